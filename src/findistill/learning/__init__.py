@@ -1,0 +1,1 @@
+"""Training small encoders: batches, objectives, the LightningModule, and `fit` / `predict` around them."""

@@ -1,0 +1,330 @@
+"""`fit` trains an encoder and leaves a model folder, `predict` reads one, `latency` times one."""
+
+import contextlib
+import gc
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+
+from findistill.errors import UserError
+from findistill.learning.batches import LengthGroupedBatches, Rows, pad, sorted_batches, tokenise
+from findistill.learning.classify import MONITORS, EncoderClassifier, Progress, Recipe
+from findistill.learning.encoders import load, open_trained, save
+from findistill.learning.objectives import Objective, Scale, Thresholds, probabilities
+from findistill.runs import hardware
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pytorch_lightning.loggers import Logger
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from findistill.data.labels import LabelSet
+    from findistill.settings.schema import Distill, Encoder, Trainer
+
+T = TypeVar("T")
+
+LONGEST = 512  # tokens, for a model that names no limit of its own
+TIMED = 100  # texts timed one at a time
+BULK = 512  # texts timed in batches
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What to learn from: n texts with vote shares `targets` (n, n_labels) float32 and `hard` labels (n,) int64.
+
+    Columns are in LabelSet order. `hard` is kept apart from the shares because a tie among votes has a rule of its own.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    targets: np.ndarray
+    hard: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @classmethod
+    def from_frame(cls, frame: "pd.DataFrame", labels: "LabelSet") -> "Examples":
+        """Rows with the columns id, text, label, and soft_<label> where votes exist (one-hot of the label otherwise).
+
+        Raises UserError for a row without a label or with an unknown one.
+        """
+        missing = frame["label"].isna()
+        if missing.any():
+            raise UserError(
+                f"column label: {int(missing.sum())} of {len(frame)} rows have none, first id={frame['id'][missing].iloc[0]}."
+                "\nOnly labelled rows can be trained on; label them first (stage=annotate)."
+            )
+        hard = np.asarray([labels.index(name) for name in frame["label"]], dtype=np.int64)
+        columns = [f"soft_{name}" for name in labels.names]
+        if set(columns) <= set(frame.columns):
+            targets = frame[columns].to_numpy(dtype=np.float32)
+        else:
+            targets = np.eye(len(labels.names), dtype=np.float32)[hard]
+        return cls(frame["id"].tolist(), frame["text"].tolist(), targets, hard)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `fit` left behind and what it took."""
+
+    model_dir: Path
+    history: list[dict[str, float]]  # an epoch a row: epoch, train/loss, val/{loss,macro_f1,accuracy}, lr, seconds
+    best_epoch: int  # counted from 1
+    train_s: float  # wall time of the training loop, validation included
+    cpu_s: float  # processor time of the same, all threads
+    parameters: int
+    megabytes: float  # of the weights
+    thresholds: dict[str, float] | None = None  # scalar head only
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Label probabilities (n, n_labels) float64, columns named by `labels`; the most probable label of each text."""
+
+    probabilities: np.ndarray
+    labels: tuple[str, ...]
+    predicted: list[str]
+
+
+def fit(
+    encoder: "Encoder",
+    distill: "Distill | None",
+    trainer: "Trainer",
+    labels: "LabelSet",
+    train: Examples,
+    validation: Examples,
+    *,
+    seed: int,
+    folder: Path,
+    loggers: "list[Logger]",
+    tokens_cache: Path | None = None,
+) -> Trained:
+    """Train `encoder` and leave `folder/model`, the weights of the best validation epoch, as a Hugging Face folder.
+
+    `distill` says what is learnt from the votes (None: cross-entropy on the labels, for a teacher). What `trainer`
+    leaves unset is the encoder's. Validation rows may be none: the last epoch is kept then. The same seed on the same
+    CPU and number of threads gives the same weights, bit for bit.
+
+    Raises UserError for settings that cannot be trained with, and when the loss stops being finite.
+    """
+    if not len(train):
+        raise UserError("no training rows are left: lower distill.min_agreement or raise data.limit.")
+    if trainer.monitor not in MONITORS:
+        raise UserError(f"trainer.monitor={trainer.monitor}: choose one of {', '.join(MONITORS)}.")
+    recipe = Recipe(
+        epochs=_first(trainer.max_epochs, encoder.epochs),
+        batch_size=_first(trainer.batch_size, encoder.batch_size),
+        learning_rate=_first(trainer.learning_rate, encoder.learning_rate),
+        max_length=_first(trainer.max_length, encoder.max_length),
+        weight_decay=trainer.weight_decay,
+        warmup=trainer.warmup,
+        monitor=trainer.monitor,
+        precision=_lightning_precision(trainer),
+    )
+    objective = Objective.of(distill, labels.names, train.hard)
+    if objective.scale and not len(validation):
+        raise UserError("distill.target=scalar chooses its thresholds on validation rows: set data.validation above 0.")
+    try:
+        return _train(encoder, objective, recipe, trainer, labels.names, train, validation, seed, folder, loggers, tokens_cache)
+    finally:  # jobs share one process, and Lightning's trainer, module and callbacks refer to each other
+        _free()
+
+
+def _train(
+    encoder: "Encoder",
+    objective: Objective,
+    recipe: Recipe,
+    trainer: "Trainer",
+    names: Sequence[str],
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    folder: Path,
+    loggers: "list[Logger]",
+    tokens_cache: Path | None,
+) -> Trained:
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import Callback, EarlyStopping
+    from torch.utils.data import DataLoader
+
+    pl.seed_everything(seed, workers=True, verbose=False)
+    model, tokenizer = load(encoder, names, scalar=objective.scale is not None, seed=seed)
+    longest = getattr(model.config, "max_position_embeddings", recipe.max_length)
+    if recipe.max_length > longest:
+        raise UserError(f"trainer.max_length={recipe.max_length}: {encoder.model} reads at most {longest} tokens.")
+    rows = Rows(tokenise(tokenizer, train.texts, recipe.max_length, tokens_cache), train.targets, train.hard)
+    held_tokens = tokenise(tokenizer, validation.texts, recipe.max_length, tokens_cache)
+    held = Rows(held_tokens, validation.targets, validation.hard)
+    large = 4 * recipe.batch_size  # rows at once where no gradients are kept
+
+    model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
+    module = EncoderClassifier(model, objective, recipe, len(names))
+    callbacks: list[Callback] = [Progress()]
+    if trainer.patience is not None and len(held):
+        mode = "min" if recipe.monitor == "val/loss" else "max"
+        callbacks.append(EarlyStopping(recipe.monitor, mode=mode, patience=trainer.patience))
+    with _quiet_lightning():
+        lightning = pl.Trainer(
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            strategy=trainer.strategy,
+            precision=recipe.precision,
+            max_epochs=recipe.epochs,
+            accumulate_grad_batches=trainer.accumulate,
+            gradient_clip_val=trainer.gradient_clip or None,
+            logger=loggers or False,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            use_distributed_sampler=False,  # ours knows the ranks
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+        )
+        lengths, rank, world = rows.tokens.lengths, lightning.global_rank, lightning.world_size
+        batches = DataLoader(rows, batch_size=None, sampler=LengthGroupedBatches(lengths, recipe.batch_size, seed, rank, world))
+        held_batches = DataLoader(held, batch_size=None, sampler=sorted_batches(held.tokens.lengths, large))
+        wall, cpu = time.perf_counter(), time.process_time()
+        lightning.fit(module, batches, held_batches if len(held) else None)
+        train_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+
+    model.load_state_dict(module.best_state)
+    thresholds = None
+    if objective.scale:  # chosen in float32, the precision they are used in
+        scores = _logits(model.eval(), held, large, _device(trainer.accelerator))
+        thresholds = objective.scale.choose(np.tanh(scores[:, 0].astype(np.float64)), held.hard)
+    if lightning.is_global_zero:
+        save(folder / "model", model, tokenizer, names, recipe.max_length, thresholds)
+    return Trained(
+        model_dir=folder / "model",
+        history=module.history,
+        best_epoch=module.best_epoch,
+        train_s=train_s,
+        cpu_s=cpu_s,
+        parameters=model.num_parameters(),
+        megabytes=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
+        thresholds=thresholds.as_dict() if thresholds else None,
+    )
+
+
+def predict(
+    model: str | Path,
+    texts: Sequence[str],
+    trainer: "Trainer",
+    *,
+    batch_size: int = 128,
+    tokens_cache: Path | None = None,
+) -> Prediction:
+    """Classify `texts` with a model folder or hub id, in float32 whatever `trainer.precision` says.
+
+    So plain `from_pretrained` gives the same predictions. Label names are the model's own; texts are truncated at
+    `trainer.max_length`, or where the model's tokenizer says it was trained to.
+    """
+    loaded, tokenizer = open_trained(model)
+    names, scale, thresholds = _reading(loaded)
+    tokens = tokenise(tokenizer, texts, _length(trainer, loaded, tokenizer), tokens_cache)
+    empty = np.zeros((len(tokens), 0), dtype=np.float32)
+    rows = Rows(tokens, empty, np.zeros(len(tokens), dtype=np.int64))
+    logits = _logits(loaded, rows, batch_size, _device(trainer.accelerator))
+    shares = probabilities(logits, scale, thresholds)
+    return Prediction(shares, names, [names[i] for i in shares.argmax(axis=1)])
+
+
+def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict[str, float]:
+    """Text in, logits out, tokenising included, float32: milliseconds at batch 1 (median, 95%), texts a second at 32.
+
+    Times 100 texts one by one and 512 in batches (those given are repeated if there are fewer), after a warm-up.
+    """
+    loaded, tokenizer = open_trained(model)
+    device = _device(trainer.accelerator)
+    loaded.to(device)
+    max_length = _length(trainer, loaded, tokenizer)
+
+    @torch.inference_mode()
+    def run(batch: Sequence[str]) -> float:
+        started = time.perf_counter()
+        tokens = tokenise(tokenizer, batch, max_length)
+        inputs = {name: value.to(device) for name, value in pad(tokens, range(len(tokens))).items()}
+        loaded(**inputs).logits.cpu()  # waits for the device
+        return time.perf_counter() - started
+
+    many = [texts[i % len(texts)] for i in range(BULK)]
+    for text in many[:5]:
+        run([text])
+    single = [run([text]) for text in many[:TIMED]]
+    run(many[:32])
+    bulk = sum(run(many[i : i + 32]) for i in range(0, BULK, 32))
+    return {
+        "latency/p50_ms": 1000 * float(np.percentile(single, 50)),
+        "latency/p95_ms": 1000 * float(np.percentile(single, 95)),
+        "throughput/texts_per_s": BULK / bulk,
+    }
+
+
+@torch.inference_mode()
+def _logits(model: "PreTrainedModel", rows: Rows, batch_size: int, device: torch.device) -> np.ndarray:
+    """(n, outputs) float32 logits of every row, in the rows' order."""
+    model.to(device)
+    logits = np.zeros((len(rows), model.config.num_labels), dtype=np.float32)
+    for indexes in sorted_batches(rows.tokens.lengths, batch_size):
+        inputs = {name: value.to(device) for name, value in pad(rows.tokens, indexes).items()}
+        logits[indexes] = model(**inputs).logits.float().cpu().numpy()
+    return logits
+
+
+def _reading(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None, Thresholds | None]:
+    """Label names of a trained model, with scale and thresholds where its head is a scalar one."""
+    config = model.config
+    if getattr(config, "findistill_thresholds", None):
+        names = tuple(config.findistill_labels)
+        return names, Scale.of(names), Thresholds(**config.findistill_thresholds)
+    return tuple(config.id2label[i] for i in range(config.num_labels)), None, None
+
+
+def _length(trainer: "Trainer", model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST))
+    return int(_first(trainer.max_length, limit))
+
+
+def _first(chosen: T | None, default: T) -> T:
+    return default if chosen is None else chosen
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _lightning_precision(trainer: "Trainer") -> str:
+    """Lightning's name for the precision at hand; on a CPU `auto` is bf16 only where the processor gains."""
+    chosen = hardware.precision(trainer.precision, trainer.accelerator)
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning's advice (loader workers, logging interval, available devices) off the terminal."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+        warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
+        yield
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

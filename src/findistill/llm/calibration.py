@@ -1,0 +1,65 @@
+"""Taking a model's liking for certain words out of its label probabilities.
+
+A small model says some label words too readily whatever the text, and is surer than it is right. Both are a matter of
+one offset a label and one scale, which a few texts tell.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from findistill.data.labels import LabelSet
+
+Scores = Mapping[str, float]  # label name -> log-probability
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibrated log-probabilities are `scale * log-probability + offset`, normalised."""
+
+    offsets: dict[str, float]
+    scale: float = 1.0
+
+    def apply(self, row: Scores) -> dict[str, float]:
+        """Calibrated log-probabilities whose probabilities add up to 1."""
+        return normalised({name: self.scale * row[name] + offset for name, offset in self.offsets.items()})
+
+
+def none(labels: LabelSet) -> Calibration:
+    return Calibration(dict.fromkeys(labels.names, 0.0))
+
+
+def from_texts(rows: Sequence[Scores], labels: LabelSet) -> Calibration:
+    """Batch calibration (Zhou et al. 2024): subtract each label's mean log-probability over the texts.
+
+    It needs no gold label, but assumes that the labels are about equally frequent.
+    """
+    return Calibration({name: -math.fsum(row[name] for row in rows) / len(rows) for name in labels.names})
+
+
+def from_labelled(rows: Sequence[Scores], gold: Sequence[str], labels: LabelSet) -> Calibration:
+    """The offsets and the scale under which labelled texts are most probable (bias-corrected temperature scaling).
+
+    A standard normal prior on the offsets and on the scale's logarithm keeps the fit sound for few rows and for a label
+    without any.
+    """
+    import numpy as np
+    from scipy.optimize import minimize
+
+    scores = np.array([[row[name] for name in labels.names] for row in rows])
+    truth = np.array([labels.index(label) for label in gold])
+
+    def loss(parameters: "np.ndarray") -> float:
+        logits = np.exp(parameters[0]) * scores + parameters[1:]
+        likelihood = logits[np.arange(len(truth)), truth] - np.logaddexp.reduce(logits, axis=1)
+        return float(-likelihood.sum() + 0.5 * (parameters**2).sum())
+
+    found = minimize(loss, np.zeros(1 + len(labels.names))).x
+    return Calibration(dict(zip(labels.names, found[1:].tolist(), strict=True)), scale=math.exp(found[0]))
+
+
+def normalised(row: Scores) -> dict[str, float]:
+    """Log-probabilities shifted so that the probabilities add up to 1."""
+    top = max(row.values())
+    total = top + math.log(math.fsum(math.exp(value - top) for value in row.values()))
+    return {name: value - total for name, value in row.items()}

@@ -1,0 +1,164 @@
+"""Rules that no type can express: which values go together, with a sentence of advice each.
+
+They read the configuration only, so that a mistake is told before anything heavy is loaded.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from findistill.errors import UserError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "shots.selection": ("random", "balanced", "nearest"),
+    "annotate.calibration": ("none", "batch"),
+    "distill.objective": ("cls", "reg"),
+    "distill.target": ("distribution", "scalar"),
+    "distill.votes": ("annotator", "human"),
+    "distill.class_weights": ("none", "balanced"),
+    "prompt.wording": ("sentiment", "market", "movement"),
+    "trainer.accelerator": ("auto", "cpu", "gpu"),
+    "trainer.precision": ("auto", "32", "bf16", "16"),
+    "trainer.monitor": ("val/macro_f1", "val/accuracy", "val/loss"),
+    "sweep.on_error": ("continue", "stop"),
+    "logger.mode": ("auto", "online", "offline"),
+    "data.level": ("50agree", "66agree", "75agree", "allagree"),
+    "data.split": ("stratified", "finbert"),
+    "data.part": ("news", "posts"),
+    "llm.dtype": ("auto", "float32", "bfloat16"),
+}
+
+# The smallest value that makes sense; None values (not set) pass.
+LEAST: dict[str, float] = {
+    "seed": 0,
+    "shots.k": 0,
+    "annotate.samples": 1,
+    "annotate.temperature": 0,
+    "annotate.limit": 2,
+    "annotate.concurrency": 1,
+    "distill.min_agreement": 1,
+    "distill.label_smoothing": 0,
+    "data.limit": 2,
+    "data.pool": 0,
+    "trainer.max_epochs": 1,
+    "trainer.batch_size": 1,
+    "trainer.max_length": 8,
+    "trainer.accumulate": 1,
+    "trainer.patience": 1,
+    "evaluate.resamples": 1,
+    "report.resamples": 1,
+    "llm.batch_tokens": 1,
+    "llm.max_prompt_tokens": 32,
+}
+
+VOTERS = 8  # human votes are told in eighths
+
+
+def check(config: Any) -> None:
+    """Raise one `UserError` with a line for each rule that `config` breaks (three at most)."""
+    problems = [*_values(config), *_combinations(config)]
+    if problems:
+        raise UserError("\n".join(problems[:3]))
+
+
+def _values(config: DictConfig) -> Iterator[str]:
+    for key, allowed in CHOICES.items():
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+        if value is not None and str(value) not in allowed:
+            yield f"{key}={value}: choose one of {', '.join(allowed)}"
+    for key, least in LEAST.items():
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+        if value is not None and value < least:
+            yield f"{key}={value} is too small: at least {least:g}"
+    for key in ("data.validation", "data.test"):
+        value = OmegaConf.select(config, key)
+        if value is not None and not 0 < value < 1:
+            yield f"{key}={value} is a share of the rows: a number between 0 and 1"
+    for key in ("trainer.learning_rate", "trainer.gradient_clip"):
+        value = OmegaConf.select(config, key)
+        if value is not None and value <= 0:
+            yield f"{key}={value} must be above 0"
+    if not re.fullmatch(r"[\w][\w.+-]*", config.study):
+        yield f"study={config.study!r} names a folder: letters, digits, '.', '_', '-' only"
+
+
+def _combinations(config: DictConfig) -> Iterator[str]:
+    stage, data, distill = config.stage.name, config.data, config.distill
+    if stage == "report":
+        return
+    for section in ("data", "llm", "teacher", "student"):
+        for key in OmegaConf.missing_keys(config[section]):
+            if not (section == "llm" and not _asks_llm(config)) and _reads(stage, section):
+                yield f"{section}.{key} is not set; {section}={config[section].name} needs {section}.{key}=..."
+    if data.name in ("csv", "jsonl", "parquet"):
+        if not data.path:
+            yield f"data.path is not set; data={data.name} needs data.path=FILE"
+        elif not Path(data.path).is_file():
+            yield f"data.path={data.path}: no such file"
+    if data.name == "hub" and not data.hub_id:
+        yield "data.hub_id is not set; data=hub needs data.hub_id=OWNER/NAME"
+    if stage == "teacher" and OmegaConf.select(data, "label_column", default="") is None:
+        yield f"stage=teacher needs human labels; data={data.name} has none without data.label_column=COLUMN"
+    if stage == "evaluate" and not config.evaluate.model:
+        yield "stage=evaluate needs evaluate.model: a run folder, a model folder or a hub id"
+    if stage == "student":
+        yield from _student(config)
+    if _asks_llm(config):
+        yield from _annotator(config)
+    if config.trainer.precision == "16" and config.trainer.accelerator == "cpu":
+        yield "trainer.precision=16 needs a GPU; on a CPU use 32, bf16 or auto"
+    if OmegaConf.select(data, "classes", default=3) not in (2, 3):
+        yield f"data.classes={data.classes}: 2 or 3"
+    if distill.objective == "reg" and "positive" not in data.labels and distill.target == "scalar":
+        yield "distill.target=scalar is positive share minus negative share; data.labels has no 'positive'"
+
+
+def _reads(stage: str, section: str) -> bool:
+    wanted = {"annotate": ("data", "llm"), "student": ("data", "llm", "student"), "teacher": ("data", "teacher")}
+    return section in wanted.get(stage, ("data",))
+
+
+def _asks_llm(config: DictConfig) -> bool:
+    return config.stage.name == "annotate" or (config.stage.name == "student" and config.distill.votes == "annotator")
+
+
+def _student(config: DictConfig) -> Iterator[str]:
+    distill = config.distill
+    most = VOTERS if distill.votes == "human" else config.annotate.samples
+    if distill.min_agreement > most:
+        who = "human votes are told in eighths" if distill.votes == "human" else f"annotate.samples={most}"
+        yield f"distill.min_agreement={distill.min_agreement} can never be reached: {who}. Use at most {most}."
+    if distill.votes == "human" and config.data.name != "phrasebank":
+        yield f"distill.votes=human: data={config.data.name} publishes no votes of its annotators; use data=phrasebank"
+    if distill.objective == "reg" and distill.label_smoothing:
+        yield "distill.label_smoothing only works with distill=cls: REG's targets, the vote shares, are soft already"
+    if distill.objective == "reg" and distill.class_weights != "none":
+        yield "distill.class_weights only works with distill=cls: REG's targets have no single class to weigh"
+    if distill.objective == "cls" and distill.target != "distribution":
+        yield "distill.target only works with distill=reg: CLS trains on the hard label"
+
+
+def _annotator(config: DictConfig) -> Iterator[str]:
+    annotate, shots, llm = config.annotate, config.shots, config.llm
+    if annotate.samples > 1 and annotate.temperature == 0:
+        yield (
+            f"annotate.temperature=0 makes all {annotate.samples} samples the same answer, which would look like full "
+            "agreement; raise it, or set annotate.samples=1"
+        )
+    if shots.selection == "balanced" and shots.k % len(config.data.labels):
+        yield (
+            f"shots.k={shots.k} cannot be balanced over {len(config.data.labels)} labels; "
+            f"use a multiple of {len(config.data.labels)}, or shots.selection=nearest"
+        )
+    if annotate.calibration == "batch" and (config.prompt.name != "direct" or "in_process" not in llm._target_):
+        yield "annotate.calibration=batch needs label probabilities: prompt=direct with an in-process llm such as llm=smollm2"
+    if (shots.k and not shots.source and config.data.name in ("reddit", "headlines")) or (
+        shots.k and not shots.source and OmegaConf.select(config.data, "label_column", default="") is None
+    ):
+        yield (
+            f"data={config.data.name} has no labelled rows for shots.k={shots.k} demonstrations; "
+            "name a labelled set, for example shots.source=tfns, or set shots.k=0"
+        )

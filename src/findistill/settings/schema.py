@@ -1,0 +1,265 @@
+"""What may be configured: one dataclass a group.
+
+The YAML files under `conf/` start from these (`defaults: [base_..., _self_]`), so a misspelt key or a wrong type is an
+error before anything runs. Nothing here imports more than omegaconf.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Stage:
+    """One verb of the pipeline."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Data:
+    """A source of texts and how it is split. `_target_` is the reader in `findistill.data.sources`."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    labels: list[str] = field(default_factory=lambda: ["negative", "neutral", "positive"])
+    limit: int | None = None  # at most this many training rows, drawn with `seed`
+    pool: int = 0  # training rows kept labelled as demonstrations and neighbours; the other labels count as hidden
+    validation: float = 0.1  # share of the training rows
+    test: float = 0.2  # share of all rows, where the source has no test rows of its own
+    seed: int = 0  # of splits and draws; apart from the training seed, so that seeds share annotations
+    hub_id: str | None = None
+    hub_revision: str | None = None
+
+
+@dataclass
+class PhrasebankData(Data):
+    level: str = "50agree"  # 50agree, 66agree, 75agree, allagree
+    split: str = "stratified"  # stratified, or finbert: the published 72/8/20 split by random_state 0
+
+
+@dataclass
+class FiqaData(Data):
+    part: str = MISSING  # news or posts
+    classes: int = 3  # 3, or 2: zero scores and texts on several targets dropped, as in the Reddit study
+    threshold: float = 0.1  # three classes: |score| at or below it is neutral
+
+
+@dataclass
+class RedditData(Data):
+    files: list[str] = field(default_factory=lambda: ["posts_2016_2019", "posts_2020", "posts_2021", "posts_2022_2025"])
+    subreddits: list[str] = field(default_factory=list)  # empty: all
+    min_characters: int = 40
+    max_characters: int = 2000
+
+
+@dataclass
+class HeadlinesData(Data):
+    files: list[str] = field(
+        default_factory=lambda: [
+            "benzinga_2009_2020",
+            "stocknews_2019_2021",
+            "fnspid_sample",
+            "cnbc",
+            "guardian",
+            "reuters",
+        ]
+    )
+
+
+@dataclass
+class DemoData(Data):
+    rows: int | None = None  # None: the hand-written corpus alone; a number: grown to it by the seeded generator
+
+
+@dataclass
+class FileData(Data):
+    """One's own file, or a hub data set: the columns to read."""
+
+    path: str | None = None
+    text_column: str = "text"
+    label_column: str | None = None  # None: the texts are unlabelled
+    id_column: str | None = None
+    date_column: str | None = None
+    split_column: str | None = None
+    # The file's names -> the LabelSet's, {0: negative, 1: positive}. Not typed as a dict: Hydra would want a `+` before it.
+    label_map: Any = None
+    encoding: str = "utf-8"
+
+
+@dataclass
+class LLM:
+    """An annotator. `_target_` is its engine in `findistill.llm`."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    model: str = MISSING
+
+
+@dataclass
+class InProcessLLM(LLM):
+    dtype: str = "auto"  # auto, float32, bfloat16
+    batch_tokens: int = 4096  # prompt tokens in one forward pass, padding included
+    max_prompt_tokens: int = 1536  # longer prompts drop whole demonstrations, then the text's end; counted and said
+    chat: bool = True  # wrap the prompt in the model's chat template
+
+
+@dataclass
+class EndpointLLM(LLM):
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"  # the name of the variable; the key itself is never configured
+    timeout_s: float = 60.0
+    max_retries: int = 5
+    max_tokens: int = 256
+
+
+@dataclass
+class Prompt:
+    name: str = MISSING
+    instruction: str = MISSING
+    wording: str = "sentiment"  # how labels are named to the model: sentiment, market (bearish ..), movement (down ..)
+    text_header: str = "Text:"
+    answer_header: str = "Sentiment:"
+    rationale_header: str | None = None  # a chain of thought comes before the answer under this header
+    max_text_tokens: int = 96  # of each demonstration and of the text itself
+
+
+@dataclass
+class Shots:
+    k: int = 4
+    selection: str = "nearest"  # random, balanced, nearest
+    seed: int = 0
+    source: str | None = None  # the data set whose labelled rows they come from; None: the data's own pool
+
+
+@dataclass
+class Annotate:
+    samples: int = 8
+    temperature: float = 0.5
+    limit: int | None = None
+    # none; batch: subtract the mean label log-probability over the texts; pool: offsets and scale fitted on held-out pool
+    # rows; auto: pool where the llm gives label probabilities and the pool is large enough, else none
+    calibration: str = "none"
+    concurrency: int = 32  # calls in flight, endpoint engines
+    seed: int = 0
+
+
+@dataclass
+class Encoder:
+    """A small encoder to train: where its weights come from and the recipe that suits it."""
+
+    name: str = MISSING
+    model: str = MISSING  # embedded:minilm_l6, a folder, or a hub id
+    layers: list[int] | None = None  # keep these encoder layers of the parent, counted from 1; None keeps all
+    epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float = 5e-5
+    max_length: int = 64
+
+
+@dataclass
+class Distill:
+    objective: str = MISSING  # cls: cross-entropy on the hard label; reg: mean squared error on the vote shares
+    target: str = "distribution"  # reg only: distribution, or scalar: positive share minus negative share
+    votes: str = "annotator"  # annotator: the LLM's; human: the source's own annotators (phrasebank)
+    min_agreement: int = 5
+    label_smoothing: float = 0.0  # cls only
+    class_weights: str = "none"  # none, balanced
+
+
+@dataclass
+class Trainer:
+    """Lightning's settings and the optimiser's; None means the value that suits the model (see `Encoder`)."""
+
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    strategy: str = "auto"
+    max_epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    max_length: int | None = None
+    precision: str = "auto"  # auto picks bf16 only where the processor gains; 32, bf16, 16
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # share of the steps
+    gradient_clip: float = 1.0
+    accumulate: int = 1
+    monitor: str = "val/macro_f1"
+    patience: int | None = None  # epochs without a better `monitor` before stopping; None: all epochs
+
+
+@dataclass
+class Evaluate:
+    model: str | None = None  # stage=evaluate: a run folder, a model folder or a hub id
+    also: list[str] = field(default_factory=list)  # further test sets, by data config name
+    resamples: int = 1000
+    latency: bool = True
+
+
+@dataclass
+class Report:
+    baselines: list[str] = field(default_factory=lambda: ["majority", "neighbours", "annotator"])
+    published: str | None = None  # key into the published numbers
+    resamples: int = 2000
+
+
+@dataclass
+class Sweep:
+    on_error: str = "continue"  # continue, stop
+    report: bool = True  # make the study's report when the sweep ends
+    vary: list[str] = field(default_factory=list)  # settings that may differ between a study's jobs, besides swept ones
+
+
+@dataclass
+class Logger:
+    name: str = MISSING  # wandb, csv, none
+    project: str = "findistill"
+    mode: str = "auto"  # wandb: auto is online only when logged in; online, offline
+    table_rows: int = 200  # rows of the prediction table that are sent
+
+
+@dataclass
+class Config:
+    stage: Stage = MISSING
+    study: str = "default"
+    seed: int = 0
+    runs_dir: str = "runs"
+    data: Data = MISSING
+    llm: LLM = MISSING
+    prompt: Prompt = MISSING
+    shots: Shots = field(default_factory=Shots)
+    annotate: Annotate = field(default_factory=Annotate)
+    teacher: Encoder = MISSING
+    student: Encoder = MISSING
+    distill: Distill = MISSING
+    trainer: Trainer = MISSING
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    report: Report = field(default_factory=Report)
+    sweep: Sweep = field(default_factory=Sweep)
+    logger: Logger = MISSING
+
+
+def register() -> None:
+    """Put every schema into Hydra's store, under the names the YAML files start from."""
+    store = ConfigStore.instance().store
+    store(name="base_config", node=Config)
+    store(group="stage", name="base_stage", node=Stage)
+    for name, node in {
+        "data": Data,
+        "phrasebank": PhrasebankData,
+        "fiqa": FiqaData,
+        "reddit": RedditData,
+        "headlines": HeadlinesData,
+        "demo": DemoData,
+        "file": FileData,
+    }.items():
+        store(group="data", name=f"base_{name}", node=node)
+    store(group="llm", name="base_in_process", node=InProcessLLM)
+    store(group="llm", name="base_endpoint", node=EndpointLLM)
+    store(group="prompt", name="base_prompt", node=Prompt)
+    store(group="teacher", name="base_encoder", node=Encoder)
+    store(group="student", name="base_encoder", node=Encoder)
+    store(group="distill", name="base_distill", node=Distill)
+    store(group="trainer", name="base_trainer", node=Trainer)
+    store(group="logger", name="base_logger", node=Logger)

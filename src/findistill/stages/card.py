@@ -1,0 +1,70 @@
+"""The model card that goes with every trained model, generated from the run."""
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+from findistill import __version__
+from findistill.runs.job import git_commit
+from findistill.settings.schema import Config
+
+if TYPE_CHECKING:
+    from findistill.data.labels import LabelSet
+
+
+def model_card(config: Config, labels: "LabelSet", rows: int, device: str, licence: str) -> str:
+    """A Hugging Face model card: what the model is, whose labels it learnt from, and how to use it."""
+    stage, data = config.stage.name, config.data
+    encoder = config.student if stage == "student" else config.teacher
+    if stage == "teacher":
+        source = "the human labels of the data set"
+        recipe = "Cross-entropy."
+    else:
+        distill = config.distill
+        votes = (
+            "the published agreement of the data set's human annotators"
+            if distill.votes == "human"
+            else f"{config.annotate.samples} answers of {config.llm.name} ({config.llm.model}) to each text, temperature "
+            f"{config.annotate.temperature:g}, prompt {config.prompt.name}, {config.shots.k} demonstrations "
+            f"({config.shots.selection})"
+        )
+        source = f"{votes}; no human label of these texts was used" if distill.votes == "annotator" else votes
+        loss = {
+            "cls": "cross-entropy on the majority label (CLS)",
+            "reg": f"mean squared error on the vote {distill.target} (REG)",
+        }
+        recipe = f"Texts with at least {distill.min_agreement} agreeing votes; {loss[distill.objective]}."
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "language": "en",
+        "tags": ["findistill", "finance", stage],
+        "base_model": encoder.model,
+    }
+    return f"""---
+{yaml.safe_dump(header, sort_keys=False).strip()}
+---
+
+# {encoder.name}: {", ".join(labels.names)}
+
+A text classifier for financial text, made by findistill {__version__} (commit {git_commit() or "unknown"}).
+
+| | |
+| --- | --- |
+| start | {encoder.model}{f", encoder layers {list(encoder.layers)}" if encoder.layers else ""} |
+| texts | {rows:,} of {data.name} |
+| licence of the texts | {licence} |
+| labels from | {source} |
+| objective | {recipe} |
+| seed | {config.seed} |
+| trained on | {device} |
+
+The run folder around this model holds the resolved configuration, the metrics and the test predictions.
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER")
+print(classify("Profit rose for the third quarter in a row."))
+```
+"""

@@ -1,0 +1,140 @@
+"""What stages ask for: the data set, the annotations. Each is an artifact, made when the first stage needs it."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from findistill.errors import UserError
+from findistill.runs.store import digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from findistill.data import TextData
+    from findistill.data.labels import LabelSet
+    from findistill.runs.job import Job
+    from findistill.settings.schema import Data
+
+log = logging.getLogger(__name__)
+
+
+def dataset(job: "Job", config: "Data | None" = None) -> "TextData":
+    """The data set of `config` (default: the job's own `data` section), read and split once."""
+    from findistill.data import fingerprint, load
+    from findistill.data.stored import read_folder, write_folder
+
+    config = job.config.data if config is None else config
+
+    def make(folder: Path) -> None:
+        write_folder(load(config), folder)
+
+    data = read_folder(job.artifact("data", {"fingerprint": fingerprint(config)}, make))
+    log.info("%s", data.card.text())
+    return data
+
+
+def named_dataset(job: "Job", words: str) -> "TextData":
+    """A data set by the name of its configuration, with settings behind it: `fiqa_news classes=2`."""
+    from findistill.settings.compose import data_config
+
+    return dataset(job, data_config(words))
+
+
+def texts_hash(frame: "pd.DataFrame") -> str:
+    return digest(frame[["id", "text"]].to_numpy().tolist(), 16)
+
+
+def labelled_pool(job: "Job", data: "TextData") -> "pd.DataFrame":
+    """The labelled rows that demonstrations and the neighbour vote may use, never a test row.
+
+    They come from `shots.source` where it is set, else from the data's `pool` rows, else from its training rows.
+    """
+    if job.config.shots.source:
+        data = named_dataset(job, job.config.shots.source)
+    pool = data.split("pool")
+    if not len(pool):
+        pool = data.split("train")
+    return pool[pool["label"].notna()].reset_index(drop=True)
+
+
+def unlabelled(job: "Job", data: "TextData") -> "pd.DataFrame":
+    """The rows to label: training and validation rows, at most `annotate.limit`, drawn by `data.seed`.
+
+    A larger limit keeps the rows of a smaller one. Gold labels, where the source has them, only measure the annotator.
+    """
+    rows = data.split("train", "validation")
+    limit = job.config.annotate.limit
+    if limit is not None and limit < len(rows):
+        rows = rows.sample(frac=1, random_state=job.config.data.seed).head(limit).sort_index().reset_index(drop=True)
+    return rows
+
+
+def annotations(job: "Job", data: "TextData", rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The votes of the configured annotator on `rows`: an artifact that every threshold, objective and seed shares."""
+    import pandas as pd
+
+    from findistill.llm.annotate import annotate, annotation_key
+
+    config = job.config
+    pool = labelled_pool(job, data)
+    key: dict[str, Any] = {
+        "settings": annotation_key(config),
+        "labels": list(data.labels.names),
+        "texts": texts_hash(rows),
+        "pool": digest(pool[["id", "text", "label"]].to_numpy().tolist(), 16) if config.shots.k else None,
+    }
+
+    def make(folder: Path) -> None:
+        log.info("annotating %s texts of %s with %s", f"{len(rows):,}", config.data.name, config.llm.name)
+        annotate(rows, pool, data.labels, config, folder)
+
+    return pd.read_parquet(job.artifact("annotate", key, make, resumable=True) / "annotations.parquet")
+
+
+def votes(job: "Job", data: "TextData") -> "pd.DataFrame":
+    """Who voted, as `distill.votes` says: the LLM, or the source's own annotators. One row a text, with its `split`."""
+    config = job.config
+    if config.distill.votes == "human":
+        rows = data.human_votes("train", "validation")
+    else:
+        rows = annotations(job, data, unlabelled(job, data))
+    rows = rows.merge(data.frame[["id", "split"]], on="id", how="left", validate="one_to_one")
+    rows = rows[rows["label"].notna()].reset_index(drop=True)
+    if not (rows["split"] == "validation").any():
+        held = rows.sample(frac=config.data.validation, random_state=config.data.seed).index
+        rows.loc[held, "split"] = "validation"
+    return rows
+
+
+def test_sets(job: "Job", data: "TextData") -> "dict[str, tuple[pd.DataFrame, LabelSet]]":
+    """The human-labelled test rows by metric prefix: `test` for the data's own, a name for each of `evaluate.also`.
+
+    Where the data has no test rows of its own, the first of `evaluate.also` is the test set.
+
+    Raises:
+        UserError: there is no labelled test set at all.
+    """
+    sets = {}
+    own = data.split("test")
+    if len(own):
+        sets["test"] = (own, data.labels)
+    for words in job.config.evaluate.also:
+        other = named_dataset(job, words)
+        sets[words.split()[0] if sets else "test"] = (other.split("test"), other.labels)
+    if not sets:
+        raise UserError(
+            f"data={job.config.data.name} has no labelled test rows; name a labelled set to test on, "
+            "for example evaluate.also=[phrasebank]"
+        )
+    return sets
+
+
+def drop_tested(rows: "pd.DataFrame", tests: "dict[str, tuple[pd.DataFrame, LabelSet]]") -> "pd.DataFrame":
+    """Remove training rows whose normalised text stands in any test set."""
+    from findistill.data.normalise import normalise
+
+    tested = {normalise(text) for frame, _ in tests.values() for text in frame["text"]}
+    leaked = rows["text"].map(normalise).isin(tested)
+    if leaked.any():
+        log.info("%d training texts stand in a test set and are left out", int(leaked.sum()))
+    return rows[~leaked].reset_index(drop=True)

@@ -1,0 +1,209 @@
+"""`stage=report`: a study's tables, figures and page, with the baselines beside the trained models.
+
+Reads the done jobs of `runs/<study>/`, makes what baselines are missing (artifacts, like everything that is shared), and
+leaves `table.csv`, `table.md`, `report.html` and `figures/` in the study's folder.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import OmegaConf
+
+from findistill.errors import UserError
+from findistill.runs import job as jobs
+from findistill.runs.files import read_json, write_json
+from findistill.runs.store import Store, digest
+from findistill.runs.tracking import Tracker
+from findistill.settings.compose import plain
+from findistill.settings.schema import Config, Report
+from findistill.stages import inputs
+from findistill.stages.scoring import forced_choice, prediction_frame
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from findistill.analysis.methods import Run
+
+log = logging.getLogger(__name__)
+
+# What decides a baseline: jobs that agree in these share theirs.
+SHARED = ("data", "llm", "prompt", "shots", "annotate")
+
+
+def make(runs_dir: Path, study: str, settings: Report) -> None:
+    """Write the report of a study from whatever is done.
+
+    Raises:
+        UserError: there is no such study, or nothing in it is done.
+    """
+    from findistill.analysis.report import build_report
+
+    folder = runs_dir / study
+    if not folder.is_dir():
+        known = ", ".join(sorted(path.parent.name for path in runs_dir.glob("*/study.json"))) or "none yet"
+        raise UserError(f"study={study}: {folder} does not exist; studies in {runs_dir}: {known}")
+    runs, failed = collect(folder)
+    if not runs:
+        raise UserError(f"study={study}: no job in {folder} is done, so there is nothing to report")
+    published = settings.published or next((run.config["report"]["published"] for run in runs), None)
+    store = Store(runs_dir / ".artifacts")
+    annotations = None
+    for config in settings_of_baselines(runs):
+        with tempfile.TemporaryDirectory() as scratch:
+            job = jobs.Job(config, Path(scratch), store, Tracker(Path(scratch), "none"))
+            found, voted = baselines(job, list(settings.baselines))
+        runs += found
+        annotations = voted if annotations is None else annotations
+    command = folder / "command.txt"
+    files = build_report(
+        study, runs, failed, folder, published=published, resamples=settings.resamples, annotations=annotations,
+        command=command.read_text(encoding="utf-8").strip() if command.exists() else None,
+    )  # fmt: skip
+    log.info("\n%s", files.table_md.read_text(encoding="utf-8"))
+    log.info("table: %s\nreport: %s\nfigures: %s", files.table_csv, files.html, folder / "figures")
+
+
+def collect(folder: Path) -> "tuple[list[Run], list[dict[str, Any]]]":
+    """The scored jobs of a study, and those that did not end well."""
+    import pandas as pd
+
+    from findistill.analysis.methods import Run
+
+    runs, failed = [], []
+    for path in sorted(folder.glob("*/status.json")):
+        state = read_json(path)
+        config = plain(OmegaConf.load(path.with_name("config.yaml")))
+        if state["state"] != "done":
+            failed.append({"job": path.parent.name, "error": state.get("error") or f"still {state['state']}"})
+        elif (predictions := path.with_name("predictions.parquet")).exists():
+            metrics = read_json(path.with_name("metrics.json"))
+            kind = config["stage"]["name"]
+            runs.append(
+                Run(
+                    method_name(config, metrics),
+                    kind,
+                    config["seed"],
+                    config,
+                    metrics,
+                    pd.read_parquet(predictions),
+                    path.parent,
+                    state,
+                )
+            )
+    return runs, failed
+
+
+def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    """How tables call the method of a job; seeds share it."""
+    stage = config["stage"]["name"]
+    if stage == "student":
+        distill = config["distill"]
+        scalar = " scalar" if distill["target"] == "scalar" else ""
+        return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}"
+    if stage == "teacher":
+        return f"{config['teacher']['name']} on {metrics['data/kept']:,.0f} human labels"
+    return str(config["evaluate"]["model"])
+
+
+def settings_of_baselines(runs: "list[Run]") -> Iterator[Config]:
+    """One student configuration for each different setting of data and annotator."""
+    seen = set()
+    for run in runs:
+        key = digest([{name: run.config[name] for name in SHARED}, run.config["evaluate"]["also"]])
+        if run.kind == "student" and key not in seen:
+            seen.add(key)
+            yield cast(Config, OmegaConf.create(run.config))
+
+
+def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFrame | None]":
+    """The named baselines on the same test rows as the jobs of `job.config`, and the annotator's votes on the pool.
+
+    `majority`: the most frequent label of the labelled pool; `neighbours`: the vote of the nearest labelled texts, no
+    LLM; `annotator`: the LLM itself on the test rows. Each is an artifact.
+    """
+    import pandas as pd
+
+    from findistill.analysis.methods import Run
+
+    config = job.config
+    whole = plain(config)
+    data = inputs.dataset(job)
+    tests = inputs.test_sets(job, data)
+    asked_llm = config.distill.votes == "annotator"
+    k = config.shots.k or 8
+    made = {
+        "majority": ("majority class", lambda rows: _majority(job, data, rows)),
+        "neighbours": (f"nearest-neighbour vote (k={k})", lambda rows: _neighbours(job, data, rows, k)),
+        "annotator": (
+            f"annotator ({config.llm.name}, {config.annotate.samples} samples)",
+            lambda rows: _annotator(job, data, rows),
+        ),
+    }
+    if unknown := set(names) - set(made):
+        raise UserError(f"report.baselines: {', '.join(sorted(unknown))} unknown; there are {', '.join(made)}")
+    runs = []
+    for name in names:
+        if name == "annotator" and not asked_llm:
+            continue
+        method, predict = made[name]
+        key = {
+            "baseline": name,
+            "settings": {section: whole[section] for section in SHARED},
+            "tests": {prefix: inputs.texts_hash(rows) for prefix, (rows, _) in tests.items()},
+        }
+
+        def write(folder: Path, predict: Any = predict) -> None:
+            from findistill.analysis.metrics import evaluate
+
+            metrics: dict[str, float] = {}
+            for prefix, (rows, label_set) in tests.items():
+                probabilities, predicted, extra = predict(rows)
+                if set(label_set.names) != set(data.labels.names):
+                    probabilities = forced_choice(probabilities, data.labels.names, label_set.names)
+                    predicted = [label_set.names[column] for column in probabilities.argmax(axis=1)]
+                frame = prediction_frame(rows, probabilities, predicted, label_set.names).assign(**extra)
+                frame.to_parquet(folder / f"predictions_{prefix}.parquet", index=False)
+                metrics |= evaluate(frame["label"].tolist(), probabilities, predicted, label_set.names, prefix=prefix)
+            write_json(folder / "metrics.json", metrics)
+
+        folder = job.artifact("baseline", key, write)
+        shown = {section: whole[section] for section in SHARED}
+        predictions = pd.read_parquet(folder / "predictions_test.parquet")
+        runs.append(Run(method, "baseline", None, shown, read_json(folder / "metrics.json"), predictions, folder))
+    voted = inputs.annotations(job, data, inputs.unlabelled(job, data)) if asked_llm else None
+    return runs, voted
+
+
+def _majority(job: "jobs.Job", data: Any, rows: "pd.DataFrame") -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
+    import numpy as np
+
+    shares = inputs.labelled_pool(job, data)["label"].value_counts(normalize=True)
+    prior = np.array([shares.get(label, 0.0) for label in data.labels.names])
+    return np.tile(prior, (len(rows), 1)), [str(shares.idxmax())] * len(rows), {}
+
+
+def _neighbours(
+    job: "jobs.Job", data: Any, rows: "pd.DataFrame", k: int
+) -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
+    from findistill.data.embeddings import embed
+    from findistill.data.neighbours import nearest, neighbour_vote
+
+    pool = inputs.labelled_pool(job, data)
+    indexes, similarities = nearest(embed(rows["text"].tolist()), embed(pool["text"].tolist()), k)
+    shares = neighbour_vote(similarities, indexes, pool["label"].tolist(), data.labels)
+    return shares, [data.labels.names[column] for column in shares.argmax(axis=1)], {}
+
+
+def _annotator(job: "jobs.Job", data: Any, rows: "pd.DataFrame") -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
+    voted = inputs.annotations(job, data, rows)
+    names = data.labels.names
+    # The vote shares are what the method says; exact probabilities, where the engine reads them, only break their ties.
+    shares = voted[[f"soft_{label}" for label in names]].to_numpy()
+    if f"p_{names[0]}" in voted:
+        shares = (shares + 1e-3 * voted[[f"p_{label}" for label in names]].to_numpy()) / 1.001
+    predicted = [label if isinstance(label, str) else None for label in voted["label"]]
+    return shares, predicted, {"agreement": voted["agreement"].to_numpy(), "n_samples": voted["n_samples"].to_numpy()}

@@ -1,0 +1,100 @@
+"""From a trained model to the files every scored run leaves: predictions, metrics, figures, model card."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from findistill.runs.files import replacing
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from findistill.data.labels import LabelSet
+    from findistill.runs.job import Job
+
+log = logging.getLogger(__name__)
+
+
+def forced_choice(probabilities: "np.ndarray", names: tuple[str, ...], allowed: tuple[str, ...]) -> "np.ndarray":
+    """Probabilities over `allowed`, renormalised: a three-label model must choose on a two-label test set.
+
+    Args:
+        probabilities: (n, len(names)).
+    Returns:
+        (n, len(allowed)), columns matched by name. A label that the model does not know gets zero.
+    """
+    import numpy as np
+
+    columns = [probabilities[:, names.index(label)] if label in names else np.zeros(len(probabilities)) for label in allowed]
+    chosen = np.stack(columns, axis=1)
+    total = chosen.sum(axis=1, keepdims=True)
+    return np.where(total > 0, chosen / np.where(total > 0, total, 1), 1 / len(allowed))
+
+
+def prediction_frame(
+    rows: "pd.DataFrame", probabilities: "np.ndarray", predicted: "Sequence[str | None]", labels: tuple[str, ...]
+) -> "pd.DataFrame":
+    """`id, text, label, predicted, p_<label>...`, one row a test text."""
+    frame = rows[["id", "text", "label"]].reset_index(drop=True).copy()
+    frame["predicted"] = predicted
+    for column, label in enumerate(labels):
+        frame[f"p_{label}"] = probabilities[:, column]
+    return frame
+
+
+def score(
+    job: "Job",
+    model: Path | str,
+    tests: "dict[str, tuple[pd.DataFrame, LabelSet]]",
+    history: Sequence[dict[str, float]] = (),
+) -> None:
+    """Predict every test set once with `model`, and leave `predictions*.parquet`, metrics and figures.
+
+    Args:
+        tests: rows and labels by metric prefix, as `inputs.test_sets` gives them.
+        history: the training's epochs for the learning curve; none where nothing was trained.
+    """
+    from findistill.analysis.metrics import evaluate
+    from findistill.analysis.plots import save_run_figures
+    from findistill.learning.fit import latency, predict
+
+    config = job.config
+    for prefix, (rows, label_set) in tests.items():
+        labels = label_set.names
+        prediction = predict(model, rows["text"].tolist(), config.trainer)
+        if set(labels) == set(prediction.labels):
+            order = [prediction.labels.index(label) for label in labels]
+            probabilities, predicted = prediction.probabilities[:, order], list(prediction.predicted)
+        else:
+            probabilities = forced_choice(prediction.probabilities, tuple(prediction.labels), labels)
+            predicted = [labels[column] for column in probabilities.argmax(axis=1)]
+        frame = prediction_frame(rows, probabilities, predicted, labels)
+        name = "predictions" if prefix == "test" else f"predictions_{prefix}"
+        with replacing(job.folder / f"{name}.parquet") as aside:
+            frame.to_parquet(aside, index=False)
+        job.metrics |= evaluate(
+            frame["label"].tolist(),
+            probabilities,
+            predicted,
+            labels,
+            prefix=prefix,
+            resamples=config.evaluate.resamples,
+        )
+        if prefix == "test":
+            figures = save_run_figures(job.folder / "figures", history, frame["label"].tolist(), probabilities, predicted, labels)
+            job.tracker.figures(figures)
+            job.tracker.predictions(frame, labels)
+    if config.evaluate.latency:
+        rows = next(iter(tests.values()))[0]
+        job.metrics |= latency(model, rows["text"].tolist(), config.trainer)
+
+
+def summary(job: "Job") -> None:
+    """Say in three lines what came out and where it is."""
+    found = job.metrics
+    if "test/accuracy" in found:
+        low, high = found["test/accuracy_lo"], found["test/accuracy_hi"]
+        log.info("accuracy %.3f [%.3f, %.3f]  macro F1 %.3f", found["test/accuracy"], low, high, found["test/macro_f1"])
+    log.info("run folder: %s", job.folder)

@@ -1,0 +1,191 @@
+"""One's own files: what is read, and how every fault of a file is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from findistill.data import TextData, fingerprint, load
+from findistill.errors import UserError
+from findistill.settings.schema import FileData, register
+
+
+def configured(path: Path | None, **changes: Any) -> Any:
+    kind = path.suffix.lstrip(".") if path else "csv"
+    plain = FileData(_target_=f"findistill.data.sources.{kind}", name=kind, path=str(path) if path else None)
+    return OmegaConf.merge(OmegaConf.structured(plain), changes)
+
+
+def read(path: Path | None, **changes: Any) -> TextData:
+    return load(configured(path, **changes))
+
+
+def fault(path: Path | None, **changes: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        read(path, **changes)
+    message = str(caught.value)
+    assert message.count("\n") <= 1
+    return message
+
+
+ROWS = [{"text": f"Company {n}, quarter report", "label": ["negative", "neutral", "positive"][n % 3]} for n in range(30)]
+
+
+@pytest.fixture(params=["csv", "jsonl", "parquet"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"mine.{request.param}"
+    if request.param == "csv":
+        pd.DataFrame(ROWS).to_csv(path, index=False)
+    elif request.param == "jsonl":
+        path.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    else:
+        pd.DataFrame(ROWS).to_parquet(path)
+    return path
+
+
+def write(tmp_path: Path, content: str | bytes, name: str = "mine.csv") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_every_format_gives_the_same(file: Path) -> None:
+    data = read(file, label_column="label")
+    assert len(data.frame) == 30 and data.card.counts["test"] == {"negative": 2, "neutral": 2, "positive": 2}
+    assert set(data.frame["id"]) == {f"mine/{n}" for n in range(30)}
+    by_id = data.frame.set_index("id")
+    assert all(by_id.loc[f"mine/{n}", ["text", "label"]].tolist() == list(row.values()) for n, row in enumerate(ROWS))
+    unlabelled = read(file)
+    assert unlabelled.frame["label"].isna().all() and set(unlabelled.frame["split"]) == {"train"}
+
+
+def test_missing_file_column_and_path(file: Path) -> None:
+    assert "text, label" in fault(file, text_column="headline") and "'headline'" in fault(file, text_column="headline")
+    assert "data.label_column" in fault(file, label_column="sentiment")
+    assert "no such file" in fault(file.with_stem("other"))
+    assert "data.path=FILE" in fault(None)
+
+
+def test_unknown_label_names_file_row_value_and_the_known_ones(tmp_path: Path) -> None:
+    message = fault(write(tmp_path, "text,label\na,neutral\nb,bullish\n"), label_column="label")
+    assert "mine.csv, row 2: label='bullish' is not one of negative, neutral, positive" in message
+    assert "data.label_map={bullish: " in message
+    assert "row 2: label is empty" in fault(write(tmp_path, "text,label\na,neutral\nb,\n"), label_column="label")
+
+
+def test_label_map_translates_text_and_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(10)))
+    for mapping in ({0: "negative", 1: "positive"}, {"0": "negative", "1": "positive"}):
+        labels = read(path, label_column="label", label_map=mapping).frame.set_index("id")["label"]
+        assert labels["mine/0"] == "negative" and labels["mine/1"] == "positive"
+    assert "data.label_map=up: a map" in fault(path, label_column="label", label_map="up")
+    same = [fingerprint(configured(path, label_map=keys)) for keys in ({0: "negative", "1": "x"}, {"0": "negative", 1: "x"})]
+    assert same[0] == same[1]
+    assert "data.label_map.1=up" in fault(path, label_column="label", label_map={0: "negative", 1: "up"})
+
+
+def test_numbers_with_gaps_in_parquet_are_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    texts = [f"text {n}" for n in range(8)] + [""]
+    pd.DataFrame({"text": texts, "label": [0.0, 1.0] * 4 + [None]}).to_parquet(path)
+    data = read(path, label_column="label", label_map={0: "negative", 1: "positive"})
+    assert len(data.frame) == 8 and data.card.removed["blank texts"] == 1
+
+
+def test_labels_may_be_written_in_any_case(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,label\n" + "".join(f"text {n},{['NEUTRAL', ' Positive'][n % 2]}\n" for n in range(10)))
+    assert set(read(path, label_column="label").frame["label"]) == {"neutral", "positive"}
+
+
+def test_quoted_cells_byte_order_marks_and_na(tmp_path: Path) -> None:
+    content = '\ufefftext,ticker\r\n"two\nlines, and ""quotes""",NA\r\nNA,b\r\n'
+    frame = read(write(tmp_path, content)).frame
+    assert frame["text"].tolist() == ['two\nlines, and "quotes"', "NA"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ("text,label\n", "no rows"),
+        ("text,text\na,b\n", "column name occurs twice"),
+        ("text,label\nprofit up, costs down,positive\n", "line 2: 3 cells where the header has 2"),
+        ('text,label\na,neutral\n"open,neutral\n', "line 3: not valid CSV"),
+        ("text,label\n ,neutral\n,positive\n", "every value of the column 'text' is blank"),
+        (b"text,label\na,neutral\ncaf\xe9,positive\n", "line 3, byte 24: 0xe9 is not utf-8; set data.encoding"),
+        ("text,label\na,neutral\nb,neutral\nc,neutral\nd,neutral\n", "two classes at least"),
+    ],
+)
+def test_faulty_csv(tmp_path: Path, content: str | bytes, message: str) -> None:
+    assert message in fault(write(tmp_path, content), label_column="label")
+
+
+def test_other_encodings_are_read_and_unknown_ones_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, b"text\ncaf\xe9\n")
+    assert read(path, encoding="latin-1").frame["text"].tolist() == ["café"]
+    assert "data.encoding=klingon: unknown" in fault(path, encoding="klingon")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a"}\n{"text": \n', "line 2: not JSON"),
+        ('{"text": "a"}\n\n["b"]\n', "line 3: an object"),
+        ('{"text": "a"}\n{"text": 7}\n', "row 2: text=7 is not a text"),
+        (b'{"text": "caf\xe9"}\n', "line 1, byte 13"),
+        ("", "no rows"),
+    ],
+)
+def test_faulty_jsonl(tmp_path: Path, content: str | bytes, message: str) -> None:
+    assert message in fault(write(tmp_path, content, "mine.jsonl"))
+
+
+def test_faulty_parquet(tmp_path: Path) -> None:
+    assert "cannot be read as Parquet" in fault(write(tmp_path, "text\na\n", "mine.parquet"))
+
+
+def test_ids_dates_and_splits_from_columns(tmp_path: Path) -> None:
+    content = "text,label,key,day,part\na,neutral,k1,2024-01-02,train\nb,positive,k2,,train\n"
+    content += "c,neutral,k3,2024-01-03,dev\nd,neutral,k4,2024-01-03,Test\n"
+    columns = {"label_column": "label", "id_column": "key", "date_column": "day", "split_column": "part"}
+    frame = read(write(tmp_path, content), **columns).frame
+    assert frame["id"].tolist() == ["k1", "k2", "k3", "k4"]
+    assert frame["split"].tolist() == ["train", "train", "validation", "test"]
+    assert frame["date"].tolist() == ["2024-01-02", None, "2024-01-03", "2024-01-03"]
+    repeated = write(tmp_path, content.replace("k3", "k1"))
+    assert "row 3: the id 'k1' is also in row 1" in fault(repeated, **columns)
+    unknown = write(tmp_path, content.replace("dev", "holdout"))
+    assert "row 3: part='holdout' is not a split" in fault(unknown, **columns)
+
+
+def test_fingerprint_follows_content_and_settings_not_the_place(tmp_path: Path) -> None:
+    one = write(tmp_path, "text\na\n")
+    (tmp_path / "elsewhere").mkdir()
+    same = write(tmp_path / "elsewhere", "text\na\n")
+    assert fingerprint(configured(one)) == fingerprint(configured(same))
+    assert fingerprint(configured(one)) != fingerprint(configured(one, limit=5))
+    before = fingerprint(configured(one))
+    write(tmp_path, "text\nb\n")
+    assert fingerprint(configured(one)) != before
+
+
+def test_card_in_words(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,label\n" + "".join(f"text {n},{['neutral', 'positive'][n % 2]}\n" for n in range(10)))
+    card = read(path, label_column="label").card.text()
+    assert "mine.csv" in card and "test: 2 rows (negative 0, neutral 1, positive 1)" in card
+
+
+def test_label_map_from_the_command_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "headline,y\n" + "".join(f"text {n},{n % 2}\n" for n in range(10)))
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    here = "_target_: findistill.data.sources.csv\nname: csv\ndefaults: [base_file, _self_]\n"
+    (tmp_path / "conf" / "data" / "csv.yaml").write_text(here)
+    register()
+    with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
+        overrides = [f"data.path={path}", "data.text_column=headline", "data.label_column=y"]
+        config = compose("data/csv", overrides=[*overrides, "data.label_map={0: negative, 1: positive}"]).data
+    assert load(config).card.counts["test"] == {"negative": 1, "neutral": 0, "positive": 1}

@@ -1,0 +1,215 @@
+"""The named sources on the real files, by their published counts, and what is said where they are not at hand."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from findistill.data import fingerprint, load
+from findistill.data.normalise import duplicate_key
+from findistill.data.sources import _cut
+from findistill.errors import UserError
+from findistill.settings import schema
+
+REAL = Path(os.environ.get("FINDISTILL_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not REAL.is_dir():
+        pytest.skip("needs the real data sets: set FINDISTILL_DATA")
+    monkeypatch.setenv("FINDISTILL_DATA", str(REAL))
+
+
+def config(reader: str, kind: type[schema.Data] = schema.Data, **changes: Any) -> Any:
+    return kind(**{"_target_": f"findistill.data.sources.{reader}", "name": reader, **changes})
+
+
+def phrasebank(**changes: Any) -> Any:
+    return config("phrasebank", schema.PhrasebankData, **changes)
+
+
+@pytest.mark.usefixtures("real")
+def test_phrasebank_in_the_published_split_without_its_leaks() -> None:
+    data = load(phrasebank(split="finbert"))
+    assert {split: sum(counts.values()) for split, counts in data.card.counts.items()} == {
+        "train": 3476,  # of 3,488
+        "validation": 388,
+        "test": 970,
+    }
+    assert len(data.frame) + sum(data.card.removed.values()) == 4846
+    assert data.frame["text"].map(duplicate_key).is_unique
+
+
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize(("level", "rows"), [("50agree", 4846), ("66agree", 4217), ("75agree", 3453), ("allagree", 2264)])
+def test_phrasebank_levels(level: str, rows: int) -> None:
+    data = load(phrasebank(level=level))
+    assert len(data.frame) + sum(data.card.removed.values()) == rows
+    lowest = {"50agree": 4, "66agree": 5, "75agree": 6, "allagree": 8}[level]
+    assert data.frame["agreement"].min() == lowest and data.frame["agreement"].max() == 8
+
+
+@pytest.mark.usefixtures("real")
+def test_human_votes_are_distributions_over_the_train_split() -> None:
+    data = load(phrasebank())
+    votes = data.human_votes()
+    assert list(votes.columns) == [
+        *("id", "text", "label", "gold", "agreement", "n_valid", "n_samples"),
+        *("soft_negative", "soft_neutral", "soft_positive", "rationale"),
+    ]
+    assert votes["id"].tolist() == data.split("train")["id"].tolist()
+    soft = votes[["soft_negative", "soft_neutral", "soft_positive"]]
+    assert (soft.sum(axis=1).round(9) == 1).all()
+    assert (soft.idxmax(axis=1) == "soft_" + votes["label"]).all()
+    assert set(votes["agreement"]) == {4, 5, 6, 8}
+    row = votes[(votes["agreement"] == 6) & (votes["label"] == "positive")].iloc[0]
+    assert (row["soft_positive"], row["soft_negative"]) == (0.75, 0.125)
+
+
+@pytest.mark.usefixtures("real")
+def test_tfns_takes_the_published_validation_rows_as_test() -> None:
+    data = load(config("tfns", pool=2000))
+    assert sum(data.card.counts["test"].values()) == 2388 - 11  # normalised repeats
+    assert sum(data.card.counts["pool"].values()) == 2000
+    assert len(data.frame) + sum(data.card.removed.values()) == 9543 + 2388
+    assert data.frame["text"].map(duplicate_key).is_unique
+    assert data.frame.loc[data.frame["id"] == "tfns/train/0", "label"].tolist() in (["negative"], [])
+    votes_refused = pytest.raises(UserError, match=r"distill.votes=human: tfns")
+    with votes_refused:
+        data.human_votes()
+
+
+@pytest.mark.usefixtures("real")
+def test_fiqa_scores_become_three_classes_or_two() -> None:
+    news = config("fiqa", schema.FiqaData, name="fiqa_news", part="news")
+    data = load(news)
+    assert sum(data.card.counts["test"].values()) == 100 and data.card.removed["also in an earlier split"] == 1
+    assert (data.frame["targets"] > 1).sum() == 57
+    assert (data.frame.loc[data.frame["label"] == "neutral", "score"].abs() <= 0.1).all()
+    assert (data.frame.loc[data.frame["label"] == "positive", "score"] > 0.1).all()
+
+    two = load(config("fiqa", schema.FiqaData, name="fiqa_news", part="news", classes=2))
+    assert two.labels.names == ("negative", "positive")
+    assert set(two.frame["label"]) == {"negative", "positive"}
+    assert (two.frame["targets"] == 1).all() and (two.frame["score"] != 0).all()
+
+    posts = load(config("fiqa", schema.FiqaData, name="fiqa_posts", part="posts"))
+    assert len(posts.frame) + sum(posts.card.removed.values()) == 675
+
+
+@pytest.mark.usefixtures("real")
+def test_stockemotions_has_the_published_splits() -> None:
+    data = load(config("stockemotions", labels=["negative", "positive"]))
+    assert data.card.counts["test"] == {"negative": 445, "positive": 555}
+    assert data.card.counts["validation"] == {"negative": 463, "positive": 537}
+    assert sum(data.card.counts["train"].values()) == 8000 - 2
+    assert data.frame["ticker"].nunique() > 30
+
+
+@pytest.mark.usefixtures("real")
+def test_reddit_posts_by_subreddit_within_the_length_bounds() -> None:
+    chosen = {"files": ["posts_2020"], "subreddits": ["WallStreetBets"], "min_characters": 100, "max_characters": 300}
+    data = load(config("reddit", schema.RedditData, **chosen))
+    assert set(data.frame["subreddit"]) == {"wallstreetbets"} and data.frame["label"].isna().all()
+    lengths = data.frame["text"].str.len()
+    assert lengths.max() <= 300 and lengths.min() >= 100
+    with pytest.raises(UserError, match="no file 'wsb_comments'"):
+        load(config("reddit", schema.RedditData, files=["wsb_comments"]))
+    with pytest.raises(UserError, match="no post is left"):
+        load(config("reddit", schema.RedditData, subreddits=["knitting"]))
+
+
+@pytest.mark.usefixtures("real")
+def test_headlines_from_both_folders() -> None:
+    data = load(config("headlines", schema.HeadlinesData, files=["cnbc", "stocknews_2019_2021"]))
+    sources = Counter(data.frame["source"])
+    assert 2700 < sources["headlines/cnbc"] <= 2788 and 7100 < sources["headlines/stocknews_2019_2021"] <= 7217
+    assert data.frame["date"].str.match(r"\d{4}-\d\d-\d\d").all()
+
+
+def test_demo_is_the_corpus_alone_or_grown_to_size() -> None:
+    corpus = load(config("demo", schema.DemoData, pool=50))
+    assert set(corpus.card.counts) == {"train", "validation", "test", "pool"}
+    assert {"spans", "difficulty"} <= set(corpus.frame.columns) and set(corpus.frame["difficulty"]) == {"easy", "hard"}
+    grown = load(config("demo", schema.DemoData, rows=len(corpus.frame) + 500))
+    assert len(grown.frame) + sum(grown.card.removed.values()) == len(corpus.frame) + 500
+    assert any("generator" in note for note in grown.card.notes)
+    with pytest.raises(UserError, match=r"data.rows=0"):
+        load(config("demo", schema.DemoData, rows=0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"level": "90agree"}, "data.level=90agree: choose from 50agree, 66agree, 75agree, allagree"),
+        ({"split": "random"}, "data.split=random: choose from stratified, finbert"),
+    ],
+)
+def test_unknown_choices_are_refused_before_anything_is_read(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(phrasebank(**settings))
+
+
+def test_without_files_and_hub_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("FINDISTILL_DATA", raising=False)
+    with pytest.raises(UserError, match=r"FINDISTILL_DATA to a folder that holds twitter_financial_news/, or go online"):
+        load(config("tfns", hub_id="zeroshot/twitter-financial-news-sentiment"))
+    with pytest.raises(UserError, match=r"holds stockemotions/\.$"):
+        load(config("stockemotions"))
+    with pytest.raises(UserError, match=r"data.hub_id=OWNER/NAME"):
+        load(config("hub", schema.FileData))
+    monkeypatch.setenv("FINDISTILL_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="no such folder"):
+        load(config("tfns"))
+
+
+def test_a_half_complete_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FINDISTILL_DATA", str(tmp_path))
+    (tmp_path / "twitter_financial_news").mkdir()
+    (tmp_path / "twitter_financial_news" / "sent_train.csv").write_text("text,label\na,0\n")
+    with pytest.raises(UserError, match=r"sent_valid\.csv is missing"):
+        load(config("tfns"))
+
+
+def test_fingerprint_without_local_files_is_the_hubs_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FINDISTILL_DATA", raising=False)
+    ids = {fingerprint(config("tfns", hub_id="a/b", hub_revision=revision)) for revision in (None, "v1", "v1")}
+    assert len(ids) == 2
+
+
+def test_cutting_at_words() -> None:
+    assert _cut("one two three", 9) == "one two"
+    assert _cut("one two", 7) == "one two"
+    assert _cut("unbroken", 3) == "unb"
+
+
+def test_sources_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub itself is out of reach of the tests; what it returns is not."""
+    import datasets
+
+    labels = datasets.ClassLabel(names=["negative", "neutral", "positive"])
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": labels})
+    rows = {"sentence": [f"sentence {n}" for n in range(30)], "label": [n % 3 for n in range(30)]}
+    part = datasets.Dataset.from_dict(rows, features=features)
+
+    def fake(hub_id: str, revision: str | None = None, **options: Any) -> datasets.DatasetDict:
+        assert (hub_id, revision) == ("o/n", "r")
+        assert options.get("data_dir", "sentences_50agree").startswith("sentences_")
+        return datasets.DatasetDict({"train": part})
+
+    monkeypatch.delenv("FINDISTILL_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", fake)
+    where = {"hub_id": "o/n", "hub_revision": "r"}
+    bank = load(phrasebank(**where))
+    assert len(bank.frame) == 30 and set(bank.frame["agreement"]) == {8}
+    own = load(config("hub", schema.FileData, text_column="sentence", label_column="label", **where))
+    assert own.frame.set_index("id").loc["train/1", "label"] == "neutral"
+    mapping = {"0": "positive", "1": "neutral", "2": "negative"}
+    turned = load(config("hub", schema.FileData, text_column="sentence", label_column="label", label_map=mapping, **where))
+    assert turned.frame.set_index("id").loc["train/0", "label"] == "positive"

@@ -1,0 +1,150 @@
+"""Splitting: no text in two splits, test first, draws that stay when something else changes."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from findistill.data.labels import LabelSet
+from findistill.data.normalise import duplicate_key
+from findistill.data.splits import assign
+from findistill.errors import UserError
+from findistill.settings.schema import Data
+
+LABELS = LabelSet(("negative", "neutral", "positive"))
+
+
+def table(rows: list[tuple[str, str | None, str | None]]) -> pd.DataFrame:
+    """(text, label, the source's split) in canonical columns."""
+    texts, labels, splits = zip(*rows, strict=True) if rows else ((), (), ())
+    ids = [f"t/{row}" for row in range(len(rows))]
+    columns = {"id": ids, "text": texts, "label": labels, "split": splits}
+    return pd.DataFrame(columns, dtype=object).assign(date=None, source="t")
+
+
+def settings_(**changes: Any) -> Data:
+    return Data(_target_="findistill.data.sources.csv", name="t", **changes)
+
+
+def many(n: int = 100) -> list[tuple[str, str | None, str | None]]:
+    """60% neutral, 25% positive, 15% negative."""
+    names = ["neutral"] * 12 + ["positive"] * 5 + ["negative"] * 3
+    return [(f"text number {row}", names[row % 20], None) for row in range(n)]
+
+
+def ids(frame: pd.DataFrame, split: str) -> list[str]:
+    return frame.loc[frame["split"] == split, "id"].tolist()
+
+
+spelling = st.sampled_from(["{}", "{}!", " {} ", "THE {}", "the {}", "{} https://t.co/x", "{}..."])
+text = st.builds(str.format, spelling, st.sampled_from([*"abcdefghij", "", "🚀", "é"]))
+row = st.tuples(text, st.sampled_from(LABELS.names), st.sampled_from([None, None, "train", "validation", "test", "pool"]))
+
+
+@given(st.lists(row, min_size=1, max_size=60), st.integers(0, 3))
+@settings(max_examples=150, deadline=None)
+def test_no_text_is_in_two_splits_and_every_row_is_accounted_for(rows: list[tuple], seed: int) -> None:
+    try:
+        frame, removed = assign(table(rows), settings_(seed=seed), LABELS)
+    except UserError:  # all blank, or one class left to train on
+        return
+    keys = frame["text"].map(duplicate_key)
+    assert keys.is_unique
+    assert frame["split"].isin(["train", "validation", "test", "pool"]).all()
+    assert len(frame) + sum(removed.values()) == len(rows)
+
+
+@given(st.lists(row, min_size=1, max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_test_rows_do_not_depend_on_any_other_split(rows: list[tuple]) -> None:
+    test_only = [row for row in rows if row[2] == "test"]
+    if not any(row[0].strip() for row in test_only):
+        return
+    try:
+        frame, _ = assign(table(rows), settings_(), LABELS)
+    except UserError:
+        return
+    alone, _ = assign(table(test_only), settings_(), LABELS)
+    assert frame.loc[frame["split"] == "test", "text"].tolist() == alone["text"].tolist()
+
+
+def test_shares_are_stratified_and_in_the_order_of_the_source() -> None:
+    frame, _ = assign(table(many()), settings_(pool=18), LABELS)
+    counts = frame.groupby("split")["label"].value_counts().unstack()
+    assert counts.loc["test"].to_dict() == {"neutral": 12, "positive": 5, "negative": 3}
+    assert counts.loc["validation"].sum() == 8 and counts.loc["pool"].sum() == 18
+    assert counts.loc["train"].sum() == 54
+    for split in ("train", "validation", "test", "pool"):
+        rows = [int(name.split("/")[1]) for name in ids(frame, split)]
+        assert rows == sorted(rows)
+
+
+def test_draws_do_not_touch_each_other() -> None:
+    plain, _ = assign(table(many()), settings_(), LABELS)
+    pooled, _ = assign(table(many()), settings_(pool=20), LABELS)
+    limited, removed = assign(table(many()), settings_(pool=20, limit=10), LABELS)
+    larger, _ = assign(table(many()), settings_(pool=20, limit=30), LABELS)
+    for other in (pooled, limited):
+        assert ids(other, "test") == ids(plain, "test") and ids(other, "validation") == ids(plain, "validation")
+    assert ids(limited, "pool") == ids(pooled, "pool")
+    assert len(ids(limited, "train")) == 10 and removed["over data.limit"] == len(ids(pooled, "train")) - 10
+    assert set(ids(limited, "train")) < set(ids(larger, "train")) < set(ids(pooled, "train"))
+    other_seed, _ = assign(table(many()), settings_(seed=1), LABELS)
+    assert ids(other_seed, "test") != ids(plain, "test")
+
+
+def test_a_text_with_two_labels_is_dropped_unless_test_has_it() -> None:
+    rows = [*many(), ("Same text", "neutral", None), ("same text!", "positive", None)]
+    frame, removed = assign(table(rows), settings_(), LABELS)
+    assert not frame["text"].str.contains("ame text").any()
+    assert removed["duplicates with different labels"] == 2
+
+    rows = [("Same text", "neutral", "test"), ("same text!", "positive", "train"), *many()]
+    frame, removed = assign(table(rows), settings_(), LABELS)
+    assert ids(frame, "test") == ["t/0"]
+    assert "t/1" not in frame["id"].tolist() and removed["also in an earlier split"] == 1
+
+
+def test_the_sources_own_validation_loses_test_texts_and_train_loses_both() -> None:
+    rows = [("a", "neutral", "test"), ("A.", "neutral", "validation"), ("b", "neutral", "validation")]
+    rows += [
+        ("a!", "neutral", "train"),
+        ("B", "neutral", "train"),
+        ("c", "neutral", "train"),
+        ("d", "positive", "train"),
+    ]
+    frame, _ = assign(table(rows), settings_(), LABELS)
+    assert dict(zip(frame["text"], frame["split"], strict=True)) == {
+        "c": "train",
+        "d": "train",
+        "b": "validation",
+        "a": "test",
+    }
+
+
+def test_unlabelled_texts_all_stay_in_train() -> None:
+    frame, _ = assign(table([(f"text {n}", None, None) for n in range(20)]), settings_(limit=5), LABELS)
+    assert frame["split"].tolist() == ["train"] * 5 and frame["label"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "message"),
+    [
+        ([], {}, "holds no rows"),
+        ([(" ", None, None), ("\n", None, None)], {}, r"every text is blank \(2 rows\)"),
+        ([(f"text {n}", "neutral", None) for n in range(9)], {}, "have the label 'neutral'"),
+        ([("a", "neutral", None), ("b", "positive", None)], {}, "of 2 rows none is left to train on"),
+        ([*many(), ("x", "bullish", None)], {}, "unknown label 'bullish'"),
+        (many(), {"pool": 72}, "data.pool=72 leaves nothing to train on"),
+        ([("x", None, None)], {"pool": 5}, "data.pool=5: a pool of demonstrations needs labels"),
+        (many(), {"pool": -1}, "data.pool=-1"),
+        (many(), {"limit": 0}, "data.limit=0"),
+        (many(), {"test": 1.0}, r"data.test=1.0"),
+        (many(), {"validation": -0.1}, r"data.validation=-0.1"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(rows: list, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        assign(table(rows), settings_(**changes), LABELS)

@@ -1,0 +1,83 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.llm.demonstrations import choose
+from findistill.settings.schema import Shots
+
+LABELS = LabelSet(("negative", "neutral", "positive"))
+POOL = pd.DataFrame({"text": [f"text number {i}" for i in range(30)], "label": [*LABELS.names] * 10})
+
+
+def embed(texts: list[str]) -> np.ndarray:
+    """Unit vectors on a quarter circle, at an angle that grows with the number in the text."""
+    angles = np.array([float(text.split()[-1]) for text in texts]) / 40
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def texts_of(shown: tuple) -> list[str]:
+    return [each.text for each in shown]
+
+
+def test_the_nearest_stands_last() -> None:
+    shown = choose(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=3, selection="nearest"), embed)
+    assert [texts_of(each) for each in shown] == [
+        ["text number 9", "text number 11", "text number 10"],
+        ["text number 5", "text number 3", "text number 4"],
+    ]
+    assert shown[0][-1].label == POOL["label"][10]
+
+
+def test_a_text_is_never_its_own_demonstration() -> None:
+    asked = ["Text NUMBER: 10!", "new 10.2"]
+    for selection in ("nearest", "random", "balanced"):
+        for shown in choose(
+            asked, POOL, LABELS, Shots(k=24, selection=selection), lambda t: embed([x.strip("!") for x in t])
+        ):
+            assert "text number 10" not in texts_of(shown)
+            assert len(set(texts_of(shown))) == 24
+
+
+def test_random_and_balanced_are_the_same_for_all_texts_and_follow_the_seed() -> None:
+    for selection in ("random", "balanced"):
+        first, second = choose(["a", "b"], POOL, LABELS, Shots(k=7, selection=selection, seed=1))
+        assert first == second == choose(["c"], POOL, LABELS, Shots(k=7, selection=selection, seed=1))[0]
+        assert first != choose(["c"], POOL, LABELS, Shots(k=7, selection=selection, seed=2))[0]
+
+
+def test_balanced() -> None:
+    shown = choose(["a"], POOL, LABELS, Shots(k=7, selection="balanced"))[0]
+    assert sorted(Counter(each.label for each in shown).values()) == [2, 2, 3]
+
+
+def test_rationales_are_kept() -> None:
+    pool = POOL.assign(rationale=["because", None, " "] * 10)
+    shown = choose(["a"], pool, LABELS, Shots(k=30, selection="random"))[0]
+    assert {(each.label, each.rationale) for each in shown} == {
+        ("negative", "because"),
+        ("neutral", None),
+        ("positive", None),
+    }
+
+
+def test_zero_shots_need_no_pool() -> None:
+    assert choose(["a", "b"], POOL.iloc[:0], LABELS, Shots(k=0)) == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("pool", "shots", "message"),
+    [
+        (POOL.iloc[:0], Shots(k=1), "shots.k=1"),
+        (POOL, Shots(k=31), "only 30"),
+        (POOL[POOL["label"] != "neutral"], Shots(k=6, selection="balanced"), "labelled neutral"),
+        (POOL, Shots(k=2, selection="farthest"), "shots.selection=farthest"),
+        (POOL, Shots(k=-1), "shots.k=-1"),
+    ],
+)
+def test_mistakes(pool: pd.DataFrame, shots: Shots, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose(["a"], pool, LABELS, shots)

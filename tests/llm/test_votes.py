@@ -1,0 +1,56 @@
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from findistill.llm.votes import Votes
+
+LABELS = ["negative", "neutral", "positive"]
+answers = st.lists(st.sampled_from([*LABELS, None]), max_size=12)
+
+
+def test_majority_and_shares() -> None:
+    votes = Votes.from_answers(["positive", "neutral", None, "positive"])
+    assert (votes.hard, votes.agreement, votes.n_valid, votes.n_samples) == ("positive", 2, 3, 4)
+    assert votes.soft(LABELS) == [0.0, 1 / 3, 2 / 3]
+
+
+def test_a_tie_goes_to_the_label_answered_first() -> None:
+    assert Votes.from_answers(["neutral", "positive", "positive", "neutral"]).hard == "neutral"
+    assert Votes.from_answers([None, "positive", "neutral", "neutral", "positive"]).hard == "positive"
+
+
+def test_no_valid_answer() -> None:
+    votes = Votes.from_answers([None, None])
+    assert (votes.hard, votes.agreement, votes.n_valid) == (None, 0, 0)
+    assert votes.soft(LABELS) == [0.0, 0.0, 0.0]
+
+
+@given(answers)
+def test_counts_shares_and_agreement_fit_together(given_answers: list[str | None]) -> None:
+    votes = Votes.from_answers(given_answers)
+    shares = votes.soft(LABELS)
+    assert votes.n_valid <= votes.n_samples == len(given_answers)
+    assert [round(share * votes.n_valid) for share in shares] == [given_answers.count(label) for label in LABELS]
+    if votes.hard is None:
+        assert not any(given_answers)
+    else:
+        assert sum(shares) == pytest.approx(1)
+        assert votes.agreement == given_answers.count(votes.hard) == max(given_answers.count(label) for label in LABELS)
+
+
+@given(answers, st.randoms())
+def test_order_matters_to_ties_only(given_answers: list[str | None], draw: Random) -> None:
+    shuffled = draw.sample(given_answers, len(given_answers))
+    one, other = Votes.from_answers(given_answers), Votes.from_answers(shuffled)
+    assert (one.counts, one.n_samples, one.agreement) == (other.counts, other.n_samples, other.agreement)
+
+
+def test_impossible_votes_are_refused() -> None:
+    with pytest.raises(ValueError, match="never answered"):
+        Votes({"positive": 0}, 2)
+    with pytest.raises(ValueError, match="out of 2"):
+        Votes({"positive": 3}, 2)
+    with pytest.raises(KeyError, match="bullish"):
+        Votes({"bullish": 1}, 1).soft(LABELS)
