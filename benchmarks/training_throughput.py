@@ -24,6 +24,7 @@ import numpy as np
 from findistill.data import load
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
+from findistill.learning.encoders import quiet
 from findistill.learning.fit import Examples, fit
 from findistill.runs import hardware
 from findistill.runs.weights import locate
@@ -57,13 +58,15 @@ def theirs(train: Examples, labels: LabelSet, precision: str, folder: Path, *, g
         AutoModelForSequenceClassification,
         AutoTokenizer,
         DataCollatorWithPadding,
+        PrinterCallback,
         Trainer,
         TrainingArguments,
     )
 
     where = locate("embedded:minilm_l6")
     tokenizer = AutoTokenizer.from_pretrained(where)
-    model = AutoModelForSequenceClassification.from_pretrained(where, num_labels=len(labels), dtype=torch.float32)
+    with quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(where, num_labels=len(labels), dtype=torch.float32)
     encoded = tokenizer(train.texts, truncation=True, max_length=LENGTH)["input_ids"]
     rows = [{"input_ids": ids, "label": int(label)} for ids, label in zip(encoded, train.hard, strict=True)]
     arguments = TrainingArguments(
@@ -83,6 +86,7 @@ def theirs(train: Examples, labels: LabelSet, precision: str, folder: Path, *, g
         disable_tqdm=True,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=DataCollatorWithPadding(tokenizer))
+    trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     trainer.train()
     return time.perf_counter() - started

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.learning import fit as fitting
+from findistill.learning.classify import EncoderClassifier
 from findistill.learning.fit import Examples, Trained, fit, latency, predict
 from findistill.learning.objectives import macro_f1
 from findistill.settings.schema import Distill, Encoder, Trainer
@@ -88,6 +89,20 @@ def test_schedule_spans_the_real_optimizer_steps(run, trainer, encoder, monkeypa
     trained = run(trainer=replace(trainer, accumulate=4, max_epochs=5, warmup=0.2), encoder=encoder)
     assert asked == [(2, 10)]
     assert trained.history[-1]["lr"] == 0.0 and trained.history[-2]["lr"] > 0
+
+
+def test_dropout_is_on_while_training_and_off_while_measuring(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {"training_step": set(), "validation_step": set()}
+    for name, modes in seen.items():
+        original = getattr(EncoderClassifier, name)
+
+        def step(self, batch, index, original=original, modes=modes):
+            modes.add(self.model.training)
+            return original(self, batch, index)
+
+        monkeypatch.setattr(EncoderClassifier, name, step)
+    run()
+    assert seen == {"training_step": {True}, "validation_step": {False}}
 
 
 def test_history_and_counts(run) -> None:

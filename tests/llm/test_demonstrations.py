@@ -35,9 +35,7 @@ def test_the_nearest_stands_last() -> None:
 def test_a_text_is_never_its_own_demonstration() -> None:
     asked = ["Text NUMBER: 10!", "new 10.2"]
     for selection in ("nearest", "random", "balanced"):
-        for shown in choose(
-            asked, POOL, LABELS, Shots(k=24, selection=selection), lambda t: embed([x.strip("!") for x in t])
-        ):
+        for shown in choose(asked, POOL, LABELS, Shots(k=24, selection=selection), lambda t: embed([x.strip("!") for x in t])):
             assert "text number 10" not in texts_of(shown)
             assert len(set(texts_of(shown))) == 24
 

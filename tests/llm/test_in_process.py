@@ -6,7 +6,7 @@ import torch
 
 from findistill.errors import UserError
 from findistill.llm.engine import Answer, Sampling, Task
-from findistill.llm.in_process import InProcessEngine
+from findistill.llm.in_process import InProcessEngine, _draw
 from findistill.llm.prompts import Demonstration, Template
 from findistill.runs.weights import locate
 
@@ -57,9 +57,7 @@ def test_scores_are_the_words_log_probabilities(engine: InProcessEngine, templat
     tokenizer, model = engine._tokenizer, engine._model
     task = TASKS[1]
     if chat:
-        prompt = tokenizer.apply_chat_template(
-            template.messages(SHOWN, task.text), add_generation_prompt=True, tokenize=False
-        )
+        prompt = tokenizer.apply_chat_template(template.messages(SHOWN, task.text), add_generation_prompt=True, tokenize=False)
         words = list(template.words.values())
     else:
         prompt, words = template.plain(SHOWN, task.text), [f" {word}" for word in template.words.values()]
@@ -126,15 +124,23 @@ def test_long_texts_are_cut_to_their_share(engine: InProcessEngine) -> None:
     assert engine._tokenizer.decode(ids).count("rise") in (15, 16)
 
 
-def test_samples_with_a_rationale_depend_on_their_own_seed_only(engine: InProcessEngine) -> None:
+@pytest.mark.parametrize("chat", [True, False])
+def test_samples_with_a_rationale_depend_on_their_own_seed_only(engine: InProcessEngine, chat: bool) -> None:
     tasks = [replace(task, samples=(0, 1)) for task in TASKS[:2]]
-    plain = with_(engine, chat=False)
-    together = by_id(plain, tasks, COT)
-    alone = by_id(plain, [replace(tasks[1], samples=(1,))], COT)
-    assert alone["b", 1].raw == together["b", 1].raw
-    assert len({together[key].raw for key in together}) == 4
+    together = by_id(with_(engine, chat=chat), tasks, COT)
+    alone = by_id(with_(engine, chat=chat), [replace(tasks[1], samples=(1,))], COT)
+    assert alone["b", 1] == replace(together["b", 1], seconds=alone["b", 1].seconds)
+    assert len({answer.rationale for answer in together.values()}) == 4
     for answer in together.values():
-        assert answer.raw.startswith("Opinion:") and "\n\n" not in answer.raw and 0 < answer.tokens_out <= 64
+        assert answer.raw == f"Opinion: {answer.rationale}\nSentiment: {answer.label}"
+        assert answer.label in COT.words
+
+
+def test_labels_are_drawn_at_the_temperature() -> None:
+    row = {"negative": math.log(0.1), "neutral": math.log(0.2), "positive": math.log(0.7)}
+    labels = [_draw(row, 0.5, str(seed)) for seed in range(4000)]
+    assert labels.count("positive") / 4000 == pytest.approx(0.49 / 0.54, abs=0.02)
+    assert _draw(row, 0, "any") == "positive"
 
 
 def test_mistakes(engine: InProcessEngine, tmp_path: object) -> None:

@@ -141,7 +141,10 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[list[int]]:
 
 
 def pad(tokens: Tokens, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask` of these rows, (len(rows), longest) int64, padded on the right."""
+    """`input_ids` and `attention_mask` of these rows, (len(rows), longest) int64, padded on the right.
+
+    To the longest row and no further: rounding up to a multiple of 8 was measured to cost its share of tokens on a CPU.
+    """
     lengths = tokens.lengths[list(rows)]
     mask = np.arange(lengths.max()) < lengths[:, None]
     ids = np.full(mask.shape, tokens.pad_id, dtype=np.int64)

@@ -52,9 +52,7 @@ def annotation_key(config: "Config") -> dict[str, Any]:
         plain = OmegaConf.to_container(node if OmegaConf.is_config(node) else OmegaConf.structured(node), resolve=True)
         assert isinstance(plain, dict)
         if plain.get("base_url"):
-            plain["base_url"] = re.sub(
-                r"//[^/@]*@", "//", plain["base_url"]
-            )  # a password in it is no part of the identity
+            plain["base_url"] = re.sub(r"//[^/@]*@", "//", plain["base_url"])  # a password in it is no part of the identity
         key[group] = {str(name): value for name, value in plain.items() if name not in _SPEED.get(group, ())}
     return key
 
@@ -134,8 +132,7 @@ def annotate(
         write_json(folder / "calibration.json", {"calibration": kind, "rows": len(held), **asdict(fitted)})
         scores = [fitted.apply(row) for row in raw[: len(ids)]]
         samples = [
-            drawn(i, row, settings.samples, settings.temperature, settings.seed)
-            for i, row in zip(ids, scores, strict=True)
+            drawn(i, row, settings.samples, settings.temperature, settings.seed) for i, row in zip(ids, scores, strict=True)
         ]
     _write_samples(folder / "samples.jsonl", list(texts["text"]), samples, answers if exact else {})
     frame = pd.DataFrame(_rows(texts, ids, samples, scores, labels))
@@ -166,12 +163,12 @@ def _calibration(setting: str, exact: bool, pool: "pd.DataFrame", labels: LabelS
         return "pool" if exact and enough else "none"
     if setting != "none" and not exact:
         raise UserError(
-            f"annotate.calibration={setting} needs label probabilities, and this llm with this prompt only gives answers.\n"
+            f"annotate.calibration={setting} needs label probabilities; this llm with this prompt gives answers only.\n"
             "Use an in-process llm with prompt=direct, or annotate.calibration=none."
         )
     if setting == "pool" and not enough:
         raise UserError(
-            f"annotate.calibration=pool needs at least {2 * FEWEST_HELD_OUT} labelled texts in the pool, and it has {labelled}.\n"
+            f"annotate.calibration=pool needs {2 * FEWEST_HELD_OUT} labelled texts in the pool, and it has {labelled}.\n"
             "Raise data.pool, or use annotate.calibration=none."
         )
     return setting
@@ -211,9 +208,7 @@ def recover(journal: Path) -> dict[tuple[str, int], Answer]:
             try:
                 answer = Answer(**{name: value for name, value in json.loads(line).items() if name in names})
             except (ValueError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"{journal}, line {number} is not an answer. Delete the file to annotate anew."
-                ) from error
+                raise UserError(f"{journal}, line {number} is not an answer. Delete the file to annotate anew.") from error
             answers[answer.id, answer.sample] = answer
             whole += len(line)
     if whole < journal.stat().st_size:
@@ -242,7 +237,7 @@ def _write_samples(
     samples: Sequence[Sequence[Answer]],
     scores: Mapping[tuple[str, int], Answer],
 ) -> None:
-    """One line a sample, in the order of the texts. Exact engines' tokens and seconds stand on a text's first sample."""
+    """One line a sample, in the order of the texts. What an exact engine's call took stands on a text's first sample."""
     with replacing(path) as aside, aside.open("w", encoding="utf-8") as lines:
         for text, of_text in zip(texts, samples, strict=True):
             for answer in of_text:

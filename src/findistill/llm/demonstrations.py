@@ -61,11 +61,7 @@ def choose(
     if shots.selection == "nearest":
         return _nearest(texts, candidates, shots.k, embed)
     draw = random.Random(shots.seed)
-    chosen = (
-        draw.sample(candidates, shots.k)
-        if shots.selection == "random"
-        else _balanced(candidates, labels, shots.k, draw)
-    )
+    chosen = draw.sample(candidates, shots.k) if shots.selection == "random" else _balanced(candidates, labels, shots.k, draw)
     return [tuple(chosen)] * len(texts)
 
 

@@ -115,13 +115,14 @@ class EndpointEngine:
             thread.join()
             loop.close()
 
-    async def _run(
-        self, tasks: Sequence[Task], template: Template, sampling: Sampling, done: "queue.Queue[Any]"
-    ) -> None:
+    async def _run(self, tasks: Sequence[Task], template: Template, sampling: Sampling, done: "queue.Queue[Any]") -> None:
         from openai import AsyncOpenAI
 
         async with AsyncOpenAI(
-            api_key=os.environ[self.api_key_env], base_url=self.base_url, timeout=self.timeout_s, max_retries=self.max_retries
+            api_key=os.environ[self.api_key_env],
+            base_url=self.base_url,
+            timeout=self.timeout_s,
+            max_retries=self.max_retries,
         ) as client:  # fmt: skip
             honours = await self._probe(client, sampling)
             gate = _Gate(done, suspicious=not honours.sampling)
@@ -186,7 +187,7 @@ class EndpointEngine:
                 self._raise_if_hopeless(error)
                 if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
                     raise UserError(
-                        f"llm.base_url={self._address()} cannot be reached: {self._reason(error)}\nIs the server running there?"
+                        f"llm.base_url={self._address()} cannot be reached: {self._reason(error)}\nIs the server on?"
                     ) from error
                 log.info("the server's first answer failed (%s); going on with single calls", self._reason(error))
                 return _Honours(several=False, sampling=True, limit=limit)
@@ -221,9 +222,7 @@ class EndpointEngine:
             )
         except openai.APIError as error:
             self._raise_if_hopeless(error)
-            return [
-                Answer(task.id, each, error=self._reason(error), seconds=perf_counter() - started) for each in samples
-            ]
+            return [Answer(task.id, each, error=self._reason(error), seconds=perf_counter() - started) for each in samples]
         seconds = perf_counter() - started
         if not reply.choices:
             return [Answer(task.id, each, error="the server sent no choices", seconds=seconds) for each in samples]
@@ -289,7 +288,7 @@ class _Gate:
             self.out.put(self.held)
         elif len(alike) >= SUSPECT_TEXTS:
             raise UserError(
-                f"The server ignores annotate.temperature: all samples of {len(alike)} texts are the same, and so were two "
+                f"The server ignores annotate.temperature: all samples of {len(alike)} texts are alike, and so were two "
                 "lines of random digits.\nAgreement would mean nothing. Configure sampling at the server, or choose "
                 "annotate.samples=1 annotate.temperature=0."
             )

@@ -1,10 +1,12 @@
 """Annotate with a causal language model in this process.
 
-Without a rationale the label's exact distribution is read from one forward pass a text; with one, answers are sampled.
+Without a rationale the label's exact distribution is read from one forward pass a text; with one, it is
+sampled first and the label then drawn from its distribution after it.
 """
 
 import copy
 import logging
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ANSWER_TOKENS = 64  # a short opinion and the label
+RATIONALE_TOKENS = 48  # a short opinion
 WORTH_CACHING = 64  # tokens that all prompts start with
 
 
@@ -68,7 +70,7 @@ class InProcessEngine:
     # -- prompts ---------------------------------------------------------------------------------------------------
 
     def _prompts(self, tasks: Sequence[Task], template: Template) -> list[list[int]]:
-        """Token ids of every task's prompt. Too long ones lose whole demonstrations, farthest first, then the text's end."""
+        """Token ids of every task's prompt. Long ones lose whole demonstrations, farthest first, then the text's end."""
         if self.chat and not self._tokenizer.chat_template:
             raise UserError(f"llm.chat=true, but {self.reference} has no chat template. Use llm.chat=false.")
         clip = self._clip(template.max_text_tokens)
@@ -108,9 +110,7 @@ class InProcessEngine:
         if not self.chat:
             # The word to come brings its own leading space, so the prompt ends without one.
             return self._ids(template.plain(shown, text), special=True)
-        prompt = self._tokenizer.apply_chat_template(
-            template.messages(shown, text), add_generation_prompt=True, tokenize=False
-        )
+        prompt = self._tokenizer.apply_chat_template(template.messages(shown, text), add_generation_prompt=True, tokenize=False)
         return self._ids(prompt)
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
@@ -134,34 +134,18 @@ class InProcessEngine:
         self, tasks: Sequence[Task], prompts: list[list[int]], template: Template, sampling: Sampling
     ) -> Iterator[list[Answer]]:
         """One answer a task, with the log-probability of every label's word as the next thing said."""
-        import torch
 
-        lead = "" if self.chat else " "
-        words = [self._ids(lead + word) for word in template.words.values()]
-        if len({tuple(each) for each in words}) < len(words):
-            raise UserError(
-                f"prompt.wording: two words are the same to {self.reference}: {list(template.words.values())}"
-            )
-        keep = max(len(word) for word in words)
+        words = self._words(template, "" if self.chat else " ")
         shared = self._shared(prompts)
         prefix = self._prefix(prompts[0][:shared])
         endings = [prompt[shared:] for prompt in prompts]
-        # Tokens of a cached prefix are not computed again, but each row holds and reads its own copy of their keys and values.
-        lengths = [(1 if keep == 1 else len(words)) * (len(each) + shared // 8) for each in endings]
+        # A cached prefix is not computed again, but each row holds and reads its own copy of the keys and values.
+        lengths = [_passes(words) * (len(each) + shared // 8) for each in endings]
         with self._progress(len(tasks)) as bar:
             for batch in self._batches(lengths):
                 started = perf_counter()
-                rows = [endings[i] for i in batch]
-                if keep == 1:
-                    scores = self._logits(rows, 1, prefix)[:, -1].log_softmax(-1)[:, [word[0] for word in words]]
-                else:
-                    scores = self._word_scores(rows, words, prefix)
-                scores = scores.double().log_softmax(-1).cpu()
+                scores = self._word_scores([endings[i] for i in batch], words, prefix)
                 seconds = (perf_counter() - started) / len(batch)
-                if not torch.isfinite(scores).all():
-                    raise UserError(
-                        f"llm.model={self.reference} gives numbers that are not finite; try llm.dtype=float32."
-                    )
                 yield [
                     Answer(
                         tasks[i].id, 0, log_probabilities=dict(zip(template.words, row, strict=True)),
@@ -171,22 +155,37 @@ class InProcessEngine:
                 ]  # fmt: skip
                 bar.update(len(batch))
 
+    def _words(self, template: Template, lead: str) -> list[list[int]]:
+        """Token ids of the label words, as they follow the prompt."""
+        words = [self._ids(lead + word) for word in template.words.values()]
+        if len({tuple(each) for each in words}) < len(words):
+            raise UserError(f"prompt.wording: two words are the same to {self.reference}: {list(template.words.values())}")
+        return words
+
     def _word_scores(self, prompts: Sequence[list[int]], words: Sequence[list[int]], prefix: Any) -> "torch.Tensor":
-        """(texts, labels) sums of the token log-probabilities of words that are more than one token."""
+        """(texts, labels) log-probabilities of the words, normalised over the labels.
+
+        A word's is the sum over its tokens. Words of one token each are read from a single pass a text.
+        """
         import torch
 
-        longest = max(len(word) for word in words)
-        # Padding stands left, so every row ends with its word; only the positions that predict word tokens are kept.
-        logits = self._logits([prompt + word for prompt in prompts for word in words], longest + 1, prefix)
-        log_probabilities = logits.log_softmax(-1)
-        sums = []
-        for row, word in enumerate(list(words) * len(prompts)):
-            positions = range(-len(word) - 1, -1)
-            sums.append(sum(log_probabilities[row, at, token] for at, token in zip(positions, word, strict=True)))
-        return torch.stack(sums).view(len(prompts), len(words))  # type: ignore[arg-type]
+        if _passes(words) == 1:
+            sums = self._logits(prompts, 1, prefix)[:, -1].log_softmax(-1)[:, [word[0] for word in words]]
+        else:
+            longest = max(len(word) for word in words)
+            # Padding stands left, so every row ends with its word; only the positions that predict word tokens are kept.
+            steps = self._logits([prompt + word for prompt in prompts for word in words], longest + 1, prefix).log_softmax(-1)
+            of_row = []
+            for row, word in enumerate(list(words) * len(prompts)):
+                of_row.append(steps[row, range(-len(word) - 1, -1), word].sum())
+            sums = torch.stack(of_row).view(len(prompts), len(words))
+        scores = sums.double().log_softmax(-1).cpu()
+        if not torch.isfinite(scores).all():
+            raise UserError(f"llm.model={self.reference} gives numbers that are not finite; try llm.dtype=float32.")
+        return scores
 
     def _shared(self, prompts: Sequence[list[int]]) -> int:
-        """How many tokens all prompts start with, where that is worth a cache (random and balanced demonstrations), else 0."""
+        """How many tokens all prompts start with, where that is worth a cache (demonstrations shared), else 0."""
         shortest = min(len(prompt) for prompt in prompts) - 1  # every prompt keeps a token of its own
         columns = enumerate(zip(*prompts, strict=False))
         shared = next((at for at, tokens in columns if at >= shortest or len(set(tokens)) > 1), shortest)
@@ -226,39 +225,55 @@ class InProcessEngine:
     def _generate(
         self, tasks: Sequence[Task], prompts: list[list[int]], template: Template, sampling: Sampling
     ) -> Iterator[list[Answer]]:
-        """One answer a sample. Every sample has its own random numbers, so batches and resuming do not change it."""
+        """One answer a sample: the rationale is sampled under its header, then the label from its distribution after that.
+
+        The headers are put there for the model, so every answer has a label, however badly the model keeps to forms.
+        Every sample has its own random numbers, so batches and resuming do not change it.
+        """
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
         jobs = [(number, sample) for number, task in enumerate(tasks) for sample in task.samples]
         config = GenerationConfig(
-            max_new_tokens=ANSWER_TOKENS,
+            max_new_tokens=RATIONALE_TOKENS,
             do_sample=False,
             pad_token_id=self._pad,
             eos_token_id=self._model.generation_config.eos_token_id,
         )
-        lead = "" if self.chat else f"{template.rationale_header} "
+        header = str(template.rationale_header)
+        starts = [prompt + self._ids(header) for prompt in prompts] if self.chat else prompts
+        words = self._words(template, " ")
         with self._progress(len(jobs)) as bar:
-            for batch in self._batches([len(prompts[number]) + ANSWER_TOKENS for number, _ in jobs]):
+            for batch in self._batches([_passes(words) * (len(prompts[number]) + RATIONALE_TOKENS) for number, _ in jobs]):
                 started = perf_counter()
                 rows = [jobs[i] for i in batch]
-                ids, mask = self._padded([prompts[number] for number, _ in rows])
+                ids, mask = self._padded([starts[number] for number, _ in rows])
                 seeds = [f"{sampling.seed}\0{tasks[number].id}\0{sample}" for number, sample in rows]
                 noise = [_Gumbel(seeds, sampling.temperature)] if sampling.temperature else []
                 written = self._model.generate(
                     input_ids=ids, attention_mask=mask, generation_config=config,
                     logits_processor=LogitsProcessorList(noise),
-                    stopping_criteria=StoppingCriteriaList([_Answered(self._tokenizer, ids.shape[1], template)]),
+                    stopping_criteria=StoppingCriteriaList([_LineWritten(self._tokenizer, ids.shape[1])]),
                 )[:, ids.shape[1] :]  # fmt: skip
+                lines = [_first_line(each) for each in self._tokenizer.batch_decode(written, skip_special_tokens=True)]
+                endings = [self._ids(f" {line}\n{template.answer_header}") for line in lines]
+                prompted = [starts[number] + ending for (number, _), ending in zip(rows, endings, strict=True)]
+                scores = self._word_scores(prompted, words, None).tolist()
                 seconds = (perf_counter() - started) / len(batch)
                 found = []
-                for (number, sample), new in zip(rows, written, strict=True):
-                    raw = _first_block(lead + self._tokenizer.decode(new, skip_special_tokens=True))
+                for (number, sample), seed, line, ending, row in zip(rows, seeds, lines, endings, scores, strict=True):
+                    label = _draw(dict(zip(template.words, row, strict=True)), sampling.temperature, seed)
                     found.append(
                         Answer(
-                            tasks[number].id, sample, raw=raw, label=template.parse(raw), rationale=template.rationale(raw),
-                            tokens_in=len(prompts[number]), tokens_out=int((new != self._pad).sum()), seconds=seconds,
+                            tasks[number].id,
+                            sample,
+                            raw=f"{header} {line}\n{template.answer_header} {template.words[label]}",
+                            label=label,
+                            rationale=line or None,
+                            tokens_in=len(starts[number]),
+                            tokens_out=len(ending) + 1,
+                            seconds=seconds,
                         )
-                    )  # fmt: skip
+                    )
                 yield found
                 bar.update(len(batch))
 
@@ -285,9 +300,7 @@ class InProcessEngine:
 
         device = hardware.device()
         fast = device != "cpu" or hardware.cpu_has_fast_bf16()
-        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(
-            self.dtype, torch.bfloat16 if fast else torch.float32
-        )
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(self.dtype, torch.bfloat16 if fast else torch.float32)
         try:
             model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype)
         except (OSError, ValueError) as error:
@@ -329,9 +342,21 @@ def _line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _first_block(text: str) -> str:
-    """An answer ends at its first empty line: a completion model goes on with the next example."""
-    return text.strip().split("\n\n")[0].strip()
+def _passes(words: Sequence[list[int]]) -> int:
+    """Rows that a text takes in a forward pass."""
+    return 1 if all(len(word) == 1 for word in words) else len(words)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0].strip()
+
+
+def _draw(row: dict[str, float], temperature: float, seed: str) -> str:
+    if temperature == 0:
+        return max(row, key=row.__getitem__)
+    top = max(row.values())
+    weights = [math.exp((value - top) / temperature) for value in row.values()]
+    return random.Random(f"{seed}\0label").choices(list(row), weights)[0]
 
 
 class _Gumbel:
@@ -355,19 +380,15 @@ class _Gumbel:
         return scores.float() / self.temperature - exponential.log().to(scores.device)
 
 
-class _Answered:
-    """Stops a row once its answer is complete: an empty line, or a line after the answer header."""
+class _LineWritten:
+    """Stops a row once it has a line with something in it."""
 
-    def __init__(self, tokenizer: Any, start: int, template: Template) -> None:
+    def __init__(self, tokenizer: Any, start: int) -> None:
         self.tokenizer = tokenizer
         self.start = start
-        self.header = template.answer_header.lower()
 
     def __call__(self, input_ids: "torch.Tensor", scores: Any, **_: Any) -> "torch.Tensor":
         import torch
 
-        done = []
-        for text in self.tokenizer.batch_decode(input_ids[:, self.start :]):
-            _, header, after = text.lower().rpartition(self.header)
-            done.append("\n\n" in text.lstrip() or bool(header and after.strip() and "\n" in after.lstrip()))
-        return torch.tensor(done, device=input_ids.device)
+        written = self.tokenizer.batch_decode(input_ids[:, self.start :])
+        return torch.tensor(["\n" in text.lstrip() for text in written], device=input_ids.device)

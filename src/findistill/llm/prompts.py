@@ -52,7 +52,8 @@ class Template:
         choice = ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]
         if self.rationale_header is None:
             return f"{self.instruction} Answer with one word: {choice}."
-        return f"{self.instruction} Answer in two lines:\n{self.rationale_header} <one sentence>\n{self.answer_header} <{choice}>"
+        form = f"{self.rationale_header} <one sentence>\n{self.answer_header} <{choice}>"
+        return f"{self.instruction} Answer in two lines:\n{form}"
 
     def answer(self, demonstration: Demonstration) -> str:
         """What a model should have answered to this demonstration."""
@@ -91,9 +92,7 @@ class Template:
         if not lines:
             return None
         said = lines[-1].rsplit(self.answer_header.lower(), 1)[-1]
-        named = {
-            name for name, word in self.words.items() if re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", said)
-        }
+        named = {name for name, word in self.words.items() if re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", said)}
         return named.pop() if len(named) == 1 else None
 
     def rationale(self, answer: str) -> str | None:

@@ -14,7 +14,7 @@ from findistill.errors import UserError
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "shots.selection": ("random", "balanced", "nearest"),
-    "annotate.calibration": ("none", "batch"),
+    "annotate.calibration": ("none", "batch", "pool", "auto"),
     "distill.objective": ("cls", "reg"),
     "distill.target": ("distribution", "scalar"),
     "distill.votes": ("annotator", "human"),
@@ -153,8 +153,8 @@ def _annotator(config: DictConfig) -> Iterator[str]:
             f"shots.k={shots.k} cannot be balanced over {len(config.data.labels)} labels; "
             f"use a multiple of {len(config.data.labels)}, or shots.selection=nearest"
         )
-    if annotate.calibration == "batch" and (config.prompt.name != "direct" or "in_process" not in llm._target_):
-        yield "annotate.calibration=batch needs label probabilities: prompt=direct with an in-process llm such as llm=smollm2"
+    if annotate.calibration in ("batch", "pool") and (config.prompt.name != "direct" or "in_process" not in llm._target_):
+        yield f"annotate.calibration={annotate.calibration} needs label probabilities: prompt=direct with an in-process llm such as llm=smollm2"
     if (shots.k and not shots.source and config.data.name in ("reddit", "headlines")) or (
         shots.k and not shots.source and OmegaConf.select(config.data, "label_column", default="") is None
     ):

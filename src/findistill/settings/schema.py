@@ -141,7 +141,7 @@ class Annotate:
     limit: int | None = None
     # none; batch: subtract the mean label log-probability over the texts; pool: offsets and scale fitted on held-out pool
     # rows; auto: pool where the llm gives label probabilities and the pool is large enough, else none
-    calibration: str = "none"
+    calibration: str = "auto"
     concurrency: int = 32  # calls in flight, endpoint engines
     seed: int = 0
 

@@ -1,6 +1,7 @@
 """What stages ask for: the data set, the annotations. Each is an artifact, made when the first stage needs it."""
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from findistill.runs.store import digest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from findistill.data import TextData
+    from findistill.data import DataCard, TextData
     from findistill.data.labels import LabelSet
     from findistill.runs.job import Job
     from findistill.settings.schema import Data
@@ -29,8 +30,14 @@ def dataset(job: "Job", config: "Data | None" = None) -> "TextData":
         write_folder(load(config), folder)
 
     data = read_folder(job.artifact("data", {"fingerprint": fingerprint(config)}, make))
-    log.info("%s", data.card.text())
+    _introduce(data.card)
     return data
+
+
+@cache
+def _introduce(card: "DataCard") -> None:
+    """Print a data set's card, licence included, the first time this process reads it."""
+    log.info("%s", card.text())
 
 
 def named_dataset(job: "Job", words: str) -> "TextData":
@@ -81,7 +88,7 @@ def annotations(job: "Job", data: "TextData", rows: "pd.DataFrame") -> "pd.DataF
         "settings": annotation_key(config),
         "labels": list(data.labels.names),
         "texts": texts_hash(rows),
-        "pool": digest(pool[["id", "text", "label"]].to_numpy().tolist(), 16) if config.shots.k else None,
+        "pool": digest(pool[["id", "text", "label"]].to_numpy().tolist(), 16) if config.shots.k or config.annotate.calibration in ("pool", "auto") else None,
     }
 
     def make(folder: Path) -> None:

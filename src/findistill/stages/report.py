@@ -52,7 +52,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     published = settings.published or next((run.config["report"]["published"] for run in runs), None)
     store = Store(runs_dir / ".artifacts")
     annotations = None
-    for config in settings_of_baselines(runs):
+    for config in list(settings_of_baselines(runs)):
         with tempfile.TemporaryDirectory() as scratch:
             job = jobs.Job(config, Path(scratch), store, Tracker(Path(scratch), "none"))
             found, voted = baselines(job, list(settings.baselines))

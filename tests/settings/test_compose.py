@@ -1,0 +1,111 @@
+"""Every shipped configuration composes and obeys the rules."""
+
+import os
+
+import pytest
+from findistill import app
+from findistill.errors import UserError
+from findistill.settings import rules
+from findistill.settings.build import build, resolve
+from findistill.settings.compose import config_dir, data_config, options
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+# What an option needs before it is complete: files of one's own, an endpoint's model.
+NEEDS = {
+    "data=csv": ["data.path=README.md", "shots.k=0"],
+    "data=jsonl": ["data.path=README.md", "shots.k=0"],
+    "data=parquet": ["data.path=README.md", "shots.k=0"],
+    "data=hub": ["data.hub_id=owner/name", "shots.k=0"],
+    "data=reddit": ["shots.source=tfns"],
+    "data=headlines": ["shots.source=tfns"],
+    "llm=endpoint": ["llm.model=some-model"],
+    "teacher=folder": ["teacher.model=some/folder"],
+    "student=folder": ["student.model=some/folder"],
+    "stage=evaluate": ["evaluate.model=some/folder"],
+    "experiment=reddit_cls_vs_reg_published": ["llm.model=some-model"],
+}
+CHOICES = [f"{group}={option}" for group, names in options().items() for option in names]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_composes_and_obeys_the_rules(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config_dir().parent)
+    config = composed(choice, *NEEDS.get(choice, []))
+    rules.check(config)
+    assert OmegaConf.to_container(config, resolve=True)
+
+
+def test_every_option_is_described_in_the_help() -> None:
+    text = app.help_text()
+    assert all(option in text for names in options().values() for option in names)
+
+
+@pytest.mark.parametrize("option", sorted(options()["data"]))
+def test_every_data_reader_and_engine_target_exists(option: str) -> None:
+    assert callable(resolve(composed(f"data={option}").data._target_))
+
+
+def test_named_data_sets_take_settings() -> None:
+    assert data_config("fiqa_news classes=2").classes == 2  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="not a data set"):
+        data_config("nonsense")
+    with pytest.raises(UserError, match="fiqa_news colour=2"):
+        data_config("fiqa_news colour=2")
+
+
+def test_only_allowed_code_is_built() -> None:
+    assert build(OmegaConf.create({"_target_": "torch.nn.Identity"})) is not None
+    with pytest.raises(UserError, match=r"os.system is not allowed"):
+        build(OmegaConf.create({"_target_": "os.system", "command": "true"}))
+    with pytest.raises(UserError, match=r"inner.1._target_=subprocess.run is not allowed"):
+        build(OmegaConf.create({"_target_": "torch.nn.Identity", "inner": [1, {"_target_": "subprocess.run"}]}))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        resolve("findistill.nothing.here")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["distill.min_agreement=9"], "annotate.samples=8"),
+        (["distill=reg", "distill.label_smoothing=0.1"], "only works with distill=cls"),
+        (["distill=reg", "distill.class_weights=balanced"], "only works with distill=cls"),
+        (["distill.target=scalar"], "only works with distill=reg"),
+        (["distill.votes=human"], "publishes no votes"),
+        (["annotate.temperature=0"], "look like full agreement"),
+        (["shots.selection=balanced", "shots.k=4"], "multiple of 3"),
+        (["annotate.calibration=batch", "prompt=cot"], "label probabilities"),
+        (["shots.selection=sometimes"], "choose one of random, balanced, nearest"),
+        (["data.validation=1.5"], "between 0 and 1"),
+        (["study=a/b"], "names a folder"),
+        (["data=csv"], "data.path is not set"),
+        (["data=csv", "data.path=nowhere.csv", "shots.k=0"], "no such file"),
+        (["data=reddit"], "shots.source"),
+        (["stage=evaluate"], "evaluate.model"),
+        (["llm=endpoint"], "llm.model is not set"),
+        (["stage=teacher", "data=csv", "data.path=README.md"], "needs human labels"),
+        (["trainer=cpu", "trainer.precision=16"], "needs a GPU"),
+        (["seed=-1"], "too small"),
+    ],
+)
+def test_rules_say_what_does_not_go_together(overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config_dir().parent)
+    with pytest.raises(UserError) as caught:
+        rules.check(composed(*overrides))
+    assert message in str(caught.value)
+
+
+def test_a_stage_is_not_asked_for_what_it_does_not_read() -> None:
+    rules.check(composed("stage=teacher", "llm=endpoint", "student=folder", "distill.min_agreement=99"))
+
+
+def test_keys_are_only_ever_named() -> None:
+    whole = OmegaConf.to_yaml(composed("llm=endpoint", "llm.model=m"), resolve=True)
+    assert "api_key_env: OPENAI_API_KEY" in whole
+    assert os.environ.get("OPENAI_API_KEY", "never") not in whole
