@@ -11,7 +11,7 @@ from findistill.runs.store import digest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from findistill.data import DataCard, TextData
+    from findistill.data import TextData
     from findistill.data.labels import LabelSet
     from findistill.runs.job import Job
     from findistill.settings.schema import Data
@@ -30,14 +30,14 @@ def dataset(job: "Job", config: "Data | None" = None) -> "TextData":
         write_folder(load(config), folder)
 
     data = read_folder(job.artifact("data", {"fingerprint": fingerprint(config)}, make))
-    _introduce(data.card)
+    _introduce(data.card.text())
     return data
 
 
 @cache
-def _introduce(card: "DataCard") -> None:
+def _introduce(card: str) -> None:
     """Print a data set's card, licence included, the first time this process reads it."""
-    log.info("%s", card.text())
+    log.info("%s", card)
 
 
 def named_dataset(job: "Job", words: str) -> "TextData":
