@@ -23,12 +23,10 @@ from findistill.runs import job as jobs
 from findistill.runs import study
 from findistill.settings import rules
 from findistill.settings.compose import config_dir, options
-from findistill.settings.schema import Config, register
+from findistill.settings.schema import Config
 from findistill.stages import load
 
 log = logging.getLogger("findistill")
-
-register()
 
 HELP = """\
 findistill: label financial text with an LLM, distil it into small models, and measure every step.

@@ -72,7 +72,7 @@ def folder_of(config: Config, reads: Sequence[str], overrides: Sequence[str]) ->
         # Only what the stage reads names its jobs: not where they go or how they are tracked.
         if name.partition(".")[0] in reads:
             parts.append(f"{name.rsplit('.', 1)[-1]}={value}")
-    slug = re.sub(r"[^\w.=,+]+", "_", "-".join([config.stage.name, *parts]).replace("-", "\0")).replace("\0", "-")
+    slug = re.sub(r"[^\w.=,+-]+", "_", "-".join([config.stage.name, *parts]))
     return study / f"{slug[:100]}-{key}"
 
 

@@ -263,3 +263,6 @@ def register() -> None:
     store(group="distill", name="base_distill", node=Distill)
     store(group="trainer", name="base_trainer", node=Trainer)
     store(group="logger", name="base_logger", node=Logger)
+
+
+register()

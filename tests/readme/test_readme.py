@@ -1,0 +1,88 @@
+"""Every command in the documents is one that works: composed and checked here, the short ones run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from findistill.errors import UserError
+from findistill.settings import rules
+from findistill.settings.compose import config_dir
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from tests.conftest import ROOT, Command
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "experiments").glob("*/README.md"))]
+
+
+def commands(path: Path) -> list[str]:
+    """The lines of a document's bash blocks, without comments and variables set in front."""
+    blocks = re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line) for line in lines if line and not line.startswith("#")]
+
+
+ALL = [(path, command) for path in DOCUMENTS for command in commands(path)]
+OURS = [pytest.param(command, id=f"{path.parent.name}: {command}") for path, command in ALL if command.startswith("findistill")]
+
+
+def test_the_documents_only_show_commands_that_are_tested() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path, command in ALL:
+        first, *rest = command.split()
+        assert first == "findistill" or (first == "make" and rest[0] in targets), f"{path.name}: {command}"
+    assert len(OURS) > 8
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "news.csv").write_text("text,sentiment\nProfit rose,positive\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        whole = compose("config", overrides=[a for a in arguments if a.startswith("experiment=")], return_hydra_config=True)
+        params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
+        overrides = OverridesParser.create().parse_overrides([*params, *arguments])
+        [grid] = BasicSweeper.split_arguments(overrides, None)
+        for job in grid:
+            config = compose("config", overrides=job)
+            try:
+                rules.check(config)
+            except UserError as error:
+                # What the published setting leaves to the user: which model to ask.
+                assert "llm.model is not set" in str(error) and "published" in command
+            assert OmegaConf.to_container(config)
+
+
+SHORT = ("annotate.limit=20", "data.pool=30", "trainer.max_epochs=1", "evaluate.resamples=20", "report.resamples=20", "logger=none")
+
+
+@pytest.mark.slow
+def test_the_three_things_people_do(findistill: Command, tmp_path: Path) -> None:
+    for command in commands(ROOT / "README.md"):
+        if "study=" not in command:
+            continue
+        extra = [] if "stage=report" in command else SHORT
+        done = findistill(*shlex.split(command)[1:], *extra, timeout=900)
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    assert (tmp_path / "runs" / "moon" / "report.html").exists()
+    assert len(list((tmp_path / "runs" / "moon").glob("student*/predictions.parquet"))) == 16
+
+
+@pytest.mark.slow
+def test_your_own_texts(findistill: Command, tmp_path: Path) -> None:
+    from findistill.data.demo import read_corpus
+
+    rows = [each for each, _ in zip(read_corpus(), range(80), strict=False)]
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": [row["text"] for row in rows], "sentiment": [row["label"] for row in rows]})
+    frame.to_csv(tmp_path / "news.csv", index=False)
+    for command in commands(ROOT / "README.md"):
+        if "news.csv" in command:
+            extra = ["trainer.max_epochs=1", "logger=none", "evaluate.resamples=20"]
+            done = findistill(*shlex.split(command)[1:], *extra)
+            assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"

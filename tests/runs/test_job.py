@@ -1,0 +1,111 @@
+"""Run folders: names, states, and what is written when a job ends well or not."""
+
+from pathlib import Path
+
+import pytest
+from findistill.errors import UserError
+from findistill.runs import job as jobs
+from findistill.runs.files import read_json, replacing, write_json, write_whole
+from findistill.settings.compose import config_dir
+from findistill.stages import STAGES, load
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("config", overrides=["logger=none", *overrides])
+
+
+READS = load("student").READS
+
+
+def name(*overrides: str, reads: tuple[str, ...] = READS) -> Path:
+    return jobs.folder_of(composed(*overrides), reads, overrides)
+
+
+def test_the_same_settings_mean_the_same_folder(tmp_path: Path) -> None:
+    root = f"runs_dir={tmp_path}"
+    first = name(root, "study=moon", "seed=1", "distill=reg")
+    assert first == name(root, "study=moon", "distill=reg", "seed=1", "logger=csv")
+    assert first.parent == tmp_path / "moon"
+    assert first.name.startswith("student-distill=reg-seed=1-")
+    assert first != name(root, "study=moon", "distill=reg", "seed=2")
+
+
+def test_a_known_job_is_found_by_its_settings_alone(tmp_path: Path) -> None:
+    root = f"runs_dir={tmp_path}"
+    first = name(root, "distill.min_agreement=6")
+    first.mkdir(parents=True)
+    assert name(root, "distill.min_agreement=6", "distill=cls") == first
+
+
+def test_settings_a_stage_does_not_read_do_not_matter(tmp_path: Path) -> None:
+    root, reads = f"runs_dir={tmp_path}", load("teacher").READS
+    assert name(root, "stage=teacher", reads=reads) == name(root, "stage=teacher", "student=bert_base", reads=reads)
+    assert name(root, "stage=teacher", reads=reads) != name(root, "stage=teacher", "teacher=bert_base", reads=reads)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "report"])
+def test_every_stage_reads_sections_that_exist(stage: str) -> None:
+    assert set(load(stage).READS) <= set(composed())
+
+
+def test_a_job_that_ends_well(tmp_path: Path) -> None:
+    config = composed(f"runs_dir={tmp_path}")
+    folder = tmp_path / "default" / "job"
+    with jobs.running(config, folder) as job:
+        assert jobs.status(folder)["state"] == "running"
+        job.metrics["test/accuracy"] = 0.5
+    state = jobs.status(folder)
+    assert state["state"] == "done" and state["error"] is None and state["ended"] >= state["started"]
+    found = read_json(folder / "metrics.json")
+    assert found["test/accuracy"] == 0.5 and found["time/wall_s"] >= 0 and found["memory/peak_mb"] > 10
+    assert [path.name for path in tmp_path.glob("default/.*")] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("first line\nsecond line"), "first line"),
+        (ValueError("bad"), "ValueError: bad"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_a_job_that_does_not(tmp_path: Path, error: BaseException, line: str) -> None:
+    folder = tmp_path / "default" / "job"
+    with pytest.raises(type(error)), jobs.running(composed(f"runs_dir={tmp_path}"), folder):
+        raise error
+    assert jobs.status(folder)["state"] == "failed" and jobs.status(folder)["error"] == line
+    assert not (folder / "metrics.json").exists()
+
+
+def test_what_a_cut_run_left_is_cleared(tmp_path: Path) -> None:
+    folder = tmp_path / "default" / "job"
+    (folder / "model").mkdir(parents=True)
+    write_json(folder / "status.json", {"state": "running"})
+    with jobs.running(composed(f"runs_dir={tmp_path}"), folder):
+        assert not (folder / "model").exists()
+
+
+def test_a_job_runs_once_at_a_time(tmp_path: Path) -> None:
+    config, folder = composed(f"runs_dir={tmp_path}"), tmp_path / "default" / "job"
+    with jobs.running(config, folder):
+        (folder / "kept").touch()
+        with pytest.raises(UserError, match="being run by another process"), jobs.running(config, folder):
+            pass
+        assert (folder / "kept").exists()
+
+
+def test_passwords_in_addresses_are_hidden() -> None:
+    config = composed("llm=endpoint", "llm.model=m", "llm.base_url=https://user:secret@host/v1")
+    assert jobs.masked(config).llm.base_url == "https://***@host/v1"
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_whole(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and [each.name for each in path.parent.iterdir()] == ["file.txt"]
