@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any, NoReturn, cast
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -104,6 +105,16 @@ def help_text() -> str:
     return HELP.format(groups="".join(lines))
 
 
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """Flags first: Hydra's parser takes overrides in one row only, and would refuse `stage=student -m seed=0,1`."""
+    sweep = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    turned = [*sweep, *with_folders([argument for argument in arguments if argument not in sweep])]
+    _, unknown = get_args_parser().parse_known_args(turned)
+    if unknown:
+        raise UserError(f"{unknown[0]}: no such flag, or a setting behind one; findistill --hydra-help shows the flags")
+    return turned
+
+
 def with_folders(arguments: Sequence[str]) -> list[str]:
     """Turn `student=FOLDER` and `teacher=FOLDER` into the group's `folder` option with that model."""
     turned: list[str] = []
@@ -128,7 +139,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminated)
     configure_log()
     try:
-        sys.argv[1:] = with_folders(sys.argv[1:])
+        sys.argv[1:] = arranged(sys.argv[1:])
         run()
     except Passed as passed:
         _explain(passed.args[0], trace)
@@ -147,14 +158,24 @@ def _explain(error: BaseException, trace: bool) -> NoReturn:
         _leave(str(error), 2, trace)
     if isinstance(error, HydraException | OmegaConfBaseException):
         _leave(in_plain_words(error), 2, trace)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        where = f": {error.filename}" if error.filename else ""
-        _leave(
-            f"cannot write{where}: {os.strerror(error.errno)}.\nFree some space, or move the output: runs_dir=DIR",
-            2,
-            trace,
-        )
+    if (number := _system_error(error)) in PLACES:
+        name = getattr(error, "filename", None)
+        remedy = "Free some space" if number in (errno.ENOSPC, errno.EDQUOT) else "Check the path and its permissions"
+        _leave(f"{f'{name}: ' if name else ''}{os.strerror(number)}.\n{remedy}, or move the output: runs_dir=DIR", 2, trace)
     raise error
+
+
+# What is wrong with a place on disk, not with the program.
+PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
+
+
+def _system_error(error: BaseException) -> int:
+    """The operating system's number for the error, 0 where it has none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    # safetensors and tokenizers tell it in words only, and numpy tells how much was written.
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else errno.ENOSPC if re.fullmatch(r"\d+ requested and \d+ written", str(error)) else 0
 
 
 def _leave(message: str, code: int, trace: bool) -> NoReturn:
@@ -168,9 +189,17 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+KINDS = {"Integer": "a whole number is needed", "Float": "a number is needed", "Boolean": "true or false is needed"}
+
+
 def in_plain_words(error: BaseException) -> str:
     """One or two lines for an error of Hydra's: the setting, what is wrong with it, and the nearest that exists."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read ({text.partition(chr(10))[0]}). Special characters need quotes: KEY='\"...\"'"
+    if found := re.match(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
+        key, values = found.groups()
+        return f"{key}={values}: several values make a sweep, findistill -m ...; a list needs brackets, {key}=[{values}]"
     cause = str(error.__cause__ or "").partition("\n")[0]
     if found := re.match(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
         return f"{found[1]}: no such setting.{_suggestion(found[1].partition('=')[0])}"
@@ -178,13 +207,14 @@ def in_plain_words(error: BaseException) -> str:
         group, _, option = found[1].rpartition("/")
         offered = list(options().get(group, {}))
         if not offered:
-            return f"{found[1]}: no such option"
+            return f"{group}={option}: no such option"
         near = get_close_matches(option, offered, 1)
         return f"{group}={option}: no such option{f', did you mean {near[0]}?' if near else '.'} There are: {', '.join(offered)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]}: no such option group.{_suggestion(found[1])}"
     if found := re.match(r"Error merging override (.+)", text):
-        return f"{found[1].strip()}: {cause or 'cannot be set'}"
+        wanted = re.search(r"could not be converted to (Integer|Float|Boolean)", cause)
+        return f"{found[1].strip()}: {KINDS[wanted[1]] if wanted else cause or 'cannot be set'}"
     if found := re.search(r"key '([^']+)'", text.lower()) if "is not in struct" in text else None:
         return f"{found[1]}: no such setting.{_suggestion(found[1])}"
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment")]

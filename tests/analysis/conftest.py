@@ -61,9 +61,7 @@ def student(objective: str, threshold: int, seed: int, skill: float, **more: Any
         "time/train_s": 10.0,
         "other_set/accuracy": 0.5 + seed / 10,
     }
-    return make_run(
-        f"{objective.upper()} ≥{threshold}", "student", seed, skill=skill, config=config, metrics=metrics, **more
-    )
+    return make_run(f"{objective.upper()} ≥{threshold}", "student", seed, skill=skill, config=config, metrics=metrics, **more)
 
 
 @pytest.fixture

@@ -12,9 +12,7 @@ def test_curves_and_their_averages() -> None:
     gold, shares = rng.choice(3, 80), rng.dirichlet(np.ones(3), 80)
     curves = precision_recall(gold, shares)
     assert curves[2].average_precision == pytest.approx(average_precision_score(gold == 2, shares[:, 2]))
-    assert curves["micro"].average_precision == pytest.approx(
-        average_precision_score(np.eye(3)[gold], shares, average="micro")
-    )
+    assert curves["micro"].average_precision == pytest.approx(average_precision_score(np.eye(3)[gold], shares, average="micro"))
     assert {key: curve.average_precision for key, curve in curves.items()} == average_precisions(gold, shares)
 
 

@@ -52,9 +52,7 @@ def test_missing_columns_are_named(new_student: Callable[..., Run], column: str,
 def test_repeated_ids_are_refused(new_student: Callable[..., Run]) -> None:
     run = new_student("cls", 5, 0, 1.0)
     with pytest.raises(UserError, match="'row-0001' occurs twice"):
-        gather(
-            [replace(run, predictions=run.predictions.assign(id=run.predictions["id"].replace("row-0000", "row-0001")))]
-        )
+        gather([replace(run, predictions=run.predictions.assign(id=run.predictions["id"].replace("row-0000", "row-0001")))])
 
 
 def test_other_rows_are_another_test_set(new_student: Callable[..., Run]) -> None:

@@ -39,15 +39,11 @@ def test_every_number_is_scikit_learns(rows: list[tuple[str, str | None]], seed:
             expected[f"test/{label}/{key}"] = values[index]
         truth = np.array(gold) == label
         if truth.any():
-            expected[f"test/{label}/average_precision"] = reference.average_precision_score(
-                truth, probabilities[:, index]
-            )
+            expected[f"test/{label}/average_precision"] = reference.average_precision_score(truth, probabilities[:, index])
         else:
             assert f"test/{label}/average_precision" not in found
     one_hot = np.array(gold)[:, None] == np.array(LABELS)
-    expected["test/micro_average_precision"] = reference.average_precision_score(
-        one_hot, probabilities, average="micro"
-    )
+    expected["test/micro_average_precision"] = reference.average_precision_score(one_hot, probabilities, average="micro")
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, abs=1e-12), key
     for key in ("accuracy", "macro_f1", "weighted_f1", *(f"{label}/f1" for label in LABELS)):

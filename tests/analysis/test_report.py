@@ -131,8 +131,6 @@ def test_figures_of_one_run(tmp_path: Path, labels: tuple[str, ...]) -> None:
     shares = rng.dirichlet(np.ones(3), 50)
     paths = plots.save_run_figures(tmp_path / "figures", history, gold, shares, [None, *gold[1:]], labels)
     assert {path.name for path in paths} == {
-        f"{name}.{suffix}"
-        for name in ("learning_curve", "confusion_matrix", "precision_recall")
-        for suffix in ("png", "svg")
+        f"{name}.{suffix}" for name in ("learning_curve", "confusion_matrix", "precision_recall") for suffix in ("png", "svg")
     }
     assert all(path.stat().st_size > 5000 for path in paths)

@@ -41,3 +41,13 @@ def test_none_only_normalises() -> None:
     row = {"negative": -2.0, "neutral": -1.0, "positive": -800.0}
     assert none(LABELS).apply(row) == normalised(row)
     assert sum(math.exp(value) for value in normalised(row).values()) == pytest.approx(1)
+
+
+def test_a_frequent_label_is_favoured_by_the_root_of_its_share() -> None:
+    shares = {"negative": 0.04, "neutral": 0.8, "positive": 0.16}
+    gold = [name for name, share in shares.items() for _ in range(int(share * 5000))]
+    flat = dict.fromkeys(LABELS.names, -1.0)
+    fitted = from_labelled([flat] * len(gold), gold, LABELS).apply(flat)
+    roots = {name: math.sqrt(share) for name, share in shares.items()}
+    for name in LABELS.names:
+        assert math.exp(fitted[name]) == pytest.approx(roots[name] / sum(roots.values()), abs=0.01)

@@ -5,14 +5,14 @@ import shlex
 from pathlib import Path
 
 import pytest
-from findistill.errors import UserError
-from findistill.settings import rules
-from findistill.settings.compose import config_dir
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from findistill.errors import UserError
+from findistill.settings import rules
+from findistill.settings.compose import config_dir
 from tests.conftest import ROOT, Command
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "experiments").glob("*/README.md"))]
@@ -57,7 +57,14 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
             assert OmegaConf.to_container(config)
 
 
-SHORT = ("annotate.limit=20", "data.pool=30", "trainer.max_epochs=1", "evaluate.resamples=20", "report.resamples=20", "logger=none")
+SHORT = (
+    "annotate.limit=20",
+    "data.pool=30",
+    "trainer.max_epochs=1",
+    "evaluate.resamples=20",
+    "report.resamples=20",
+    "logger=none",
+)
 
 
 @pytest.mark.slow

@@ -3,18 +3,20 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
 from findistill.errors import UserError
 from findistill.runs import job as jobs
 from findistill.runs.files import read_json, replacing, write_json, write_whole
 from findistill.settings.compose import config_dir
 from findistill.stages import STAGES, load
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("config", overrides=["logger=none", *overrides])
+        chosen = [] if any(each.startswith("logger=") for each in overrides) else ["logger=none"]
+        return compose("config", overrides=[*chosen, *overrides])
 
 
 READS = load("student").READS

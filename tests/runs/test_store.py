@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
-from findistill.runs.store import Store, digest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from findistill.runs.store import Store, digest
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from findistill.errors import UserError
 from findistill.runs.files import read_json
 from findistill.runs.study import admit, flatten

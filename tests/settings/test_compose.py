@@ -3,13 +3,14 @@
 import os
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
 from findistill import app
 from findistill.errors import UserError
 from findistill.settings import rules
 from findistill.settings.build import build, resolve
 from findistill.settings.compose import config_dir, data_config, options
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -15,6 +15,7 @@ from sklearn import metrics as sk
 
 from tests.conftest import COMMAND, SECRET
 
+
 def jobs(study: Path) -> list[Path]:
     return sorted(path.parent for path in study.glob("moon/*/status.json"))
 
@@ -32,7 +33,15 @@ def test_run_folders_hold_what_the_contract_names(study: Path) -> None:
         assert "agreeing votes" in (job / "model" / "README.md").read_text()
         assert not list(job.rglob("*.ckpt")) and not list(job.rglob("*.bin")) and not list(job.rglob("*.pkl"))
         found = json.loads((job / "metrics.json").read_text())
-        expected = {"data/kept", "data/kept_share", "time/train_s", "time/cpu_s", "memory/peak_mb", "model/parameters", "model/mb"}
+        expected = {
+            "data/kept",
+            "data/kept_share",
+            "time/train_s",
+            "time/cpu_s",
+            "memory/peak_mb",
+            "model/parameters",
+            "model/mb",
+        }
         assert expected <= set(found)
         assert 100 < found["memory/peak_mb"] < 6000
 

@@ -369,7 +369,7 @@ def comparison(methods: Sequence[Method], estimates: dict[str, dict[str, Estimat
         axes.set(title=title, xlabel=f"{_name(key)} with 95% interval over test rows")
         axes.set_yticks(range(len(ordered)), [method.name for method in ordered])
         axes.set_ylim(-0.6, len(ordered) - 0.4)
-    entries = dict.fromkeys(_kind_style(method, kinds) + (_kind_name(method),) for method in methods)
+    entries = dict.fromkeys((*_kind_style(method, kinds), _kind_name(method)) for method in methods)
     handles = [Line2D([], [], color=c, marker=m, linestyle="", markersize=7, label=n) for c, m, n in entries]
     handles.append(Line2D([], [], color="black", marker=".", linestyle="", markersize=4, label="one seed"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

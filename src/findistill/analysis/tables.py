@@ -40,9 +40,8 @@ def results(
     """
     rows = [_row(method, found) for method, found in zip(methods, estimates, strict=True)]
     names = {method.name for method in methods}
-    for name in dict.fromkeys(str(job["method"]) for job in failed if job.get("method")):
-        if name not in names:
-            rows.append({"method": name, "kind": "failed", "n_seeds": 0})
+    absent = [name for name in dict.fromkeys(str(job["method"]) for job in failed if job.get("method")) if name not in names]
+    rows.extend({"method": name, "kind": "failed", "n_seeds": 0} for name in absent)
     frame = pd.DataFrame(rows)
     if len(frame):
         lost = {name: "; ".join(job_name(job) for job in failed if job.get("method") == name) for name in frame["method"]}

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from findistill.runs.hardware import cpu_has_fast_bf16, device
-from findistill.runs.weights import locate
+from findistill.runs.weights import locate, quiet
 
 MODEL = "embedded:minilm_l6"
 WIDTH = 384
@@ -26,7 +26,9 @@ def _encoder() -> tuple[Any, Any]:
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
-    return tokenizer, AutoModel.from_pretrained(folder).eval().to(device())
+    with quiet():
+        model = AutoModel.from_pretrained(folder)
+    return tokenizer, model.eval().to(device())
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

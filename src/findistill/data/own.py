@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from findistill.data.normalise import duplicate_key
 from findistill.data.rows import SPLIT_NAMES, Source, frame_of
 from findistill.data.whereabouts import own_path
 from findistill.errors import UserError
@@ -46,6 +47,8 @@ def from_table(config: FileData, table: "pd.DataFrame", origin: str, name: str) 
                     "use train, validation, test or pool (data.split_column)"
                 )
             splits.append(SPLIT_NAMES[value.lower()])
+        if config.on_leak == "refuse":
+            _refuse_leaks(texts, splits, origin)
     ids = table["_row"].tolist()
     if config.id_column:
         ids = [_as_text(value) for value in table[config.id_column]]
@@ -58,6 +61,20 @@ def from_table(config: FileData, table: "pd.DataFrame", origin: str, name: str) 
     dates = [_as_text(value) or None for value in table[config.date_column]] if config.date_column else None
     frame = frame_of(id=ids, text=texts, label=labels, split=splits, date=dates, source=name)
     return Source(frame, origin, "the owner's", "data of one's own" if config.path else str(config.hub_id))
+
+
+def _refuse_leaks(texts: Sequence[str], splits: Sequence[str], origin: str) -> None:
+    """Raise UserError where a test text, in whatever spelling, is also to be learnt from: the owner should know."""
+    keys = [duplicate_key(text) if text.strip() else "" for text in texts]
+    tested = {key: row for row, (key, split) in enumerate(zip(keys, splits, strict=True), 1) if split == "test" and key}
+    leaks = [row for row, (key, split) in enumerate(zip(keys, splits, strict=True), 1) if split != "test" and key in tested]
+    if leaks:
+        first = leaks[0]
+        raise UserError(
+            f"{origin}: the text of row {tested[keys[first - 1]]} (test) is also in row {first} ({splits[first - 1]}); "
+            f"so it is with {len(leaks)} of {len(texts)} rows.\n"
+            "Remove them from one side, or set data.on_leak=drop to keep them in test only"
+        )
 
 
 def _labels(config: FileData, table: "pd.DataFrame", origin: str, blank: Sequence[bool]) -> list[str | None]:

@@ -5,7 +5,6 @@ Everything is a function of its arguments; the cache on disk and the epoch count
 
 import hashlib
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
+
+from findistill.runs.files import replacing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,10 +56,8 @@ def tokenise(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_len
     else:
         packed = _pack(tokenizer, texts, max_length)
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                np.save(file, packed)
-            Path(file.name).replace(path)
+            with replacing(path) as aside:
+                np.save(aside, packed)
     n = int(packed[0])
     offsets = np.concatenate([[0], np.cumsum(packed[1 : n + 1], dtype=np.int64)])
     return Tokens(packed[n + 1 :], offsets, pad_id)

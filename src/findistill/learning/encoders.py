@@ -4,11 +4,10 @@ A model stays a Hugging Face model: what is written is read by plain `from_pretr
 names and thresholds in its `config.json`, as `findistill_labels` and `findistill_thresholds`.
 """
 
-import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,29 +15,13 @@ import torch
 from torch import nn
 
 from findistill.errors import UserError
-from findistill.runs.weights import locate
+from findistill.runs.weights import locate, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from findistill.learning.objectives import Thresholds
     from findistill.settings.schema import Encoder
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers' load reports and progress bars off the terminal: a new head is expected here."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load(
@@ -134,14 +117,18 @@ def save(
     if thresholds is not None:
         model.config.findistill_labels = list(names)
         model.config.findistill_thresholds = thresholds.as_dict()
-    with quiet():
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-    if thresholds is not None:
-        (aside / "thresholds.json").write_text(json.dumps(thresholds.as_dict(), indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    aside.replace(folder)
+    try:
+        with quiet():
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
+        if thresholds is not None:
+            (aside / "thresholds.json").write_text(json.dumps(thresholds.as_dict(), indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def open_trained(model: str | Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:

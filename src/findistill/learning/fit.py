@@ -3,12 +3,13 @@
 import contextlib
 import gc
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from findistill.runs import hardware
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pytorch_lightning as pl
     from pytorch_lightning.loggers import Logger
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -171,11 +173,9 @@ def _train(
     if trainer.patience is not None and len(held):
         mode = "min" if recipe.monitor == "val/loss" else "max"
         callbacks.append(EarlyStopping(recipe.monitor, mode=mode, patience=trainer.patience))
-    with _quiet_lightning():
-        lightning = pl.Trainer(
-            accelerator=trainer.accelerator,
-            devices=trainer.devices,
-            strategy=trainer.strategy,
+    with _quiet_lightning(), _interruptible():
+        lightning = _lightning(
+            trainer,
             precision=recipe.precision,
             max_epochs=recipe.epochs,
             accumulate_grad_batches=trainer.accumulate,
@@ -311,6 +311,34 @@ def _lightning_precision(trainer: "Trainer") -> str:
     """Lightning's name for the precision at hand; on a CPU `auto` is bf16 only where the processor gains."""
     chosen = hardware.precision(trainer.precision, trainer.accelerator)
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
+
+
+def _lightning(trainer: "Trainer", **settings: Any) -> "pl.Trainer":
+    """Lightning's trainer on the configured device. Raises UserError where this machine does not have it."""
+    import pytorch_lightning as pl
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    where = {"accelerator": trainer.accelerator, "devices": trainer.devices, "strategy": trainer.strategy}
+    try:
+        return pl.Trainer(**where, **settings)
+    except (MisconfigurationException, ValueError) as error:
+        chosen = ", ".join(f"trainer.{name}={value}" for name, value in where.items())
+        raise UserError(f"{chosen}: {str(error).splitlines()[0]}\nChoose what this machine has, or leave them auto.") from error
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning answers Ctrl-C by ignoring further ones and exiting with code 1; whoever called decides that here."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

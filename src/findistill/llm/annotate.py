@@ -89,10 +89,8 @@ def annotate(
 
     settings = config.annotate
     _check(settings)
-    if settings.limit is not None:
-        texts = texts.head(settings.limit)
     if texts.empty:
-        raise UserError("There are no texts to annotate: look at data.limit, data.pool and annotate.limit.")
+        raise UserError("There are no texts to annotate: look at data.limit and data.pool.")
     ids = [str(each) for each in texts["id"]]
     if len(set(ids)) < len(ids):
         raise UserError(f"column id: {len(ids) - len(set(ids))} rows repeat the id of another row; ids must be unique.")

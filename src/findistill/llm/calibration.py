@@ -40,19 +40,22 @@ def from_texts(rows: Sequence[Scores], labels: LabelSet) -> Calibration:
 def from_labelled(rows: Sequence[Scores], gold: Sequence[str], labels: LabelSet) -> Calibration:
     """The offsets and the scale under which labelled texts are most probable (bias-corrected temperature scaling).
 
-    A standard normal prior on the offsets and on the scale's logarithm keeps the fit sound for few rows and for a label
-    without any.
+    A label's texts weigh with the inverse square root of its share: halfway between the pool's label shares, under which
+    the most frequent label would take nearly every text of a weak model, and equal shares. A standard normal prior on the
+    offsets and on the scale's logarithm keeps the fit sound for few rows and for a label without any.
     """
     import numpy as np
     from scipy.optimize import minimize
 
     scores = np.array([[row[name] for name in labels.names] for row in rows])
     truth = np.array([labels.index(label) for label in gold])
+    weights = 1 / np.sqrt(np.bincount(truth, minlength=len(labels))[truth])
+    weights *= len(truth) / weights.sum()
 
     def loss(parameters: "np.ndarray") -> float:
         logits = np.exp(parameters[0]) * scores + parameters[1:]
         likelihood = logits[np.arange(len(truth)), truth] - np.logaddexp.reduce(logits, axis=1)
-        return float(-likelihood.sum() + 0.5 * (parameters**2).sum())
+        return float(-(weights * likelihood).sum() + 0.5 * (parameters**2).sum())
 
     found = minimize(loss, np.zeros(1 + len(labels.names))).x
     return Calibration(dict(zip(labels.names, found[1:].tolist(), strict=True)), scale=math.exp(found[0]))

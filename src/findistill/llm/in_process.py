@@ -17,7 +17,7 @@ from findistill.errors import UserError
 from findistill.llm.engine import Answer, Sampling, Task
 from findistill.llm.prompts import Template
 from findistill.runs import hardware
-from findistill.runs.weights import locate
+from findistill.runs.weights import locate, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -289,7 +289,8 @@ class InProcessEngine:
 
         try:
             # Clean-up would take the spaces before punctuation out of texts that are cut or generated.
-            return AutoTokenizer.from_pretrained(self._folder, clean_up_tokenization_spaces=False)
+            with quiet():
+                return AutoTokenizer.from_pretrained(self._folder, clean_up_tokenization_spaces=False)
         except (OSError, ValueError) as error:
             raise UserError(f"llm.model={self.reference} cannot be loaded: {_line(error)}") from error
 
@@ -302,7 +303,8 @@ class InProcessEngine:
         fast = device != "cpu" or hardware.cpu_has_fast_bf16()
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(self.dtype, torch.bfloat16 if fast else torch.float32)
         try:
-            model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype)
+            with quiet():
+                model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype)
         except (OSError, ValueError) as error:
             raise UserError(f"llm.model={self.reference} cannot be loaded: {_line(error)}") from error
         return model.eval().to(device)

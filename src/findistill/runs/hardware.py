@@ -2,13 +2,14 @@
 
 import platform
 from functools import cache
+from pathlib import Path
 
 
 @cache
 def cpu_has_fast_bf16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); emulated, it is slower than float32."""
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as info:
             flags = next((line for line in info if line.startswith("flags")), "").split()
     except OSError:
         return False
@@ -48,7 +49,7 @@ def describe() -> str:
         return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as info:
             model = next((line for line in info if line.startswith("model name")), "")
         name = model.partition(":")[2].strip() or name
     except OSError:

@@ -162,9 +162,10 @@ def running(config: Config, folder: Path) -> Iterator[Job]:
             )
         raise
     finally:
-        lock.release()
-        # The lock file itself goes too, so that a study's folder holds nothing but jobs; `running` makes it anew.
+        # The lock file itself goes too, so that a study's folder holds nothing but jobs; `running` makes it anew. It goes
+        # first: another process that still opened it finds it unlinked, and does not share the folder with a third.
         Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _close(folder: Path, state: dict[str, Any], value: str, error: str | None) -> None:
@@ -188,13 +189,13 @@ def git_commit() -> str | None:
 
 def _reset_peak_memory() -> None:
     # Jobs of a sweep share a process, whose peak would otherwise be that of the largest job so far.
-    with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as refs:
+    with suppress(OSError), Path("/proc/self/clear_refs").open("w", encoding="ascii") as refs:
         refs.write("5")
 
 
 def peak_memory_mb() -> float:
     """Peak resident memory in MB since the job began (since the process began where the system cannot reset it)."""
-    with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+    with suppress(OSError), Path("/proc/self/status").open(encoding="ascii", errors="replace") as lines:
         for line in lines:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024

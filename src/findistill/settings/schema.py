@@ -84,6 +84,7 @@ class FileData(Data):
     id_column: str | None = None
     date_column: str | None = None
     split_column: str | None = None
+    on_leak: str = "refuse"  # a test text that stands in other rows too, by split_column: refuse, or drop the other rows
     # The file's names -> the LabelSet's, {0: negative, 1: positive}. Not typed as a dict: Hydra would want a `+` before it.
     label_map: Any = None
     encoding: str = "utf-8"

@@ -84,11 +84,13 @@ def annotations(job: "Job", data: "TextData", rows: "pd.DataFrame") -> "pd.DataF
 
     config = job.config
     pool = labelled_pool(job, data)
+    # Demonstrations and calibration both read the pool.
+    reads_pool = bool(config.shots.k) or config.annotate.calibration in ("pool", "auto")
     key: dict[str, Any] = {
         "settings": annotation_key(config),
         "labels": list(data.labels.names),
         "texts": texts_hash(rows),
-        "pool": digest(pool[["id", "text", "label"]].to_numpy().tolist(), 16) if config.shots.k or config.annotate.calibration in ("pool", "auto") else None,
+        "pool": digest(pool[["id", "text", "label"]].to_numpy().tolist(), 16) if reads_pool else None,
     }
 
     def make(folder: Path) -> None:

@@ -75,11 +75,11 @@ def collect(folder: Path) -> "tuple[list[Run], list[dict[str, Any]]]":
 
     runs, failed = [], []
     for path in sorted(folder.glob("*/status.json")):
-        state = read_json(path)
-        config = plain(OmegaConf.load(path.with_name("config.yaml")))
-        if state["state"] != "done":
-            failed.append({"job": path.parent.name, "error": state.get("error") or f"still {state['state']}"})
+        state = jobs.status(path.parent)
+        if state.get("state") != "done":
+            failed.append({"job": path.parent.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
         elif (predictions := path.with_name("predictions.parquet")).exists():
+            config = plain(OmegaConf.load(path.with_name("config.yaml")))
             metrics = read_json(path.with_name("metrics.json"))
             kind = config["stage"]["name"]
             runs.append(

@@ -1,0 +1,159 @@
+"""A model small enough to train in a second, files of one's own, and the application as a user meets it."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.plugins import Plugins
+
+from findistill import app
+
+# Hydra loads every plugin anew when it first looks for them, its own sweeper too. Were ours imported before that, as some
+# tests do, it would be left with a base class that is no more.
+Plugins.instance()
+
+WORDS = {"negative": ("loss", "warning"), "neutral": ("meeting", "report"), "positive": ("gain", "record")}
+ROWS = [(f"Company {n} tells of a {WORDS[label][n % 2]} in {1950 + n}", label) for n, label in enumerate([*WORDS] * 20)]
+CSV = "text,label\n" + "".join(f"{text},{label}\n" for text, label in ROWS)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of the application ended."""
+
+    code: int
+    errors: str
+
+    def is_mistake(self, *words: str) -> None:
+        """Exit code 2, at most three lines that say so and hold `words`, no traceback."""
+        assert self.code == 2 and "Traceback" not in self.errors, self.errors
+        told = self.errors[self.errors.rindex("findistill: ") :]
+        assert 1 <= len(told.splitlines()) <= 3 and all(len(line) < 250 for line in told.splitlines()), told
+        assert [word for word in words if word not in told] == [], told
+
+
+Application = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random BERT, 2 layers of width 32, and MiniLM's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from findistill.runs.weights import locate
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+        initializer_range=0.1,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(locate("embedded:minilm_l6")).save_pretrained(folder)
+    return folder
+
+
+SMALL = ("logger=none", "evaluate.latency=false", "evaluate.resamples=20", "trainer.max_epochs=1", "sweep.report=false")
+OWN = ("data=csv", "data.path=mine.csv", "data.label_column=label")
+
+
+@pytest.fixture
+def teacher(tiny: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Overrides that train the tiny model on mine.csv, which lies in `tmp_path`; a test may write the file anew."""
+    (tmp_path / "mine.csv").write_text(CSV)
+    return ("stage=teacher", f"teacher={tiny}", *OWN, *SMALL)
+
+
+@pytest.fixture
+def student(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Overrides that train the tiny model on made-up human votes, of which only one class is ever unanimous."""
+    folder = tmp_path / "data" / "financial_phrasebank"
+    folder.mkdir(parents=True)
+    lines = [f"{text} .@{label}\n" for text, label in ROWS]
+    unanimous = [line for line in lines if line.endswith("positive\n")]
+    for level, kept in {"50": lines, "66": lines[:50] + unanimous, "75": lines[:40] + unanimous, "All": unanimous}.items():
+        (folder / f"Sentences_{level}Agree.txt").write_text("".join(dict.fromkeys(kept)))
+    monkeypatch.setenv("FINDISTILL_DATA", str(tmp_path / "data"))
+    return ("stage=student", f"student={tiny}", "data=phrasebank", "distill.votes=human", *SMALL)
+
+
+@pytest.fixture
+def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Application]:
+    """The console script's `main` in this process, where torch is loaded already; run in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    log, terminated = logging.getLogger("findistill"), signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["findistill", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        log.handlers.clear()
+        with pytest.raises(SystemExit) as left:
+            app.main()
+        return Outcome(left.value.code if isinstance(left.value.code, int) else 1, capfd.readouterr().err)
+
+    yield run
+    log.handlers.clear()
+    log.propagate = True
+    signal.signal(signal.SIGTERM, terminated)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the application in `tmp_path` as a process of its own, to be signalled; killed when the test ends."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "findistill", *arguments],
+            cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background pytest ignores it
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: "subprocess.Popen[str]") -> Outcome:
+    _, errors = process.communicate(timeout=200)
+    return Outcome(process.returncode, errors)
+
+
+def wait_for(condition: Callable[[], object], *processes: "subprocess.Popen[str]") -> None:
+    """Until the condition holds; fails if a process ends before."""
+    limit = time.monotonic() + 200
+    while not condition():
+        for process in processes:
+            assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < limit, "it never came to that"
+        time.sleep(0.02)
+
+
+def states(runs: Path, study: str = "*") -> dict[str, str]:
+    """Each job's state by its study and folder."""
+    return {
+        f"{path.parts[-3]}/{path.parts[-2]}": json.loads(path.read_text())["state"]
+        for path in sorted(runs.glob(f"{study}/*/status.json"))
+    }
+
+
+def assert_nothing_half_written(runs: Path, resumable: tuple[str, ...] = ()) -> None:
+    """No temporary file, no lock beside a job, and every artifact complete."""
+    for path in runs.rglob("*"):
+        assert not re.search(r"\.tmp$|\.\d+\.tmp|^\.(?!artifacts$)", path.name), path
+    for folder in runs.glob(".artifacts/*/"):
+        if folder.name != "tokens" and not folder.name.startswith(resumable or ("\0",)):
+            assert (folder / "artifact.json").exists() and folder.suffix != ".partial", folder

@@ -1,0 +1,59 @@
+"""Mistakes in the command: told in a line, within a second, before anything is written or loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+from tests.faults.conftest import Application, Outcome
+
+MISTAKES = {
+    "unknown setting": ("stag=student", "stag: no such setting. Did you mean stage?"),
+    "misspelt key": ("distill.min_agrement=5", "distill.min_agrement: no such setting. Did you mean distill.min_agreement?"),
+    "setting put in": ("+data.colour=1", "data.colour: no such setting"),
+    "setting taken out": ("~seed", "seed was removed"),
+    "unknown option": ("data=cvs", "data=cvs: no such option, did you mean csv?"),
+    "unknown experiment": ("experiment=moon", "experiment=moon: no such option. There are: demo"),
+    "wrong type": ("trainer.max_epochs=many", "trainer.max_epochs=many: a whole number is needed"),
+    "wrong type in a sweep": ("-m seed=0,x", "seed=x: a whole number is needed"),
+    "value that cannot be read": ("trainer=[cpu", "trainer=[cpu: cannot be read"),
+    "sweep without -m": ("seed=0,1", "seed=0,1: several values make a sweep, findistill -m"),
+    "unknown flag": ("--badflag", "--badflag: no such flag"),
+    "threshold above n": ("distill.min_agreement=9", "distill.min_agreement=9 can never be reached: annotate.samples=8"),
+    "threshold above n in a sweep": ("-m distill.min_agreement=5,9", "(in the job distill.min_agreement=9)"),
+    "missing file": ("stage=teacher data=csv data.path=no.csv data.label_column=y", "data.path=no.csv: no such file"),
+    "missing folder": ("student=./nowhere", "student=./nowhere: no such folder"),
+    "unknown demonstrations": ("shots.source=nowhere", "shots.source=nowhere: no such data set"),
+    "unknown test set": ("evaluate.also=[nowhere]", "evaluate.also=nowhere: no such data set"),
+    "unknown choice": ("sweep.on_error=perhaps", "sweep.on_error=perhaps: choose one of continue, stop"),
+    "unknown study": ("stage=report study=nothing", "study=nothing: runs/nothing does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_in_a_line_and_leaves_nothing(name: str, application: Application, tmp_path: Path) -> None:
+    command, words = MISTAKES[name]
+    application(*command.split()).is_mistake(words)
+    assert not any(tmp_path.iterdir())
+
+
+def test_as_a_process_too_and_before_torch_is_loaded(findistill: Command, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
+    for command, words in (MISTAKES["misspelt key"], MISTAKES["threshold above n"], MISTAKES["missing file"]):
+        done = findistill(*command.split())  # the folder it runs in comes first on its path
+        Outcome(done.returncode, done.stderr).is_mistake(words)
+        assert done.stderr.startswith("findistill: ") and not done.stdout
+
+
+def test_the_trace_is_there_for_who_asks(findistill: Command) -> None:
+    done = findistill("distill.min_agreement=9", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 2 and "Traceback" in done.stderr
+
+
+def test_flags_may_stand_behind_settings(application: Application) -> None:
+    application("stage=teacher", "-m", "seed=0,x").is_mistake("seed=x: a whole number is needed")
+
+
+def test_a_place_that_cannot_hold_the_output(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
+    application(*teacher, "runs_dir=mine.csv").is_mistake("mine.csv", "Not a directory", "runs_dir=DIR")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]

@@ -1,0 +1,71 @@
+"""Faulty files of one's own, and models that are none: named with file, row and value; the job counts as failed."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.faults.conftest import CSV, OWN, ROWS, SMALL, Application, assert_nothing_half_written, states
+
+SPLIT = "text,label,part\n" + "".join(
+    f"{text},{label},{['train', 'train', 'test'][n // 3 % 3]}\n" for n, (text, label) in enumerate(ROWS)
+)
+LEAKY = SPLIT + "company 6 tells of a LOSS in 1956!,negative,train\n ,neutral,train\n"
+
+# What the file holds, what the command adds, and what must be told.
+FAULTS = {
+    "missing column": (CSV, "data.text_column=headline", ["mine.csv has no column 'headline' (data.text_column)", "text, label"]),
+    "missing label column": (CSV, "data.label_column=mood", ["mine.csv has no column 'mood' (data.label_column)"]),
+    "unknown label": (CSV + "a,bullish\n", "", ["mine.csv, row 61: label='bullish' is not one of", "data.label_map={bullish: "]),
+    "empty label": (CSV + "a,\n", "", ["mine.csv, row 61: label is empty"]),
+    "unknown name in label_map": (CSV, "data.label_map={up:good}", ["data.label_map.up=good: not one of data.labels"]),
+    "all texts empty": ("text,label\n,neutral\n ,positive\n", "", ["mine.csv: every value of the column 'text' is blank"]),
+    "header only": ("text,label\n", "", ["mine.csv: no rows"]),
+    "zero bytes": ("", "", ["mine.csv: the file is empty"]),
+    "not UTF-8": (
+        (CSV + "café,neutral\n").encode("latin-1"), "", ["mine.csv, line 62, byte", "0xe9 is not utf-8; set data.encoding"],
+    ),
+    "one class only": (re.sub("positive|negative", "neutral", CSV), "", ["the label 'neutral'", "data.label_column"]),
+    "comma in a text": (CSV + "up, and up,positive\n", "", ["mine.csv, line 62: 3 cells where the header has 2"]),
+    "unknown split": (
+        SPLIT.replace("test", "holdout"), "data.split_column=part", ["mine.csv, row 7: part='holdout' is not a split"],
+    ),
+    "repeated id": (CSV, "data.id_column=label", ["mine.csv, row 4: the id 'negative' is also in row 1"]),
+    "test text in the training pool": (
+        LEAKY, "data.split_column=part",
+        ["mine.csv: the text of row 7 (test) is also in row 61 (train)", "1 of 62 rows", "data.on_leak=drop"],
+    ),
+    "nothing left to train on": (CSV, "data.pool=1000", ["data.pool=1000 leaves nothing to train on"]),
+    "no such model": (CSV, "teacher.model=nowhere/at-all", ["nowhere/at-all", "cannot be loaded", "a folder"]),
+    "no such layer": (CSV, "teacher.layers=[9]", ["layers=[9]", "1 to 2"]),
+    "no such device": (CSV, "trainer.devices=0", ["trainer.devices=0", "Choose what this machine has"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_with_its_place(name: str, application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
+    content, more, words = FAULTS[name]
+    (tmp_path / "mine.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    application(*teacher, *more.split()).is_mistake(*words)
+    assert list(states(tmp_path / "runs").values()) == ["failed"]
+    assert_nothing_half_written(tmp_path / "runs")
+
+
+def test_a_test_text_inside_the_training_rows_can_be_dropped(
+    application: Application, teacher: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.csv").write_text(LEAKY)
+    assert application(*teacher, "data.split_column=part", "data.on_leak=drop").code == 0
+    [card] = tmp_path.glob("runs/.artifacts/data-*/card.json")
+    removed = json.loads(card.read_text())["removed"]
+    assert removed["also in an earlier split"] == 1 and removed["blank texts"] == 1
+    [predictions] = tmp_path.glob("runs/default/*/predictions.parquet")
+    assert "mine/6" in pd.read_parquet(predictions)["id"].tolist()
+
+
+def test_a_model_that_is_none(application: Application, teacher: tuple[str, ...], tiny: Path) -> None:
+    evaluate = ("stage=evaluate", *OWN, *SMALL)
+    application(*evaluate, "evaluate.model=runs").is_mistake("the model runs cannot be loaded")
+    application(*evaluate, f"evaluate.model={tiny}").is_mistake(str(tiny), "does not name its labels")

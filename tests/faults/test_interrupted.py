@@ -1,0 +1,100 @@
+"""Ctrl-C, SIGTERM and SIGKILL: the job counts as not done, and the same command goes on."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.faults.conftest import ROWS, Application, assert_nothing_half_written, ended, states, wait_for
+from tests.llm.test_endpoint import KEY, Server, chat, server
+
+__all__ = ["server"]  # a fixture
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def test_a_training_is_interrupted_and_not_shared(
+    start: Start, application: Application, teacher: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = (*teacher, "logger=csv", "trainer.batch_size=1", "trainer.max_epochs=10")
+    signals = {tmp_path / "runs": signal.SIGINT, tmp_path / "other": signal.SIGTERM}
+    started = {runs: start(*command, f"runs_dir={runs.name}") for runs in signals}
+
+    def held_in_training() -> bool:
+        training = [process for runs, process in started.items() if [*runs.glob("*/*/csv/metrics.csv")]]
+        for process in training:  # Lightning writes the file after 100 of 430 steps; the process waits from then on
+            process.send_signal(signal.SIGSTOP)
+        return len(training) == len(started)
+
+    wait_for(held_in_training, *started.values())
+    ended(start(*command)).is_mistake("is being run by another process")
+    for runs, process in started.items():
+        process.send_signal(signals[runs])
+        process.send_signal(signal.SIGCONT)
+        outcome = ended(process)
+        assert outcome.code == 130 and outcome.errors.endswith("findistill: interrupted; the same command continues\n")
+        assert "Traceback" not in outcome.errors
+        [status] = runs.glob("*/*/status.json")
+        assert [json.loads(status.read_text())[key] for key in ("state", "error")] == ["failed", "interrupted"]
+        assert_nothing_half_written(runs)
+    assert application(*command).code == 0
+    assert list(states(tmp_path / "runs").values()) == ["done"]
+
+
+def test_an_annotation_is_interrupted_and_goes_on(start: Start, application: Application, server: Server, tmp_path: Path) -> None:
+    def slowly(body: dict) -> tuple[int, dict]:
+        time.sleep(0.05)
+        return chat([random.choice([*"+-", "neutral", "positive"]) + " " * random.randrange(99) for _ in range(body.get("n", 1))])
+
+    server.behave = slowly
+    (tmp_path / "mine.csv").write_text("text\n" + "".join(f"{text}\n" for text, _ in ROWS))
+    command = (
+        "stage=annotate", "data=csv", "data.path=mine.csv", "shots.k=0", "llm=endpoint", "llm.model=m", "logger=none",
+        f"llm.base_url={server.url}", "llm.api_key_env=TEST_KEY", "annotate.concurrency=2",
+    )  # fmt: skip
+    runs = tmp_path / "runs"
+    first = start(*command)
+    journals = lambda: [*runs.glob(".artifacts/annotate-*.partial/samples.jsonl")]  # noqa: E731
+    wait_for(lambda: journals() and journals()[0].read_text().count("\n") >= 80, first)
+    first.send_signal(signal.SIGINT)
+    outcome = ended(first)
+    assert outcome.code == 130 and "Traceback" not in outcome.errors, outcome.errors
+    assert list(states(runs).values()) == ["failed"]
+    assert_nothing_half_written(runs, resumable=("annotate-",))
+    kept = journals()[0].read_text().count("\n")
+    assert kept < 8 * len(ROWS)
+
+    server.bodies.clear()
+    second = application(*command)
+    assert second.code == 0 and f"going on after {kept} answers" in second.errors
+    assert list(states(runs).values()) == ["done"] and not journals()
+    assert sum(body.get("n", 1) for body in server.asked()) == 8 * len(ROWS) - kept
+    [annotations] = runs.glob(".artifacts/annotate-*/annotations.parquet")
+    assert len(pd.read_parquet(annotations)) == len(ROWS) and KEY not in outcome.errors + second.errors
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_ends_as_one_that_was_not(start: Start, teacher: tuple[str, ...], tmp_path: Path) -> None:
+    sweep = ("-m", *teacher, "study=moon", "trainer.batch_size=4", "trainer.max_epochs=3", "seed=0,1,2")
+    whole = start(*sweep, "runs_dir=whole")
+    cut = start(*sweep)
+    wait_for(lambda: "done" in states(tmp_path / "runs").values(), cut)
+    cut.kill()
+    cut.communicate()
+    kept = states(tmp_path / "runs")
+    again = ended(start(*sweep))
+    assert ended(whole).code == 0 and again.code == 0, again.errors
+    done_before = list(kept.values()).count("done")
+    assert done_before < 3 and f"3 jobs: {done_before} done before, {3 - done_before} to run" in again.errors
+    assert_nothing_half_written(tmp_path / "runs")
+    found = [{path.parent.name: pd.read_parquet(path) for path in tmp_path.glob(f"{root}/moon/*/predictions.parquet")}
+             for root in ("whole", "runs")]  # fmt: skip
+    assert len(found[0]) == 3 and found[0].keys() == found[1].keys()
+    for job, predictions in found[0].items():
+        pd.testing.assert_frame_equal(predictions, found[1][job], check_exact=True)
