@@ -37,7 +37,7 @@ def findistill(tmp_path: Path) -> Command:
 SECRET = "sk-never-to-be-written-0123456789"
 COMMAND = (
     "-m", "study=moon", "distill=cls,reg", "data.pool=60", "annotate.limit=40", "trainer.max_epochs=1",
-    "evaluate.resamples=50", "report.resamples=50", "evaluate.also=[demo rows=900]",
+    "evaluate.resamples=50", "report.resamples=50", "evaluate.also=['demo rows=900']",
 )  # fmt: skip
 
 
