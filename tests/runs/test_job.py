@@ -31,7 +31,7 @@ def test_the_same_settings_mean_the_same_folder(tmp_path: Path) -> None:
     first = name(root, "study=moon", "seed=1", "distill=reg")
     assert first == name(root, "study=moon", "distill=reg", "seed=1", "logger=csv")
     assert first.parent == tmp_path / "moon"
-    assert first.name.startswith("student-distill=reg-seed=1-")
+    assert first.name.startswith("student-distill_reg-seed_1-")
     assert first != name(root, "study=moon", "distill=reg", "seed=2")
 
 

@@ -66,13 +66,14 @@ def folder_of(config: Config, reads: Sequence[str], overrides: Sequence[str]) ->
     key = digest(sections(config, reads), 8)
     if known := sorted(study.glob(f"*-{key}")):
         return known[0]
+    # Nothing that Hydra's grammar would want quoted: a run folder is itself a value of `evaluate.model`.
     parts = []
     for override in sorted(overrides):
         name, _, value = override.lstrip("+~").partition("=")
         # Only what the stage reads names its jobs: not where they go or how they are tracked.
         if name.partition(".")[0] in reads:
-            parts.append(f"{name.rsplit('.', 1)[-1]}={value}")
-    slug = re.sub(r"[^\w.=,+-]+", "_", "-".join([config.stage.name, *parts]))
+            parts.append(f"{name.rsplit('.', 1)[-1]}_{value}")
+    slug = re.sub(r"[^\w.+-]+", "_", "-".join([config.stage.name, *parts]))
     return study / f"{slug[:100]}-{key}"
 
 
