@@ -115,7 +115,7 @@ def build_report(
     heading = f"# Study {study}\n\n"
     legend = "\n" + "\n".join(f"- {line}" for line in _reading(methods, resamples)) + "\n"
     missing = "".join(f"\n- failed: {job_name(job)}: {job.get('error', '')}" for job in failed)
-    reproduce = f"\n    {command}\n" if command else ""
+    reproduce = "".join(f"\n    {line}" for line in command.splitlines()) + "\n" if command else ""
     page = _page(study, sections, failed, numbers, _reading(methods, resamples), command)
     return ReportFiles(
         write_whole(out / "table.csv", table.to_csv(index=False)),
@@ -294,7 +294,7 @@ def _page(
     template = environment.from_string(files("findistill.analysis").joinpath("report.html.j2").read_text("utf-8"))
     both = any(one.main for section in sections for one in section.comparisons)
     question = (
-        "When a small model learns from an LLM's repeated answers, should it learn the majority label (CLS, "
+        "When a small model learns from repeated votes on each text, should it learn the majority label (CLS, "
         "cross-entropy) or the shares of the votes (REG, mean squared error), and how strictly should texts be "
         "filtered by agreement?"
         if both

@@ -54,4 +54,5 @@ def describe() -> str:
         name = model.partition(":")[2].strip() or name
     except OSError:
         pass
-    return f"{name}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"

@@ -50,7 +50,7 @@ class ResumingSweeper(BasicSweeper):
             raise UserError("stage=report is one job for a study: run it without -m")
         self._admit(plan, overrides)
         for path in {jobs.study_folder(one.config) for one in plan}:
-            write_whole(path / "command.txt", " ".join(["findistill", *map(shlex.quote, sys.argv[1:])]) + "\n")
+            _note_command(path / "commands.txt")
 
         left = [one for one in plan if not jobs.is_done(one.folder)]
         log.info("%d jobs: %d done before, %d to run", len(plan), len(plan) - len(left), len(left))
@@ -154,6 +154,14 @@ class ResumingSweeper(BasicSweeper):
                     ]
                 )
             )
+
+
+def _note_command(path: Path) -> None:
+    """Add this command to those that made the study, once."""
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    command = " ".join(["findistill", *map(shlex.quote, sys.argv[1:])])
+    if command not in known:
+        write_whole(path, "\n".join([*known, command]) + "\n")
 
 
 def without_hydra(config: DictConfig) -> Config:

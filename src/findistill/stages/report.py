@@ -58,10 +58,10 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
             found, voted = baselines(job, list(settings.baselines))
         runs += found
         annotations = voted if annotations is None else annotations
-    command = folder / "command.txt"
+    commands = folder / "commands.txt"
     files = build_report(
         study, runs, failed, folder, published=published, resamples=settings.resamples, annotations=annotations,
-        command=command.read_text(encoding="utf-8").strip() if command.exists() else None,
+        command=commands.read_text(encoding="utf-8").strip() if commands.exists() else None,
     )  # fmt: skip
     log.info("\n%s", files.table_md.read_text(encoding="utf-8"))
     log.info("table: %s\nreport: %s\nfigures: %s", files.table_csv, files.html, folder / "figures")
