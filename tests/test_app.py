@@ -16,7 +16,7 @@ HEAVY = ("torch", "transformers", "pandas", "numpy", "sklearn", "wandb", "pytorc
 def test_nothing_heavy_is_imported_before_a_stage_runs() -> None:
     program = (
         "import sys, findistill.app, findistill.stages.student, findistill.stages.teacher, findistill.stages.annotate, "
-        "findistill.stages.evaluate, findistill.stages.report, findistill.runs.sweep, findistill.settings.rules, "
+        "findistill.stages.evaluate, findistill.stages.report, findistill.sweep, findistill.settings.rules, "
         "findistill.data.labels, findistill.llm.votes; "
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )

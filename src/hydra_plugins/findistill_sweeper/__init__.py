@@ -1,12 +1,12 @@
-"""Hydra finds its plugins in this namespace; the sweeper itself lives in `findistill.runs.sweep`."""
+"""Hydra finds its plugins in this namespace; the sweeper itself lives in `findistill.sweep`."""
 
 from hydra.core.config_store import ConfigStore
 
-from findistill.runs.sweep import ResumingSweeper as _ResumingSweeper
+from findistill.sweep import ResumingSweeper as _ResumingSweeper
 
 
 class ResumingSweeper(_ResumingSweeper):
-    """`findistill.runs.sweep.ResumingSweeper`, under a name that Hydra accepts as a plugin."""
+    """`findistill.sweep.ResumingSweeper`, under a name that Hydra accepts as a plugin."""
 
 
 ConfigStore.instance().store(

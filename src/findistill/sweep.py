@@ -22,7 +22,9 @@ from findistill.errors import SweepError, UserError
 from findistill.runs import job as jobs
 from findistill.runs import study
 from findistill.runs.files import read_json, write_whole
+from findistill.settings import rules
 from findistill.settings.schema import Config
+from findistill.stages import load, report
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +64,6 @@ class ResumingSweeper(BasicSweeper):
 
     def _planned(self, grid: Sequence[list[str]]) -> list[Planned]:
         """Compose and check every job before any starts."""
-        from findistill.settings import rules
-        from findistill.stages import load
-
         assert self.config is not None and self.hydra_context is not None
         plan: dict[Path, Planned] = {}
         for overrides in grid:
@@ -87,8 +86,6 @@ class ResumingSweeper(BasicSweeper):
 
     @staticmethod
     def _admit(plan: Sequence[Planned], overrides: Iterable[Override]) -> None:
-        from findistill.stages import load
-
         swept = [each.get_key_element().lstrip("+") for each in overrides if each.is_sweep_override()]
         if "experiment" in swept:
             swept += [
@@ -128,8 +125,6 @@ class ResumingSweeper(BasicSweeper):
 
     def _close(self, plan: Sequence[Planned], left: Sequence[Planned], seconds: float) -> None:
         """Say what the sweep did and cost, make the reports, and raise if any job is not done."""
-        from findistill.stages import report
-
         finished = [one for one in left if jobs.is_done(one.folder)]
         if finished:
             log.info("%s", costs([one.folder for one in finished], seconds))

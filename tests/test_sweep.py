@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from findistill.runs.files import write_json
-from findistill.runs.sweep import costs, duration
+from findistill.sweep import costs, duration
 from tests.conftest import Command
 
 
