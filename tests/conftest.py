@@ -16,8 +16,6 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offli
 if not os.environ.get("FINDISTILL_DATA") and (ROOT.parent / "shared" / "data").is_dir():
     os.environ["FINDISTILL_DATA"] = str(ROOT.parent / "shared" / "data")
 
-needs_data = pytest.mark.skipif("FINDISTILL_DATA" not in os.environ, reason="FINDISTILL_DATA is not set")
-
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

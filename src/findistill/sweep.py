@@ -48,7 +48,7 @@ class ResumingSweeper(BasicSweeper):
         overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         [grid] = self.split_arguments(overrides, None)
         plan = self._planned(grid)
-        if self._stage(plan) is None:
+        if not plan:
             raise UserError("stage=report is one job for a study: run it without -m")
         self._admit(plan, overrides)
         for path in {jobs.study_folder(one.config) for one in plan}:
@@ -63,7 +63,7 @@ class ResumingSweeper(BasicSweeper):
         self._close(plan, left, time.perf_counter() - started)
 
     def _planned(self, grid: Sequence[list[str]]) -> list[Planned]:
-        """Compose and check every job before any starts."""
+        """Compose and check every job before any starts; no jobs where the stage is `report`, which works on a whole study."""
         assert self.config is not None and self.hydra_context is not None
         plan: dict[Path, Planned] = {}
         for overrides in grid:
@@ -81,25 +81,10 @@ class ResumingSweeper(BasicSweeper):
         return list(plan.values())
 
     @staticmethod
-    def _stage(plan: Sequence[Planned]) -> str | None:
-        return plan[0].config.stage.name if plan else None
-
-    @staticmethod
     def _admit(plan: Sequence[Planned], overrides: Iterable[Override]) -> None:
         swept = [each.get_key_element().lstrip("+") for each in overrides if each.is_sweep_override()]
-        if "experiment" in swept:
-            swept += [
-                "data",
-                "llm",
-                "prompt",
-                "shots",
-                "annotate",
-                "teacher",
-                "student",
-                "distill",
-                "trainer",
-                "evaluate",
-            ]
+        if "experiment" in swept:  # an experiment may set whatever its stage reads
+            swept += {section for one in plan for section in load(one.config.stage.name).READS}
         of_study: dict[Path, list[Planned]] = {}
         for one in plan:
             of_study.setdefault(jobs.study_folder(one.config), []).append(one)

@@ -1,5 +1,7 @@
 """Run folders: names, states, and what is written when a job ends well or not."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from omegaconf import DictConfig
 from findistill.errors import UserError
 from findistill.runs import job as jobs
 from findistill.runs.files import read_json, replacing, write_json, write_whole
+from findistill.runs.tracking import Tracker
 from findistill.settings.compose import config_dir
 from findistill.stages import STAGES, load
 
@@ -111,3 +114,18 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         aside.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and [each.name for each in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_the_tracker_sees_only_what_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    @contextmanager
+    def watching(config: DictConfig, folder: Path) -> Iterator[Tracker]:
+        seen.append(config.llm.base_url)
+        yield Tracker(folder, "none")
+
+    monkeypatch.setattr(jobs, "track", watching)
+    config = composed(f"runs_dir={tmp_path}", "llm=endpoint", "llm.model=m", "llm.base_url=https://user:secret@host/v1")
+    with jobs.running(config, tmp_path / "default" / "job"):
+        pass
+    assert seen == ["https://***@host/v1"]

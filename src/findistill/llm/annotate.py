@@ -21,6 +21,7 @@ from findistill.llm import calibration, demonstrations, prompts
 from findistill.llm.engine import Answer, Engine, Sampling, Task
 from findistill.llm.votes import Votes
 from findistill.runs.files import replacing, write_json
+from findistill.settings.compose import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,16 +45,12 @@ _SPEED = {
 
 def annotation_key(config: "Config") -> dict[str, Any]:
     """The settings that determine the answers, apart from the texts and the pool themselves; plain values only."""
-    from omegaconf import OmegaConf
-
     key = {}
     for group in ("llm", "prompt", "shots", "annotate"):
-        node = getattr(config, group)
-        plain = OmegaConf.to_container(node if OmegaConf.is_config(node) else OmegaConf.structured(node), resolve=True)
-        assert isinstance(plain, dict)
-        if plain.get("base_url"):
-            plain["base_url"] = re.sub(r"//[^/@]*@", "//", plain["base_url"])  # a password in it is no part of the identity
-        key[group] = {str(name): value for name, value in plain.items() if name not in _SPEED.get(group, ())}
+        settings = plain(getattr(config, group))
+        if settings.get("base_url"):
+            settings["base_url"] = re.sub(r"//[^/@]*@", "//", settings["base_url"])  # a password is no part of the identity
+        key[group] = {name: value for name, value in settings.items() if name not in _SPEED.get(group, ())}
     return key
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -136,10 +136,11 @@ def running(config: Config, folder: Path) -> Iterator[Job]:
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         write_json(folder / "status.json", state)
-        write_whole(folder / "config.yaml", OmegaConf.to_yaml(masked(config)))
+        shown = masked(config)
+        write_whole(folder / "config.yaml", OmegaConf.to_yaml(shown))
         _reset_peak_memory()
         wall, cpu = time.perf_counter(), time.process_time()
-        with track(config, folder) as tracker:
+        with track(cast(Config, shown), folder) as tracker:
             job = Job(config, folder, Store(Path(config.runs_dir) / ".artifacts"), tracker)
             yield job
             job.metrics["time/wall_s"] = time.perf_counter() - wall

@@ -133,6 +133,7 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
     whole = plain(config)
     data = inputs.dataset(job)
     tests = inputs.test_sets(job, data)
+    settings = {section: whole[section] for section in SHARED}
     asked_llm = config.distill.votes == "annotator"
     k = config.shots.k or 8
     made = {
@@ -152,7 +153,7 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
         method, predict = made[name]
         key = {
             "baseline": name,
-            "settings": {section: whole[section] for section in SHARED},
+            "settings": settings,
             "tests": {prefix: inputs.texts_hash(rows) for prefix, (rows, _) in tests.items()},
         }
 
@@ -171,9 +172,8 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
             write_json(folder / "metrics.json", metrics)
 
         folder = job.artifact("baseline", key, write)
-        shown = {section: whole[section] for section in SHARED}
         predictions = pd.read_parquet(folder / "predictions_test.parquet")
-        runs.append(Run(method, "baseline", None, shown, read_json(folder / "metrics.json"), predictions, folder))
+        runs.append(Run(method, "baseline", None, settings, read_json(folder / "metrics.json"), predictions, folder))
     voted = inputs.annotations(job, data, inputs.unlabelled(job, data)) if asked_llm else None
     return runs, voted
 

@@ -63,7 +63,7 @@ def score(
     config = job.config
     for prefix, (rows, label_set) in tests.items():
         labels = label_set.names
-        prediction = predict(model, rows["text"].tolist(), config.trainer)
+        prediction = predict(model, rows["text"].tolist(), config.trainer, tokens_cache=job.store.root / "tokens")
         if set(labels) == set(prediction.labels):
             order = [prediction.labels.index(label) for label in labels]
             probabilities, predicted = prediction.probabilities[:, order], list(prediction.predicted)
