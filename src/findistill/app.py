@@ -74,6 +74,9 @@ def run_job(config: Config) -> None:
     if config.stage.name == "report":
         stage.make(Path(config.runs_dir), config.study, config.report)
         return
+    if rules.is_preview(config):
+        stage.preview(config)
+        return
     overrides = list(HydraConfig.get().overrides.task)
     folder = jobs.folder_of(config, stage.READS, overrides)
     if jobs.is_done(folder):

@@ -76,6 +76,8 @@ class ResumingSweeper(BasicSweeper):
                 raise UserError(f"{error}\n(in the job {' '.join(overrides)})" if len(grid) > 1 else str(error)) from error
             if config.stage.name == "report":
                 return []
+            if rules.is_preview(config):
+                raise UserError("annotate.dry_run and annotate.show_prompt are for one job: run it without -m")
             folder = jobs.folder_of(config, load(config.stage.name).READS, task)
             plan.setdefault(folder, Planned(overrides, config, folder))
         return list(plan.values())

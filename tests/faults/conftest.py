@@ -155,5 +155,5 @@ def assert_nothing_half_written(runs: Path, resumable: tuple[str, ...] = ()) -> 
     for path in runs.rglob("*"):
         assert not re.search(r"\.tmp$|\.\d+\.tmp|^\.(?!artifacts$)", path.name), path
     for folder in runs.glob(".artifacts/*/"):
-        if folder.name != "tokens" and not folder.name.startswith(resumable or ("\0",)):
+        if folder.name not in ("tokens", "answers") and not folder.name.startswith(resumable or ("\0",)):
             assert (folder / "artifact.json").exists() and folder.suffix != ".partial", folder

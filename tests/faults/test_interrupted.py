@@ -1,10 +1,8 @@
 """Ctrl-C, SIGTERM and SIGKILL: the job counts as not done, and the same command goes on."""
 
 import json
-import random
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.faults.conftest import ROWS, Application, assert_nothing_half_written, ended, states, wait_for
-from tests.llm.test_endpoint import KEY, Server, chat, server
-
-__all__ = ["server"]  # a fixture
+from tests.llm.servers import KEY, LoopbackServer, Reply, seeded
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -47,12 +43,17 @@ def test_a_training_is_interrupted_and_not_shared(
     assert list(states(tmp_path / "runs").values()) == ["done"]
 
 
-def test_an_annotation_is_interrupted_and_goes_on(start: Start, application: Application, server: Server, tmp_path: Path) -> None:
-    def slowly(body: dict) -> tuple[int, dict]:
-        time.sleep(0.05)
-        return chat([random.choice([*"+-", "neutral", "positive"]) + " " * random.randrange(99) for _ in range(body.get("n", 1))])
+def test_an_annotation_is_interrupted_and_goes_on(
+    start: Start, application: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(body: dict) -> Reply:
+        reply = seeded(body)
+        reply.after_s = 0.01
+        return reply
 
-    server.behave = slowly
+    monkeypatch.setenv("TEST_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = LoopbackServer(slowly)
     (tmp_path / "mine.csv").write_text("text\n" + "".join(f"{text}\n" for text, _ in ROWS))
     command = (
         "stage=annotate", "data=csv", "data.path=mine.csv", "shots.k=0", "llm=endpoint", "llm.model=m", "logger=none",
@@ -60,7 +61,7 @@ def test_an_annotation_is_interrupted_and_goes_on(start: Start, application: App
     )  # fmt: skip
     runs = tmp_path / "runs"
     first = start(*command)
-    journals = lambda: [*runs.glob(".artifacts/annotate-*.partial/samples.jsonl")]  # noqa: E731
+    journals = lambda: [*runs.glob(".artifacts/answers/*.jsonl")]  # noqa: E731
     wait_for(lambda: journals() and journals()[0].read_text().count("\n") >= 80, first)
     first.send_signal(signal.SIGINT)
     outcome = ended(first)
@@ -72,9 +73,10 @@ def test_an_annotation_is_interrupted_and_goes_on(start: Start, application: App
 
     server.bodies.clear()
     second = application(*command)
-    assert second.code == 0 and f"going on after {kept} answers" in second.errors
-    assert list(states(runs).values()) == ["done"] and not journals()
-    assert sum(body.get("n", 1) for body in server.asked()) == 8 * len(ROWS) - kept
+    server.stop()
+    assert second.code == 0 and f"{kept:,} answers were there already" in second.errors
+    assert list(states(runs).values()) == ["done"] and not [*runs.glob(".artifacts/*.partial")]
+    assert len(server.asked) == 8 * len(ROWS) - kept
     [annotations] = runs.glob(".artifacts/annotate-*/annotations.parquet")
     assert len(pd.read_parquet(annotations)) == len(ROWS) and KEY not in outcome.errors + second.errors
 

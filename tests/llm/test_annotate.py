@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -7,10 +7,11 @@ import pytest
 
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.llm.annotate import annotate, annotation_key, drawn, recover
+from findistill.llm.annotate import annotate, annotation_key, drawn
 from findistill.llm.engine import Answer, Sampling, Task
 from findistill.llm.prompts import Template
-from findistill.settings.schema import Annotate, Config, EndpointLLM, InProcessLLM, Prompt, Shots
+from findistill.llm.votes import needed
+from findistill.settings.schema import Annotate, Config, EndpointLLM, Price, Prompt, Shots
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 TEXTS = pd.DataFrame(
@@ -20,103 +21,209 @@ POOL = TEXTS.iloc[:0]
 SCORES = {"negative": -2.0, "neutral": -1.0, "positive": -0.7}
 
 
-def config(**settings: object) -> Config:
+def config(steps: int = 0, price: float | None = None, **settings: object) -> Config:
     return Config(
-        llm=InProcessLLM(name="fake", model="fake"),
-        prompt=Prompt(name="direct", instruction="Classify."),
+        llm=EndpointLLM(name="fake", model="fake", price=Price(price, price), max_tokens=2),
+        prompt=Prompt(name="direct", instruction="Classify.", steps=["Opinion:"][:steps]),
         shots=Shots(k=0),
         annotate=Annotate(**settings),  # type: ignore[arg-type]
     )
 
 
 class FakeEngine:
-    """Answers in batches of two; dies after `lasts` batches."""
+    """Answers in batches of two, asking early stopping as real engines do; dies after `lasts` batches."""
 
-    def __init__(self, exact: bool, lasts: int = 99) -> None:
-        self._exact, self.lasts, self.asked = exact, lasts, 0
-        self.tasks: Sequence[Task] = ()
+    labels: tuple[str | None, ...] = ("positive", "neutral", "positive", None)
+
+    def __init__(self, exact: bool = False, lasts: int = 999, fails: Iterable[tuple[str, int]] = ()) -> None:
+        self._exact, self.lasts, self.fails, self.asked = exact, lasts, set(fails), 0
+        self.tasks: list[Task] = []
 
     def exact(self, template: Template) -> bool:
         return self._exact
 
-    def answers(self, tasks: Sequence[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
-        self.tasks = tasks
-        made = [
-            Answer(task.id, s, log_probabilities=SCORES) if self._exact
-            else Answer(task.id, s, raw="x", label=["positive", "neutral", "positive", None][s], rationale=f"why {s}")
-            for task in tasks for s in task.samples
-        ]  # fmt: skip
-        for start in range(0, len(made), 2):
-            if start // 2 == self.lasts:
-                raise KeyboardInterrupt
-            self.asked += len(made[start : start + 2])
-            yield made[start : start + 2]
+    def prepare(self, template: Template, sampling: Sampling) -> Template:
+        return template
+
+    def answer(self, task: Task, sample: int, template: Template) -> Answer:
+        if (task.id, sample) in self.fails:
+            return Answer(task.id, sample, error="timeout")
+        label = template.given or self.labels[sample % len(self.labels)]
+        return Answer(task.id, sample, raw="x", label=label, rationale=(f"why {sample}",), tokens_in=3, tokens_out=1)
+
+    def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
+        batch: list[Answer] = []
+        for task in tasks:
+            self.tasks.append(task)
+            votes, left = dict(task.votes), list(task.samples)
+            while now := needed(votes, len(left), sampling.stop_at):
+                for sample in left[:now]:
+                    self.asked += 1
+                    made = Answer(task.id, 0, log_probabilities=SCORES) if self._exact else self.answer(task, sample, template)
+                    batch.append(made)
+                    if made.label:
+                        votes[made.label] = votes.get(made.label, 0) + 1
+                left = left[now:]
+            while len(batch) > 1:
+                if self.lasts == 0:
+                    raise KeyboardInterrupt
+                self.lasts -= 1
+                yield batch[:2]
+                batch = batch[2:]
+        if batch:
+            yield batch
+
+
+def run(
+    texts: pd.DataFrame, pool: pd.DataFrame, settings: Config, folder: Path, engine: FakeEngine, **more: Path
+) -> pd.DataFrame:
+    annotate(texts, pool, LABELS, settings, folder, engine=engine, **more)
+    return pd.read_parquet(folder / "annotations.parquet")
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_killed_run_goes_on_and_ends_in_the_same_files(exact: bool, tmp_path: Path) -> None:
     settings = config(samples=4)
-    straight = annotate(TEXTS, POOL, LABELS, settings, tmp_path / "straight", FakeEngine(exact))
+    straight = run(TEXTS, POOL, settings, tmp_path / "straight", FakeEngine(exact))
     with pytest.raises(KeyboardInterrupt):
-        annotate(TEXTS, POOL, LABELS, settings, tmp_path / "cut", FakeEngine(exact, lasts=3))
-    journal = tmp_path / "cut" / ("scores.jsonl" if exact else "samples.jsonl")
+        run(TEXTS, POOL, settings, tmp_path / "cut", FakeEngine(exact, lasts=3))
+    journal = tmp_path / "cut" / "answers.jsonl"
     journal.write_bytes(journal.read_bytes()[:-9])  # the last line is torn
     assert not (tmp_path / "cut" / "annotations.parquet").exists()
     engine = FakeEngine(exact)
-    resumed = annotate(TEXTS, POOL, LABELS, settings, tmp_path / "cut", engine)
+    resumed = run(TEXTS, POOL, settings, tmp_path / "cut", engine)
     assert engine.asked == (10 if exact else 40) - 5
     pd.testing.assert_frame_equal(resumed, straight)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cut" / "annotations.parquet"), straight)
     assert (tmp_path / "cut" / "samples.jsonl").read_text() == (tmp_path / "straight" / "samples.jsonl").read_text()
     done = FakeEngine(exact)
-    annotate(TEXTS, POOL, LABELS, settings, tmp_path / "cut", done)
+    run(TEXTS, POOL, settings, tmp_path / "cut", done)
     assert done.asked == 0
 
 
+def test_nothing_is_asked_twice_for_a_larger_limit_or_more_samples(tmp_path: Path) -> None:
+    shared = {"journal": tmp_path / "journal.jsonl"}
+    for exact, more in ((False, 7 * 4 + 10 * 2), (True, 7)):
+        run(TEXTS.head(3), POOL, config(samples=4), tmp_path / "few", FakeEngine(exact), **shared)
+        engine = FakeEngine(exact)
+        frame = run(TEXTS, POOL, config(samples=6), tmp_path / "all", engine, **shared)
+        assert engine.asked == more and frame["n_samples"].tolist() == [6] * 10
+    # Another prompt, temperature or seed is another question; a calibration, for exact scores, is not.
+    edited = config(samples=4)
+    edited.prompt.instruction = "Classify it."
+    for exact, settings, asked in [
+        (False, edited, 40), (False, config(samples=4, temperature=0.7), 40), (False, config(samples=4, seed=1), 40),
+        (True, config(samples=4, temperature=0.7, calibration="batch", seed=1), 0),
+    ]:  # fmt: skip
+        engine = FakeEngine(exact)
+        run(TEXTS, POOL, settings, tmp_path / "other", engine, **shared)
+        assert engine.asked == asked
+
+
 def test_columns_of_sampled_answers(tmp_path: Path) -> None:
-    frame = annotate(TEXTS, POOL, LABELS, config(samples=4), tmp_path, FakeEngine(exact=False))
+    frame = run(TEXTS, POOL, config(samples=4), tmp_path, FakeEngine())
     assert list(frame.columns) == [
         "id", "text", "label", "gold", "agreement", "n_valid", "n_samples",
-        "soft_negative", "soft_neutral", "soft_positive", "rationale",
+        "soft_negative", "soft_neutral", "soft_positive", "rationale", "confidence",
     ]  # fmt: skip
     row = frame.iloc[0]
-    assert (row["label"], row["gold"], row["agreement"], row["n_valid"], row["n_samples"]) == (
-        "positive",
-        "neutral",
-        2,
-        3,
-        4,
-    )
+    assert (row["label"], row["gold"], row["agreement"], row["n_valid"], row["n_samples"]) == ("positive", "neutral", 2, 3, 4)
     assert row["rationale"] == "why 0"
     assert frame["gold"].isna().sum() == 5
     rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert len(rows) == 40 and rows[1]["text"] == "text 0" and rows[3]["label"] is None
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["requests"], summary["valid"], summary["tokens_in"], summary["cost_usd"]) == (40, 30, 120, None)
 
 
 def test_exact_distributions_are_kept(tmp_path: Path) -> None:
-    frame = annotate(TEXTS, POOL, LABELS, config(samples=8), tmp_path, FakeEngine(exact=True))
+    frame = run(TEXTS, POOL, config(samples=8), tmp_path, FakeEngine(exact=True))
     assert frame[["p_negative", "p_neutral", "p_positive"]].sum(axis=1).tolist() == pytest.approx([1] * 10)
     assert frame["p_positive"][0] == pytest.approx(0.4967, abs=1e-3)
     assert frame["agreement"].nunique() > 1  # samples are drawn, not copied
 
 
-def test_failed_calls_are_asked_again(tmp_path: Path) -> None:
-    line = json.dumps({"id": "t0", "sample": 0, "error": "timeout"})
-    (tmp_path / "samples.jsonl").write_text(line + "\n")
-    engine = FakeEngine(exact=False)
-    frame = annotate(TEXTS, POOL, LABELS, config(samples=2), tmp_path, engine)
-    assert engine.asked == 20
-    assert frame["n_valid"].tolist() == [2] * 10
+def test_failed_calls_are_told_and_asked_again(tmp_path: Path) -> None:
+    broken = [(f"t{i}", 1) for i in range(5)]
+    with pytest.raises(UserError, match="5 of 20 answers failed, mostly with: timeout"):
+        run(TEXTS, POOL, config(samples=2), tmp_path, FakeEngine(fails=broken))
+    engine = FakeEngine()
+    assert run(TEXTS, POOL, config(samples=2), tmp_path, engine)["n_valid"].tolist() == [2] * 10
+    assert engine.asked == 5
+    thin = run(TEXTS, POOL, config(samples=2, max_failed=0.5), tmp_path / "thin", FakeEngine(fails=broken))
+    assert thin["n_valid"].tolist() == [1] * 5 + [2] * 5 and set(thin["n_samples"]) == {2}
+
+
+def test_early_stopping_leaves_the_rows_of_a_threshold_as_they_are(tmp_path: Path) -> None:
+    class Varied(FakeEngine):
+        def answer(self, task: Task, sample: int, template: Template) -> Answer:
+            number = int(task.id[1:])
+            label = "positive" if sample % (2 + number % 4) else "neutral"
+            return Answer(task.id, sample, raw=label, label=label)
+
+    every = run(TEXTS, POOL, config(samples=8), tmp_path / "all", Varied())
+    engine = Varied()
+    early = run(TEXTS, POOL, config(samples=8, stop_at=5), tmp_path / "early", engine)
+    assert engine.asked == early["n_samples"].sum() < 80
+    pd.testing.assert_series_equal(early["label"], every["label"])
+    assert ((early["agreement"] >= 5) == (every["agreement"] >= 5)).all()
+    # Cut anywhere and gone on, it stops at the same samples.
+    for lasts in (1, 5, 20):
+        with pytest.raises(KeyboardInterrupt):
+            run(TEXTS, POOL, config(samples=8, stop_at=5), tmp_path / f"cut{lasts}", engine := Varied(lasts=lasts))
+        again = run(TEXTS, POOL, config(samples=8, stop_at=5), tmp_path / f"cut{lasts}", Varied())
+        pd.testing.assert_frame_equal(again, early)
+
+
+def test_a_budget_stops_before_it_is_passed_and_can_be_raised(tmp_path: Path) -> None:
+    price = 1e6 / 1000  # 0.001 $ a token: each answer costs 0.004 $, a text of four samples 0.016 $
+    with pytest.raises(UserError, match=r"max_cost_usd=0.1: \$0\.0\d+ is spent, and \d of 10 texts are done"):
+        run(TEXTS, POOL, config(samples=4, price=price, max_cost_usd=0.1), tmp_path, first := FakeEngine())
+    assert 0 < first.asked < 40 and first.asked * 0.004 <= 0.1
+    with pytest.raises(UserError, match=r"max_cost_usd=0.1"):
+        run(TEXTS, POOL, config(samples=4, price=price, max_cost_usd=0.1), tmp_path, again := FakeEngine())
+    assert again.asked == 0  # what was spent before counts
+    run(TEXTS, POOL, config(samples=4, price=price, max_cost_usd=1.0), tmp_path, second := FakeEngine())
+    assert first.asked + second.asked == 40
+    assert json.loads((tmp_path / "summary.json").read_text())["cost_usd"] == pytest.approx(0.16)
+
+
+def test_the_llm_explains_demonstrations(tmp_path: Path) -> None:
+    pool = pd.DataFrame({"id": range(30), "text": [f"pool text {i}" for i in range(30)], "label": [*LABELS.names] * 10})
+    settings = config(steps=1, samples=2)
+    settings.shots = Shots(k=3, selection="balanced", rationales="llm")
+    engine = FakeEngine()
+    run(TEXTS, pool, settings, tmp_path, engine)
+    explained = [task for task in engine.tasks if task.id.startswith("shot:")]
+    assert len(explained) == 3 and not any(task.demonstrations for task in explained)
+    shown = next(task for task in engine.tasks if task.id == "t0").demonstrations
+    assert [each.rationale for each in shown] == [("why 0",)] * 3
+    settings.prompt.steps = []
+    with pytest.raises(UserError, match="no steps to explain"):
+        run(TEXTS, pool, settings, tmp_path / "x", FakeEngine())
+
+
+def test_contextual_calibration(tmp_path: Path) -> None:
+    class Biased(FakeEngine):
+        def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
+            for task in tasks:
+                self.asked += 1
+                content = {"t0": 1.0}.get(task.id, 0.0)
+                yield [Answer(task.id, 0, log_probabilities=SCORES | {"negative": SCORES["negative"] + content})]
+
+    frame = run(TEXTS, POOL, config(samples=1, calibration="contextual"), tmp_path, engine := Biased(exact=True))
+    assert engine.asked == 10 + 3
+    # What every text gets says nothing; what only t0 gets does.
+    assert frame["p_neutral"][1] == pytest.approx(1 / 3)
+    assert frame["p_negative"][0] == pytest.approx(2.718 / 4.718, abs=1e-3)
 
 
 def test_draws_follow_the_distribution_and_depend_on_seed_and_id_only() -> None:
-    answers = drawn("id", SCORES, 20_000, 0.5, seed=0)
-    share = sum(answer.label == "positive" for answer in answers) / 20_000
-    assert share == pytest.approx(0.6162, abs=0.015)  # e^-1.4 / (e^-4 + e^-2 + e^-1.4)
-    assert drawn("id", SCORES, 8, 0.5, seed=0) == answers[:8]
-    assert [a.label for a in drawn("id", SCORES, 64, 0.5, 1)] != [a.label for a in answers[:64]]
-    assert [a.label for a in drawn("other", SCORES, 64, 0.5, 0)] != [a.label for a in answers[:64]]
-    assert {a.label for a in drawn("id", SCORES, 8, 0, 0)} == {"positive"}
+    labels = drawn("id", SCORES, 20_000, 0.5, seed=0)
+    assert labels.count("positive") / 20_000 == pytest.approx(0.6162, abs=0.015)  # e^-1.4 / (e^-4 + e^-2 + e^-1.4)
+    assert drawn("id", SCORES, 8, 0.5, seed=0) == labels[:8]
+    assert drawn("id", SCORES, 64, 0.5, 1) != labels[:64]
+    assert drawn("other", SCORES, 64, 0.5, 0) != labels[:64]
+    assert set(drawn("id", SCORES, 8, 0, 0)) == {"positive"}
 
 
 def test_calibration_on_held_out_pool_rows(tmp_path: Path) -> None:
@@ -126,7 +233,7 @@ def test_calibration_on_held_out_pool_rows(tmp_path: Path) -> None:
     settings = config(samples=8, calibration="pool")
     settings.shots = Shots(k=4, selection="random")
     engine = FakeEngine(exact=True)
-    frame = annotate(TEXTS, pool, LABELS, settings, tmp_path, engine)
+    frame = run(TEXTS, pool, settings, tmp_path, engine)
     assert engine.asked == 10 + 40
     assert list(frame["id"]) == list(TEXTS["id"])
     # The model answers the same to everything, so what is left is about the roots of the labels' shares in the held-out
@@ -138,7 +245,7 @@ def test_calibration_on_held_out_pool_rows(tmp_path: Path) -> None:
     held = {task.text for task in engine.tasks if task.id.startswith("pool:")}
     assert len(held) == 40 and not held & {each.text for each in engine.tasks[0].demonstrations}
     again = FakeEngine(exact=True)
-    pd.testing.assert_frame_equal(annotate(TEXTS, pool, LABELS, settings, tmp_path, again), frame)
+    pd.testing.assert_frame_equal(run(TEXTS, pool, settings, tmp_path, again), frame)
     assert again.asked == 0
 
 
@@ -149,14 +256,14 @@ def test_auto_calibrates_where_it_can(tmp_path: Path) -> None:
         ("few", FakeEngine(exact=True), pool.head(49), 10),
         ("sampled", FakeEngine(exact=False), pool, 20),
     ]:
-        annotate(TEXTS, rows, LABELS, config(samples=2, calibration="auto"), tmp_path / name, engine)
+        run(TEXTS, rows, config(samples=2, calibration="auto"), tmp_path / name, engine)
         assert engine.asked == asked
 
 
 def test_the_key_holds_what_determines_the_answers() -> None:
     one = annotation_key(config())
-    fast = config(concurrency=1, limit=3)
-    fast.llm.batch_tokens = 1  # type: ignore[attr-defined]
+    fast = config(concurrency=1, limit=3, max_cost_usd=1.0, max_failed=0.5)
+    fast.llm.timeout_s = 1  # type: ignore[attr-defined]
     assert annotation_key(fast) == one
     for changed in (config(samples=3), config(temperature=1.0), config(calibration="batch"), config(seed=1)):
         assert annotation_key(changed) != one
@@ -173,11 +280,8 @@ def test_mistakes(tmp_path: Path) -> None:
         ({"calibration": "batch"}, "needs label probabilities"),
     ]:
         with pytest.raises(UserError, match=message):
-            annotate(TEXTS, POOL, LABELS, config(**settings), tmp_path / "x", FakeEngine(exact=False))
+            run(TEXTS, POOL, config(**settings), tmp_path / "x", FakeEngine(exact=False))
     with pytest.raises(UserError, match="no texts"):
-        annotate(TEXTS.head(0), POOL, LABELS, config(), tmp_path / "x", FakeEngine(exact=False))
+        run(TEXTS.head(0), POOL, config(), tmp_path / "x", FakeEngine())
     with pytest.raises(UserError, match="column id"):
-        annotate(pd.concat([TEXTS, TEXTS]), POOL, LABELS, config(), tmp_path / "x", FakeEngine(exact=False))
-    (tmp_path / "scores.jsonl").write_text("nonsense\n{}")
-    with pytest.raises(UserError, match="line 1"):
-        recover(tmp_path / "scores.jsonl")
+        run(pd.concat([TEXTS, TEXTS]), POOL, config(), tmp_path / "x", FakeEngine())

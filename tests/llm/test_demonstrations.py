@@ -6,7 +6,8 @@ import pytest
 
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.llm.demonstrations import choose
+from findistill.llm import demonstrations
+from findistill.llm.prompts import Demonstration
 from findistill.settings.schema import Shots
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
@@ -17,6 +18,11 @@ def embed(texts: list[str]) -> np.ndarray:
     """Unit vectors on a quarter circle, at an angle that grows with the number in the text."""
     angles = np.array([float(text.split()[-1]) for text in texts]) / 40
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def choose(texts: list[str], *settings: object) -> list[tuple[Demonstration, ...]]:
+    chosen = demonstrations.choose(texts, *settings)  # type: ignore[arg-type]
+    return [chosen.of(row) for row in range(len(texts))]
 
 
 def texts_of(shown: tuple) -> list[str]:
@@ -56,7 +62,7 @@ def test_rationales_are_kept() -> None:
     pool = POOL.assign(rationale=["because", None, " "] * 10)
     shown = choose(["a"], pool, LABELS, Shots(k=30, selection="random"))[0]
     assert {(each.label, each.rationale) for each in shown} == {
-        ("negative", "because"),
+        ("negative", ("because",)),
         ("neutral", None),
         ("positive", None),
     }
@@ -79,3 +85,29 @@ def test_zero_shots_need_no_pool() -> None:
 def test_mistakes(pool: pd.DataFrame, shots: Shots, message: str) -> None:
     with pytest.raises(UserError, match=message):
         choose(["a"], pool, LABELS, shots)
+
+
+def test_an_order_permutes_what_was_chosen() -> None:
+    for selection in ("nearest", "balanced"):
+        plain = choose(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=6, selection=selection), embed)
+        orders = [
+            choose(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=6, selection=selection, order=seed), embed) for seed in (1, 2)
+        ]
+        assert orders[0] != plain and orders[0] != orders[1]
+        for shown in orders:
+            assert [sorted(texts_of(each)) for each in shown] == [sorted(texts_of(each)) for each in plain]
+
+
+def test_the_nearest_are_found_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [f"new {i}.2" for i in range(7)]
+    whole = choose(asked, POOL, LABELS, Shots(k=3), embed)
+    monkeypatch.setattr(demonstrations, "CHUNK", 2)
+    assert choose(asked, POOL, LABELS, Shots(k=3), embed) == whole
+
+
+def test_rationales_can_be_added() -> None:
+    chosen = demonstrations.choose(["a", "b"], POOL, LABELS, Shots(k=3, selection="random"))
+    first, *others = chosen.used()
+    told = chosen.explained({first: ("because",)})
+    assert {each.rationale for each in told.of(1)} == {("because",), None}
+    assert len(others) == 2

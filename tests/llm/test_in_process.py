@@ -1,19 +1,26 @@
 import math
+import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
 from findistill.errors import UserError
+from findistill.llm import decoding
 from findistill.llm.engine import Answer, Sampling, Task
-from findistill.llm.in_process import InProcessEngine, _draw
-from findistill.llm.prompts import Demonstration, Template
+from findistill.llm.in_process import InProcessEngine
+from findistill.llm.prompts import Demonstration, Template, one_line
 from findistill.runs.weights import locate
 
 SENTIMENT = Template("Classify the text.", {"negative": "negative", "neutral": "neutral", "positive": "positive"})
 MARKET = replace(SENTIMENT, words={"negative": "bearish", "neutral": "neutral", "positive": "bullish"})
-COT = replace(SENTIMENT, rationale_header="Opinion:")
-SHOWN = (Demonstration("Orders collapsed.", "negative"), Demonstration("The company is based in Oslo.", "neutral"))
+COT = replace(SENTIMENT, steps=("Opinion:",))
+CARP = replace(MARKET, steps=("Clues:", "Reasoning:"))
+SHOWN = (
+    Demonstration("Orders collapsed.", "negative", ("It hurts.",)),
+    Demonstration("The company is based in Oslo.", "neutral", ("It says nothing.",)),
+)
 TASKS = [
     Task("a", "Profit doubled.", SHOWN, (0,)),
     Task("b", "Profit fell by half, and the board withdrew its guidance for the year.", SHOWN, (0,)),
@@ -22,21 +29,62 @@ TASKS = [
 SAMPLING = Sampling(0.5, 0, 1)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> InProcessEngine:
-    """A tiny random model with SmolLM2's tokenizer: what it says is noise, but the same noise however it is asked."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random models seldom end a line."""
+    monkeypatch.setattr("findistill.llm.in_process.STEP_TOKENS", 10)
 
-    folder = tmp_path_factory.mktemp("tiny")
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., InProcessEngine]:
+    """Tiny random models with SmolLM2's tokenizer: what they say is noise, but the same noise however it is asked."""
+    from transformers import AutoTokenizer, set_seed
+
     tokenizer = AutoTokenizer.from_pretrained(locate("embedded:smollm2"))
-    tokenizer.save_pretrained(folder)
-    set_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, initializer_range=0.5,
+
+    def build(kind: type, config: type, **settings: object) -> InProcessEngine:
+        folder = tmp_path_factory.mktemp("tiny")
+        tokenizer.save_pretrained(folder)
+        set_seed(0)
+        ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id, "pad_token_id": 2}
+        kind(config(vocab_size=len(tokenizer), **ends, **settings)).save_pretrained(folder)
+        engine = InProcessEngine(str(folder), dtype="float32")
+        assert engine._rows  # loaded once, for all that `with_` makes of it
+        return engine
+
+    return build
+
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.5}
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Callable[..., InProcessEngine]) -> InProcessEngine:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return tiny(LlamaForCausalLM, LlamaConfig, num_key_value_heads=2, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def windowed(tiny: Callable[..., InProcessEngine]) -> InProcessEngine:
+    """A model whose tokens see only the 24 before them."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    return tiny(MistralForCausalLM, MistralConfig, num_key_value_heads=2, sliding_window=24, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def t5(tiny: Callable[..., InProcessEngine]) -> InProcessEngine:
+    """A model with an encoder, less its tokenizer's chat template, as T5 has none."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    built = tiny(
+        T5ForConditionalGeneration, T5Config, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+        decoder_start_token_id=2, initializer_factor=1.0, tie_word_embeddings=False,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return InProcessEngine(str(folder), dtype="float32")
+    built.chat = False
+    built._tokenizer.chat_template = None
+    return built
 
 
 def with_(engine: InProcessEngine, **settings: object) -> InProcessEngine:
@@ -124,27 +172,148 @@ def test_long_texts_are_cut_to_their_share(engine: InProcessEngine) -> None:
     assert engine._tokenizer.decode(ids).count("rise") in (15, 16)
 
 
-@pytest.mark.parametrize("chat", [True, False])
-def test_samples_with_a_rationale_depend_on_their_own_seed_only(engine: InProcessEngine, chat: bool) -> None:
-    tasks = [replace(task, samples=(0, 1)) for task in TASKS[:2]]
-    together = by_id(with_(engine, chat=chat), tasks, COT)
-    alone = by_id(with_(engine, chat=chat), [replace(tasks[1], samples=(1,))], COT)
-    assert alone["b", 1] == replace(together["b", 1], seconds=alone["b", 1].seconds)
-    assert len({answer.rationale for answer in together.values()}) == 4
-    for answer in together.values():
-        assert answer.raw == f"Opinion: {answer.rationale}\nSentiment: {answer.label}"
-        assert answer.label in COT.words
+CASES = [(COT, True), (COT, False), (CARP, True), (CARP, False)]
 
 
-def test_labels_are_drawn_at_the_temperature() -> None:
-    row = {"negative": math.log(0.1), "neutral": math.log(0.2), "positive": math.log(0.7)}
-    labels = [_draw(row, 0.5, str(seed)) for seed in range(4000)]
-    assert labels.count("positive") / 4000 == pytest.approx(0.49 / 0.54, abs=0.02)
-    assert _draw(row, 0, "any") == "positive"
+def samples(engine: InProcessEngine, tasks: list[Task], template: Template, **sampling: object) -> dict[tuple[str, int], Answer]:
+    """All answers, less what depends on how they were asked."""
+    found = engine.answers(tasks, template, replace(SAMPLING, **sampling))
+    return {(a.id, a.sample): replace(a, seconds=0, tokens_in=0) for batch in found for a in batch}
 
 
-def test_mistakes(engine: InProcessEngine, tmp_path: object) -> None:
+@pytest.mark.parametrize(("template", "chat"), CASES)
+def test_an_answer_is_lines_and_a_label(engine: InProcessEngine, template: Template, chat: bool) -> None:
+    found = samples(with_(engine, chat=chat), [replace(task, samples=(0, 1)) for task in TASKS[:2]], template)
+    assert len({answer.rationale for answer in found.values()}) == 4
+    for answer in found.values():
+        assert answer.rationale is not None and len(answer.rationale) == len(template.steps)
+        lines = [*answer.rationale, template.words[answer.label]]
+        headers = [*template.steps, template.answer_header]
+        assert answer.raw == "\n".join(f"{header} {line}" for header, line in zip(headers, lines, strict=True))
+        assert template.parse(answer.raw) == answer.label
+
+
+@pytest.mark.parametrize(("template", "chat"), CASES)
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_neither_batch_nor_cache_nor_the_other_samples_change_an_answer(
+    engine: InProcessEngine, template: Template, chat: bool, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = with_(engine, chat=chat)
+    tasks = [replace(task, samples=(0, 1, 2)) for task in TASKS]
+    together = samples(ours, tasks, template, temperature=temperature)
+    assert len(together) == 9
+    alone = samples(with_(ours, batch_tokens=1), [replace(tasks[1], samples=(2,))], template, temperature=temperature)
+    assert alone == {("b", 2): together["b", 2]}
+    assert samples(with_(ours, _rows=decoding.CopiedRows), tasks, template, temperature=temperature) == together
+    monkeypatch.setattr("findistill.llm.in_process.WORTH_CACHING", 8)
+    assert samples(ours, tasks, template, temperature=temperature) == together
+    assert samples(with_(ours, _rows=decoding.CopiedRows), tasks, template, temperature=temperature) == together
+
+
+def one_by_one(engine: InProcessEngine, task: Task, template: Template, number: int, temperature: float) -> tuple[str, ...]:
+    """What one sample says by definition: everything so far is read again for every token."""
+    tokenizer, model = engine._tokenizer, engine._model
+    seed = f"{SAMPLING.seed}\0{task.id}\0{number}"
+    numbers = random.Random(seed)
+    prompt, said = tokenizer(template.plain(task.demonstrations, task.text)).input_ids, []
+    ids = [model.config.decoder_start_token_id] if model.config.is_encoder_decoder else prompt
+
+    def logits(ids: list[int], last: int = 1) -> torch.Tensor:
+        if model.config.is_encoder_decoder:
+            return model(torch.tensor([prompt]), decoder_input_ids=torch.tensor([ids])).logits[0, -last:].double()
+        return model(torch.tensor([ids]), logits_to_keep=last).logits[0].double()
+
+    with torch.inference_mode():
+        for header in (*template.steps[1:], template.answer_header):
+            line: list[int] = []
+            while len(line) < 10:
+                likely = logits(ids + line)[-1]
+                if temperature:
+                    noise = decoding._exponential(torch.tensor(numbers.getrandbits(63)), torch.arange(len(likely)))
+                    likely = likely / temperature - noise.log()
+                token = int(likely.argmax())
+                if token == tokenizer.eos_token_id or "\n" in tokenizer.decode([*line, token]).lstrip():
+                    break
+                line.append(token)
+            said.append(one_line(tokenizer.decode(line, skip_special_tokens=True)))
+            ids = ids + line + tokenizer(f"\n{header}").input_ids
+        scores = {}
+        for name, word in template.words.items():
+            spelt = tokenizer(f" {word}").input_ids
+            steps = logits(ids + spelt, len(spelt) + 1).log_softmax(-1)
+            scores[name] = sum(steps[at, token].item() for at, token in enumerate(spelt))
+    return (*said, decoding.draw(scores, temperature, seed))
+
+
+@pytest.mark.parametrize("kind", ["engine", "windowed", "t5"])
+@pytest.mark.parametrize("template", [COT, CARP])
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_an_answer_is_what_it_would_be_without_any_cache(
+    kind: str, template: Template, temperature: float, request: pytest.FixtureRequest
+) -> None:
+    engine = with_(request.getfixturevalue(kind), chat=False)
+    task = replace(TASKS[0], samples=(0, 1))
+    found = samples(engine, [TASKS[1], task], template, temperature=temperature)
+    for number in task.samples:
+        answer = found["a", number]
+        assert (*answer.rationale, answer.label) == one_by_one(engine, task, template, number, temperature)
+
+
+def test_a_real_model_ends_its_lines(engine: InProcessEngine) -> None:
+    real = InProcessEngine("embedded:smollm2", dtype="float32", chat=False)
+    found = samples(real, [replace(TASKS[0], samples=(0, 1, 2))], COT)
+    assert min(answer.tokens_out for answer in found.values()) < 15  # ten of a cut line, header and label
+    answer = found["a", 2]
+    assert (*answer.rationale, answer.label) == one_by_one(real, TASKS[0], COT, 2, SAMPLING.temperature)
+
+
+@pytest.mark.parametrize("template", [SENTIMENT, MARKET])
+def test_an_encoders_scores_are_the_words_log_probabilities(t5: InProcessEngine, template: Template) -> None:
+    found = by_id(t5, TASKS, template)
+    prompt = t5._tokenizer(template.plain(SHOWN, TASKS[0].text), return_tensors="pt").input_ids
+    sums = []
+    for word in template.words.values():
+        spelt = t5._tokenizer(f" {word}").input_ids
+        with torch.inference_mode():
+            steps = t5._model(prompt, decoder_input_ids=torch.tensor([[2, *spelt]])).logits[0].log_softmax(-1)
+        sums.append(sum(steps[at, token].item() for at, token in enumerate(spelt)))
+    expected = torch.tensor(sums).log_softmax(0).tolist()
+    assert list(found["a", 0].log_probabilities.values()) == pytest.approx(expected, abs=1e-3)
+
+
+def test_samples_stop_when_more_would_change_nothing(engine: InProcessEngine) -> None:
+    eight = tuple(range(8))
+    tasks = [replace(task, samples=eight) for task in TASKS]
+    every = samples(engine, tasks, COT)
+    few = samples(engine, tasks, COT, stop_at=5)
+    assert few.items() <= every.items()
+    for task in tasks:
+        labels = [every[task.id, number].label for number in eight]
+        asked = [number for number in eight if (task.id, number) in few]
+        assert asked == list(range(len(asked)))
+        assert len(asked) < 8 or max(map(labels.count, labels)) < 5 or labels[:7].count(labels[7]) < 5
+    known = replace(tasks[0], samples=eight[4:], votes={"negative": 5})
+    assert samples(engine, [known], COT, stop_at=5) == {}
+
+
+def test_a_text_is_read_once_for_all_its_samples(engine: InProcessEngine) -> None:
+    found = by_id(engine, [replace(TASKS[0], samples=(3, 4))], COT)
+    assert found["a", 3].tokens_in > 50 and found["a", 4].tokens_in == 0
+
+
+def test_plain_attention_is_shared(engine: InProcessEngine) -> None:
+    assert engine._rows is decoding.Rows
+
+
+def test_other_attention_is_copied(windowed: InProcessEngine, t5: InProcessEngine) -> None:
+    assert windowed._rows is decoding.CopiedRows and windowed._model.config._attn_implementation == "sdpa"
+    assert t5._rows is decoding.DecoderRows
+
+
+def test_mistakes(t5: InProcessEngine, tmp_path: object) -> None:
     with pytest.raises(UserError, match=r"llm.dtype=int3"):
         InProcessEngine("embedded:smollm2", dtype="int3")
+    with pytest.raises(UserError, match=r"llm.chat=true, but .* has no chat template"):
+        with_(t5, chat=True).prepare(SENTIMENT, SAMPLING)
     with pytest.raises(UserError, match="cannot be loaded"):
         list(InProcessEngine(str(tmp_path)).answers(TASKS, SENTIMENT, SAMPLING))

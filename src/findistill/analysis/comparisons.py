@@ -1,6 +1,8 @@
 """Which methods are the best, and whether they differ: paired tests in families, adjusted by Holm."""
 
 from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,8 @@ from findistill.analysis.methods import Method, differing, setting
 from findistill.analysis.metrics import confusion, scores
 
 SELECTED_BY = "val/macro_f1"
+DIFFER_IN = "annotators that differ in "
+BEST_ANNOTATOR = "best annotator against the rest"
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,11 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
     """Paired tests per test set, in two families, p-values adjusted by Holm within each.
 
     "CLS against REG": the best of each (the study's main question), and the two at each agreement threshold (students
-    otherwise equal). "Best student against the rest": against every teacher and baseline.
+    otherwise equal). "Best student against the rest": against every teacher and baseline. "Annotators that differ in
+    <setting>": pairs that are otherwise equal, a family a setting. "Best annotator against the rest": the baselines.
     """
     found: list[Comparison] = []
+    pairs: list[tuple[Method, Method]]
     for test_set in dict.fromkeys(method.test_set for method in methods):
         here = [method for method in methods if method.test_set == test_set]
         students = [method for method in here if method.kind == "student"]
@@ -63,7 +69,39 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
         if winner:
             others = [(winner, method) for method in here if method.kind != "student"]
             found += _family("best student against the rest", others, resamples, main=False)
+        annotators = [method for method in here if method.kind == "annotator"]
+        for axis, pairs in pairs_by_setting(annotators).items():
+            found += _family(DIFFER_IN + axis, pairs, resamples, main=False)
+        winner, _ = best(annotators)
+        if winner:
+            others = [(winner, method) for method in here if method.kind == "baseline"]
+            found += _family(BEST_ANNOTATOR, others, resamples, main=False)
     return found
+
+
+def pairs_by_setting(annotators: list[Method]) -> dict[str, list[tuple[Method, Method]]]:
+    """Pairs of annotators that differ in one setting alone, by that setting; `llm` and `prompt` count as one each.
+
+    The first of a pair has the larger number, or the name that comes first in the alphabet.
+    """
+    found: dict[str, list[tuple[Method, Method]]] = {}
+    for a, b in combinations(annotators, 2):
+        axes = {key.partition(".")[0] if key.startswith(("llm.", "prompt.")) else key for key in differing([a.config, b.config])}
+        if len(axes) == 1:
+            axis = axes.pop()
+            found.setdefault(axis, []).append((b, a) if _rank(b, axis) < _rank(a, axis) else (a, b))
+    return found
+
+
+def value_of(method: Method, axis: str) -> Any:
+    """The setting as `pairs_by_setting` names it: an llm and a prompt by their names."""
+    return setting(method.config, f"{axis}.name" if axis in ("llm", "prompt") else axis)
+
+
+def _rank(method: Method, axis: str) -> tuple[int, float, str]:
+    value = value_of(method, axis)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (0, -value, "") if number else (1, 0.0, str(value))
 
 
 def _family(name: str, pairs: list[tuple[Method, Method]], resamples: int, *, main: bool) -> list[Comparison]:

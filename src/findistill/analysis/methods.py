@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from findistill.errors import UserError
 
 # Settings that do not make another method: the seed, and how a job is run and shown.
 APART = ("seed", "study", "runs_dir", "logger", "sweep", "report", "hydra")
+# An annotator's job has no seed. Jobs that differ in these alone are repeats of one method.
+REPEATS = ("shots.order", "shots.seed", "annotate.seed")
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,9 @@ class Run:
     """One finished job, or a baseline computed for the report."""
 
     method: str
-    kind: str  # student, teacher, baseline, ...
-    seed: int | None
-    config: dict[str, Any]
+    kind: str  # student, teacher, annotator, baseline, ...
+    seed: int | str | None  # an annotator's: the values of `REPEATS`, as in 1/0/0
+    config: dict[str, Any]  # the settings that make the method, and for trained models all others
     metrics: dict[str, float]
     predictions: pd.DataFrame  # id, text, label (gold), predicted, p_<label>...; annotators: agreement, n_samples
     folder: Path | None = None
@@ -72,6 +75,13 @@ class Method:
         found = [run.metrics[key] for run in self.runs if run.metrics.get(key) is not None]
         return float(np.mean(found)) if found else None
 
+    def by_number(self, pattern: str) -> dict[int, np.ndarray]:
+        """Metrics whose name has a number where `pattern` has {}: number -> (runs,), ascending, where all runs have it."""
+        shape = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
+        numbers = sorted({int(match[1]) for key in self.runs[0].metrics if (match := shape.fullmatch(key))})
+        rows = {number: [run.metrics.get(pattern.format(number)) for run in self.runs] for number in numbers}
+        return {number: np.array(row, float) for number, row in rows.items() if None not in row}
+
 
 def setting(config: Mapping[str, Any], dotted: str) -> Any:
     """The value at a dotted key of nested mappings, None where a part is missing."""
@@ -97,7 +107,7 @@ def gather(runs: Iterable[Run]) -> list[Method]:
     for run in runs:
         rest = {key: value for key, value in run.config.items() if key not in APART}
         groups.setdefault((run.method, json.dumps(rest, sort_keys=True, default=str)), []).append(run)
-    methods = [_method(sorted(group, key=lambda run: -1 if run.seed is None else run.seed)) for group in groups.values()]
+    methods = [_method(sorted(group, key=lambda run: (len(str(run.seed)), str(run.seed)))) for group in groups.values()]
     return _told_apart(_on_test_sets(methods))
 
 
@@ -175,7 +185,9 @@ def _told_apart(methods: list[Method]) -> list[Method]:
 
 
 def _detailed(method: Method, keys: list[str]) -> str:
-    shown = ", ".join(f"{key}={setting(method.config, key)}" for key in keys)
+    # An annotator's name is long as it is: of its settings' names the last word has to do.
+    words = {key: key.rpartition(".")[2] if method.kind == "annotator" else key for key in keys}
+    shown = ", ".join(f"{word}={setting(method.config, key)}" for key, word in words.items())
     return f"{method.name} ({shown})" if shown else method.name
 
 

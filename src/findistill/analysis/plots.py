@@ -5,6 +5,7 @@ marker shapes repeat what colours say.
 """
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -31,7 +32,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY = (
 )  # fmt: skip
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
-KINDS = {"student": BLUE, "teacher": GREEN, "baseline": GREY}
+KINDS = {"student": BLUE, "annotator": BLUE, "teacher": GREEN, "baseline": GREY}
 RECALLS = np.linspace(0.0, 1.0, 201)
 STYLE: Any = {
     "font.size": 10,
@@ -104,7 +105,7 @@ def save_run_figures(
 def learning_curve(history: Sequence[dict[str, float]]) -> Figure:
     """Losses, and validation accuracy and macro F1, by epoch; rows of `Trained.history`."""
     frame = pd.DataFrame(history)
-    figure = _figure(10, 3.8)
+    figure = blank(10, 3.8)
     left, right = figure.subplots(1, 2)
     for axes, series in (
         (left, (("train/loss", "training", GREY), ("val/loss", "validation", BLUE))),
@@ -132,7 +133,7 @@ def learning_curve(history: Sequence[dict[str, float]]) -> Figure:
 @styled
 def confusion_matrices(tables: Sequence[tuple[str, np.ndarray]], labels: Sequence[str]) -> Figure:
     """Confusion tables side by side: (title, counts (labels, labels + 1)). Shade and percentage are shares of a row."""
-    figure = _figure(max(4.6, 5.0 * len(tables)), 4.2)
+    figure = blank(max(4.6, 5.0 * len(tables)), 4.2)
     for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
         answered = not table[:, -1].any()
         shown, columns = (table[:, :-1], list(labels)) if answered else (table, [*labels, "no answer"])
@@ -144,7 +145,7 @@ def confusion_matrices(tables: Sequence[tuple[str, np.ndarray]], labels: Sequenc
             axes.text(column, row, text, ha="center", va="center", color="white" if dark else "#222222")
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(labels)), labels)
-        axes.set(title=title, xlabel="predicted", ylabel="gold")
+        axes.set(title=folded(title), xlabel="predicted", ylabel="gold")
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
@@ -154,7 +155,7 @@ def confusion_matrices(tables: Sequence[tuple[str, np.ndarray]], labels: Sequenc
 @styled
 def precision_recall_curves(gold: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> Figure:
     """One run: a curve per class and the micro average; gold (n,) positions, probabilities (n, labels)."""
-    figure = _figure(7.6, 4.2)
+    figure = blank(7.6, 4.2)
     axes = figure.subplots()
     curves = precision_recall(gold, probabilities)
     for index, label in enumerate(labels):
@@ -191,7 +192,7 @@ def thresholds(methods: Sequence[Method], estimates: dict[str, dict[str, Estimat
     their accuracy and macro F1 in the legend; a line far from the students is off the scale.
     """
     series = _threshold_series(methods)
-    figure = _figure(10, 4.9)
+    figure = blank(10, 4.9)
     panels = figure.subplots(1, 3, width_ratios=(1, 1, 0.72))
     ticks = sorted({method.threshold for members in series.values() for method in members if method.threshold is not None})
     samples = setting(methods[0].config, "annotate.samples")
@@ -243,7 +244,7 @@ def objective_curves(methods: Sequence[Method]) -> Figure:
     keys = [*range(len(labels)), "micro"]
     columns = 2 if len(keys) <= 4 else 3
     rows = -(-len(keys) // columns)
-    figure = _figure(10, 3.3 * rows + 0.9)
+    figure = blank(10, 3.3 * rows + 0.9)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     stricter = sorted({method.threshold for members in series.values() for method in members if method.threshold is not None})
     lowest = 1.0
@@ -276,7 +277,7 @@ def objective_curves(methods: Sequence[Method]) -> Figure:
 @styled
 def calibration(methods: Sequence[Method]) -> Figure:
     """Reliability diagrams, a panel a method: accuracy by confidence in 15 bins, all seeds pooled; bars are shares."""
-    figure = _figure(max(4.6, 5.0 * len(methods)), 4.0)
+    figure = blank(max(4.6, 5.0 * len(methods)), 4.0)
     for axes, method in zip(figure.subplots(1, len(methods), squeeze=False)[0], methods, strict=True):
         seeds = len(method.predicted)
         probabilities = method.probabilities.reshape(-1, len(method.labels))
@@ -288,7 +289,7 @@ def calibration(methods: Sequence[Method]) -> Figure:
         )  # fmt: skip
         filled = bins.count > 0
         axes.plot(bins.confidence[filled], bins.accuracy[filled], color=BLUE, marker="o", markersize=5, label="accuracy")
-        axes.set(title=method.name, xlabel="confidence of the prediction", ylabel="accuracy, share", xlim=(0, 1))
+        axes.set(title=folded(method.name), xlabel="confidence of the prediction", ylabel="accuracy, share", xlim=(0, 1))
         axes.set_ylim(0, 1.02)
     _shared_legend(figure, figure.axes[0])
     return figure
@@ -308,7 +309,7 @@ def agreement(annotations: pd.DataFrame, n_samples: int | None = None) -> Figure
     frame = annotations[gold.notna().to_numpy()] if known else annotations
     levels = levels[levels >= frame["agreement"].min()]
     counts = np.array([(frame["agreement"] == level).sum() for level in levels])
-    figure = _figure(10 if known else 6, 4.2)
+    figure = blank(10 if known else 6, 4.2)
     left, *others = figure.subplots(1, 2 if known else 1, squeeze=False)[0]
     shares = counts / max(1, len(frame))
     if known:
@@ -352,9 +353,11 @@ def agreement(annotations: pd.DataFrame, n_samples: int | None = None) -> Figure
 
 @styled
 def comparison(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -> Figure:
-    """All methods as dots with 95% intervals, sorted by accuracy; small black dots are single seeds."""
+    """All methods as dots with 95% intervals, sorted by accuracy; small black dots are single seeds, or repeats."""
     ordered = sorted(methods, key=lambda method: estimates[method.name]["accuracy"].mean)
-    figure = _figure(10, 1.5 + 0.33 * len(ordered))
+    names = [folded(method.name) for method in ordered]
+    lines = max(len(name.splitlines()) for name in names)
+    figure = blank(10, 1.5 + (0.33 + 0.15 * (lines - 1)) * len(ordered))
     panels = figure.subplots(1, 2, sharey=True)
     kinds = list(dict.fromkeys(method.kind for method in methods))
     for axes, key, title in zip(panels, ("accuracy", "macro_f1"), ("Accuracy", "Macro F1"), strict=True):
@@ -367,16 +370,23 @@ def comparison(methods: Sequence[Method], estimates: dict[str, dict[str, Estimat
                 axes.plot(one.per_seed, [y] * len(one.per_seed), ".", color="black", markersize=3)
             axes.annotate(f"{one.mean:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
         axes.set(title=title, xlabel=f"{_name(key)} with 95% interval over test rows")
-        axes.set_yticks(range(len(ordered)), [method.name for method in ordered])
+        axes.set_yticks(range(len(ordered)), names)
         axes.set_ylim(-0.6, len(ordered) - 0.4)
     entries = dict.fromkeys((*_kind_style(method, kinds), _kind_name(method)) for method in methods)
     handles = [Line2D([], [], color=c, marker=m, linestyle="", markersize=7, label=n) for c, m, n in entries]
-    handles.append(Line2D([], [], color="black", marker=".", linestyle="", markersize=4, label="one seed"))
+    single = "one run" if "annotator" in kinds else "one seed"
+    handles.append(Line2D([], [], color="black", marker=".", linestyle="", markersize=4, label=single))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def folded(name: str, width: int = 44) -> str:
+    """A long name on several lines."""
+    return textwrap.fill(name, width, break_long_words=False, break_on_hyphens=False)
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -405,7 +415,7 @@ def _kind_style(method: Method, kinds: Sequence[str]) -> tuple[str, str]:
     if method.objective == "REG":
         return VERMILION, "s"
     colour = KINDS.get(method.kind) or SERIES[2 + kinds.index(method.kind) % 4]
-    return colour, {"student": "o", "teacher": "D", "baseline": "^"}.get(method.kind, "v")
+    return colour, {"student": "o", "annotator": "o", "teacher": "D", "baseline": "^"}.get(method.kind, "v")
 
 
 def _kind_name(method: Method) -> str:

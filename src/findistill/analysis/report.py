@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from findistill.analysis import plots
+from findistill.analysis import annotator_study, plots
 from findistill.analysis.comparisons import SELECTED_BY, Comparison, best, compare
-from findistill.analysis.intervals import Estimate, Paired, seed_means
-from findistill.analysis.methods import Method, Run, gather
+from findistill.analysis.intervals import Estimate, seed_means
+from findistill.analysis.methods import REPEATS, Method, Run, gather
 from findistill.analysis.metrics import confusion
 from findistill.analysis.published import Published
 from findistill.analysis.published import published as read_published
 from findistill.analysis.tables import COST, WORDS, job_name, markdown, readable, results
+from findistill.analysis.words import difference, p_is, p_value, points, value
 from findistill.errors import UserError
 from findistill.runs.files import write_whole
 
@@ -52,12 +53,13 @@ class Section:
     """What the page says about one test set."""
 
     test_set: str
-    rows: int
+    rows: str
     findings: list[str]
     quality: pd.DataFrame
     cost: pd.DataFrame
     comparisons: list[Comparison]
     pictures: list[Picture] = field(default_factory=list)
+    stopping: pd.DataFrame = field(default_factory=pd.DataFrame)  # annotators: `annotator_study.stopping_table`
 
 
 def build_report(
@@ -103,7 +105,11 @@ def build_report(
         rows = readable(table[table["test_set"] == test_set])
         cost = rows[[column for column in rows if column == "Method" or column in COST]]
         quality = rows.drop(columns=[column for column in (*COST, "Test set") if column in rows])
-        section = Section(test_set, len(here[0].ids), _findings(here, known, tests), quality, cost, tests)
+        annotators = annotator_study.of(here)
+        said = annotator_study.findings(here, known, tests) if annotators else _findings(here, known, tests)
+        what = f"{len(here[0].ids):,} {'annotated texts with gold labels' if annotators else 'test rows'}"
+        section = Section(test_set, what, said, quality, cost, tests)
+        section.stopping = annotator_study.stopping_table(annotator_study.early_stopping(annotators))
         prefix = f"{_slug(test_set)}_" if len(test_sets) > 1 else ""
         for name, title, caption, figure in _figures(here, known, annotations):
             paths = plots.save(figure, out / "figures" / f"{prefix}{name}")
@@ -117,9 +123,16 @@ def build_report(
     missing = "".join(f"\n- failed: {job_name(job)}: {job.get('error', '')}" for job in failed)
     reproduce = "".join(f"\n    {line}" for line in command.splitlines()) + "\n" if command else ""
     page = _page(study, sections, failed, numbers, _reading(methods, resamples), command)
+    stopping = "".join(
+        f"\nEarly stopping (`annotate.stop_at`), {section.test_set}:\n\n{markdown(section.stopping)}"
+        for section in sections
+        if len(section.stopping)
+    )
     return ReportFiles(
         write_whole(out / "table.csv", table.to_csv(index=False)),
-        write_whole(out / "table.md", heading + markdown(shown) + legend + (missing + "\n" if missing else "") + reproduce),
+        write_whole(
+            out / "table.md", heading + markdown(shown) + stopping + legend + (missing + "\n" if missing else "") + reproduce
+        ),
         write_whole(out / "report.html", page),
         figures,
     )
@@ -138,15 +151,15 @@ def _findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate
             share = winner.mean_metric("data/kept_share")
             used = f", trained on {share:.0%} of the annotated texts" if share is not None else ""
             said.append(
-                f"Best {objective} ({meaning}): {winner.name}, accuracy {_value(one['accuracy'])}, "
-                f"macro F1 {_value(one['macro_f1'])}{used}."
+                f"Best {objective} ({meaning}): {winner.name}, accuracy {value(one['accuracy'])}, "
+                f"macro F1 {value(one['macro_f1'])}{used}."
             )
     main = next((one for one in tests if one.main), None)
     if main:
         said.insert(0, _verdict(main))
     said += _threshold_effect(students, estimates)
     said += [
-        f"{one.a} against {one.b}: {_difference(one.accuracy)} points of accuracy, {_p(one.p_holm)}."
+        f"{one.a} against {one.b}: {difference(one.accuracy)} points of accuracy, {p_is(one.p_holm)}."
         for one in tests
         if not one.family.startswith("CLS")
     ]
@@ -154,7 +167,7 @@ def _findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate
         top, fair = best(list(methods))
         assert top is not None
         one = estimates[top.name]
-        said.append(f"Best: {top.name}, accuracy {_value(one['accuracy'])}, macro F1 {_value(one['macro_f1'])}.")
+        said.append(f"Best: {top.name}, accuracy {value(one['accuracy'])}, macro F1 {value(one['macro_f1'])}.")
     said.append(
         "“Best” was chosen by macro F1 on the validation split; the test split had no say."
         if fair
@@ -171,8 +184,8 @@ def _verdict(main: Comparison) -> str:
     if gap.difference < 0:
         ahead, behind, low, high = (main.b, main.a, -gap.high, -gap.low)
     by = (
-        f"{_points(abs(gap.difference), sign=False)} of accuracy (95% interval {_points(low, sign=False, unit='')} to "
-        f"{_points(high, sign=False)}; {_p(main.p_holm)}; {main.rows:,} test rows)"
+        f"{points(abs(gap.difference), sign=False)} of accuracy (95% interval {points(low, sign=False, unit='')} to "
+        f"{points(high, sign=False)}; {p_is(main.p_holm)}; {main.rows:,} test rows)"
     )
     if main.p_holm < 0.05:
         return f"{ahead} beats {behind}, the best of the other objective, by {by}."
@@ -189,7 +202,7 @@ def _threshold_effect(students: Sequence[Method], estimates: dict[str, dict[str,
             change = estimates[last.name]["macro_f1"].mean - estimates[first.name]["macro_f1"].mean
             said.append(
                 f"{name} from agreement ≥{first.threshold} to ≥{last.threshold}: macro F1 changes by "
-                f"{_points(change)} ({estimates[first.name]['macro_f1'].mean:.3f} to "
+                f"{points(change)} ({estimates[first.name]['macro_f1'].mean:.3f} to "
                 f"{estimates[last.name]['macro_f1'].mean:.3f})."
             )
     return said
@@ -200,6 +213,7 @@ def _figures(
 ) -> list[tuple[str, str, str, Figure]]:
     """(file name, title, caption, figure) of every figure that the runs give grounds for."""
     made = []
+    annotators = annotator_study.of(methods)
     students = [method for method in methods if method.kind == "student"]
     distilled = [student for student in students if student.objective and student.threshold is not None]
     scored = [student for student in distilled if np.isfinite(student.probabilities).any()]
@@ -211,12 +225,14 @@ def _figures(
             "with accuracy / macro F1; those far from the students are off the scale.",
             plots.thresholds(methods, estimates),
         ))  # fmt: skip
+    one, several = ("run", "repeats") if annotators else ("seed", "seeds")
     made.append((
         "comparison", "All methods",
-        "Sorted by accuracy. Bars: 95% bootstrap interval of the mean over seeds; dots: single seeds. Bars that "
-                "overlap do not mean that methods are equal: the paired tests compare them on the same rows.",
-                plots.comparison(methods, estimates),
+        f"Sorted by accuracy. Bars: 95% bootstrap interval of the mean over {several}; dots: single {one}s. Bars that "
+        "overlap do not mean that methods are equal: the paired tests compare them on the same rows.",
+        plots.comparison(methods, estimates),
     ))  # fmt: skip
+    made += annotator_study.figures(methods, estimates)
     if {student.objective for student in scored} >= {"CLS", "REG"}:
         made.append((
             "precision_recall", "Precision and recall, CLS against REG",
@@ -226,7 +242,7 @@ def _figures(
             plots.objective_curves(scored),
         ))  # fmt: skip
     chosen = [best([s for s in students if s.objective == objective])[0] for objective in ("CLS", "REG")]
-    leaders = [one for one in chosen if one] or [one for one in [best(students or list(methods))[0]] if one]
+    leaders = [one for one in chosen if one] or [one for one in [best(students or annotators or list(methods))[0]] if one]
     made.append((
         "confusion_matrix", "Confusion",
         "Test rows by gold and predicted label, mean over seeds; shade and percentage: share of the gold label's rows.",
@@ -239,7 +255,7 @@ def _figures(
             "is confident; ECE in the table is the mean distance from it, weighted by the number of texts.",
             plots.calibration(leaders),
         ))  # fmt: skip
-    voted, whose = _voted(methods, annotations)
+    voted, whose = (None, "") if annotators else _voted(methods, annotations)
     if voted is not None:
         made.append((
             "agreement", "The annotator's agreement",
@@ -267,7 +283,14 @@ def _mean_confusion(method: Method) -> np.ndarray:
 
 def _reading(methods: Sequence[Method], resamples: int) -> list[str]:
     """How each number is made, in the words that the table and the page share."""
+    annotators = [
+        "Annotators stand on the texts they labelled, against the labels that the source has for them. Jobs that differ in "
+        f"{', '.join(REPEATS)} alone are repeats of one method, and count as its seeds; they are named by these three values.",
+        "Samples, tokens (read and written) and seconds (of the model or the server, summed over calls) are what the "
+        "annotations took when they were made. Valid answers: share of the samples that name a label.",
+    ] if annotator_study.of(methods) else []  # fmt: skip
     return [
+        *annotators,
         "0.712 ± 0.004 [0.70, 0.73]: mean over seeds, standard deviation over seeds, 95% interval of the mean.",
         f"Intervals: percentile bootstrap, {resamples:,} resamples of the test rows, the same rows for all seeds. They "
         "say what another test set of this size might show; the ± says what another seed might.",
@@ -290,7 +313,7 @@ def _page(
     command: str | None,
 ) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"difference": _difference, "p_value": _p_value, "job_name": job_name}
+    environment.filters |= {"difference": difference, "p_value": p_value, "job_name": job_name}
     template = environment.from_string(files("findistill.analysis").joinpath("report.html.j2").read_text("utf-8"))
     both = any(one.main for section in sections for one in section.comparisons)
     question = (
@@ -298,6 +321,9 @@ def _page(
         "cross-entropy) or the shares of the votes (REG, mean squared error), and how strictly should texts be "
         "filtered by agreement?"
         if both
+        else "Which model, prompt and demonstrations label texts best and at what cost, what do more samples and stricter "
+        "agreement buy, and what does stopping early save?"
+        if sections and all(len(section.stopping) for section in sections)
         else "Which of these methods is the best, and how sure can one be?"
     )
     return template.render(
@@ -318,25 +344,3 @@ def _data_uri(svg: Path) -> str:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
-def _value(one: Estimate) -> str:
-    sd = f" ± {one.sd:.3f}" if one.sd is not None else ""
-    return f"{one.mean:.3f}{sd} [{one.low:.2f}, {one.high:.2f}]"
-
-
-def _points(difference: float, *, sign: bool = True, unit: str = " points") -> str:
-    return (f"{100 * difference:+.1f}" if sign else f"{100 * difference:.1f}").replace("-", "−") + unit
-
-
-def _difference(gap: Paired) -> str:
-    low, high = _points(gap.low, unit=""), _points(gap.high, unit="")
-    return f"{_points(gap.difference, unit='')} [{low}, {high}]"
-
-
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _p(p: float) -> str:
-    return "p " + (_p_value(p) if p < 0.001 else f"= {_p_value(p)}")

@@ -1,6 +1,7 @@
 """The results table, one row a method: mean and spread over seeds, intervals, cost; all of it, and a readable part."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 from findistill.analysis.curves import average_precisions, reliability
 from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import Method
+from findistill.analysis.words import amount
 
 RECORDED = {  # column: key in metrics.json, means over seeds
     "train_s": "time/train_s",
@@ -22,9 +24,21 @@ RECORDED = {  # column: key in metrics.json, means over seeds
     "peak_mb": "memory/peak_mb",
     "cost_usd": "cost/usd",
 }
+ANNOTATED = {  # the same, of annotators alone
+    "valid_share": "annotate/valid_share",
+    "samples_per_text": "annotate/samples_per_text",
+    "tokens_per_text": "annotate/tokens_per_text",
+    "seconds_per_1000_texts": "annotate/seconds_per_1000_texts",
+    "usd_per_1000_texts": "cost/usd_per_1000_texts",
+    "usd_per_correct_label": "cost/usd_per_correct_label",
+}
+CURVES = re.compile(r"annotate/((?:accuracy_samples|accuracy_at|kept_share)_\d+|stop_\d+_(?:accuracy|samples))")
 ALSO = ("accuracy", "macro_f1")  # shown for further test sets, read from metrics `<set>/<key>`
 
-COST = ("Train s", "CPU s", "Parameters", "Latency ms", "Cost USD", "Device", "Failed jobs")  # of `readable`
+COST = (  # columns of `readable`
+    "Train s", "CPU s", "Parameters", "Latency ms", "Tokens/text", "s/1,000 texts", "USD/1,000 texts", "USD/correct label",
+    "Cost USD", "Device", "Failed jobs",
+)  # fmt: skip
 WORDS = ("Method", "Test set", "Device", "Failed jobs")  # columns of `readable` that hold words, not numbers
 
 
@@ -36,7 +50,8 @@ def results(
     Columns: method, kind, test_set, test_rows, labels_used, labels_share, n_seeds, seeds; accuracy, macro_f1 and
     weighted_f1, each with `_sd` (over seeds) `_lo` `_hi` (95%, over rows); micro_average_precision, ece (each with
     `_sd`), coverage; `<label>_f1`; further test sets as `<set>/accuracy`, `<set>/macro_f1`; seconds, sizes, latency,
-    cost and device; failed_jobs, the names of the method's failed jobs.
+    cost and device; failed_jobs, the names of the method's failed jobs. Annotators have `ANNOTATED` and `CURVES` too:
+    accuracy by number of samples, accuracy and share of the texts kept by agreement, accuracy and samples by `stop_at`.
     """
     rows = [_row(method, found) for method, found in zip(methods, estimates, strict=True)]
     names = {method.name for method in methods}
@@ -60,7 +75,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     if frame["test_set"].nunique() > 1:
         shown["Test set"] = frame["test_set"].fillna("")
     shown["Labels used"] = [_used(row) for row in frame.to_dict("records")]
-    shown["Seeds"] = [f"{int(value)}" for value in frame["n_seeds"]]
+    annotators = bool((frame["kind"] == "annotator").any())
+    shown["Runs" if annotators else "Seeds"] = [f"{int(value)}" for value in frame["n_seeds"]]
     for key, title in (("accuracy", "Accuracy"), ("macro_f1", "Macro F1")):
         shown[title] = [spread(row, key) for row in frame.to_dict("records")]
     for column, title, pattern in (
@@ -68,8 +84,10 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         ("micro_average_precision", "Micro AP", "{:.3f}"),
         ("ece", "ECE", "{:.3f}"),
         ("coverage", "Coverage", "{:.1%}"),
+        ("valid_share", "Valid answers", "{:.1%}"),
+        ("samples_per_text", "Samples", "{:.3g}"),
     ):
-        if column in frame and (column != "coverage" or (frame[column] < 1).any()):
+        if column in frame and (column != "coverage" or annotators or (frame[column] < 1).any()):
             shown[title] = [_number(value, pattern) for value in frame[column]]
     for column in [column for column in frame.columns if column.endswith("/accuracy")]:
         shown[f"{column.removesuffix('/accuracy')} acc."] = [
@@ -81,6 +99,10 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         ("cpu_s", "CPU s", "{:,.0f}"),
         ("parameters", "Parameters", "{:,.0f}"),
         ("latency_p50_ms", "Latency ms", "{:.1f}"),
+        ("tokens_per_text", "Tokens/text", "{:,.0f}"),
+        ("seconds_per_1000_texts", "s/1,000 texts", "{:,.1f}"),
+        ("usd_per_1000_texts", "USD/1,000 texts", ""),
+        ("usd_per_correct_label", "USD/correct label", ""),
         ("cost_usd", "Cost USD", "{:.2f}"),
         ("device", "Device", "{}"),
         ("failed_jobs", "Failed jobs", "{}"),
@@ -89,6 +111,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             values = frame[column]
             if column == "parameters":
                 shown[title] = [f"{value / 1e6:.1f} M" if _given(value) else "" for value in values]
+            elif column.startswith("usd_per"):
+                shown[title] = [amount(value) if _given(value) else "" for value in values]
             else:
                 shown[title] = [_number(value, pattern) for value in values]
     return shown[[column for column in shown if shown[column].ne("").any()]]
@@ -138,6 +162,10 @@ def _row(method: Method, estimates: dict[str, Estimate]) -> dict[str, Any]:
             _spread_into(row, f"{also}/{key}", [run.metrics[f"{also}/{key}"] for run in method.runs
                                                 if f"{also}/{key}" in run.metrics])  # fmt: skip
     row |= {column: method.mean_metric(key) for column, key in RECORDED.items()}
+    if method.kind == "annotator":
+        row["cpu_s"] = None  # of the job that happened to find no annotations yet
+        row |= {column: method.mean_metric(key) for column, key in ANNOTATED.items()}
+        row |= {match[1]: method.mean_metric(key) for key in method.runs[0].metrics if (match := CURVES.fullmatch(key))}
     row["device"] = ", ".join(dict.fromkeys(str(run.status["device"]) for run in method.runs if run.status.get("device")))
     return row
 
@@ -145,7 +173,7 @@ def _row(method: Method, estimates: dict[str, Estimate]) -> dict[str, Any]:
 def _further_sets(method: Method) -> list[str]:
     found = dict.fromkeys(key.removesuffix("/accuracy") for run in method.runs for key in run.metrics
                           if key.endswith("/accuracy"))  # fmt: skip
-    return [name for name in found if name not in ("test", "val", "train")]
+    return [name for name in found if name not in ("test", "val", "train", "annotate")]
 
 
 def _spread_into(row: dict[str, Any], key: str, values: Sequence[float]) -> None:

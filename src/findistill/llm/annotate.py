@@ -1,27 +1,32 @@
 """From texts to annotations: choose demonstrations, ask the engine, count the votes.
 
-What an engine answers is journalled as it comes (`scores.jsonl`, one line a text, where it reads exact distributions;
-else `samples.jsonl`, one line a sample), so that a killed run goes on where it stopped.
+Every answer goes to a journal as it comes and is looked for there first, so a killed run goes on where it stopped, and a
+larger limit, more samples or another calibration ask only for what is new. Memory does not grow with the answers: they are
+read back from the journal, in the order of the texts, when the annotations are written.
 """
 
 import json
 import logging
 import math
-import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.llm import calibration, demonstrations, prompts
-from findistill.llm.engine import Answer, Engine, Sampling, Task
-from findistill.llm.votes import Votes
-from findistill.runs.files import replacing, write_json
+from findistill.llm import artifact, calibration, demonstrations, money, prompts
+from findistill.llm.asking import Desk, Given, Rows
+from findistill.llm.demonstrations import Chosen
+from findistill.llm.engine import Answer, Engine, Sampling
+from findistill.llm.journal import Journal
+from findistill.llm.prompts import Template
+from findistill.runs.files import write_json
+from findistill.runs.store import digest
 from findistill.settings.compose import plain
+from findistill.settings.schema import PACE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,28 +35,29 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POOL = "pool:"  # before the journal's numbers of held-out pool rows
 HELD_OUT = 100
 FEWEST_HELD_OUT = 25
 
-# Settings that change how fast answers come, not what they are, or that say where and not what.
-_SPEED = {
-    "llm": {"_target_", "name", "batch_tokens", "api_key_env", "timeout_s", "max_retries"},
-    "prompt": {"name"},
-    "shots": {"source"},  # the pool itself is hashed
-    "annotate": {"concurrency", "limit"},
-}
+# Besides `PACE`: names, and settings that say where the texts, the pool or the members come from, which are hashed themselves.
+_ELSEWHERE = {"llm": {"_target_", "name"}, "prompt": {"name"}, "shots": {"source"}, "annotate": {"limit", "members", "combine"}}
 
 
 def annotation_key(config: "Config") -> dict[str, Any]:
-    """The settings that determine the answers, apart from the texts and the pool themselves; plain values only."""
+    """The settings that determine the annotations, apart from the texts and the pool themselves; plain values only."""
     key = {}
     for group in ("llm", "prompt", "shots", "annotate"):
         settings = plain(getattr(config, group))
         if settings.get("base_url"):
             settings["base_url"] = re.sub(r"//[^/@]*@", "//", settings["base_url"])  # a password is no part of the identity
-        key[group] = {name: value for name, value in settings.items() if name not in _SPEED.get(group, ())}
+        outside = {*PACE.get(group, ()), *_ELSEWHERE.get(group, ())}
+        key[group] = {name: value for name, value in settings.items() if name not in outside}
     return key
+
+
+def journal_name(config: "Config") -> str:
+    """The journal for this llm and prompt: other settings may share it, since its lines are found by what was asked."""
+    key = annotation_key(config)
+    return f"{digest([key['llm'], key['prompt']])}.jsonl"
 
 
 def annotate(
@@ -60,90 +66,135 @@ def annotate(
     labels: LabelSet,
     config: "Config",
     folder: Path,
+    *,
+    journal: Path | None = None,
     engine: Engine | None = None,
-) -> "pd.DataFrame":
-    """Label every text `annotate.samples` times and write what was answered to `folder`.
+) -> None:
+    """Label every text `annotate.samples` times and write `annotations.parquet`, `samples.jsonl` and `summary.json`.
+
+    `annotations.parquet` has a row a text, in the order of `texts`: id, text, label (the annotator's; None where no answer
+    named one), gold, agreement, n_valid, n_samples, soft_<label>..., rationale (of the first answer for the label),
+    confidence (mean over the answers for the label, where the server tells), and, where the engine reads exact
+    distributions, p_<label>... (at temperature 1, after calibration). `samples.jsonl` has a line an answer.
 
     Args:
         texts: rows to annotate: id (unique), text, label (the source's own, or None).
         pool: labelled rows to take demonstrations from: text, label, and rationale where there is one.
         labels: the labels and their words.
         config: the resolved configuration; its llm, prompt, shots and annotate are read.
-        folder: where the files go; what an interrupted call with the same settings left there is used.
+        folder: where the files go.
+        journal: the file of all answers ever given to such requests; by default one in `folder`.
         engine: the annotator; by default the one that `config.llm` describes.
 
-    Returns:
-        What `annotations.parquet` holds: id, text, label (the annotator's; None where no answer named one), gold,
-        agreement, n_valid, n_samples, soft_<label>..., rationale (of the first answer for the label), and, where the
-        engine reads exact distributions, p_<label>... (at temperature 1, after calibration). Rows as in `texts`.
-
     Raises:
-        UserError: a setting does not fit the texts, the pool or the model.
+        UserError: a setting does not fit the texts, the pool or the model; `annotate.max_cost_usd` is spent; more than
+            `annotate.max_failed` of the answers failed. What was answered is in the journal then.
     """
-    import pandas as pd
-
     from findistill.settings.build import build
-
-    settings = config.annotate
-    _check(settings)
-    if texts.empty:
-        raise UserError("There are no texts to annotate: look at data.limit and data.pool.")
-    ids = [str(each) for each in texts["id"]]
-    if len(set(ids)) < len(ids):
-        raise UserError(f"column id: {len(ids) - len(set(ids))} rows repeat the id of another row; ids must be unique.")
 
     template = prompts.template(config.prompt, labels)
     engine = engine or build(config.llm)  # type: ignore[arg-type]
     exact = engine.exact(template)
-    kind = _calibration(settings.calibration, exact, pool, labels)
-    held = _held_out(pool, labels, settings.seed) if kind == "pool" else pool.head(0)
-    asked = [*ids, *(f"{POOL}{number}" for number in range(len(held)))]
-    every = [*texts["text"], *held["text"]]
+    rows, kind, held = planned(texts, pool, labels, config, exact)
 
     folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / ("scores.jsonl" if exact else "samples.jsonl")
-    answers = recover(journal)
-    wanted = (0,) if exact else tuple(range(settings.samples))
-    lacking = [tuple(s for s in wanted if (i, s) not in answers or answers[i, s].error is not None) for i in asked]
-    if any(lacking):
-        if answers:
-            log.info("going on after %d answers of an earlier run", len(answers))
-        # Held-out rows count as asked, so they are nobody's demonstrations and see the same ones as the texts do.
-        shown = demonstrations.choose(every, pool, labels, config.shots)
-        tasks = [Task(*row) for row in zip(asked, every, shown, lacking, strict=True) if row[-1]]
-        sampling = Sampling(settings.temperature, settings.seed, settings.concurrency)
-        for batch in _journalled(engine.answers(tasks, template, sampling), journal):
-            answers.update({(each.id, each.sample): each for each in batch})
-
-    scores = None
-    samples = [[answers[i, s] for s in wanted] for i in ids]
-    if exact:
-        raw = [answers[i, 0].log_probabilities or {} for i in asked]
-        fitted = calibration.none(labels)
-        if kind == "batch":
-            fitted = calibration.from_texts(raw, labels)
-        elif kind == "pool":
-            fitted = calibration.from_labelled(raw[len(ids) :], list(held["label"]), labels)
-        write_json(folder / "calibration.json", {"calibration": kind, "rows": len(held), **asdict(fitted)})
-        scores = [fitted.apply(row) for row in raw[: len(ids)]]
-        samples = [
-            drawn(i, row, settings.samples, settings.temperature, settings.seed) for i, row in zip(ids, scores, strict=True)
-        ]
-    _write_samples(folder / "samples.jsonl", list(texts["text"]), samples, answers if exact else {})
-    frame = pd.DataFrame(_rows(texts, ids, samples, scores, labels))
-    with replacing(folder / "annotations.parquet") as aside:
-        frame.to_parquet(aside, index=False)
-    _tell(frame, samples, answers.values())
-    return frame
+    with Journal(journal or folder / "answers.jsonl") as answers:
+        desk = _desk(config, engine, template, answers)
+        if config.shots.rationales == "llm":
+            rows.chosen = rows.chosen.explained(_rationales(desk, rows.chosen))
+        given = desk.ask(rows)
+        if exact:
+            fitted = _fitted(kind, rows, given.scores(), held, labels)
+            write_json(
+                folder / "calibration.json", {"calibration": kind, "rows": len(held), "fitted": [asdict(f) for f in fitted]}
+            )
+            shared = len(fitted) == 1
+            scores = [fitted[0 if shared else row].apply(raw) for row, raw in enumerate(given.scores()[: len(texts)])]
+            artifact.write(folder, texts, _drawn(rows, scores, given, config.annotate), labels, scores)
+        else:
+            artifact.write(folder, texts, given.samples(len(texts)), labels, None)
+    log.info("%s", artifact.told(json.loads((folder / "summary.json").read_text(encoding="utf-8"))))
 
 
-def _check(settings: "Annotate") -> None:
+def planned(
+    texts: "pd.DataFrame", pool: "pd.DataFrame", labels: LabelSet, config: "Config", exact: bool
+) -> "tuple[Rows, str, pd.DataFrame]":
+    """All rows to ask with their demonstrations, the kind of calibration, and the held-out pool rows it is fitted on.
+
+    Raises:
+        UserError: a setting does not fit the texts or the pool.
+    """
+    import pandas as pd
+
+    check(config.annotate, texts)
+    kind = _calibration(config.annotate.calibration, exact, pool, labels)
+    held = _held_out(pool, labels, config.annotate.seed) if kind == "pool" else pool.head(0)
+    # Held-out rows count as asked, so they are nobody's demonstrations and see the same ones as the texts do.
+    chosen = demonstrations.choose(pd.concat([texts["text"], held["text"]], ignore_index=True), pool, labels, config.shots)
+    rows = Rows.of(texts, held, chosen)
+    if kind == "contextual":
+        rows.add_content_free()
+    return rows, kind, held
+
+
+def check(settings: "Annotate", texts: "pd.DataFrame") -> None:
+    """Raise a UserError for settings and texts that cannot be annotated."""
     if settings.samples < 1:
         raise UserError(f"annotate.samples={settings.samples}: at least 1 is needed.")
     if settings.temperature < 0:
         raise UserError(f"annotate.temperature={settings.temperature}: it cannot be negative.")
-    if settings.calibration not in ("none", "batch", "pool", "auto"):
-        raise UserError(f"annotate.calibration={settings.calibration}: choose none, batch, pool or auto.")
+    if settings.calibration not in ("none", "batch", "contextual", "pool", "auto"):
+        raise UserError(f"annotate.calibration={settings.calibration}: choose none, batch, contextual, pool or auto.")
+    if texts.empty:
+        raise UserError("There are no texts to annotate: look at data.limit and data.pool.")
+    if not texts["id"].is_unique:
+        repeated = texts["id"][texts["id"].duplicated()]
+        raise UserError(f"column id: {len(repeated)} rows repeat the id of another row ({repeated.iloc[0]}); ids must be unique.")
+
+
+def _desk(config: "Config", engine: Engine, template: Template, journal: Journal) -> Desk:
+    settings, exact = config.annotate, engine.exact(template)
+    sampling = Sampling(settings.temperature, settings.seed, settings.concurrency, settings.retries, settings.stop_at)
+    return Desk(
+        engine=engine,
+        template=engine.prepare(template, sampling),
+        sampling=replace(sampling, stop_at=None) if exact else sampling,
+        samples=1 if exact else settings.samples,
+        journal=journal,
+        budget=money.Budget(settings.max_cost_usd),
+        price=config.llm.price,
+        most_out=int(getattr(config.llm, "max_tokens", 0)),
+        identity=annotation_key(config)["llm"],
+        max_failed=settings.max_failed,
+    )
+
+
+def _rationales(desk: Desk, chosen: Chosen) -> dict[int, tuple[str, ...]]:
+    """What the LLM says leads to the gold label of each demonstration in use; none where it then names another label."""
+    import pandas as pd
+
+    if not desk.template.steps:
+        raise UserError("shots.rationales=llm: this prompt has no steps to explain; use prompt=cot or prompt=carp.")
+    bare = [at for at in chosen.used() if chosen.candidates[at].rationale is None]
+    found = {}
+    for label in desk.template.words:
+        of_label = [at for at in bare if chosen.candidates[at].label == label]
+        if not of_label:
+            continue
+        texts = [chosen.candidates[at].text for at in of_label]
+        frame = pd.DataFrame({"id": [f"shot:{each}" for each in texts], "text": texts})
+        greedy = replace(
+            desk,
+            template=replace(desk.template, given=label),
+            sampling=replace(desk.sampling, temperature=0.0, stop_at=None),
+            samples=1,
+        )
+        answers = greedy.ask(Rows.of(frame, frame.head(0), demonstrations.none()))
+        for at, [answer] in zip(of_label, answers.samples(len(of_label)), strict=True):
+            if answer.label == label and answer.rationale:
+                found[at] = answer.rationale
+    log.info("%d of %d demonstrations explained by the llm", len(found), len(bare))
+    return found
 
 
 def _calibration(setting: str, exact: bool, pool: "pd.DataFrame", labels: LabelSet) -> str:
@@ -175,106 +226,39 @@ def _held_out(pool: "pd.DataFrame", labels: LabelSet, seed: int) -> "pd.DataFram
     return labelled.sample(min(HELD_OUT, len(labelled) // 2), random_state=seed).reset_index(drop=True)
 
 
-def _journalled(batches: Iterable[list[Answer]], journal: Path) -> Iterator[list[Answer]]:
-    """Pass batches on, each safely on disk first."""
-    with journal.open("a", encoding="utf-8") as lines:
-        for batch in batches:
-            lines.writelines(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in batch)
-            lines.flush()
-            os.fsync(lines.fileno())
-            yield batch
+def _fitted(
+    kind: str, rows: Rows, raw: Sequence[dict[str, float]], held: "pd.DataFrame", labels: LabelSet
+) -> list[calibration.Calibration]:
+    """One calibration, or one a text where demonstrations differ; `raw` has the extra rows' scores behind the texts'."""
+    texts, extra = raw[: len(rows.texts)], raw[len(rows.texts) :]
+    if kind == "contextual":
+        size = len(calibration.CONTENT_FREE)
+        return [calibration.from_content_free(extra[at : at + size], labels) for at in range(0, len(extra), size)]
+    if kind == "batch":
+        return [calibration.from_texts(texts, labels)]
+    if kind == "pool":
+        return [calibration.from_labelled(extra, list(held["label"]), labels)]
+    return [calibration.none(labels)]
 
 
-def recover(journal: Path) -> dict[tuple[str, int], Answer]:
-    """The answers in a journal by text id and sample; the last one counts. A line that was cut short is removed.
-
-    Raises:
-        UserError: a line other than a torn last one cannot be read.
-    """
-    if not journal.exists():
-        return {}
-    names = {each.name for each in fields(Answer)}
-    answers: dict[tuple[str, int], Answer] = {}
-    whole = 0
-    with journal.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                answer = Answer(**{name: value for name, value in json.loads(line).items() if name in names})
-            except (ValueError, TypeError, AttributeError) as error:
-                raise UserError(f"{journal}, line {number} is not an answer. Delete the file to annotate anew.") from error
-            answers[answer.id, answer.sample] = answer
-            whole += len(line)
-    if whole < journal.stat().st_size:
-        os.truncate(journal, whole)
-    return answers
-
-
-def drawn(text_id: str, row: Mapping[str, float], samples: int, temperature: float, seed: int) -> list[Answer]:
-    """`samples` answers drawn from softmax(log-probabilities / temperature); temperature 0 is the most probable label.
+def drawn(text_id: str, row: Mapping[str, float], samples: int, temperature: float, seed: int) -> list[str]:
+    """`samples` labels drawn from softmax(log-probabilities / temperature); temperature 0 is the most probable label.
 
     The draw depends on `seed`, the text's id and its distribution alone.
     """
     names = list(row)
     if temperature == 0:
-        chosen = [max(names, key=row.__getitem__)] * samples
-    else:
-        sharpened = calibration.normalised({name: value / temperature for name, value in row.items()})
-        weights = [math.exp(sharpened[name]) for name in names]
-        chosen = random.Random(f"{seed}\0{text_id}").choices(names, weights, k=samples)
-    return [Answer(text_id, number, label=label) for number, label in enumerate(chosen)]
+        return [max(names, key=row.__getitem__)] * samples
+    sharpened = calibration.normalised({name: value / temperature for name, value in row.items()})
+    weights = [math.exp(sharpened[name]) for name in names]
+    return random.Random(f"{seed}\0{text_id}").choices(names, weights, k=samples)
 
 
-def _write_samples(
-    path: Path,
-    texts: Sequence[str],
-    samples: Sequence[Sequence[Answer]],
-    scores: Mapping[tuple[str, int], Answer],
-) -> None:
-    """One line a sample, in the order of the texts. What an exact engine's call took stands on a text's first sample."""
-    with replacing(path) as aside, aside.open("w", encoding="utf-8") as lines:
-        for text, of_text in zip(texts, samples, strict=True):
-            for answer in of_text:
-                row = {"id": answer.id, "text": text, **asdict(answer)}
-                score = scores.get((answer.id, 0))
-                if score is not None:
-                    row |= {"raw": answer.label, "log_probabilities": score.log_probabilities}
-                    if answer.sample == 0:
-                        row |= {"tokens_in": score.tokens_in, "seconds": score.seconds}
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _rows(
-    texts: "pd.DataFrame",
-    ids: Sequence[str],
-    samples: Sequence[Sequence[Answer]],
-    scores: Sequence[Mapping[str, float]] | None,
-    labels: LabelSet,
-) -> Iterable[dict[str, Any]]:
-    gold = texts["label"] if "label" in texts else [None] * len(texts)
-    for number, (text_id, text, own, answers) in enumerate(zip(ids, texts["text"], gold, samples, strict=True)):
-        votes = Votes.from_answers([answer.label for answer in answers])
-        reasons = (answer.rationale for answer in answers if answer.label == votes.hard and answer.rationale)
-        yield {
-            "id": text_id,
-            "text": text,
-            "label": votes.hard,
-            "gold": own if isinstance(own, str) else None,
-            "agreement": votes.agreement,
-            "n_valid": votes.n_valid,
-            "n_samples": votes.n_samples,
-            **{f"soft_{name}": share for name, share in zip(labels.names, votes.soft(labels.names), strict=True)},
-            "rationale": next(reasons, None) if votes.hard else None,
-            **({f"p_{name}": math.exp(scores[number][name]) for name in labels.names} if scores else {}),
-        }
-
-
-def _tell(frame: "pd.DataFrame", samples: Sequence[Sequence[Answer]], answers: Iterable[Answer]) -> None:
-    failed = sum(answer.error is not None for of_text in samples for answer in of_text)
-    valid, asked = int(frame["n_valid"].sum()), int(frame["n_samples"].sum())
-    made = list(answers)
-    log.info(
-        "annotated %d texts: %.1f%% of %d answers valid, %d calls failed, %d tokens read, %d written",
-        len(frame), 100 * valid / asked, asked, failed, sum(a.tokens_in for a in made), sum(a.tokens_out for a in made),
-    )  # fmt: skip
+def _drawn(rows: Rows, scores: Sequence[dict[str, float]], given: Given, settings: "Annotate") -> Iterator[list[Answer]]:
+    """Every text's samples, drawn from its calibrated distribution. What reading it took stands on the first."""
+    for row, (text_id, of_text) in enumerate(zip(map(str, rows.ids), scores, strict=True)):
+        [read] = given.answers(row)
+        labels = drawn(text_id, of_text, settings.samples, settings.temperature, settings.seed)
+        yield [replace(read, id=text_id, label=labels[0], raw=labels[0])] + [
+            Answer(text_id, number, label=label, raw=label, attempts=0) for number, label in enumerate(labels[1:], 1)
+        ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from findistill.data.labels import LabelSet
 
 Scores = Mapping[str, float]  # label name -> log-probability
+CONTENT_FREE = ("N/A", "[MASK]", "-")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,15 @@ def from_texts(rows: Sequence[Scores], labels: LabelSet) -> Calibration:
     It needs no gold label, but assumes that the labels are about equally frequent.
     """
     return Calibration({name: -math.fsum(row[name] for row in rows) / len(rows) for name in labels.names})
+
+
+def from_content_free(rows: Sequence[Scores], labels: LabelSet) -> Calibration:
+    """Contextual calibration (Zhao et al. 2021): divide by the probabilities that texts without content are given.
+
+    `rows` are the scores of `CONTENT_FREE` under the same demonstrations.
+    """
+    means = {name: math.fsum(math.exp(row[name]) for row in rows) / len(rows) for name in labels.names}
+    return Calibration({name: -math.log(max(mean, 1e-12)) for name, mean in means.items()})
 
 
 def from_labelled(rows: Sequence[Scores], gold: Sequence[str], labels: LabelSet) -> Calibration:

@@ -1,51 +1,61 @@
 """Annotate through any server that speaks OpenAI's chat protocol.
 
-Servers differ silently: some ignore `n`, some ignore `temperature` and give one greedy answer for every sample, which
-would look like perfect agreement. So the first two calls ask for random numbers and show what the server honours.
+Servers differ, and say nothing: some ignore `n`, some the schema, and some ignore the temperature and give one greedy
+answer for every sample, which would look like perfect agreement. So a few calls find out first what the server honours;
+one that does not sample is refused.
+
+The calls run in a thread of their own, for a notebook's main thread has an event loop already. Nothing is gathered before
+it is asked: memory does not grow with the number of texts.
 """
 
 import asyncio
-import itertools
+import json
 import logging
-import os
-import queue
 import re
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import blake2b
+from math import exp
+from typing import Any, Generic, TypeVar
 
 from findistill.errors import UserError
 from findistill.llm.engine import Answer, Sampling, Task
-from findistill.llm.prompts import Demonstration, Template
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+from findistill.llm.prompts import Demonstration, Template, one_line
+from findistill.llm.server import FailedError, RefusedError, Reply, Server, key_in
+from findistill.llm.votes import needed
 
 log = logging.getLogger(__name__)
 
 OPENAI = "https://api.openai.com/v1"
-PROBE = "Write one line of 24 random digits, and nothing else."
-SUSPECT_TEXTS = 20  # texts whose samples must all be alike before a server that failed the probe is refused
-FAILURES_IN_A_ROW = 16  # at least; never fewer than the calls in flight
+DIGITS = "Write one line of 24 random digits, and nothing else."
+QUESTION = "In one short sentence: what is a share of a company?"
+SAMPLING_CALLS = 4  # alike in all of these, answers are taken to be greedy
+MOST_CHOICES = 128  # of one call, by OpenAI's reference
+CHARACTERS = 12  # a word, on average over a text: longer is no language, and a word of 100,000 characters is one word
+DISPENSABLE = ("logprobs", "response_format", "n", "seed", "temperature")  # the first to be done without comes first
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Honours:
-    """What the server was seen to do."""
+class Honours:
+    """What a server was seen to do."""
 
-    several: bool  # answers `n` with n choices
-    sampling: bool  # two answers to the probe differed
-    limit: str  # the name under which it takes the limit of tokens
+    several: bool  # gives n different choices for `n`
+    sampling: bool  # its answers to the same question differ
+    schema: bool  # keeps to a JSON schema
+    log_probabilities: bool  # of the tokens it writes
+    refused: frozenset[str] = frozenset()  # parameters that it does not take at all
 
 
 class EndpointEngine:
     """An annotator behind HTTP; the fields are those of `settings.schema.EndpointLLM`.
 
     Raises:
-        UserError: `llm.model` is not set, or the variable `llm.api_key_env` names is not set.
+        UserError: a setting is missing or impossible, or the variable that `llm.api_key_env` names holds no key.
     """
 
     def __init__(
@@ -53,254 +63,442 @@ class EndpointEngine:
         model: str,
         *,
         name: str = "",
+        price: Any = None,
         base_url: str | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         timeout_s: float = 60.0,
-        max_retries: int = 5,
+        max_retries: int = 6,
+        give_up_s: float = 300.0,
         max_tokens: int = 256,
+        structured: str = "auto",
+        extra_body: Mapping[str, Any] | None = None,
+        tokenizer: str = "",
     ) -> None:
         if not model or model == "???":
             raise UserError("llm.model is not set: name the model that the server is to use, llm.model=NAME.")
-        if not os.environ.get(api_key_env):
-            raise UserError(
-                f"llm.api_key_env={api_key_env}: that environment variable is not set.\n"
-                "Set it to your key (to any word for a server that wants none), or name another variable."
-            )
+        if structured not in ("auto", "always", "never"):
+            raise UserError(f"llm.structured={structured}: choose auto, always or never.")
+        if extra_body is not None and not isinstance(extra_body, Mapping):
+            raise UserError(f"llm.extra_body={extra_body}: give fields and values, llm.extra_body={{top_p: 0.9}}.")
+        if base_url is not None and not re.match(r"https?://[^/\s]+", base_url):
+            shown = re.sub(r"[^/@]*@", "***@", base_url)
+            raise UserError(f"llm.base_url={shown}: give the whole address, like http://127.0.0.1:8000/v1.")
+        key_in(api_key_env)
         self.model = model
         self.base_url = base_url or OPENAI
         self.api_key_env = api_key_env
         self.timeout_s = timeout_s
         self.max_retries = max_retries
+        self.give_up_s = give_up_s
         self.max_tokens = max_tokens
+        self.structured = structured
+        self.extra_body: dict[str, Any] = _plain(extra_body or {})
+        self.honours: Honours | None = None
 
     def exact(self, template: Template) -> bool:
         """False: servers give answers, not label distributions."""
         return False
 
-    def answers(self, tasks: Sequence[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
-        """Answer every task with `sampling.concurrency` calls in flight, in the order in which replies come.
+    def prepare(self, template: Template, sampling: Sampling) -> Template:
+        """Find out with a few calls what the server honours (kept in `honours`), and say it in one log line.
 
-        A call that fails after the client's own retries gives an Answer with its `error`.
+        Returns:
+            The template, `structured` where answers are to be JSON: as `llm.structured` says, and the server can.
 
         Raises:
-            UserError: the server refuses the key or the model, cannot be reached, fails call after call, or gives
-                the same answer to every sample of a text in spite of a temperature.
+            UserError: the server cannot be reached, refuses the calls or fails them, does not sample in spite of a
+                temperature, or does not keep to the schema that `llm.structured=always` asks for.
         """
-        from tqdm import tqdm
 
-        # The calls run in a thread of their own, for a notebook's main thread already has an event loop.
-        done: queue.Queue[list[Answer] | BaseException | None] = queue.Queue()
-        loop = asyncio.new_event_loop()
-        main = loop.create_task(self._run(tasks, template, sampling, done))
+        async def work(outbox: _Outbox[Honours]) -> None:
+            async with self._server(1) as server:
+                await outbox.put([await self._probe(server, template, sampling)])
 
-        def work() -> None:
-            try:
-                loop.run_until_complete(main)
-                done.put(None)
-            except BaseException as error:
-                done.put(error)
+        [honours] = [each for batch in _in_thread(work) for each in batch]
+        self._check(honours, sampling)
+        self.honours = honours
+        return replace(template, structured=honours.schema)
 
-        thread = threading.Thread(target=work, name="annotate", daemon=True)
-        thread.start()
-        total = sum(len(task.samples) for task in tasks)
-        try:
-            with tqdm(total=total, desc="annotate", unit="answer", disable=None) as bar:
-                while (batch := done.get()) is not None:
-                    if isinstance(batch, BaseException):
-                        raise batch
-                    yield batch
-                    bar.update(len(batch))
-        finally:
-            loop.call_soon_threadsafe(main.cancel)  # of no effect where all is done
-            thread.join()
-            loop.close()
+    def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Generator[list[Answer]]:
+        """Answer every task with `sampling.concurrency` calls in flight, in the order in which replies come.
 
-    async def _run(self, tasks: Sequence[Task], template: Template, sampling: Sampling, done: "queue.Queue[Any]") -> None:
-        from openai import AsyncOpenAI
+        A call that fails for good gives answers with their `error`. An answer that names no label is asked for again, up
+        to `sampling.retries` times. Closing the iterator ends the calls. An error that `tasks` raises comes through.
 
-        async with AsyncOpenAI(
-            api_key=os.environ[self.api_key_env],
-            base_url=self.base_url,
-            timeout=self.timeout_s,
-            max_retries=self.max_retries,
-        ) as client:  # fmt: skip
-            honours = await self._probe(client, sampling)
-            gate = _Gate(done, suspicious=not honours.sampling)
-            calls = (
-                (task, samples)
-                for task in tasks
-                for samples in ([task.samples] if honours.several else [(each,) for each in task.samples])
-            )
-            failed = 0
-            limit = max(FAILURES_IN_A_ROW, sampling.concurrency)
+        Raises:
+            UserError: as `prepare`, which is called if it was not; or no call can succeed any more.
+        """
+        if self.honours is None:
+            template = self.prepare(template, sampling)
+
+        async def work(outbox: _Outbox[Answer]) -> None:
+            run = _Run(self, template, sampling, outbox)
+            waiting = iter(tasks)
 
             async def worker() -> None:
-                nonlocal failed
-                for task, samples in calls:
-                    open_samples = samples
-                    while open_samples:  # a server may give fewer choices than asked for
-                        answers = await self._answer(client, task, open_samples, template, sampling, honours)
-                        gate.put(answers)
-                        open_samples = open_samples[len(answers) :]
-                        failed = failed + 1 if answers[0].error else 0
-                        if failed == limit:
-                            raise UserError(
-                                f"llm.base_url={self._address()}: {limit} calls failed in a row, the last with: "
-                                f"{answers[0].error}\nWhat was answered is kept; run the same command again to go on."
-                            )
+                for task in waiting:  # shared: the next task is taken only when this worker can ask it
+                    await run.answer(server, task)
 
-            workers = [asyncio.create_task(worker()) for _ in range(max(1, sampling.concurrency))]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for each in workers:
-                    each.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-            gate.close()
+            async with self._server(sampling.concurrency) as server:
+                workers = [asyncio.create_task(worker()) for _ in range(server.concurrency)]
+                try:
+                    await asyncio.gather(*workers)
+                finally:
+                    for each in workers:
+                        each.cancel()
+                    await asyncio.gather(*workers, return_exceptions=True)
+            if run.cut:
+                log.info(
+                    "%d texts were cut to prompt.max_text_tokens=%d words (or %d characters)",
+                    run.cut, template.max_text_tokens, template.max_text_tokens * CHARACTERS,
+                )  # fmt: skip
 
-    async def _probe(self, client: "AsyncOpenAI", sampling: Sampling) -> _Honours:
-        """Two small calls: does the server give `n` choices, and do its samples differ?"""
-        import openai
+        yield from _in_thread(work)
 
-        hasty = client.with_options(max_retries=min(self.max_retries, 2))
-        ask: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": PROBE}],
-            "temperature": max(sampling.temperature, 1.0) if sampling.temperature else 0.0,
-        }
-        limit, n, calls = "max_tokens", 2, 0
-        said: list[str | None] = []
-        while calls < 2:
-            extra: dict[str, Any] = {limit: 48, **({"n": n} if n > 1 else {})}
-            try:
-                reply = await hasty.chat.completions.create(**ask, **extra)
-            except openai.BadRequestError as error:
-                # The two parameters that servers are known to refuse; anything else is not ours to mend.
-                if "max_completion_tokens" in str(error) and limit == "max_tokens":
-                    limit = "max_completion_tokens"
-                elif n > 1:
-                    n = 1
-                else:
-                    raise UserError(f"llm.model={self.model} refuses the call: {self._reason(error)}") from error
-                continue
-            except openai.APIError as error:
-                self._raise_if_hopeless(error)
-                if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
-                    raise UserError(
-                        f"llm.base_url={self._address()} cannot be reached: {self._reason(error)}\nIs the server on?"
-                    ) from error
-                log.info("the server's first answer failed (%s); going on with single calls", self._reason(error))
-                return _Honours(several=False, sampling=True, limit=limit)
-            calls += 1
-            choices = reply.choices or []
-            said += [choice.message.content for choice in choices]
-            n = n if len(choices) >= n else 1
-        if n == 1:
-            log.info("the server gives one answer a call (it does not honour n): one call a sample")
-        return _Honours(n > 1, sampling.temperature == 0 or len(set(said)) > 1, limit)
+    def body(self, refused: Collection[str], **fields: Any) -> dict[str, Any]:
+        """The body of a call: these fields, without those that are None or refused, and `llm.extra_body` over them."""
+        limit = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"  # OpenAI renamed it for newer models
+        fields = {"model": self.model, limit: self.max_tokens, **fields}
+        kept = {name: value for name, value in fields.items() if value is not None and name not in refused}
+        return {**kept, **self.extra_body}
 
-    async def _answer(
-        self,
-        client: "AsyncOpenAI",
-        task: Task,
-        samples: tuple[int, ...],
-        template: Template,
-        sampling: Sampling,
-        honours: _Honours,
-    ) -> list[Answer]:
-        """The answers of one call, in the order of `samples`: one each, or fewer where fewer choices came back."""
-        import openai
+    def _server(self, concurrency: int) -> Server:
+        return Server(self.base_url, self.api_key_env, concurrency, self.timeout_s, self.max_retries, self.give_up_s)
 
-        cut = template.max_text_tokens
-        shown = [Demonstration(_first_words(d.text, cut), d.label, d.rationale) for d in task.demonstrations]
-        messages: Any = template.messages(shown, _first_words(task.text, cut))
-        extra: dict[str, Any] = {honours.limit: self.max_tokens, **({"n": len(samples)} if len(samples) > 1 else {})}
-        started = perf_counter()
+    # -- what the server honours ---------------------------------------------------------------------------------------
+
+    async def _probe(self, server: Server, template: Template, sampling: Sampling) -> Honours:
+        """Ask for random digits, which differ between samples of any model, and for JSON that nobody asked for in words."""
+        refused: set[str] = set()
+
+        async def ask(question: str, number: int, **fields: Any) -> Reply:
+            fields |= {"messages": [{"role": "user", "content": question}], "seed": _seed(sampling.seed, "probe", number)}
+            while True:
+                body = self.body(refused, **fields)
+                try:
+                    return await server.ask(body)
+                except RefusedError as refusal:
+                    name = _culprit(str(refusal), body.keys() - self.extra_body.keys())
+                    if name is None:
+                        raise UserError(f"llm.model={self.model} at {server.address} refuses the call: {refusal}") from None
+                    refused.add(name)
+
+        # Warm enough for digits to differ; whether the server heeds any temperature is what is asked here.
+        temperature = max(sampling.temperature, 1.0) if sampling.temperature else 0.0
         try:
-            reply = await client.chat.completions.create(
-                model=self.model, messages=messages, temperature=sampling.temperature, **extra
+            replies = [await ask(DIGITS, 0, temperature=temperature, n=2)]
+            several = len(replies[0].choices) > 1
+            replies.append(await ask(DIGITS, 1, temperature=temperature, n=2 if several else None, logprobs=True))
+            while sampling.temperature and len(_said(replies)) < 2 and len(replies) < SAMPLING_CALLS:
+                replies.append(await ask(DIGITS, len(replies), temperature=temperature))
+        except FailedError as failure:
+            raise UserError(f"llm.base_url={server.address} gives no usable answer: {failure}") from None
+        if _said(replies) == {""}:
+            raise UserError(
+                f"llm.model={self.model} answers nothing within llm.max_tokens={self.max_tokens}: raise it, "
+                "or switch off what the model thinks before it answers."
             )
-        except openai.APIError as error:
-            self._raise_if_hopeless(error)
-            return [Answer(task.id, each, error=self._reason(error), seconds=perf_counter() - started) for each in samples]
-        seconds = perf_counter() - started
-        if not reply.choices:
-            return [Answer(task.id, each, error="the server sent no choices", seconds=seconds) for each in samples]
-        answers = []
-        for place, (sample, choice) in enumerate(zip(samples, reply.choices, strict=False)):
-            raw = choice.message.content or ""
-            # A call's cost stands on its first sample, so that sums over samples are right.
-            usage = reply.usage if place == 0 else None
-            answers.append(
-                Answer(
-                    task.id, sample, raw=raw, label=template.parse(raw), rationale=template.rationale(raw),
-                    tokens_in=usage.prompt_tokens if usage else 0, tokens_out=usage.completion_tokens if usage else 0,
-                    seconds=seconds if place == 0 else 0.0,
-                )
-            )  # fmt: skip
-        return answers
+        if sampling.temperature:  # choices that are copies of each other are no samples, whatever other calls give
+            several = several and any(len(_said([reply])) > 1 for reply in replies)
+        schema = False
+        if self.structured != "never":
+            form = {"response_format": _response_format(template)}
+            try:
+                reply = await ask(QUESTION, len(replies), temperature=sampling.temperature, **form)
+                schema = _fits(_content(reply.choices[0]), template.schema)
+            except FailedError:  # some servers break on a schema
+                schema = False
+        honours = Honours(
+            several=several,
+            sampling=len(_said(replies)) > 1,
+            schema=schema,
+            log_probabilities=bool(_tokens(replies[1].choices[0])),
+            refused=frozenset(refused),
+        )
+        words = {True: "yes", False: "no"}
+        log.info(
+            "%s: n %s, schema %s, log-probabilities %s, sampling %s%s", server.address, words[several],
+            words[schema] if self.structured != "never" else "not asked for", words[honours.log_probabilities],
+            words[honours.sampling] if sampling.temperature else "not asked for",
+            f"; it refuses {', '.join(sorted(refused))}, which is done without" if refused else "",
+        )  # fmt: skip
+        return honours
 
-    def _raise_if_hopeless(self, error: Any) -> None:
-        """Errors that every further call would meet too."""
-        import openai
-
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+    def _check(self, honours: Honours, sampling: Sampling) -> None:
+        if sampling.temperature and not honours.sampling:
             raise UserError(
-                f"llm.base_url={self._address()} refuses the key ({error.status_code}). "
-                f"Put a valid one into the environment variable {self.api_key_env} (llm.api_key_env)."
-            ) from error
-        if isinstance(error, openai.NotFoundError):
+                f"The server ignores annotate.temperature={sampling.temperature:g}: all its answers are one and the same, and "
+                "agreement would mean nothing.\nConfigure sampling at the server (its own fields: llm.extra_body={...}), "
+                "or choose annotate.samples=1 annotate.temperature=0."
+            )
+        if self.structured == "always" and not honours.schema:
             raise UserError(
-                f"llm.model={self.model} at llm.base_url={self._address()}: not found (404).\n"
-                "Check the model's name, and that the address ends as the server wants it, often in /v1."
-            ) from error
-
-    def _reason(self, error: Exception) -> str:
-        """One line, without the key."""
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        line = " ".join(f"{type(error).__name__}: {error}{cause}".split())[:300]
-        return line.replace(os.environ.get(self.api_key_env) or "\0", "***")
-
-    def _address(self) -> str:
-        return re.sub(r"//[^/@]*@", "//***@", self.base_url)
-
-
-class _Gate:
-    """Passes answers on; those of a server that failed the probe only once it was seen to sample."""
-
-    def __init__(self, out: "queue.Queue[Any]", suspicious: bool) -> None:
-        self.out = out
-        self.suspicious = suspicious
-        self.held: list[Answer] = []
-        self.said: dict[str, list[str]] = defaultdict(list)
-
-    def put(self, answers: list[Answer]) -> None:
-        if not self.suspicious:
-            self.out.put(answers)
-            return
-        self.held += answers
-        for answer in answers:
-            if answer.raw is not None:
-                self.said[answer.id].append(answer.raw)
-        alike = [each for each in self.said.values() if len(each) > 1]
-        if any(len(set(each)) > 1 for each in alike):
-            self.suspicious = False
-            self.out.put(self.held)
-        elif len(alike) >= SUSPECT_TEXTS:
-            raise UserError(
-                f"The server ignores annotate.temperature: all samples of {len(alike)} texts are alike, and so were two "
-                "lines of random digits.\nAgreement would mean nothing. Configure sampling at the server, or choose "
-                "annotate.samples=1 annotate.temperature=0."
+                "llm.structured=always: the server does not keep to a JSON schema.\n"
+                "Choose llm.structured=auto, which asks for lines of text instead."
             )
 
-    def close(self) -> None:
-        if self.suspicious and self.held:
-            if any(len(each) > 1 for each in self.said.values()):
-                log.warning("the server may ignore annotate.temperature: every text's samples are the same")
-            self.out.put(self.held)
+
+class _Run:
+    """The texts of one call to `answers`: what is common to them, and how one of them is answered."""
+
+    def __init__(self, engine: EndpointEngine, template: Template, sampling: Sampling, outbox: "_Outbox[Answer]") -> None:
+        assert engine.honours is not None
+        self.engine = engine
+        self.template = template
+        self.sampling = sampling
+        self.outbox = outbox
+        self.refused = engine.honours.refused
+        self.several = engine.honours.several
+        self.cut = 0  # texts
+        self.fields: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "response_format": _response_format(template) if template.structured else None,
+            "logprobs": True if engine.honours.log_probabilities else None,
+        }
+
+    async def answer(self, server: Server, task: Task) -> None:
+        """Put the answers to one text into the outbox, call by call, until its votes need no more of them."""
+        words = self.template.max_text_tokens
+        text, cut = _cut(task.text, words)
+        self.cut += cut
+        messages = self.template.messages([_shown(each, words) for each in task.demonstrations], text)
+        votes, samples = Counter(task.votes), task.samples
+        while count := needed(votes, len(samples), self.sampling.stop_at):
+            answers = await self._asked(server, messages, task.id, samples, min(count, MOST_CHOICES) if self.several else 1)
+            answers = [await self._readable(server, messages, each) for each in answers]
+            await self.outbox.put(answers)
+            votes.update(each.label for each in answers if each.label is not None)
+            samples = samples[len(answers) :]
+
+    async def _asked(
+        self, server: Server, messages: list[dict[str, str]], task: str, samples: tuple[int, ...], count: int
+    ) -> list[Answer]:
+        """The answers of one call to the first `count` of the samples, or fewer where fewer choices come back.
+
+        A text that is refused is so for every sample: all of them are answered with the reason.
+        """
+        try:
+            try:
+                reply = await server.ask(self._body(messages, task, samples[:count]))
+            except RefusedError:
+                if count == 1:
+                    raise
+                # Some servers take n=2, as the probe asked, and no more.
+                reply = await server.ask(self._body(messages, task, samples[:1]))
+                if self.several:
+                    self.several = False
+                    log.info("%s refuses n=%d: going on with one call a sample", server.address, count)
+        except (RefusedError, FailedError) as error:
+            lost = samples if isinstance(error, RefusedError) else samples[:count]
+            first = Answer(task, lost[0], error=str(error), attempts=error.attempts, seconds=error.seconds)
+            return [first, *(Answer(task, each, error=str(error), attempts=0) for each in lost[1:])]
+        choices = zip(samples[:count], reply.choices, strict=False)
+        return [self._read(task, sample, choice, reply, first=place == 0) for place, (sample, choice) in enumerate(choices)]
+
+    async def _readable(self, server: Server, messages: list[dict[str, str]], answer: Answer) -> Answer:
+        """The answer, asked for again while it names no label; what the attempts took is added up."""
+        for again in range(1, self.sampling.retries + 1):
+            if answer.label is not None or answer.error is not None:
+                break
+            past = answer
+            try:
+                reply = await server.ask(self._body(messages, answer.id, (answer.sample,), again))
+                answer = self._read(past.id, past.sample, reply.choices[0], reply, first=True)
+            except (RefusedError, FailedError) as error:
+                answer = Answer(past.id, past.sample, error=str(error), attempts=error.attempts, seconds=error.seconds)
+            answer = replace(
+                answer,
+                attempts=past.attempts + answer.attempts,
+                tokens_in=past.tokens_in + answer.tokens_in,
+                tokens_out=past.tokens_out + answer.tokens_out,
+                seconds=past.seconds + answer.seconds,
+            )
+        return answer
+
+    def _body(self, messages: list[dict[str, str]], task: str, samples: tuple[int, ...], again: int = 0) -> dict[str, Any]:
+        return self.engine.body(
+            self.refused,
+            messages=messages,
+            n=len(samples) if len(samples) > 1 else None,
+            seed=_seed(self.sampling.seed, task, samples[0], again),
+            **self.fields,
+        )
+
+    def _read(self, task: str, sample: int, choice: dict[str, Any], reply: Reply, first: bool) -> Answer:
+        raw = _content(choice)
+        label = self.template.parse(raw)
+        return Answer(
+            task, sample, raw=raw, label=label, rationale=self.template.rationale(raw),
+            confidence=None if label is None else _confidence(_tokens(choice), self.template.words[label]),
+            # What the choices of a call share stands on the first of them, so that sums over samples are right.
+            attempts=reply.attempts if first else 0,
+            tokens_in=reply.tokens_in if first else 0,
+            tokens_out=reply.tokens_out if first else 0,
+            seconds=reply.seconds if first else 0.0,
+        )  # fmt: skip
 
 
-def _first_words(text: str, count: int) -> str:
-    """The text up to its `count`-th word. A server's tokenizer is not at hand; a word is at least one token."""
-    found = next(itertools.islice(re.finditer(r"\S+", text), count - 1, None), None)
-    return text if found is None else text[: found.end()]
+# -- asking ------------------------------------------------------------------------------------------------------------
+
+
+def _seed(*parts: object) -> int:
+    """A number that depends on what is asked alone, not on when: 31 bits, which every server takes."""
+    return int.from_bytes(blake2b(repr(parts).encode(errors="backslashreplace"), digest_size=4).digest(), "big") >> 1
+
+
+def _cut(text: str, words: int) -> tuple[str, bool]:
+    """The text on one line, up to so many words and characters in proportion, and whether that took something away.
+
+    A server's tokenizer is not at hand; a word is at least one token.
+    """
+    whole = one_line(text)
+    short = " ".join(whole[: words * CHARACTERS].split(" ")[:words])
+    return short, len(short) < len(whole)
+
+
+@lru_cache(maxsize=4096)  # the same few stand in every prompt
+def _shown(demonstration: Demonstration, words: int) -> Demonstration:
+    return replace(demonstration, text=_cut(demonstration.text, words)[0])
+
+
+def _response_format(template: Template) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": template.schema}}
+
+
+def _culprit(refusal: str, fields: Collection[str]) -> str | None:
+    """The field to do without after a refusal: the one that it names, else the most dispensable; None: none is left."""
+    if "max_completion_tokens" in refusal and "max_tokens" in fields:
+        return "max_tokens"
+    present = [name for name in DISPENSABLE if name in fields]
+    return next((name for name in present if re.search(rf"\b{name}\b", refusal)), present[0] if present else None)
+
+
+def _plain(value: Any) -> Any:
+    """Dicts and lists of OmegaConf as plain ones."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _content(choice: Mapping[str, Any]) -> str:
+    content = choice["message"].get("content")
+    # Half a surrogate pair is valid in JSON, and cannot be written to a file.
+    return content.encode(errors="replace").decode() if isinstance(content, str) else ""
+
+
+def _said(replies: Iterable[Reply]) -> set[str]:
+    return {_content(choice) for reply in replies for choice in reply.choices}
+
+
+def _fits(content: str, schema: Mapping[str, Any]) -> bool:
+    """Whether the content is one JSON object of a template's schema: its keys, strings, and one of the label words."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return False
+    if not isinstance(found, dict) or found.keys() != schema["properties"].keys():
+        return False
+    allowed = [each.get("enum", [each["const"]] if "const" in each else None) for each in schema["properties"].values()]
+    return all(
+        isinstance(value, str) and (choice is None or value in choice)
+        for value, choice in zip((found[key] for key in schema["properties"]), allowed, strict=True)
+    )
+
+
+def _tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The tokens of a choice with their log-probabilities; none where the server gives none, or not as the protocol has it."""
+    told = choice.get("logprobs")
+    content = told.get("content") if isinstance(told, dict) else None
+    if not isinstance(content, list):
+        return []
+    try:
+        return [(str(each["token"]), float(each["logprob"])) for each in content]
+    except (TypeError, KeyError, ValueError):
+        return []
+
+
+def _confidence(tokens: list[tuple[str, float]], word: str) -> float | None:
+    """The probability of the tokens that write the word where it stands last; None where they do not write it."""
+    word = word.lower()
+    lowered = [token.lower() for token, _ in tokens]
+    start = "".join(lowered).rfind(word)
+    if start < 0:
+        return None
+    place, total = 0, 0.0
+    for token, (_, log_probability) in zip(lowered, tokens, strict=True):
+        if place < start + len(word) and place + len(token) > start:
+            total += log_probability
+        place += len(token)
+    return exp(min(total, 0.0))
+
+
+# -- the thread of the calls -------------------------------------------------------------------------------------------
+
+
+class _Outbox(Generic[T]):
+    """Hands items from the thread of the calls to the caller's.
+
+    `put` returns once the caller has dealt with the items, and asks for more: a call's place is taken by the next one only
+    when its answers are safe, so that a kill loses no more than the calls in flight, and nothing piles up.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: list[T] = []
+        self._dealt_with: asyncio.Future[None] = loop.create_future()  # of the items that wait now
+        self._handed: asyncio.Future[None] | None = None  # of those that the caller has
+        self._changed = threading.Condition()
+        self._finished = False
+        self.error: BaseException | None = None
+
+    async def put(self, items: Sequence[T]) -> None:
+        with self._changed:
+            self._items += items
+            dealt_with = self._dealt_with
+            self._changed.notify()
+        await asyncio.shield(dealt_with)
+
+    def finish(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._finished, self.error = True, error
+            self._changed.notify()
+
+    def take(self) -> list[T]:
+        """What has come since the last call; waits for something to come. Empty: nothing will come any more."""
+        if self._handed is not None:
+            self._loop.call_soon_threadsafe(self._handed.set_result, None)
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._finished)
+            items, self._items = self._items, []
+            self._handed, self._dealt_with = self._dealt_with, self._loop.create_future()
+        return items
+
+
+def _in_thread(work: Callable[[_Outbox[T]], Coroutine[Any, Any, None]]) -> Generator[list[T]]:
+    """What the coroutine puts into its outbox, while it runs in a thread and loop of its own; closing the iterator cancels it."""
+    loop = asyncio.new_event_loop()
+    outbox: _Outbox[T] = _Outbox(loop)
+    main = loop.create_task(work(outbox))
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            loop.run_until_complete(main)
+        except BaseException as raised:
+            error = raised  # raised again where the caller takes
+        outbox.finish(error)
+
+    thread = threading.Thread(target=run, name="annotate", daemon=True)
+    thread.start()
+    try:
+        while items := outbox.take():
+            yield items
+        if outbox.error is not None:
+            raise outbox.error
+    finally:
+        loop.call_soon_threadsafe(main.cancel)  # of no effect where all is done
+        thread.join()
+        loop.close()

@@ -5,8 +5,8 @@ every batch as it arrives and asks again only for what the journal lacks. So an 
 and retries, as long as its answers to one task do not depend on the other tasks or on their order.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from findistill.llm.prompts import Demonstration, Template
@@ -14,12 +14,16 @@ from findistill.llm.prompts import Demonstration, Template
 
 @dataclass(frozen=True)
 class Task:
-    """One text to label, its worked examples (most similar last), and which of its samples are wanted."""
+    """One text to label, its worked examples (most similar last), and which of its samples are wanted.
+
+    `votes` counts the labels of the samples that an earlier run has: early stopping goes on from there.
+    """
 
     id: str
     text: str
     demonstrations: tuple[Demonstration, ...]
     samples: tuple[int, ...]
+    votes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class Sampling:
 
     temperature: float
     seed: int
-    concurrency: int  # calls in flight; engines in this process ignore it
+    concurrency: int = 32  # calls in flight at most; engines in this process ignore it
+    retries: int = 2  # how often an answer that names no label is asked for again
+    stop_at: int | None = None  # ask no more samples of a text than `votes.needed` says
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,16 @@ class Answer:
     sample: int
     raw: str | None = None
     label: str | None = None
-    rationale: str | None = None
+    rationale: tuple[str, ...] | None = None  # what it says in each of the prompt's steps
+    confidence: float | None = None  # the model's probability of the label as it wrote it, where the server tells
     log_probabilities: dict[str, float] | None = None
     error: str | None = None
-    tokens_in: int = 0
+    # What several samples share, such as one call for all of them, stands on the first, so that sums are right.
+    attempts: int = 1  # calls made for it, failed and unreadable ones included
+    tokens_in: int = 0  # of all attempts
     tokens_out: int = 0
     seconds: float = 0.0
+    cost: float | None = None  # US dollars; filled in by `annotate`, which knows the prices
 
 
 class Engine(Protocol):
@@ -60,8 +70,18 @@ class Engine(Protocol):
         """Whether `answers` gives one label distribution a task rather than one answer a sample."""
         ...
 
-    def answers(self, tasks: Sequence[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
-        """Answer every task, in batches as they are finished.
+    def prepare(self, template: Template, sampling: Sampling) -> Template:
+        """Find out what the model behind the engine honours, and give the template in the form it will be asked in.
+
+        Raises:
+            UserError: the model cannot be reached, loaded or trusted with these settings.
+        """
+        ...
+
+    def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Generator[list[Answer]]:
+        """Answer every task, in batches as they are finished. `template` is what `prepare` gave.
+
+        `tasks` may be lazy: an engine that works by the call takes the next task only when it can ask it.
 
         Raises:
             UserError: the model cannot be reached, loaded or trusted with these settings.

@@ -1,21 +1,23 @@
-"""Annotate with a causal language model in this process.
+"""Annotate with a language model in this process, causal or with an encoder (T5).
 
-Without a rationale the label's exact distribution is read from one forward pass a text; with one, it is
-sampled first and the label then drawn from its distribution after it.
+Without steps the label's exact distribution is read from one forward pass a text; with them, the lines of each answer
+are sampled first and its label is then drawn from its distribution after them.
 """
 
 import copy
 import logging
 import math
-import random
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from findistill.errors import UserError
+from findistill.llm import decoding
 from findistill.llm.engine import Answer, Sampling, Task
 from findistill.llm.prompts import Template
+from findistill.llm.votes import needed
 from findistill.runs import hardware
 from findistill.runs.weights import locate, quiet
 
@@ -24,18 +26,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RATIONALE_TOKENS = 48  # a short opinion
+STEP_TOKENS = 48  # of what is written in each step: a short opinion
 WORTH_CACHING = 64  # tokens that all prompts start with
 
 
 class InProcessEngine:
-    """An annotator made of a Hugging Face causal model; the fields are those of `settings.schema.InProcessLLM`."""
+    """An annotator made of a Hugging Face model; the fields are those of `settings.schema.InProcessLLM`."""
 
     def __init__(
         self,
         model: str,
         *,
         name: str = "",
+        price: Any = None,
         dtype: str = "auto",
         batch_tokens: int = 4096,
         max_prompt_tokens: int = 1536,
@@ -50,29 +53,40 @@ class InProcessEngine:
         self.chat = chat
 
     def exact(self, template: Template) -> bool:
-        """True without a rationale: the label is the first thing the model says, so its distribution can be read."""
-        return template.rationale_header is None
+        """True without steps: the label is the first thing the model says, so its distribution can be read."""
+        return not template.steps
 
-    def answers(self, tasks: Sequence[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
+    def prepare(self, template: Template, sampling: Sampling) -> Template:
+        """The template as it is: the model is made to keep to any. Loads the tokenizer only.
+
+        Raises:
+            UserError: the model cannot be loaded, or has no chat template though `llm.chat` asks for one.
+        """
+        if self.chat and not self._tokenizer.chat_template:
+            raise UserError(f"llm.chat=true, but {self.reference} has no chat template. Use llm.chat=false.")
+        return template
+
+    def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Generator[list[Answer]]:
         """Answer every task, shortest prompts first, in batches of at most `batch_tokens`.
 
         Raises:
-            UserError: the model cannot be loaded, has no chat template though `llm.chat` asks for one, or
-                `llm.max_prompt_tokens` leaves no room for a text.
+            UserError: the model cannot be loaded, has no chat template though `llm.chat` asks for one, gives numbers
+                that are not finite, or `llm.max_prompt_tokens` leaves no room for a text.
         """
         import torch
 
-        prompts = self._prompts(tasks, template)
-        ask = self._score if self.exact(template) else self._generate
-        with torch.inference_mode():
-            yield from ask(tasks, prompts, template, sampling)
+        tasks = list(tasks)
+        if not tasks:
+            return
+        prompts = self._prompts(tasks, self.prepare(template, sampling))
+        ask = self._score if self.exact(template) else self._sample
+        # As a decorator it covers the generator's own work only, not what the caller does between two batches.
+        yield from torch.inference_mode()(ask)(tasks, prompts, template, sampling)
 
     # -- prompts ---------------------------------------------------------------------------------------------------
 
     def _prompts(self, tasks: Sequence[Task], template: Template) -> list[list[int]]:
         """Token ids of every task's prompt. Long ones lose whole demonstrations, farthest first, then the text's end."""
-        if self.chat and not self._tokenizer.chat_template:
-            raise UserError(f"llm.chat=true, but {self.reference} has no chat template. Use llm.chat=false.")
         clip = self._clip(template.max_text_tokens)
         prompts, fewer, cut = [], 0, 0
         for task in tasks:
@@ -132,7 +146,7 @@ class InProcessEngine:
 
     def _score(
         self, tasks: Sequence[Task], prompts: list[list[int]], template: Template, sampling: Sampling
-    ) -> Iterator[list[Answer]]:
+    ) -> Generator[list[Answer]]:
         """One answer a task, with the log-probability of every label's word as the next thing said."""
 
         words = self._words(template, "" if self.chat else " ")
@@ -141,19 +155,17 @@ class InProcessEngine:
         endings = [prompt[shared:] for prompt in prompts]
         # A cached prefix is not computed again, but each row holds and reads its own copy of the keys and values.
         lengths = [_passes(words) * (len(each) + shared // 8) for each in endings]
-        with self._progress(len(tasks)) as bar:
-            for batch in self._batches(lengths):
-                started = perf_counter()
-                scores = self._word_scores([endings[i] for i in batch], words, prefix)
-                seconds = (perf_counter() - started) / len(batch)
-                yield [
-                    Answer(
-                        tasks[i].id, 0, log_probabilities=dict(zip(template.words, row, strict=True)),
-                        tokens_in=len(prompts[i]), seconds=seconds,
-                    )
-                    for i, row in zip(batch, scores.tolist(), strict=True)
-                ]  # fmt: skip
-                bar.update(len(batch))
+        for batch in self._batches(lengths):
+            started = perf_counter()
+            scores = self._word_scores([endings[i] for i in batch], words, prefix).tolist()
+            seconds = (perf_counter() - started) / len(batch)
+            yield [
+                Answer(
+                    tasks[i].id, 0, log_probabilities=dict(zip(template.words, row, strict=True)),
+                    tokens_in=len(prompts[i]), seconds=seconds,
+                )
+                for i, row in zip(batch, scores, strict=True)
+            ]  # fmt: skip
 
     def _words(self, template: Template, lead: str) -> list[list[int]]:
         """Token ids of the label words, as they follow the prompt."""
@@ -169,7 +181,9 @@ class InProcessEngine:
         """
         import torch
 
-        if _passes(words) == 1:
+        if self._encodes:
+            sums = self._decoded(prompts, words)
+        elif _passes(words) == 1:
             sums = self._logits(prompts, 1, prefix)[:, -1].log_softmax(-1)[:, [word[0] for word in words]]
         else:
             longest = max(len(word) for word in words)
@@ -179,17 +193,42 @@ class InProcessEngine:
             for row, word in enumerate(list(words) * len(prompts)):
                 of_row.append(steps[row, range(-len(word) - 1, -1), word].sum())
             sums = torch.stack(of_row).view(len(prompts), len(words))
-        scores = sums.double().log_softmax(-1).cpu()
+        scores = sums.cpu().double().log_softmax(-1)
         if not torch.isfinite(scores).all():
-            raise UserError(f"llm.model={self.reference} gives numbers that are not finite; try llm.dtype=float32.")
+            raise self._not_finite()
         return scores
+
+    def _decoded(self, prompts: Sequence[list[int]], words: Sequence[list[int]]) -> "torch.Tensor":
+        """(texts, labels) log-probabilities of the words as the first thing the decoder says; texts are encoded once."""
+        import torch
+
+        ids, mask = self._padded(prompts)
+        encoded = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        longest = max(len(word) for word in words)
+        start = self._model.config.decoder_start_token_id
+        # Padding stands right: what comes after a token does not change it.
+        inputs = ids.new_tensor([[start, *word[:-1], *[self._pad] * (longest - len(word))] for word in words])
+        passes = _passes(words)
+        out = self._model(
+            encoder_outputs=(encoded.repeat_interleave(passes, 0),),
+            attention_mask=mask.repeat_interleave(passes, 0),
+            decoder_input_ids=inputs[:passes].repeat(len(prompts), 1),
+        )
+        steps = out.logits.float().log_softmax(-1).view(len(prompts), passes, longest, -1)
+        sums = [steps[:, number % passes, range(len(word)), word].sum(-1) for number, word in enumerate(words)]
+        return torch.stack(sums, 1)
+
+    def _not_finite(self) -> UserError:
+        return UserError(f"llm.model={self.reference} gives numbers that are not finite; try llm.dtype=float32.")
 
     def _shared(self, prompts: Sequence[list[int]]) -> int:
         """How many tokens all prompts start with, where that is worth a cache (demonstrations shared), else 0."""
+        if not self._continues or len(prompts) < 2:
+            return 0
         shortest = min(len(prompt) for prompt in prompts) - 1  # every prompt keeps a token of its own
         columns = enumerate(zip(*prompts, strict=False))
         shared = next((at for at, tokens in columns if at >= shortest or len(set(tokens)) > 1), shortest)
-        return shared if shared >= WORTH_CACHING and len(prompts) > 1 else 0
+        return shared if shared >= WORTH_CACHING else 0
 
     def _prefix(self, ids: list[int]) -> Any:
         """The key-value cache of the tokens that every prompt starts with, or None."""
@@ -220,62 +259,73 @@ class InProcessEngine:
         )
         return out.logits.float()
 
-    # -- with a rationale: sampled answers -------------------------------------------------------------------------
+    # -- with steps: sampled answers ---------------------------------------------------------------------------------
 
-    def _generate(
-        self, tasks: Sequence[Task], prompts: list[list[int]], template: Template, sampling: Sampling
-    ) -> Iterator[list[Answer]]:
-        """One answer a sample: the rationale is sampled under its header, then the label from its distribution after that.
+    def _sample(
+        self, tasks: list[Task], prompts: list[list[int]], template: Template, sampling: Sampling
+    ) -> Generator[list[Answer]]:
+        """One answer a sample: a line under each step's header, then a label drawn from its distribution after that.
 
         The headers are put there for the model, so every answer has a label, however badly the model keeps to forms.
-        Every sample has its own random numbers, so batches and resuming do not change it.
+        With `sampling.stop_at`, each round asks every text for as many samples as may decide it, until all are decided.
         """
-        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
-
-        jobs = [(number, sample) for number, task in enumerate(tasks) for sample in task.samples]
-        config = GenerationConfig(
-            max_new_tokens=RATIONALE_TOKENS,
-            do_sample=False,
-            pad_token_id=self._pad,
-            eos_token_id=self._model.generation_config.eos_token_id,
+        if self.chat:
+            prompts = [prompt + self._ids(template.steps[0]) for prompt in prompts]
+        decode = partial(self._tokenizer.decode, skip_special_tokens=True)
+        form = decoding.Form(
+            (*template.steps[1:], template.answer_header), self._words(template, " "), STEP_TOKENS, self._ends, self._ids, decode
         )
-        header = str(template.rationale_header)
-        starts = [prompt + self._ids(header) for prompt in prompts] if self.chat else prompts
-        words = self._words(template, " ")
-        with self._progress(len(jobs)) as bar:
-            for batch in self._batches([_passes(words) * (len(prompts[number]) + RATIONALE_TOKENS) for number, _ in jobs]):
+        shared = self._shared(prompts)
+        prefix = self._prefix(prompts[0][:shared])
+        endings = [prompt[shared:] for prompt in prompts]
+
+        votes = [Counter(task.votes) for task in tasks]
+        left = [list(task.samples) for task in tasks]
+        while True:
+            now = [needed(votes[i], len(left[i]), sampling.stop_at) for i in range(len(tasks))]
+            asked = [i for i in range(len(tasks)) if now[i]]
+            if not asked:
+                return
+            for picked in self._batches([self._tokens(len(prompts[i]), shared, now[i], form.most) for i in asked]):
+                batch = [asked[i] for i in picked]
+                rows = [(i, number) for i in batch for number in left[i][: now[i]]]
                 started = perf_counter()
-                rows = [jobs[i] for i in batch]
-                ids, mask = self._padded([starts[number] for number, _ in rows])
-                seeds = [f"{sampling.seed}\0{tasks[number].id}\0{sample}" for number, sample in rows]
-                noise = [_Gumbel(seeds, sampling.temperature)] if sampling.temperature else []
-                written = self._model.generate(
-                    input_ids=ids, attention_mask=mask, generation_config=config,
-                    logits_processor=LogitsProcessorList(noise),
-                    stopping_criteria=StoppingCriteriaList([_LineWritten(self._tokenizer, ids.shape[1])]),
-                )[:, ids.shape[1] :]  # fmt: skip
-                lines = [_first_line(each) for each in self._tokenizer.batch_decode(written, skip_special_tokens=True)]
-                endings = [self._ids(f" {line}\n{template.answer_header}") for line in lines]
-                prompted = [starts[number] + ending for (number, _), ending in zip(rows, endings, strict=True)]
-                scores = self._word_scores(prompted, words, None).tolist()
-                seconds = (perf_counter() - started) / len(batch)
-                found = []
-                for (number, sample), seed, line, ending, row in zip(rows, seeds, lines, endings, scores, strict=True):
-                    label = _draw(dict(zip(template.words, row, strict=True)), sampling.temperature, seed)
-                    found.append(
+                samples = [decoding.Sample(f"{sampling.seed}\0{tasks[i].id}\0{number}") for i, number in rows]
+                ids, mask = self._padded([endings[i] for i in batch])
+                texts = ids.new_tensor([batch.index(i) for i, _ in rows])
+                decoding.write(self._rows(self._model, prefix, ids, mask, texts), samples, form, sampling.temperature)
+                seconds = (perf_counter() - started) / len(rows)
+                answers = []
+                for (i, number), sample in zip(rows, samples, strict=True):
+                    label = self._label(sample, template, sampling.temperature)
+                    lines = zip((*template.steps, template.answer_header), (*sample.lines, template.words[label]), strict=True)
+                    answers.append(
                         Answer(
-                            tasks[number].id,
-                            sample,
-                            raw=f"{header} {line}\n{template.answer_header} {template.words[label]}",
+                            tasks[i].id,
+                            number,
+                            raw="\n".join(f"{header} {line}" for header, line in lines),
                             label=label,
-                            rationale=line or None,
-                            tokens_in=len(starts[number]),
-                            tokens_out=len(ending) + 1,
+                            rationale=tuple(sample.lines) if all(sample.lines) else None,
+                            tokens_in=len(prompts[i]) if number == left[i][0] else 0,
+                            tokens_out=sample.tokens,
                             seconds=seconds,
                         )
                     )
-                yield found
-                bar.update(len(batch))
+                    votes[i][label] += 1
+                for i in batch:
+                    del left[i][: now[i]]
+                yield answers
+
+    def _label(self, sample: decoding.Sample, template: Template, temperature: float) -> str:
+        if not all(map(math.isfinite, sample.scores)):
+            raise self._not_finite()
+        return decoding.draw(dict(zip(template.words, sample.scores, strict=True)), temperature, sample.seed)
+
+    def _tokens(self, prompt: int, shared: int, samples: int, most: int) -> int:
+        """Tokens whose keys and values a text and its samples hold at most, what all texts share left out."""
+        if self._rows is decoding.Rows:
+            return prompt - shared + samples * most
+        return samples * (prompt + most)
 
     # -- model -----------------------------------------------------------------------------------------------------
 
@@ -295,19 +345,51 @@ class InProcessEngine:
             raise UserError(f"llm.model={self.reference} cannot be loaded: {_line(error)}") from error
 
     @cached_property
+    def _encodes(self) -> bool:
+        """Whether the model has an encoder for the prompt and a decoder for the answer."""
+        return bool(self._model.config.is_encoder_decoder)
+
+    @cached_property
+    def _continues(self) -> bool:
+        """Whether rows of different lengths can go on from one cache.
+
+        Not with an encoder, which reads a prompt as a whole, and not where layers see a window of positions: the padding
+        between the cache and a shorter row would take up part of it.
+        """
+        from transformers.cache_utils import DynamicCache, DynamicLayer
+
+        layers = DynamicCache(config=self._model.config).layers
+        return not self._encodes and all(type(layer) is DynamicLayer for layer in layers)
+
+    @cached_property
+    def _rows(self) -> type[decoding.Rows]:
+        if self._encodes:
+            return decoding.DecoderRows
+        return decoding.Rows if decoding.share(self._model) else decoding.CopiedRows
+
+    @cached_property
     def _model(self) -> Any:
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
         device = hardware.device()
         fast = device != "cpu" or hardware.cpu_has_fast_bf16()
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(self.dtype, torch.bfloat16 if fast else torch.float32)
         try:
             with quiet():
-                model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=dtype)
+                config = AutoConfig.from_pretrained(self._folder)
+                kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+                model = kind.from_pretrained(self._folder, config=config, dtype=dtype)
         except (OSError, ValueError) as error:
             raise UserError(f"llm.model={self.reference} cannot be loaded: {_line(error)}") from error
         return model.eval().to(device)
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        """The tokens by which the model ends its answer."""
+        ends = self._model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return frozenset(each for each in (*ends, self._tokenizer.eos_token_id) if each is not None)
 
     @property
     def _pad(self) -> int:
@@ -334,11 +416,6 @@ class InProcessEngine:
         if batch:
             yield batch
 
-    def _progress(self, total: int) -> Any:
-        from tqdm import tqdm
-
-        return tqdm(total=total, desc="annotate", unit="text", disable=None)
-
 
 def _line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
@@ -347,50 +424,3 @@ def _line(error: Exception) -> str:
 def _passes(words: Sequence[list[int]]) -> int:
     """Rows that a text takes in a forward pass."""
     return 1 if all(len(word) == 1 for word in words) else len(words)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0].strip()
-
-
-def _draw(row: dict[str, float], temperature: float, seed: str) -> str:
-    if temperature == 0:
-        return max(row, key=row.__getitem__)
-    top = max(row.values())
-    weights = [math.exp((value - top) / temperature) for value in row.values()]
-    return random.Random(f"{seed}\0label").choices(list(row), weights)[0]
-
-
-class _Gumbel:
-    """A logits processor that turns greedy decoding into sampling (the Gumbel-max trick), each row by its own seed.
-
-    `generate` draws a batch's tokens from one stream, so an answer would depend on its neighbours in the batch.
-    """
-
-    def __init__(self, seeds: Sequence[str], temperature: float) -> None:
-        import torch
-
-        self.temperature = temperature
-        self.generators = [torch.Generator().manual_seed(random.Random(seed).getrandbits(63)) for seed in seeds]
-
-    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        exponential = torch.empty(scores.shape, dtype=torch.float32)
-        for row, generator in zip(exponential, self.generators, strict=True):
-            row.exponential_(generator=generator)
-        return scores.float() / self.temperature - exponential.log().to(scores.device)
-
-
-class _LineWritten:
-    """Stops a row once it has a line with something in it."""
-
-    def __init__(self, tokenizer: Any, start: int) -> None:
-        self.tokenizer = tokenizer
-        self.start = start
-
-    def __call__(self, input_ids: "torch.Tensor", scores: Any, **_: Any) -> "torch.Tensor":
-        import torch
-
-        written = self.tokenizer.batch_decode(input_ids[:, self.start :])
-        return torch.tensor(["\n" in text.lstrip() for text in written], device=input_ids.device)

@@ -1,8 +1,9 @@
 """Several answers of an annotator for one text, and what they add up to (self-consistency)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,18 @@ class Votes:
         if unknown := self.counts.keys() - set(labels):
             raise KeyError(f"answered labels {sorted(unknown)} are not among {list(labels)}")
         return [self.counts.get(label, 0) / max(self.n_valid, 1) for label in labels]
+
+
+def needed(votes: Mapping[Any, int], left: int, stop_at: int | None) -> int:
+    """How many of the `left` further samples to ask for now: 0 once more of them would change nothing that matters.
+
+    That is when a label has `stop_at` votes, or when none can reach them and the majority label cannot change any more.
+    Rows with agreement >= `stop_at` are then the same ones, under the same label, as if all samples had been drawn
+    (as long as `stop_at` is more than half of them).
+    """
+    if stop_at is None:
+        return left
+    first, second = [*sorted(votes.values(), reverse=True), 0, 0][:2]
+    if first >= stop_at or (first + left < stop_at and first - second > left):
+        return 0
+    return min(left, max(1, stop_at - first))

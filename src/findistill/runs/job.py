@@ -25,7 +25,7 @@ from findistill.runs.files import read_json, write_json, write_whole
 from findistill.runs.store import Store, digest
 from findistill.runs.tracking import Tracker, track
 from findistill.settings.compose import plain
-from findistill.settings.schema import Config
+from findistill.settings.schema import PACE, Config
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,12 @@ class Job:
 
 
 def sections(config: Config, reads: Sequence[str]) -> dict[str, Any]:
-    """The part of the configuration that determines a job: its stage and the sections that stage reads."""
+    """The part of the configuration that determines a job: its stage and the sections that stage reads, less `PACE`."""
     whole = plain(config)
-    return {"stage": whole["stage"]["name"], **{name: whole[name] for name in reads}}
+    read = {name: whole[name] for name in reads}
+    for name in read.keys() & PACE.keys():
+        read[name] = {key: value for key, value in read[name].items() if key not in PACE[name]}
+    return {"stage": whole["stage"]["name"], **read}
 
 
 def folder_of(config: Config, reads: Sequence[str], overrides: Sequence[str]) -> Path:

@@ -16,7 +16,9 @@ from findistill.settings.compose import options
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "shots.selection": ("random", "balanced", "nearest"),
-    "annotate.calibration": ("none", "batch", "pool", "auto"),
+    "shots.rationales": ("none", "llm"),
+    "annotate.calibration": ("none", "batch", "contextual", "pool", "auto"),
+    "annotate.combine": ("majority", "dawid_skene"),
     "distill.objective": ("cls", "reg"),
     "distill.target": ("distribution", "scalar"),
     "distill.votes": ("annotator", "human"),
@@ -32,6 +34,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.part": ("news", "posts"),
     "data.on_leak": ("refuse", "drop"),
     "llm.dtype": ("auto", "float32", "bfloat16"),
+    "llm.structured": ("auto", "always", "never"),
 }
 
 # The smallest value that makes sense; None values (not set) pass.
@@ -42,6 +45,9 @@ LEAST: dict[str, float] = {
     "annotate.temperature": 0,
     "annotate.limit": 2,
     "annotate.concurrency": 1,
+    "annotate.stop_at": 1,
+    "annotate.retries": 0,
+    "shots.order": 0,
     "distill.min_agreement": 1,
     "distill.label_smoothing": 0,
     "data.limit": 2,
@@ -55,6 +61,10 @@ LEAST: dict[str, float] = {
     "report.resamples": 1,
     "llm.batch_tokens": 1,
     "llm.max_prompt_tokens": 32,
+    "llm.max_tokens": 1,
+    "llm.max_retries": 0,
+    "llm.price.per_million_in": 0,
+    "llm.price.per_million_out": 0,
 }
 
 VOTERS = 8  # human votes are told in eighths
@@ -86,6 +96,8 @@ def _values(config: DictConfig) -> Iterator[str]:
         value = OmegaConf.select(config, key, throw_on_missing=False)
         if value is not None and value < least:
             yield f"{key}={value} is too small: at least {least:g}"
+    if not 0 <= config.annotate.max_failed <= 1:
+        yield f"annotate.max_failed={config.annotate.max_failed} is a share of the answers: a number from 0 to 1"
     for key in ("data.validation", "data.test"):
         value = OmegaConf.select(config, key)
         if value is not None and not 0 < value < 1:
@@ -121,6 +133,8 @@ def _combinations(config: DictConfig) -> Iterator[str]:
         yield f"stage=teacher needs human labels; data={data.name} has none without data.label_column=COLUMN"
     if stage == "evaluate" and not config.evaluate.model:
         yield "stage=evaluate needs evaluate.model: a run folder, a model folder or a hub id"
+    if stage != "annotate" and (config.annotate.dry_run or config.annotate.show_prompt):
+        yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate, not with stage={stage}"
     if stage == "student":
         yield from _student(config)
     if _asks_llm(config):
@@ -133,6 +147,11 @@ def _combinations(config: DictConfig) -> Iterator[str]:
         yield "distill.target=scalar is positive share minus negative share; data.labels has no 'positive'"
 
 
+def is_preview(config: Any) -> bool:
+    """Whether the job only tells what it would do."""
+    return bool(config.stage.name == "annotate" and (config.annotate.dry_run or config.annotate.show_prompt))
+
+
 def _reads(stage: str, section: str) -> bool:
     wanted = {"annotate": ("data", "llm"), "student": ("data", "llm", "student"), "teacher": ("data", "teacher")}
     return section in wanted.get(stage, ("data",))
@@ -143,10 +162,13 @@ def _asks_llm(config: DictConfig) -> bool:
 
 
 def _student(config: DictConfig) -> Iterator[str]:
-    distill = config.distill
-    most = VOTERS if distill.votes == "human" else config.annotate.samples
+    distill, annotate = config.distill, config.annotate
+    most, who = annotate.samples * max(1, len(annotate.members)), f"annotate.samples={annotate.samples}"
+    if annotate.stop_at is not None:
+        most, who = annotate.stop_at, f"annotate.stop_at={annotate.stop_at} asks no further"
+    if distill.votes == "human":
+        most, who = VOTERS, "human votes are told in eighths"
     if distill.min_agreement > most:
-        who = "human votes are told in eighths" if distill.votes == "human" else f"annotate.samples={most}"
         yield f"distill.min_agreement={distill.min_agreement} can never be reached: {who}. Use at most {most}."
     if distill.votes == "human" and config.data.name != "phrasebank":
         yield f"distill.votes=human: data={config.data.name} publishes no votes of its annotators; use data=phrasebank"
@@ -170,7 +192,23 @@ def _annotator(config: DictConfig) -> Iterator[str]:
             f"shots.k={shots.k} cannot be balanced over {len(config.data.labels)} labels; "
             f"use a multiple of {len(config.data.labels)}, or shots.selection=nearest"
         )
-    if annotate.calibration in ("batch", "pool") and (config.prompt.name != "direct" or "in_process" not in llm._target_):
+    if annotate.stop_at is not None and annotate.stop_at > annotate.samples:
+        yield f"annotate.stop_at={annotate.stop_at} can never be reached with annotate.samples={annotate.samples}"
+    if annotate.max_cost_usd is not None and annotate.max_cost_usd <= 0:
+        yield f"annotate.max_cost_usd={annotate.max_cost_usd:g} buys nothing; annotate.dry_run=true tells what it would cost"
+    elif annotate.max_cost_usd is not None and None in (llm.price.per_million_in, llm.price.per_million_out):
+        yield (
+            f"annotate.max_cost_usd={annotate.max_cost_usd:g} needs the price of llm={llm.name}: "
+            "set llm.price.per_million_in and llm.price.per_million_out (US dollars for a million tokens)"
+        )
+    if annotate.combine == "dawid_skene" and len(annotate.members) < 2:
+        yield "annotate.combine=dawid_skene weighs several annotators: name two or more in annotate.members"
+    if shots.rationales == "llm" and not config.prompt.steps:
+        yield f"shots.rationales=llm: prompt={config.prompt.name} asks for no rationale; use prompt=cot or prompt=carp"
+    address = OmegaConf.select(llm, "base_url", default=None)
+    if address is not None and not re.match(r"https?://[^/]", address):
+        yield "llm.base_url is no address: it begins with http:// or https:// and often ends in /v1"
+    if annotate.calibration in ("batch", "contextual", "pool") and (config.prompt.steps or "in_process" not in llm._target_):
         yield (
             f"annotate.calibration={annotate.calibration} needs label probabilities: "
             "prompt=direct with an in-process llm such as llm=smollm2"

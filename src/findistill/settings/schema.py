@@ -91,12 +91,22 @@ class FileData(Data):
 
 
 @dataclass
+class Price:
+    """What a model costs, in US dollars; None: not known (a model of one's own costs 0)."""
+
+    per_million_in: float | None = None
+    per_million_out: float | None = None
+    as_of: str | None = None  # the day the list price was looked up
+
+
+@dataclass
 class LLM:
     """An annotator. `_target_` is its engine in `findistill.llm`."""
 
     _target_: str = MISSING
     name: str = MISSING
     model: str = MISSING
+    price: Price = field(default_factory=Price)
 
 
 @dataclass
@@ -111,9 +121,13 @@ class InProcessLLM(LLM):
 class EndpointLLM(LLM):
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"  # the name of the variable; the key itself is never configured
-    timeout_s: float = 60.0
-    max_retries: int = 5
+    timeout_s: float = 60.0  # of one call
+    max_retries: int = 6  # of a call that failed in passing: 429, 5xx, a cut connection, half an answer
+    give_up_s: float = 300.0  # stop when the server has given no answer to anything for so long
     max_tokens: int = 256
+    structured: str = "auto"  # JSON by a schema: auto where the server honours it, always, never
+    extra_body: Any = None  # further fields of every call, as the server's own documentation has them
+    tokenizer: str = "embedded:smollm2"  # a folder or hub id to count tokens with before a run; servers keep their own
 
 
 @dataclass
@@ -123,7 +137,8 @@ class Prompt:
     wording: str = "sentiment"  # how labels are named to the model: sentiment, market (bearish ..), movement (down ..)
     text_header: str = "Text:"
     answer_header: str = "Sentiment:"
-    rationale_header: str | None = None  # a chain of thought comes before the answer under this header
+    steps: list[str] = field(default_factory=list)  # headers of what the model writes before the label
+    step_hints: list[str] = field(default_factory=list)  # what each step is to hold; "one sentence" where empty
     max_text_tokens: int = 96  # of each demonstration and of the text itself
 
 
@@ -132,6 +147,8 @@ class Shots:
     k: int = 4
     selection: str = "nearest"  # random, balanced, nearest
     seed: int = 0
+    order: int | None = None  # a seed that permutes the chosen ones; None: as the selection puts them
+    rationales: str = "none"  # none; llm: it writes what leads to each demonstration's label, where the prompt has steps
     source: str | None = None  # the data set whose labelled rows they come from; None: the data's own pool
 
 
@@ -140,11 +157,27 @@ class Annotate:
     samples: int = 8
     temperature: float = 0.5
     limit: int | None = None
-    # none; batch: subtract the mean label log-probability over the texts; pool: offsets and scale fitted on held-out pool
-    # rows; auto: pool where the llm gives label probabilities and the pool is large enough, else none
+    # none; batch: subtract the mean label log-probability over the texts; contextual: subtract that of content-free texts;
+    # pool: offsets and scale fitted on held-out pool rows; auto: pool where the llm gives label probabilities and the
+    # pool is large enough, else none
     calibration: str = "auto"
-    concurrency: int = 32  # calls in flight, endpoint engines
+    stop_at: int | None = None  # ask a text no further once so many answers agree; None: always all samples
     seed: int = 0
+    members: list[str] = field(default_factory=list)  # several annotators, each as overrides: 'prompt=cot shots.k=6'
+    combine: str = "majority"  # of the members: majority over all votes, or dawid_skene
+    concurrency: int = 32  # calls in flight at most, endpoint engines
+    retries: int = 2  # how often an answer that names no label is asked for again
+    max_failed: float = 0.02  # share of answers that may stay failed after all retries
+    max_cost_usd: float | None = None
+    dry_run: bool = False  # say what it would ask and cost, and ask nothing
+    show_prompt: bool = False  # print one filled prompt, and ask nothing
+
+
+# Settings of how and where, which change no result: they are part of no job's and no artifact's identity.
+PACE: dict[str, tuple[str, ...]] = {
+    "llm": ("price", "batch_tokens", "api_key_env", "timeout_s", "max_retries", "give_up_s", "tokenizer"),
+    "annotate": ("concurrency", "max_failed", "max_cost_usd", "dry_run", "show_prompt"),
+}
 
 
 @dataclass

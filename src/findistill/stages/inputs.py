@@ -1,6 +1,7 @@
 """What stages ask for: the data set, the annotations. Each is an artifact, made when the first stage needs it."""
 
 import logging
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from findistill.data import TextData
     from findistill.data.labels import LabelSet
     from findistill.runs.job import Job
-    from findistill.settings.schema import Data
+    from findistill.settings.schema import Config, Data
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +77,47 @@ def unlabelled(job: "Job", data: "TextData") -> "pd.DataFrame":
     return rows
 
 
+def journal(job: "Job") -> Path:
+    """The file of all answers that the configured llm and prompt ever gave in this store."""
+    from findistill.llm.annotate import journal_name
+
+    return job.store.root / "answers" / journal_name(job.config)
+
+
+def annotators(config: "Config") -> "list[Config]":
+    """The configuration of each annotator: one for each of `annotate.members`, or the job's own alone."""
+    from findistill.settings.compose import with_overrides
+
+    if not config.annotate.members:
+        return [config]
+    return [with_overrides(config, f"{words} annotate.members=[]", "annotate.members") for words in config.annotate.members]
+
+
 def annotations(job: "Job", data: "TextData", rows: "pd.DataFrame") -> "pd.DataFrame":
-    """The votes of the configured annotator on `rows`: an artifact that every threshold, objective and seed shares."""
+    """The votes of the configured annotators on `rows`: an artifact that every threshold, objective and seed shares."""
     import pandas as pd
 
+    from findistill.llm.aggregate import aggregate
+
+    members = annotators(job.config)
+    folders = [_annotated(job, data, rows, member) for member in members]
+    if len(folders) == 1:
+        return pd.read_parquet(folders[0] / "annotations.parquet")
+    how = job.config.annotate.combine
+    key = {"members": [folder.name for folder in folders], "combine": how, "labels": list(data.labels.names)}
+
+    def make(folder: Path) -> None:
+        aggregate(folders, [member.llm.name + " " + member.prompt.name for member in members], data.labels, how, folder)
+
+    return pd.read_parquet(job.artifact("annotate", key, make) / "annotations.parquet")
+
+
+def _annotated(job: "Job", data: "TextData", rows: "pd.DataFrame", config: "Config") -> Path:
+    """The artifact of one annotator."""
     from findistill.llm.annotate import annotate, annotation_key
 
-    config = job.config
-    pool = labelled_pool(job, data)
+    asking = replace(job, config=config, metrics=job.metrics, artifacts=job.artifacts)
+    pool = labelled_pool(asking, data)
     # Demonstrations and calibration both read the pool.
     reads_pool = bool(config.shots.k) or config.annotate.calibration in ("pool", "auto")
     key: dict[str, Any] = {
@@ -95,9 +129,9 @@ def annotations(job: "Job", data: "TextData", rows: "pd.DataFrame") -> "pd.DataF
 
     def make(folder: Path) -> None:
         log.info("annotating %s texts of %s with %s", f"{len(rows):,}", config.data.name, config.llm.name)
-        annotate(rows, pool, data.labels, config, folder)
+        annotate(rows, pool, data.labels, config, folder, journal=journal(asking))
 
-    return pd.read_parquet(job.artifact("annotate", key, make, resumable=True) / "annotations.parquet")
+    return job.artifact("annotate", key, make, resumable=True)
 
 
 def votes(job: "Job", data: "TextData") -> "pd.DataFrame":

@@ -19,7 +19,7 @@ from findistill.runs.store import Store, digest
 from findistill.runs.tracking import Tracker
 from findistill.settings.compose import plain
 from findistill.settings.schema import Config, Report
-from findistill.stages import inputs
+from findistill.stages import annotate, inputs
 from findistill.stages.scoring import forced_choice, prediction_frame
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 # What decides a baseline: jobs that agree in these share theirs.
 SHARED = ("data", "llm", "prompt", "shots", "annotate")
+NEIGHBOURS = 8  # that vote where the prompts show no demonstrations
 
 
 def make(runs_dir: Path, study: str, settings: Report) -> None:
@@ -48,15 +49,19 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         raise UserError(f"study={study}: {folder} does not exist; studies in {runs_dir}: {known}")
     runs, failed = collect(folder)
     if not runs:
-        raise UserError(f"study={study}: no job in {folder} is done, so there is nothing to report")
-    published = settings.published or next((run.config["report"]["published"] for run in runs), None)
+        raise UserError(
+            f"study={study}: no job in {folder} is done and scored, so there is nothing to report.\n"
+            "Annotations are scored where the data has gold labels."
+        )
+    published = settings.published or next((run.config["report"]["published"] for run in runs if "report" in run.config), None)
     store = Store(runs_dir / ".artifacts")
     annotations = None
     for config in list(settings_of_baselines(runs)):
         with tempfile.TemporaryDirectory() as scratch:
             job = jobs.Job(config, Path(scratch), store, Tracker(Path(scratch), "none"))
             found, voted = baselines(job, list(settings.baselines))
-        runs += found
+        there = {run.folder for run in runs}  # annotators with other demonstrations share the majority class
+        runs += [run for run in found if run.folder not in there]
         annotations = voted if annotations is None else annotations
     commands = folder / "commands.txt"
     files = build_report(
@@ -68,7 +73,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
 
 
 def collect(folder: Path) -> "tuple[list[Run], list[dict[str, Any]]]":
-    """The scored jobs of a study, and those that did not end well."""
+    """The scored jobs of a study, annotators behind trained models, and the jobs that did not end well."""
     import pandas as pd
 
     from findistill.analysis.methods import Run
@@ -81,25 +86,34 @@ def collect(folder: Path) -> "tuple[list[Run], list[dict[str, Any]]]":
         elif (predictions := path.with_name("predictions.parquet")).exists():
             config = plain(OmegaConf.load(path.with_name("config.yaml")))
             metrics = read_json(path.with_name("metrics.json"))
-            kind = config["stage"]["name"]
-            runs.append(
-                Run(
-                    method_name(config, metrics),
-                    kind,
-                    config["seed"],
-                    config,
-                    metrics,
-                    pd.read_parquet(predictions),
-                    path.parent,
-                    state,
-                )
-            )
-    return runs, failed
+            name = method_name(config, metrics)
+            kind, seed, settings = identity(config)
+            runs.append(Run(name, kind, seed, settings, metrics, pd.read_parquet(predictions), path.parent, state))
+    return sorted(runs, key=lambda run: run.kind == "annotator"), failed
+
+
+def identity(config: dict[str, Any]) -> tuple[str, int | str, dict[str, Any]]:
+    """The kind of a job's method, what tells the job from its repeats, and the settings that make the method."""
+    from findistill.analysis.methods import REPEATS
+
+    kind = config["stage"]["name"]
+    if kind != "annotate":
+        return kind, config["seed"], config
+    settings = jobs.sections(cast(Config, OmegaConf.create(config)), annotate.READS)
+    repeat = []
+    for section, name in (key.split(".") for key in REPEATS):
+        value = settings[section].pop(name)
+        repeat.append("-" if value is None else str(value))
+    return "annotator", "/".join(repeat), settings
 
 
 def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     """How tables call the method of a job; seeds share it."""
     stage = config["stage"]["name"]
+    if stage == "annotate":
+        if members := config["annotate"]["members"]:
+            return f"{config['annotate']['combine']} of {len(members)} annotators"
+        return f"{config['llm']['name']} {config['prompt']['name']} k={config['shots']['k']}"
     if stage == "student":
         distill = config["distill"]
         scalar = " scalar" if distill["target"] == "scalar" else ""
@@ -110,20 +124,35 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
 
 
 def settings_of_baselines(runs: "list[Run]") -> Iterator[Config]:
-    """One student configuration for each different setting of data and annotator."""
+    """One configuration for each setting of a student's data and annotator, and of an annotator's texts and pool."""
     seen = set()
     for run in runs:
-        key = digest([{name: run.config[name] for name in SHARED}, run.config["evaluate"]["also"]])
-        if run.kind == "student" and key not in seen:
+        if run.kind == "student":
+            key = digest([{name: run.config[name] for name in SHARED}, run.config["evaluate"]["also"]])
+        elif run.kind == "annotator":
+            key = digest([_of_texts(run.config), run.config["shots"]["k"] or NEIGHBOURS])
+        else:
+            continue
+        if key not in seen:
             seen.add(key)
-            yield cast(Config, OmegaConf.create(run.config))
+            assert run.folder is not None
+            yield cast(Config, OmegaConf.load(run.folder / "config.yaml"))
+
+
+def _of_texts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an annotator that decide which texts it labels and which labelled ones it may know."""
+    return {
+        "data": config["data"],
+        "shots": {"source": config["shots"]["source"]},
+        "annotate": {"limit": config["annotate"]["limit"]},
+    }
 
 
 def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFrame | None]":
-    """The named baselines on the same test rows as the jobs of `job.config`, and the annotator's votes on the pool.
+    """The named baselines on the same rows as the jobs of `job.config`, and a student's annotator's votes on the pool.
 
     `majority`: the most frequent label of the labelled pool; `neighbours`: the vote of the nearest labelled texts, no
-    LLM; `annotator`: the LLM itself on the test rows. Each is an artifact.
+    LLM; `annotator`: the LLM itself on the test rows, where the jobs are students. Each is an artifact.
     """
     import pandas as pd
 
@@ -132,15 +161,28 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
     config = job.config
     whole = plain(config)
     data = inputs.dataset(job)
-    tests = inputs.test_sets(job, data)
-    settings = {section: whole[section] for section in SHARED}
-    asked_llm = config.distill.votes == "annotator"
-    k = config.shots.k or 8
+    pool = inputs.labelled_pool(job, data)
+    k = config.shots.k or NEIGHBOURS
+    if config.stage.name == "annotate":
+        rows = inputs.unlabelled(job, data)
+        tests = {"test": (rows[rows["label"].notna()], data.labels)}
+        pool = inputs.drop_tested(pool, tests)
+        settings = _of_texts(whole)
+        of_neighbours = {**settings, "k": k}
+        asked_llm = False
+        if len(pool) < k:
+            log.info("no baselines of %s: data.pool sets no %d labelled texts apart from those to annotate", config.data.name, k)
+            names = []
+    else:
+        tests = inputs.test_sets(job, data)
+        settings = of_neighbours = {section: whole[section] for section in SHARED}
+        asked_llm = config.distill.votes == "annotator"
     made = {
-        "majority": ("majority class", lambda rows: _majority(job, data, rows)),
-        "neighbours": (f"nearest-neighbour vote (k={k})", lambda rows: _neighbours(job, data, rows, k)),
+        "majority": ("majority class", settings, lambda rows: _majority(data, pool, rows)),
+        "neighbours": (f"nearest-neighbour vote (k={k})", of_neighbours, lambda rows: _neighbours(data, pool, rows, k)),
         "annotator": (
             f"annotator ({config.llm.name}, {config.annotate.samples} samples)",
+            settings,
             lambda rows: _annotator(job, data, rows),
         ),
     }
@@ -150,7 +192,7 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
     for name in names:
         if name == "annotator" and not asked_llm:
             continue
-        method, predict = made[name]
+        method, settings, predict = made[name]
         key = {
             "baseline": name,
             "settings": settings,
@@ -178,21 +220,20 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
     return runs, voted
 
 
-def _majority(job: "jobs.Job", data: Any, rows: "pd.DataFrame") -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
+def _majority(data: Any, pool: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
     import numpy as np
 
-    shares = inputs.labelled_pool(job, data)["label"].value_counts(normalize=True)
+    shares = pool["label"].value_counts(normalize=True)
     prior = np.array([shares.get(label, 0.0) for label in data.labels.names])
     return np.tile(prior, (len(rows), 1)), [str(shares.idxmax())] * len(rows), {}
 
 
 def _neighbours(
-    job: "jobs.Job", data: Any, rows: "pd.DataFrame", k: int
+    data: Any, pool: "pd.DataFrame", rows: "pd.DataFrame", k: int
 ) -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
     from findistill.data.embeddings import embed
     from findistill.data.neighbours import nearest, neighbour_vote
 
-    pool = inputs.labelled_pool(job, data)
     indexes, similarities = nearest(embed(rows["text"].tolist()), embed(pool["text"].tolist()), k)
     shares = neighbour_vote(similarities, indexes, pool["label"].tolist(), data.labels)
     return shares, [data.labels.names[column] for column in shares.argmax(axis=1)], {}

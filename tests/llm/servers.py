@@ -1,0 +1,122 @@
+"""Loopback servers that speak OpenAI's chat protocol, well or badly, for tests."""
+
+import asyncio
+import json
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from aiohttp import web
+
+KEY = "sk-very-secret"
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass
+class Reply:
+    """What a server sends. `cut`: it hangs up, after `cut` characters of the body where that is more than none."""
+
+    status: int = 200
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=lambda: dict(JSON))
+    after_s: float = 0.0
+    cut: int | None = None
+
+
+def chat(contents: list[str], **choice: object) -> Reply:
+    choices = [
+        {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": content}, **choice}
+        for i, content in enumerate(contents)
+    ]
+    usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    found = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
+    return Reply(body=json.dumps(found))
+
+
+def refusal(status: int, message: str = "no", **headers: str) -> Reply:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, json.dumps({"error": {"message": message, "type": "error"}}), JSON | named)
+
+
+def is_probe(body: dict) -> bool:
+    return len(body["messages"]) == 1  # no instruction
+
+
+def sampling(body: dict) -> Reply:
+    """Draws anew for every choice, and knows neither schema nor log-probabilities."""
+    words = ["positive"] * 3 + ["neutral", "negative"]
+    return chat([random.choice(words) + " " * random.randrange(999) for _ in range(body.get("n", 1))])
+
+
+def seeded(body: dict) -> Reply:
+    """One choice, which depends on the text and the seed alone."""
+    text = body["messages"][-1]["content"]
+    drawn = int.from_bytes(blake2b(f"{text}{body['seed']}".encode(), digest_size=4).digest(), "big")
+    return chat([("positive", "neutral", "negative")[drawn % 3] + f" ({drawn})" * is_probe(body)])
+
+
+def greedy(body: dict) -> Reply:
+    return chat(["Sentiment: positive"] * body.get("n", 1))
+
+
+class LoopbackServer:
+    """Runs in a thread; `behave` makes each reply from the body of the request. It wants the key `KEY`."""
+
+    def __init__(self, behave: Callable[[dict], Reply] = sampling) -> None:
+        self.behave = behave
+        self.bodies: list[dict] = []
+        self.in_flight = self.most_in_flight = 0
+        self._loop = asyncio.new_event_loop()
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
+        self._thread.start()
+        assert started.wait(10)
+
+    @property
+    def asked(self) -> list[dict]:
+        """The bodies of the calls that were not probes."""
+        return [body for body in self.bodies if not is_probe(body)]
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self, started: threading.Event) -> None:
+        app = web.Application(client_max_size=2**26)
+        app.router.add_post("/v1/chat/completions", self._answer)
+        runner = web.AppRunner(app, access_log=None)
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        self._loop.run_until_complete(site.start())
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        started.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            reply = self.behave(body)
+            if request.headers.get("Authorization") != f"Bearer {KEY}":
+                reply = refusal(401, f"bad key {request.headers.get('Authorization')}")
+            if reply.after_s:
+                await asyncio.sleep(reply.after_s)
+        finally:
+            self.in_flight -= 1
+        if reply.cut is None:
+            return web.Response(status=reply.status, body=reply.body.encode(), headers=reply.headers)
+        if reply.cut:
+            response = web.StreamResponse(headers={**reply.headers, "Content-Length": str(len(reply.body))})
+            await response.prepare(request)
+            await response.write(reply.body[: reply.cut].encode())
+        else:
+            response = web.StreamResponse()
+        assert request.transport is not None
+        request.transport.close()
+        return response

@@ -1,0 +1,103 @@
+"""The endpoint engine against a server that nobody here wrote: `transformers serve` with SmolLM2, on loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.llm.endpoint import EndpointEngine
+from findistill.llm.engine import Sampling, Task
+from findistill.llm.prompts import Template
+from findistill.runs.weights import locate
+
+pytestmark = pytest.mark.slow
+
+TEXTS = 50
+SAMPLES = 4
+WORDS = LabelSet(("negative", "neutral", "positive")).words("sentiment")
+# As conf/prompt/cot.yaml has it, in few words: the model is small and the processor slow.
+COT = Template("Classify the sentiment of the financial news.", WORDS, steps=("Opinion:",), step_hints=("three words",))
+SAMPLES_AT_THE_SERVER = {"generation_config": '{"do_sample": true}'}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the model's name."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    model = locate("embedded:smollm2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--host", "127.0.0.1", "--port", str(port)]
+    said = tmp_path_factory.mktemp("server") / "log"
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--device", "cpu"], stdout=log, stderr=log, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", process, said)
+        yield f"http://127.0.0.1:{port}/v1", model
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_for(url: str, process: subprocess.Popen, said: Path) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    pytest.fail(f"the server did not start:\n{said.read_text()[-3000:]}")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_KEY", "none")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def engine(server: tuple[str, str], **settings: object) -> EndpointEngine:
+    address, model = server
+    given = {"base_url": address, "api_key_env": "LOCAL_KEY", "timeout_s": 300.0, "max_tokens": 16, **settings}
+    return EndpointEngine(model, **given)  # type: ignore[arg-type]
+
+
+def test_a_model_is_sampled_through_a_real_server(server: tuple[str, str]) -> None:
+    tasks = [
+        Task(f"t{i}", f"The company said that profit {['rose', 'fell'][i % 2]} by {i} percent.", (), tuple(range(SAMPLES)))
+        for i in range(TEXTS)
+    ]
+    used = engine(server, extra_body=SAMPLES_AT_THE_SERVER)
+    drawn = Sampling(temperature=1.0, seed=0, concurrency=4, retries=0)
+    template = used.prepare(COT, drawn)
+    assert used.honours is not None and used.honours.sampling
+    # It takes all three without a word, and does nothing with them.
+    assert not used.honours.several and not used.honours.schema and not used.honours.log_probabilities
+    answers = [answer for batch in used.answers(tasks, template, drawn) for answer in batch]
+    assert sorted((a.id, a.sample) for a in answers) == sorted((t.id, s) for t in tasks for s in t.samples)
+    assert not [a.error for a in answers if a.error]
+    assert all(a.raw and a.tokens_in > 20 and 0 < a.tokens_out <= 16 for a in answers)
+    said = {t.id: {a.raw for a in answers if a.id == t.id} for t in tasks}
+    assert sum(len(each) > 1 for each in said.values()) > 0.9 * TEXTS
+
+
+def test_a_real_server_that_does_not_sample_is_refused(server: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match=r"ignores annotate.temperature=1"):
+        engine(server, extra_body={"generation_config": '{"do_sample": false}'}).prepare(COT, Sampling(1.0, 0))
