@@ -38,6 +38,9 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/training_throughput.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/endpoint_throughput.py --env .bench
+	$(BIN)/python benchmarks/annotation_memory.py
+	$(BIN)/python benchmarks/in_process_sampling.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

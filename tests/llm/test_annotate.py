@@ -197,9 +197,9 @@ def test_the_llm_explains_demonstrations(tmp_path: Path) -> None:
     assert len(explained) == 3 and not any(task.demonstrations for task in explained)
     shown = next(task for task in engine.tasks if task.id == "t0").demonstrations
     assert [each.rationale for each in shown] == [("why 0",)] * 3
-    settings.prompt.steps = []
-    with pytest.raises(UserError, match="no steps to explain"):
-        run(TEXTS, pool, settings, tmp_path / "x", FakeEngine())
+    settings.prompt.steps = []  # then there is nothing to explain
+    run(TEXTS, pool, settings, tmp_path / "direct", direct := FakeEngine())
+    assert not [task for task in direct.tasks if task.id.startswith("shot:")]
 
 
 def test_contextual_calibration(tmp_path: Path) -> None:

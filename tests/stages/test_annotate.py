@@ -86,7 +86,6 @@ def test_the_key_is_written_nowhere(findistill: Command, tmp_path: Path) -> None
         (("annotate.max_cost_usd=1", "llm=endpoint", "llm.model=m"), "needs the price"),
         (("-m", "annotate.dry_run=true", "seed=0,1"), "without -m"),
         (("stage=student", "annotate.dry_run=true"), "go with stage=annotate"),
-        (("shots.rationales=llm",), "prompt=cot"),
         (("annotate.stop_at=9",), "can never be reached"),
         (("stage=student", "annotate.stop_at=5", "distill.min_agreement=6"), "asks no further"),
     ],

@@ -100,7 +100,7 @@ def annotate(
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(journal or folder / "answers.jsonl") as answers:
         desk = _desk(config, engine, template, answers)
-        if config.shots.rationales == "llm":
+        if config.shots.rationales == "llm" and template.steps:
             rows.chosen = rows.chosen.explained(_rationales(desk, rows.chosen))
         given = desk.ask(rows)
         if exact:
@@ -173,8 +173,6 @@ def _rationales(desk: Desk, chosen: Chosen) -> dict[int, tuple[str, ...]]:
     """What the LLM says leads to the gold label of each demonstration in use; none where it then names another label."""
     import pandas as pd
 
-    if not desk.template.steps:
-        raise UserError("shots.rationales=llm: this prompt has no steps to explain; use prompt=cot or prompt=carp.")
     bare = [at for at in chosen.used() if chosen.candidates[at].rationale is None]
     found = {}
     for label in desk.template.words:

@@ -203,8 +203,6 @@ def _annotator(config: DictConfig) -> Iterator[str]:
         )
     if annotate.combine == "dawid_skene" and len(annotate.members) < 2:
         yield "annotate.combine=dawid_skene weighs several annotators: name two or more in annotate.members"
-    if shots.rationales == "llm" and not config.prompt.steps:
-        yield f"shots.rationales=llm: prompt={config.prompt.name} asks for no rationale; use prompt=cot or prompt=carp"
     address = OmegaConf.select(llm, "base_url", default=None)
     if address is not None and not re.match(r"https?://[^/]", address):
         yield "llm.base_url is no address: it begins with http:// or https:// and often ends in /v1"

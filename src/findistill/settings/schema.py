@@ -148,7 +148,7 @@ class Shots:
     selection: str = "nearest"  # random, balanced, nearest
     seed: int = 0
     order: int | None = None  # a seed that permutes the chosen ones; None: as the selection puts them
-    rationales: str = "none"  # none; llm: it writes what leads to each demonstration's label, where the prompt has steps
+    rationales: str = "none"  # none; llm: where the prompt has steps, it writes what leads to each demonstration's label
     source: str | None = None  # the data set whose labelled rows they come from; None: the data's own pool
 
 
