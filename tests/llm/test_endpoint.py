@@ -157,8 +157,12 @@ def test_an_interrupt_ends_the_calls(server: LoopbackServer) -> None:
 
     server.behave = after_probes(behave)  # type: ignore[assignment]
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        list(engine(server).answers(made(1, 1), TEMPLATE, Sampling(0.5, 0, 1)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a pytest in the background ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(engine(server).answers(made(1, 1), TEMPLATE, Sampling(0.5, 0, 1)))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 3
     assert "annotate" not in [thread.name for thread in threading.enumerate()]
 
