@@ -37,9 +37,9 @@ def aggregate(folders: Sequence[Path], names: Sequence[str], labels: LabelSet, h
 
     frames = [pd.read_parquet(each / "annotations.parquet") for each in folders]
     soft = [f"soft_{name}" for name in labels.names]
-    counts = sum(frame[soft].to_numpy() * frame[["n_valid"]].to_numpy() for frame in frames)
+    votes = sum((frame[soft].to_numpy() * frame[["n_valid"]].to_numpy()).round().astype(int) for frame in frames)
     if how == "majority":
-        shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+        counts, shares = votes, votes / votes.sum(axis=1, keepdims=True).clip(min=1)
         # A tie goes to the label of the first annotator whose own it is.
         for frame in reversed(frames):
             counts = counts + 1e-6 * (frame["label"].to_numpy()[:, None] == [list(labels.names)])
@@ -48,7 +48,6 @@ def aggregate(folders: Sequence[Path], names: Sequence[str], labels: LabelSet, h
     else:
         raise UserError(f"annotate.combine={how}: choose majority or dawid_skene.")
     best = counts.argmax(axis=1)
-    votes = sum((frame[soft].to_numpy() * frame[["n_valid"]].to_numpy()).round().astype(int) for frame in frames)
     combined = frames[0][["id", "text"]].copy()
     valid = sum(frame["n_valid"].to_numpy() for frame in frames)
     combined["label"] = pd.Series([labels.names[column] for column in best], dtype="str").where(pd.Series(valid) > 0, None)

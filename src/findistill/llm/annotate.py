@@ -104,12 +104,13 @@ def annotate(
             rows.chosen = rows.chosen.explained(_rationales(desk, rows.chosen))
         given = desk.ask(rows)
         if exact:
-            fitted = _fitted(kind, rows, given.scores(), held, labels)
+            raw = given.scores()
+            fitted = _fitted(kind, rows, raw, held, labels)
             write_json(
                 folder / "calibration.json", {"calibration": kind, "rows": len(held), "fitted": [asdict(f) for f in fitted]}
             )
             shared = len(fitted) == 1
-            scores = [fitted[0 if shared else row].apply(raw) for row, raw in enumerate(given.scores()[: len(texts)])]
+            scores = [fitted[0 if shared else row].apply(of_text) for row, of_text in enumerate(raw[: len(texts)])]
             artifact.write(folder, texts, _drawn(rows, scores, given, config.annotate), labels, scores)
         else:
             artifact.write(folder, texts, given.samples(len(texts)), labels, None)

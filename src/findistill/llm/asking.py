@@ -132,16 +132,18 @@ class Desk:
                 lacking, votes = given.lacking(row), given.votes(row)
                 if not needed(votes, len(lacking), self.sampling.stop_at):
                     continue
-                characters = sum(len(each["content"]) for each in self.template.messages(shown, text))
-                most = (
-                    money.at_most(self.price, characters, self.most_out * len(lacking)) if self.budget.limit is not None else 0.0
-                )
+                most = 0.0 if self.budget.limit is None else self._at_most(text, shown, len(lacking))
                 if not self.budget.allows(most):
                     waiting.refused = most
                     return
                 self.budget.set_aside += most
                 waiting.rows[text_id] = (row, key, most)
                 yield Task(text_id, text, shown, lacking, votes)
+
+    def _at_most(self, text: str, shown: tuple[Demonstration, ...], samples: int) -> float:
+        """US dollars that so many samples of a text can cost."""
+        characters = sum(len(each["content"]) for each in self.template.messages(shown, text))
+        return money.at_most(self.price, characters, self.most_out * samples)
 
     def _take(self, batch: Sequence[Answer], given: "Given", waiting: "_Waiting") -> None:
         """Journal answers and note them; a text that is done makes room in the budget."""

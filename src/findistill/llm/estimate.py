@@ -119,7 +119,7 @@ def _answered(
     drawn = None if exact else (config.annotate.temperature, config.annotate.seed)
     forms = [template, replace(template, structured=True)]
     if not journal.exists():
-        return forms[getattr(config.llm, "structured", "never") == "always"], {}
+        return replace(template, structured=getattr(config.llm, "structured", "never") == "always"), {}
     samples = 1 if exact else config.annotate.samples
     found: dict[int, list[Answer]] = {}
     with Journal(journal) as answers:

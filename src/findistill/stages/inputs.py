@@ -116,7 +116,7 @@ def _annotated(job: "Job", data: "TextData", rows: "pd.DataFrame", config: "Conf
     """The artifact of one annotator."""
     from findistill.llm.annotate import annotate, annotation_key
 
-    asking = replace(job, config=config, metrics=job.metrics, artifacts=job.artifacts)
+    asking = replace(job, config=config)
     pool = labelled_pool(asking, data)
     # Demonstrations and calibration both read the pool.
     reads_pool = bool(config.shots.k) or config.annotate.calibration in ("pool", "auto")
