@@ -11,6 +11,8 @@ import torch
 from tqdm import tqdm
 
 from findistill.errors import UserError
+from findistill.learning import rates
+from findistill.learning.encoders import depths
 from findistill.learning.objectives import Objective, macro_f1, probabilities
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ class Recipe:
     warmup: float  # share of the optimizer steps
     monitor: str
     precision: str  # Lightning's name: 32-true, bf16-mixed, 16-mixed
+    schedule: str = "linear"  # see `rates`, as for the next two
+    layer_decay: float = 1.0
+    unfreeze: str = "none"
 
     @property
     def fused(self) -> bool:
@@ -61,18 +66,16 @@ class EncoderClassifier(pl.LightningModule):
         return self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW without decay on biases and LayerNorm weights; linear warm-up, then linear decay to 0."""
-        from transformers import get_linear_schedule_with_warmup
-
-        decayed = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        free = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]  # biases, LayerNorm
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": free, "weight_decay": 0.0}],
-            lr=self.recipe.learning_rate,
-            fused=self.recipe.fused,
-        )
+        """AdamW with the recipe's rates, without decay on biases and LayerNorm weights."""
+        recipe = self.recipe
+        groups = rates.parameter_groups(
+            self.model.named_parameters(),
+            depths(self.model) if recipe.layer_decay < 1 else {},
+            rate=recipe.learning_rate, layer_decay=recipe.layer_decay, weight_decay=recipe.weight_decay,
+        )  # fmt: skip
+        optimizer = torch.optim.AdamW(groups, fused=recipe.fused)
         steps = int(self.trainer.estimated_stepping_batches)  # optimizer steps: accumulation and devices counted in
-        schedule = get_linear_schedule_with_warmup(optimizer, round(self.recipe.warmup * steps), steps)
+        schedule = rates.schedule(optimizer, recipe.schedule, recipe.warmup, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,8 +17,10 @@ import torch
 from findistill.errors import UserError
 from findistill.learning.batches import LengthGroupedBatches, Rows, pad, sorted_batches, tokenise
 from findistill.learning.classify import MONITORS, EncoderClassifier, Progress, Recipe
-from findistill.learning.encoders import load, open_trained, save
+from findistill.learning.encoders import LABELS, THRESHOLDS, depths, load, open_trained, save
 from findistill.learning.objectives import Objective, Scale, Thresholds, probabilities
+from findistill.learning.rates import Unfreezing
+from findistill.learning.vocabulary import trim
 from findistill.runs import hardware
 
 if TYPE_CHECKING:
@@ -72,6 +74,17 @@ class Examples:
             targets = np.eye(len(labels.names), dtype=np.float32)[hard]
         return cls(frame["id"].tolist(), frame["text"].tolist(), targets, hard)
 
+    @classmethod
+    def from_scores(cls, frame: "pd.DataFrame", labels: "LabelSet") -> "Examples":
+        """Rows with a `score` in [-1, 1]: the shares whose positive less negative one is that score.
+
+        Raises UserError for a frame without scores, or labels that are no scale.
+        """
+        if "score" not in frame or frame["score"].isna().any():
+            raise UserError("teacher.objective=regression needs a score in every row: use data=fiqa_news or data=fiqa_posts.")
+        shares = Scale.of(labels.names).from_scores(frame["score"].to_numpy(dtype=np.float64))
+        return replace(cls.from_frame(frame, labels), targets=shares.astype(np.float32))
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -89,11 +102,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Label probabilities (n, n_labels) float64, columns named by `labels`; the most probable label of each text."""
+    """Label probabilities (n, n_labels) float64, columns named by `labels`; the most probable label of each text.
+
+    A model with a scalar head also gives `scores`, (n,) float64 in [-1, 1].
+    """
 
     probabilities: np.ndarray
     labels: tuple[str, ...]
     predicted: list[str]
+    scores: np.ndarray | None = None
 
 
 def fit(
@@ -108,12 +125,14 @@ def fit(
     folder: Path,
     loggers: "list[Logger]",
     tokens_cache: Path | None = None,
+    corpus: Sequence[str] = (),
 ) -> Trained:
     """Train `encoder` and leave `folder/model`, the weights of the best validation epoch, as a Hugging Face folder.
 
-    `distill` says what is learnt from the votes (None: cross-entropy on the labels, for a teacher). What `trainer`
+    `distill` says what is learnt from the votes (None: human labels, as a `Teacher` encoder says). What `trainer`
     leaves unset is the encoder's. Validation rows may be none: the last epoch is kept then. The same seed on the same
-    CPU and number of threads gives the same weights, bit for bit.
+    CPU and number of threads gives the same weights, bit for bit. With `encoder.trim_vocabulary` the pieces of the
+    training texts and of `corpus`, further unlabelled texts, are kept.
 
     Raises UserError for settings that cannot be trained with, and when the loss stops being finite.
     """
@@ -130,12 +149,20 @@ def fit(
         warmup=trainer.warmup,
         monitor=trainer.monitor,
         precision=_lightning_precision(trainer),
+        schedule=trainer.schedule,
+        layer_decay=trainer.layer_decay,
+        unfreeze=trainer.unfreeze,
     )
-    objective = Objective.of(distill, labels.names, train.hard)
+    objective = Objective.of(distill, labels.names, train.hard, encoder)
     if objective.scale and not len(validation):
-        raise UserError("distill.target=scalar chooses its thresholds on validation rows: set data.validation above 0.")
+        raise UserError(
+            "distill.target=scalar and teacher.objective=regression choose thresholds on validation rows:"
+            " set data.validation above 0."
+        )
     try:
-        return _train(encoder, objective, recipe, trainer, labels.names, train, validation, seed, folder, loggers, tokens_cache)
+        return _train(
+            encoder, objective, recipe, trainer, labels.names, train, validation, seed, folder, loggers, tokens_cache, corpus
+        )
     finally:  # jobs share one process, and Lightning's trainer, module and callbacks refer to each other
         _free()
 
@@ -152,6 +179,7 @@ def _train(
     folder: Path,
     loggers: "list[Logger]",
     tokens_cache: Path | None,
+    corpus: Sequence[str],
 ) -> Trained:
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import Callback, EarlyStopping
@@ -162,6 +190,8 @@ def _train(
     longest = getattr(model.config, "max_position_embeddings", recipe.max_length)
     if recipe.max_length > longest:
         raise UserError(f"trainer.max_length={recipe.max_length}: {encoder.model} reads at most {longest} tokens.")
+    if encoder.trim_vocabulary:
+        tokenizer = trim(model, tokenizer, [*train.texts, *corpus], recipe.max_length)
     rows = Rows(tokenise(tokenizer, train.texts, recipe.max_length, tokens_cache), train.targets, train.hard)
     held_tokens = tokenise(tokenizer, validation.texts, recipe.max_length, tokens_cache)
     held = Rows(held_tokens, validation.targets, validation.hard)
@@ -173,6 +203,8 @@ def _train(
     if trainer.patience is not None and len(held):
         mode = "min" if recipe.monitor == "val/loss" else "max"
         callbacks.append(EarlyStopping(recipe.monitor, mode=mode, patience=trainer.patience))
+    if recipe.unfreeze == "gradual":
+        callbacks.append(Unfreezing(model.named_parameters(), depths(model)))
     with _quiet_lightning(), _interruptible():
         lightning = _lightning(
             trainer,
@@ -190,6 +222,8 @@ def _train(
             num_sanity_val_steps=0,
             log_every_n_steps=10,
         )
+        if recipe.unfreeze == "gradual" and lightning.world_size > 1:
+            raise UserError("trainer.unfreeze=gradual trains on one device: set trainer.devices=1, or trainer.unfreeze=none.")
         lengths, rank, world = rows.tokens.lengths, lightning.global_rank, lightning.world_size
         batches = DataLoader(rows, batch_size=None, sampler=LengthGroupedBatches(lengths, recipe.batch_size, seed, rank, world))
         held_batches = DataLoader(held, batch_size=None, sampler=sorted_batches(held.tokens.lengths, large))
@@ -236,7 +270,8 @@ def predict(
     rows = Rows(tokens, empty, np.zeros(len(tokens), dtype=np.int64))
     logits = _logits(loaded, rows, batch_size, _device(trainer.accelerator))
     shares = probabilities(logits, scale, thresholds)
-    return Prediction(shares, names, [names[i] for i in shares.argmax(axis=1)])
+    scores = np.tanh(logits[:, 0].astype(np.float64)) if scale else None
+    return Prediction(shares, names, [names[i] for i in shares.argmax(axis=1)], scores)
 
 
 def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict[str, float]:
@@ -284,9 +319,9 @@ def _logits(model: "PreTrainedModel", rows: Rows, batch_size: int, device: torch
 def _reading(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None, Thresholds | None]:
     """Label names of a trained model, with scale and thresholds where its head is a scalar one."""
     config = model.config
-    if getattr(config, "findistill_thresholds", None):
-        names = tuple(config.findistill_labels)
-        return names, Scale.of(names), Thresholds(**config.findistill_thresholds)
+    if getattr(config, THRESHOLDS, None):
+        names = tuple(getattr(config, LABELS))
+        return names, Scale.of(names), Thresholds(**getattr(config, THRESHOLDS))
     return tuple(config.id2label[i] for i in range(config.num_labels)), None, None
 
 
