@@ -59,6 +59,10 @@ def balanced_weights(hard: np.ndarray, n_labels: int) -> np.ndarray:
     return np.divide(len(hard), n_labels * counts, out=np.zeros(n_labels), where=counts > 0).astype(np.float32)
 
 
+def _weights(hard: np.ndarray, names: Sequence[str]) -> torch.Tensor:
+    return torch.from_numpy(balanced_weights(hard, len(names)))
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """Scores below `negative` are negative, above `positive` positive; with two labels both are the one cut."""
@@ -151,18 +155,17 @@ class Objective:
         if distill is None:
             if getattr(teacher, "objective", "classification") == "regression":
                 return cls.scalar(names)
-            weighted = getattr(teacher, "class_weights", "none") == "balanced"
-            weights = torch.from_numpy(balanced_weights(hard, len(names))) if weighted else None
-            return cls(partial(cross_entropy, weights=weights))
+            balanced = getattr(teacher, "class_weights", "none") == "balanced"
+            return cls(partial(cross_entropy, weights=_weights(hard, names) if balanced else None))
         if distill.class_weights not in ("none", "balanced"):
             raise UserError(f"distill.class_weights={distill.class_weights}: choose none or balanced.")
         if distill.objective == "cls":
-            weights = balanced_weights(hard, len(names)) if distill.class_weights == "balanced" else None
+            weights = _weights(hard, names) if distill.class_weights == "balanced" else None
             return cls(
                 partial(
                     cross_entropy,
                     label_smoothing=distill.label_smoothing,
-                    weights=torch.from_numpy(weights) if weights is not None else None,
+                    weights=weights,
                 )
             )
         if distill.objective != "reg":

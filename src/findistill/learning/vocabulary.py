@@ -49,7 +49,8 @@ def pieces(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     state = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {"type": "slow"}}
     if state["model"]["type"] != "WordPiece":
         raise UserError(
-            f"trim_vocabulary and pretrain.source need a tokenizer of word pieces, as BERT's; this one is {state['model']['type']}."
+            "trim_vocabulary and pretrain.source need a tokenizer of word pieces, such as BERT's;"
+            f" this one is {state['model']['type']}. Leave them off."
         )
     state["padding"] = state["truncation"] = None  # of the last call
     return state

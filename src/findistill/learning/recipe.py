@@ -6,18 +6,80 @@ over the warm-up and falls to 1/32. Gradual unfreezing: the head and the top lay
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 from torch.nn import Parameter
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from findistill.learning.encoders import depths
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+    from transformers import PreTrainedModel
 
 LOWEST = 1 / 32  # of the rate, where a slanted schedule ends (ULMFiT's ratio)
 FREE_BY = 0.75  # share of the steps after which nothing is frozen: four of FinBERT's releases an epoch, 12 layers, 4 epochs
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of one training run, all set."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    max_length: int
+    weight_decay: float
+    warmup: float  # share of the optimizer steps
+    monitor: str
+    precision: str  # Lightning's name: 32-true, bf16-mixed, 16-mixed
+    schedule: str = "linear"  # see `schedule`, `parameter_groups` and `Unfreezing`
+    layer_decay: float = 1.0
+    unfreeze: str = "none"
+
+    @property
+    def fused(self) -> bool:
+        """One kernel for the whole AdamW step; it does not go with the gradient scaling of fp16 and clipping."""
+        return self.precision != "16-mixed"
+
+
+class RecipeModule(pl.LightningModule):
+    """What every training has in common: a model, and an optimiser as its recipe says."""
+
+    def __init__(self, model: "PreTrainedModel", recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.recipe = model, recipe
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over all that learns, and its schedule over the real number of optimizer steps."""
+        recipe = self.recipe
+        groups = parameter_groups(
+            [(name.removeprefix("model."), value) for name, value in self.named_parameters() if value.requires_grad],
+            depths(self.model) if recipe.layer_decay < 1 else {},
+            rate=recipe.learning_rate, layer_decay=recipe.layer_decay, weight_decay=recipe.weight_decay,
+        )  # fmt: skip
+        optimizer = torch.optim.AdamW(groups, fused=recipe.fused)
+        steps = int(self.trainer.estimated_stepping_batches)  # optimizer steps: accumulation and devices counted in
+        rate = schedule(optimizer, recipe.schedule, recipe.warmup, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm over all gradients."""
+        if not gradient_clip_val:
+            return
+        if self.recipe.fused:  # Lightning refuses a fused optimizer in bf16 too, where gradients are not scaled
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
 
 def parameter_groups(
