@@ -73,11 +73,6 @@ def test_the_loss_is_that_of_every_position_but_reads_the_hidden_ones_only(tiny:
 COMPANIES, MEASURES = ("Nokia", "Fortum", "Kone", "Sampo", "Neste"), ("sales", "profit", "orders", "margins")
 ENDS = ("rose sharply", "fell sharply", "were flat", "beat forecasts", "missed forecasts", "doubled")
 TEXTS = [f"{company} {measure} {end}" for company in COMPANIES for measure in MEASURES for end in ENDS]
-    f"{who} {what} {how}"
-    for who in ("Nokia", "Fortum", "Kone", "Sampo", "Neste")
-    for what in ("sales", "profit", "orders", "margins")
-    for how in ("rose sharply", "fell sharply", "were flat", "beat forecasts", "missed forecasts", "doubled")
-]
 
 
 def test_pretraining_lowers_the_loss_of_texts_it_does_not_see(encoder: Encoder, tmp_path: Path) -> None:
