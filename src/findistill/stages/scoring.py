@@ -90,7 +90,8 @@ def score(
         known = matched(prediction.labels, labels, str(model))
         if set(labels) == set(known):
             order = [known.index(label) for label in labels]
-            probabilities, predicted = prediction.probabilities[:, order], list(prediction.predicted)
+            probabilities = prediction.probabilities[:, order]
+            predicted = [known[prediction.labels.index(name)] for name in prediction.predicted]
         else:
             probabilities = forced_choice(prediction.probabilities, known, labels)
             predicted = [labels[column] for column in probabilities.argmax(axis=1)]
