@@ -93,6 +93,21 @@ def test_only_allowed_code_is_built() -> None:
         (["stage=teacher", "data=csv", "data.path=README.md"], "needs human labels"),
         (["trainer=cpu", "trainer.precision=16"], "needs a GPU"),
         (["seed=-1"], "too small"),
+        (["trainer.layer_decay=0"], "above 0, at most 1"),
+        (["trainer.schedule=cosine"], "choose one of linear, slanted, constant"),
+        (["student.init=parent"], "needs student.shape"),
+        (["student.init=random"], "student.layers keeps layers of a pretrained model"),
+        (["student=tiny_2l_128d", "student.shape.heads=3"], "must be a multiple of student.shape.heads=3"),
+        (["student=tiny_2l_128d", "student.shape.layers=0"], "student.shape.layers=0 is too small"),
+        (["student=charformer", "student.trim_vocabulary=true"], "charformer reads bytes"),
+        (["student=charformer", "student.init=pretrained"], "no weights of charformer"),
+        (["student.pretrain.source=nothing"], "no such data set"),
+        (["stage=teacher", "teacher.pretrain.source=headlines", "teacher.pretrain.mask=1"], "share of the words"),
+        (["stage=teacher", "teacher.objective=regression"], "needs scores; data=demo has none"),
+        (
+            ["stage=teacher", "data=fiqa_news", "teacher.objective=regression", "teacher.class_weights=balanced"],
+            "no class to weigh",
+        ),
     ],
 )
 def test_rules_say_what_does_not_go_together(overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

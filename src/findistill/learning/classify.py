@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from findistill.errors import UserError
 from findistill.learning.objectives import Objective, macro_f1, probabilities
+from findistill.learning.recipe import Recipe, RecipeModule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,26 +19,7 @@ if TYPE_CHECKING:
 MONITORS = ("val/macro_f1", "val/accuracy", "val/loss")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The numbers of one training run, all set."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    max_length: int
-    weight_decay: float
-    warmup: float  # share of the optimizer steps
-    monitor: str
-    precision: str  # Lightning's name: 32-true, bf16-mixed, 16-mixed
-
-    @property
-    def fused(self) -> bool:
-        """One kernel for the whole AdamW step; it does not go with the gradient scaling of fp16 and clipping."""
-        return self.precision != "16-mixed"
-
-
-class EncoderClassifier(pl.LightningModule):
+class EncoderClassifier(RecipeModule):
     """Trains `model` for `objective`, measures it on validation rows after every epoch, keeps the best weights.
 
     `history` has one row an epoch; `best_state` (on the CPU) and `best_epoch` belong to the best `recipe.monitor`.
@@ -46,8 +27,8 @@ class EncoderClassifier(pl.LightningModule):
     """
 
     def __init__(self, model: "PreTrainedModel", objective: Objective, recipe: Recipe, n_labels: int) -> None:
-        super().__init__()
-        self.model, self.objective, self.recipe, self.n_labels = model, objective, recipe, n_labels
+        super().__init__(model, recipe)
+        self.objective, self.n_labels = objective, n_labels
         self.history: list[dict[str, float]] = []
         self.best_state: dict[str, torch.Tensor] = {}
         self.best_epoch = 0
@@ -60,41 +41,15 @@ class EncoderClassifier(pl.LightningModule):
         """Logits (batch, outputs)."""
         return self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW without decay on biases and LayerNorm weights; linear warm-up, then linear decay to 0."""
-        from transformers import get_linear_schedule_with_warmup
-
-        decayed = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        free = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]  # biases, LayerNorm
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": free, "weight_decay": 0.0}],
-            lr=self.recipe.learning_rate,
-            fused=self.recipe.fused,
-        )
-        steps = int(self.trainer.estimated_stepping_batches)  # optimizer steps: accumulation and devices counted in
-        schedule = get_linear_schedule_with_warmup(optimizer, round(self.recipe.warmup * steps), steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the norm over all gradients."""
-        if not gradient_clip_val:
-            return
-        if self.recipe.fused:  # Lightning refuses a fused optimizer in bf16 too, where gradients are not scaled
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
         self._losses.clear()
 
+    def training_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.objective.loss(self(batch), batch["targets"], batch["hard"])
+
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        loss = self.objective.loss(self(batch), batch["targets"], batch["hard"])
+        loss = self.training_loss(batch)
         if not torch.isfinite(loss):
             raise UserError(
                 f"the training loss became {loss.item()} at optimizer step {self.global_step}"

@@ -1,4 +1,4 @@
-"""Pretrained encoders with a classification head: loading, cutting layers, naming labels, saving.
+"""Encoders with a classification head: beginning from weights, at random or from a parent; naming labels, saving.
 
 A model stays a Hugging Face model: what is written is read by plain `from_pretrained`. A scalar head keeps its label
 names and thresholds in its `config.json`, as `findistill_labels` and `findistill_thresholds`.
@@ -8,60 +8,152 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from findistill.errors import UserError
+from findistill.learning import charformer
 from findistill.runs.weights import locate, quiet
+from findistill.settings.schema import Shape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from findistill.learning.objectives import Thresholds
-    from findistill.settings.schema import Encoder
+    from findistill.settings.schema import CharformerEncoder, Encoder
+
+LABELS, THRESHOLDS = "findistill_labels", "findistill_thresholds"  # where a scalar head's configuration keeps them
 
 
 def load(
     encoder: "Encoder", names: Sequence[str], *, scalar: bool, seed: int
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """The encoder to train, float32, and its tokenizer; the head is new and drawn from `seed`.
+    """The encoder to train, float32, and its tokenizer; what its weights lack is drawn from `seed`, a new head among it.
 
     A model that already names exactly these labels keeps its head, its rows put in the order of `names`. `scalar` asks
-    for one output. Raises UserError where the weights or a layer number do not exist.
+    for one output. Raises UserError where the weights or a layer number do not exist, or a shape does not fit.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
-    where = locate(encoder.model)
     outputs = ["score"] if scalar else list(names)
+    labels = {"id2label": dict(enumerate(outputs)), "label2id": {name: i for i, name in enumerate(outputs)}}
+    model, tokenizer, own = begin(encoder, AutoModelForSequenceClassification, labels, seed)
+    own_names = [name.lower() for name in own]
+    wanted = [name.lower() for name in outputs]
+    if encoder.init == "pretrained" and sorted(own_names) == sorted(wanted):
+        _reorder_head(model, [own_names.index(name) for name in wanted])
+    else:
+        _new_head(model, len(outputs), seed)
+    for key in (LABELS, THRESHOLDS):  # of a scalar head that the model had before
+        if hasattr(model.config, key):
+            delattr(model.config, key)
+    return model, tokenizer
+
+
+def begin(
+    encoder: "Encoder", auto: Any, labels: dict[str, Any], seed: int
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase", list[str]]:
+    """The model as `encoder.init` says, its tokenizer, and the names its weights had for their outputs.
+
+    `auto` is a class such as `AutoModelForSequenceClassification`, `labels` are settings of the model's configuration.
+    `init=parent` takes the embeddings from the parent, see `_inherit`.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    if encoder.model == charformer.NAME:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return *charformer.new(cast("CharformerEncoder", encoder), labels), []
+    where = locate(encoder.model)
     try:
         with quiet(), torch.random.fork_rng():
-            torch.manual_seed(seed)  # weights the checkpoint lacks besides the head, such as a pooler
-            own = AutoConfig.from_pretrained(where).id2label or {}
+            torch.manual_seed(seed)
+            config = AutoConfig.from_pretrained(where)
             tokenizer = AutoTokenizer.from_pretrained(where)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                where,
-                dtype=torch.float32,
-                id2label=dict(enumerate(outputs)),
-                label2id={name: i for i, name in enumerate(outputs)},
-                ignore_mismatched_sizes=True,
-            )
+            own = [str(config.id2label[i]) for i in sorted(config.id2label or {})]
+            if encoder.init == "pretrained":
+                if encoder.shape is not None and encoder.shape != _shape(config):
+                    raise UserError(
+                        f"shape={encoder.shape} (of {encoder.name}): {encoder.model} has {_shape(config)}."
+                        "\nUse its shape, or init=random or init=parent for another."
+                    )
+                # float32 whatever the file holds; a head of another size is drawn anew
+                model = auto.from_pretrained(where, dtype=torch.float32, ignore_mismatched_sizes=True, **labels)
+            else:
+                parent = AutoModel.from_pretrained(where, dtype=torch.float32) if encoder.init == "parent" else None
+                config.update(labels)
+                model = auto.from_config(_resized(config, encoder), dtype=torch.float32)
+                if parent is not None:
+                    _inherit(model, parent, encoder)
     except (OSError, ValueError) as error:
         raise UserError(
             f"model={encoder.model} (of {encoder.name}) cannot be loaded: {str(error).splitlines()[0]}"
             "\nGive embedded:minilm_l6, a folder with config.json and weights, or a hub id that this machine can reach."
         ) from error
-    own_names = [str(own[i]).lower() for i in sorted(own)]
-    wanted = [name.lower() for name in outputs]
-    if sorted(own_names) == sorted(wanted):
-        _reorder_head(model, [own_names.index(name) for name in wanted])
-    else:
-        _new_head(model, len(outputs), seed)
     if encoder.layers is not None:
         _keep_layers(model, list(encoder.layers), encoder)
-    return model, tokenizer
+    return model, tokenizer, own
+
+
+def _shape(config: "PreTrainedConfig") -> Shape:
+    """The size of a model; a number that its kind does not have is 0."""
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    return Shape(*(getattr(config, name, 0) for name in names))
+
+
+def _resized(config: "PreTrainedConfig", encoder: "Encoder") -> "PreTrainedConfig":
+    """`config` with the encoder's shape, where it has one. Raises UserError for a model that is not BERT-shaped."""
+    if encoder.shape is not None:
+        if config.model_type != "bert":
+            raise UserError(f"shape={encoder.shape} (of {encoder.name}): {encoder.model} is no BERT but {config.model_type}.")
+        shape = encoder.shape
+        config.num_hidden_layers, config.hidden_size = shape.layers, shape.hidden
+        config.num_attention_heads, config.intermediate_size = shape.heads, shape.intermediate
+    return config
+
+
+@torch.no_grad()
+def _inherit(model: "PreTrainedModel", parent: "PreTrainedModel", encoder: "Encoder") -> None:
+    """Give `model` what it can have of a larger BERT.
+
+    Its three embedding tables become the parent's on the first principal components of the parent's word embeddings
+    (uncentred: the best approximation of that table by one so narrow). Encoder layers are random, unless the parent's
+    have the same size: then every n-th is taken, the last one always. Raises UserError for a wider model.
+    """
+    base, width = model.base_model, model.config.hidden_size
+    table = parent.embeddings.word_embeddings.weight
+    if width > table.shape[1]:
+        raise UserError(f"shape.hidden={width} (of {encoder.name}): {encoder.model} is only {table.shape[1]} wide; init=random")
+    same_width = width == table.shape[1]
+    components = torch.eye(width) if same_width else torch.linalg.eigh(table.T @ table).eigenvectors.flip(1)[:, :width]
+    for name, embedding in base.embeddings.named_children():
+        if isinstance(embedding, nn.Embedding):
+            embedding.weight.copy_(parent.embeddings.get_submodule(name).weight @ components)
+        elif same_width:
+            embedding.load_state_dict(parent.embeddings.get_submodule(name).state_dict())
+    ours, theirs = _shape(model.config), _shape(parent.config)
+    if replace(ours, layers=0) == replace(theirs, layers=0) and ours.layers <= theirs.layers:
+        base.pooler.load_state_dict(parent.pooler.state_dict())
+        for number, layer in enumerate(base.encoder.layer, 1):
+            layer.load_state_dict(parent.encoder.layer[number * theirs.layers // ours.layers - 1].state_dict())
+
+
+def depths(model: "PreTrainedModel") -> dict[str, int]:
+    """How far each parameter is from the output: 0 the head, 1 the top encoder layer, ..., layers + 1 the embeddings."""
+    name, stack = _layers(model)
+    found, above = {}, False
+    for parameter, _ in model.named_parameters():
+        inside = parameter.startswith(f"{name}.")
+        above = above or inside
+        if inside:
+            found[parameter] = len(stack) - int(parameter.removeprefix(f"{name}.").partition(".")[0])
+        else:  # modules come in the order in which a text runs through them
+            found[parameter] = 0 if above else len(stack) + 1
+    return found
 
 
 def _head(model: "PreTrainedModel", outputs: int) -> nn.Linear:
@@ -88,14 +180,17 @@ def _new_head(model: "PreTrainedModel", outputs: int, seed: int) -> None:
             head.bias.zero_()
 
 
-def _keep_layers(model: "PreTrainedModel", layers: list[int], encoder: "Encoder") -> None:
+def _layers(model: "PreTrainedModel") -> tuple[str, nn.ModuleList]:
+    """The encoder layers and where they are; an empty list where the model has none."""
     depth = getattr(model.config, "num_hidden_layers", 0)
-    stacks = [
-        (name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == depth
-    ]
-    if not layers or not stacks or not all(1 <= number <= depth for number in layers):
-        raise UserError(f"layers={layers} (of {encoder.name}): {encoder.model} has encoder layers 1 to {depth}.")
-    name, stack = stacks[0]
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    return next(((name, module) for name, module in lists if len(module) == depth), ("", nn.ModuleList()))
+
+
+def _keep_layers(model: "PreTrainedModel", layers: list[int], encoder: "Encoder") -> None:
+    name, stack = _layers(model)
+    if not layers or not all(1 <= number <= len(stack) for number in layers):
+        raise UserError(f"layers={layers} (of {encoder.name}): {encoder.model} has encoder layers 1 to {len(stack)}.")
     model.set_submodule(name, nn.ModuleList([stack[number - 1] for number in layers]))
     model.config.num_hidden_layers = len(layers)
 
@@ -115,8 +210,8 @@ def save(
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     tokenizer.model_max_length = max_length
     if thresholds is not None:
-        model.config.findistill_labels = list(names)
-        model.config.findistill_thresholds = thresholds.as_dict()
+        setattr(model.config, LABELS, list(names))
+        setattr(model.config, THRESHOLDS, thresholds.as_dict())
     try:
         with quiet():
             model.save_pretrained(aside)

@@ -3,11 +3,12 @@
 import contextlib
 import gc
 import logging
+import math
 import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,9 +17,11 @@ import torch
 
 from findistill.errors import UserError
 from findistill.learning.batches import LengthGroupedBatches, Rows, pad, sorted_batches, tokenise
-from findistill.learning.classify import MONITORS, EncoderClassifier, Progress, Recipe
-from findistill.learning.encoders import load, open_trained, save
+from findistill.learning.classify import MONITORS, EncoderClassifier, Progress
+from findistill.learning.encoders import LABELS, THRESHOLDS, depths, load, open_trained, save
 from findistill.learning.objectives import Objective, Scale, Thresholds, probabilities
+from findistill.learning.recipe import Recipe, RecipeModule, Unfreezing
+from findistill.learning.vocabulary import trim
 from findistill.runs import hardware
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from findistill.data.labels import LabelSet
+    from findistill.learning.pretrain import MaskedRows
     from findistill.settings.schema import Distill, Encoder, Trainer
 
 T = TypeVar("T")
@@ -35,6 +39,7 @@ T = TypeVar("T")
 LONGEST = 512  # tokens, for a model that names no limit of its own
 TIMED = 100  # texts timed one at a time
 BULK = 512  # texts timed in batches
+LARGE = 4  # batches at once where no gradients are kept
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,17 @@ class Examples:
             targets = np.eye(len(labels.names), dtype=np.float32)[hard]
         return cls(frame["id"].tolist(), frame["text"].tolist(), targets, hard)
 
+    @classmethod
+    def from_scores(cls, frame: "pd.DataFrame", labels: "LabelSet") -> "Examples":
+        """Rows with a `score` in [-1, 1]: the shares whose positive less negative one is that score.
+
+        Raises UserError for a frame without scores, or labels that are no scale.
+        """
+        if "score" not in frame or frame["score"].isna().any():
+            raise UserError("teacher.objective=regression needs a score in every row: use data=fiqa_news or data=fiqa_posts.")
+        shares = Scale.of(labels.names).from_scores(frame["score"].to_numpy(dtype=np.float64))
+        return replace(cls.from_frame(frame, labels), targets=shares.astype(np.float32))
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -89,11 +105,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Label probabilities (n, n_labels) float64, columns named by `labels`; the most probable label of each text."""
+    """Label probabilities (n, n_labels) float64, columns named by `labels`; the most probable label of each text.
+
+    A model with a scalar head also gives `scores`, (n,) float64 in [-1, 1].
+    """
 
     probabilities: np.ndarray
     labels: tuple[str, ...]
     predicted: list[str]
+    scores: np.ndarray | None = None
 
 
 def fit(
@@ -108,12 +128,14 @@ def fit(
     folder: Path,
     loggers: "list[Logger]",
     tokens_cache: Path | None = None,
+    corpus: Sequence[str] = (),
 ) -> Trained:
     """Train `encoder` and leave `folder/model`, the weights of the best validation epoch, as a Hugging Face folder.
 
-    `distill` says what is learnt from the votes (None: cross-entropy on the labels, for a teacher). What `trainer`
+    `distill` says what is learnt from the votes (None: human labels, as a `Teacher` encoder says). What `trainer`
     leaves unset is the encoder's. Validation rows may be none: the last epoch is kept then. The same seed on the same
-    CPU and number of threads gives the same weights, bit for bit.
+    CPU and number of threads gives the same weights, bit for bit. With `encoder.trim_vocabulary` the pieces of the
+    training texts and of `corpus`, further unlabelled texts, are kept.
 
     Raises UserError for settings that cannot be trained with, and when the loss stops being finite.
     """
@@ -121,7 +143,24 @@ def fit(
         raise UserError("no training rows are left: lower distill.min_agreement or raise data.limit.")
     if trainer.monitor not in MONITORS:
         raise UserError(f"trainer.monitor={trainer.monitor}: choose one of {', '.join(MONITORS)}.")
-    recipe = Recipe(
+    recipe = recipe_of(encoder, trainer)
+    objective = Objective.of(distill, labels.names, train.hard, encoder)
+    if objective.scale and not len(validation):
+        raise UserError(
+            "distill.target=scalar and teacher.objective=regression choose thresholds on validation rows:"
+            " set data.validation above 0."
+        )
+    try:
+        return _train(
+            encoder, objective, recipe, trainer, labels.names, train, validation, seed, folder, loggers, tokens_cache, corpus
+        )
+    finally:  # jobs share one process, and Lightning's trainer, module and callbacks refer to each other
+        free()
+
+
+def recipe_of(encoder: "Encoder", trainer: "Trainer") -> Recipe:
+    """The numbers of a run: what `trainer` leaves unset is the encoder's."""
+    return Recipe(
         epochs=_first(trainer.max_epochs, encoder.epochs),
         batch_size=_first(trainer.batch_size, encoder.batch_size),
         learning_rate=_first(trainer.learning_rate, encoder.learning_rate),
@@ -130,14 +169,10 @@ def fit(
         warmup=trainer.warmup,
         monitor=trainer.monitor,
         precision=_lightning_precision(trainer),
+        schedule=trainer.schedule,
+        layer_decay=trainer.layer_decay,
+        unfreeze=trainer.unfreeze,
     )
-    objective = Objective.of(distill, labels.names, train.hard)
-    if objective.scale and not len(validation):
-        raise UserError("distill.target=scalar chooses its thresholds on validation rows: set data.validation above 0.")
-    try:
-        return _train(encoder, objective, recipe, trainer, labels.names, train, validation, seed, folder, loggers, tokens_cache)
-    finally:  # jobs share one process, and Lightning's trainer, module and callbacks refer to each other
-        _free()
 
 
 def _train(
@@ -152,27 +187,78 @@ def _train(
     folder: Path,
     loggers: "list[Logger]",
     tokens_cache: Path | None,
+    corpus: Sequence[str],
 ) -> Trained:
     import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import Callback, EarlyStopping
-    from torch.utils.data import DataLoader
 
     pl.seed_everything(seed, workers=True, verbose=False)
     model, tokenizer = load(encoder, names, scalar=objective.scale is not None, seed=seed)
     longest = getattr(model.config, "max_position_embeddings", recipe.max_length)
     if recipe.max_length > longest:
         raise UserError(f"trainer.max_length={recipe.max_length}: {encoder.model} reads at most {longest} tokens.")
+    if encoder.trim_vocabulary:
+        tokenizer = trim(model, tokenizer, [*train.texts, *corpus], recipe.max_length)
     rows = Rows(tokenise(tokenizer, train.texts, recipe.max_length, tokens_cache), train.targets, train.hard)
     held_tokens = tokenise(tokenizer, validation.texts, recipe.max_length, tokens_cache)
     held = Rows(held_tokens, validation.targets, validation.hard)
-    large = 4 * recipe.batch_size  # rows at once where no gradients are kept
 
     model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
     module = EncoderClassifier(model, objective, recipe, len(names))
+    ran = train_loop(module, rows, held, recipe, trainer, seed=seed, folder=folder, loggers=loggers)
+
+    model.load_state_dict(module.best_state)
+    thresholds = None
+    if objective.scale:  # chosen in float32, the precision they are used in
+        scores = _logits(model.eval(), held, LARGE * recipe.batch_size, device_of(trainer.accelerator))
+        thresholds = objective.scale.choose(np.tanh(scores[:, 0].astype(np.float64)), held.hard)
+    if ran.writes:
+        save(folder / "model", model, tokenizer, names, recipe.max_length, thresholds)
+    return Trained(
+        model_dir=folder / "model",
+        history=module.history,
+        best_epoch=module.best_epoch,
+        train_s=ran.train_s,
+        cpu_s=ran.cpu_s,
+        parameters=model.num_parameters(),
+        megabytes=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
+        thresholds=thresholds.as_dict() if thresholds else None,
+    )
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a training loop took; `writes` tells the one process that saves."""
+
+    train_s: float
+    cpu_s: float
+    writes: bool
+
+
+def train_loop(
+    module: RecipeModule,
+    rows: "Rows | MaskedRows",
+    held: Rows | None,
+    recipe: Recipe,
+    trainer: "Trainer",
+    *,
+    seed: int,
+    folder: Path,
+    loggers: "list[Logger]",
+    check_every: int | None = None,
+) -> Ran:
+    """Run Lightning's loop over length-grouped batches; `held` rows, if any, are measured after every epoch.
+
+    `check_every` measures them after so many batches instead (or an epoch, if that is shorter).
+    """
+    from pytorch_lightning.callbacks import Callback, EarlyStopping
+    from torch.utils.data import DataLoader
+
     callbacks: list[Callback] = [Progress()]
-    if trainer.patience is not None and len(held):
+    if trainer.patience is not None and held:
         mode = "min" if recipe.monitor == "val/loss" else "max"
         callbacks.append(EarlyStopping(recipe.monitor, mode=mode, patience=trainer.patience))
+    if recipe.unfreeze == "gradual":
+        callbacks.append(Unfreezing(module.model.named_parameters(), depths(module.model)))
     with _quiet_lightning(), _interruptible():
         lightning = _lightning(
             trainer,
@@ -180,6 +266,7 @@ def _train(
             max_epochs=recipe.epochs,
             accumulate_grad_batches=trainer.accumulate,
             gradient_clip_val=trainer.gradient_clip or None,
+            val_check_interval=min(check_every, math.ceil(len(rows) / recipe.batch_size)) if check_every else None,
             logger=loggers or False,
             callbacks=callbacks,
             default_root_dir=folder,
@@ -190,30 +277,17 @@ def _train(
             num_sanity_val_steps=0,
             log_every_n_steps=10,
         )
+        if recipe.unfreeze == "gradual" and lightning.world_size > 1:
+            raise UserError("trainer.unfreeze=gradual trains on one device: set trainer.devices=1, or trainer.unfreeze=none.")
         lengths, rank, world = rows.tokens.lengths, lightning.global_rank, lightning.world_size
         batches = DataLoader(rows, batch_size=None, sampler=LengthGroupedBatches(lengths, recipe.batch_size, seed, rank, world))
-        held_batches = DataLoader(held, batch_size=None, sampler=sorted_batches(held.tokens.lengths, large))
+        held_batches = None
+        if held:
+            sampler = sorted_batches(held.tokens.lengths, LARGE * recipe.batch_size)
+            held_batches = DataLoader(held, batch_size=None, sampler=sampler)
         wall, cpu = time.perf_counter(), time.process_time()
-        lightning.fit(module, batches, held_batches if len(held) else None)
-        train_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-
-    model.load_state_dict(module.best_state)
-    thresholds = None
-    if objective.scale:  # chosen in float32, the precision they are used in
-        scores = _logits(model.eval(), held, large, _device(trainer.accelerator))
-        thresholds = objective.scale.choose(np.tanh(scores[:, 0].astype(np.float64)), held.hard)
-    if lightning.is_global_zero:
-        save(folder / "model", model, tokenizer, names, recipe.max_length, thresholds)
-    return Trained(
-        model_dir=folder / "model",
-        history=module.history,
-        best_epoch=module.best_epoch,
-        train_s=train_s,
-        cpu_s=cpu_s,
-        parameters=model.num_parameters(),
-        megabytes=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
-        thresholds=thresholds.as_dict() if thresholds else None,
-    )
+        lightning.fit(module, batches, held_batches)
+        return Ran(time.perf_counter() - wall, time.process_time() - cpu, lightning.is_global_zero)
 
 
 def predict(
@@ -234,9 +308,10 @@ def predict(
     tokens = tokenise(tokenizer, texts, _length(trainer, loaded, tokenizer), tokens_cache)
     empty = np.zeros((len(tokens), 0), dtype=np.float32)
     rows = Rows(tokens, empty, np.zeros(len(tokens), dtype=np.int64))
-    logits = _logits(loaded, rows, batch_size, _device(trainer.accelerator))
+    logits = _logits(loaded, rows, batch_size, device_of(trainer.accelerator))
     shares = probabilities(logits, scale, thresholds)
-    return Prediction(shares, names, [names[i] for i in shares.argmax(axis=1)])
+    scores = np.tanh(logits[:, 0].astype(np.float64)) if scale else None
+    return Prediction(shares, names, [names[i] for i in shares.argmax(axis=1)], scores)
 
 
 def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict[str, float]:
@@ -245,7 +320,7 @@ def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict
     Times 100 texts one by one and 512 in batches (those given are repeated if there are fewer), after a warm-up.
     """
     loaded, tokenizer = open_trained(model)
-    device = _device(trainer.accelerator)
+    device = device_of(trainer.accelerator)
     loaded.to(device)
     max_length = _length(trainer, loaded, tokenizer)
 
@@ -284,9 +359,9 @@ def _logits(model: "PreTrainedModel", rows: Rows, batch_size: int, device: torch
 def _reading(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None, Thresholds | None]:
     """Label names of a trained model, with scale and thresholds where its head is a scalar one."""
     config = model.config
-    if getattr(config, "findistill_thresholds", None):
-        names = tuple(config.findistill_labels)
-        return names, Scale.of(names), Thresholds(**config.findistill_thresholds)
+    if getattr(config, THRESHOLDS, None):
+        names = tuple(getattr(config, LABELS))
+        return names, Scale.of(names), Thresholds(**getattr(config, THRESHOLDS))
     return tuple(config.id2label[i] for i in range(config.num_labels)), None, None
 
 
@@ -299,7 +374,8 @@ def _first(chosen: T | None, default: T) -> T:
     return default if chosen is None else chosen
 
 
-def _device(accelerator: str) -> torch.device:
+def device_of(accelerator: str) -> torch.device:
+    """The device that `trainer.accelerator` means on this machine."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
@@ -352,7 +428,8 @@ def _quiet_lightning() -> Iterator[None]:
         yield
 
 
-def _free() -> None:
+def free() -> None:
+    """Collect what Lightning's cycles keep alive: jobs share one process."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

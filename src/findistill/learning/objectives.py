@@ -17,7 +17,7 @@ from torch.nn import functional
 from findistill.errors import UserError
 
 if TYPE_CHECKING:
-    from findistill.settings.schema import Distill
+    from findistill.settings.schema import Distill, Encoder, Teacher
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # logits, targets, hard -> scalar
 
@@ -59,6 +59,10 @@ def balanced_weights(hard: np.ndarray, n_labels: int) -> np.ndarray:
     return np.divide(len(hard), n_labels * counts, out=np.zeros(n_labels), where=counts > 0).astype(np.float32)
 
 
+def _weights(hard: np.ndarray, names: Sequence[str]) -> torch.Tensor:
+    return torch.from_numpy(balanced_weights(hard, len(names)))
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """Scores below `negative` are negative, above `positive` positive; with two labels both are the one cut."""
@@ -83,8 +87,8 @@ class Scale:
         """The scale of these label names. Raises UserError unless they are negative, positive and maybe neutral."""
         if not {"negative", "positive"} <= set(names) <= {"negative", "neutral", "positive"}:
             raise UserError(
-                f"distill.target=scalar needs the labels negative, positive and perhaps neutral, not {list(names)}."
-                "\nUse distill.target=distribution."
+                f"distill.target=scalar (teacher.objective=regression) needs the labels negative, positive and perhaps neutral,"
+                f" not {list(names)}.\nUse distill.target=distribution (teacher.objective=classification)."
             )
         neutral = names.index("neutral") if "neutral" in names else None
         return cls(names.index("negative"), names.index("positive"), neutral)
@@ -106,6 +110,10 @@ class Scale:
             shares[:, self.positive], shares[:, self.negative] = line.clip(min=0), (-line).clip(min=0)
             shares[:, self.neutral] = 1 - np.abs(line)
         return shares
+
+    def from_scores(self, scores: np.ndarray) -> np.ndarray:
+        """Label shares (n, n_labels) float64 with positive share - negative share = score, rows summing to 1."""
+        return self.shares(scores, Thresholds(0, 0) if self.neutral is None else Thresholds(-0.5, 0.5))
 
     def choose(self, scores: np.ndarray, hard: np.ndarray) -> Thresholds:
         """The thresholds with the best macro F1 on these VALIDATION scores; among equals the closest to thirds."""
@@ -136,22 +144,28 @@ class Objective:
     scale: Scale | None = None
 
     @classmethod
-    def of(cls, distill: "Distill | None", names: Sequence[str], hard: np.ndarray) -> "Objective":
-        """The objective that `distill` asks for; None is plain cross-entropy. `hard` are the training labels.
+    def of(
+        cls, distill: "Distill | None", names: Sequence[str], hard: np.ndarray, teacher: "Teacher | Encoder | None" = None
+    ) -> "Objective":
+        """The objective that `distill` asks for, or where it is None, what `teacher` is to learn from human labels.
 
-        Raises UserError for settings that contradict each other.
+        Plain cross-entropy unless the teacher says otherwise; its regression is the scalar reading, with the data's own
+        scores. `hard` are the training labels. Raises UserError for settings that contradict each other.
         """
         if distill is None:
-            return cls(cross_entropy)
+            if getattr(teacher, "objective", "classification") == "regression":
+                return cls.scalar(names)
+            balanced = getattr(teacher, "class_weights", "none") == "balanced"
+            return cls(partial(cross_entropy, weights=_weights(hard, names) if balanced else None))
         if distill.class_weights not in ("none", "balanced"):
             raise UserError(f"distill.class_weights={distill.class_weights}: choose none or balanced.")
         if distill.objective == "cls":
-            weights = balanced_weights(hard, len(names)) if distill.class_weights == "balanced" else None
+            weights = _weights(hard, names) if distill.class_weights == "balanced" else None
             return cls(
                 partial(
                     cross_entropy,
                     label_smoothing=distill.label_smoothing,
-                    weights=torch.from_numpy(weights) if weights is not None else None,
+                    weights=weights,
                 )
             )
         if distill.objective != "reg":
@@ -165,6 +179,11 @@ class Objective:
             return cls(share_error)
         if distill.target != "scalar":
             raise UserError(f"distill.target={distill.target}: choose distribution or scalar.")
+        return cls.scalar(names)
+
+    @classmethod
+    def scalar(cls, names: Sequence[str]) -> "Objective":
+        """Regression on positive share - negative share."""
         scale = Scale.of(names)
         return cls(partial(scalar_error, positive=scale.positive, negative=scale.negative), scale)
 

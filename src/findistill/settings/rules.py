@@ -24,6 +24,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "distill.votes": ("annotator", "human"),
     "distill.class_weights": ("none", "balanced"),
     "prompt.wording": ("sentiment", "market", "movement"),
+    "student.init": ("pretrained", "random", "parent"),
+    "teacher.init": ("pretrained", "random", "parent"),
+    "teacher.objective": ("classification", "regression"),
+    "teacher.class_weights": ("none", "balanced"),
+    "trainer.schedule": ("linear", "slanted", "constant"),
+    "trainer.unfreeze": ("none", "gradual"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.precision": ("auto", "32", "bf16", "16"),
     "trainer.monitor": ("val/macro_f1", "val/accuracy", "val/loss"),
@@ -57,6 +63,8 @@ LEAST: dict[str, float] = {
     "trainer.max_length": 8,
     "trainer.accumulate": 1,
     "trainer.patience": 1,
+    "trainer.warmup": 0,
+    "trainer.weight_decay": 0,
     "evaluate.resamples": 1,
     "report.resamples": 1,
     "llm.batch_tokens": 1,
@@ -65,6 +73,9 @@ LEAST: dict[str, float] = {
     "llm.max_retries": 0,
     "llm.price.per_million_in": 0,
     "llm.price.per_million_out": 0,
+    "student.blocks": 1,
+    "student.downsample": 1,
+    **{f"{role}.pretrain.{key}": least for role in ("teacher", "student") for key, least in (("limit", 100), ("epochs", 1))},
 }
 
 VOTERS = 8  # human votes are told in eighths
@@ -102,10 +113,17 @@ def _values(config: DictConfig) -> Iterator[str]:
         value = OmegaConf.select(config, key)
         if value is not None and not 0 < value < 1:
             yield f"{key}={value} is a share of the rows: a number between 0 and 1"
-    for key in ("trainer.learning_rate", "trainer.gradient_clip"):
+    for key in (
+        "trainer.learning_rate",
+        "trainer.gradient_clip",
+        "teacher.pretrain.learning_rate",
+        "student.pretrain.learning_rate",
+    ):
         value = OmegaConf.select(config, key)
         if value is not None and value <= 0:
             yield f"{key}={value} must be above 0"
+    if not 0 < config.trainer.layer_decay <= 1:
+        yield f"trainer.layer_decay={config.trainer.layer_decay} is a share: above 0, at most 1 (FinBERT: 0.8333)"
     if not re.fullmatch(r"[\w][\w.+-]*", config.study):
         yield f"study={config.study!r} names a folder: letters, digits, '.', '_', '-' only"
 
@@ -135,6 +153,10 @@ def _combinations(config: DictConfig) -> Iterator[str]:
         yield "stage=evaluate needs evaluate.model: a run folder, a model folder or a hub id"
     if stage != "annotate" and (config.annotate.dry_run or config.annotate.show_prompt):
         yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate, not with stage={stage}"
+    if stage in ("teacher", "student"):
+        yield from _encoder(config, stage)
+    if stage == "teacher":
+        yield from _teacher(config)
     if stage == "student":
         yield from _student(config)
     if _asks_llm(config):
@@ -159,6 +181,38 @@ def _reads(stage: str, section: str) -> bool:
 
 def _asks_llm(config: DictConfig) -> bool:
     return config.stage.name == "annotate" or (config.stage.name == "student" and config.distill.votes == "annotator")
+
+
+def _encoder(config: DictConfig, role: str) -> Iterator[str]:
+    """How the model to be trained begins; `role` is teacher or student."""
+    encoder, charformer = config[role], "blocks" in config[role]
+    if charformer and (encoder.pretrain.source or encoder.trim_vocabulary):
+        yield f"{role}.pretrain.source and {role}.trim_vocabulary are for models with word pieces; {encoder.name} reads bytes"
+    if charformer and encoder.init != "random":
+        yield f"{role}.init={encoder.init}: there are no weights of {encoder.name} to start from; use {role}.init=random"
+    if encoder.init == "parent" and encoder.shape is None:
+        yield f"{role}.init=parent needs {role}.shape, the size to cut from the parent's weights"
+    if encoder.init != "pretrained" and encoder.layers is not None:
+        yield f"{role}.layers keeps layers of a pretrained model: use {role}.init=pretrained, or set {role}.shape.layers"
+    if encoder.shape is not None and not OmegaConf.missing_keys(encoder.shape):
+        small = [key for key, value in encoder.shape.items() if value < 1]
+        if small:
+            yield f"{role}.shape.{small[0]}={encoder.shape[small[0]]} is too small: at least 1"
+        elif encoder.shape.hidden % encoder.shape.heads:
+            yield f"{role}.shape.hidden={encoder.shape.hidden} must be a multiple of {role}.shape.heads={encoder.shape.heads}"
+    source = encoder.pretrain.source
+    if source is not None and (not source.split() or source.split()[0] not in options()["data"]):
+        yield f"{role}.pretrain.source={source}: no such data set; there are {', '.join(sorted(options()['data']))}"
+    if not 0 < encoder.pretrain.mask < 1:
+        yield f"{role}.pretrain.mask={encoder.pretrain.mask} is a share of the words: a number between 0 and 1"
+
+
+def _teacher(config: DictConfig) -> Iterator[str]:
+    if config.teacher.objective == "regression":
+        if "part" not in config.data:
+            yield f"teacher.objective=regression needs scores; data={config.data.name} has none: use fiqa_news or fiqa_posts"
+        if config.teacher.class_weights != "none":
+            yield "teacher.class_weights only works with teacher.objective=classification: a score has no class to weigh"
 
 
 def _student(config: DictConfig) -> Iterator[str]:

@@ -181,16 +181,59 @@ PACE: dict[str, tuple[str, ...]] = {
 
 
 @dataclass
+class Shape:
+    """The size of a BERT-shaped encoder."""
+
+    layers: int = MISSING
+    hidden: int = MISSING  # width of the hidden states
+    heads: int = MISSING
+    intermediate: int = MISSING  # width inside the feed-forward blocks
+
+
+@dataclass
+class Pretrain:
+    """Masked-language pretraining on unlabelled texts of the domain, before the labels."""
+
+    source: str | None = None  # a data set by name, with settings: 'headlines limit=20000'; None: no such step
+    limit: int | None = None  # at most so many of its texts
+    epochs: int = 1
+    mask: float = 0.15  # share of the words to be guessed
+    learning_rate: float = 5e-5
+
+
+@dataclass
 class Encoder:
     """A small encoder to train: where its weights come from and the recipe that suits it."""
 
     name: str = MISSING
     model: str = MISSING  # embedded:minilm_l6, a folder, or a hub id
-    layers: list[int] | None = None  # keep these encoder layers of the parent, counted from 1; None keeps all
+    # pretrained: the model's own weights; random: new ones of its shape or of `shape`; parent: `shape` cut from its weights
+    init: str = "pretrained"
+    layers: list[int] | None = None  # keep these encoder layers of the model, counted from 1; None keeps all
+    shape: Shape | None = None  # for init=random and init=parent
+    trim_vocabulary: bool = False  # keep only the word pieces that the texts to learn from use, and all single characters
+    pretrain: Pretrain = field(default_factory=Pretrain)
     epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 5e-5
-    max_length: int = 64
+    max_length: int = 64  # tokens, or bytes for a charformer
+
+
+@dataclass
+class CharformerEncoder(Encoder):
+    """An encoder over bytes (Tay et al. 2022); it always starts from random weights."""
+
+    blocks: int = 4  # candidate subwords are 1 to so many bytes long
+    downsample: int = 2  # bytes that become one position of the encoder
+    calibrate: bool = False  # let positions that look alike agree on their block lengths
+
+
+@dataclass
+class Teacher(Encoder):
+    """An encoder that learns from human labels."""
+
+    objective: str = "classification"  # classification; regression: the score of a text, where the data has scores (fiqa)
+    class_weights: str = "none"  # none; balanced: a rare class weighs as much as a frequent one
 
 
 @dataclass
@@ -217,6 +260,9 @@ class Trainer:
     precision: str = "auto"  # auto picks bf16 only where the processor gains; 32, bf16, 16
     weight_decay: float = 0.01
     warmup: float = 0.1  # share of the steps
+    schedule: str = "linear"  # after warm-up: linear, to 0; slanted, to 1/32 of the rate; constant
+    layer_decay: float = 1.0  # each layer learns at this share of the rate of the one above; 1: all the same
+    unfreeze: str = "none"  # gradual: the head and top layer first, the others from the top; none: all from the start
     gradient_clip: float = 1.0
     accumulate: int = 1
     monitor: str = "val/macro_f1"
@@ -264,7 +310,7 @@ class Config:
     prompt: Prompt = MISSING
     shots: Shots = field(default_factory=Shots)
     annotate: Annotate = field(default_factory=Annotate)
-    teacher: Encoder = MISSING
+    teacher: Teacher = MISSING
     student: Encoder = MISSING
     distill: Distill = MISSING
     trainer: Trainer = MISSING
@@ -292,8 +338,9 @@ def register() -> None:
     store(group="llm", name="base_in_process", node=InProcessLLM)
     store(group="llm", name="base_endpoint", node=EndpointLLM)
     store(group="prompt", name="base_prompt", node=Prompt)
-    store(group="teacher", name="base_encoder", node=Encoder)
+    store(group="teacher", name="base_teacher", node=Teacher)
     store(group="student", name="base_encoder", node=Encoder)
+    store(group="student", name="base_charformer", node=CharformerEncoder)
     store(group="distill", name="base_distill", node=Distill)
     store(group="trainer", name="base_trainer", node=Trainer)
     store(group="logger", name="base_logger", node=Logger)

@@ -6,7 +6,8 @@ import yaml
 
 from findistill import __version__
 from findistill.runs.job import git_commit
-from findistill.settings.schema import Config
+from findistill.settings.compose import plain
+from findistill.settings.schema import Config, Encoder
 
 if TYPE_CHECKING:
     from findistill.data.labels import LabelSet
@@ -18,7 +19,8 @@ def model_card(config: Config, labels: "LabelSet", rows: int, device: str, licen
     encoder = config.student if stage == "student" else config.teacher
     if stage == "teacher":
         source = "the human labels of the data set"
-        recipe = "Cross-entropy."
+        regression = config.teacher.objective == "regression"
+        recipe = "Mean squared error on the texts' scores." if regression else "Cross-entropy."
     else:
         distill = config.distill
         votes = (
@@ -34,13 +36,15 @@ def model_card(config: Config, labels: "LabelSet", rows: int, device: str, licen
             "reg": f"mean squared error on the vote {distill.target} (REG)",
         }
         recipe = f"Texts with at least {distill.min_agreement} agreeing votes; {loss[distill.objective]}."
+    needs = ""
+    if encoder.model == "charformer":
+        needs = "import findistill.learning.charformer  # the model's code; plain transformers does not have it\n"
     header = {
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "language": "en",
         "tags": ["findistill", "finance", stage],
-        "base_model": encoder.model,
-    }
+    } | ({} if needs else {"base_model": encoder.model})
     return f"""---
 {yaml.safe_dump(header, sort_keys=False).strip()}
 ---
@@ -51,7 +55,7 @@ A text classifier for financial text, made by findistill {__version__} (commit {
 
 | | |
 | --- | --- |
-| start | {encoder.model}{f", encoder layers {list(encoder.layers)}" if encoder.layers else ""} |
+| start | {_start(encoder)} |
 | texts | {rows:,} of {data.name} |
 | licence of the texts | {licence} |
 | labels from | {source} |
@@ -62,9 +66,19 @@ A text classifier for financial text, made by findistill {__version__} (commit {
 The run folder around this model holds the resolved configuration, the metrics and the test predictions.
 
 ```python
-from transformers import pipeline
+{needs}from transformers import pipeline
 
 classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER")
 print(classify("Profit rose for the third quarter in a row."))
 ```
 """
+
+
+def _start(encoder: Encoder) -> str:
+    """What the training began from."""
+    how = {"pretrained": "", "random": "random weights; ", "parent": "embeddings of "}[encoder.init]
+    size = f", size {plain(encoder.shape)}" if encoder.shape is not None else ""
+    layers = f", encoder layers {list(encoder.layers)}" if encoder.layers else ""
+    trimmed = ", vocabulary trimmed to the texts" if encoder.trim_vocabulary else ""
+    pretrained = f", masked-language pretraining on {encoder.pretrain.source}" if encoder.pretrain.source else ""
+    return f"{how}{encoder.model}{size}{layers}{trimmed}{pretrained}"

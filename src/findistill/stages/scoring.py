@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from findistill.errors import UserError
 from findistill.runs.files import replacing
 
 if TYPE_CHECKING:
@@ -15,6 +16,28 @@ if TYPE_CHECKING:
     from findistill.runs.job import Job
 
 log = logging.getLogger(__name__)
+
+
+def matched(names: Sequence[str], labels: tuple[str, ...], model: str) -> tuple[str, ...]:
+    """A model's own label names, those that a label set has spelled as there: `Positive` is `positive`.
+
+    Raises:
+        UserError: no name is a label, so that there is nothing to score.
+    """
+    spelled = {label.lower(): label for label in labels}
+    known = tuple(spelled.get(name.lower(), name) for name in names)
+    if not set(known) & set(labels):
+        raise UserError(
+            f"the model {model} names its labels {', '.join(names)}; none is one of {', '.join(labels)}.\n"
+            "Labels are matched by name: rename them in id2label of the model's config.json"
+        )
+    return known
+
+
+def regression(scores: "np.ndarray", predicted: "np.ndarray", prefix: str) -> dict[str, float]:
+    """Mean squared error and, where the scores differ, R2: 1 less the share of their variance that is left."""
+    mse, variance = float(((predicted - scores) ** 2).mean()), float(scores.var())
+    return {f"{prefix}/mse": mse} | ({f"{prefix}/r2": 1 - mse / variance} if variance else {})
 
 
 def forced_choice(probabilities: "np.ndarray", names: tuple[str, ...], allowed: tuple[str, ...]) -> "np.ndarray":
@@ -64,13 +87,18 @@ def score(
     for prefix, (rows, label_set) in tests.items():
         labels = label_set.names
         prediction = predict(model, rows["text"].tolist(), config.trainer, tokens_cache=job.store.root / "tokens")
-        if set(labels) == set(prediction.labels):
-            order = [prediction.labels.index(label) for label in labels]
-            probabilities, predicted = prediction.probabilities[:, order], list(prediction.predicted)
+        known = matched(prediction.labels, labels, str(model))
+        if set(labels) == set(known):
+            order = [known.index(label) for label in labels]
+            probabilities = prediction.probabilities[:, order]
+            predicted = [known[prediction.labels.index(name)] for name in prediction.predicted]
         else:
-            probabilities = forced_choice(prediction.probabilities, tuple(prediction.labels), labels)
+            probabilities = forced_choice(prediction.probabilities, known, labels)
             predicted = [labels[column] for column in probabilities.argmax(axis=1)]
         frame = prediction_frame(rows, probabilities, predicted, labels)
+        if prediction.scores is not None and "score" in rows:
+            frame = frame.assign(score=rows["score"].to_numpy(), predicted_score=prediction.scores)
+            job.metrics |= regression(frame["score"].to_numpy(), prediction.scores, prefix)
         name = "predictions" if prefix == "test" else f"predictions_{prefix}"
         with replacing(job.folder / f"{name}.parquet") as aside:
             frame.to_parquet(aside, index=False)

@@ -1,7 +1,7 @@
 """`stage=teacher`: fine-tune an encoder on human labels.
 
-Needs a labelled data set. Leaves the model, its predictions on the test split and their metrics. Checkpoints are chosen
-on the validation split; the test split is read once, at the end.
+Needs a labelled data set, with scores for `teacher.objective=regression`. Leaves the model, its predictions on the test
+split and their metrics. Checkpoints are chosen on the validation split; the test split is read once, at the end.
 """
 
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ def run(job: "Job") -> None:
             f"stage=teacher needs labels of at least two classes; data={job.config.data.name} has {rows['label'].nunique()}"
         )
     job.metrics |= {"data/kept": len(rows), "data/kept_share": 1.0}
-    of = Examples.from_frame
+    of = Examples.from_scores if job.config.teacher.objective == "regression" else Examples.from_frame
     trained = train(job, job.config.teacher, None, data, of(rows, data.labels), of(held, data.labels))
     scoring.score(job, trained.model_dir, tests, trained.history)
     scoring.summary(job)

@@ -1,14 +1,30 @@
-"""The training step that teacher and student share: fit, sizes and times, model card."""
+"""The training step that teacher and student share: pretraining if asked for, fit, sizes and times, model card."""
 
-from typing import TYPE_CHECKING
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from findistill.runs.files import write_whole
+from omegaconf import OmegaConf
+
+from findistill.runs.files import read_json, write_json, write_whole
+from findistill.runs.store import digest
+from findistill.runs.weights import locate
+from findistill.settings.compose import plain
 from findistill.settings.schema import Distill, Encoder
+from findistill.stages import inputs
 
 if TYPE_CHECKING:
     from findistill.data import TextData
     from findistill.learning.fit import Examples, Trained
     from findistill.runs.job import Job
+
+log = logging.getLogger(__name__)
+
+# What of `trainer` is about learning from labels, and nothing to pretraining.
+OF_LABELS = ("max_epochs", "learning_rate", "schedule", "layer_decay", "unfreeze", "monitor", "patience")
+BEGINNING = ("model", "init", "layers", "shape", "pretrain", "batch_size", "max_length")  # what of an encoder is
 
 
 def train(
@@ -20,10 +36,12 @@ def train(
     from findistill.stages.card import model_card
 
     config = job.config
+    unlabelled = domain_texts(job, encoder, data)
     trained = fit(
-        encoder, distill, config.trainer, data.labels, rows, held,
+        pretrained(job, encoder, unlabelled), distill, config.trainer, data.labels, rows, held,
         seed=config.seed, folder=job.folder, loggers=job.tracker.lightning_loggers(),
         tokens_cache=job.store.root / "tokens",
+        corpus=[*data.split("train", "pool")["text"], *unlabelled] if encoder.trim_vocabulary else (),
     )  # fmt: skip
     job.metrics |= {
         "time/train_s": trained.train_s,
@@ -39,3 +57,52 @@ def train(
         model_card(config, data.labels, len(rows), hardware.describe(), data.card.licence),
     )
     return trained
+
+
+def domain_texts(job: "Job", encoder: Encoder, data: "TextData") -> list[str]:
+    """The texts of `pretrain.source`, none that stands in a test set; at most `pretrain.limit`."""
+    if not encoder.pretrain.source:
+        return []
+    source = inputs.named_dataset(job, encoder.pretrain.source)
+    rows = inputs.drop_tested(source.split("train", "validation", "pool"), inputs.test_sets(job, data))
+    limit = encoder.pretrain.limit
+    if limit is not None and limit < len(rows):
+        rows = rows.sample(frac=1, random_state=0).head(limit)  # a larger limit keeps the rows of a smaller one
+    return rows["text"].tolist()
+
+
+def pretrained(job: "Job", encoder: Encoder, texts: list[str]) -> Encoder:
+    """The encoder to fit: as it is, or pretrained on `texts` (its `pretrain.source`), an artifact that all seeds share."""
+    if not encoder.pretrain.source:
+        return encoder
+    settings, trainer = plain(encoder), plain(job.config.trainer)
+    key = {
+        "start": {name: settings[name] for name in BEGINNING},
+        "weights": _weights_hash(encoder.model),
+        "trainer": {name: value for name, value in trainer.items() if name not in OF_LABELS},
+        "texts": digest(texts, 16),
+    }
+
+    def make(folder: Path) -> None:
+        from findistill.learning.pretrain import pretrain
+
+        log.info("pretraining %s on %s texts of %s", encoder.name, f"{len(texts):,}", encoder.pretrain.source)
+        found = pretrain(encoder, job.config.trainer, texts, folder, tokens_cache=job.store.root / "tokens")
+        write_json(folder / "pretrain.json", found)
+
+    folder = job.artifact("pretrain", key, make)
+    job.metrics |= {f"pretrain/{name}": value for name, value in read_json(folder / "pretrain.json").items()}
+    settled = cast(Encoder, OmegaConf.to_object(encoder) if OmegaConf.is_config(encoder) else encoder)
+    return replace(settled, model=str(folder), init="pretrained", layers=None, shape=None)
+
+
+def _weights_hash(model: str) -> str | None:
+    """Of the files of a model on this machine; a hub id stands for itself."""
+    found = sorted(Path(locate(model)).glob("*.safetensors"))
+    if not found:
+        return None
+    whole = hashlib.sha256()
+    for path in found:
+        with path.open("rb") as handle:
+            whole.update(hashlib.file_digest(handle, "sha256").digest())
+    return whole.hexdigest()

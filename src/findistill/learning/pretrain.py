@@ -1,0 +1,189 @@
+"""Masked-language pretraining on texts of the domain (as FinBERT's on Reuters news, Araci 2019), before any label.
+
+Whole words are masked (all pieces of a chosen word), and each of their pieces becomes [MASK] (80%), a random piece (10%) or
+itself (10%), as in BERT. Only the encoder is kept: the head that guesses words is of no further use.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.nn import functional
+
+from findistill.errors import UserError
+from findistill.learning.batches import Tokens, pad, sorted_batches, tokenise
+from findistill.learning.encoders import begin
+from findistill.learning.fit import device_of, free, recipe_of, train_loop
+from findistill.learning.recipe import Recipe, RecipeModule
+from findistill.learning.vocabulary import pieces
+from findistill.runs.weights import quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from findistill.settings.schema import Encoder, Trainer
+
+HELD = 0.05  # share of the texts, 500 at most, that only measure
+IGNORED = -100  # the target of a piece that is not to be guessed
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Which pieces of a tokenizer may be masked, and which of them go on a word."""
+
+    maskable: np.ndarray  # (pieces,) bool
+    continues: np.ndarray  # (pieces,) bool
+    mask_id: int
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "Masks":
+        """Raises UserError for a tokenizer that has no word pieces or no [MASK]."""
+        prefix = pieces(tokenizer)["model"]["continuing_subword_prefix"]
+        if tokenizer.mask_token_id is None:
+            raise UserError("pretrain.source needs a tokenizer with a [MASK] token; leave it off for this model.")
+        names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        special = set(tokenizer.all_special_tokens)
+        return cls(
+            np.array([name not in special for name in names]),
+            np.array([name.startswith(prefix) for name in names]),
+            tokenizer.mask_token_id,
+        )
+
+    def hide(self, ids: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (rows, length) with whole words masked, and the targets: the id where one is to be guessed, else -100.
+
+        Every word is chosen with probability `share`.
+        """
+        maskable = self.maskable[ids]
+        starts = maskable & ~self.continues[ids]
+        starts[:, 1:] |= maskable[:, 1:] & ~maskable[:, :-1]  # a text may be cut or begin inside a word
+        word = np.cumsum(starts, axis=1)  # (rows, length), counted from 1
+        chosen = rng.random((len(ids), word.max(initial=0) + 1)) < share
+        hidden = np.take_along_axis(chosen, word, axis=1) & maskable
+        fate = rng.random(ids.shape)
+        anything = rng.choice(np.flatnonzero(self.maskable), ids.shape)
+        shown = np.where(hidden & (fate < 0.8), self.mask_id, np.where(hidden & (fate >= 0.9), anything, ids))
+        return shown, np.where(hidden, ids, IGNORED)
+
+
+@dataclass(frozen=True)
+class MaskedRows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Asked for whole batches, gives `input_ids`, `attention_mask` and `targets`, masked anew each time."""
+
+    tokens: Tokens
+    masks: Masks
+    share: float
+    rng: np.random.Generator
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, indexes: list[int]) -> dict[str, torch.Tensor]:
+        batch = pad(self.tokens, indexes)
+        shown, targets = self.masks.hide(batch["input_ids"].numpy(), self.share, self.rng)
+        return batch | {"input_ids": torch.from_numpy(shown), "targets": torch.from_numpy(targets)}
+
+
+class MaskedLanguage(RecipeModule):
+    """A BERT with its masked-language head; the loss is the mean cross-entropy over hidden pieces."""
+
+    def guesses(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (hidden, pieces) and targets (hidden,); the wide head reads no position but the hidden ones."""
+        states = self.model.bert(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        hidden = batch["targets"] != IGNORED
+        return self.model.cls.predictions(states[hidden]), batch["targets"][hidden]
+
+    def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
+        logits, targets = self.guesses(batch)
+        # a batch of a few short texts may hide nothing
+        loss = functional.cross_entropy(logits.float(), targets, reduction="sum") / max(1, len(targets))
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the pretraining loss became {loss.item()} at optimizer step {self.global_step}."
+                f"\nLower pretrain.learning_rate (now {self.recipe.learning_rate:g}) or set trainer.precision=32."
+            )
+        return loss
+
+
+def pretrain(
+    encoder: "Encoder",
+    trainer: "Trainer",
+    texts: Sequence[str],
+    folder: Path,
+    *,
+    seed: int = 0,
+    tokens_cache: Path | None = None,
+) -> dict[str, float]:
+    """Pretrain `encoder` on `texts` as `encoder.pretrain` says, and leave the encoder and its tokenizer in `folder`.
+
+    Batch size and length are the encoder's, the rest of the recipe is the trainer's, a linear schedule always. A twentieth
+    of the texts, 500 at most, is not trained on. Returns the number of `texts` trained on, and the mean loss (nats a hidden
+    piece) over the others, `loss_before` and `loss_after`, with the same masks.
+
+    Raises UserError for a model that is not BERT-shaped, fewer than 100 texts, or a loss that stops being finite.
+    """
+    settings = encoder.pretrain
+    if len(texts) < 100:
+        raise UserError(f"pretrain.source={settings.source}: {len(texts)} texts are too few to pretrain on; 100 at least.")
+    recipe = replace(
+        recipe_of(encoder, trainer), epochs=settings.epochs, learning_rate=settings.learning_rate,
+        schedule="linear", layer_decay=1.0, unfreeze="none",
+    )  # fmt: skip
+    try:
+        return _pretrain(encoder, trainer, recipe, texts, folder, seed, tokens_cache)
+    finally:
+        free()
+
+
+def _pretrain(
+    encoder: "Encoder",
+    trainer: "Trainer",
+    recipe: Recipe,
+    texts: Sequence[str],
+    folder: Path,
+    seed: int,
+    tokens_cache: Path | None,
+) -> dict[str, float]:
+    from transformers import AutoModelForPreTraining
+
+    pl.seed_everything(seed, workers=True, verbose=False)
+    model, tokenizer, _ = begin(encoder, AutoModelForPreTraining, {}, seed)
+    if model.config.model_type != "bert":
+        raise UserError(f"pretrain.source: {encoder.model} is no BERT but {model.config.model_type}; leave pretraining off.")
+    masks, share = Masks.of(tokenizer), encoder.pretrain.mask
+    order = np.random.default_rng(seed).permutation(len(texts))
+    held, rest = np.split(order, [min(500, round(HELD * len(texts)))])
+    held_tokens, tokens = (
+        tokenise(tokenizer, [texts[i] for i in part], recipe.max_length, tokens_cache) for part in (held, rest)
+    )
+    module = MaskedLanguage(model, recipe)
+
+    def loss() -> float:
+        model.to(device_of(trainer.accelerator)).eval()
+        return _loss(module, MaskedRows(held_tokens, masks, share, np.random.default_rng(seed)), recipe.batch_size)
+
+    before = loss()
+    model.train()
+    rows = MaskedRows(tokens, masks, share, np.random.default_rng([seed, 1]))
+    ran = train_loop(module, rows, None, recipe, trainer, seed=seed, folder=folder, loggers=[])
+    after = loss()
+    if ran.writes:
+        with quiet():
+            model.bert.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    return {"texts": len(rows), "loss_before": before, "loss_after": after}
+
+
+@torch.inference_mode()
+def _loss(module: MaskedLanguage, rows: MaskedRows, batch_size: int) -> float:
+    total, hidden = 0.0, 0
+    for indexes in sorted_batches(rows.tokens.lengths, batch_size):
+        batch = {name: value.to(module.model.device) for name, value in rows[indexes].items()}
+        logits, targets = module.guesses(batch)
+        total += float(functional.cross_entropy(logits.float(), targets, reduction="sum"))
+        hidden += len(targets)
+    return total / max(1, hidden)
