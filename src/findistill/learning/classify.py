@@ -93,8 +93,11 @@ class EncoderClassifier(pl.LightningModule):
         self._started = time.perf_counter()
         self._losses.clear()
 
+    def training_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.objective.loss(self(batch), batch["targets"], batch["hard"])
+
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        loss = self.objective.loss(self(batch), batch["targets"], batch["hard"])
+        loss = self.training_loss(batch)
         if not torch.isfinite(loss):
             raise UserError(
                 f"the training loss became {loss.item()} at optimizer step {self.global_step}"

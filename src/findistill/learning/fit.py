@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import math
 import signal
 import time
 import warnings
@@ -35,6 +36,7 @@ T = TypeVar("T")
 LONGEST = 512  # tokens, for a model that names no limit of its own
 TIMED = 100  # texts timed one at a time
 BULK = 512  # texts timed in batches
+LARGE = 4  # batches at once where no gradients are kept
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,19 @@ def fit(
         raise UserError("no training rows are left: lower distill.min_agreement or raise data.limit.")
     if trainer.monitor not in MONITORS:
         raise UserError(f"trainer.monitor={trainer.monitor}: choose one of {', '.join(MONITORS)}.")
-    recipe = Recipe(
+    recipe = recipe_of(encoder, trainer)
+    objective = Objective.of(distill, labels.names, train.hard)
+    if objective.scale and not len(validation):
+        raise UserError("distill.target=scalar chooses its thresholds on validation rows: set data.validation above 0.")
+    try:
+        return _train(encoder, objective, recipe, trainer, labels.names, train, validation, seed, folder, loggers, tokens_cache)
+    finally:  # jobs share one process, and Lightning's trainer, module and callbacks refer to each other
+        free()
+
+
+def recipe_of(encoder: "Encoder", trainer: "Trainer") -> Recipe:
+    """The numbers of a run: what `trainer` leaves unset is the encoder's."""
+    return Recipe(
         epochs=_first(trainer.max_epochs, encoder.epochs),
         batch_size=_first(trainer.batch_size, encoder.batch_size),
         learning_rate=_first(trainer.learning_rate, encoder.learning_rate),
@@ -131,13 +145,6 @@ def fit(
         monitor=trainer.monitor,
         precision=_lightning_precision(trainer),
     )
-    objective = Objective.of(distill, labels.names, train.hard)
-    if objective.scale and not len(validation):
-        raise UserError("distill.target=scalar chooses its thresholds on validation rows: set data.validation above 0.")
-    try:
-        return _train(encoder, objective, recipe, trainer, labels.names, train, validation, seed, folder, loggers, tokens_cache)
-    finally:  # jobs share one process, and Lightning's trainer, module and callbacks refer to each other
-        _free()
 
 
 def _train(
@@ -154,8 +161,6 @@ def _train(
     tokens_cache: Path | None,
 ) -> Trained:
     import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import Callback, EarlyStopping
-    from torch.utils.data import DataLoader
 
     pl.seed_everything(seed, workers=True, verbose=False)
     model, tokenizer = load(encoder, names, scalar=objective.scale is not None, seed=seed)
@@ -165,12 +170,60 @@ def _train(
     rows = Rows(tokenise(tokenizer, train.texts, recipe.max_length, tokens_cache), train.targets, train.hard)
     held_tokens = tokenise(tokenizer, validation.texts, recipe.max_length, tokens_cache)
     held = Rows(held_tokens, validation.targets, validation.hard)
-    large = 4 * recipe.batch_size  # rows at once where no gradients are kept
 
     model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
     module = EncoderClassifier(model, objective, recipe, len(names))
+    ran = train_loop(module, rows, held, recipe, trainer, seed=seed, folder=folder, loggers=loggers)
+
+    model.load_state_dict(module.best_state)
+    thresholds = None
+    if objective.scale:  # chosen in float32, the precision they are used in
+        scores = _logits(model.eval(), held, LARGE * recipe.batch_size, device_of(trainer.accelerator))
+        thresholds = objective.scale.choose(np.tanh(scores[:, 0].astype(np.float64)), held.hard)
+    if ran.writes:
+        save(folder / "model", model, tokenizer, names, recipe.max_length, thresholds)
+    return Trained(
+        model_dir=folder / "model",
+        history=module.history,
+        best_epoch=module.best_epoch,
+        train_s=ran.train_s,
+        cpu_s=ran.cpu_s,
+        parameters=model.num_parameters(),
+        megabytes=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
+        thresholds=thresholds.as_dict() if thresholds else None,
+    )
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a training loop took; `writes` tells the one process that saves."""
+
+    train_s: float
+    cpu_s: float
+    writes: bool
+
+
+def train_loop(
+    module: EncoderClassifier,
+    rows: Rows,
+    held: Rows | None,
+    recipe: Recipe,
+    trainer: "Trainer",
+    *,
+    seed: int,
+    folder: Path,
+    loggers: "list[Logger]",
+    check_every: int | None = None,
+) -> Ran:
+    """Run Lightning's loop over length-grouped batches; `held` rows, if any, are measured after every epoch.
+
+    `check_every` measures them after so many batches instead (or an epoch, if that is shorter).
+    """
+    from pytorch_lightning.callbacks import Callback, EarlyStopping
+    from torch.utils.data import DataLoader
+
     callbacks: list[Callback] = [Progress()]
-    if trainer.patience is not None and len(held):
+    if trainer.patience is not None and held:
         mode = "min" if recipe.monitor == "val/loss" else "max"
         callbacks.append(EarlyStopping(recipe.monitor, mode=mode, patience=trainer.patience))
     with _quiet_lightning(), _interruptible():
@@ -180,6 +233,7 @@ def _train(
             max_epochs=recipe.epochs,
             accumulate_grad_batches=trainer.accumulate,
             gradient_clip_val=trainer.gradient_clip or None,
+            val_check_interval=min(check_every, math.ceil(len(rows) / recipe.batch_size)) if check_every else None,
             logger=loggers or False,
             callbacks=callbacks,
             default_root_dir=folder,
@@ -192,28 +246,13 @@ def _train(
         )
         lengths, rank, world = rows.tokens.lengths, lightning.global_rank, lightning.world_size
         batches = DataLoader(rows, batch_size=None, sampler=LengthGroupedBatches(lengths, recipe.batch_size, seed, rank, world))
-        held_batches = DataLoader(held, batch_size=None, sampler=sorted_batches(held.tokens.lengths, large))
+        held_batches = None
+        if held:
+            sampler = sorted_batches(held.tokens.lengths, LARGE * recipe.batch_size)
+            held_batches = DataLoader(held, batch_size=None, sampler=sampler)
         wall, cpu = time.perf_counter(), time.process_time()
-        lightning.fit(module, batches, held_batches if len(held) else None)
-        train_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-
-    model.load_state_dict(module.best_state)
-    thresholds = None
-    if objective.scale:  # chosen in float32, the precision they are used in
-        scores = _logits(model.eval(), held, large, _device(trainer.accelerator))
-        thresholds = objective.scale.choose(np.tanh(scores[:, 0].astype(np.float64)), held.hard)
-    if lightning.is_global_zero:
-        save(folder / "model", model, tokenizer, names, recipe.max_length, thresholds)
-    return Trained(
-        model_dir=folder / "model",
-        history=module.history,
-        best_epoch=module.best_epoch,
-        train_s=train_s,
-        cpu_s=cpu_s,
-        parameters=model.num_parameters(),
-        megabytes=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
-        thresholds=thresholds.as_dict() if thresholds else None,
-    )
+        lightning.fit(module, batches, held_batches)
+        return Ran(time.perf_counter() - wall, time.process_time() - cpu, lightning.is_global_zero)
 
 
 def predict(
@@ -234,7 +273,7 @@ def predict(
     tokens = tokenise(tokenizer, texts, _length(trainer, loaded, tokenizer), tokens_cache)
     empty = np.zeros((len(tokens), 0), dtype=np.float32)
     rows = Rows(tokens, empty, np.zeros(len(tokens), dtype=np.int64))
-    logits = _logits(loaded, rows, batch_size, _device(trainer.accelerator))
+    logits = _logits(loaded, rows, batch_size, device_of(trainer.accelerator))
     shares = probabilities(logits, scale, thresholds)
     return Prediction(shares, names, [names[i] for i in shares.argmax(axis=1)])
 
@@ -245,7 +284,7 @@ def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict
     Times 100 texts one by one and 512 in batches (those given are repeated if there are fewer), after a warm-up.
     """
     loaded, tokenizer = open_trained(model)
-    device = _device(trainer.accelerator)
+    device = device_of(trainer.accelerator)
     loaded.to(device)
     max_length = _length(trainer, loaded, tokenizer)
 
@@ -299,7 +338,8 @@ def _first(chosen: T | None, default: T) -> T:
     return default if chosen is None else chosen
 
 
-def _device(accelerator: str) -> torch.device:
+def device_of(accelerator: str) -> torch.device:
+    """The device that `trainer.accelerator` means on this machine."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
@@ -352,7 +392,8 @@ def _quiet_lightning() -> Iterator[None]:
         yield
 
 
-def _free() -> None:
+def free() -> None:
+    """Collect what Lightning's cycles keep alive: jobs share one process."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

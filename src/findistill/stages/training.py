@@ -16,8 +16,6 @@ def train(
 ) -> "Trained":
     """Fit `encoder` and leave `model/`, with its card, in the run folder; sizes and times go into the metrics."""
     from findistill.learning.fit import fit
-    from findistill.runs import hardware
-    from findistill.stages.card import model_card
 
     config = job.config
     trained = fit(
@@ -25,6 +23,15 @@ def train(
         seed=config.seed, folder=job.folder, loggers=job.tracker.lightning_loggers(),
         tokens_cache=job.store.root / "tokens",
     )  # fmt: skip
+    leave(job, trained, data, len(rows))
+    return trained
+
+
+def leave(job: "Job", trained: "Trained", data: "TextData", texts: int) -> None:
+    """Put sizes and times into the metrics, and the card beside the model that learnt from so many texts."""
+    from findistill.runs import hardware
+    from findistill.stages.card import model_card
+
     job.metrics |= {
         "time/train_s": trained.train_s,
         "time/cpu_s": trained.cpu_s,
@@ -36,6 +43,5 @@ def train(
     job.metrics |= {name: value for name, value in best.items() if name.startswith("val/")}
     write_whole(
         trained.model_dir / "README.md",
-        model_card(config, data.labels, len(rows), hardware.describe(), data.card.licence),
+        model_card(job.config, data.labels, texts, hardware.describe(), data.card.licence),
     )
-    return trained
