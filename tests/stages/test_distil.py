@@ -1,6 +1,5 @@
 """`distill=logit` and `tinybert` through the application, with a tiny random teacher that the job trains itself."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,10 +8,13 @@ import yaml
 
 from findistill.data import load
 from findistill.data.normalise import duplicate_key
+from findistill.runs import job as jobs
 from findistill.runs.files import read_json
 from findistill.settings.schema import DemoData
+from findistill.stages import reads
 from tests.conftest import Command
 from tests.learning.conftest import tiny
+from tests.settings.test_compose import composed
 
 assert tiny  # a fixture
 
@@ -23,46 +25,51 @@ QUICK = (
 )  # fmt: skip
 
 
-def job(folder: Path) -> tuple[dict[str, float], dict[str, object], str]:
+def job(folder: Path) -> tuple[dict[str, float], dict[str, str], str]:
     return read_json(folder / "metrics.json"), read_json(folder / "artifacts.json"), (folder / "model/README.md").read_text()
 
 
 def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: Path, tmp_path: Path) -> None:
     done = findistill(
         "-m", f"teacher={tiny}", f"student={tiny}", *QUICK, "distill=tinybert", "distill.intermediate.epochs=1",
-        "distill.terms.attention=0,1", "distill.layers=uniform,[1,4]", "distill.cache=all", "distill.pool='demo rows=700'",
-        OMP_NUM_THREADS="1",
+        "distill.layers=uniform,[1,4]", "distill.cache=all", "distill.pool='demo rows=700'", OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     folders = [path.parent for path in sorted((tmp_path / "runs/taught").glob("*/metrics.json"))]
-    assert len(folders) == 4 and len({folder.name for folder in folders}) == 4
+    assert len(folders) == 2
     store = tmp_path / "runs/.artifacts"
-    assert len([path for path in store.glob("teacher-*") if path.is_dir()]) == 1
-    assert len([path for path in store.glob("outputs-*") if path.is_dir()]) == 1
-    assert "GB" in done.stderr or "MB on disk" in done.stderr
-    metrics, artifacts, card = job(folders[0])
-    assert metrics["data/kept"] == 60 and metrics["data/unlabelled"] > 200
-    assert 0 <= metrics["test/macro_f1"] <= 1 and {"teacher", "outputs"} <= set(artifacts)
-    assert "Distillation at temperature 1" in card and "the teacher tiny" in card and "texts of demo rows=700" in card
+    [teacher] = [path for path in store.glob("teacher-*") if path.is_dir()]
+    [outputs] = [path for path in store.glob("outputs-*") if path.is_dir()]
+    assert " on disk, 0.00 MB kept before, limit 8 GB" in done.stderr
+    for folder in folders:
+        metrics, artifacts, card = job(folder)
+        assert metrics["data/kept"] == 60 and metrics["data/unlabelled"] > 200
+        assert 0 <= metrics["test/macro_f1"] <= 1
+        assert (artifacts["teacher"], artifacts["outputs"]) == (teacher.name, outputs.name)
+        assert "Distillation at temperature 1" in card and "the teacher tiny" in card and "texts of demo rows=700" in card
     config = yaml.safe_load((folders[0] / "config.yaml").read_text())
-    assert config["distill"]["recipe"] == "fixed" and (tmp_path / "runs/taught/report.html").exists()
-    again = findistill("-m", f"teacher={tiny}", f"student={tiny}", *QUICK, "distill=tinybert", "distill.intermediate.epochs=1",
-                       "distill.terms.attention=0,1", "distill.layers=uniform,[1,4]", "distill.pool='demo rows=700'")  # fmt: skip
-    assert "4 done before, 0 to run" in again.stderr
+    assert config["distill"]["recipe"] == "fixed"
+    assert "TINYBERT" in (tmp_path / "runs/taught/table.md").read_text()
 
-
-def test_faithful_takes_a_trained_teacher_and_says_what_is_wrong(findistill: Command, tiny: Path, tmp_path: Path) -> None:
-    done = findistill("stage=teacher", f"teacher={tiny}", *QUICK)
-    assert done.returncode == 0, done.stderr[-3000:]
-    [run] = [path.parent for path in (tmp_path / "runs/taught").glob("*/metrics.json")]
+    # The study's code as it behaves, with the teacher of before.
     done = findistill(
-        f"student={tiny}", *QUICK, "distill=tinybert_faithful", "distill.intermediate.epochs=1", f"distill.teacher={run}",
+        f"student={tiny}", *QUICK, "study=faulty", "distill=tinybert_faithful", "distill.intermediate.epochs=1",
+        f"distill.teacher={teacher}", OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "picks the student on the test rows" in done.stderr
-    [student] = [path.parent for path in (tmp_path / "runs/taught").glob("student*/metrics.json")]
-    assert "Known faults kept: the prediction stage's learning rate is 0" in (student / "model/README.md").read_text()
-    assert "teacher" not in json.loads((student / "artifacts.json").read_text())
+    [student] = [path.parent for path in (tmp_path / "runs/faulty").glob("student*/metrics.json")]
+    metrics, artifacts, card = job(student)
+    assert "Known faults kept: the prediction stage's learning rate is 0" in card and "teacher" not in artifacts
+
+
+def test_settings_of_the_cache_and_of_the_llm_make_no_other_job() -> None:
+    def key(*overrides: str) -> dict[str, object]:
+        config = composed("distill=tinybert", *overrides)
+        return jobs.sections(config, reads(config))
+
+    assert key() == key("distill.cache=all", "distill.cache_gb=99", "llm=endpoint", "llm.model=m", "annotate.samples=3")
+    assert key() != key("teacher=bert_base") and key() != key("distill.recipe=mean")
 
 
 def test_no_text_of_a_test_or_validation_set_is_distilled_on(tmp_path: Path) -> None:

@@ -79,13 +79,15 @@ def obtain(
         needed = size(tokens, missing, anatomy, labels, dtype)
         kept = size(tokens, sorted(homes), anatomy, labels, dtype)
         _admit(needed, kept, limit_gb, root, tokens, missing)
-        folder = artifact(
-            "outputs",
-            {"of": of, "arrays": missing},
-            lambda folder: _write(model, anatomy, tokens, missing, dtype, device, folder),
-        )
-        homes |= dict.fromkeys(missing, folder)
-    arrays = {name: _open(homes[name], name) for name in wanted}
+        homes |= dict.fromkeys(missing, tuple(missing))
+    arrays: dict[str, np.ndarray] = {}
+    for together in sorted({homes[name] for name in wanted}):
+
+        def make(folder: Path, names: Sequence[str] = together) -> None:
+            _write(model, anatomy, tokens, names, dtype, device, folder)
+
+        folder = artifact("outputs", {"of": of, "arrays": list(together)}, make)
+        arrays |= {name: _open(folder, name) for name in wanted if name in together}
     counts = {name: rows_of(name, tokens.lengths, anatomy.heads) for name in wanted}
     offsets = {name: np.concatenate([[0], np.cumsum(count)]) for name, count in counts.items()}
     return TeacherOutputs(arrays, offsets)
@@ -116,12 +118,12 @@ def _tokens_hash(tokens: Tokens) -> str:
     return digest.hexdigest()
 
 
-def _homes(root: Path, of: dict[str, Any]) -> dict[str, Path]:
-    """Which complete artifact holds which array of this teacher on these texts."""
-    homes: dict[str, Path] = {}
+def _homes(root: Path, of: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """For each array of this teacher on these texts that is there: all arrays of the complete artifact that holds it."""
+    homes: dict[str, tuple[str, ...]] = {}
     for path in sorted(root.glob("outputs-*/artifact.json")):
         if path.parent.suffix != ".partial" and (key := read_json(path)["key"])["of"] == of:
-            homes |= dict.fromkeys(key["arrays"], path.parent)
+            homes |= dict.fromkeys(key["arrays"], tuple(key["arrays"]))
     return homes
 
 
