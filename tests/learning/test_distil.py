@@ -9,7 +9,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from findistill.errors import UserError
 from findistill.learning import distil as distilling
-from findistill.learning.distil import distil, with_unlabelled
+from findistill.learning.distil import check_same_tokens, distil, with_unlabelled
+from findistill.learning.batches import Tokens
 from findistill.learning.encoders import open_trained
 from findistill.learning.fit import Examples, Trained, fit, predict
 from findistill.runs.store import Store
@@ -181,6 +182,24 @@ def test_other_tokens_are_an_error_for_layers_and_none_for_logits(run, tiny, tmp
     assert len(run(encoder=encoder).history) == 1
     with pytest.raises(UserError, match=r"letters \(57 pieces\) and its teacher .* different tokens"):
         run(TINYBERT, encoder=encoder)
+
+
+def test_the_same_pieces_under_other_numbers_are_the_same_tokens() -> None:
+    class Vocabulary:
+        def __init__(self, *pieces: str) -> None:
+            self.pieces = pieces
+
+        def get_vocab(self) -> dict[str, int]:
+            return {piece: number for number, piece in enumerate(self.pieces)}
+
+    def tokens(*numbers: int) -> Tokens:
+        return Tokens(np.asarray(numbers, dtype=np.int32), np.asarray([0, 2, len(numbers)]), 0)
+
+    teacher, trimmed = Vocabulary("[PAD]", "gain", "loss", "rare"), Vocabulary("[PAD]", "loss", "gain")
+    check_same_tokens(trimmed, tokens(2, 1, 2), teacher, tokens(1, 2, 1), "student", "teacher")
+    for ours, theirs in ((tokens(2, 1, 2), tokens(2, 1, 2)), (tokens(2, 1, 2), tokens(1, 2)), (tokens(2, 1, 0), tokens(1, 2, 3))):
+        with pytest.raises(UserError, match=r"student \(3 pieces\) and its teacher teacher \(4\)"):
+            check_same_tokens(trimmed, ours, teacher, theirs, "student", "teacher")
 
 
 def test_a_teacher_without_a_logit_for_each_label_is_refused(run, encoder, trainer, labels, corpus, tmp_path: Path) -> None:
