@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from findistill.errors import UserError
 from findistill.learning import distil as distilling
-from findistill.learning.distil import check_same_tokens, distil, with_unlabelled
 from findistill.learning.batches import Tokens
+from findistill.learning.distil import check_same_tokens, distil, with_unlabelled
 from findistill.learning.encoders import open_trained
 from findistill.learning.fit import Examples, Trained, fit, predict
 from findistill.runs.store import Store
