@@ -160,7 +160,8 @@ def test_the_total_is_the_weighted_sum_and_gradients_flow_to_student_and_project
     terms = Terms(distill(weights={"hidden": 2.0, "kl": 0.5, "value_value": 3.0}), NAMES, *map(sized, (student, teacher)))
     values = computed(terms, student, teacher, texts, torch.zeros(4, dtype=torch.long))
     total = terms.total(values)
-    assert float(total) == pytest.approx(float(2 * values["hidden"] + 0.5 * values["kl"] + 3 * values["value_value"]), rel=1e-6)
+    expected = 2 * values["hidden"] + 0.5 * values["kl"] + 3 * values["value_value"]
+    assert total.item() == pytest.approx(expected.item(), rel=1e-6)
     student.zero_grad()
     total.backward()
     assert terms.projection is not None and terms.projection.weight.grad.abs().sum() > 0
