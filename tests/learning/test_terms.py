@@ -187,14 +187,14 @@ def test_each_fault_does_what_it_says(student, teacher, texts) -> None:
         return terms, computed(terms, student, teacher, texts, hard)
 
     fixed, right = values("fixed")
-    assert float(values("mean")[1]["soft_ce"]) == pytest.approx(float(right["soft_ce"]) / 3)
+    assert values("mean")[1]["soft_ce"].item() == pytest.approx(right["soft_ce"].item() / 3)
     frozen, _ = values("projection")
     assert (frozen.projection.in_features, frozen.projection.out_features) == (24, 16)
     assert not any(each.requires_grad for each in frozen.parameters())
     assert (fixed.projection.in_features, fixed.projection.out_features) == (16, 24)
     assert values("attention")[1].keys() == {"hidden", "attention_probs", "soft_ce", "kl"}
     for other in ("schedule", "selection"):
-        assert {name: float(value) for name, value in values(other)[1].items()} == {
+        assert {name: value.item() for name, value in values(other)[1].items()} == {
             name: float(value) for name, value in right.items()
         }
     assert values("faithful")[0].faults == set(FAULTS)
