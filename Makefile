@@ -40,6 +40,7 @@ bench: setup
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/endpoint_throughput.py --env .bench
 	$(BIN)/python benchmarks/annotation_memory.py
+	$(BIN)/python benchmarks/distillation_throughput.py --env .bench/textbrewer
 	$(BIN)/python benchmarks/in_process_sampling.py
 
 clean:

@@ -108,6 +108,19 @@ def test_only_allowed_code_is_built() -> None:
             ["stage=teacher", "data=fiqa_news", "teacher.objective=regression", "teacher.class_weights=balanced"],
             "no class to weigh",
         ),
+        (["distill=logit", "distill.terms.kl=0"], "none teaches the labels"),
+        (["distill=logit", "distill.terms.hidden=-1"], "is a weight"),
+        (["distill=logit", "distill.intermediate.epochs=2"], "has nothing to learn"),
+        (["distill=logit", "distill.temperature=0"], "must be above 0"),
+        (["distill=tinybert", "distill.layers=sometimes"], "uniform, last, skip"),
+        (["distill=tinybert", "distill.layers={1: 2}"], "a list of layer numbers"),
+        (["distill=tinybert", "distill.recipe=careful"], "faithful"),
+        (["distill=tinybert", "distill.pool=nonsense"], "no such data set"),
+        (["distill=tinybert", "distill.votes=annotator"], "not set by hand"),
+        (["distill=tinybert", "teacher=folder"], "teacher.model is not set"),
+        (["distill=logit", "data=headlines"], "distill.teacher=RUN_FOLDER"),
+        (["distill.votes=teacher"], "distill=logit and distill=tinybert do"),
+        (["distill.min_agreement=null"], "1 keeps all texts"),
     ],
 )
 def test_rules_say_what_does_not_go_together(overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +131,8 @@ def test_rules_say_what_does_not_go_together(overrides: list[str], message: str,
 
 
 def test_a_stage_is_not_asked_for_what_it_does_not_read() -> None:
+    rules.check(composed("distill=tinybert", "llm=endpoint"))
+    rules.check(composed("distill=tinybert", "teacher=folder", "distill.teacher=some/folder", "distill.layers=[2,4,6]"))
     rules.check(composed("stage=teacher", "llm=endpoint", "student=folder", "distill.min_agreement=99"))
 
 

@@ -13,16 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from findistill.errors import UserError
 from findistill.settings.compose import options
+from findistill.settings.schema import FAULTS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "shots.selection": ("random", "balanced", "nearest"),
     "shots.rationales": ("none", "llm"),
     "annotate.calibration": ("none", "batch", "contextual", "pool", "auto"),
     "annotate.combine": ("majority", "dawid_skene"),
-    "distill.objective": ("cls", "reg"),
+    "distill.objective": ("cls", "reg", "logit", "tinybert"),
     "distill.target": ("distribution", "scalar"),
-    "distill.votes": ("annotator", "human"),
+    "distill.votes": ("annotator", "human", "teacher"),
     "distill.class_weights": ("none", "balanced"),
+    "distill.intermediate.schedule": ("constant", "linear"),
+    "distill.recipe": ("fixed", "faithful", *FAULTS),
+    "distill.cache": ("needed", "all"),
+    "distill.cache_dtype": ("float16", "float32"),
     "prompt.wording": ("sentiment", "market", "movement"),
     "student.init": ("pretrained", "random", "parent"),
     "teacher.init": ("pretrained", "random", "parent"),
@@ -56,6 +61,9 @@ LEAST: dict[str, float] = {
     "shots.order": 0,
     "distill.min_agreement": 1,
     "distill.label_smoothing": 0,
+    "distill.intermediate.epochs": 0,
+    "distill.relation_layer": 1,
+    "distill.relation_heads": 1,
     "data.limit": 2,
     "data.pool": 0,
     "trainer.max_epochs": 1,
@@ -79,6 +87,9 @@ LEAST: dict[str, float] = {
 }
 
 VOTERS = 8  # human votes are told in eighths
+
+LAYER_MAPS = ("uniform", "last", "skip")
+INTERMEDIATE = ("hidden", "attention", "attention_probs", "query_key", "value_value")  # terms on what is inside a model
 
 
 def check(config: Any) -> None:
@@ -118,6 +129,9 @@ def _values(config: DictConfig) -> Iterator[str]:
         "trainer.gradient_clip",
         "teacher.pretrain.learning_rate",
         "student.pretrain.learning_rate",
+        "distill.temperature",
+        "distill.intermediate.learning_rate",
+        "distill.cache_gb",
     ):
         value = OmegaConf.select(config, key)
         if value is not None and value <= 0:
@@ -134,7 +148,7 @@ def _combinations(config: DictConfig) -> Iterator[str]:
         return
     for section in ("data", "llm", "teacher", "student"):
         for key in OmegaConf.missing_keys(config[section]):
-            if not (section == "llm" and not _asks_llm(config)) and _reads(stage, section):
+            if section in _read(config):
                 yield f"{section}.{key} is not set; {section}={config[section].name} needs {section}.{key}=..."
     if data.name in ("csv", "jsonl", "parquet"):
         if not data.path:
@@ -144,6 +158,7 @@ def _combinations(config: DictConfig) -> Iterator[str]:
     if data.name == "hub" and not data.hub_id:
         yield "data.hub_id is not set; data=hub needs data.hub_id=OWNER/NAME"
     named = [("shots.source", config.shots.source), *(("evaluate.also", words) for words in config.evaluate.also)]
+    named += [("distill.pool", OmegaConf.select(distill, "pool") or None)]
     for key, words in named:
         if words is not None and (not words.split() or words.split()[0] not in options()["data"]):
             yield f"{key}={words}: no such data set; there are {', '.join(sorted(options()['data']))}"
@@ -174,9 +189,13 @@ def is_preview(config: Any) -> bool:
     return bool(config.stage.name == "annotate" and (config.annotate.dry_run or config.annotate.show_prompt))
 
 
-def _reads(stage: str, section: str) -> bool:
-    wanted = {"annotate": ("data", "llm"), "student": ("data", "llm", "student"), "teacher": ("data", "teacher")}
-    return section in wanted.get(stage, ("data",))
+def _read(config: DictConfig) -> tuple[str, ...]:
+    """The sections whose every setting the job needs."""
+    stage, distill = config.stage.name, config.distill
+    if stage == "student" and distill.votes == "teacher":
+        return ("data", "student") if OmegaConf.select(distill, "teacher") else ("data", "student", "teacher")
+    asked = ("llm",) if _asks_llm(config) else ()
+    return ("data", *asked, *((stage,) if stage in ("student", "teacher") else ()))
 
 
 def _asks_llm(config: DictConfig) -> bool:
@@ -216,7 +235,51 @@ def _teacher(config: DictConfig) -> Iterator[str]:
 
 
 def _student(config: DictConfig) -> Iterator[str]:
+    """Rules for students of votes, or of a teacher model."""
+    yield from _from_teacher(config) if "terms" in config.distill else _from_votes(config)
+
+
+def _from_teacher(config: DictConfig) -> Iterator[str]:
+    distill, data = config.distill, config.data
+    weights = {str(name): weight for name, weight in distill.terms.items()}
+    intermediate = {name for name in INTERMEDIATE if weights[name]}
+    predictions = {name for name in weights.keys() - set(INTERMEDIATE) if weights[name]}
+    if distill.objective not in ("logit", "tinybert") or distill.votes != "teacher" or distill.min_agreement is not None:
+        yield "distill.objective, votes and min_agreement are not set by hand here; choose distill=cls, reg, logit or tinybert"
+    for name, weight in weights.items():
+        if weight < 0:
+            yield f"distill.terms.{name}={weight:g} is a weight: 0 (left out) or more"
+    if not predictions:
+        yield "distill.terms: none teaches the labels; give kl, soft_ce, logits_mse or hard a weight above 0"
+    if distill.intermediate.epochs and not intermediate:
+        yield (
+            f"distill.intermediate.epochs={distill.intermediate.epochs} has nothing to learn: give one of distill.terms."
+            f"{', '.join(INTERMEDIATE)} a weight above 0"
+        )
+    if isinstance(distill.layers, str) and distill.layers not in LAYER_MAPS:
+        yield f"distill.layers={distill.layers}: choose one of {', '.join(LAYER_MAPS)}, or list teacher layers: [2,4,6]"
+    elif not isinstance(distill.layers, str) and not (
+        OmegaConf.is_list(distill.layers) and all(isinstance(layer, int) for layer in distill.layers)
+    ):
+        yield f"distill.layers={distill.layers}: a list of layer numbers, [2,4,6], or one of {', '.join(LAYER_MAPS)}"
+    if config.teacher.objective == "regression" and not distill.teacher:
+        yield f"distill={distill.objective} learns from label probabilities: set teacher.objective=classification"
+    unlabelled = data.name in ("reddit", "headlines") or OmegaConf.select(data, "label_column", default="") is None
+    if unlabelled and not distill.teacher:
+        yield (
+            f"distill={distill.objective} trains its teacher on human labels, and data={data.name} has none; "
+            "name a trained one: distill.teacher=RUN_FOLDER"
+        )
+
+
+def _from_votes(config: DictConfig) -> Iterator[str]:
     distill, annotate = config.distill, config.annotate
+    if distill.objective not in ("cls", "reg") or distill.votes == "teacher":
+        yield "distill.objective and distill.votes do not choose a teacher model; distill=logit and distill=tinybert do"
+        return
+    if distill.min_agreement is None:
+        yield "distill.min_agreement is not set: give the number of answers that must agree, 1 keeps all texts"
+        return
     most, who = annotate.samples * max(1, len(annotate.members)), f"annotate.samples={annotate.samples}"
     if annotate.stop_at is not None:
         most, who = annotate.stop_at, f"annotate.stop_at={annotate.stop_at} asks no further"

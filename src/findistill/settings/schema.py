@@ -177,6 +177,7 @@ class Annotate:
 PACE: dict[str, tuple[str, ...]] = {
     "llm": ("price", "batch_tokens", "api_key_env", "timeout_s", "max_retries", "give_up_s", "tokenizer"),
     "annotate": ("concurrency", "max_failed", "max_cost_usd", "dry_run", "show_prompt"),
+    "distill": ("cache", "cache_gb"),
 }
 
 
@@ -238,12 +239,74 @@ class Teacher(Encoder):
 
 @dataclass
 class Distill:
-    objective: str = MISSING  # cls: cross-entropy on the hard label; reg: mean squared error on the vote shares
+    # cls: cross-entropy on the hard label; reg: mean squared error on the vote shares; logit, tinybert: a teacher model
+    objective: str = MISSING
     target: str = "distribution"  # reg only: distribution, or scalar: positive share minus negative share
-    votes: str = "annotator"  # annotator: the LLM's; human: the source's own annotators (phrasebank)
-    min_agreement: int = 5
+    # annotator: the LLM's; human: the source's own annotators (phrasebank); teacher: none, a teacher model is learnt from
+    votes: str = "annotator"
+    min_agreement: int | None = 5  # None only where there are no votes
     label_smoothing: float = 0.0  # cls only
     class_weights: str = "none"  # none, balanced
+
+
+@dataclass
+class DistillTerms:
+    """The weight of each term of the loss, 0: left out; `findistill.learning.terms` defines them."""
+
+    kl: float = 0.0  # label distributions, softened by the temperature: T^2 x KL
+    soft_ce: float = 0.0  # the same as TinyBERT has it: cross-entropy, no T^2
+    logits_mse: float = 0.0
+    hard: float = 0.0  # cross-entropy on the gold label, where a text has one
+    hidden: float = 0.0  # hidden states, embeddings included
+    attention: float = 0.0  # attention scores before the softmax
+    attention_probs: float = 0.0  # attention probabilities
+    query_key: float = 0.0  # MiniLM's relations, for any two widths and numbers of heads
+    value_value: float = 0.0
+
+
+@dataclass
+class Intermediate:
+    """A stage before the predictions are learnt, on the intermediate terms alone (hidden, attention, relations)."""
+
+    epochs: int = 0  # 0: no such stage, all terms are learnt together
+    learning_rate: float | None = None  # None: that of the run
+    schedule: str = "constant"  # constant, or linear: warm-up, then decay
+
+
+# Faults of TinyFinBERT's released code that a student can be trained with, all (`distill.recipe=faithful`) or one.
+FAULTS = {
+    "schedule": "the prediction stage's learning rate is 0 after steps / batch size steps",
+    "selection": "the best student is picked on the test rows, looked at every 50 steps",
+    "projection": "the map between the widths is the teacher's, random, and never trained",
+    "attention": "attention is compared after the softmax",
+    "mean": "soft cross-entropy is averaged over the classes too",
+}
+
+
+def faults(recipe: str) -> frozenset[str]:
+    """The faults that `distill.recipe` asks for: none (fixed), all (faithful) or the one it names."""
+    return frozenset({"fixed": (), "faithful": tuple(FAULTS)}.get(recipe, (recipe,)))
+
+
+@dataclass
+class TeacherDistill(Distill):
+    """Distillation from a teacher model instead of votes."""
+
+    votes: str = "teacher"
+    min_agreement: int | None = None
+    teacher: str = ""  # a run folder, model folder or hub id; empty: the `teacher` section, trained first on this `data`
+    pool: str = ""  # a data set whose texts, labels dropped, are distilled on too: 'headlines limit=20000'
+    terms: DistillTerms = field(default_factory=DistillTerms)
+    temperature: float = 1.0
+    layers: Any = "uniform"  # student to teacher: uniform, last, skip, or the teacher layer of each student layer, [2,4,6]
+    relation_layer: int | None = None  # the teacher layer that the student's last is compared with; None: the last
+    relation_heads: int | None = None  # None: the most that divides the teacher's heads and the student's width
+    intermediate: Intermediate = field(default_factory=Intermediate)
+    recipe: str = "fixed"  # fixed, faithful (all of FAULTS), or the name of one fault
+    # needed: the outputs these terms compare; all: every layer's, in one pass, before a sweep over terms and layer maps
+    cache: str = "needed"
+    cache_gb: float = 8.0  # of disk at most for one teacher's outputs on one set of texts
+    cache_dtype: str = "float16"  # float16, float32
 
 
 @dataclass
@@ -342,6 +405,7 @@ def register() -> None:
     store(group="student", name="base_encoder", node=Encoder)
     store(group="student", name="base_charformer", node=CharformerEncoder)
     store(group="distill", name="base_distill", node=Distill)
+    store(group="distill", name="base_teacher_distill", node=TeacherDistill)
     store(group="trainer", name="base_trainer", node=Trainer)
     store(group="logger", name="base_logger", node=Logger)
 

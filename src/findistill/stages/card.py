@@ -1,13 +1,13 @@
 """The model card that goes with every trained model, generated from the run."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import yaml
 
 from findistill import __version__
 from findistill.runs.job import git_commit
 from findistill.settings.compose import plain
-from findistill.settings.schema import Config, Encoder
+from findistill.settings.schema import FAULTS, Config, DistillTerms, Encoder, TeacherDistill, faults
 
 if TYPE_CHECKING:
     from findistill.data.labels import LabelSet
@@ -21,6 +21,8 @@ def model_card(config: Config, labels: "LabelSet", rows: int, device: str, licen
         source = "the human labels of the data set"
         regression = config.teacher.objective == "regression"
         recipe = "Mean squared error on the texts' scores." if regression else "Cross-entropy."
+    elif config.distill.votes == "teacher":
+        source, recipe = _from_teacher(cast(TeacherDistill, config.distill), config)
     else:
         distill = config.distill
         votes = (
@@ -82,3 +84,15 @@ def _start(encoder: Encoder) -> str:
     trimmed = ", vocabulary trimmed to the texts" if encoder.trim_vocabulary else ""
     pretrained = f", masked-language pretraining on {encoder.pretrain.source}" if encoder.pretrain.source else ""
     return f"{how}{encoder.model}{size}{layers}{trimmed}{pretrained}"
+
+
+def _from_teacher(distill: TeacherDistill, config: Config) -> tuple[str, str]:
+    """Whose labels a student of a teacher model learnt from, and how."""
+    teacher = distill.teacher or f"{config.teacher.name} ({config.teacher.model}), trained on the data's human labels"
+    unlabelled = f", and texts of {distill.pool} without labels" if distill.pool else ""
+    weights = vars(distill.terms) if isinstance(distill.terms, DistillTerms) else dict(distill.terms)
+    terms = " + ".join(f"{weight:g} x {name}" for name, weight in weights.items() if weight)
+    stages = f", {distill.intermediate.epochs} epochs on the intermediate terms first" if distill.intermediate.epochs else ""
+    faulty = "; ".join(what for name, what in FAULTS.items() if name in faults(distill.recipe))
+    recipe = f"Distillation at temperature {distill.temperature:g}: {terms}{stages}."
+    return f"the teacher {teacher}{unlabelled}", f"{recipe} Known faults kept: {faulty}." if faulty else recipe

@@ -4,10 +4,11 @@ import logging
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from findistill.errors import UserError
 from findistill.runs.store import digest
+from findistill.settings.schema import TeacherDistill
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,3 +182,36 @@ def drop_tested(rows: "pd.DataFrame", tests: "dict[str, tuple[pd.DataFrame, Labe
     if leaked.any():
         log.info("%d training texts stand in a test set and are left out", int(leaked.sum()))
     return rows[~leaked].reset_index(drop=True)
+
+
+def supervised(data: "TextData") -> "pd.DataFrame":
+    """The rows whose human labels a teacher may learn from.
+
+    With a pool set aside, the other labels count as hidden, and the pool is all the supervision there is.
+    """
+    rows = data.split("pool")
+    if not len(rows):
+        rows = data.split("train")
+    return rows[rows["label"].notna()].reset_index(drop=True)
+
+
+def transfer_texts(
+    job: "Job", data: "TextData", labelled: "pd.DataFrame", tests: "dict[str, tuple[pd.DataFrame, LabelSet]]"
+) -> "pd.DataFrame":
+    """Texts to distil on besides the `labelled` ones: the data's other training texts, and those of `distill.pool`.
+
+    None of them stands in a test set or among the validation rows, and each text comes once.
+    """
+    import pandas as pd
+
+    from findistill.data.normalise import duplicate_key
+
+    rows = [data.split("train")]
+    pool = cast(TeacherDistill, job.config.distill).pool
+    if pool:
+        rows.append(named_dataset(job, pool).split("train", "pool"))
+    texts = pd.concat([each[["id", "text"]] for each in rows], ignore_index=True)
+    texts = drop_tested(texts, {**tests, "validation": (data.split("validation"), data.labels)})
+    keys = texts["text"].map(duplicate_key)
+    known = keys.isin(set(labelled["text"].map(duplicate_key))) | keys.duplicated()
+    return texts[~known].reset_index(drop=True)

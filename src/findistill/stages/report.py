@@ -116,6 +116,9 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         return f"{config['llm']['name']} {config['prompt']['name']} k={config['shots']['k']}"
     if stage == "student":
         distill = config["distill"]
+        if distill["votes"] == "teacher":
+            faulty = "" if distill["recipe"] == "fixed" else f" ({distill['recipe']})"
+            return f"{distill['objective'].upper()}{faulty}"
         scalar = " scalar" if distill["target"] == "scalar" else ""
         return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}"
     if stage == "teacher":

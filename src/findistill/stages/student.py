@@ -1,27 +1,45 @@
-"""`stage=student`: train a small model on votes.
+"""`stage=student`: train a small model on votes, or on what a teacher model says.
 
-Needs the annotations of an LLM, or a source with human votes; they are made if they are not there. Keeps the rows on
-which at least `distill.min_agreement` of the answers agree, and trains CLS on the hard label or REG on the vote shares
-(Deng et al. 2023, section on distillation). Leaves the model, its predictions on human-labelled test rows, metrics.
+From votes (`distill=cls`, `reg`): needs the annotations of an LLM, or a source with human votes; they are made if they
+are not there. Keeps the rows on which at least `distill.min_agreement` of the answers agree, and trains CLS on the hard
+label or REG on the vote shares (Deng et al. 2023, section on distillation). The student never sees a human label of the
+training rows: validation, too, is against the votes.
 
-The student never sees a human label of the training rows: validation, too, is against the votes.
+From a teacher model (`distill=logit`, `tinybert`): needs the model, which is trained on the data's human labels if none
+is named, and its outputs on the labelled texts and those of `distill.pool`. Validation is against human labels.
+
+Leaves the model, its predictions on human-labelled test rows, metrics.
 """
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from findistill.errors import UserError
+from findistill.settings.schema import TeacherDistill, faults
 from findistill.stages import inputs, scoring
 
 if TYPE_CHECKING:
     from findistill.runs.job import Job
+    from findistill.settings.schema import Config
 
 log = logging.getLogger(__name__)
 
 READS = ("data", "llm", "prompt", "shots", "annotate", "student", "distill", "trainer", "evaluate", "seed")
+READS_TEACHER = ("data", "teacher", "student", "distill", "trainer", "evaluate", "seed")
+
+
+def reads(config: "Config") -> tuple[str, ...]:
+    return READS_TEACHER if config.distill.votes == "teacher" else READS
 
 
 def run(job: "Job") -> None:
+    if job.config.distill.votes == "teacher":
+        from_teacher(job)
+    else:
+        from_votes(job)
+
+
+def from_votes(job: "Job") -> None:
     from findistill.learning.fit import Examples
     from findistill.stages.training import train
 
@@ -30,7 +48,7 @@ def run(job: "Job") -> None:
     tests = inputs.test_sets(job, data)
     voted = inputs.drop_tested(inputs.votes(job, data), tests)
     candidates = voted[voted["split"] != "validation"]
-    kept = candidates[candidates["agreement"] >= config.distill.min_agreement]
+    kept = candidates[candidates["agreement"] >= cast(int, config.distill.min_agreement)]
     held = voted[voted["split"] == "validation"]
     if kept["label"].nunique() < 2:
         raise UserError(
@@ -43,5 +61,36 @@ def run(job: "Job") -> None:
     log.info("%d of %d texts kept at agreement >= %d", len(kept), len(candidates), config.distill.min_agreement)
     of = Examples.from_frame
     trained = train(job, config.student, config.distill, data, of(kept, data.labels), of(held, data.labels))
+    scoring.score(job, trained.model_dir, tests, trained.history)
+    scoring.summary(job)
+
+
+def from_teacher(job: "Job") -> None:
+    from findistill.learning.distil import distil, with_unlabelled
+    from findistill.learning.fit import Examples
+    from findistill.stages.training import corpus, domain_texts, leave, pretrained, teacher_model
+
+    config = job.config
+    distill = cast(TeacherDistill, config.distill)
+    data = inputs.dataset(job)
+    tests = inputs.test_sets(job, data)
+    held = data.split("validation")
+    labelled = inputs.drop_tested(inputs.supervised(data), tests)
+    texts = inputs.transfer_texts(job, data, labelled, tests)
+    job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": len(texts)}
+    log.info("distilling on %s labelled and %s unlabelled texts", f"{len(labelled):,}", f"{len(texts):,}")
+    if "selection" in faults(distill.recipe):
+        log.warning("distill.recipe=%s picks the student on the test rows: its test scores are too high", distill.recipe)
+        held = next(iter(tests.values()))[0]
+    examples = Examples.from_frame(labelled, data.labels)
+    unlabelled = domain_texts(job, config.student, data)
+    trained = distil(
+        pretrained(job, config.student, unlabelled, config.trainer), distill, config.trainer, data.labels,
+        with_unlabelled(examples, texts["id"].tolist(), texts["text"].tolist()), Examples.from_frame(held, data.labels),
+        teacher_model(job, data, tests), artifact=job.artifact, root=job.store.root,
+        seed=config.seed, folder=job.folder, loggers=job.tracker.lightning_loggers(),
+        tokens_cache=job.store.root / "tokens", corpus=corpus(data, config.student, unlabelled),
+    )  # fmt: skip
+    leave(job, trained, data, len(labelled) + len(texts))
     scoring.score(job, trained.model_dir, tests, trained.history)
     scoring.summary(job)

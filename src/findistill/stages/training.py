@@ -12,11 +12,14 @@ from findistill.runs.files import read_json, write_json, write_whole
 from findistill.runs.store import digest
 from findistill.runs.weights import locate
 from findistill.settings.compose import plain
-from findistill.settings.schema import Distill, Encoder
+from findistill.settings.schema import Distill, Encoder, TeacherDistill, Trainer
 from findistill.stages import inputs
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from findistill.data import TextData
+    from findistill.data.labels import LabelSet
     from findistill.learning.fit import Examples, Trained
     from findistill.runs.job import Job
 
@@ -32,17 +35,24 @@ def train(
 ) -> "Trained":
     """Fit `encoder` and leave `model/`, with its card, in the run folder; sizes and times go into the metrics."""
     from findistill.learning.fit import fit
-    from findistill.runs import hardware
-    from findistill.stages.card import model_card
 
     config = job.config
     unlabelled = domain_texts(job, encoder, data)
     trained = fit(
-        pretrained(job, encoder, unlabelled), distill, config.trainer, data.labels, rows, held,
+        pretrained(job, encoder, unlabelled, config.trainer), distill, config.trainer, data.labels, rows, held,
         seed=config.seed, folder=job.folder, loggers=job.tracker.lightning_loggers(),
         tokens_cache=job.store.root / "tokens",
-        corpus=[*data.split("train", "pool")["text"], *unlabelled] if encoder.trim_vocabulary else (),
+        corpus=corpus(data, encoder, unlabelled),
     )  # fmt: skip
+    leave(job, trained, data, len(rows))
+    return trained
+
+
+def leave(job: "Job", trained: "Trained", data: "TextData", texts: int) -> None:
+    """Put sizes and times into the metrics, and the card beside the model that learnt from so many texts."""
+    from findistill.runs import hardware
+    from findistill.stages.card import model_card
+
     job.metrics |= {
         "time/train_s": trained.train_s,
         "time/cpu_s": trained.cpu_s,
@@ -54,9 +64,8 @@ def train(
     job.metrics |= {name: value for name, value in best.items() if name.startswith("val/")}
     write_whole(
         trained.model_dir / "README.md",
-        model_card(config, data.labels, len(rows), hardware.describe(), data.card.licence),
+        model_card(job.config, data.labels, texts, hardware.describe(), data.card.licence),
     )
-    return trained
 
 
 def domain_texts(job: "Job", encoder: Encoder, data: "TextData") -> list[str]:
@@ -71,15 +80,20 @@ def domain_texts(job: "Job", encoder: Encoder, data: "TextData") -> list[str]:
     return rows["text"].tolist()
 
 
-def pretrained(job: "Job", encoder: Encoder, texts: list[str]) -> Encoder:
+def corpus(data: "TextData", encoder: Encoder, unlabelled: list[str]) -> list[str]:
+    """The texts whose word pieces a trimmed vocabulary keeps, besides those trained on."""
+    return [*data.split("train", "pool")["text"], *unlabelled] if encoder.trim_vocabulary else []
+
+
+def pretrained(job: "Job", encoder: Encoder, texts: list[str], trainer: Trainer) -> Encoder:
     """The encoder to fit: as it is, or pretrained on `texts` (its `pretrain.source`), an artifact that all seeds share."""
     if not encoder.pretrain.source:
         return encoder
-    settings, trainer = plain(encoder), plain(job.config.trainer)
+    settings = plain(encoder)
     key = {
         "start": {name: settings[name] for name in BEGINNING},
         "weights": _weights_hash(encoder.model),
-        "trainer": {name: value for name, value in trainer.items() if name not in OF_LABELS},
+        "trainer": {name: value for name, value in plain(trainer).items() if name not in OF_LABELS},
         "texts": digest(texts, 16),
     }
 
@@ -87,7 +101,7 @@ def pretrained(job: "Job", encoder: Encoder, texts: list[str]) -> Encoder:
         from findistill.learning.pretrain import pretrain
 
         log.info("pretraining %s on %s texts of %s", encoder.name, f"{len(texts):,}", encoder.pretrain.source)
-        found = pretrain(encoder, job.config.trainer, texts, folder, tokens_cache=job.store.root / "tokens")
+        found = pretrain(encoder, trainer, texts, folder, tokens_cache=job.store.root / "tokens")
         write_json(folder / "pretrain.json", found)
 
     folder = job.artifact("pretrain", key, make)
@@ -106,3 +120,42 @@ def _weights_hash(model: str) -> str | None:
         with path.open("rb") as handle:
             whole.update(hashlib.file_digest(handle, "sha256").digest())
     return whole.hexdigest()
+
+
+def teacher_model(job: "Job", data: "TextData", tests: "dict[str, tuple[pd.DataFrame, LabelSet]]") -> str:
+    """Where the teacher is: what `distill.teacher` names, or an artifact trained on this data as `teacher` says.
+
+    Epochs, batch, rate and length are the `teacher` section's: those of `trainer` are the student's. Its seed is 0, so
+    that every student of a sweep has the same teacher.
+    """
+    from findistill.data import fingerprint
+    from findistill.learning.fit import Examples, fit
+
+    config = job.config
+    if named := cast(TeacherDistill, config.distill).teacher:
+        return named
+    trainer = replace(
+        Trainer(**plain(config.trainer)), max_epochs=None, batch_size=None, learning_rate=None, max_length=None, patience=None
+    )
+    rows = inputs.drop_tested(inputs.supervised(data), tests)
+    unlabelled = domain_texts(job, config.teacher, data)
+    encoder = pretrained(job, config.teacher, unlabelled, trainer)
+    key = {
+        "data": fingerprint(config.data),
+        "teacher": plain(config.teacher),
+        "pretrained": digest(unlabelled, 16),
+        "trainer": plain(trainer),
+        "rows": inputs.texts_hash(rows),
+        "seed": 0,
+    }
+
+    def make(folder: Path) -> None:
+        log.info("training the teacher %s on %s human labels", config.teacher.name, f"{len(rows):,}")
+        held = Examples.from_frame(data.split("validation"), data.labels)
+        trained = fit(
+            encoder, None, trainer, data.labels, Examples.from_frame(rows, data.labels), held,
+            seed=0, folder=folder, loggers=[], tokens_cache=job.store.root / "tokens", corpus=corpus(data, encoder, unlabelled),
+        )  # fmt: skip
+        write_json(folder / "history.json", trained.history)
+
+    return str(job.artifact("teacher", key, make))

@@ -1,0 +1,253 @@
+"""Distillation with the teacher's outputs cached, beside TextBrewer's GeneralDistiller, which runs the teacher in every step.
+
+The same teacher (12 layers, 768 wide), student (4 layers, 312 wide), texts, batches (grouped by length), terms (hidden
+states of 5 layers with trained projections, attention probabilities of 4, soft cross-entropy), optimizer and precision
+(float32) for both; random weights, which are as slow as trained ones. TextBrewer runs in an environment of its own, which
+sees this one's torch and transformers; there the values of all terms on one batch are compared too.
+
+    python benchmarks/distillation_throughput.py [--steps 20] [--repeats 3] [--env FOLDER]
+
+Exits with 1 below 2.5 times TextBrewer's examples a second, or where a term differs by more than 1e-5.
+"""
+
+import argparse
+import json
+import os
+import site
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait halve a shared machine's speed
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+
+from findistill.data import load as load_data
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.learning.batches import LengthGroupedBatches, Tokens, pad, tokenise
+from findistill.learning.distil import distil
+from findistill.learning.fit import Examples
+from findistill.runs import hardware
+from findistill.runs.store import Store
+from findistill.runs.weights import locate, quiet
+from findistill.settings.schema import Data, DemoData, DistillTerms, Encoder, TeacherDistill, Trainer
+
+REQUIREMENTS = ["textbrewer==0.2.1.post1", "tensorboardX==2.6.4"]
+BATCH, LENGTH, RATE = 32, 64, 5e-5
+LAYERS = {0: 0, 1: 3, 2: 6, 3: 9, 4: 12}  # student: teacher; 0 are the embeddings
+NAMES = ("negative", "neutral", "positive")
+DISTILL = TeacherDistill(objective="tinybert", terms=DistillTerms(hidden=1.0, attention_probs=1.0, soft_ce=1.0))
+
+
+def examples(n: int) -> tuple[Examples, str]:
+    """The first n training rows of real tweets, or of the generated demo corpus."""
+    try:
+        data = load_data(Data(_target_="findistill.data.sources.tfns", name="tfns"))
+    except UserError:
+        data = load_data(DemoData(_target_="findistill.data.sources.demo", name="demo", rows=2 * n))
+    return Examples.from_frame(data.split("train").head(n), data.labels), data.card.name
+
+
+def write_models(folder: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(locate("embedded:minilm_l6"))
+    for name, sizes in {"teacher": (12, 768, 3072), "student": (4, 312, 1200)}.items():
+        torch.manual_seed(len(name))
+        config = BertConfig(
+            num_hidden_layers=sizes[0], hidden_size=sizes[1], intermediate_size=sizes[2], num_attention_heads=12,
+            id2label=dict(enumerate(NAMES)), label2id={label: i for i, label in enumerate(NAMES)},
+        )  # fmt: skip
+        with quiet():
+            BertForSequenceClassification(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def ours(folder: Path, train: Examples, precision: str = "32") -> tuple[float, float]:
+    """Seconds of an epoch, and of the teacher's pass if this call makes it."""
+    store, passes = Store(folder / "store"), [0.0]
+
+    def artifact(kind: str, key: dict[str, Any], make: Any) -> Path:
+        found = store.get(kind, key, make)
+        passes[0] += found.seconds * found.made
+        return found.path
+
+    none = Examples([], [], np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+    student = Encoder(name="student", model=str(folder / "student"), epochs=1, batch_size=BATCH, max_length=LENGTH)
+    trained = distil(
+        student, DISTILL, Trainer(precision=precision, learning_rate=RATE, accelerator="cpu"), LabelSet(NAMES), train, none,
+        folder / "teacher", artifact=artifact, root=store.root, seed=0, folder=folder / "run", loggers=[],
+    )  # fmt: skip
+    return trained.train_s, passes[0]
+
+
+# -- TextBrewer, in an environment of its own --------------------------------------------------------------------------
+
+
+def peer_python(folder: Path) -> Path:
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        [packages] = folder.glob("lib/python*/site-packages")
+        ours = "; ".join(f"site.addsitedir({path!r})" for path in site.getsitepackages())
+        (packages / "ours.pth").write_text(f"import site; {ours}\n")
+    if subprocess.run([python, "-c", "import textbrewer"], capture_output=True, check=False).returncode:
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *REQUIREMENTS], check=True)
+    return python
+
+
+def theirs(python: Path, folder: Path, rows: int) -> dict[str, Any]:
+    """Seconds of an epoch and the largest difference of a term, from `peer` in the other environment."""
+    done = subprocess.run(
+        [python, "-W", "ignore", __file__, "--peer", folder, "--rows", str(rows)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"TextBrewer failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def peer(folder: Path, rows: int) -> dict[str, Any]:
+    import logging
+
+    import textbrewer
+    import torch
+    from transformers import AutoTokenizer, BertForSequenceClassification, get_linear_schedule_with_warmup
+
+    with quiet():
+        teacher, student = (
+            BertForSequenceClassification.from_pretrained(folder / name, attn_implementation="eager", dtype=torch.float32)
+            for name in ("teacher", "student")
+        )
+    train, _ = examples(rows)
+    tokens = tokenise(AutoTokenizer.from_pretrained(folder / "student"), train.texts, LENGTH)
+    batches = [pad(tokens, batch) for batch in LengthGroupedBatches(tokens.lengths, BATCH, seed=0)]
+
+    def adaptor(batch: dict[str, Any], output: Any) -> dict[str, Any]:
+        return {
+            "logits": output.logits, "hidden": output.hidden_states, "attention": output.attentions,
+            "inputs_mask": batch["attention_mask"],
+        }  # fmt: skip
+
+    matches = [
+        {"layer_T": large, "layer_S": small, "feature": "hidden", "loss": "hidden_mse", "weight": 1,
+         "proj": ["linear", 312, 768]} for small, large in LAYERS.items()
+    ] + [
+        {"layer_T": large - 1, "layer_S": small - 1, "feature": "attention", "loss": "attention_mse", "weight": 1}
+        for small, large in LAYERS.items() if small
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        distiller = textbrewer.GeneralDistiller(
+            train_config=textbrewer.TrainingConfig(device="cpu", output_dir=scratch),
+            distill_config=textbrewer.DistillationConfig(temperature=1, intermediate_matches=matches),
+            model_T=teacher, model_S=student, adaptor_T=adaptor, adaptor_S=adaptor,
+        )  # fmt: skip
+        logging.disable()
+        distiller.save_and_callback = lambda *_: None  # no checkpoint is written on our side either
+        difference = largest_difference(distiller, batches[len(batches) // 2], tokens)
+        decayed = [p for p in student.parameters() if p.ndim > 1]
+        free = [p for p in student.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.01}, {"params": free, "weight_decay": 0.0}], lr=RATE, fused=True
+        )
+        schedule = {"num_warmup_steps": len(batches) // 10, "num_training_steps": len(batches)}
+        teacher.eval()
+        student.train()
+        started = time.perf_counter()
+        with distiller:
+            distiller.train(
+                optimizer, batches, num_epochs=1, scheduler_class=get_linear_schedule_with_warmup, scheduler_args=schedule,
+                max_grad_norm=1.0, output_hidden_states=True, output_attentions=True,
+            )  # fmt: skip
+        return {"seconds": time.perf_counter() - started, "difference": difference}
+
+
+def largest_difference(distiller: Any, batch: dict[str, Any], tokens: Tokens) -> float:
+    """Between our terms and TextBrewer's on one batch, relative to the term: dropout off, the same projections."""
+    import torch
+
+    from findistill.learning.adapter import Anatomy, read
+    from findistill.learning.terms import Terms
+
+    teacher, student = distiller.model_T.eval(), distiller.model_S.eval()
+    terms = Terms(
+        DISTILL, ("hidden", "attention_probs", "soft_ce"), Anatomy.of(student, "student"), Anatomy.of(teacher, "teacher")
+    )
+    assert terms.projection is not None
+    for projection in distiller.projs[: len(LAYERS)]:
+        projection.load_state_dict(terms.projection.state_dict())
+    wanted = terms.wanted()
+    shown = {"output_hidden_states": True, "output_attentions": True}
+    with torch.no_grad():
+        outputs = [distiller.adaptor_S(batch, model(**batch, **shown)) for model in (student, teacher)]
+        for output in outputs:
+            output["logits"] = [output["logits"]]
+        _, values = distiller.compute_loss(*outputs)
+        found = terms(read(student, batch, wanted[0]), read(teacher, batch, wanted[1]), batch["attention_mask"], torch.zeros(1))
+    for model in (teacher, student):
+        model.set_attn_implementation("eager")
+    expected = {"soft_ce": values["unweighted_kd_loss"]}
+    for name, feature in (("hidden", "hidden"), ("attention_probs", "attention")):
+        expected[name] = sum(value for key, value in values.items() if key.startswith(f"unweighted_{feature}"))
+    return max(float((found[name] - value).abs() / value.abs()) for name, value in expected.items())
+
+
+# -- the comparison ----------------------------------------------------------------------------------------------------
+
+
+def compare(steps: int, repeats: int, env: Path) -> int:
+    train, name = examples(steps * BATCH)
+    python = peer_python(env)
+    found: dict[str, list[float]] = {"findistill": [], "TextBrewer": []}
+    difference = 0.0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_models(folder)
+        _, passed = ours(folder, train)  # makes the cache, warms the kernels
+        for _ in range(repeats):
+            found["findistill"].append(ours(folder, train)[0])
+            peer = theirs(python, folder, len(train))
+            found["TextBrewer"].append(peer["seconds"])
+            difference = max(difference, peer["difference"])
+        auto = hardware.precision("auto", "cpu")
+        quick = ours(folder, train, auto)[0] if auto != "32" else None
+        stored = sum(path.stat().st_size for path in folder.rglob("*.bin")) / len(train)
+    print(f"12x768 to 4x312, {name}, {len(train)} examples, batch {BATCH}, length {LENGTH}, float32, {hardware.describe()}")
+    rates = {who: [len(train) / value for value in values] for who, values in found.items()}
+    for who, values in rates.items():
+        print(f"{who:12} {statistics.median(values):7.1f} examples/s  ({min(values):.1f} to {max(values):.1f})")
+    print(f"the cache, made once: {len(train) / passed:.1f} examples/s, {stored / 1024:.0f} KB an example")
+    if quick:
+        print(f"findistill with trainer.precision=auto ({auto}): {len(train) / quick:.1f} examples/s")
+    ratio = statistics.median(rates["findistill"]) / statistics.median(rates["TextBrewer"])
+    print(f"ratio {ratio:.2f}; largest relative difference of a term {difference:.1e}")
+    return 0 if ratio >= 2.5 and difference <= 1e-5 else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--env", help="folder of TextBrewer's virtual environment; a temporary one by default")
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peer:
+        print(json.dumps(peer(Path(options.peer), options.rows)))
+        return 0
+    if options.env:
+        return compare(options.steps, options.repeats, Path(options.env))
+    with tempfile.TemporaryDirectory() as folder:
+        return compare(options.steps, options.repeats, Path(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
