@@ -7,7 +7,7 @@ artifacts through the job and leaves its files in the job's folder. `report` wor
 import importlib
 from types import ModuleType
 
-STAGES = ("annotate", "teacher", "student", "evaluate", "report")
+STAGES = ("annotate", "teacher", "student", "evaluate", "export", "report")
 
 
 def load(name: str) -> ModuleType:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from findistill.data.labels import LabelSet
+    from findistill.learning.fit import Prediction
     from findistill.runs.job import Job
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,15 @@ def forced_choice(probabilities: "np.ndarray", names: tuple[str, ...], allowed: 
     chosen = np.stack(columns, axis=1)
     total = chosen.sum(axis=1, keepdims=True)
     return np.where(total > 0, chosen / np.where(total > 0, total, 1), 1 / len(allowed))
+
+
+def matched(prediction: "Prediction", labels: tuple[str, ...]) -> "tuple[np.ndarray, list[str]]":
+    """Probabilities (n, len(labels)) and the label of each text, columns matched by name; a forced choice if they differ."""
+    if set(labels) == set(prediction.labels):
+        order = [prediction.labels.index(label) for label in labels]
+        return prediction.probabilities[:, order], list(prediction.predicted)
+    probabilities = forced_choice(prediction.probabilities, tuple(prediction.labels), labels)
+    return probabilities, [labels[column] for column in probabilities.argmax(axis=1)]
 
 
 def prediction_frame(
@@ -58,18 +68,17 @@ def score(
     """
     from findistill.analysis.metrics import evaluate
     from findistill.analysis.plots import save_run_figures
-    from findistill.learning.fit import latency, predict
+
+    if Path(model).suffix == ".onnx":
+        from findistill.learning.onnx_model import latency, predict
+    else:
+        from findistill.learning.fit import latency, predict
 
     config = job.config
     for prefix, (rows, label_set) in tests.items():
         labels = label_set.names
         prediction = predict(model, rows["text"].tolist(), config.trainer, tokens_cache=job.store.root / "tokens")
-        if set(labels) == set(prediction.labels):
-            order = [prediction.labels.index(label) for label in labels]
-            probabilities, predicted = prediction.probabilities[:, order], list(prediction.predicted)
-        else:
-            probabilities = forced_choice(prediction.probabilities, tuple(prediction.labels), labels)
-            predicted = [labels[column] for column in probabilities.argmax(axis=1)]
+        probabilities, predicted = matched(prediction, labels)
         frame = prediction_frame(rows, probabilities, predicted, labels)
         name = "predictions" if prefix == "test" else f"predictions_{prefix}"
         with replacing(job.folder / f"{name}.parquet") as aside:
