@@ -68,7 +68,7 @@ LEAST: dict[str, float] = {
     "llm.price.per_million_out": 0,
 }
 
-OPSETS = range(18, 24)  # of ONNX, that torch writes and onnxruntime reads
+OPSETS = range(18, 26)  # of ONNX: what torch writes and onnxruntime reads
 VOTERS = 8  # human votes are told in eighths
 
 
