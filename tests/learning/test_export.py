@@ -254,6 +254,31 @@ def test_a_tokenizer_in_python_is_refused() -> None:
         portable_tokenizer(Slow(), 16)  # type: ignore[arg-type]
 
 
+def test_a_model_that_cannot_be_traced_is_named(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = open_trained(student)
+    original = model.forward
+
+    def forward(**inputs):
+        found = original(**inputs)
+        if float(found.logits.sum()) > 0:  # depends on the values, so that no graph can hold it
+            found.logits = 2 * found.logits
+        return found
+
+    monkeypatch.setattr(model, "forward", forward)
+    told = r"^BertForSequenceClassification cannot be exported to ONNX, export.opset=18: [^\n\x1b]{20,}$"
+    with pytest.raises(UserError, match=told):
+        to_onnx(Classifier(model), tmp_path / "model.onnx", 18)
+    assert model.config._attn_implementation == "sdpa" and not any(tmp_path.iterdir())
+
+
+def test_a_model_of_one_output_is_no_classifier(tiny: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, id2label={0: "score"})
+    with pytest.raises(UserError, match="no classifier"):
+        Classifier(model)
+
+
 def test_speeds_are_measured_on_the_threads_asked_for(exported: Path) -> None:
     before = torch.get_num_threads()
     seen = []

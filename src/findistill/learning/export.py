@@ -40,12 +40,19 @@ def file_name(variant: str) -> str:
 
 
 class Classifier(nn.Module):
-    """A model with its head read: token ids in, logits and label probabilities out. What is exported, and compared with."""
+    """A model with its head read: token ids in, logits and label probabilities out. What is exported, and compared with.
+
+    Raises UserError for a model with fewer than two labels.
+    """
 
     def __init__(self, model: "PreTrainedModel") -> None:
         super().__init__()
         self.model = model
         self.labels, self.scale, self.thresholds = reading(model)
+        if len(self.labels) < 2:
+            raise UserError(
+                f"{type(model).__name__} has one output and no thresholds: it is no classifier, and cannot be exported"
+            )
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, length) int64 twice -> logits (batch, outputs) float32, probabilities (batch, n_labels) float64."""
@@ -109,7 +116,7 @@ def to_onnx(classifier: Classifier, path: Path, opset: int) -> None:
         UserError: torch cannot export this architecture, or not to this opset.
     """
     model = classifier.model
-    ids, mask = torch.full((2, 8), 5), torch.ones((2, 8), dtype=torch.int64)
+    ids, mask = torch.full((2, 8), 5), torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
     free = {0: "batch", 1: "length"}
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # fewer operations in the graph than the fused attention unfolds to
@@ -126,9 +133,8 @@ def to_onnx(classifier: Classifier, path: Path, opset: int) -> None:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise UserError(
-            f"{type(model).__name__} cannot be exported to ONNX, export.opset={opset}: {str(error).strip().splitlines()[0]}"
-        ) from error
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"{type(model).__name__} cannot be exported to ONNX, export.opset={opset}: {why[:200]}") from error
     finally:
         model.set_attn_implementation(before)
     assert program is not None
@@ -207,7 +213,7 @@ def _quiet() -> Iterator[None]:
     root, silent = logging.getLogger(), logging.NullHandler()
     root.addHandler(silent)  # the quantiser logs by the root logger, which would set itself up to print
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # what fails is raised as well
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -134,7 +134,8 @@ def _combinations(config: DictConfig) -> Iterator[str]:
     if stage == "teacher" and OmegaConf.select(data, "label_column", default="") is None:
         yield f"stage=teacher needs human labels; data={data.name} has none without data.label_column=COLUMN"
     if stage in ("evaluate", "export") and not config.evaluate.model:
-        yield f"stage={stage} needs evaluate.model: a run folder, a model folder or a hub id"
+        onnx = ", or an ONNX file" if stage == "evaluate" else ""
+        yield f"stage={stage} needs evaluate.model: a run folder, a model folder or a hub id{onnx}"
     if stage == "export":
         yield from _export(config.export)
     if stage != "annotate" and (config.annotate.dry_run or config.annotate.show_prompt):

@@ -58,11 +58,11 @@ def run(job: "Job") -> None:
         timed = {"torch": onnx_model.classifier(of_torch.run, alone)}
         if config.export.against:
             timed["against"] = opponent(job, config.export.against)
-        time(job, timed, files, rows["text"].tolist())
+        measure_speed(job, timed, files, rows["text"].tolist())
 
     names = [each for each in ("against", "torch", *files) if f"export/{each}/mb" in job.metrics]
     numbers = table(job.metrics, names, config.export.threads)
-    card = export_card(config, of_torch.labels, [path.name for path in files.values()], numbers, len(rows), hardware.describe())
+    card = export_card(config, of_torch.labels, [path.name for path in files.values()], numbers, len(rows), hardware.processor())
     write_whole(folder / "README.md", card)
     log.info("%s\nexported: %s", numbers, folder)
 
@@ -147,7 +147,7 @@ def opponent(job: "Job", name: str) -> "Classify":
     return onnx_model.classifier(export.Classifier(model).run, alone)
 
 
-def time(job: "Job", in_torch: "dict[str, Classify]", files: dict[str, Path], texts: list[str]) -> None:
+def measure_speed(job: "Job", in_torch: "dict[str, Classify]", files: dict[str, Path], texts: list[str]) -> None:
     """Time all of them side by side at each number of threads, and how many times faster and smaller each file is."""
     from findistill.learning import onnx_model
     from findistill.learning.speed import measure, threads

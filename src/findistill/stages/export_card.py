@@ -55,7 +55,7 @@ def table(metrics: Mapping[str, float], names: Sequence[str], threads: Sequence[
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def export_card(config: Config, labels: Sequence[str], files: Sequence[str], numbers: str, rows: int, device: str) -> str:
+def export_card(config: Config, labels: Sequence[str], files: Sequence[str], numbers: str, rows: int, processor: str) -> str:
     """The README.md of an exported folder."""
     against = f"`against` is {config.export.against}, in torch.\n" if config.export.against else ""
     calibrated = (
@@ -64,9 +64,9 @@ def export_card(config: Config, labels: Sequence[str], files: Sequence[str], num
         else ""
     )
     made_by = f"findistill {__version__} (commit {git_commit() or 'unknown'})"
-    return f"""# {config.evaluate.model}: {", ".join(labels)}
+    return f"""# ONNX classifier: {", ".join(labels)}
 
-A text classifier as ONNX (opset {config.export.opset}), exported by {made_by}.
+The model {config.evaluate.model} as ONNX (opset {config.export.opset}), exported by {made_by}.
 It needs onnxruntime and tokenizers:
 
 ```
@@ -75,8 +75,8 @@ python run.py {files[0]} "Profit rose for the third quarter in a row."
 
 `tokenizer.json` truncates and pads, `labels.json` names the columns of the output `probabilities`.
 
-Measured on the {rows:,} test texts of {config.data.name}, {device}. `torch` is the model this comes from, in float32. Times are
-text in, probabilities out, tokenising included; p50 and p95 are of one text at a time.
+Measured on the {rows:,} test texts of {config.data.name}, on the CPU ({processor}). `torch` is the model this comes from,
+in float32. Times are text in, probabilities out, tokenising included; p50 and p95 are of one text at a time.
 
 {numbers}
 
