@@ -30,6 +30,7 @@ NEEDS = {
     "teacher=folder": ["teacher.model=some/folder"],
     "student=folder": ["student.model=some/folder"],
     "stage=evaluate": ["evaluate.model=some/folder"],
+    "stage=export": ["evaluate.model=some/folder"],
     "experiment=reddit_cls_vs_reg_published": ["llm.model=some-model"],
 }
 CHOICES = [f"{group}={option}" for group, names in options().items() for option in names]

@@ -14,7 +14,7 @@ from findistill.runs.store import Store
 from findistill.runs.tracking import Tracker
 from findistill.runs.weights import locate
 from findistill.stages import evaluate
-from findistill.stages.scoring import matched, regression
+from findistill.stages.scoring import regression, spelled
 from tests.settings.test_compose import composed
 
 NAMES = ("negative", "neutral", "positive")
@@ -66,7 +66,7 @@ def test_a_model_without_any_of_the_labels_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_labels_stay_apart() -> None:
-    assert matched(("POSITIVE", "mixed"), NAMES, "m") == ("positive", "mixed")
+    assert spelled(("POSITIVE", "mixed"), NAMES, "m") == ("positive", "mixed")
 
 
 def test_regression_metrics_are_scikit_learns() -> None:

@@ -304,8 +304,8 @@ def predict(
     `trainer.max_length`, or where the model's tokenizer says it was trained to.
     """
     loaded, tokenizer = open_trained(model)
-    names, scale, thresholds = _reading(loaded)
-    tokens = tokenise(tokenizer, texts, _length(trainer, loaded, tokenizer), tokens_cache)
+    names, scale, thresholds = reading(loaded)
+    tokens = tokenise(tokenizer, texts, text_length(trainer, loaded, tokenizer), tokens_cache)
     empty = np.zeros((len(tokens), 0), dtype=np.float32)
     rows = Rows(tokens, empty, np.zeros(len(tokens), dtype=np.int64))
     logits = _logits(loaded, rows, batch_size, device_of(trainer.accelerator))
@@ -322,7 +322,7 @@ def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict
     loaded, tokenizer = open_trained(model)
     device = device_of(trainer.accelerator)
     loaded.to(device)
-    max_length = _length(trainer, loaded, tokenizer)
+    max_length = text_length(trainer, loaded, tokenizer)
 
     @torch.inference_mode()
     def run(batch: Sequence[str]) -> float:
@@ -356,7 +356,7 @@ def _logits(model: "PreTrainedModel", rows: Rows, batch_size: int, device: torch
     return logits
 
 
-def _reading(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None, Thresholds | None]:
+def reading(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None, Thresholds | None]:
     """Label names of a trained model, with scale and thresholds where its head is a scalar one."""
     config = model.config
     if getattr(config, THRESHOLDS, None):
@@ -365,7 +365,8 @@ def _reading(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None, T
     return tuple(config.id2label[i] for i in range(config.num_labels)), None, None
 
 
-def _length(trainer: "Trainer", model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+def text_length(trainer: "Trainer", model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Where texts are truncated, in tokens: `trainer.max_length`, or what the tokenizer and the positions allow."""
     limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST))
     return int(_first(trainer.max_length, limit))
 

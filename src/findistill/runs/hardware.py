@@ -47,12 +47,16 @@ def describe() -> str:
 
     if device() == "cuda":
         return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{processor()}, {threads} thread{'s' * (threads > 1)}"
+
+
+def processor() -> str:
+    """The processor's name."""
     name = platform.processor() or platform.machine()
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as info:
             model = next((line for line in info if line.startswith("model name")), "")
-        name = model.partition(":")[2].strip() or name
+        return model.partition(":")[2].strip() or name
     except OSError:
-        pass
-    threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' * (threads > 1)}"
+        return name

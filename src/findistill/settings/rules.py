@@ -74,6 +74,7 @@ LEAST: dict[str, float] = {
     "trainer.warmup": 0,
     "trainer.weight_decay": 0,
     "evaluate.resamples": 1,
+    "export.calibration_rows": 1,
     "report.resamples": 1,
     "llm.batch_tokens": 1,
     "llm.max_prompt_tokens": 32,
@@ -86,6 +87,7 @@ LEAST: dict[str, float] = {
     **{f"{role}.pretrain.{key}": least for role in ("teacher", "student") for key, least in (("limit", 100), ("epochs", 1))},
 }
 
+OPSETS = range(18, 26)  # of ONNX: what torch writes and onnxruntime reads
 VOTERS = 8  # human votes are told in eighths
 
 LAYER_MAPS = ("uniform", "last", "skip")
@@ -164,8 +166,11 @@ def _combinations(config: DictConfig) -> Iterator[str]:
             yield f"{key}={words}: no such data set; there are {', '.join(sorted(options()['data']))}"
     if stage == "teacher" and OmegaConf.select(data, "label_column", default="") is None:
         yield f"stage=teacher needs human labels; data={data.name} has none without data.label_column=COLUMN"
-    if stage == "evaluate" and not config.evaluate.model:
-        yield "stage=evaluate needs evaluate.model: a run folder, a model folder or a hub id"
+    if stage in ("evaluate", "export") and not config.evaluate.model:
+        onnx = ", or an ONNX file" if stage == "evaluate" else ""
+        yield f"stage={stage} needs evaluate.model: a run folder, a model folder or a hub id{onnx}"
+    if stage == "export":
+        yield from _export(config.export)
     if stage != "annotate" and (config.annotate.dry_run or config.annotate.show_prompt):
         yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate, not with stage={stage}"
     if stage in ("teacher", "student"):
@@ -295,6 +300,16 @@ def _from_votes(config: DictConfig) -> Iterator[str]:
         yield "distill.class_weights only works with distill=cls: REG's targets have no single class to weigh"
     if distill.objective == "cls" and distill.target != "distribution":
         yield "distill.target only works with distill=reg: CLS trains on the hard label"
+
+
+def _export(export: Any) -> Iterator[str]:
+    known = ("none", "dynamic", "static")
+    if not export.quantize or not set(export.quantize) <= set(known) or len(set(export.quantize)) < len(export.quantize):
+        yield f"export.quantize={list(export.quantize)}: some of {', '.join(known)}, each once"
+    if not export.threads or min(export.threads) < 1 or len(set(export.threads)) < len(export.threads):
+        yield f"export.threads={list(export.threads)}: numbers of threads, each once, such as [1,2]"
+    if export.opset not in OPSETS:
+        yield f"export.opset={export.opset}: from {OPSETS[0]} to {OPSETS[-1]}"
 
 
 def _annotator(config: DictConfig) -> Iterator[str]:

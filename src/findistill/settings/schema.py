@@ -334,10 +334,22 @@ class Trainer:
 
 @dataclass
 class Evaluate:
-    model: str | None = None  # stage=evaluate: a run folder, a model folder or a hub id
+    model: str | None = None  # stage=evaluate, export: a run folder, a model folder or a hub id; evaluate: an ONNX file too
     also: list[str] = field(default_factory=list)  # further test sets, by data config name
     resamples: int = 1000
     latency: bool = True
+
+
+@dataclass
+class Export:
+    """stage=export: `evaluate.model` as ONNX files."""
+
+    # none: float32; dynamic: 8-bit, activations scaled in every call; static: 8-bit, ranges from training texts
+    quantize: list[str] = field(default_factory=lambda: ["none", "dynamic", "static"])
+    calibration_rows: int = 256  # training texts that static's ranges come from
+    opset: int = 18
+    threads: list[int] = field(default_factory=lambda: [1, 2])  # to time with
+    against: str | None = None  # a model, such as the teacher, that is timed in torch beside the files
 
 
 @dataclass
@@ -378,6 +390,7 @@ class Config:
     distill: Distill = MISSING
     trainer: Trainer = MISSING
     evaluate: Evaluate = field(default_factory=Evaluate)
+    export: Export = field(default_factory=Export)
     report: Report = field(default_factory=Report)
     sweep: Sweep = field(default_factory=Sweep)
     logger: Logger = MISSING

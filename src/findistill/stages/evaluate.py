@@ -1,4 +1,4 @@
-"""`stage=evaluate`: score any classifier folder, run folder or hub id on the test rows of any data set.
+"""`stage=evaluate`: score any classifier folder, run folder, hub id or ONNX file on the test rows of any data set.
 
 Labels are matched by name. Leaves predictions, metrics and figures, as training stages do.
 """
@@ -16,8 +16,12 @@ READS = ("data", "trainer", "evaluate")
 
 
 def run(job: "Job") -> None:
-    if not job.config.evaluate.model:
-        raise UserError("stage=evaluate needs evaluate.model: a run folder, a model folder or a hub id")
+    from findistill.learning import onnx_model
+
+    model = job.config.evaluate.model
+    if not model:
+        raise UserError("stage=evaluate needs evaluate.model: a run folder, a model folder, a hub id or an ONNX file")
+    where = onnx_model.find(model) or locate(model)
     data = inputs.dataset(job)
-    scoring.score(job, locate(job.config.evaluate.model), inputs.test_sets(job, data))
+    scoring.score(job, where, inputs.test_sets(job, data))
     scoring.summary(job)

@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from findistill.data.labels import LabelSet
+    from findistill.learning.fit import Prediction
     from findistill.runs.job import Job
 
 log = logging.getLogger(__name__)
 
 
-def matched(names: Sequence[str], labels: tuple[str, ...], model: str) -> tuple[str, ...]:
+def spelled(names: Sequence[str], labels: tuple[str, ...], model: str) -> tuple[str, ...]:
     """A model's own label names, those that a label set has spelled as there: `Positive` is `positive`.
 
     Raises:
         UserError: no name is a label, so that there is nothing to score.
     """
-    spelled = {label.lower(): label for label in labels}
-    known = tuple(spelled.get(name.lower(), name) for name in names)
+    ours = {label.lower(): label for label in labels}
+    known = tuple(ours.get(name.lower(), name) for name in names)
     if not set(known) & set(labels):
         raise UserError(
             f"the model {model} names its labels {', '.join(names)}; none is one of {', '.join(labels)}.\n"
@@ -56,6 +57,16 @@ def forced_choice(probabilities: "np.ndarray", names: tuple[str, ...], allowed: 
     return np.where(total > 0, chosen / np.where(total > 0, total, 1), 1 / len(allowed))
 
 
+def matched(prediction: "Prediction", labels: tuple[str, ...], model: str) -> "tuple[np.ndarray, list[str]]":
+    """Probabilities (n, len(labels)) and the label of each text, columns matched by name; a forced choice if they differ."""
+    known = spelled(prediction.labels, labels, model)
+    if set(labels) == set(known):
+        order = [known.index(label) for label in labels]
+        return prediction.probabilities[:, order], [known[prediction.labels.index(name)] for name in prediction.predicted]
+    probabilities = forced_choice(prediction.probabilities, known, labels)
+    return probabilities, [labels[column] for column in probabilities.argmax(axis=1)]
+
+
 def prediction_frame(
     rows: "pd.DataFrame", probabilities: "np.ndarray", predicted: "Sequence[str | None]", labels: tuple[str, ...]
 ) -> "pd.DataFrame":
@@ -81,20 +92,17 @@ def score(
     """
     from findistill.analysis.metrics import evaluate
     from findistill.analysis.plots import save_run_figures
-    from findistill.learning.fit import latency, predict
+
+    if Path(model).suffix == ".onnx":
+        from findistill.learning.onnx_model import latency, predict
+    else:
+        from findistill.learning.fit import latency, predict
 
     config = job.config
     for prefix, (rows, label_set) in tests.items():
         labels = label_set.names
         prediction = predict(model, rows["text"].tolist(), config.trainer, tokens_cache=job.store.root / "tokens")
-        known = matched(prediction.labels, labels, str(model))
-        if set(labels) == set(known):
-            order = [known.index(label) for label in labels]
-            probabilities = prediction.probabilities[:, order]
-            predicted = [known[prediction.labels.index(name)] for name in prediction.predicted]
-        else:
-            probabilities = forced_choice(prediction.probabilities, known, labels)
-            predicted = [labels[column] for column in probabilities.argmax(axis=1)]
+        probabilities, predicted = matched(prediction, labels, str(model))
         frame = prediction_frame(rows, probabilities, predicted, labels)
         if prediction.scores is not None and "score" in rows:
             frame = frame.assign(score=rows["score"].to_numpy(), predicted_score=prediction.scores)
