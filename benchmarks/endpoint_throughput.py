@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 DELAY_S = 0.05
+TIMER_S = 0.0025  # how much too late asyncio's timers may be
 IN_FLIGHT = 32
 POSSIBLE = IN_FLIGHT / DELAY_S
 REQUIREMENTS = ["distilabel[openai]==1.5.3", "requests"]  # which it imports and does not name
@@ -73,7 +74,17 @@ class Connection(asyncio.Protocol):
                 if b"random digits" not in body:  # the engine's probe, which must see different answers
                     self.times.append(now)
                 word = f"positive{now}" if b"random digits" in body else "positive"
-                asyncio.get_running_loop().call_later(self.delay, self.send, ANSWER.replace("WORD", word))
+                loop = asyncio.get_running_loop()
+                due = loop.time() + self.delay
+                loop.call_at(due - TIMER_S, self.send_at, due, ANSWER.replace("WORD", word))
+
+    def send_at(self, due: float, body: str) -> None:
+        """Send at that time, and not a timer's inaccuracy later."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < due:
+            loop.call_soon(self.send_at, due, body)
+        else:
+            self.send(body)
 
     def send(self, body: str) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -23,7 +23,7 @@ def words(text: str) -> frozenset[str]:
 
 def check_row(row: dict[str, Any]) -> None:
     """What holds for a row of either origin."""
-    assert set(row) == FIELDS
+    assert set(row) - {"rationale"} == FIELDS
     assert row["label"] in LABELS
     assert row["kind"] in {"headline", "post"}
     assert row["difficulty"] in {"easy", "hard"}
@@ -55,6 +55,14 @@ def test_corpus_rows_are_valid(corpus: list[dict[str, Any]]) -> None:
     for row in corpus:
         check_row(row)
         assert row["id"][0] == row["kind"][0]
+
+
+def test_rationales_are_sentences_of_all_labels_and_kinds_that_name_no_label(corpus: list[dict[str, Any]]) -> None:
+    explained = [row for row in corpus if "rationale" in row]
+    assert set(Counter((row["label"], row["kind"]) for row in explained).values()) == {6}
+    for row in explained:
+        assert re.fullmatch(r"[A-Z][^\n]{20,100}\.", row["rationale"])
+        assert not words(row["rationale"]) & LABELS
 
 
 def test_corpus_is_large_balanced_and_varied(corpus: list[dict[str, Any]]) -> None:

@@ -148,14 +148,16 @@ def test_faulty_parquet(tmp_path: Path) -> None:
     assert "cannot be read as Parquet" in fault(write(tmp_path, "text\na\n", "mine.parquet"))
 
 
-def test_ids_dates_and_splits_from_columns(tmp_path: Path) -> None:
-    content = "text,label,key,day,part\na,neutral,k1,2024-01-02,train\nb,positive,k2,,train\n"
-    content += "c,neutral,k3,2024-01-03,dev\nd,neutral,k4,2024-01-03,Test\n"
+def test_ids_dates_splits_and_rationales_from_columns(tmp_path: Path) -> None:
+    content = "text,label,key,day,part,why\na,neutral,k1,2024-01-02,train,nothing new\nb,positive,k2,,train,\n"
+    content += "c,neutral,k3,2024-01-03,dev,\nd,neutral,k4,2024-01-03,Test,\n"
     columns = {"label_column": "label", "id_column": "key", "date_column": "day", "split_column": "part"}
+    columns["rationale_column"] = "why"
     frame = read(write(tmp_path, content), **columns).frame
     assert frame["id"].tolist() == ["k1", "k2", "k3", "k4"]
     assert frame["split"].tolist() == ["train", "train", "validation", "test"]
     assert frame["date"].tolist() == ["2024-01-02", None, "2024-01-03", "2024-01-03"]
+    assert frame["rationale"][0] == "nothing new" and frame["rationale"][1:].isna().all()
     repeated = write(tmp_path, content.replace("k3", "k1"))
     assert "row 3: the id 'k1' is also in row 1" in fault(repeated, **columns)
     unknown = write(tmp_path, content.replace("dev", "holdout"))

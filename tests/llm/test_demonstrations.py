@@ -105,6 +105,15 @@ def test_the_nearest_are_found_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -
     assert choose(asked, POOL, LABELS, Shots(k=3), embed) == whole
 
 
+def test_only_those_with_a_rationale() -> None:
+    pool = POOL.assign(rationale=["since it is so" if i % 4 == 0 else None for i in range(30)])
+    for selection in ("random", "balanced", "nearest"):
+        shown = choose(["new 7"], pool, LABELS, Shots(k=6, selection=selection, rationales="given"), embed)[0]
+        assert all(each.rationale == ("since it is so",) for each in shown)
+    with pytest.raises(UserError, match=r"shots\.source=demo"):
+        choose(["new 7"], POOL, LABELS, Shots(k=3, rationales="given"))
+
+
 def test_rationales_can_be_added() -> None:
     chosen = demonstrations.choose(["a", "b"], POOL, LABELS, Shots(k=3, selection="random"))
     first, *others = chosen.used()

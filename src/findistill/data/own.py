@@ -24,7 +24,7 @@ def from_file(config: FileData, table: "pd.DataFrame") -> Source:
 def from_table(config: FileData, table: "pd.DataFrame", origin: str, name: str) -> Source:
     """Columns by configuration; every value that does not fit is named with its place. Rows are counted from 1."""
     columns = [column for column in table.columns if column not in ("_split", "_row")]
-    for key in ("text_column", "label_column", "id_column", "date_column", "split_column"):
+    for key in ("text_column", "label_column", "id_column", "date_column", "split_column", "rationale_column"):
         column = getattr(config, key)
         if column is not None and column not in columns:
             raise UserError(f"{origin} has no column {column!r} (data.{key}); its columns are {', '.join(map(str, columns))}")
@@ -59,7 +59,9 @@ def from_table(config: FileData, table: "pd.DataFrame", origin: str, name: str) 
                 raise UserError(f"{origin}, row {row}: the id {value!r} is {why}; ids must be unique (data.id_column)")
             seen[value] = row
     dates = [_as_text(value) or None for value in table[config.date_column]] if config.date_column else None
-    frame = frame_of(id=ids, text=texts, label=labels, split=splits, date=dates, source=name)
+    given = config.rationale_column
+    rationales = [_as_text(value) or None for value in table[given]] if given else None
+    frame = frame_of(id=ids, text=texts, label=labels, split=splits, date=dates, source=name, rationale=rationales)
     return Source(frame, origin, "the owner's", "data of one's own" if config.path else str(config.hub_id))
 
 

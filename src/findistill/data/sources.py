@@ -284,6 +284,7 @@ def demo(config: DemoData) -> Source:
         source=[f"demo/{row['kind']}" for row in corpus],
         spans=[json.dumps(row["companies"]) for row in corpus],
         difficulty=[row["difficulty"] for row in corpus],
+        rationale=[row.get("rationale") for row in corpus],
     )
     notes = ["written for this project, for trying things: no result is reported on it"]
     if generated:

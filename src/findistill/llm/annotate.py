@@ -171,11 +171,15 @@ def _desk(config: "Config", engine: Engine, template: Template, journal: Journal
 
 
 def _rationales(desk: Desk, chosen: Chosen) -> dict[int, tuple[str, ...]]:
-    """What the LLM says leads to the gold label of each demonstration in use; none where it then names another label."""
+    """What the LLM says leads to the gold label of each demonstration in use.
+
+    None where it then names another label, or gives the answer in place of a reason: the model would learn to do so.
+    """
     import pandas as pd
 
     bare = [at for at in chosen.used() if chosen.candidates[at].rationale is None]
     found = {}
+    header = desk.template.answer_header.lower()
     for label in desk.template.words:
         of_label = [at for at in bare if chosen.candidates[at].label == label]
         if not of_label:
@@ -190,8 +194,9 @@ def _rationales(desk: Desk, chosen: Chosen) -> dict[int, tuple[str, ...]]:
         )
         answers = greedy.ask(Rows.of(frame, frame.head(0), demonstrations.none()))
         for at, [answer] in zip(of_label, answers.samples(len(of_label)), strict=True):
-            if answer.label == label and answer.rationale:
-                found[at] = answer.rationale
+            said = answer.rationale or ()
+            if answer.label == label and said and not any(header in part.lower() for part in said):
+                found[at] = said
     log.info("%d of %d demonstrations explained by the llm", len(found), len(bare))
     return found
 

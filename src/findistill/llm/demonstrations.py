@@ -72,6 +72,13 @@ def choose(
     if shots.k == 0:
         return none()
     candidates = _candidates(texts, pool, labels)
+    if shots.rationales == "given":
+        candidates = [each for each in candidates if each.rationale]
+        if not candidates:
+            raise UserError(
+                "shots.rationales=given: no labelled text that is free to be a demonstration has a rationale.\n"
+                "Name the column that has them (data.rationale_column), use shots.source=demo, or shots.rationales=llm."
+            )
     if shots.k > len(candidates):
         raise UserError(
             f"shots.k={shots.k}: only {len(candidates)} labelled texts are free to be demonstrations.\n"

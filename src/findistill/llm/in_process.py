@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STEP_TOKENS = 48  # of what is written in each step: a short opinion
+WRITTEN = 4  # times `batch_tokens` that texts and their samples may hold: a pass writes one token a sample, and few get long
 WORTH_CACHING = 64  # tokens that all prompts start with
 
 
@@ -155,7 +156,7 @@ class InProcessEngine:
         endings = [prompt[shared:] for prompt in prompts]
         # A cached prefix is not computed again, but each row holds and reads its own copy of the keys and values.
         lengths = [_passes(words) * (len(each) + shared // 8) for each in endings]
-        for batch in self._batches(lengths):
+        for batch in self._batches(lengths, self.batch_tokens):
             started = perf_counter()
             scores = self._word_scores([endings[i] for i in batch], words, prefix).tolist()
             seconds = (perf_counter() - started) / len(batch)
@@ -286,7 +287,8 @@ class InProcessEngine:
             asked = [i for i in range(len(tasks)) if now[i]]
             if not asked:
                 return
-            for picked in self._batches([self._tokens(len(prompts[i]), shared, now[i], form.most) for i in asked]):
+            held = [self._tokens(len(prompts[i]), shared, now[i], form.most) for i in asked]
+            for picked in self._batches(held, WRITTEN * self.batch_tokens):
                 batch = [asked[i] for i in picked]
                 rows = [(i, number) for i in batch for number in left[i][: now[i]]]
                 started = perf_counter()
@@ -405,11 +407,11 @@ class InProcessEngine:
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         return ids.to(self._model.device), mask.to(self._model.device)
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indexes by rising length, in batches whose padded size stays within `batch_tokens` (or of one)."""
+    def _batches(self, lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+        """Indexes by rising length, in batches whose padded size stays within `most` tokens (or of one)."""
         batch: list[int] = []
         for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-            if batch and lengths[index] * (len(batch) + 1) > self.batch_tokens:
+            if batch and lengths[index] * (len(batch) + 1) > most:
                 yield batch
                 batch = []
             batch.append(index)

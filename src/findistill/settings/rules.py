@@ -17,7 +17,7 @@ from findistill.settings.schema import FAULTS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "shots.selection": ("random", "balanced", "nearest"),
-    "shots.rationales": ("none", "llm"),
+    "shots.rationales": ("none", "given", "llm"),
     "annotate.calibration": ("none", "batch", "contextual", "pool", "auto"),
     "annotate.combine": ("majority", "dawid_skene"),
     "distill.objective": ("cls", "reg", "logit", "tinybert"),

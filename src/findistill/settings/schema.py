@@ -83,6 +83,7 @@ class FileData(Data):
     label_column: str | None = None  # None: the texts are unlabelled
     id_column: str | None = None
     date_column: str | None = None
+    rationale_column: str | None = None  # what leads to the label, for demonstrations of chain of thought
     split_column: str | None = None
     on_leak: str = "refuse"  # a test text that stands in other rows too, by split_column: refuse, or drop the other rows
     # The file's names -> the LabelSet's, {0: negative, 1: positive}. Not typed as a dict: Hydra would want a `+` before it.
@@ -148,7 +149,9 @@ class Shots:
     selection: str = "nearest"  # random, balanced, nearest
     seed: int = 0
     order: int | None = None  # a seed that permutes the chosen ones; None: as the selection puts them
-    rationales: str = "none"  # none; llm: where the prompt has steps, it writes what leads to each demonstration's label
+    # none; given: only demonstrations that have a rationale, such as those of shots.source=demo; llm: where the prompt has
+    # steps, the llm writes what leads to each demonstration's label
+    rationales: str = "none"
     source: str | None = None  # the data set whose labelled rows they come from; None: the data's own pool
 
 

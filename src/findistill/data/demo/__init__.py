@@ -2,7 +2,9 @@
 
 Every row is a dict: `id`, `kind` (headline | post), `text`, `label` (negative | neutral | positive: what the text means
 for an investor in the company), `companies` ([start, end) character offsets of every company name or ticker in the
-text), `date` (ISO) and `difficulty` (easy | hard). Public bodies such as central banks are not companies.
+text), `date` (ISO) and `difficulty` (easy | hard). Public bodies such as central banks are not companies. Twelve easy or
+typical rows of each label also have a `rationale`, one sentence that leads to the label: demonstrations for chain of
+thought.
 
 It is for trying things; no result is reported on it.
 """
