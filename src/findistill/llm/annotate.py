@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 HELD_OUT = 100
 FEWEST_HELD_OUT = 25
+RATIONALES = 4  # hand-written, shown to an LLM that is to write some
 
 # Besides `PACE`: names, and settings that say where the texts, the pool or the members come from, which are hashed themselves.
 _ELSEWHERE = {"llm": {"_target_", "name"}, "prompt": {"name"}, "shots": {"source"}, "annotate": {"limit", "members", "combine"}}
@@ -171,7 +172,7 @@ def _desk(config: "Config", engine: Engine, template: Template, journal: Journal
 
 
 def _rationales(desk: Desk, chosen: Chosen) -> dict[int, tuple[str, ...]]:
-    """What the LLM says leads to the gold label of each demonstration in use.
+    """What the LLM says leads to the gold label of each demonstration in use, with hand-written ones as its examples.
 
     None where it then names another label, or gives the answer in place of a reason: the model would learn to do so.
     """
@@ -192,7 +193,8 @@ def _rationales(desk: Desk, chosen: Chosen) -> dict[int, tuple[str, ...]]:
             sampling=replace(desk.sampling, temperature=0.0, stop_at=None),
             samples=1,
         )
-        answers = greedy.ask(Rows.of(frame, frame.head(0), demonstrations.none()))
+        shown = demonstrations.explained(label, RATIONALES) if len(desk.template.steps) == 1 else demonstrations.none()
+        answers = greedy.ask(Rows.of(frame, frame.head(0), shown))
         for at, [answer] in zip(of_label, answers.samples(len(of_label)), strict=True):
             said = answer.rationale or ()
             if answer.label == label and said and not any(header in part.lower() for part in said):

@@ -105,6 +105,16 @@ def none() -> Chosen:
     return Chosen([], np.empty((1, 0), np.int32))
 
 
+def explained(label: str, count: int) -> Chosen:
+    """Hand-written rationales for that label, the same for every text: what a rationale is. None for a label without any."""
+    import numpy as np
+
+    from findistill.data.demo import read_corpus
+
+    rows = [row for row in read_corpus() if row["label"] == label and "rationale" in row][:count]
+    return Chosen([Demonstration(row["text"], label, (row["rationale"],)) for row in rows], np.arange(len(rows))[None])
+
+
 def _candidates(texts: "Sequence[str] | pd.Series[str]", pool: "pd.DataFrame", labels: LabelSet) -> list[Demonstration]:
     kept = pool[pool["label"].isin(labels.names)] if len(pool) else pool
     keys = [duplicate_key(text) for text in kept["text"]] if len(kept) else []
