@@ -132,7 +132,7 @@ def test_batches_do_not_change_scores(engine: InProcessEngine) -> None:
 def test_a_cached_prefix_does_not_change_scores(
     engine: InProcessEngine, template: Template, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = engine._prompts(TASKS, template)
+    prompts = engine._prompts(TASKS, template)[0]
     plain = by_id(engine, TASKS, template)
     assert engine._shared(prompts) == 0
     monkeypatch.setattr("findistill.llm.in_process.WORTH_CACHING", 16)
@@ -151,7 +151,7 @@ def test_too_long_prompts_lose_whole_demonstrations_farthest_first_then_the_text
     engine: InProcessEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     def prompt(limit: int) -> str:
-        return engine._tokenizer.decode(with_(engine, max_prompt_tokens=limit)._prompts([TASKS[1]], SENTIMENT)[0])
+        return engine._tokenizer.decode(with_(engine, max_prompt_tokens=limit)._prompts([TASKS[1]], SENTIMENT)[0][0])
 
     full = prompt(10_000)
     size = len(engine._tokenizer(full).input_ids)
@@ -168,7 +168,7 @@ def test_too_long_prompts_lose_whole_demonstrations_farthest_first_then_the_text
 
 def test_long_texts_are_cut_to_their_share(engine: InProcessEngine) -> None:
     task = Task("a", "rise " * 500, (), (0,))
-    ids = engine._prompts([task], replace(SENTIMENT, max_text_tokens=16))[0]
+    ids = engine._prompts([task], replace(SENTIMENT, max_text_tokens=16))[0][0]
     assert engine._tokenizer.decode(ids).count("rise") in (15, 16)
 
 

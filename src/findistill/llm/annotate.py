@@ -69,6 +69,7 @@ def annotate(
     *,
     journal: Path | None = None,
     engine: Engine | None = None,
+    scoring: str = "sum",
 ) -> None:
     """Label every text `annotate.samples` times and write `annotations.parquet`, `samples.jsonl` and `summary.json`.
 
@@ -85,6 +86,7 @@ def annotate(
         folder: where the files go.
         journal: the file of all answers ever given to such requests; by default one in `folder`.
         engine: the annotator; by default the one that `config.llm` describes.
+        scoring: how an engine in this process reads a label, as `Template` has it.
 
     Raises:
         UserError: a setting does not fit the texts, the pool or the model; `annotate.max_cost_usd` is spent; more than
@@ -92,7 +94,7 @@ def annotate(
     """
     from findistill.settings.build import build
 
-    template = prompts.template(config.prompt, labels)
+    template = replace(prompts.template(config.prompt, labels), scoring=scoring)
     engine = engine or build(config.llm)  # type: ignore[arg-type]
     exact = engine.exact(template)
     rows, kind, held = planned(texts, pool, labels, config, exact)

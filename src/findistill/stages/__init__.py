@@ -7,7 +7,7 @@ artifacts through the job and leaves its files in the job's folder. `report` wor
 import importlib
 from types import ModuleType
 
-STAGES = ("annotate", "teacher", "student", "evaluate", "report")
+STAGES = ("annotate", "fewshot", "teacher", "student", "evaluate", "report")
 
 
 def load(name: str) -> ModuleType:

@@ -231,10 +231,10 @@ def _majority(data: Any, pool: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[n
 def _neighbours(
     data: Any, pool: "pd.DataFrame", rows: "pd.DataFrame", k: int
 ) -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
-    from findistill.data.embeddings import embed
+    from findistill.data.embeddings import embed_once
     from findistill.data.neighbours import nearest, neighbour_vote
 
-    indexes, similarities = nearest(embed(rows["text"].tolist()), embed(pool["text"].tolist()), k)
+    indexes, similarities = nearest(embed_once(rows["text"].tolist()), embed_once(pool["text"].tolist()), k)
     shares = neighbour_vote(similarities, indexes, pool["label"].tolist(), data.labels)
     return shares, [data.labels.names[column] for column in shares.argmax(axis=1)], {}
 
