@@ -215,7 +215,7 @@ def foresee(llm: "LLM", max_memory: float | None) -> Size | None:
     except UserError:
         log.info("%s: size not known without its configuration", llm.name)
         return None
-    precision = {"float32": "32", "bfloat16": "bf16"}.get(llm.dtype, hardware.llm_precision())
+    precision = {"float32": "32", "bfloat16": "bf16"}.get(str(getattr(llm, "dtype", "auto")), hardware.llm_precision())
     memory = inference(found, llm.batch_tokens, precision)
     most = hardware.free_memory_gb() if max_memory is None else max_memory
     fitting = largest(lambda tokens: inference(found, tokens, precision), most)
