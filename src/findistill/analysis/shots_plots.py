@@ -13,6 +13,7 @@ from findistill.analysis.methods import Method, setting
 from findistill.analysis.plots import BLUE, GREEN, GREY, MARKERS, SERIES, blank, folded, styled
 
 PANELS = 3  # in a row
+RING = "none is cheaper and better"
 GROUPS = {"fine-tuned": GREEN, "few-shot": BLUE, "baseline": GREY}  # in the order in which bars are grouped
 
 
@@ -37,7 +38,8 @@ def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     rows = -(-len(panels) // columns)
     figure = blank(10 if len(panels) > 1 else 7.5, 1.0 + 3.4 * rows)
     every = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    votes = sorted((int(k), m) for m in methods if m.kind == "baseline" and (k := setting(m.config, "k")) is not None)
+    asked = {shots(method) for method in methods if method.kind == "fewshot"}
+    votes = {int(k): m for m in methods if m.kind == "baseline" and (k := setting(m.config, "k")) in asked}
     for axes, (model, lines) in zip(every, panels.items(), strict=False):
         for series, members in lines.items():
             place = names.index(series)
@@ -52,16 +54,18 @@ def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
                 axes.vlines(at + shift, one.low, one.high, color=colour, lw=1, alpha=0.7)
         if votes:
             axes.plot(
-                [k for k, _ in votes], [estimates[vote.name]["accuracy"].mean for _, vote in votes], color=GREY, lw=1.2,
+                sorted(votes), [estimates[votes[k].name]["accuracy"].mean for k in sorted(votes)], color=GREY, lw=1.2,
                 linestyle="--", marker="x", markersize=5, label="nearest-neighbour vote, no LLM",
             )  # fmt: skip
         axes.set_title(model)
-        axes.set_xticks(sorted({shots(member) for members in lines.values() for member in members}))
+        axes.set_xticks(sorted(asked))
         axes.tick_params(labelbottom=True)
     for axes in every[len(panels) :]:
         axes.set_visible(False)
-    figure.supxlabel("demonstrations in the prompt (k, all labels together)", fontsize=10)
-    figure.supylabel("accuracy", fontsize=10)
+    for axes in every[max(0, len(panels) - columns) : len(panels)]:
+        axes.set_xlabel("demonstrations in the prompt")
+    for axes in every[::columns]:
+        axes.set_ylabel("accuracy")
     figure.suptitle(f"Accuracy by demonstrations, {methods[0].test_set}", fontsize=10.5, fontweight="bold", x=0.01, ha="left")
     handles, labels = every[0].get_legend_handles_labels()
     handles.append(Line2D([], [], color="black", lw=1, alpha=0.7))
@@ -112,15 +116,13 @@ def cost(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -
         axes.plot(spent[name], one.mean, markersize=8, label=folded(name, 34), **{**look, "linestyle": ""})
     front = [(spent[name], estimates[name]["accuracy"].mean) for name in pareto(spent, estimates)]
     axes.step(*np.array(front).T, where="post", color=GREY, lw=1, linestyle=":", zorder=1)
-    axes.plot(
-        *np.array(front).T, "o", markersize=15, markerfacecolor="none", color="black", lw=0, label="none is cheaper and better"
-    )
+    axes.plot(*np.array(front).T, "o", markersize=15, markerfacecolor="none", color="black", lw=0, label=RING)
     axes.set_xscale("log")
     axes.margins(x=0.1)
     plain_log_ticks(axes)
     axes.set(title=f"Cost and accuracy, {methods[0].test_set}", ylabel="accuracy with 95% interval over test rows")
     axes.set_xlabel("US dollars for 1,000 predictions (log scale)" if priced else "seconds for 1,000 predictions (log scale)")
-    side_legend(figure, axes, last=lambda line: float(line.get_ydata()[-1]))
+    side_legend(figure, axes, last=lambda line: -1.0 if line.get_label() == RING else float(line.get_ydata()[-1]))
     return figure
 
 

@@ -138,10 +138,13 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
 def settings_of_baselines(runs: "list[Run]") -> Iterator[Config]:
     """One configuration for each setting of a student's data and annotator, and of an annotator's texts and pool."""
     seen = set()
+    shown = any(run.kind == "fewshot" and run.config["shots"]["k"] for run in runs)
     for run in runs:
         if run.kind == "student":
             key = digest([{name: run.config[name] for name in SHARED}, run.config["evaluate"]["also"]])
         elif run.kind == "fewshot":
+            if shown and not run.config["shots"]["k"]:  # as many neighbours vote as prompts show demonstrations
+                continue
             key = digest([_of_tests(run.config), run.config["shots"]["k"] or NEIGHBOURS])
         elif run.kind == "annotator":
             key = digest([_of_texts(run.config), run.config["shots"]["k"] or NEIGHBOURS])
