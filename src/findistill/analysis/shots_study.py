@@ -16,6 +16,7 @@ from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import Method, Run, setting
 from findistill.analysis.words import amount, difference, p_is, points, value
 
+MOST = 12  # few-shot methods drawn one by one beside the others
 WEAK = 0.995  # coverage below which it is told
 
 
@@ -80,7 +81,7 @@ def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
 
 def figures(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -> list[tuple[str, str, str, Figure]]:
     """(file name, title, caption, figure) of every figure that the runs give grounds for."""
-    asked = of(methods)
+    asked, shown = of(methods), _shown(methods, estimates)
     made = []
     if len({plots.shots(method) for method in asked}) > 1:
         made.append((
@@ -90,23 +91,37 @@ def figures(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]
             "and none at all do not depend on the seed. Dashed: the majority of the k nearest labelled texts, without an LLM.",
             plots.by_shots(methods, estimates),
         ))  # fmt: skip
+    left_out = "Of each LLM: without demonstrations, and with those that served it best. " if len(shown) < len(methods) else ""
     if asked and len(methods) > 1:
         made.append((
             "tuned_and_shots", "Fine-tuned and few-shot",
-            "The same test rows for all. Bars that overlap do not mean that methods are equal: the paired tests compare "
-            "them on the same rows.",
-            plots.bars(methods, estimates),
+            f"The same test rows for all. {left_out}Bars that overlap do not mean that methods are equal: the paired tests "
+            "compare them on the same rows.",
+            plots.bars(shown, estimates),
         ))  # fmt: skip
-    spent, priced = plots.spending(methods)
+    spent, priced = plots.spending(shown)
     if asked and len(spent) > 1:
         what = "US dollars" if priced else "Seconds, as not all methods have a price (evaluate.usd_per_hour, llm.price)"
         made.append((
             "cost", "Cost and accuracy",
-            f"{what}; in batches, without loading the model. Bars: 95% bootstrap interval of the mean over seeds. Rings and "
+            f"{what}; in batches, without loading the model. {left_out}Bars: 95% bootstrap interval of the mean over seeds. Rings and "
             "the dotted line: the best accuracy to be had for the cost. The legend is sorted by accuracy.",
-            plots.cost(methods, estimates),
+            plots.cost(shown, estimates),
         ))  # fmt: skip
     return made
+
+
+def _shown(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -> list[Method]:
+    """All methods or, where the few-shot ones are many, of each LLM the one without demonstrations and the best with them."""
+    if len(of(methods)) <= MOST:
+        return list(methods)
+    kept: set[str] = set()
+    for lines in plots.panels_of(methods).values():
+        own = [member for members in lines.values() for member in members]
+        kept |= {member.name for member in own if not plots.shots(member)}
+        if some := [member for member in own if plots.shots(member)]:
+            kept.add(max(some, key=lambda member: estimates[member.name]["accuracy"].mean).name)
+    return [method for method in methods if method.kind != "fewshot" or method.name in kept]
 
 
 def _price(method: Method) -> str:

@@ -59,7 +59,8 @@ class Size:
     hidden: int
     inner: int  # width of the feed-forward layer
     gated: bool  # two matrices lead into it
-    keys: int  # width of all keys of a layer
+    queries: int  # width of all queries of a layer
+    keys: int  # width of all its keys, or values
     vocabulary: int
     encodes: bool  # has an encoder for the prompt; what is written is the decoder's, and short
 
@@ -123,6 +124,7 @@ def size(model: str) -> Size:
         hidden=config.hidden_size,
         inner=config.d_ff if t5 else getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         gated=config.is_gated_act if t5 else any("gate" in name for name in inside),
+        queries=config.num_attention_heads * width,
         keys=heads * width,
         vocabulary=config.vocab_size,
         encodes=bool(config.is_encoder_decoder),
@@ -132,7 +134,7 @@ def size(model: str) -> Size:
 def lora_parameters(model: Size, rank: int) -> int:
     """Parameters of adapters of this rank on the query and value matrices of every attention."""
     attentions = model.layers * 1.5 if model.encodes else model.layers  # a decoder's block has two
-    return round(attentions * 2 * rank * (model.hidden + model.keys))
+    return round(attentions * rank * (2 * model.hidden + model.queries + model.keys))
 
 
 def inference(model: Size, tokens: int, precision: str = "bf16", quantisation: str = "none", *, rows: int = 32) -> Memory:
@@ -179,7 +181,7 @@ def training(
     state = trained * (12 if lora_rank is None else 16)  # gradient and two moments; adapters come on top of the weights
     weights = _weights(model, "32" if lora_rank is None else precision, quantisation)
     # What a block keeps: both norms' inputs and outputs, queries, keys, values, the attention's output, the inner layer.
-    block = tokens * wide * (6 * model.hidden + 4 * model.keys + (4 if model.gated else 2) * model.inner)
+    block = tokens * wide * (6 * model.hidden + 2 * (model.queries + model.keys) + (4 if model.gated else 2) * model.inner)
     # The decoder of a model with an encoder sees a few label tokens only, so its blocks keep next to nothing.
     blocks = model.layers / 2 if model.encodes else model.layers
     kept = blocks * tokens * wide * model.hidden + block if checkpointing else blocks * block
