@@ -356,7 +356,7 @@ def test_generation_takes_the_likeliest_token_each_time(
         raw = engine._tokenizer.decode(written, skip_special_tokens=True).strip()
         assert found[task.id].raw == (raw if engine.chat else raw.partition("\n\n")[0])
         assert found[task.id].label == template.parse(found[task.id].raw or "") and found[task.id].tokens_out == len(written)
-    with pytest.raises(UserError, match="annotate.temperature=0"):
+    with pytest.raises(UserError, match=r"annotate\.temperature=0"):
         list(engine.answers(TASKS, template, SAMPLING))
 
 

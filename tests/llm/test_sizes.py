@@ -45,9 +45,7 @@ def test_training_a_small_model_is_near_what_was_measured() -> None:
     assert sizes.lora_parameters(sizes.size(XL), 16) == 72 * 2 * 16 * (2048 + 2048)  # what peft makes for q and v
 
 
-@given(
-    batch=st.integers(1, 512), length=st.integers(8, 512), precision=st.sampled_from(["bf16", "32"]), room=st.floats(1, 200)
-)
+@given(batch=st.integers(1, 512), length=st.integers(8, 512), precision=st.sampled_from(["bf16", "32"]), room=st.floats(1, 200))
 def test_more_needs_more_and_the_largest_batch_fits(batch: int, length: int, precision: str, room: float) -> None:
     size = sizes.size("google/flan-t5-large")
 
