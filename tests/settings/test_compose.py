@@ -97,7 +97,7 @@ def test_only_allowed_code_is_built() -> None:
         (["stage=fewshot", "fewshot.scoring=generation", "annotate.samples=4", "annotate.temperature=1"], "likeliest text"),
         (["stage=fewshot", "fewshot.scoring=generation", "annotate.calibration=batch"], "fewshot.scoring=likelihood"),
         (["stage=fewshot", "annotate.limit=40"], "fewshot.limit"),
-        (["stage=fewshot", "annotate.members=[shots.k=2]"], "one llm with one prompt"),
+        (["stage=fewshot", "annotate.members=['shots.k=2']"], "one llm with one prompt"),
         (["trainer.max_memory=0"], "must be above 0"),
     ],
 )

@@ -45,7 +45,7 @@ def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
             place = names.index(series)
             x = [shots(member) for member in members]
             found = [estimates[member.name]["accuracy"] for member in members]
-            colour, shift = SERIES[place % len(SERIES)], 0.08 * (place - (len(names) - 1) / 2)
+            colour, shift = SERIES[place % len(SERIES)], 0.012 * max(asked) * (place - (len(names) - 1) / 2)
             axes.fill_between(
                 x, [min(f.per_seed) for f in found], [max(f.per_seed) for f in found], color=colour, alpha=0.15, lw=0
             )

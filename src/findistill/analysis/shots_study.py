@@ -104,8 +104,8 @@ def figures(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]
         what = "US dollars" if priced else "Seconds, as not all methods have a price (evaluate.usd_per_hour, llm.price)"
         made.append((
             "cost", "Cost and accuracy",
-            f"{what}; in batches, without loading the model. {left_out}Bars: 95% bootstrap interval of the mean over seeds. Rings and "
-            "the dotted line: the best accuracy to be had for the cost. The legend is sorted by accuracy.",
+            f"{what}; in batches, without loading the model. {left_out}Bars: 95% bootstrap interval of the mean over seeds. "
+            "Rings and the dotted line: the best accuracy to be had for the cost. The legend is sorted by accuracy.",
             plots.cost(shown, estimates),
         ))  # fmt: skip
     return made
