@@ -91,7 +91,8 @@ def annotate(
 
     Raises:
         UserError: a setting does not fit the texts, the pool or the model, or the model not the memory;
-            `annotate.max_cost_usd` is spent; more than `annotate.max_failed` of the answers failed. What was answered is in the journal then.
+            `annotate.max_cost_usd` is spent; more than `annotate.max_failed` of the answers failed. What was answered is in
+            the journal then.
     """
     from findistill.settings.build import build
 
