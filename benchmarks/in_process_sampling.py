@@ -96,7 +96,7 @@ def main() -> int:
     tasks = [Task(str(i), text, SHOWN, tuple(range(options.samples))) for i, text in zip(rows["id"], rows["text"], strict=True)]
     engine = InProcessEngine("embedded:smollm2", batch_tokens=options.batch_tokens)
     # The engine puts the first header before what the model writes; `generate` gets the very same tokens.
-    prompts = [prompt + engine._ids(form.steps[0]) for prompt in engine._prompts(tasks, form)]
+    prompts = [prompt + engine._ids(form.steps[0]) for prompt in engine._prompts(tasks, form)[0]]
     peer = Generate(engine, form, prompts, options.samples)
 
     def ours(seed: int) -> list[Answer]:

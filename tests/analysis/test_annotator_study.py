@@ -160,5 +160,5 @@ def test_cost_is_in_dollars_only_where_all_have_a_price(methods: list[Method]) -
 
 def test_all_methods_look_different_up_to_thirty(methods: list[Method]) -> None:
     many = [replace(methods[0], name=f"method {number}") for number in range(30)]
-    looks = annotator_plots._looks(many).values()
+    looks = annotator_plots.looks(many).values()
     assert len({(look["color"], look["marker"]) for look in looks}) == 30

@@ -405,6 +405,21 @@ def test_a_refused_text_is_recorded_without_the_key(server: LoopbackServer) -> N
     assert len([body for body in server.asked if body["messages"][-1]["content"] == "text 2"]) == 2
 
 
+def test_a_prompt_that_is_too_long_for_the_server_loses_whole_demonstrations(server: LoopbackServer) -> None:
+    def behave(body: dict) -> Reply:
+        shown = sum(message["role"] == "assistant" for message in body["messages"])
+        told = "This model's maximum context length is 64 tokens. However, your messages resulted in 80 tokens."
+        return refusal(400, told) if shown > 1 else sampling(body)
+
+    server.behave = after_probes(behave)
+    shown = tuple(Demonstration(f"Example {place}.", "neutral") for place in range(3))
+    tasks = [Task("a", "Sales rose.", shown, (0, 1))]
+    found = [answer for batch in engine(server).answers(tasks, TEMPLATE, Sampling(0.5, 0)) for answer in batch]
+    assert [answer.error for answer in found] == [None, None] and {answer.dropped for answer in found} == {2}
+    kept = [message["content"] for message in server.asked[-1]["messages"] if message["role"] == "user"]
+    assert kept == ["Example 2.", "Sales rose."]  # the nearest stands last
+
+
 def test_a_refused_text_is_asked_once_where_each_sample_is_a_call(server: LoopbackServer) -> None:
     server.behave = lambda body: refusal(400) if body["messages"][-1]["content"] == "text 2" else seeded(body)
     answers = ask(server)

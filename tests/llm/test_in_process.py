@@ -132,7 +132,7 @@ def test_batches_do_not_change_scores(engine: InProcessEngine) -> None:
 def test_a_cached_prefix_does_not_change_scores(
     engine: InProcessEngine, template: Template, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = engine._prompts(TASKS, template)
+    prompts = engine._prompts(TASKS, template)[0]
     plain = by_id(engine, TASKS, template)
     assert engine._shared(prompts) == 0
     monkeypatch.setattr("findistill.llm.in_process.WORTH_CACHING", 16)
@@ -151,7 +151,7 @@ def test_too_long_prompts_lose_whole_demonstrations_farthest_first_then_the_text
     engine: InProcessEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     def prompt(limit: int) -> str:
-        return engine._tokenizer.decode(with_(engine, max_prompt_tokens=limit)._prompts([TASKS[1]], SENTIMENT)[0])
+        return engine._tokenizer.decode(with_(engine, max_prompt_tokens=limit)._prompts([TASKS[1]], SENTIMENT)[0][0])
 
     full = prompt(10_000)
     size = len(engine._tokenizer(full).input_ids)
@@ -168,7 +168,7 @@ def test_too_long_prompts_lose_whole_demonstrations_farthest_first_then_the_text
 
 def test_long_texts_are_cut_to_their_share(engine: InProcessEngine) -> None:
     task = Task("a", "rise " * 500, (), (0,))
-    ids = engine._prompts([task], replace(SENTIMENT, max_text_tokens=16))[0]
+    ids = engine._prompts([task], replace(SENTIMENT, max_text_tokens=16))[0][0]
     assert engine._tokenizer.decode(ids).count("rise") in (15, 16)
 
 
@@ -317,3 +317,53 @@ def test_mistakes(t5: InProcessEngine, tmp_path: object) -> None:
         with_(t5, chat=True).prepare(SENTIMENT, SAMPLING)
     with pytest.raises(UserError, match="cannot be loaded"):
         list(InProcessEngine(str(tmp_path)).answers(TASKS, SENTIMENT, SAMPLING))
+
+
+def test_a_words_log_probability_may_be_the_mean_over_its_tokens(engine: InProcessEngine) -> None:
+    sums, means = (by_id(engine, TASKS, replace(MARKET, scoring=scoring)) for scoring in ("sum", "mean"))
+    lengths = [len(word) for word in engine._words(MARKET, "")]
+    assert len(set(lengths)) > 1
+    for place, answer in sums.items():
+        assert answer.log_probabilities and means[place].log_probabilities
+        # Both are normalised over the labels: differences are what the model says.
+        whole = torch.tensor([list(answer.log_probabilities.values()), list(means[place].log_probabilities.values())])
+        shift = whole[1] * torch.tensor(lengths) - whole[0]
+        unknown = torch.linalg.lstsq(torch.tensor([[float(n), 1.0] for n in lengths]), shift[:, None]).solution
+        assert torch.allclose(torch.tensor([[float(n), 1.0] for n in lengths]) @ unknown, shift[:, None], atol=1e-4)
+        assert torch.allclose(whole.logsumexp(-1), torch.zeros(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["engine", "t5"])
+@pytest.mark.parametrize("template", [SENTIMENT, COT])
+def test_generation_takes_the_likeliest_token_each_time(
+    kind: str, template: Template, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("findistill.llm.in_process.LINE_TOKENS", 6)
+    engine, template = request.getfixturevalue(kind), replace(template, scoring="generation")
+    assert not engine.exact(template)
+    found = {a.id: a for batch in engine.answers(TASKS, template, Sampling(0.0, 0)) for a in batch}
+    most = 6 + len(template.steps) * 16
+    for task, prompt in zip(TASKS, engine._prompts(TASKS, template)[0], strict=True):
+        ids, written = torch.tensor([prompt]), []
+        while len(written) < most and not (written and written[-1] in engine._ends):
+            with torch.inference_mode():
+                if engine._encodes:
+                    told = torch.tensor([[engine._model.config.decoder_start_token_id, *written]])
+                    logits = engine._model(input_ids=ids, decoder_input_ids=told).logits
+                else:
+                    logits = engine._model(input_ids=torch.tensor([prompt + written])).logits
+            written.append(int(logits[0, -1].argmax()))
+        raw = engine._tokenizer.decode(written, skip_special_tokens=True).strip()
+        assert found[task.id].raw == (raw if engine.chat else raw.partition("\n\n")[0])
+        assert found[task.id].label == template.parse(found[task.id].raw or "") and found[task.id].tokens_out == len(written)
+    with pytest.raises(UserError, match=r"annotate\.temperature=0"):
+        list(engine.answers(TASKS, template, SAMPLING))
+
+
+def test_prompts_keep_within_the_models_positions(engine: InProcessEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    [full] = engine._prompts([TASKS[0]], SENTIMENT)[0]
+    config = type(engine._config)(**{**engine._config.to_dict(), "max_position_embeddings": len(full) + 15})  # answers have 16
+    tight = with_(engine, _config=config)
+    answers = {each.id: each for batch in tight.answers(TASKS, SENTIMENT, SAMPLING) for each in batch}
+    assert {text_id: each.dropped for text_id, each in answers.items()} == {"a": 1, "b": 1, "c": 1}
+    assert all(each.tokens_in < len(full) + 15 for each in answers.values())

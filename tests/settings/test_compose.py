@@ -122,6 +122,12 @@ def test_only_allowed_code_is_built() -> None:
         (["distill=logit", "data=headlines"], "distill.teacher=RUN_FOLDER"),
         (["distill.votes=teacher"], "distill=logit and distill=tinybert do"),
         (["distill.min_agreement=null"], "1 keeps all texts"),
+        (["stage=fewshot", "llm=gpt35_turbo", "fewshot.scoring=likelihood"], "fewshot.scoring=generation or auto"),
+        (["stage=fewshot", "fewshot.scoring=generation", "annotate.samples=4", "annotate.temperature=1"], "likeliest text"),
+        (["stage=fewshot", "fewshot.scoring=generation", "annotate.calibration=batch"], "fewshot.scoring=likelihood"),
+        (["stage=fewshot", "annotate.limit=40"], "fewshot.limit"),
+        (["stage=fewshot", "annotate.members=['shots.k=2']"], "one llm with one prompt"),
+        (["trainer.max_memory=0"], "must be above 0"),
     ],
 )
 def test_rules_say_what_does_not_go_together(overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +141,13 @@ def test_a_stage_is_not_asked_for_what_it_does_not_read() -> None:
     rules.check(composed("distill=tinybert", "llm=endpoint"))
     rules.check(composed("distill=tinybert", "teacher=folder", "distill.teacher=some/folder", "distill.layers=[2,4,6]"))
     rules.check(composed("stage=teacher", "llm=endpoint", "student=folder", "distill.min_agreement=99"))
+
+
+def test_the_seed_of_fewshot_draws_its_demonstrations() -> None:
+    assert composed("stage=fewshot", "seed=2").shots.seed == 2
+    assert composed("stage=fewshot", "seed=2", "shots.seed=7").shots.seed == 7
+    assert composed("stage=annotate", "seed=2").shots.seed == 0
+    rules.check(composed("stage=fewshot", "shots.selection=balanced", "shots.k=10"))  # no multiple of three
 
 
 def test_keys_are_only_ever_named() -> None:

@@ -21,9 +21,9 @@ STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)  # of a logarithmic axis, in each decade
 def samples(methods: Sequence[Method]) -> Figure:
     """Accuracy of the majority of m samples by m: a line a method, a band from its lowest to its highest repeat."""
     drawn = {method.name: method.by_number("annotate/accuracy_samples_{}") for method in methods}
-    figure = blank(10, max(4.2, 1.2 + _lines(methods)))
+    figure = blank(10, max(4.2, 1.2 + legend_height(methods)))
     axes = figure.subplots()
-    for name, look in _looks(methods).items():
+    for name, look in looks(methods).items():
         if values := drawn[name]:
             x, y = list(values), np.array(list(values.values()))
             axes.plot(x, y.mean(1), markersize=5, label=folded(name, 34), **look)
@@ -32,7 +32,7 @@ def samples(methods: Sequence[Method]) -> Figure:
     axes.set(title=f"Accuracy by number of samples, {methods[0].test_set}")
     axes.set(xlabel="samples in the majority vote", ylabel="accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _side_legend(figure, axes, last=lambda line: float(line.get_ydata()[-1]))
+    side_legend(figure, axes, last=lambda line: float(line.get_ydata()[-1]))
     return figure
 
 
@@ -50,7 +50,7 @@ def coverage(methods: Sequence[Method]) -> Figure:
     tallest = max(len(title.splitlines()) for title in titles.values())
     figure = blank(10, 0.7 + (2.1 + 0.16 * tallest) * rows if columns == PANELS else 3.8)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (name, look) in zip(panels, _looks(methods).items(), strict=False):
+    for axes, (name, look) in zip(panels, looks(methods).items(), strict=False):
         for other, (_, xs, ys) in curves.items():
             if other != name:
                 axes.plot(xs, ys, color="#cccccc", lw=0.9, zorder=1)
@@ -82,10 +82,10 @@ def cost(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -
     dollars = [method.mean_metric("cost/usd_per_1000_texts") for method in methods]
     priced = all(dollars)
     spent = dollars if priced else [method.mean_metric("annotate/tokens_per_text") for method in methods]
-    figure = blank(10, max(4.2, 1.2 + _lines(methods)))
+    figure = blank(10, max(4.2, 1.2 + legend_height(methods)))
     axes = figure.subplots()
     reached = []
-    for (name, look), x in zip(_looks(methods).items(), spent, strict=True):
+    for (name, look), x in zip(looks(methods).items(), spent, strict=True):
         if x:
             one = estimates[name]["accuracy"]
             axes.vlines(x, one.low, one.high, color=look["color"], alpha=0.35, lw=3)
@@ -94,22 +94,22 @@ def cost(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -
     front = [point for point in sorted(reached) if point[1] >= max(y for x, y in reached if x <= point[0])]
     axes.step(*np.array(front).T, where="post", color=GREY, lw=1, linestyle=":", zorder=1)
     axes.set_xscale("log")
-    _plain_log_ticks(axes)
+    plain_log_ticks(axes)
     axes.set(title=f"Cost and accuracy, {methods[0].test_set}", ylabel="accuracy with 95% interval over texts")
     axes.set_xlabel("US dollars for 1,000 texts (log scale)" if priced else "tokens read and written for a text (log scale)")
-    _side_legend(figure, axes, last=lambda line: float(line.get_ydata()[-1]))
+    side_legend(figure, axes, last=lambda line: float(line.get_ydata()[-1]))
     return figure
 
 
 @styled
 def early_stopping(stops: pd.DataFrame, methods: Sequence[Method]) -> Figure:
     """Change of accuracy against the share of samples saved, by `stop_at`; rows of `annotator_study.early_stopping`."""
-    looks = _looks(methods)
-    figure = blank(10, max(4.2, 1.2 + _lines(methods)))
+    look = looks(methods)
+    figure = blank(10, max(4.2, 1.2 + legend_height(methods)))
     axes = figure.subplots()
     for name in stops["method"].unique():
         rows = stops[stops["method"] == name]
-        axes.plot(rows["saved"], 100 * rows["change"], markersize=4, lw=1, alpha=0.65, label=folded(name, 34), **looks[name])
+        axes.plot(rows["saved"], 100 * rows["change"], markersize=4, lw=1, alpha=0.65, label=folded(name, 34), **look[name])
     for samples in sorted(stops["samples"].unique()):
         mean = means(stops[stops["samples"] == samples])
         axes.plot(mean["saved"], 100 * mean["change"], "o-", color="black", markersize=6, lw=2, zorder=4,
@@ -124,7 +124,7 @@ def early_stopping(stops: pd.DataFrame, methods: Sequence[Method]) -> Figure:
     axes.set(title=f"Early stopping (numbers: stop_at), {methods[0].test_set}")
     axes.set(xlabel="share of samples saved", ylabel="change of accuracy in points")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _side_legend(figure, axes)
+    side_legend(figure, axes)
     return figure
 
 
@@ -133,7 +133,7 @@ def means(stops: pd.DataFrame) -> pd.DataFrame:
     return stops.groupby("stop_at")[["saved", "change"]].mean().reset_index()
 
 
-def _looks(methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
+def looks(methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
     """Colour, marker and line of each method: the same in every figure."""
     return {
         method.name: {
@@ -145,12 +145,12 @@ def _looks(methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _lines(methods: Sequence[Method]) -> float:
+def legend_height(methods: Sequence[Method]) -> float:
     """Inches that the names take in a legend."""
     return sum(0.06 + 0.15 * len(folded(method.name, 34).splitlines()) for method in methods)
 
 
-def _side_legend(figure: Figure, axes: Axes, last: Any = None) -> None:
+def side_legend(figure: Figure, axes: Axes, last: Any = None) -> None:
     """Beside the axes; with `last`, in the order in which the lines end, best first."""
     handles, names = axes.get_legend_handles_labels()
     if last is not None:
@@ -159,7 +159,7 @@ def _side_legend(figure: Figure, axes: Axes, last: Any = None) -> None:
     figure.legend(handles, names, loc="outside right upper")
 
 
-def _plain_log_ticks(axes: Axes) -> None:
+def plain_log_ticks(axes: Axes) -> None:
     low, high = axes.get_xlim()
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     steps = STEPS if high / low < 12 else (1, 2, 5) if high / low < 200 else (1,)

@@ -13,6 +13,9 @@ from findistill.analysis.metrics import confusion, scores
 SELECTED_BY = "val/macro_f1"
 DIFFER_IN = "annotators that differ in "
 BEST_ANNOTATOR = "best annotator against the rest"
+SHOTS_DIFFER_IN = "few-shot methods that differ in "
+AGAINST_NONE = "demonstrations against none"
+AGAINST_TUNED = "best few-shot method against the others"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
     "CLS against REG": the best of each (the study's main question), and the two at each agreement threshold (students
     otherwise equal). "Best student against the rest": against every teacher and baseline. "Annotators that differ in
     <setting>": pairs that are otherwise equal, a family a setting. "Best annotator against the rest": the baselines.
+    Of few-shot methods: pairs that differ in one setting, each number of demonstrations against none, and the best against
+    fine-tuned models and baselines.
     """
     found: list[Comparison] = []
     pairs: list[tuple[Method, Method]]
@@ -76,6 +81,15 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
         if winner:
             others = [(winner, method) for method in here if method.kind == "baseline"]
             found += _family(BEST_ANNOTATOR, others, resamples, main=False)
+        asked = [method for method in here if method.kind == "fewshot"]
+        found += _family(AGAINST_NONE, _against_none(asked), resamples, main=False)
+        for axis, pairs in pairs_by_setting(asked).items():
+            if axis != "shots.k":
+                found += _family(SHOTS_DIFFER_IN + axis, pairs, resamples, main=False)
+        winner, _ = best(asked)
+        if winner:
+            others = [(winner, method) for method in here if method.kind != "fewshot"]
+            found += _family(AGAINST_TUNED, others, resamples, main=False)
     return found
 
 
@@ -91,6 +105,17 @@ def pairs_by_setting(annotators: list[Method]) -> dict[str, list[tuple[Method, M
             axis = axes.pop()
             found.setdefault(axis, []).append((b, a) if _rank(b, axis) < _rank(a, axis) else (a, b))
     return found
+
+
+def _against_none(asked: list[Method]) -> list[tuple[Method, Method]]:
+    """Each few-shot method with demonstrations, and the one without that is otherwise equal."""
+    none = [method for method in asked if setting(method.config, "shots.k") == 0]
+    return [
+        (method, bare)
+        for method in asked
+        for bare in none
+        if method is not bare and set(differing([method.config, bare.config])) <= {"shots.k", "shots.selection"}
+    ]
 
 
 def value_of(method: Method, axis: str) -> Any:

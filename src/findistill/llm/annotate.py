@@ -23,6 +23,7 @@ from findistill.llm.demonstrations import Chosen
 from findistill.llm.engine import Answer, Engine, Sampling
 from findistill.llm.journal import Journal
 from findistill.llm.prompts import Template
+from findistill.llm.sizes import foresee
 from findistill.runs.files import write_json
 from findistill.runs.store import digest
 from findistill.settings.compose import plain
@@ -70,6 +71,7 @@ def annotate(
     *,
     journal: Path | None = None,
     engine: Engine | None = None,
+    scoring: str = "sum",
 ) -> None:
     """Label every text `annotate.samples` times and write `annotations.parquet`, `samples.jsonl` and `summary.json`.
 
@@ -86,15 +88,19 @@ def annotate(
         folder: where the files go.
         journal: the file of all answers ever given to such requests; by default one in `folder`.
         engine: the annotator; by default the one that `config.llm` describes.
+        scoring: how an engine in this process reads a label, as `Template` has it.
 
     Raises:
-        UserError: a setting does not fit the texts, the pool or the model; `annotate.max_cost_usd` is spent; more than
-            `annotate.max_failed` of the answers failed. What was answered is in the journal then.
+        UserError: a setting does not fit the texts, the pool or the model, or the model not the memory;
+            `annotate.max_cost_usd` is spent; more than `annotate.max_failed` of the answers failed. What was answered is in
+            the journal then.
     """
     from findistill.settings.build import build
 
-    template = prompts.template(config.prompt, labels)
-    engine = engine or build(config.llm)  # type: ignore[arg-type]
+    template = replace(prompts.template(config.prompt, labels), scoring=scoring)
+    if engine is None:
+        foresee(config.llm, config.trainer.max_memory)
+        engine = build(config.llm)  # type: ignore[arg-type]
     exact = engine.exact(template)
     rows, kind, held = planned(texts, pool, labels, config, exact)
 

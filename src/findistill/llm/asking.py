@@ -43,7 +43,8 @@ def key_of(
     """
     schema = template.schema if template.structured else None
     words = list(template.words.values())
-    return request_key(identity, drawn, words, template.max_text_tokens, schema, template.messages(shown, text))
+    scoring = () if template.scoring == "sum" else (template.scoring,)
+    return request_key(identity, drawn, words, template.max_text_tokens, schema, template.messages(shown, text), *scoring)
 
 
 @dataclass

@@ -57,7 +57,7 @@ def choose(
         pool: labelled rows with columns text, label and, where there are any, rationale.
         labels: whose names the pool's labels must be among.
         shots: how many, chosen how, in which order, with which seed.
-        embed: (n texts) -> (n, d) unit vectors; `findistill.data.embeddings.embed` by default.
+        embed: (n texts) -> (n, d) unit vectors; `findistill.data.embeddings.embed_once` by default.
 
     Raises:
         UserError: the pool is too small for `shots.k`, lacks a label that `balanced` needs, or `shots.selection` is
@@ -136,7 +136,7 @@ def _nearest(
 
     from findistill.data import embeddings, neighbours
 
-    embed = embed or embeddings.embed
+    embed = embed or embeddings.embed_once
     pool = embed([each.text for each in candidates])
     found = [
         neighbours.nearest(embed(list(texts[start : start + CHUNK])), pool, k)[0][:, ::-1].astype(np.int32)

@@ -36,6 +36,7 @@ SAMPLING_CALLS = 4  # alike in all of these, answers are taken to be greedy
 MOST_CHOICES = 128  # of one call, by OpenAI's reference
 LONGEST_SPREAD_S = 1.0
 CHARACTERS = 12  # a word, on average over a text: longer is no language, and a word of 100,000 characters is one word
+TOO_LONG = re.compile(r"context[ _-]?(length|window|size)|(prompt|input).{0,20} too long|too many (input )?tokens", re.IGNORECASE)
 DISPENSABLE = ("logprobs", "response_format", "n", "seed", "temperature")  # the first to be done without comes first
 
 T = TypeVar("T")
@@ -267,11 +268,18 @@ class _Run:
         words = self.template.max_text_tokens
         text, cut = _cut(task.text, words)
         self.cut += cut
-        messages = self.template.messages([_shown(each, words) for each in task.demonstrations], text)
+        shown = [_shown(each, words) for each in task.demonstrations]
+        messages = self.template.messages(shown, text)
         votes, samples = Counter(task.votes), task.samples
         while count := needed(votes, len(samples), self.sampling.stop_at):
             answers = await self._asked(server, messages, task.id, samples, min(count, MOST_CHOICES) if self.several else 1)
+            if shown and TOO_LONG.search(answers[0].error or ""):
+                shown = shown[1:]  # the farthest; only the server knows what its model can hold
+                messages = self.template.messages(shown, text)
+                continue
             answers = [await self._readable(server, messages, each) for each in answers]
+            if dropped := len(task.demonstrations) - len(shown):
+                answers = [replace(each, dropped=dropped) for each in answers]
             await self.outbox.put(answers)
             votes.update(each.label for each in answers if each.label is not None)
             samples = samples[len(answers) :]

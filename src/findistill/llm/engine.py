@@ -61,6 +61,7 @@ class Answer:
     tokens_out: int = 0
     seconds: float = 0.0
     cost: float | None = None  # US dollars; filled in by `annotate`, which knows the prices
+    dropped: int | None = None  # demonstrations left out of a prompt that was too long with them
 
 
 class Engine(Protocol):

@@ -9,6 +9,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 STEP_TOKENS = 48  # of what is written in each step: a short opinion
 WRITTEN = 4  # times `batch_tokens` that texts and their samples may hold: a pass writes one token a sample, and few get long
+LINE_TOKENS = 16  # of a line's header, or of the label and what a model says around it
 WORTH_CACHING = 64  # tokens that all prompts start with
 
 
@@ -55,7 +57,7 @@ class InProcessEngine:
 
     def exact(self, template: Template) -> bool:
         """True without steps: the label is the first thing the model says, so its distribution can be read."""
-        return not template.steps
+        return not template.steps and template.scoring != "generation"
 
     def prepare(self, template: Template, sampling: Sampling) -> Template:
         """The template as it is: the model is made to keep to any. Loads the tokenizer only.
@@ -79,47 +81,59 @@ class InProcessEngine:
         tasks = list(tasks)
         if not tasks:
             return
-        prompts = self._prompts(tasks, self.prepare(template, sampling))
-        ask = self._score if self.exact(template) else self._sample
+        prompts, dropped = self._prompts(tasks, self.prepare(template, sampling))
+        ask = self._generate if template.scoring == "generation" else self._score if self.exact(template) else self._sample
         # As a decorator it covers the generator's own work only, not what the caller does between two batches.
-        yield from torch.inference_mode()(ask)(tasks, prompts, template, sampling)
+        for batch in torch.inference_mode()(ask)(tasks, prompts, template, sampling):
+            yield [replace(each, dropped=dropped[each.id]) if each.id in dropped else each for each in batch]
 
     # -- prompts ---------------------------------------------------------------------------------------------------
 
-    def _prompts(self, tasks: Sequence[Task], template: Template) -> list[list[int]]:
-        """Token ids of every task's prompt. Long ones lose whole demonstrations, farthest first, then the text's end."""
+    def _prompts(self, tasks: Sequence[Task], template: Template) -> tuple[list[list[int]], dict[str, int]]:
+        """Token ids of every task's prompt. Long ones lose whole demonstrations, farthest first, then the text's end.
+
+        Returns:
+            The prompts, and how many demonstrations were dropped, by the id of each task that lost any.
+        """
         clip = self._clip(template.max_text_tokens)
-        prompts, fewer, cut = [], 0, 0
+        most = self._longest(template)
+        prompts, dropped, cut = [], {}, 0
         for task in tasks:
             shown = [type(each)(clip(each.text), each.label, each.rationale) for each in task.demonstrations]
             text = clip(task.text)
             ids = self._encode(template, shown, text)
-            while len(ids) > self.max_prompt_tokens and shown:
+            while len(ids) > most and shown:
                 shown = shown[1:]
                 ids = self._encode(template, shown, text)
-            if len(ids) > self.max_prompt_tokens:
+            if len(ids) > most:
                 cut += 1
                 kept = self._ids(text)
-                room = self.max_prompt_tokens - (len(ids) - len(kept))
+                room = most - (len(ids) - len(kept))
                 if room < 1:
                     raise UserError(
-                        f"llm.max_prompt_tokens={self.max_prompt_tokens}: the prompt without any text takes "
+                        f"llm.max_prompt_tokens={most}: the prompt without any text takes "
                         f"{len(ids) - len(kept)} tokens. Raise it, or shorten prompt.instruction."
                     )
                 # A cut text may encode to a token more than it was cut to, so the cut is made again until it fits.
-                while len(ids) > self.max_prompt_tokens and room > 0:
+                while len(ids) > most and room > 0:
                     ids = self._encode(template, shown, self._tokenizer.decode(kept[:room]))
                     room -= 1
-            fewer += len(shown) < len(task.demonstrations)
+            if len(shown) < len(task.demonstrations):
+                dropped[task.id] = len(task.demonstrations) - len(shown)
             prompts.append(ids)
-        if fewer or cut:
+        if dropped or cut:
             log.info(
-                "llm.max_prompt_tokens=%d: %d prompts lost demonstrations, %d texts were cut",
-                self.max_prompt_tokens,
-                fewer,
-                cut,
-            )
-        return prompts
+                "a prompt may have %d tokens (llm.max_prompt_tokens): %d prompts lost demonstrations, %d texts were cut",
+                most, len(dropped), cut,
+            )  # fmt: skip
+        return prompts, dropped
+
+    def _longest(self, template: Template) -> int:
+        """Tokens that a prompt may have: `max_prompt_tokens`, or fewer where the model's positions end before the answer's."""
+        positions = getattr(self._config, "max_position_embeddings", None)
+        if not positions or self._config.is_encoder_decoder:
+            return self.max_prompt_tokens
+        return min(self.max_prompt_tokens, positions - _written(template))
 
     def _encode(self, template: Template, shown: Sequence[Any], text: str) -> list[int]:
         if not self.chat:
@@ -158,7 +172,7 @@ class InProcessEngine:
         lengths = [_passes(words) * (len(each) + shared // 8) for each in endings]
         for batch in self._batches(lengths, self.batch_tokens):
             started = perf_counter()
-            scores = self._word_scores([endings[i] for i in batch], words, prefix).tolist()
+            scores = self._word_scores([endings[i] for i in batch], words, prefix, mean=template.scoring == "mean").tolist()
             seconds = (perf_counter() - started) / len(batch)
             yield [
                 Answer(
@@ -175,10 +189,13 @@ class InProcessEngine:
             raise UserError(f"prompt.wording: two words are the same to {self.reference}: {list(template.words.values())}")
         return words
 
-    def _word_scores(self, prompts: Sequence[list[int]], words: Sequence[list[int]], prefix: Any) -> "torch.Tensor":
+    def _word_scores(
+        self, prompts: Sequence[list[int]], words: Sequence[list[int]], prefix: Any, *, mean: bool = False
+    ) -> "torch.Tensor":
         """(texts, labels) log-probabilities of the words, normalised over the labels.
 
-        A word's is the sum over its tokens. Words of one token each are read from a single pass a text.
+        A word's is the sum over its tokens, or the mean: a sum makes words of several tokens less probable. Words of one
+        token each are read from a single pass a text.
         """
         import torch
 
@@ -194,7 +211,8 @@ class InProcessEngine:
             for row, word in enumerate(list(words) * len(prompts)):
                 of_row.append(steps[row, range(-len(word) - 1, -1), word].sum())
             sums = torch.stack(of_row).view(len(prompts), len(words))
-        scores = sums.cpu().double().log_softmax(-1)
+        sums = sums.cpu().double()
+        scores = (sums / sums.new_tensor([len(word) for word in words]) if mean else sums).log_softmax(-1)
         if not torch.isfinite(scores).all():
             raise self._not_finite()
         return scores
@@ -321,13 +339,55 @@ class InProcessEngine:
     def _label(self, sample: decoding.Sample, template: Template, temperature: float) -> str:
         if not all(map(math.isfinite, sample.scores)):
             raise self._not_finite()
-        return decoding.draw(dict(zip(template.words, sample.scores, strict=True)), temperature, sample.seed)
+        scores = sample.scores
+        if template.scoring == "mean":
+            scores = [score / len(word) for score, word in zip(scores, self._words(template, " "), strict=True)]
+        return decoding.draw(dict(zip(template.words, scores, strict=True)), temperature, sample.seed)
 
     def _tokens(self, prompt: int, shared: int, samples: int, most: int) -> int:
         """Tokens whose keys and values a text and its samples hold at most, what all texts share left out."""
         if self._rows is decoding.Rows:
             return prompt - shared + samples * most
         return samples * (prompt + most)
+
+    # -- generation: what the model writes of itself -------------------------------------------------------------------
+
+    def _generate(
+        self, tasks: list[Task], prompts: list[list[int]], template: Template, sampling: Sampling
+    ) -> Generator[list[Answer]]:
+        """The likeliest text, token by token, for every task; the label that it names, if any, is read by `Template.parse`.
+
+        Nothing is put into the model's mouth here: an answer may name no label.
+        """
+        if sampling.temperature:
+            raise UserError("Generation takes the likeliest text: set annotate.temperature=0 and annotate.samples=1.")
+        most = _written(template)
+        for batch in self._batches([len(prompt) + most for prompt in prompts], self.batch_tokens):
+            started = perf_counter()
+            ids, mask = self._padded([prompts[i] for i in batch])
+            with quiet():
+                out = self._model.generate(
+                    input_ids=ids, attention_mask=mask, max_new_tokens=most, pad_token_id=self._pad,
+                    eos_token_id=sorted(self._ends), do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
+                )  # fmt: skip
+            written = out[:, 1:] if self._encodes else out[:, ids.shape[1] :]
+            seconds = (perf_counter() - started) / len(batch)
+            answers = []
+            for i, row in zip(batch, written.tolist(), strict=True):
+                tokens = row[: next((at + 1 for at, token in enumerate(row) if token in self._ends), len(row))]
+                raw = self._tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                if not self.chat:  # a model that completes goes on with the next text; blocks end with an empty line
+                    raw = raw.partition("\n\n")[0]
+                answers += [
+                    Answer(
+                        tasks[i].id, number, raw=raw, label=template.parse(raw), rationale=template.rationale(raw),
+                        tokens_in=len(prompts[i]) if first else 0, tokens_out=len(tokens) if first else 0,
+                        seconds=seconds if first else 0.0, attempts=int(first),
+                    )
+                    for number in tasks[i].samples
+                    for first in [number == tasks[i].samples[0]]
+                ]  # fmt: skip
+            yield answers
 
     # -- model -----------------------------------------------------------------------------------------------------
 
@@ -349,7 +409,7 @@ class InProcessEngine:
     @cached_property
     def _encodes(self) -> bool:
         """Whether the model has an encoder for the prompt and a decoder for the answer."""
-        return bool(self._model.config.is_encoder_decoder)
+        return bool(self._config.is_encoder_decoder)
 
     @cached_property
     def _continues(self) -> bool:
@@ -370,18 +430,27 @@ class InProcessEngine:
         return decoding.Rows if decoding.share(self._model) else decoding.CopiedRows
 
     @cached_property
-    def _model(self) -> Any:
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    def _config(self) -> Any:
+        from transformers import AutoConfig
 
-        device = hardware.device()
-        fast = device != "cpu" or hardware.cpu_has_fast_bf16()
-        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(self.dtype, torch.bfloat16 if fast else torch.float32)
         try:
             with quiet():
-                config = AutoConfig.from_pretrained(self._folder)
-                kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-                model = kind.from_pretrained(self._folder, config=config, dtype=dtype)
+                return AutoConfig.from_pretrained(self._folder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"llm.model={self.reference} cannot be loaded: {_line(error)}") from error
+
+    @cached_property
+    def _model(self) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        device = hardware.device()
+        fast = hardware.llm_precision() == "bf16"
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(self.dtype, torch.bfloat16 if fast else torch.float32)
+        kind = AutoModelForSeq2SeqLM if self._config.is_encoder_decoder else AutoModelForCausalLM
+        try:
+            with quiet():
+                model = kind.from_pretrained(self._folder, config=self._config, dtype=dtype)
         except (OSError, ValueError) as error:
             raise UserError(f"llm.model={self.reference} cannot be loaded: {_line(error)}") from error
         return model.eval().to(device)
@@ -421,6 +490,11 @@ class InProcessEngine:
 
 def _line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
+
+
+def _written(template: Template) -> int:
+    """Tokens that an answer has at most."""
+    return LINE_TOKENS + len(template.steps) * (STEP_TOKENS + LINE_TOKENS)
 
 
 def _passes(words: Sequence[list[int]]) -> int:

@@ -38,7 +38,9 @@ class Template:
 
     Engines cut texts to `max_text_tokens` before they fill them in; an engine without the tokenizer counts words.
     With `given` the prompt names the label and asks for the steps that lead to it: how rationales for labelled
-    demonstrations are written.
+    demonstrations are written. `scoring` is how an engine in this process reads the label: from the log-probabilities of
+    the label words, a word's being the `sum` or the `mean` over its tokens, or from text that the model writes of itself
+    (`generation`), as a server's answer is read.
     """
 
     instruction: str
@@ -50,6 +52,7 @@ class Template:
     max_text_tokens: int = 128
     structured: bool = False
     given: str | None = None
+    scoring: str = "sum"
 
     def __post_init__(self) -> None:
         lowered = [word.lower() for word in self.words.values()]

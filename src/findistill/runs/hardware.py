@@ -1,6 +1,9 @@
 """What this machine is good at."""
 
+import os
 import platform
+import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +42,43 @@ def precision(setting: str, accelerator: str = "auto") -> str:
 
         return "bf16" if torch.cuda.is_bf16_supported() else "32"
     return "bf16" if where == "cpu" and cpu_has_fast_bf16() else "32"
+
+
+def llm_precision() -> str:
+    """`bf16` or `32`: what an in-process LLM computes in where nothing is set."""
+    return "bf16" if device() != "cpu" or cpu_has_fast_bf16() else "32"
+
+
+def free_memory_gb() -> float:
+    """Gigabytes that the device has free, on the GPU, or in the machine's main memory (1e9 bytes)."""
+    import torch
+
+    if device() == "cuda":
+        return torch.cuda.mem_get_info()[0] / 1e9
+    free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, StopIteration), Path("/proc/meminfo").open(encoding="ascii", errors="replace") as lines:
+        free = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
+    with suppress(OSError, ValueError):  # a container's limit is often less; without one it says `max`
+        limit, used = (Path("/sys/fs/cgroup", name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
+        free = min(free, int(limit) - int(used))
+    return free / 1e9
+
+
+def reset_device_peak() -> None:
+    """Forget the GPU's peak memory, where this process has used one."""
+    if "torch" in sys.modules and device() == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+
+def device_peak_mb() -> dict[str, float]:
+    """`memory/device_peak_mb`: the most that tensors took on the GPU since `reset_device_peak`; nothing without a GPU."""
+    if "torch" not in sys.modules or device() != "cuda":
+        return {}
+    import torch
+
+    return {"memory/device_peak_mb": torch.cuda.max_memory_allocated() / 1024**2}
 
 
 def describe() -> str:

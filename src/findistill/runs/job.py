@@ -149,6 +149,7 @@ def running(config: Config, folder: Path) -> Iterator[Job]:
             job.metrics["time/wall_s"] = time.perf_counter() - wall
             job.metrics.setdefault("time/cpu_s", time.process_time() - cpu)
             job.metrics["memory/peak_mb"] = peak_memory_mb()
+            job.metrics |= hardware.device_peak_mb()
             job.metrics = {name: float(value) for name, value in sorted(job.metrics.items())}
             write_json(folder / "metrics.json", job.metrics)
             write_json(folder / "artifacts.json", job.artifacts)
@@ -196,6 +197,7 @@ def _reset_peak_memory() -> None:
     # Jobs of a sweep share a process, whose peak would otherwise be that of the largest job so far.
     with suppress(OSError), Path("/proc/self/clear_refs").open("w", encoding="ascii") as refs:
         refs.write("5")
+    hardware.reset_device_peak()
 
 
 def peak_memory_mb() -> float:

@@ -23,7 +23,8 @@ def options() -> dict[str, dict[str, str]]:
     for path in sorted(config_dir().rglob("*.yaml")):
         group = path.parent.relative_to(config_dir()).as_posix()
         if group != ".":
-            first = path.read_text(encoding="utf-8").partition("\n")[0]
+            lines = path.read_text(encoding="utf-8").splitlines()
+            first = next((line for line in lines if not line.startswith("# @package")), "")
             found.setdefault(group, {})[path.stem] = first.lstrip("# ") if first.startswith("#") else ""
     return found
 

@@ -19,6 +19,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "shots.selection": ("random", "balanced", "nearest"),
     "shots.rationales": ("none", "given", "llm"),
     "annotate.calibration": ("none", "batch", "contextual", "pool", "auto"),
+    "fewshot.scoring": ("auto", "likelihood", "generation"),
+    "fewshot.normalise": ("mean", "sum"),
     "annotate.combine": ("majority", "dawid_skene"),
     "distill.objective": ("cls", "reg", "logit", "tinybert"),
     "distill.target": ("distribution", "scalar"),
@@ -73,6 +75,7 @@ LEAST: dict[str, float] = {
     "trainer.patience": 1,
     "trainer.warmup": 0,
     "trainer.weight_decay": 0,
+    "fewshot.limit": 2,
     "evaluate.resamples": 1,
     "export.calibration_rows": 1,
     "report.resamples": 1,
@@ -129,6 +132,8 @@ def _values(config: DictConfig) -> Iterator[str]:
     for key in (
         "trainer.learning_rate",
         "trainer.gradient_clip",
+        "trainer.max_memory",
+        "evaluate.usd_per_hour",
         "teacher.pretrain.learning_rate",
         "student.pretrain.learning_rate",
         "distill.temperature",
@@ -181,6 +186,8 @@ def _combinations(config: DictConfig) -> Iterator[str]:
         yield from _student(config)
     if _asks_llm(config):
         yield from _annotator(config)
+    if stage == "fewshot":
+        yield from _fewshot(config)
     if config.trainer.precision == "16" and config.trainer.accelerator == "cpu":
         yield "trainer.precision=16 needs a GPU; on a CPU use 32, bf16 or auto"
     if OmegaConf.select(data, "classes", default=3) not in (2, 3):
@@ -204,7 +211,9 @@ def _read(config: DictConfig) -> tuple[str, ...]:
 
 
 def _asks_llm(config: DictConfig) -> bool:
-    return config.stage.name == "annotate" or (config.stage.name == "student" and config.distill.votes == "annotator")
+    return config.stage.name in ("annotate", "fewshot") or (
+        config.stage.name == "student" and config.distill.votes == "annotator"
+    )
 
 
 def _encoder(config: DictConfig, role: str) -> Iterator[str]:
@@ -312,6 +321,20 @@ def _export(export: Any) -> Iterator[str]:
         yield f"export.opset={export.opset}: from {OPSETS[0]} to {OPSETS[-1]}"
 
 
+def _fewshot(config: DictConfig) -> Iterator[str]:
+    annotate, generation = config.annotate, config.fewshot.scoring == "generation"
+    if annotate.members:
+        yield "annotate.members are for stage=annotate: stage=fewshot scores one llm with one prompt"
+    if annotate.limit is not None:
+        yield f"annotate.limit={annotate.limit} limits training rows; stage=fewshot takes test rows: fewshot.limit=..."
+    if generation and (annotate.temperature or annotate.samples > 1) and "in_process" in config.llm._target_:
+        yield "fewshot.scoring=generation takes the likeliest text: annotate.samples=1 annotate.temperature=0"
+    if generation and annotate.calibration in ("batch", "contextual", "pool"):
+        yield f"annotate.calibration={annotate.calibration} needs label probabilities: fewshot.scoring=likelihood"
+    if config.fewshot.scoring == "likelihood" and "in_process" not in config.llm._target_:
+        yield "fewshot.scoring=likelihood needs label probabilities, and servers give text: fewshot.scoring=generation or auto"
+
+
 def _annotator(config: DictConfig) -> Iterator[str]:
     annotate, shots, llm = config.annotate, config.shots, config.llm
     if annotate.samples > 1 and annotate.temperature == 0:
@@ -319,7 +342,8 @@ def _annotator(config: DictConfig) -> Iterator[str]:
             f"annotate.temperature=0 makes all {annotate.samples} samples the same answer, which would look like full "
             "agreement; raise it, or set annotate.samples=1"
         )
-    if shots.selection == "balanced" and shots.k % len(config.data.labels):
+    # A study of shots takes any k: the odd ones out go to labels that are drawn.
+    if config.stage.name != "fewshot" and shots.selection == "balanced" and shots.k % len(config.data.labels):
         yield (
             f"shots.k={shots.k} cannot be balanced over {len(config.data.labels)} labels; "
             f"use a multiple of {len(config.data.labels)}, or shots.selection=nearest"

@@ -176,8 +176,21 @@ class Annotate:
     show_prompt: bool = False  # print one filled prompt, and ask nothing
 
 
+@dataclass
+class Fewshot:
+    """`stage=fewshot`. How it asks is set by `annotate`: one sample at temperature 0 unless told otherwise."""
+
+    limit: int | None = None  # at most so many rows of each test set: a stratified sample drawn by data.seed; None: all
+    # How the label is read. likelihood: from the log-probabilities of the label words; generation: from the text that the
+    # llm writes, where an answer without a label counts as wrong; auto: likelihood in this process, generation at a server
+    scoring: str = "auto"
+    normalise: str = "mean"  # likelihood: a label word's log-probability is the mean or the sum over its tokens
+
+
 # Settings of how and where, which change no result: they are part of no job's and no artifact's identity.
 PACE: dict[str, tuple[str, ...]] = {
+    "trainer": ("max_memory",),
+    "evaluate": ("usd_per_hour",),
     "llm": ("price", "batch_tokens", "api_key_env", "timeout_s", "max_retries", "give_up_s", "tokenizer"),
     "annotate": ("concurrency", "max_failed", "max_cost_usd", "dry_run", "show_prompt"),
     "distill": ("cache", "cache_gb"),
@@ -333,6 +346,7 @@ class Trainer:
     accumulate: int = 1
     monitor: str = "val/macro_f1"
     patience: int | None = None  # epochs without a better `monitor` before stopping; None: all epochs
+    max_memory: float | None = None  # GB that a model and its batch may take; None: what the device has free
 
 
 @dataclass
@@ -341,6 +355,7 @@ class Evaluate:
     also: list[str] = field(default_factory=list)  # further test sets, by data config name
     resamples: int = 1000
     latency: bool = True
+    usd_per_hour: float | None = None  # price of this machine, for the cost of 1,000 predictions; None: not known
 
 
 @dataclass
@@ -392,6 +407,7 @@ class Config:
     student: Encoder = MISSING
     distill: Distill = MISSING
     trainer: Trainer = MISSING
+    fewshot: Fewshot = field(default_factory=Fewshot)
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
     report: Report = field(default_factory=Report)

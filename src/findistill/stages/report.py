@@ -19,7 +19,7 @@ from findistill.runs.store import Store, digest
 from findistill.runs.tracking import Tracker
 from findistill.settings.compose import plain
 from findistill.settings.schema import Config, Report
-from findistill.stages import annotate, inputs
+from findistill.stages import annotate, fewshot, inputs
 from findistill.stages.scoring import forced_choice, prediction_frame
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         UserError: there is no such study, or nothing in it is done.
     """
     from findistill.analysis.report import build_report
+    from findistill.analysis.shots_study import on_common_rows
 
     folder = runs_dir / study
     if not folder.is_dir():
@@ -63,6 +64,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         there = {run.folder for run in runs}  # annotators with other demonstrations share the majority class
         runs += [run for run in found if run.folder not in there]
         annotations = voted if annotations is None else annotations
+    runs = on_common_rows(runs)
     commands = folder / "commands.txt"
     files = build_report(
         study, runs, failed, folder, published=published, resamples=settings.resamples, annotations=annotations,
@@ -78,7 +80,8 @@ def collect(folder: Path) -> "tuple[list[Run], list[dict[str, Any]]]":
 
     from findistill.analysis.methods import Run
 
-    runs, failed = [], []
+    runs: list[Run] = []
+    failed = []
     for path in sorted(folder.glob("*/status.json")):
         state = jobs.status(path.parent)
         if state.get("state") != "done":
@@ -88,6 +91,8 @@ def collect(folder: Path) -> "tuple[list[Run], list[dict[str, Any]]]":
             metrics = read_json(path.with_name("metrics.json"))
             name = method_name(config, metrics)
             kind, seed, settings = identity(config)
+            if kind == "fewshot" and any((run.method, run.seed, run.config) == (name, seed, settings) for run in runs):
+                continue  # nothing is drawn for these settings: the jobs of all seeds are one
             runs.append(Run(name, kind, seed, settings, metrics, pd.read_parquet(predictions), path.parent, state))
     return sorted(runs, key=lambda run: run.kind == "annotator"), failed
 
@@ -97,6 +102,10 @@ def identity(config: dict[str, Any]) -> tuple[str, int | str, dict[str, Any]]:
     from findistill.analysis.methods import REPEATS
 
     kind = config["stage"]["name"]
+    if kind == "fewshot":
+        settings = jobs.sections(fewshot.alike(cast(Config, OmegaConf.create(config))), fewshot.READS)
+        seed, order = settings["shots"].pop("seed"), settings["shots"].pop("order")
+        return kind, seed if order is None else f"{seed}/{order}", settings
     if kind != "annotate":
         return kind, config["seed"], config
     settings = jobs.sections(cast(Config, OmegaConf.create(config)), annotate.READS)
@@ -114,6 +123,9 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         if members := config["annotate"]["members"]:
             return f"{config['annotate']['combine']} of {len(members)} annotators"
         return f"{config['llm']['name']} {config['prompt']['name']} k={config['shots']['k']}"
+    if stage == "fewshot":
+        llm, prompt, shots = config["llm"]["name"], config["prompt"]["name"], config["shots"]
+        return f"{llm} {prompt} k={shots['k']}" + (f" {shots['selection']}" if shots["k"] else "")
     if stage == "student":
         distill = config["distill"]
         if distill["votes"] == "teacher":
@@ -129,9 +141,14 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
 def settings_of_baselines(runs: "list[Run]") -> Iterator[Config]:
     """One configuration for each setting of a student's data and annotator, and of an annotator's texts and pool."""
     seen = set()
+    shown = any(run.kind == "fewshot" and run.config["shots"]["k"] for run in runs)
     for run in runs:
         if run.kind == "student":
             key = digest([{name: run.config[name] for name in SHARED}, run.config["evaluate"]["also"]])
+        elif run.kind == "fewshot":
+            if shown and not run.config["shots"]["k"]:  # as many neighbours vote as prompts show demonstrations
+                continue
+            key = digest([_of_tests(run.config), run.config["shots"]["k"] or NEIGHBOURS])
         elif run.kind == "annotator":
             key = digest([_of_texts(run.config), run.config["shots"]["k"] or NEIGHBOURS])
         else:
@@ -148,6 +165,16 @@ def _of_texts(config: Mapping[str, Any]) -> dict[str, Any]:
         "data": config["data"],
         "shots": {"source": config["shots"]["source"]},
         "annotate": {"limit": config["annotate"]["limit"]},
+    }
+
+
+def _of_tests(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a few-shot job that decide on which rows it is tested and which labelled ones it may know."""
+    return {
+        "data": config["data"],
+        "shots": {"source": config["shots"]["source"]},
+        "fewshot": {"limit": config["fewshot"]["limit"]},
+        "evaluate": {"also": config["evaluate"]["also"]},
     }
 
 
@@ -173,13 +200,19 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
         settings = _of_texts(whole)
         of_neighbours = {**settings, "k": k}
         asked_llm = False
-        if len(pool) < k:
-            log.info("no baselines of %s: data.pool sets no %d labelled texts apart from those to annotate", config.data.name, k)
-            names = []
+    elif config.stage.name == "fewshot":
+        tests = fewshot.test_sets(job, data)
+        pool = inputs.drop_tested(pool, inputs.test_sets(job, data))
+        settings = _of_tests(whole)
+        of_neighbours = {**settings, "k": k}
+        asked_llm = False
     else:
         tests = inputs.test_sets(job, data)
         settings = of_neighbours = {section: whole[section] for section in SHARED}
         asked_llm = config.distill.votes == "annotator"
+    if config.stage.name in ("annotate", "fewshot") and len(pool) < k:
+        log.info("no baselines of %s: it has no %d labelled texts apart from those to label", config.data.name, k)
+        names = []
     made = {
         "majority": ("majority class", settings, lambda rows: _majority(data, pool, rows)),
         "neighbours": (f"nearest-neighbour vote (k={k})", of_neighbours, lambda rows: _neighbours(data, pool, rows, k)),
@@ -234,10 +267,10 @@ def _majority(data: Any, pool: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[n
 def _neighbours(
     data: Any, pool: "pd.DataFrame", rows: "pd.DataFrame", k: int
 ) -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
-    from findistill.data.embeddings import embed
+    from findistill.data.embeddings import embed_once
     from findistill.data.neighbours import nearest, neighbour_vote
 
-    indexes, similarities = nearest(embed(rows["text"].tolist()), embed(pool["text"].tolist()), k)
+    indexes, similarities = nearest(embed_once(rows["text"].tolist()), embed_once(pool["text"].tolist()), k)
     shares = neighbour_vote(similarities, indexes, pool["label"].tolist(), data.labels)
     return shares, [data.labels.names[column] for column in shares.argmax(axis=1)], {}
 
