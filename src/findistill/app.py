@@ -25,7 +25,7 @@ from findistill.runs import study
 from findistill.settings import rules
 from findistill.settings.compose import config_dir, options
 from findistill.settings.schema import Config
-from findistill.stages import load
+from findistill.stages import load, reads
 
 log = logging.getLogger("findistill")
 
@@ -78,12 +78,12 @@ def run_job(config: Config) -> None:
         stage.preview(config)
         return
     overrides = list(HydraConfig.get().overrides.task)
-    folder = jobs.folder_of(config, stage.READS, overrides)
+    folder = jobs.folder_of(config, reads(config), overrides)
     if jobs.is_done(folder):
         log.info("already done: %s", folder)
         return
     if HydraConfig.get().mode == hydra.types.RunMode.RUN:
-        settings = jobs.sections(config, stage.READS)
+        settings = jobs.sections(config, reads(config))
         study.admit(jobs.study_folder(config), config.study, [settings], config.sweep.vary)
     with jobs.running(config, folder) as job:
         stage.run(job)

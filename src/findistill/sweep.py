@@ -24,7 +24,7 @@ from findistill.runs import study
 from findistill.runs.files import read_json, write_whole
 from findistill.settings import rules
 from findistill.settings.schema import Config
-from findistill.stages import load, report
+from findistill.stages import reads, report
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ResumingSweeper(BasicSweeper):
                 return []
             if rules.is_preview(config):
                 raise UserError("annotate.dry_run and annotate.show_prompt are for one job: run it without -m")
-            folder = jobs.folder_of(config, load(config.stage.name).READS, task)
+            folder = jobs.folder_of(config, reads(config), task)
             plan.setdefault(folder, Planned(overrides, config, folder))
         return list(plan.values())
 
@@ -86,13 +86,13 @@ class ResumingSweeper(BasicSweeper):
     def _admit(plan: Sequence[Planned], overrides: Iterable[Override]) -> None:
         swept = [each.get_key_element().lstrip("+") for each in overrides if each.is_sweep_override()]
         if "experiment" in swept:  # an experiment may set whatever its stage reads
-            swept += {section for one in plan for section in load(one.config.stage.name).READS}
+            swept += {section for one in plan for section in reads(one.config)}
         of_study: dict[Path, list[Planned]] = {}
         for one in plan:
             of_study.setdefault(jobs.study_folder(one.config), []).append(one)
         for folder, members in of_study.items():
             config = members[0].config
-            settings = [jobs.sections(one.config, load(one.config.stage.name).READS) for one in members]
+            settings = [jobs.sections(one.config, reads(one.config)) for one in members]
             study.admit(folder, config.study, settings, [*swept, *config.sweep.vary])
 
     def _batches(self, left: Sequence[Planned]) -> Iterable[Sequence[Planned]]:
@@ -161,7 +161,7 @@ def costs(folders: Sequence[Path], seconds: float) -> str:
     metrics = [read_json(folder / "metrics.json") for folder in folders]
     made = sum(each.get("time/artifacts_made_s", 0.0) for each in metrics)
     own = sum(each["time/wall_s"] - each.get("time/artifacts_made_s", 0.0) for each in metrics)
-    apart = own + sum(each.get(f"time/{kind}_s", 0.0) for each in metrics for kind in ("data", "annotate"))
+    apart = own + sum(each.get(f"time/{kind}_s", 0.0) for each in metrics for kind in ("data", "annotate", "teacher", "outputs"))
     return (
         f"{len(folders)} jobs in {duration(seconds)}: artifacts, made once, {duration(made)}; "
         f"the jobs themselves {duration(own)}. "

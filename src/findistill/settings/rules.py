@@ -19,6 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "shots.rationales": ("none", "llm"),
     "annotate.calibration": ("none", "batch", "contextual", "pool", "auto"),
     "annotate.combine": ("majority", "dawid_skene"),
+    "augment.relabel": ("teacher", "llm", "none"),
     "distill.objective": ("cls", "reg"),
     "distill.target": ("distribution", "scalar"),
     "distill.votes": ("annotator", "human"),
@@ -48,6 +49,18 @@ LEAST: dict[str, float] = {
     "annotate.stop_at": 1,
     "annotate.retries": 0,
     "shots.order": 0,
+    "augment.per_text.generate": 0,
+    "augment.per_text.rephrase": 0,
+    "augment.per_text.vary": 0,
+    "augment.per_text.similar": 0,
+    "augment.per_text.words": 0,
+    "augment.limit": 1,
+    "augment.seed": 0,
+    "augment.folds": 2,
+    "augment.temperature": 0,
+    "augment.min_words": 1,
+    "augment.rounds": 1,
+    "augment.candidates": 1,
     "distill.min_agreement": 1,
     "distill.label_smoothing": 0,
     "data.limit": 2,
@@ -66,6 +79,9 @@ LEAST: dict[str, float] = {
     "llm.price.per_million_in": 0,
     "llm.price.per_million_out": 0,
 }
+
+WRITTEN = ("generate", "rephrase", "vary", "similar")  # methods of augmentation that ask an LLM
+METHODS = (*WRITTEN, "words")
 
 VOTERS = 8  # human votes are told in eighths
 
@@ -129,14 +145,16 @@ def _combinations(config: DictConfig) -> Iterator[str]:
     for key, words in named:
         if words is not None and (not words.split() or words.split()[0] not in options()["data"]):
             yield f"{key}={words}: no such data set; there are {', '.join(sorted(options()['data']))}"
-    if stage == "teacher" and OmegaConf.select(data, "label_column", default="") is None:
-        yield f"stage=teacher needs human labels; data={data.name} has none without data.label_column=COLUMN"
+    if stage in ("teacher", "augment") and OmegaConf.select(data, "label_column", default="") is None:
+        yield f"stage={stage} needs human labels; data={data.name} has none without data.label_column=COLUMN"
     if stage == "evaluate" and not config.evaluate.model:
         yield "stage=evaluate needs evaluate.model: a run folder, a model folder or a hub id"
     if stage != "annotate" and (config.annotate.dry_run or config.annotate.show_prompt):
         yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate, not with stage={stage}"
     if stage == "student":
         yield from _student(config)
+    if _augments(config):
+        yield from _augment(config)
     if _asks_llm(config):
         yield from _annotator(config)
     if config.trainer.precision == "16" and config.trainer.accelerator == "cpu":
@@ -153,12 +171,42 @@ def is_preview(config: Any) -> bool:
 
 
 def _reads(stage: str, section: str) -> bool:
-    wanted = {"annotate": ("data", "llm"), "student": ("data", "llm", "student"), "teacher": ("data", "teacher")}
+    wanted = {
+        "annotate": ("data", "llm"), "augment": ("data", "llm", "teacher"),
+        "student": ("data", "llm", "student"), "teacher": ("data", "teacher"),
+    }  # fmt: skip
     return section in wanted.get(stage, ("data",))
 
 
 def _asks_llm(config: DictConfig) -> bool:
+    if _augments(config) and (config.augment.relabel == "llm" or set(WRITTEN) & set(config.augment.methods)):
+        return True
     return config.stage.name == "annotate" or (config.stage.name == "student" and config.distill.votes == "annotator")
+
+
+def _augments(config: DictConfig) -> bool:
+    return config.stage.name == "augment" or (config.stage.name in ("teacher", "student") and config.augment.use)
+
+
+def _augment(config: DictConfig) -> Iterator[str]:
+    augment = config.augment
+    unknown = [method for method in augment.methods if method not in METHODS]
+    if unknown or not augment.methods:
+        yield f"augment.methods=[{','.join(unknown)}]: choose one or more of {', '.join(METHODS)}"
+    several = [method for method in augment.methods if method in WRITTEN and augment.per_text[method] > 1]
+    if several and augment.temperature == 0:
+        yield (
+            f"augment.temperature=0 makes all augment.per_text.{several[0]}={augment.per_text[several[0]]} texts of a source "
+            "the same one; raise it"
+        )
+    if augment.min_words > augment.max_words:
+        yield f"augment.min_words={augment.min_words} is above augment.max_words={augment.max_words}: no text is left"
+    if not 0 < augment.similarity <= 100:
+        yield f"augment.similarity={augment.similarity:g} is an edit similarity: above 0, and 100 for equal texts"
+    if not 0 < augment.replace <= 1:
+        yield f"augment.replace={augment.replace:g} is the probability that a word is replaced: above 0, up to 1"
+    if config.stage.name == "student" and config.distill.votes == "human":
+        yield "augment.use=true with distill.votes=human: no human voted on new texts; use distill.votes=annotator"
 
 
 def _student(config: DictConfig) -> Iterator[str]:

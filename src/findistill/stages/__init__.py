@@ -6,8 +6,18 @@ artifacts through the job and leaves its files in the job's folder. `report` wor
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-STAGES = ("annotate", "teacher", "student", "evaluate", "report")
+if TYPE_CHECKING:
+    from findistill.settings.schema import Config
+
+STAGES = ("annotate", "augment", "teacher", "student", "evaluate", "report")
+
+
+def reads(config: "Config") -> tuple[str, ...]:
+    """The sections that determine a job of this configuration: its stage's `READS`, or what its `reads(config)` says."""
+    stage = load(config.stage.name)
+    return stage.reads(config) if hasattr(stage, "reads") else stage.READS
 
 
 def load(name: str) -> ModuleType:

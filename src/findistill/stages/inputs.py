@@ -134,13 +134,21 @@ def _annotated(job: "Job", data: "TextData", rows: "pd.DataFrame", config: "Conf
     return job.artifact("annotate", key, make, resumable=True)
 
 
-def votes(job: "Job", data: "TextData") -> "pd.DataFrame":
-    """Who voted, as `distill.votes` says: the LLM, or the source's own annotators. One row a text, with its `split`."""
+def votes(job: "Job", data: "TextData", new: "pd.DataFrame") -> "pd.DataFrame":
+    """Who voted, as `distill.votes` says: the LLM, or the source's own annotators. One row a text, with its `split`.
+
+    The LLM votes on the texts of `new`, too, which are for training; their own labels are no gold labels, and left out.
+    """
+    import pandas as pd
+
     config = job.config
     if config.distill.votes == "human":
         rows = data.human_votes("train", "validation")
     else:
-        rows = annotations(job, data, unlabelled(job, data))
+        rows = unlabelled(job, data)
+        if len(new):
+            rows = pd.concat([rows, new.assign(label=None)], ignore_index=True)
+        rows = annotations(job, data, rows)
     rows = rows.merge(data.frame[["id", "split"]], on="id", how="left", validate="one_to_one")
     rows = rows[rows["label"].notna()].reset_index(drop=True)
     if not (rows["split"] == "validation").any():
@@ -181,3 +189,14 @@ def drop_tested(rows: "pd.DataFrame", tests: "dict[str, tuple[pd.DataFrame, Labe
     if leaked.any():
         log.info("%d training texts stand in a test set and are left out", int(leaked.sum()))
     return rows[~leaked].reset_index(drop=True)
+
+
+def supervised(data: "TextData") -> "pd.DataFrame":
+    """The rows whose human labels a teacher may learn from.
+
+    With a pool set aside, the other labels count as hidden, and the pool is all the supervision there is.
+    """
+    rows = data.split("pool")
+    if not len(rows):
+        rows = data.split("train")
+    return rows[rows["label"].notna()].reset_index(drop=True)

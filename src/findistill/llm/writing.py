@@ -1,0 +1,226 @@
+"""New texts from an LLM: through the same engines, prompts and journal as labels.
+
+A prompt that asks for a text is a `Template` with one step, the new text; the label that follows it is how the writer
+itself reads what it wrote. So nothing here is new to an engine, and a killed run goes on where it stopped.
+
+The prompts follow TinyFinBERT's (Thomas 2024, data augmentation): new labelled sentences aimed at what the teacher finds
+hard, misclassified sentences said differently, variations that keep the sentiment, and similar statements without a label.
+"""
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from findistill.data.labels import LabelSet
+from findistill.data.normalise import normalise
+from findistill.llm import money
+from findistill.llm.annotate import annotation_key
+from findistill.llm.asking import Desk, Rows
+from findistill.llm.demonstrations import Chosen, none
+from findistill.llm.engine import Answer, Engine, Sampling
+from findistill.llm.journal import Journal
+from findistill.llm.prompts import Demonstration, Template
+from findistill.runs.store import digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from findistill.settings.schema import Config
+
+STEP = "New text:"
+STEP_TOKENS = 96  # of a new text at most, where the engine counts them
+EXAMPLES = 3  # texts of a kind that a prompt for a new one of that kind shows besides its source
+LABELLED = ("generate", "rephrase", "vary")  # methods whose texts have a label
+
+INSTRUCTIONS = {
+    "generate": (
+        "Some financial texts are {label} for an investor although a reader may take them for {taken}. The text below is one "
+        "of them. Write a new text that is hard in the same way: about another company and another event, "
+        "in the style of financial news, of at most {words} words. Its sentiment must be {label}."
+    ),
+    "rephrase": (
+        "Say a financial text in other words: change wording and structure, keep the facts and about the length. "
+        "The sentiment of the text is {label}, and must stay {label}."
+    ),
+    "vary": (
+        "Write a variation of a financial text: another company, other figures, wording and structure, about the same length. "
+        "The sentiment of the text is {label}, and must stay {label}."
+    ),
+    "similar": (
+        "Write a financial text that is like the one below in topic, style and length, but says something else. "
+        "It may have any sentiment."
+    ),
+}
+
+# What models say instead of a text, or around it.
+_TALK = re.compile(
+    r"\b(as an ai|language model|i cannot|i can't|i'm sorry|here is|here's a|sure|certainly|rewritten|rephrased|new text"
+    r"|the sentiment (is|must|should)|the text below|the original text)\b|sentiment:",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Texts to be written by one method under one prompt: `number` for each row (id, text) of `sources`."""
+
+    method: str
+    label: str | None  # the label asked for
+    sources: "pd.DataFrame"
+    template: Template
+    chosen: Chosen
+    number: int
+
+    @property
+    def prompt(self) -> str:
+        """A short hash of the prompt's words, sources and examples left out."""
+        return digest(self.template.task(), 8)
+
+
+@dataclass
+class Written:
+    """New texts, a row each, and what they took.
+
+    `rows` has method, source_id, sample, text (None: unreadable or failed), label (the one asked for), writer_label (how the
+    writer reads its text), prompt (its hash), echo (whether the text repeats the prompt or talks about it).
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    prompts: dict[str, str] = field(default_factory=dict)  # hash -> the prompt's words
+    totals: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("requests", "tokens_in", "tokens_out", "seconds", "failed"), 0.0)
+    )
+    cost_usd: float | None = None
+
+    def add(self, answers: "list[Answer]") -> None:
+        self.totals["requests"] += sum(each.attempts for each in answers)
+        self.totals["failed"] += sum(each.error is not None for each in answers)
+        for name in ("tokens_in", "tokens_out", "seconds"):
+            self.totals[name] += sum(getattr(each, name) for each in answers)
+        for each in answers:
+            if each.cost is not None:
+                self.cost_usd = (self.cost_usd or 0.0) + each.cost
+
+
+def orders(sources: "Mapping[str, pd.DataFrame]", numbers: Mapping[str, int], labels: LabelSet, config: "Config") -> list[Order]:
+    """What to ask for: one order for each method, label and, for `generate`, label that the teacher gave.
+
+    Args:
+        sources: by method, the rows to start from: id, text, label, predicted (the teacher's; only for `generate`).
+        numbers: by method, new texts a source.
+        labels: the labels and their words.
+        config: its prompt and augment sections are read.
+    """
+    made = []
+    for method, rows in sources.items():
+        by = {"generate": ["label", "predicted"], "similar": []}.get(method, ["label"])
+        groups = [(list(map(str, key)), group) for key, group in rows.groupby(by)] if by else [([], rows)]
+        for asked, group in groups:
+            label, taken = (*asked, None, None)[:2]
+            template = _template(method, label, taken, labels, config)
+            chosen = _examples(group, config.augment.seed) if method == "generate" else none()
+            made.append(Order(method, label, group.reset_index(drop=True), template, chosen, numbers[method]))
+    return made
+
+
+def _template(method: str, label: str | None, taken: str | None, labels: LabelSet, config: "Config") -> Template:
+    words = labels.words(config.prompt.wording)
+    told = {"label": words.get(label or "", ""), "taken": words.get(taken or "", ""), "words": config.augment.max_words}
+    return Template(
+        instruction=INSTRUCTIONS[method].format(**told),
+        words=words,
+        text_header=config.prompt.text_header,
+        answer_header=config.prompt.answer_header,
+        steps=(STEP,),
+        step_hints=("the new text, one line",),
+        max_text_tokens=config.prompt.max_text_tokens,
+        step_tokens=STEP_TOKENS,
+    )
+
+
+def _examples(rows: "pd.DataFrame", seed: int) -> Chosen:
+    """For each row, up to `EXAMPLES` others of the same kind."""
+
+    import numpy as np
+
+    candidates = [Demonstration(text, label) for text, label in zip(rows["text"], rows["label"], strict=True)]
+    number = min(EXAMPLES, len(rows) - 1)
+    indexes = []
+    for row, text_id in enumerate(rows["id"]):
+        others = [at for at in range(len(rows)) if at != row]
+        indexes.append(random.Random(f"{seed}\0{text_id}").sample(others, number))
+    return Chosen(candidates, np.array(indexes, np.int32).reshape(len(rows), number))
+
+
+def write(wanted: list[Order], config: "Config", journal: Path, engine: Engine | None = None) -> Written:
+    """Have an LLM write what is wanted; what `journal` has is not asked for again.
+
+    Temperature and seed are those of `config.augment`; pace and budget (`concurrency`, `retries`, `max_failed`,
+    `max_cost_usd`) those of `config.annotate`.
+
+    Raises:
+        UserError: the model cannot be reached, loaded or trusted; the budget is spent; too many answers failed.
+    """
+    from findistill.settings.build import build
+
+    written = Written()
+    wanted = [order for order in wanted if len(order.sources) and order.number]
+    if not wanted:
+        return written
+    engine = engine or build(config.llm)  # type: ignore[arg-type]
+    pace = config.annotate
+    sampling = Sampling(config.augment.temperature, config.augment.seed, pace.concurrency, pace.retries)
+    structured = engine.prepare(wanted[0].template, sampling).structured
+    budget = money.Budget(pace.max_cost_usd)
+    with Journal(journal) as answers:
+        for order in wanted:
+            desk = Desk(
+                engine=engine,
+                template=replace(order.template, structured=structured),
+                sampling=sampling,
+                samples=order.number,
+                journal=answers,
+                budget=budget,
+                price=config.llm.price,
+                most_out=int(getattr(config.llm, "max_tokens", 0)),
+                identity=annotation_key(config)["llm"],
+                max_failed=pace.max_failed,
+            )
+            # The method is part of the id, from which engines draw, so that no two methods draw alike.
+            frame = order.sources.assign(id=[f"{order.method}:{each}" for each in order.sources["id"]])
+            given = desk.ask(Rows.of(frame, frame.head(0), order.chosen))
+            written.prompts[order.prompt] = order.template.task()
+            for row, of_source in enumerate(given.samples(len(frame))):
+                written.add(of_source)
+                shown = [order.sources["text"].iloc[row], *(each.text for each in order.chosen.of(row))]
+                written.rows += [_row(order, row, answer, shown) for answer in of_source]
+    return written
+
+
+def _row(order: Order, row: int, answer: Answer, shown: list[str]) -> dict[str, Any]:
+    text = answer.rationale[0].strip().strip('"“”').strip() if answer.rationale else None
+    return {
+        "method": order.method,
+        "source_id": order.sources["id"].iloc[row],
+        "sample": answer.sample,
+        "text": text or None,
+        "label": order.label,
+        "writer_label": answer.label,
+        "prompt": order.prompt,
+        "echo": text is not None and echoes(text, order.template, shown),
+    }
+
+
+def echoes(text: str, template: Template, shown: list[str]) -> bool:
+    """Whether a text repeats a part of its prompt, or talks about the task instead of being a text."""
+    said = normalise(text)
+    parts = [template.task(), *shown]
+    return bool(_TALK.search(text)) or "<" in text or any(f" {said} " in f" {normalise(part)} " for part in parts)
+
+
+def journal_name(config: "Config") -> str:
+    """The journal of all texts that this llm ever wrote in a store."""
+    return f"{digest([annotation_key(config)['llm'], 'writing'])}.jsonl"

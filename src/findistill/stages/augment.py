@@ -1,0 +1,383 @@
+"""`stage=augment`: new training texts, made from the labelled ones and filtered.
+
+Needs labelled texts, and a teacher's errors on texts that it was not fitted to. An LLM writes new labelled texts like those
+errors (`generate`), says the errors differently (`rephrase`), varies any text while its sentiment stays (`vary`), and writes
+unlabelled texts like the errors (`similar`); `words` replaces words without an LLM (Thomas 2024, data augmentation; Jiao et
+al. 2020, section 4.1). What is malformed, known already, close to a validation or test text, or relabelled otherwise goes.
+
+Leaves the artifact `augment`: `augmented.parquet` with the provenance of every row, `dropped.parquet` with the reason for
+every other one, `prompts.json`, `summary.json`. `stage=teacher` and `stage=student` train on the rows with `augment.use=true`.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from findistill.runs.files import read_json, replacing, write_json
+from findistill.runs.store import digest
+from findistill.runs.weights import locate
+from findistill.settings.compose import plain, with_overrides
+from findistill.settings.schema import Trainer
+from findistill.stages import inputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from findistill.data import TextData
+    from findistill.data.labels import LabelSet
+    from findistill.runs.job import Job
+    from findistill.settings.schema import Config
+
+log = logging.getLogger(__name__)
+
+# Test sets of `evaluate.also` are kept out too.
+READS = ("data", "llm", "prompt", "shots", "annotate", "augment", "teacher", "trainer", "evaluate")
+USED = ("llm", "prompt", "shots", "annotate", "augment", "teacher")  # what a job that trains on the rows reads for them
+
+WRITTEN = ("generate", "rephrase", "vary", "similar")  # by an LLM
+OF_ERRORS = ("generate", "rephrase", "similar")  # start from what the teacher gets wrong
+LEAK = 90  # edit similarity to a validation or test text at which a row is removed; no setting, for it keeps tests honest
+
+TestSets = Mapping[str, "tuple[pd.DataFrame, LabelSet]"]
+
+
+def run(job: "Job") -> None:
+    data = inputs.dataset(job)
+    folder = artifact(job, data, inputs.test_sets(job, data))
+    found = read_json(folder / "summary.json")
+    job.metrics |= {name: float(value) for name, value in found.items() if value is not None}
+    log.info(
+        "%s new texts, %s of them labelled, of %s made: %s", f"{found['augment/kept']:,}",
+        f"{found['augment/labelled']:,}", f"{found['augment/made']:,}", folder / "augmented.parquet",
+    )  # fmt: skip
+    log.info("run folder: %s", job.folder)
+
+
+def augmented(job: "Job", data: "TextData", tests: TestSets) -> "pd.DataFrame":
+    """The new rows for a job that trains on them: the canonical columns, `label` None in the unlabelled tier.
+
+    No rows where `augment.use` is off.
+    """
+    import pandas as pd
+
+    from findistill.data.texts import COLUMNS
+
+    if not job.config.augment.use:
+        return pd.DataFrame(columns=list(COLUMNS), dtype=object)
+    rows = pd.read_parquet(artifact(job, data, tests) / "augmented.parquet")[list(COLUMNS)].astype(object)
+    return rows.where(rows.notna(), None)
+
+
+def artifact(job: "Job", data: "TextData", tests: TestSets) -> Path:
+    """The folder of the new texts, made if it is not there."""
+    from findistill.llm.annotate import annotation_key
+
+    config = job.config
+    known = inputs.supervised(data)
+    rows = inputs.drop_tested(known, dict(tests))
+    held = {"validation": data.split("validation")["text"].tolist()}
+    held |= {name: frame["text"].tolist() for name, (frame, _) in tests.items()}
+    settings = {name: value for name, value in plain(config.augment).items() if name not in ("name", "use")}
+    asks = annotation_key(config)
+    key = {
+        "settings": settings,
+        "labels": list(data.labels.names),
+        "rows": digest(rows[["id", "text", "label"]].to_numpy().tolist(), 16),
+        "training": inputs.texts_hash(data.split("train", "pool")),
+        "held": digest(held, 16),
+        "llm": [asks["llm"], asks["prompt"]] if set(WRITTEN) & set(settings["methods"]) else None,
+        "votes": [asks, list(config.annotate.members)] if settings["relabel"] == "llm" else None,
+        "teacher": _teacher_key(config) if _needs_teacher(config) else None,
+    }
+
+    def make(folder: Path) -> None:
+        _make(job, data, rows, held, folder)
+
+    return job.artifact("augment", key, make)
+
+
+def _make(job: "Job", data: "TextData", rows: "pd.DataFrame", held: dict[str, list[str]], folder: Path) -> None:
+    teacher = _teacher(job, data, rows) if _needs_teacher(job.config) else None
+    if teacher is not None:
+        rows = rows.merge(teacher.told[["id", "fold", "predicted"]], on="id", validate="one_to_one")
+    sources = _sources(job.config, rows)
+    log.info("new texts from %s", ", ".join(f"{len(part):,} texts by {method}" for method, part in sources.items()))
+    made, prompts, summary = _written(job, sources, data.labels)
+    summary["augment/made"] = len(made)
+    if teacher is not None:
+        summary |= {"augment/errors": (wrong := int((rows["predicted"] != rows["label"]).sum()))}
+        summary["augment/error_share"] = wrong / len(rows)
+
+    dropped: list[pd.DataFrame] = []
+    made = _well_formed(made, job.config, dropped)
+    made = _new(made, rows, data.split("train", "pool")["text"].tolist(), held, job.config, dropped)
+    made, rounds = _relabelled(job, data, made, rows, teacher, dropped)
+    _leave(folder, made, dropped, prompts, summary | rounds)
+
+
+# -- the teacher's errors ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What a teacher says of the labelled rows without having seen them (id, fold, predicted), and its models.
+
+    Model `i` was not fitted to the rows of fold `i`. A teacher that is named is one model, and every row has fold 0.
+    """
+
+    told: "pd.DataFrame"
+    models: list[str]
+
+
+def _needs_teacher(config: "Config") -> bool:
+    return bool(set(OF_ERRORS) & set(config.augment.methods)) or config.augment.relabel == "teacher"
+
+
+def _trainer(config: "Config") -> Trainer:
+    """Epochs, batch, rate and length are the `teacher` section's: those of `trainer` may be a student's."""
+    own = dict.fromkeys(("max_epochs", "batch_size", "learning_rate", "max_length", "patience"))
+    return Trainer(**{**plain(config.trainer), **own})
+
+
+def _teacher_key(config: "Config") -> Any:
+    named = config.augment.teacher
+    if named:
+        weights = Path(locate(named)) / "model.safetensors"
+        if not weights.is_file():
+            return named
+        with weights.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    return [plain(config.teacher), plain(_trainer(config)), config.augment.folds]
+
+
+def _teacher(job: "Job", data: "TextData", rows: "pd.DataFrame") -> Teacher:
+    """The named model's predictions, or those of models that were fitted to the other folds (an artifact)."""
+    import pandas as pd
+
+    from findistill.learning import folds
+    from findistill.learning.fit import predict
+
+    settings, trainer = job.config.augment, _trainer(job.config)
+    if settings.teacher:
+        told = predict(locate(settings.teacher), rows["text"].tolist(), trainer, tokens_cache=job.store.root / "tokens")
+        return Teacher(rows[["id"]].assign(fold=0, predicted=told.predicted), [locate(settings.teacher)])
+    held = data.split("validation")
+    key = {
+        "rows": digest(rows[["id", "text", "label"]].to_numpy().tolist(), 16),
+        "validation": digest(held[["id", "text", "label"]].to_numpy().tolist(), 16),
+        "labels": list(data.labels.names),
+        "teacher": _teacher_key(job.config),
+        "seed": settings.seed,
+    }
+
+    def make(folder: Path) -> None:
+        folds.cross_fit(
+            job.config.teacher, trainer, data.labels, rows, held, settings.folds, folder,
+            seed=settings.seed, tokens_cache=job.store.root / "tokens",
+        )  # fmt: skip
+
+    folder = job.artifact("folds", key, make, resumable=True)
+    return Teacher(pd.read_parquet(folder / folds.FILE), [str(folds.model(folder, i)) for i in range(settings.folds)])
+
+
+def _sources(config: "Config", rows: "pd.DataFrame") -> "dict[str, pd.DataFrame]":
+    """By method, the rows it starts from: the teacher's errors, or all."""
+    settings = config.augment
+    sources = {}
+    for method in settings.methods:
+        part = rows[rows["predicted"] != rows["label"]] if method in OF_ERRORS else rows
+        if settings.limit is not None:
+            part = part.sample(frac=1, random_state=settings.seed).head(settings.limit).sort_index()
+        sources[method] = part.reset_index(drop=True)
+    return sources
+
+
+# -- making --------------------------------------------------------------------------------------------------------------
+
+
+def _written(
+    job: "Job", sources: "dict[str, pd.DataFrame]", labels: "LabelSet"
+) -> "tuple[pd.DataFrame, dict[str, str], dict[str, Any]]":
+    """All new texts with where they come from, the prompts by hash, and what making them took."""
+    import pandas as pd
+
+    from findistill.llm import writing
+
+    config, settings = job.config, job.config.augment
+    numbers = plain(settings.per_text)
+    asked = {method: part for method, part in sources.items() if method in WRITTEN}
+    journal = job.store.root / "answers" / writing.journal_name(config)
+    told = writing.write(writing.orders(asked, numbers, labels, config), config, journal)
+    rows = [{**row, "model": config.llm.model} for row in told.rows]
+    if "words" in sources:
+        from findistill.learning.words import WordSwaps
+
+        part = sources["words"]
+        swaps = WordSwaps(settings.masked_lm, settings.replace, settings.candidates)
+        copies = swaps.copies(list(zip(part["id"], part["text"], strict=True)), numbers["words"], settings.seed)
+        model = settings.masked_lm or "embedded:minilm_l6 (word vectors)"
+        rows += [
+            {"method": "words", "source_id": source, "sample": number, "text": text, "label": label, "model": model}
+            for source, label, of_source in zip(part["id"], part["label"], copies, strict=True)
+            for number, text in enumerate(of_source)
+        ]
+    columns = ["method", "source_id", "sample", "text", "label", "writer_label", "model", "prompt", "echo"]
+    frame = pd.DataFrame(rows, columns=columns).astype(object)
+    frame = frame.where(frame.notna(), None).astype({"sample": int})
+    frame.insert(
+        0, "id", [":".join(map(str, parts)) for parts in zip(frame["method"], frame["source_id"], frame["sample"], strict=True)]
+    )
+    summary: dict[str, Any] = {f"augment/made_{method}": int((frame["method"] == method).sum()) for method in sources}
+    if asked:
+        summary |= {f"augment/{name}": value for name, value in told.totals.items()} | {"cost/usd": told.cost_usd}
+    return frame, told.prompts, summary
+
+
+# -- filtering -----------------------------------------------------------------------------------------------------------
+
+
+def _drop(made: "pd.DataFrame", gone: "np.ndarray | pd.Series[bool]", why: str, dropped: "list[pd.DataFrame]") -> "pd.DataFrame":
+    dropped.append(made[gone].assign(reason=why))
+    return made[~gone].reset_index(drop=True)
+
+
+def _well_formed(made: "pd.DataFrame", config: "Config", dropped: "list[pd.DataFrame]") -> "pd.DataFrame":
+    made = _drop(made, made["text"].isna(), "unreadable", dropped)
+    made = _drop(made, made["echo"].eq(True), "echo of the prompt", dropped)
+    words = made["text"].map(lambda text: len(text.split())).astype(int)
+    wrong = (words < config.augment.min_words) | (words > config.augment.max_words)
+    # Copies of a long text are as long as the data's texts are.
+    return _drop(made, wrong & (made["method"] != "words"), "length", dropped)
+
+
+def _new(
+    made: "pd.DataFrame",
+    rows: "pd.DataFrame",
+    training: list[str],
+    held: dict[str, list[str]],
+    config: "Config",
+    dropped: "list[pd.DataFrame]",
+) -> "pd.DataFrame":
+    """Without what is close to a held-out text, to a training text, or to another new one; similarities are kept."""
+    from findistill.data import similarity
+
+    for name, texts in held.items():
+        made = made.assign(**{f"similarity_{name}": similarity.closest(made["text"].tolist(), texts)})
+        made = _drop(made, made[f"similarity_{name}"] >= LEAK, f"close to a {name} text", dropped)
+    source = dict(zip(rows["id"], rows["text"], strict=True))
+    made = made.assign(
+        similarity_source=[
+            similarity.similarity(text, source[of]) for text, of in zip(made["text"], made["source_id"], strict=True)
+        ],
+        similarity_train=similarity.closest(made["text"].tolist(), training),
+    )
+    limit = config.augment.similarity
+    made = _drop(made, made["similarity_train"] >= limit, "close to a training text", dropped)
+    return _drop(made, ~similarity.distinct(made["text"].tolist(), limit), "close to another new text", dropped)
+
+
+def _relabelled(
+    job: "Job",
+    data: "TextData",
+    made: "pd.DataFrame",
+    rows: "pd.DataFrame",
+    teacher: Teacher | None,
+    dropped: "list[pd.DataFrame]",
+) -> "tuple[pd.DataFrame, dict[str, Any]]":
+    """Only rows that are given the label asked for in every round of relabelling (Thomas 2024: relabelled until stable).
+
+    Unlabelled rows pass. Adds `relabels`, the rounds a row passed, and `agreement`, the mean share of the votes (or the
+    mean probability) that its label had in them.
+    """
+    import numpy as np
+
+    settings = job.config.augment
+    labelled = made["label"].notna()
+    made = made.assign(relabels=0, agreement=np.nan)
+    if settings.relabel == "none" or not labelled.any():
+        return made, {}
+    rounds = settings.rounds
+    if settings.relabel == "teacher":
+        assert teacher is not None
+        rounds = min(rounds, max(1, len(teacher.models) - 1))
+        made = made.assign(fold=made["source_id"].map(dict(zip(rows["id"], rows["fold"], strict=True))))
+    summary: dict[str, Any] = {}
+    passed, left = made[~labelled], made[labelled].assign(agreement=0.0).reset_index(drop=True)
+    for number in range(rounds):
+        if left.empty:
+            break
+        said, share = _says(job, left, number, teacher) if settings.relabel == "teacher" else _votes(job, data, left, number)
+        wrong = np.array([one != label for one, label in zip(said, left["label"], strict=True)])
+        left = left.assign(agreement=left["agreement"] + share, relabels=number + 1)
+        summary[f"augment/relabel_{number + 1}_dropped"] = int(wrong.sum())
+        left = _drop(left, wrong, "relabelled otherwise", dropped)
+    left = left.assign(agreement=left["agreement"] / left["relabels"].clip(lower=1))
+    return _together([left, passed]), summary
+
+
+def _votes(job: "Job", data: "TextData", part: "pd.DataFrame", number: int) -> "tuple[list[str | None], np.ndarray]":
+    """What the annotator says, and its share of votes for the label asked for; each round draws other samples."""
+    import numpy as np
+
+    drawn = with_overrides(job.config, f"annotate.seed={job.config.annotate.seed + number}", "augment.relabel")
+    voted = inputs.annotations(replace(job, config=drawn), data, part[["id", "text", "label"]])
+    shares = [row[f"soft_{label}"] for (_, row), label in zip(voted.iterrows(), part["label"], strict=True)]
+    return [label if isinstance(label, str) else None for label in voted["label"]], np.array(shares)
+
+
+def _says(job: "Job", part: "pd.DataFrame", number: int, teacher: Teacher | None) -> "tuple[list[str | None], np.ndarray]":
+    """What one of the teacher's models says of each row, and its probability of the label asked for.
+
+    A model that was not fitted to the source got it wrong where it is an error, and would get its copies wrong too: those
+    that know the source are asked, another one in each round.
+    """
+    import numpy as np
+
+    from findistill.learning.fit import predict
+
+    assert teacher is not None
+    asked = (part["fold"].to_numpy(int) + 1 + number) % len(teacher.models)
+    said: list[str | None] = [None] * len(part)
+    share = np.zeros(len(part))
+    for model in np.unique(asked).tolist():
+        places = np.flatnonzero(asked == model)
+        told = predict(teacher.models[model], part["text"].iloc[places].tolist(), _trainer(job.config))
+        for row, place in enumerate(places.tolist()):
+            said[place] = told.predicted[row]
+            label = part["label"].iloc[place]
+            share[place] = told.probabilities[row, told.labels.index(label)] if label in told.labels else 0.0
+    return said, share
+
+
+# -- leaving -------------------------------------------------------------------------------------------------------------
+
+
+def _together(parts: "list[pd.DataFrame]") -> "pd.DataFrame":
+    import pandas as pd
+
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else parts[0]
+
+
+def _leave(
+    folder: Path, made: "pd.DataFrame", dropped: "list[pd.DataFrame]", prompts: dict[str, str], summary: dict[str, Any]
+) -> None:
+    ends = {"split": "train", "date": None, "source": "augment"}
+    made = made.drop(columns=["echo", "fold"], errors="ignore").assign(**ends)
+    first = ["id", "text", "label", "split", "date", "source", "method", "source_id", "model", "prompt", "writer_label"]
+    made = made[[*first, *(name for name in made.columns if name not in first)]]
+    gone = _together(dropped)
+    for name, frame in (("augmented", made), ("dropped", gone[["id", "text", "label", "method", "source_id", "reason"]])):
+        with replacing(folder / f"{name}.parquet") as aside:
+            frame.to_parquet(aside, index=False)
+    counts = {f"augment/kept_{method}": int(rows) for method, rows in made["method"].value_counts().items()}
+    reasons = gone["reason"].str.replace(" ", "_").value_counts()
+    summary |= {"augment/kept": len(made), "augment/labelled": int(made["label"].notna().sum())}
+    summary["augment/unlabelled"] = len(made) - summary["augment/labelled"]
+    write_json(folder / "prompts.json", prompts)
+    write_json(folder / "summary.json", summary | counts | {f"augment/dropped/{why}": int(rows) for why, rows in reasons.items()})
+    log.info("dropped: %s", ", ".join(f"{rows} {why}" for why, rows in gone["reason"].value_counts().items()) or "none")
