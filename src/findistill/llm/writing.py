@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 STEP = "New text:"
 STEP_TOKENS = 96  # of a new text at most, where the engine counts them
-EXAMPLES = 3  # texts of a kind that a prompt for a new one of that kind shows besides its source
+EXAMPLES = 3  # worked examples in a prompt
+PAIRED = 300  # rows of a kind that are paired to worked examples
 LABELLED = ("generate", "rephrase", "vary")  # methods whose texts have a label
 
 INSTRUCTIONS = {
@@ -55,10 +56,44 @@ INSTRUCTIONS = {
     ),
 }
 
+# Label, text, the same in other words; for labels of other names there are none.
+REWRITES = (
+    (
+        "positive",
+        "Operating profit rose to EUR 12.4 mn from EUR 9.1 mn a year earlier.",
+        "The company earned EUR 12.4 mn at the operating level, up from EUR 9.1 mn in the same period last year.",
+    ),
+    (
+        "positive",
+        "Shares of Harbour Foods jump after it wins a five-year supply contract",
+        "Winning a supply deal that runs for five years sends Harbour Foods' stock sharply higher",
+    ),
+    (
+        "negative",
+        "The carmaker cut its outlook and said that demand in the second half would be weak.",
+        "Expecting little demand for the rest of the year, the maker of cars has lowered its forecast.",
+    ),
+    (
+        "negative",
+        "Net sales fell by 8% and 120 employees will be laid off.",
+        "With revenue down 8 percent, the group is to shed 120 jobs.",
+    ),
+    (
+        "neutral",
+        "The annual general meeting will be held in Turku on 14 March.",
+        "Shareholders are invited to the yearly meeting, which takes place on March 14 in Turku.",
+    ),
+    (
+        "neutral",
+        "The paper mill employs about 300 people and makes packaging board.",
+        "Some 300 people work at the mill, whose product is board for packaging.",
+    ),
+)
+
 # What models say instead of a text, or around it.
 _TALK = re.compile(
-    r"\b(as an ai|language model|i cannot|i can't|i'm sorry|here is|here's a|sure|certainly|rewritten|rephrased|new text"
-    r"|the sentiment (is|must|should)|the text below|the original text)\b|sentiment:",
+    r"^\W*(sure|certainly|here is|here's)\b|\b(as an ai|language model|i cannot|rewritten|rephrased|new text|original text)\b"
+    r"|sentiment:|sentiment (is|must|should)\b",
     re.IGNORECASE,
 )
 
@@ -105,23 +140,26 @@ class Written:
                 self.cost_usd = (self.cost_usd or 0.0) + each.cost
 
 
-def orders(sources: "Mapping[str, pd.DataFrame]", numbers: Mapping[str, int], labels: LabelSet, config: "Config") -> list[Order]:
+def orders(
+    sources: "Mapping[str, pd.DataFrame]", rows: "pd.DataFrame", numbers: Mapping[str, int], labels: LabelSet, config: "Config"
+) -> list[Order]:
     """What to ask for: one order for each method, label and, for `generate`, label that the teacher gave.
 
     Args:
         sources: by method, the rows to start from: id, text, label, predicted (the teacher's; only for `generate`).
+        rows: all labelled rows, from which prompts take their examples.
         numbers: by method, new texts a source.
         labels: the labels and their words.
         config: its prompt and augment sections are read.
     """
     made = []
-    for method, rows in sources.items():
+    for method, of_method in sources.items():
         by = {"generate": ["label", "predicted"], "similar": []}.get(method, ["label"])
-        groups = [(list(map(str, key)), group) for key, group in rows.groupby(by)] if by else [([], rows)]
+        groups = [(list(map(str, key)), group) for key, group in of_method.groupby(by)] if by else [([], of_method)]
         for asked, group in groups:
             label, taken = (*asked, None, None)[:2]
             template = _template(method, label, taken, labels, config)
-            chosen = _examples(group, config.augment.seed) if method == "generate" else none()
+            chosen = _examples(method, label, group, _kin(rows, label, taken), config.augment.seed)
             made.append(Order(method, label, group.reset_index(drop=True), template, chosen, numbers[method]))
     return made
 
@@ -141,18 +179,52 @@ def _template(method: str, label: str | None, taken: str | None, labels: LabelSe
     )
 
 
-def _examples(rows: "pd.DataFrame", seed: int) -> Chosen:
-    """For each row, up to `EXAMPLES` others of the same kind."""
+def _kin(rows: "pd.DataFrame", label: str | None, taken: str | None) -> "pd.DataFrame":
+    """Rows of the same kind: the same error, if that is frequent enough to give examples, else the same label."""
+    if label is not None:
+        rows = rows[rows["label"] == label]
+    if taken is not None and (same := rows["predicted"] == taken).sum() >= 2 * (EXAMPLES + 1):
+        rows = rows[same]
+    return rows
 
+
+def _examples(method: str, label: str | None, rows: "pd.DataFrame", kin: "pd.DataFrame", seed: int) -> Chosen:
+    """Worked examples for each row: a text and what might have been written from it.
+
+    Nobody has to write these: two similar texts of one kind (the same label; the same error) are each a new text like the
+    other. A text is in one pair, and no prompt shows the pair of its source. Rewriting has examples of our own.
+    """
     import numpy as np
 
-    candidates = [Demonstration(text, label) for text, label in zip(rows["text"], rows["label"], strict=True)]
-    number = min(EXAMPLES, len(rows) - 1)
+    if method == "rephrase":
+        own = [Demonstration(text, name, (other,)) for name, text, other in REWRITES if name == label]
+        return Chosen(own, np.arange(len(own), dtype=np.int32)[None])
+    pairs = _pairs(kin.sample(min(PAIRED, len(kin)), random_state=seed))
+    number = min(EXAMPLES, len(pairs) - 1)
+    if number < 1:
+        return none()
+    candidates = [Demonstration(text, of_other, (other,)) for (_, text, _), (_, other, of_other) in pairs]
     indexes = []
-    for row, text_id in enumerate(rows["id"]):
-        others = [at for at in range(len(rows)) if at != row]
+    for text_id in rows["id"]:
+        others = [at for at, pair in enumerate(pairs) if text_id not in (pair[0][0], pair[1][0])]
         indexes.append(random.Random(f"{seed}\0{text_id}").sample(others, number))
-    return Chosen(candidates, np.array(indexes, np.int32).reshape(len(rows), number))
+    return Chosen(candidates, np.array(indexes, np.int32))
+
+
+def _pairs(rows: "pd.DataFrame") -> list[tuple[tuple[str, str, str], tuple[str, str, str]]]:
+    """Disjoint pairs of rows (id, text, label): each row in turn takes the most similar one that is left."""
+    from findistill.data import embeddings
+
+    parts = list(zip(rows["id"], rows["text"], rows["label"], strict=True))
+    vectors = embeddings.embed(rows["text"].tolist())
+    alike = vectors @ vectors.T
+    left, pairs = list(range(len(parts))), []
+    while len(left) > 1:
+        row = left.pop(0)
+        other = max(left, key=alike[row].__getitem__)
+        left.remove(other)
+        pairs.append((parts[row], parts[other]))
+    return pairs
 
 
 def write(wanted: list[Order], config: "Config", journal: Path, engine: Engine | None = None) -> Written:
@@ -195,7 +267,8 @@ def write(wanted: list[Order], config: "Config", journal: Path, engine: Engine |
             written.prompts[order.prompt] = order.template.task()
             for row, of_source in enumerate(given.samples(len(frame))):
                 written.add(of_source)
-                shown = [order.sources["text"].iloc[row], *(each.text for each in order.chosen.of(row))]
+                shown = [order.sources["text"].iloc[row]]
+                shown += [said for each in order.chosen.of(row) for said in (each.text, *(each.rationale or ()))]
                 written.rows += [_row(order, row, answer, shown) for answer in of_source]
     return written
 

@@ -217,7 +217,7 @@ class Augment:
     # Whose errors: a run folder, model folder or hub id; empty: the `teacher` section, cross-validated on the labelled rows
     teacher: str = ""
     folds: int = 3
-    temperature: float = 1.0  # of the LLM that writes
+    temperature: float = 0.7  # of the LLM that writes
     min_words: int = 4  # shorter and longer texts are dropped
     max_words: int = 60
     similarity: float = 90.0  # edit similarity, 0 to 100: texts so close to a training text or to one another are dropped

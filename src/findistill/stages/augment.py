@@ -106,7 +106,7 @@ def _make(job: "Job", data: "TextData", rows: "pd.DataFrame", held: dict[str, li
         rows = rows.merge(teacher.told[["id", "fold", "predicted"]], on="id", validate="one_to_one")
     sources = _sources(job.config, rows)
     log.info("new texts from %s", ", ".join(f"{len(part):,} texts by {method}" for method, part in sources.items()))
-    made, prompts, summary = _written(job, sources, data.labels)
+    made, prompts, summary = _written(job, sources, rows, data.labels)
     summary["augment/made"] = len(made)
     if teacher is not None:
         summary |= {"augment/errors": (wrong := int((rows["predicted"] != rows["label"]).sum()))}
@@ -200,7 +200,7 @@ def _sources(config: "Config", rows: "pd.DataFrame") -> "dict[str, pd.DataFrame]
 
 
 def _written(
-    job: "Job", sources: "dict[str, pd.DataFrame]", labels: "LabelSet"
+    job: "Job", sources: "dict[str, pd.DataFrame]", rows: "pd.DataFrame", labels: "LabelSet"
 ) -> "tuple[pd.DataFrame, dict[str, str], dict[str, Any]]":
     """All new texts with where they come from, the prompts by hash, and what making them took."""
     import pandas as pd
@@ -211,8 +211,8 @@ def _written(
     numbers = plain(settings.per_text)
     asked = {method: part for method, part in sources.items() if method in WRITTEN}
     journal = job.store.root / "answers" / writing.journal_name(config)
-    told = writing.write(writing.orders(asked, numbers, labels, config), config, journal)
-    rows = [{**row, "model": config.llm.model} for row in told.rows]
+    told = writing.write(writing.orders(asked, rows, numbers, labels, config), config, journal)
+    found = [{**row, "model": config.llm.model} for row in told.rows]
     if "words" in sources:
         from findistill.learning.words import WordSwaps
 
@@ -220,13 +220,13 @@ def _written(
         swaps = WordSwaps(settings.masked_lm, settings.replace, settings.candidates)
         copies = swaps.copies(list(zip(part["id"], part["text"], strict=True)), numbers["words"], settings.seed)
         model = settings.masked_lm or "embedded:minilm_l6 (word vectors)"
-        rows += [
+        found += [
             {"method": "words", "source_id": source, "sample": number, "text": text, "label": label, "model": model}
             for source, label, of_source in zip(part["id"], part["label"], copies, strict=True)
             for number, text in enumerate(of_source)
         ]
     columns = ["method", "source_id", "sample", "text", "label", "writer_label", "model", "prompt", "echo"]
-    frame = pd.DataFrame(rows, columns=columns).astype(object)
+    frame = pd.DataFrame(found, columns=columns).astype(object)
     frame = frame.where(frame.notna(), None).astype({"sample": int})
     frame.insert(
         0, "id", [":".join(map(str, parts)) for parts in zip(frame["method"], frame["source_id"], frame["sample"], strict=True)]
