@@ -274,7 +274,8 @@ def write(wanted: list[Order], config: "Config", journal: Path, engine: Engine |
 
 
 def _row(order: Order, row: int, answer: Answer, shown: list[str]) -> dict[str, Any]:
-    text = answer.rationale[0].strip().strip('"“”').strip() if answer.rationale else None
+    # An answer that names no label is not in the form asked for: it may be a refusal, or cut off.
+    text = answer.rationale[0].strip('"“” ') if answer.rationale and answer.label else None
     return {
         "method": order.method,
         "source_id": order.sources["id"].iloc[row],

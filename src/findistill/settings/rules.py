@@ -190,6 +190,8 @@ def _augments(config: DictConfig) -> bool:
 
 def _augment(config: DictConfig) -> Iterator[str]:
     augment = config.augment
+    if config.data.name in ("reddit", "headlines"):
+        yield f"new texts are made from texts with human labels, and data={config.data.name} has none"
     unknown = [method for method in augment.methods if method not in METHODS]
     if unknown or not augment.methods:
         yield f"augment.methods=[{','.join(unknown)}]: choose one or more of {', '.join(METHODS)}"

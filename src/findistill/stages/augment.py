@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from findistill.errors import UserError
 from findistill.runs.files import read_json, replacing, write_json
 from findistill.runs.store import digest
 from findistill.runs.weights import locate
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from findistill.data import TextData
     from findistill.data.labels import LabelSet
+    from findistill.data.screening import Screening
     from findistill.runs.job import Job
     from findistill.settings.schema import Config
 
@@ -40,7 +42,6 @@ USED = ("llm", "prompt", "shots", "annotate", "augment", "teacher")  # what a jo
 
 WRITTEN = ("generate", "rephrase", "vary", "similar")  # by an LLM
 OF_ERRORS = ("generate", "rephrase", "similar")  # start from what the teacher gets wrong
-LEAK = 90  # edit similarity to a validation or test text at which a row is removed; no setting, for it keeps tests honest
 
 TestSets = Mapping[str, "tuple[pd.DataFrame, LabelSet]"]
 
@@ -77,8 +78,9 @@ def artifact(job: "Job", data: "TextData", tests: TestSets) -> Path:
     from findistill.llm.annotate import annotation_key
 
     config = job.config
-    known = inputs.supervised(data)
-    rows = inputs.drop_tested(known, dict(tests))
+    rows = inputs.drop_tested(inputs.supervised(data), dict(tests))
+    if rows["label"].nunique() < 2:
+        raise UserError(f"new texts are made from texts with human labels, and data={config.data.name} has none to train on")
     held = {"validation": data.split("validation")["text"].tolist()}
     held |= {name: frame["text"].tolist() for name, (frame, _) in tests.items()}
     settings = {name: value for name, value in plain(config.augment).items() if name not in ("name", "use")}
@@ -90,7 +92,7 @@ def artifact(job: "Job", data: "TextData", tests: TestSets) -> Path:
         "training": inputs.texts_hash(data.split("train", "pool")),
         "held": digest(held, 16),
         "llm": [asks["llm"], asks["prompt"]] if set(WRITTEN) & set(settings["methods"]) else None,
-        "votes": [asks, list(config.annotate.members)] if settings["relabel"] == "llm" else None,
+        "votes": [asks, config.shots.source, list(config.annotate.members)] if settings["relabel"] == "llm" else None,
         "teacher": _teacher_key(config) if _needs_teacher(config) else None,
     }
 
@@ -101,6 +103,8 @@ def artifact(job: "Job", data: "TextData", tests: TestSets) -> Path:
 
 
 def _make(job: "Job", data: "TextData", rows: "pd.DataFrame", held: dict[str, list[str]], folder: Path) -> None:
+    from findistill.data.screening import Screening
+
     teacher = _teacher(job, data, rows) if _needs_teacher(job.config) else None
     if teacher is not None:
         rows = rows.merge(teacher.told[["id", "fold", "predicted"]], on="id", validate="one_to_one")
@@ -112,11 +116,13 @@ def _make(job: "Job", data: "TextData", rows: "pd.DataFrame", held: dict[str, li
         summary |= {"augment/errors": (wrong := int((rows["predicted"] != rows["label"]).sum()))}
         summary["augment/error_share"] = wrong / len(rows)
 
-    dropped: list[pd.DataFrame] = []
-    made = _well_formed(made, job.config, dropped)
-    made = _new(made, rows, data.split("train", "pool")["text"].tolist(), held, job.config, dropped)
-    made, rounds = _relabelled(job, data, made, rows, teacher, dropped)
-    _leave(folder, made, dropped, prompts, summary | rounds)
+    screening = Screening(made)
+    screening.well_formed(job.config.augment.min_words, job.config.augment.max_words)
+    screening.far_from(held)
+    known = data.split("train", "pool")["text"].tolist()
+    screening.new(dict(zip(rows["id"], rows["text"], strict=True)), known, job.config.augment.similarity)
+    summary |= _relabel(job, data, screening, rows, teacher)
+    _leave(folder, screening, prompts, summary)
 
 
 # -- the teacher's errors ------------------------------------------------------------------------------------------------
@@ -237,86 +243,45 @@ def _written(
     return frame, told.prompts, summary
 
 
-# -- filtering -----------------------------------------------------------------------------------------------------------
+# -- relabelling ---------------------------------------------------------------------------------------------------------
 
 
-def _drop(made: "pd.DataFrame", gone: "np.ndarray | pd.Series[bool]", why: str, dropped: "list[pd.DataFrame]") -> "pd.DataFrame":
-    dropped.append(made[gone].assign(reason=why))
-    return made[~gone].reset_index(drop=True)
-
-
-def _well_formed(made: "pd.DataFrame", config: "Config", dropped: "list[pd.DataFrame]") -> "pd.DataFrame":
-    made = _drop(made, made["text"].isna(), "unreadable", dropped)
-    made = _drop(made, made["echo"].eq(True), "echo of the prompt", dropped)
-    words = made["text"].map(lambda text: len(text.split())).astype(int)
-    wrong = (words < config.augment.min_words) | (words > config.augment.max_words)
-    # Copies of a long text are as long as the data's texts are.
-    return _drop(made, wrong & (made["method"] != "words"), "length", dropped)
-
-
-def _new(
-    made: "pd.DataFrame",
-    rows: "pd.DataFrame",
-    training: list[str],
-    held: dict[str, list[str]],
-    config: "Config",
-    dropped: "list[pd.DataFrame]",
-) -> "pd.DataFrame":
-    """Without what is close to a held-out text, to a training text, or to another new one; similarities are kept."""
-    from findistill.data import similarity
-
-    for name, texts in held.items():
-        made = made.assign(**{f"similarity_{name}": similarity.closest(made["text"].tolist(), texts)})
-        made = _drop(made, made[f"similarity_{name}"] >= LEAK, f"close to a {name} text", dropped)
-    source = dict(zip(rows["id"], rows["text"], strict=True))
-    made = made.assign(
-        similarity_source=[
-            similarity.similarity(text, source[of]) for text, of in zip(made["text"], made["source_id"], strict=True)
-        ],
-        similarity_train=similarity.closest(made["text"].tolist(), training),
-    )
-    limit = config.augment.similarity
-    made = _drop(made, made["similarity_train"] >= limit, "close to a training text", dropped)
-    return _drop(made, ~similarity.distinct(made["text"].tolist(), limit), "close to another new text", dropped)
-
-
-def _relabelled(
-    job: "Job",
-    data: "TextData",
-    made: "pd.DataFrame",
-    rows: "pd.DataFrame",
-    teacher: Teacher | None,
-    dropped: "list[pd.DataFrame]",
-) -> "tuple[pd.DataFrame, dict[str, Any]]":
-    """Only rows that are given the label asked for in every round of relabelling (Thomas 2024: relabelled until stable).
+def _relabel(
+    job: "Job", data: "TextData", screening: "Screening", rows: "pd.DataFrame", teacher: Teacher | None
+) -> dict[str, int]:
+    """Drop rows that are not given the label asked for in every round of relabelling (Thomas 2024: relabelled until stable).
 
     Unlabelled rows pass. Adds `relabels`, the rounds a row passed, and `agreement`, the mean share of the votes (or the
-    mean probability) that its label had in them.
+    mean probability) that its label had in them. Gives the rows dropped in each round.
     """
     import numpy as np
 
     settings = job.config.augment
-    labelled = made["label"].notna()
-    made = made.assign(relabels=0, agreement=np.nan)
-    if settings.relabel == "none" or not labelled.any():
-        return made, {}
+    screening.left = screening.left.assign(relabels=0, agreement=0.0)
     rounds = settings.rounds
-    if settings.relabel == "teacher":
+    if settings.relabel == "none":
+        rounds = 0
+    elif settings.relabel == "teacher":
         assert teacher is not None
         rounds = min(rounds, max(1, len(teacher.models) - 1))
-        made = made.assign(fold=made["source_id"].map(dict(zip(rows["id"], rows["fold"], strict=True))))
-    summary: dict[str, Any] = {}
-    passed, left = made[~labelled], made[labelled].assign(agreement=0.0).reset_index(drop=True)
+        fold_of = dict(zip(rows["id"], rows["fold"], strict=True))
+        screening.left = screening.left.assign(fold=screening.left["source_id"].map(fold_of))
+    lost: dict[str, int] = {}
     for number in range(rounds):
-        if left.empty:
+        labelled = screening.left["label"].notna().to_numpy()
+        part = screening.left[labelled].reset_index(drop=True)
+        if part.empty:
             break
-        said, share = _says(job, left, number, teacher) if settings.relabel == "teacher" else _votes(job, data, left, number)
-        wrong = np.array([one != label for one, label in zip(said, left["label"], strict=True)])
-        left = left.assign(agreement=left["agreement"] + share, relabels=number + 1)
-        summary[f"augment/relabel_{number + 1}_dropped"] = int(wrong.sum())
-        left = _drop(left, wrong, "relabelled otherwise", dropped)
-    left = left.assign(agreement=left["agreement"] / left["relabels"].clip(lower=1))
-    return _together([left, passed]), summary
+        said, share = _votes(job, data, part, number) if settings.relabel == "llm" else _says(job, part, number, teacher)
+        wrong = np.zeros(len(labelled), bool)
+        wrong[labelled] = [one != label for one, label in zip(said, part["label"], strict=True)]
+        screening.left.loc[labelled, "agreement"] += share
+        screening.left.loc[labelled, "relabels"] = number + 1
+        lost[f"augment/relabel_{number + 1}_dropped"] = int(wrong.sum())
+        screening.drop(wrong, "relabelled otherwise")
+    mean = screening.left["agreement"] / screening.left["relabels"].where(screening.left["relabels"] > 0)
+    screening.left = screening.left.assign(agreement=mean)
+    return lost
 
 
 def _votes(job: "Job", data: "TextData", part: "pd.DataFrame", number: int) -> "tuple[list[str | None], np.ndarray]":
@@ -356,28 +321,21 @@ def _says(job: "Job", part: "pd.DataFrame", number: int, teacher: Teacher | None
 # -- leaving -------------------------------------------------------------------------------------------------------------
 
 
-def _together(parts: "list[pd.DataFrame]") -> "pd.DataFrame":
+def _leave(folder: Path, screening: "Screening", prompts: dict[str, str], summary: dict[str, Any]) -> None:
     import pandas as pd
 
-    filled = [part for part in parts if len(part)]
-    return pd.concat(filled, ignore_index=True) if filled else parts[0]
-
-
-def _leave(
-    folder: Path, made: "pd.DataFrame", dropped: "list[pd.DataFrame]", prompts: dict[str, str], summary: dict[str, Any]
-) -> None:
-    ends = {"split": "train", "date": None, "source": "augment"}
-    made = made.drop(columns=["echo", "fold"], errors="ignore").assign(**ends)
+    made = screening.left.drop(columns=["echo", "fold"], errors="ignore").assign(split="train", date=None, source="augment")
     first = ["id", "text", "label", "split", "date", "source", "method", "source_id", "model", "prompt", "writer_label"]
     made = made[[*first, *(name for name in made.columns if name not in first)]]
-    gone = _together(dropped)
-    for name, frame in (("augmented", made), ("dropped", gone[["id", "text", "label", "method", "source_id", "reason"]])):
+    gone = pd.concat(screening.gone, ignore_index=True)[["id", "text", "label", "method", "source_id", "reason"]]
+    for name, frame in (("augmented", made), ("dropped", gone)):
         with replacing(folder / f"{name}.parquet") as aside:
             frame.to_parquet(aside, index=False)
-    counts = {f"augment/kept_{method}": int(rows) for method, rows in made["method"].value_counts().items()}
-    reasons = gone["reason"].str.replace(" ", "_").value_counts()
-    summary |= {"augment/kept": len(made), "augment/labelled": int(made["label"].notna().sum())}
-    summary["augment/unlabelled"] = len(made) - summary["augment/labelled"]
+    reasons = gone["reason"].value_counts()
+    summary |= {f"augment/dropped_{why.replace(' ', '_')}": int(count) for why, count in zip(reasons.index, reasons, strict=True)}
+    summary |= {f"augment/kept_{method}": int((made["method"] == method).sum()) for method in dict.fromkeys(made["method"])}
+    labelled = int(made["label"].notna().sum())
+    summary |= {"augment/kept": len(made), "augment/labelled": labelled, "augment/unlabelled": len(made) - labelled}
     write_json(folder / "prompts.json", prompts)
-    write_json(folder / "summary.json", summary | counts | {f"augment/dropped/{why}": int(rows) for why, rows in reasons.items()})
-    log.info("dropped: %s", ", ".join(f"{rows} {why}" for why, rows in gone["reason"].value_counts().items()) or "none")
+    write_json(folder / "summary.json", summary)
+    log.info("dropped: %s", ", ".join(f"{count} {why}" for why, count in zip(reasons.index, reasons, strict=True)) or "none")
