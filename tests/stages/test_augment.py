@@ -89,7 +89,7 @@ def close(texts: list[str], others: list[str]) -> float:
 
 
 def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
-    server: LoopbackServer, job_of: Callable[..., Job], tmp_path: Path
+    server: LoopbackServer, job_of: Callable[..., Job], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = ("stage=augment", "augment=tinyfinbert", "augment.methods=[generate,rephrase,vary,similar,words]")
     numbers = (
@@ -132,8 +132,8 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     assert set(written["model"]) == {"author"} and set(written["writer_label"]) == {"neutral"}
     assert set(written["prompt"]) <= set(json.loads((folder / "prompts.json").read_text()))
     errors = pd.read_parquet(next((tmp_path / ".artifacts").glob("folds-*[!k]")) / "out_of_fold.parquet").set_index("id")
-    told = errors.loc[new.loc[new["method"].isin(augment.OF_ERRORS), "source_id"]]
-    assert len(told) and (told["predicted"] != told["label"]).all()
+    wrong = errors.loc[new.loc[new["method"].isin(augment.OF_ERRORS), "source_id"]]
+    assert len(wrong) and (wrong["predicted"] != wrong["label"]).all()
 
     assert close(new["text"].tolist(), held["test"] + held["validation"]) < 90
     assert close(new["text"].tolist(), held["train"]) < 90
@@ -149,6 +149,13 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     assert found["augment/made_generate"] == 18 and found["augment/errors"] == (errors["predicted"] != errors["label"]).sum()
 
     asked = len(server.asked)
+    job.config.annotate.dry_run = job.config.annotate.show_prompt = True
+    job.config.runs_dir = str(tmp_path)
+    augment.preview(job.config)
+    told = capsys.readouterr().out
+    count = found["augment/made"] - found["augment/made_words"]
+    assert f"{count:,.0f} texts to write, {count:,.0f} of them there already\n0 prompts" in told
+    assert told.count("[system]") == len(json.loads((folder / "prompts.json").read_text())) and len(server.asked) == asked
     folder.rename(tmp_path / "aside")  # as if it had been cut: the journal has the answers, the folds are there
     augment.run(job)
     assert len(server.asked) == asked and pd.read_parquet(folder / "augmented.parquet").equals(new)
@@ -241,7 +248,7 @@ def test_a_named_teacher_and_a_teacher_that_trains_on_the_new_texts(job_of: Call
     (tmp_path / "run").rename(tmp_path / "first")
     more = job_of("stage=teacher", *words, "augment.use=true", f"augment.teacher={tmp_path / 'first'}")
     teacher.run(more)
-    assert more.artifacts["augment"] != first.artifacts["augment"]  # the path of the teacher is a setting
+    assert more.artifacts["augment"] == first.artifacts["augment"]  # a teacher is its weights, wherever they lie
     assert more.metrics["data/augmented"] > 0
     assert more.metrics["data/kept"] == plain.metrics["data/kept"] + more.metrics["data/augmented"]
 

@@ -18,9 +18,10 @@ from findistill.data.labels import LabelSet
 from findistill.data.normalise import normalise
 from findistill.llm import money
 from findistill.llm.annotate import annotation_key
-from findistill.llm.asking import Desk, Rows
+from findistill.llm.asking import Desk, Rows, key_of
 from findistill.llm.demonstrations import Chosen, none
 from findistill.llm.engine import Answer, Engine, Sampling
+from findistill.llm.estimate import counter
 from findistill.llm.journal import Journal
 from findistill.llm.prompts import Demonstration, Template
 from findistill.runs.store import digest
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 STEP = "New text:"
 STEP_TOKENS = 96  # of a new text at most, where the engine counts them
 EXAMPLES = 3  # worked examples in a prompt
+USUAL_TOKENS = 45  # of a new text and its label, before any was seen
+COUNTED = 50  # prompts of an order that are tokenised for an estimate
 PAIRED = 300  # rows of a kind that are paired to worked examples
 LABELLED = ("generate", "rephrase", "vary")  # methods whose texts have a label
 
@@ -271,6 +274,48 @@ def write(wanted: list[Order], config: "Config", journal: Path, engine: Engine |
                 shown += [said for each in order.chosen.of(row) for said in (each.text, *(each.rationale or ()))]
                 written.rows += [_row(order, row, answer, shown) for answer in of_source]
     return written
+
+
+def shown(order: Order) -> str:
+    """The prompt of an order's first source, filled in."""
+    messages = order.template.messages(order.chosen.of(0), order.sources["text"].iloc[0])
+    return "\n\n".join(f"[{each['role']}]\n{each['content']}" for each in messages)
+
+
+def estimate(wanted: list[Order], config: "Config", journal: Path) -> str:
+    """What `write` would ask and cost, told in two lines: prompts counted, texts taken to be of usual length."""
+    texts = lacking = prompts = tokens_in = 0
+    count = counter(config)
+    for order in (order for order in wanted if len(order.sources) and order.number):
+        have = _known(order, config, journal)
+        left = [row for row, known in enumerate(have) if known < order.number]
+        sampled = left[:: max(1, len(left) // COUNTED)]
+        tokens = [count(order.template, order.chosen.of(row), order.sources["text"].iloc[row]) for row in sampled]
+        tokens_in += round(sum(tokens) / max(1, len(tokens)) * len(left))
+        texts += len(have) * order.number
+        lacking += sum(order.number - have[row] for row in left)
+        prompts += len(left)
+    tokens_out = lacking * USUAL_TOKENS
+    cost = money.cost(config.llm.price, tokens_in, tokens_out)
+    paid = "price not known (llm.price.per_million_in, llm.price.per_million_out)" if cost is None else f"${cost:,.4f}"
+    return (
+        f"{texts:,} texts to write, {texts - lacking:,} of them there already\n"
+        f"{prompts:,} prompts, {tokens_in:,} tokens to read where `n` is honoured, about {tokens_out:,} to write\ncost: {paid}"
+    )
+
+
+def _known(order: Order, config: "Config", journal: Path) -> list[int]:
+    """How many texts the journal has for each source, in whichever form they were asked for."""
+    known = [0] * len(order.sources)
+    if not journal.exists():
+        return known
+    identity, drawn = annotation_key(config)["llm"], (config.augment.temperature, config.augment.seed)
+    with Journal(journal) as answers:
+        for form in (order.template, replace(order.template, structured=True)):
+            keys = [key_of(text, order.chosen.of(row), form, identity, drawn) for row, text in enumerate(order.sources["text"])]
+            found = [sum(sample < order.number for sample in places) for places in answers.places(keys)]
+            known = [max(pair) for pair in zip(known, found, strict=True)]
+    return known
 
 
 def _row(order: Order, row: int, answer: Answer, shown: list[str]) -> dict[str, Any]:

@@ -149,8 +149,8 @@ def _combinations(config: DictConfig) -> Iterator[str]:
         yield f"stage={stage} needs human labels; data={data.name} has none without data.label_column=COLUMN"
     if stage == "evaluate" and not config.evaluate.model:
         yield "stage=evaluate needs evaluate.model: a run folder, a model folder or a hub id"
-    if stage != "annotate" and (config.annotate.dry_run or config.annotate.show_prompt):
-        yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate, not with stage={stage}"
+    if stage not in ("annotate", "augment") and (config.annotate.dry_run or config.annotate.show_prompt):
+        yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate and augment, not with stage={stage}"
     if stage == "student":
         yield from _student(config)
     if _augments(config):
@@ -167,7 +167,7 @@ def _combinations(config: DictConfig) -> Iterator[str]:
 
 def is_preview(config: Any) -> bool:
     """Whether the job only tells what it would do."""
-    return bool(config.stage.name == "annotate" and (config.annotate.dry_run or config.annotate.show_prompt))
+    return bool(config.stage.name in ("annotate", "augment") and (config.annotate.dry_run or config.annotate.show_prompt))
 
 
 def _reads(stage: str, section: str) -> bool:

@@ -7,18 +7,24 @@ al. 2020, section 4.1). What is malformed, known already, close to a validation 
 
 Leaves the artifact `augment`: `augmented.parquet` with the provenance of every row, `dropped.parquet` with the reason for
 every other one, `prompts.json`, `summary.json`. `stage=teacher` and `stage=student` train on the rows with `augment.use=true`.
+
+Pace and budget of the LLM are those of `annotate`, its `dry_run` and `show_prompt` included.
 """
 
 import hashlib
 import logging
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findistill.errors import UserError
+from findistill.runs import job as jobs
 from findistill.runs.files import read_json, replacing, write_json
-from findistill.runs.store import digest
+from findistill.runs.store import Store, digest
+from findistill.runs.tracking import Tracker
 from findistill.runs.weights import locate
 from findistill.settings.compose import plain, with_overrides
 from findistill.settings.schema import Trainer
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from findistill.data import TextData
     from findistill.data.labels import LabelSet
     from findistill.data.screening import Screening
+    from findistill.llm.writing import Order
     from findistill.runs.job import Job
     from findistill.settings.schema import Config
 
@@ -77,13 +84,11 @@ def artifact(job: "Job", data: "TextData", tests: TestSets) -> Path:
     """The folder of the new texts, made if it is not there."""
     from findistill.llm.annotate import annotation_key
 
-    config = job.config
-    rows = inputs.drop_tested(inputs.supervised(data), dict(tests))
-    if rows["label"].nunique() < 2:
-        raise UserError(f"new texts are made from texts with human labels, and data={config.data.name} has none to train on")
+    config, rows = job.config, _labelled(job, data, tests)
     held = {"validation": data.split("validation")["text"].tolist()}
     held |= {name: frame["text"].tolist() for name, (frame, _) in tests.items()}
-    settings = {name: value for name, value in plain(config.augment).items() if name not in ("name", "use")}
+    outside = ("name", "use", "teacher", "folds")  # the last two are in the teacher's own key
+    settings = {name: value for name, value in plain(config.augment).items() if name not in outside}
     asks = annotation_key(config)
     key = {
         "settings": settings,
@@ -102,12 +107,37 @@ def artifact(job: "Job", data: "TextData", tests: TestSets) -> Path:
     return job.artifact("augment", key, make)
 
 
+def preview(config: "Config") -> None:
+    """Print a filled prompt of each kind, what writing would ask and cost, or both, without asking anything.
+
+    Only the teacher's errors tell how many texts are asked for, so they are found first, and kept.
+    """
+    from findistill.llm import writing
+
+    with tempfile.TemporaryDirectory() as scratch:
+        job = jobs.Job(config, Path(scratch), Store(Path(config.runs_dir) / ".artifacts"), Tracker(Path(scratch), "none"))
+        data = inputs.dataset(job)
+        rows, _ = _judged(job, data, _labelled(job, data, inputs.test_sets(job, data)))
+        orders = _orders(config, _sources(config, rows), rows, data.labels)
+        if config.annotate.show_prompt:
+            for order in orders:
+                sys.stdout.write(f"{order.method}, {order.label or 'no label'}\n{writing.shown(order)}\n\n")
+        if config.annotate.dry_run:
+            sys.stdout.write(f"{config.llm.name}: {writing.estimate(orders, config, _journal(job))}\n")
+
+
+def _labelled(job: "Job", data: "TextData", tests: TestSets) -> "pd.DataFrame":
+    """The rows that new texts are made from."""
+    rows = inputs.drop_tested(inputs.supervised(data), dict(tests))
+    if rows["label"].nunique() < 2:
+        raise UserError(f"new texts are made from texts with human labels, and data={job.config.data.name} has none to train on")
+    return rows
+
+
 def _make(job: "Job", data: "TextData", rows: "pd.DataFrame", held: dict[str, list[str]], folder: Path) -> None:
     from findistill.data.screening import Screening
 
-    teacher = _teacher(job, data, rows) if _needs_teacher(job.config) else None
-    if teacher is not None:
-        rows = rows.merge(teacher.told[["id", "fold", "predicted"]], on="id", validate="one_to_one")
+    rows, teacher = _judged(job, data, rows)
     sources = _sources(job.config, rows)
     log.info("new texts from %s", ", ".join(f"{len(part):,} texts by {method}" for method, part in sources.items()))
     made, prompts, summary = _written(job, sources, rows, data.labels)
@@ -190,6 +220,14 @@ def _teacher(job: "Job", data: "TextData", rows: "pd.DataFrame") -> Teacher:
     return Teacher(pd.read_parquet(folder / folds.FILE), [str(folds.model(folder, i)) for i in range(settings.folds)])
 
 
+def _judged(job: "Job", data: "TextData", rows: "pd.DataFrame") -> "tuple[pd.DataFrame, Teacher | None]":
+    """The rows with the teacher's `fold` and `predicted`, where any method or filter needs them."""
+    if not _needs_teacher(job.config):
+        return rows, None
+    teacher = _teacher(job, data, rows)
+    return rows.merge(teacher.told[["id", "fold", "predicted"]], on="id", validate="one_to_one"), teacher
+
+
 def _sources(config: "Config", rows: "pd.DataFrame") -> "dict[str, pd.DataFrame]":
     """By method, the rows it starts from: the teacher's errors, or all."""
     settings = config.augment
@@ -205,6 +243,20 @@ def _sources(config: "Config", rows: "pd.DataFrame") -> "dict[str, pd.DataFrame]
 # -- making --------------------------------------------------------------------------------------------------------------
 
 
+def _orders(config: "Config", sources: "dict[str, pd.DataFrame]", rows: "pd.DataFrame", labels: "LabelSet") -> "list[Order]":
+    from findistill.llm import writing
+
+    asked = {method: part for method, part in sources.items() if method in WRITTEN}
+    return writing.orders(asked, rows, plain(config.augment.per_text), labels, config)
+
+
+def _journal(job: "Job") -> Path:
+    """The file of all texts that the llm ever wrote in this store."""
+    from findistill.llm.writing import journal_name
+
+    return job.store.root / "answers" / journal_name(job.config)
+
+
 def _written(
     job: "Job", sources: "dict[str, pd.DataFrame]", rows: "pd.DataFrame", labels: "LabelSet"
 ) -> "tuple[pd.DataFrame, dict[str, str], dict[str, Any]]":
@@ -215,9 +267,8 @@ def _written(
 
     config, settings = job.config, job.config.augment
     numbers = plain(settings.per_text)
-    asked = {method: part for method, part in sources.items() if method in WRITTEN}
-    journal = job.store.root / "answers" / writing.journal_name(config)
-    told = writing.write(writing.orders(asked, rows, numbers, labels, config), config, journal)
+    orders = _orders(config, sources, rows, labels)
+    told = writing.write(orders, config, _journal(job))
     found = [{**row, "model": config.llm.model} for row in told.rows]
     if "words" in sources:
         from findistill.learning.words import WordSwaps
@@ -238,7 +289,7 @@ def _written(
         0, "id", [":".join(map(str, parts)) for parts in zip(frame["method"], frame["source_id"], frame["sample"], strict=True)]
     )
     summary: dict[str, Any] = {f"augment/made_{method}": int((frame["method"] == method).sum()) for method in sources}
-    if asked:
+    if orders:
         summary |= {f"augment/{name}": value for name, value in told.totals.items()} | {"cost/usd": told.cost_usd}
     return frame, told.prompts, summary
 
