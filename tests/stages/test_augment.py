@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from findistill import stages
+from findistill.data import embeddings
 from findistill.data.rows import frame_of
 from findistill.data.screening import Screening
 from findistill.errors import UserError
@@ -89,8 +90,13 @@ def close(texts: list[str], others: list[str]) -> float:
 
 
 def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
-    server: LoopbackServer, job_of: Callable[..., Job], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: LoopbackServer,
+    job_of: Callable[..., Job],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(embeddings, "embed", lambda texts: np.array([[len(text), 1.0] for text in texts]))
     methods = ("stage=augment", "augment=tinyfinbert", "augment.methods=[generate,rephrase,vary,similar,words]")
     numbers = (
         "augment.per_text.generate=2",
@@ -236,11 +242,11 @@ def test_the_llm_must_give_the_label_in_every_round(job_of: Callable[..., Job], 
 
 
 def test_a_named_teacher_and_a_teacher_that_trains_on_the_new_texts(job_of: Callable[..., Job], tmp_path: Path) -> None:
-    plain = job_of("stage=teacher", "data.limit=60")
+    plain = job_of("stage=teacher", "data.limit=40")
     teacher.run(plain)
     assert plain.metrics["data/augmented"] == 0 and "augment" not in plain.artifacts
     named = f"augment.teacher={plain.folder}"
-    words = ("data.limit=60", named, "augment.per_text.words=2", "augment.rounds=5")
+    words = ("data.limit=40", named, "augment.per_text.words=2", "augment.rounds=5")
     first = job_of("stage=augment", *words)
     augment.run(first)
     assert "folds" not in first.artifacts and first.metrics["augment/relabel_1_dropped"] > 0

@@ -36,7 +36,7 @@ STEP_TOKENS = 96  # of a new text at most, where the engine counts them
 EXAMPLES = 3  # worked examples in a prompt
 USUAL_TOKENS = 45  # of a new text and its label, before any was seen
 COUNTED = 50  # prompts of an order that are tokenised for an estimate
-PAIRED = 300  # rows of a kind that are paired to worked examples
+PAIRED = 100  # rows of a kind that are paired to worked examples
 LABELLED = ("generate", "rephrase", "vary")  # methods whose texts have a label
 
 INSTRUCTIONS = {
