@@ -154,6 +154,8 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     assert found["augment/dropped_close_to_a_test_text"] == (gone["reason"] == "close to a test text").sum()
     assert found["augment/made_generate"] == 18 and found["augment/errors"] == (errors["predicted"] != errors["label"]).sum()
 
+    assert found["time/artifacts_made_s"] <= found["time/augment_s"] + found["time/data_s"]  # folds are not counted twice
+
     asked = len(server.asked)
     job.config.annotate.dry_run = job.config.annotate.show_prompt = True
     job.config.runs_dir = str(tmp_path)
