@@ -72,7 +72,7 @@ def estimate(
     rows, _, _ = planned(texts, pool, labels, config, exact)
     every = [each for start in range(0, len(rows), CHUNK) for each in rows.chunk(start)]
     asked, shown = [text for _, text, _ in every], [rows.chosen.of(row) for _, _, row in every]
-    count = _counter(config)
+    count = counter(config)
     template, given = _answered(asked, shown, prompts.template(config.prompt, labels), config, journal, exact)
     whole = {row for row, answers in given.items() if len(answers) >= samples}
     left = [row for row in range(len(asked)) if row not in whole]
@@ -134,7 +134,7 @@ def _answered(
     return template, {}
 
 
-def _counter(config: "Config") -> Any:
+def counter(config: "Config") -> Any:
     """(template, demonstrations, text) -> tokens of the prompt, texts cut as the engine cuts them."""
     from transformers import AutoTokenizer
 

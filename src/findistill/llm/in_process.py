@@ -291,9 +291,8 @@ class InProcessEngine:
         if self.chat:
             prompts = [prompt + self._ids(template.steps[0]) for prompt in prompts]
         decode = partial(self._tokenizer.decode, skip_special_tokens=True)
-        form = decoding.Form(
-            (*template.steps[1:], template.answer_header), self._words(template, " "), STEP_TOKENS, self._ends, self._ids, decode
-        )
+        headers, words = (*template.steps[1:], template.answer_header), self._words(template, " ")
+        form = decoding.Form(headers, words, template.step_tokens or STEP_TOKENS, self._ends, self._ids, decode)
         shared = self._shared(prompts)
         prefix = self._prefix(prompts[0][:shared])
         endings = [prompt[shared:] for prompt in prompts]

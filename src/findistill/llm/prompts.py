@@ -53,6 +53,7 @@ class Template:
     structured: bool = False
     given: str | None = None
     scoring: str = "sum"
+    step_tokens: int | None = None  # of each step at most, where the engine counts them; None: as the engine has it
 
     def __post_init__(self) -> None:
         lowered = [word.lower() for word in self.words.values()]

@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "fewshot.scoring": ("auto", "likelihood", "generation"),
     "fewshot.normalise": ("mean", "sum"),
     "annotate.combine": ("majority", "dawid_skene"),
+    "augment.relabel": ("teacher", "llm", "none"),
     "distill.objective": ("cls", "reg", "logit", "tinybert"),
     "distill.target": ("distribution", "scalar"),
     "distill.votes": ("annotator", "human", "teacher"),
@@ -61,6 +62,18 @@ LEAST: dict[str, float] = {
     "annotate.stop_at": 1,
     "annotate.retries": 0,
     "shots.order": 0,
+    "augment.per_text.generate": 0,
+    "augment.per_text.rephrase": 0,
+    "augment.per_text.vary": 0,
+    "augment.per_text.similar": 0,
+    "augment.per_text.words": 0,
+    "augment.limit": 1,
+    "augment.seed": 0,
+    "augment.folds": 2,
+    "augment.temperature": 0,
+    "augment.min_words": 1,
+    "augment.rounds": 1,
+    "augment.candidates": 1,
     "distill.min_agreement": 1,
     "distill.label_smoothing": 0,
     "distill.intermediate.epochs": 0,
@@ -91,6 +104,9 @@ LEAST: dict[str, float] = {
 }
 
 OPSETS = range(18, 26)  # of ONNX: what torch writes and onnxruntime reads
+WRITTEN = ("generate", "rephrase", "vary", "similar")  # methods of augmentation that ask an LLM
+METHODS = (*WRITTEN, "words")
+
 VOTERS = 8  # human votes are told in eighths
 
 LAYER_MAPS = ("uniform", "last", "skip")
@@ -169,21 +185,23 @@ def _combinations(config: DictConfig) -> Iterator[str]:
     for key, words in named:
         if words is not None and (not words.split() or words.split()[0] not in options()["data"]):
             yield f"{key}={words}: no such data set; there are {', '.join(sorted(options()['data']))}"
-    if stage == "teacher" and OmegaConf.select(data, "label_column", default="") is None:
-        yield f"stage=teacher needs human labels; data={data.name} has none without data.label_column=COLUMN"
+    if stage in ("teacher", "augment") and OmegaConf.select(data, "label_column", default="") is None:
+        yield f"stage={stage} needs human labels; data={data.name} has none without data.label_column=COLUMN"
     if stage in ("evaluate", "export") and not config.evaluate.model:
         onnx = ", or an ONNX file" if stage == "evaluate" else ""
         yield f"stage={stage} needs evaluate.model: a run folder, a model folder or a hub id{onnx}"
     if stage == "export":
         yield from _export(config.export)
-    if stage != "annotate" and (config.annotate.dry_run or config.annotate.show_prompt):
-        yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate, not with stage={stage}"
+    if stage not in ("annotate", "augment") and (config.annotate.dry_run or config.annotate.show_prompt):
+        yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate and augment, not with stage={stage}"
     if stage in ("teacher", "student"):
         yield from _encoder(config, stage)
     if stage == "teacher":
         yield from _teacher(config)
     if stage == "student":
         yield from _student(config)
+    if _augments(config):
+        yield from _augment(config)
     if _asks_llm(config):
         yield from _annotator(config)
     if stage == "fewshot":
@@ -198,7 +216,7 @@ def _combinations(config: DictConfig) -> Iterator[str]:
 
 def is_preview(config: Any) -> bool:
     """Whether the job only tells what it would do."""
-    return bool(config.stage.name == "annotate" and (config.annotate.dry_run or config.annotate.show_prompt))
+    return bool(config.stage.name in ("annotate", "augment") and (config.annotate.dry_run or config.annotate.show_prompt))
 
 
 def _read(config: DictConfig) -> tuple[str, ...]:
@@ -207,10 +225,14 @@ def _read(config: DictConfig) -> tuple[str, ...]:
     if stage == "student" and distill.votes == "teacher":
         return ("data", "student") if OmegaConf.select(distill, "teacher") else ("data", "student", "teacher")
     asked = ("llm",) if _asks_llm(config) else ()
+    if stage == "augment":
+        return ("data", *asked, "teacher")
     return ("data", *asked, *((stage,) if stage in ("student", "teacher") else ()))
 
 
 def _asks_llm(config: DictConfig) -> bool:
+    if _augments(config) and (config.augment.relabel == "llm" or set(WRITTEN) & set(config.augment.methods)):
+        return True
     return config.stage.name in ("annotate", "fewshot") or (
         config.stage.name == "student" and config.distill.votes == "annotator"
     )
@@ -246,6 +268,35 @@ def _teacher(config: DictConfig) -> Iterator[str]:
             yield f"teacher.objective=regression needs scores; data={config.data.name} has none: use fiqa_news or fiqa_posts"
         if config.teacher.class_weights != "none":
             yield "teacher.class_weights only works with teacher.objective=classification: a score has no class to weigh"
+    if config.augment.use and config.teacher.objective == "regression":
+        yield "augment.use=true with teacher.objective=regression: new texts have labels, not scores"
+
+
+def _augments(config: DictConfig) -> bool:
+    return config.stage.name == "augment" or (config.stage.name in ("teacher", "student") and config.augment.use)
+
+
+def _augment(config: DictConfig) -> Iterator[str]:
+    augment = config.augment
+    if config.data.name in ("reddit", "headlines"):
+        yield f"new texts are made from texts with human labels, and data={config.data.name} has none"
+    unknown = [method for method in augment.methods if method not in METHODS]
+    if unknown or not augment.methods:
+        yield f"augment.methods=[{','.join(unknown)}]: choose one or more of {', '.join(METHODS)}"
+    several = [method for method in augment.methods if method in WRITTEN and augment.per_text[method] > 1]
+    if several and augment.temperature == 0:
+        yield (
+            f"augment.temperature=0 makes all augment.per_text.{several[0]}={augment.per_text[several[0]]} texts of a source "
+            "the same one; raise it"
+        )
+    if augment.min_words > augment.max_words:
+        yield f"augment.min_words={augment.min_words} is above augment.max_words={augment.max_words}: no text is left"
+    if not 0 < augment.similarity <= 100:
+        yield f"augment.similarity={augment.similarity:g} is an edit similarity: above 0, and 100 for equal texts"
+    if not 0 < augment.replace <= 1:
+        yield f"augment.replace={augment.replace:g} is the probability that a word is replaced: above 0, up to 1"
+    if config.stage.name == "student" and config.distill.votes == "human":
+        yield "augment.use=true with distill.votes=human: no human voted on new texts; use distill.votes=annotator"
 
 
 def _student(config: DictConfig) -> Iterator[str]:

@@ -254,6 +254,41 @@ class Teacher(Encoder):
 
 
 @dataclass
+class PerText:
+    """New texts asked for of each source text, by method."""
+
+    generate: int = 1  # new labelled texts aimed at hard cases; of texts that the teacher gets wrong
+    rephrase: int = 3  # the same in other words, label kept; of texts that the teacher gets wrong
+    vary: int = 5  # other texts of the same sentiment; of every labelled text
+    similar: int = 30  # like the source, without a label; of texts that the teacher gets wrong
+    words: int = 4  # copies with words replaced, label kept, no LLM; of every labelled text
+
+
+@dataclass
+class Augment:
+    """New training texts from the labelled ones. `findistill.stages.augment` says what becomes of them."""
+
+    name: str = MISSING
+    methods: list[str] = field(default_factory=list)  # generate, rephrase, vary, similar, words
+    per_text: PerText = field(default_factory=PerText)
+    limit: int | None = None  # source texts of each method at most, drawn with `seed`
+    seed: int = 0  # of draws, of sampling and of the folds
+    use: bool = False  # stage=teacher, stage=student: train on the new texts too
+    # Whose errors: a run folder, model folder or hub id; empty: the `teacher` section, cross-validated on the labelled rows
+    teacher: str = ""
+    folds: int = 3
+    temperature: float = 0.7  # of the LLM that writes
+    min_words: int = 4  # shorter and longer texts are dropped
+    max_words: int = 60
+    similarity: float = 90.0  # edit similarity, 0 to 100: texts so close to a training text or to one another are dropped
+    relabel: str = "teacher"  # who checks the labels asked for: teacher, llm (votes as stage=annotate), none
+    rounds: int = 2  # relabellings that must all give the label asked for
+    masked_lm: str | None = None  # words: a hub id or folder; None: the embedded MiniLM, by similar word vectors alone
+    replace: float = 0.4  # words: the probability that a word is replaced
+    candidates: int = 15  # words: how many a new word is chosen from
+
+
+@dataclass
 class Distill:
     # cls: cross-entropy on the hard label; reg: mean squared error on the vote shares; logit, tinybert: a teacher model
     objective: str = MISSING
@@ -405,6 +440,7 @@ class Config:
     annotate: Annotate = field(default_factory=Annotate)
     teacher: Teacher = MISSING
     student: Encoder = MISSING
+    augment: Augment = MISSING
     distill: Distill = MISSING
     trainer: Trainer = MISSING
     fewshot: Fewshot = field(default_factory=Fewshot)
@@ -436,6 +472,7 @@ def register() -> None:
     store(group="teacher", name="base_teacher", node=Teacher)
     store(group="student", name="base_encoder", node=Encoder)
     store(group="student", name="base_charformer", node=CharformerEncoder)
+    store(group="augment", name="base_augment", node=Augment)
     store(group="distill", name="base_distill", node=Distill)
     store(group="distill", name="base_teacher_distill", node=TeacherDistill)
     store(group="trainer", name="base_trainer", node=Trainer)

@@ -135,13 +135,21 @@ def _annotated(job: "Job", data: "TextData", rows: "pd.DataFrame", config: "Conf
     return job.artifact("annotate", key, make, resumable=True)
 
 
-def votes(job: "Job", data: "TextData") -> "pd.DataFrame":
-    """Who voted, as `distill.votes` says: the LLM, or the source's own annotators. One row a text, with its `split`."""
+def votes(job: "Job", data: "TextData", new: "pd.DataFrame") -> "pd.DataFrame":
+    """Who voted, as `distill.votes` says: the LLM, or the source's own annotators. One row a text, with its `split`.
+
+    The LLM votes on the texts of `new`, too, which are for training; their own labels are no gold labels, and left out.
+    """
+    import pandas as pd
+
     config = job.config
     if config.distill.votes == "human":
         rows = data.human_votes("train", "validation")
     else:
-        rows = annotations(job, data, unlabelled(job, data))
+        rows = unlabelled(job, data)
+        if len(new):
+            rows = pd.concat([rows, new.assign(label=None)], ignore_index=True)
+        rows = annotations(job, data, rows)
     rows = rows.merge(data.frame[["id", "split"]], on="id", how="left", validate="one_to_one")
     rows = rows[rows["label"].notna()].reset_index(drop=True)
     if not (rows["split"] == "validation").any():
@@ -196,9 +204,13 @@ def supervised(data: "TextData") -> "pd.DataFrame":
 
 
 def transfer_texts(
-    job: "Job", data: "TextData", labelled: "pd.DataFrame", tests: "dict[str, tuple[pd.DataFrame, LabelSet]]"
+    job: "Job",
+    data: "TextData",
+    labelled: "pd.DataFrame",
+    tests: "dict[str, tuple[pd.DataFrame, LabelSet]]",
+    new: "pd.DataFrame",
 ) -> "pd.DataFrame":
-    """Texts to distil on besides the `labelled` ones: the data's other training texts, and those of `distill.pool`.
+    """Texts to distil on besides the `labelled` ones: the data's other training texts, `new` ones, those of `distill.pool`.
 
     None of them stands in a test set or among the validation rows, and each text comes once.
     """
@@ -206,7 +218,7 @@ def transfer_texts(
 
     from findistill.data.normalise import duplicate_key
 
-    rows = [data.split("train")]
+    rows = [data.split("train"), new]
     pool = cast(TeacherDistill, job.config.distill).pool
     if pool:
         rows.append(named_dataset(job, pool).split("train", "pool"))

@@ -134,7 +134,9 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         scalar = " scalar" if distill["target"] == "scalar" else ""
         return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}"
     if stage == "teacher":
-        return f"{config['teacher']['name']} on {metrics['data/kept']:,.0f} human labels"
+        new = metrics.get("data/augmented", 0)
+        more = f" + {new:,.0f} new texts" if new else ""
+        return f"{config['teacher']['name']} on {metrics['data/kept'] - new:,.0f} human labels{more}"
     return str(config["evaluate"]["model"])
 
 

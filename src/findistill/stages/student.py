@@ -8,7 +8,8 @@ training rows: validation, too, is against the votes.
 From a teacher model (`distill=logit`, `tinybert`): needs the model, which is trained on the data's human labels if none
 is named, and its outputs on the labelled texts and those of `distill.pool`. Validation is against human labels.
 
-Leaves the model, its predictions on human-labelled test rows, metrics.
+Leaves the model, its predictions on human-labelled test rows, metrics. With `augment.use`
+the texts of `stage=augment` are learnt from too: voted on, whatever label they were made with, or heard from the teacher.
 """
 
 import logging
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from findistill.errors import UserError
 from findistill.settings.schema import TeacherDistill, faults
-from findistill.stages import inputs, scoring
+from findistill.stages import augment, inputs, scoring
 
 if TYPE_CHECKING:
     from findistill.runs.job import Job
@@ -29,7 +30,8 @@ READS_TEACHER = ("data", "teacher", "student", "distill", "trainer", "evaluate",
 
 
 def reads(config: "Config") -> tuple[str, ...]:
-    return READS_TEACHER if config.distill.votes == "teacher" else READS
+    read = READS_TEACHER if config.distill.votes == "teacher" else READS
+    return tuple(dict.fromkeys((*read, *augment.USED))) if config.augment.use else read
 
 
 def run(job: "Job") -> None:
@@ -46,7 +48,8 @@ def from_votes(job: "Job") -> None:
     config = job.config
     data = inputs.dataset(job)
     tests = inputs.test_sets(job, data)
-    voted = inputs.drop_tested(inputs.votes(job, data), tests)
+    new = augment.augmented(job, data, tests)
+    voted = inputs.drop_tested(inputs.votes(job, data, new), tests)
     candidates = voted[voted["split"] != "validation"]
     kept = candidates[candidates["agreement"] >= cast(int, config.distill.min_agreement)]
     held = voted[voted["split"] == "validation"]
@@ -56,6 +59,7 @@ def from_votes(job: "Job") -> None:
             f"{kept['label'].nunique()} classes; a student needs two. Lower it, or annotate more texts."
         )
     job.metrics |= {"data/kept": len(kept), "data/kept_share": len(kept) / len(candidates)}
+    job.metrics["data/augmented"] = int(kept["id"].isin(set(new["id"])).sum())
     if "gold" in kept and kept["gold"].notna().any():
         job.metrics["data/kept_accuracy"] = float((kept["label"] == kept["gold"]).mean())
     log.info("%d of %d texts kept at agreement >= %d", len(kept), len(candidates), config.distill.min_agreement)
@@ -66,6 +70,7 @@ def from_votes(job: "Job") -> None:
 
 
 def from_teacher(job: "Job") -> None:
+    from findistill.data.rows import joined
     from findistill.learning.distil import distil, with_unlabelled
     from findistill.learning.fit import Examples
     from findistill.stages.training import corpus, domain_texts, leave, pretrained, teacher_model
@@ -75,9 +80,11 @@ def from_teacher(job: "Job") -> None:
     data = inputs.dataset(job)
     tests = inputs.test_sets(job, data)
     held = data.split("validation")
-    labelled = inputs.drop_tested(inputs.supervised(data), tests)
-    texts = inputs.transfer_texts(job, data, labelled, tests)
-    job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": len(texts)}
+    new = augment.augmented(job, data, tests)
+    made = new["label"].notna()
+    labelled = inputs.drop_tested(joined([inputs.supervised(data), new[made]]), tests)
+    texts = inputs.transfer_texts(job, data, labelled, tests, new[~made])
+    job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": len(texts), "data/augmented": len(new)}
     log.info("distilling on %s labelled and %s unlabelled texts", f"{len(labelled):,}", f"{len(texts):,}")
     if "selection" in faults(distill.recipe):
         log.warning("distill.recipe=%s picks the student on the test rows: its test scores are too high", distill.recipe)
@@ -87,7 +94,7 @@ def from_teacher(job: "Job") -> None:
     trained = distil(
         pretrained(job, config.student, unlabelled, config.trainer), distill, config.trainer, data.labels,
         with_unlabelled(examples, texts["id"].tolist(), texts["text"].tolist()), Examples.from_frame(held, data.labels),
-        teacher_model(job, data, tests), artifact=job.artifact, root=job.store.root,
+        teacher_model(job, data, labelled), artifact=job.artifact, root=job.store.root,
         seed=config.seed, folder=job.folder, loggers=job.tracker.lightning_loggers(),
         tokens_cache=job.store.root / "tokens", corpus=corpus(data, config.student, unlabelled),
     )  # fmt: skip

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from findistill.data import TextData
-    from findistill.data.labels import LabelSet
     from findistill.learning.fit import Examples, Trained
     from findistill.runs.job import Job
 
@@ -122,8 +121,8 @@ def _weights_hash(model: str) -> str | None:
     return whole.hexdigest()
 
 
-def teacher_model(job: "Job", data: "TextData", tests: "dict[str, tuple[pd.DataFrame, LabelSet]]") -> str:
-    """Where the teacher is: what `distill.teacher` names, or an artifact trained on this data as `teacher` says.
+def teacher_model(job: "Job", data: "TextData", rows: "pd.DataFrame") -> str:
+    """Where the teacher is: what `distill.teacher` names, or an artifact trained on `rows` as `teacher` says.
 
     Epochs, batch, rate and length are the `teacher` section's: those of `trainer` are the student's. Its seed is 0, so
     that every student of a sweep has the same teacher.
@@ -137,7 +136,6 @@ def teacher_model(job: "Job", data: "TextData", tests: "dict[str, tuple[pd.DataF
     trainer = replace(
         Trainer(**plain(config.trainer)), max_epochs=None, batch_size=None, learning_rate=None, max_length=None, patience=None
     )
-    rows = inputs.drop_tested(inputs.supervised(data), tests)
     unlabelled = domain_texts(job, config.teacher, data)
     encoder = pretrained(job, config.teacher, unlabelled, trainer)
     key = {

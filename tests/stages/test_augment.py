@@ -1,0 +1,304 @@
+"""`stage=augment`: where new texts come from, which of them stay, and who trains on them."""
+
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz import fuzz
+
+from findistill import stages
+from findistill.data import embeddings
+from findistill.data.rows import frame_of
+from findistill.data.screening import Screening
+from findistill.errors import UserError
+from findistill.learning import fit
+from findistill.learning.fit import Prediction
+from findistill.runs.job import Job
+from findistill.runs.store import Store
+from findistill.runs.tracking import Tracker
+from findistill.runs.weights import locate
+from findistill.settings import rules
+from findistill.settings.compose import config_dir
+from findistill.settings.schema import Config
+from findistill.stages import augment, inputs, student, teacher
+from tests.llm.servers import KEY, LoopbackServer, Reply, chat, is_probe, seeded
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random BERT of one layer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)).save_pretrained(
+        folder
+    )
+    AutoTokenizer.from_pretrained(locate("embedded:minilm_l6")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    running = LoopbackServer()
+    yield running
+    running.stop()
+
+
+def configured(*overrides: str) -> Config:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return cast(Config, compose("config", overrides=["logger=none", "evaluate.latency=false", *overrides]))
+
+
+@pytest.fixture
+def job_of(tmp_path: Path, tiny: Path) -> Callable[..., Job]:
+    def make(*overrides: str) -> Job:
+        base = ("data.pool=0", "teacher=folder", f"teacher.model={tiny}", "teacher.name=tiny", "teacher.epochs=1")
+        config = configured(*base, "evaluate.resamples=10", *overrides)
+        rules.check(config)
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        return Job(config, folder, Store(tmp_path / ".artifacts"), Tracker(folder, "none"))
+
+    return make
+
+
+def endpoint(server: LoopbackServer) -> tuple[str, ...]:
+    return ("llm=endpoint", "llm.model=author", "llm.api_key_env=TEST_KEY", f"llm.base_url={server.url}")
+
+
+LETTERS = ["".join(letters) for letters in itertools.permutations("aeinrst", 5)]
+
+
+def close(texts: list[str], others: list[str]) -> float:
+    return max((fuzz.ratio(text, other) for text in texts for other in others), default=0.0)
+
+
+# -- the whole stage -----------------------------------------------------------------------------------------------------
+
+
+def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
+    server: LoopbackServer,
+    job_of: Callable[..., Job],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embeddings, "embed", lambda texts: np.array([[len(text), 1.0] for text in texts]))
+    methods = ("stage=augment", "augment=tinyfinbert", "augment.methods=[generate,rephrase,vary,similar,words]")
+    numbers = (
+        "augment.per_text.generate=2",
+        "augment.per_text.vary=2",
+        "augment.per_text.similar=2",
+        "augment.limit=9",
+    )
+    job = job_of(*methods, *numbers, "augment.relabel=none", "annotate.retries=0", "data.limit=110", *endpoint(server))
+    data = inputs.dataset(job)
+    held = {name: data.split(name)["text"].tolist() for name in ("test", "validation", "train")}
+    places, invent = iter(range(10**6)), random.Random(0)
+
+    def writes(number: int) -> str:
+        """Every kind of text that must not stay, and one that may."""
+        of_test, of_validation = held["test"][number % 50], held["validation"][number % 50]
+        said = [
+            of_test.upper() + "!!", f"{of_validation}, too", held["train"][number], "Sure, here it is", "Too short",
+            " ".join(invent.choices(LETTERS, k=8)), " ".join(invent.choices(LETTERS, k=9)),
+            "The same mill makes the same boards in every answer",
+        ][number % 8]  # fmt: skip
+        return f"New text: {said}\nSentiment: neutral" if number % 11 else "I would rather not."
+
+    def author(body: dict) -> Reply:
+        wanted = body.get("n", 1)
+        return chat([str(next(places)) if is_probe(body) else writes(next(places)) for _ in range(wanted)])
+
+    server.behave = author
+    augment.run(job)
+    [folder] = (tmp_path / ".artifacts").glob("augment-*[!k]")
+    new, gone = (pd.read_parquet(folder / f"{name}.parquet") for name in ("augmented", "dropped"))
+
+    train = data.split("train").set_index("id")
+    assert set(new["method"]) == {"generate", "rephrase", "vary", "similar", "words"} and new["id"].is_unique
+    assert set(new["split"]) == {"train"} and set(new["source"]) == {"augment"} and new["source_id"].isin(train.index).all()
+    assert new.loc[new["method"] == "similar", "label"].isna().all()
+    labelled = new[new["method"] != "similar"]
+    assert (labelled["label"].to_numpy() == train.loc[labelled["source_id"], "label"].to_numpy()).all()
+    written = new[new["method"] != "words"]
+    assert set(written["model"]) == {"author"} and set(written["writer_label"]) == {"neutral"}
+    assert set(written["prompt"]) <= set(json.loads((folder / "prompts.json").read_text()))
+    errors = pd.read_parquet(next((tmp_path / ".artifacts").glob("folds-*[!k]")) / "out_of_fold.parquet").set_index("id")
+    wrong = errors.loc[new.loc[new["method"].isin(augment.OF_ERRORS), "source_id"]]
+    assert len(wrong) and (wrong["predicted"] != wrong["label"]).all()
+
+    assert close(new["text"].tolist(), held["test"] + held["validation"]) < 90
+    assert close(new["text"].tolist(), held["train"]) < 90
+    for name in ("test", "validation"):
+        best = [close([text], held[name]) for text in new["text"][:20]]
+        assert (new[f"similarity_{name}"][:20] >= np.array(best) - 1e-3).all()
+    reasons = ["unreadable", "echo of the prompt", "length", "close to a test text", "close to a validation text"]
+    assert set(gone["reason"]) >= {*reasons, "close to a training text", "close to another new text"}
+    found = job.metrics
+    assert found["augment/made"] == len(new) + len(gone) and found["augment/kept"] == len(new)
+    assert found["augment/labelled"] == len(labelled) and found["augment/unlabelled"] == len(new) - len(labelled)
+    assert found["augment/dropped_close_to_a_test_text"] == (gone["reason"] == "close to a test text").sum()
+    assert found["augment/made_generate"] == 18 and found["augment/errors"] == (errors["predicted"] != errors["label"]).sum()
+
+    assert found["time/artifacts_made_s"] <= found["time/augment_s"] + found["time/data_s"]  # folds are not counted twice
+
+    asked = len(server.asked)
+    job.config.annotate.dry_run = job.config.annotate.show_prompt = True
+    job.config.runs_dir = str(tmp_path)
+    augment.preview(job.config)
+    told = capsys.readouterr().out
+    count = found["augment/made"] - found["augment/made_words"]
+    assert f"{count:,.0f} texts to write, {count:,.0f} of them there already\n0 prompts" in told
+    assert told.count("[system]") == len(json.loads((folder / "prompts.json").read_text())) and len(server.asked) == asked
+    folder.rename(tmp_path / "aside")  # as if it had been cut: the journal has the answers, the folds are there
+    augment.run(job)
+    assert len(server.asked) == asked and pd.read_parquet(folder / "augmented.parquet").equals(new)
+
+
+# -- filters -------------------------------------------------------------------------------------------------------------
+
+WORDS = ["profit", "rose", "fell", "in", "the", "third", "quarter", "EUR 5 mn", "sales", "of", "Nordic", "ships"]
+SENTENCE = st.lists(st.sampled_from(WORDS), min_size=4, max_size=9).map(" ".join)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(SENTENCE, max_size=25), st.lists(SENTENCE, min_size=1, max_size=6), st.lists(SENTENCE, max_size=4))
+def test_nothing_that_passes_is_close_to_what_it_must_not_be_close_to(new: list[str], test: list[str], train: list[str]) -> None:
+    edited = new + [text[:3] + text[4:] for text in test] + [text.title() + " !" for text in test]
+    rows = {"id": [str(i) for i in range(len(edited))], "text": edited, "method": "vary", "source_id": "s", "echo": False}
+    screening = Screening(pd.DataFrame(rows))
+    screening.well_formed(2, 50)
+    screening.far_from({"test": test})
+    screening.new({"s": "a source"}, train, 90)
+    assert len(screening.left) + sum(map(len, screening.gone)) == len(edited)
+    kept = screening.texts
+    for number, text in enumerate(kept):
+        assert close([text], test) < 90 and close([text], train) < 90 and close([text], kept[:number]) < 90
+        assert screening.left["similarity_test"][number] >= close([text], test) - 1e-3
+
+
+# -- relabelling ---------------------------------------------------------------------------------------------------------
+
+
+def candidates(*labels: str | None) -> Screening:
+    ids = [f"n{number}" for number in range(len(labels))]
+    texts = [f"text {number}" for number in ids]
+    return Screening(pd.DataFrame({"id": ids, "text": texts, "label": labels, "source_id": ["a", "b", "c", "d"][: len(labels)]}))
+
+
+def test_only_models_that_know_the_source_relabel_and_each_round_asks_another(
+    job_of: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def predict(model: str, texts: list[str], trainer: Any) -> Prediction:
+        asked.extend((model, text) for text in texts)
+        # The model without fold 2 differs from the others.
+        name = "negative" if model == "without 2" else "positive"
+        shares = np.tile([0.9, 0.1] if name == "negative" else [0.2, 0.8], (len(texts), 1))
+        return Prediction(shares, ("negative", "positive"), [name] * len(texts))
+
+    monkeypatch.setattr(fit, "predict", predict)
+    rows = pd.DataFrame({"id": ["a", "b", "c", "d"], "fold": [0, 1, 2, 2]})
+    models = augment.Teacher(rows, ["without 0", "without 1", "without 2"])
+    screening = candidates("positive", "positive", "positive", None)
+    lost = augment._relabel(job_of("stage=augment"), cast(Any, None), screening, rows, models)
+    assert {(model, text) for model, text in asked if text == "text n2"} == {("without 0", "text n2"), ("without 1", "text n2")}
+    assert not {("without 0", "text n0"), ("without 1", "text n1")} & set(asked)
+    assert screening.left["id"].tolist() == ["n2", "n3"] and sum(lost.values()) == 2
+    assert screening.left["relabels"].tolist() == [2, 0]
+    assert screening.left["agreement"][0] == pytest.approx(0.8) and np.isnan(screening.left["agreement"][1])
+
+
+def test_the_llm_must_give_the_label_in_every_round(job_of: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {0: ["positive", "negative", "positive"], 1: ["positive", "negative"]}
+
+    def annotations(job: Job, data: Any, rows: pd.DataFrame) -> pd.DataFrame:
+        labels = said[job.config.annotate.seed]
+        return rows.assign(label=labels, soft_positive=[0.75] * len(rows), soft_negative=0.25)
+
+    monkeypatch.setattr(inputs, "annotations", annotations)
+    job = job_of("stage=augment", "augment.relabel=llm")
+    screening = candidates("positive", "positive", "positive")
+    lost = augment._relabel(job, cast(Any, None), screening, pd.DataFrame(), None)
+    assert screening.left["id"].tolist() == ["n0"] and screening.left["agreement"].tolist() == [0.75]
+    assert lost == {"augment/relabel_1_dropped": 1, "augment/relabel_2_dropped": 1}
+    assert job.config.annotate.seed == 0
+
+
+# -- use -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_named_teacher_and_a_teacher_that_trains_on_the_new_texts(job_of: Callable[..., Job], tmp_path: Path) -> None:
+    plain = job_of("stage=teacher", "data.limit=40")
+    teacher.run(plain)
+    assert plain.metrics["data/augmented"] == 0 and "augment" not in plain.artifacts
+    named = f"augment.teacher={plain.folder}"
+    words = ("data.limit=40", named, "augment.per_text.words=2", "augment.rounds=5")
+    first = job_of("stage=augment", *words)
+    augment.run(first)
+    assert "folds" not in first.artifacts and first.metrics["augment/relabel_1_dropped"] > 0
+    assert "augment/relabel_2_dropped" not in first.metrics  # one model has one opinion
+    (tmp_path / "run").rename(tmp_path / "first")
+    more = job_of("stage=teacher", *words, "augment.use=true", f"augment.teacher={tmp_path / 'first'}")
+    teacher.run(more)
+    assert more.artifacts["augment"] == first.artifacts["augment"]  # a teacher is its weights, wherever they lie
+    assert more.metrics["data/augmented"] > 0
+    assert more.metrics["data/kept"] == plain.metrics["data/kept"] + more.metrics["data/augmented"]
+
+
+def test_votes_on_new_texts_are_training_rows_without_gold_labels(server: LoopbackServer, job_of: Callable[..., Job]) -> None:
+    server.behave = seeded
+    job = job_of(
+        "stage=student", "annotate.limit=20", "annotate.samples=3", "distill.min_agreement=2", "shots.k=0", *endpoint(server)
+    )
+    data = inputs.dataset(job)
+    new = frame_of(id=["w:1", "w:2"], text=["Something new here", "And more news"], label=["positive", None], split="train")
+    voted = inputs.votes(job, data, new).set_index("id")
+    assert len(voted) == 22 and voted.loc[["w:1", "w:2"], "label"].notna().all()
+    assert voted.loc[["w:1", "w:2"], "gold"].isna().all() and (voted.loc[["w:1", "w:2"], "split"] != "validation").all()
+    assert len(inputs.votes(job, data, new.head(0))) == 20
+
+
+@pytest.mark.parametrize("stage", [teacher, student])
+def test_new_texts_are_part_of_a_job_only_where_they_are_used(stage: Any) -> None:
+    name = stage.__name__.rpartition(".")[2]
+    assert stages.reads(configured(f"stage={name}")) == stage.READS
+    used = stages.reads(configured(f"stage={name}", "augment.use=true"))
+    assert set(used) == {*stage.READS, *augment.USED} and len(set(used)) == len(used)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["augment.methods=[invent]"], r"augment\.methods=\[invent\]: choose one or more of generate"),
+        (["augment.methods=[]"], "choose one or more"),
+        (["augment=llm", "augment.temperature=0"], r"augment\.temperature=0 makes all augment\.per_text\.rephrase=3"),
+        (["augment.min_words=90"], "no text is left"),
+        (["augment.similarity=0"], "edit similarity"),
+        (["augment.replace=1.5"], "probability"),
+        (["augment.folds=1"], "at least 2"),
+        (["augment.relabel=me"], "choose one of teacher, llm, none"),
+        (["augment=llm", "llm=endpoint"], r"llm\.model is not set"),
+        (["teacher=folder"], r"teacher\.model is not set"),
+        (["data=reddit"], "human labels"),
+        (["stage=student", "augment.use=true", "distill.votes=human", "data=phrasebank"], "no human voted"),
+    ],
+)
+def test_mistakes(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rules.check(configured("stage=augment", *overrides))
