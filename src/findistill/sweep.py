@@ -26,6 +26,9 @@ from findistill.settings import rules
 from findistill.settings.schema import Config
 from findistill.stages import reads, report
 
+# Kinds of artifacts that jobs share; the folds of `augment` are counted in it.
+SHARED = ("data", "annotate", "augment", "pretrain", "teacher", "outputs", "qlora")
+
 log = logging.getLogger(__name__)
 
 
@@ -161,7 +164,7 @@ def costs(folders: Sequence[Path], seconds: float) -> str:
     metrics = [read_json(folder / "metrics.json") for folder in folders]
     made = sum(each.get("time/artifacts_made_s", 0.0) for each in metrics)
     own = sum(each["time/wall_s"] - each.get("time/artifacts_made_s", 0.0) for each in metrics)
-    apart = own + sum(each.get(f"time/{kind}_s", 0.0) for each in metrics for kind in ("data", "annotate", "teacher", "outputs"))
+    apart = own + sum(each.get(f"time/{kind}_s", 0.0) for each in metrics for kind in SHARED)
     return (
         f"{len(folders)} jobs in {duration(seconds)}: artifacts, made once, {duration(made)}; "
         f"the jobs themselves {duration(own)}. "

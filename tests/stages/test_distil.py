@@ -87,7 +87,8 @@ def test_no_text_of_a_test_or_validation_set_is_distilled_on(tmp_path: Path) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs, "named_dataset", lambda job, words: other)
         labelled = inputs.supervised(data)
-        texts = inputs.transfer_texts(job, data, labelled, {"test": (data.split("test"), data.labels)}, labelled.head(0))  # type: ignore[arg-type]
+        tests = {"test": (data.split("test"), data.labels)}
+        texts = inputs.transfer_texts(job, data, labelled, tests, labelled.head(0))  # type: ignore[arg-type]
     assert len(labelled) == 60
     assert set(texts["id"]) == {"a", *data.split("train")["id"]}  # the labels of other training rows count as hidden
     keys = {duplicate_key(text) for text in texts["text"]}
