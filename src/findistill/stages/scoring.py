@@ -90,9 +90,6 @@ def score(
         tests: rows and labels by metric prefix, as `inputs.test_sets` gives them.
         history: the training's epochs for the learning curve; none where nothing was trained.
     """
-    from findistill.analysis.metrics import evaluate
-    from findistill.analysis.plots import save_run_figures
-
     if Path(model).suffix == ".onnx":
         from findistill.learning.onnx_model import latency, predict
     else:
@@ -107,24 +104,36 @@ def score(
         if prediction.scores is not None and "score" in rows:
             frame = frame.assign(score=rows["score"].to_numpy(), predicted_score=prediction.scores)
             job.metrics |= regression(frame["score"].to_numpy(), prediction.scores, prefix)
-        name = "predictions" if prefix == "test" else f"predictions_{prefix}"
-        with replacing(job.folder / f"{name}.parquet") as aside:
-            frame.to_parquet(aside, index=False)
-        job.metrics |= evaluate(
-            frame["label"].tolist(),
-            probabilities,
-            predicted,
-            labels,
-            prefix=prefix,
-            resamples=config.evaluate.resamples,
-        )
-        if prefix == "test":
-            figures = save_run_figures(job.folder / "figures", history, frame["label"].tolist(), probabilities, predicted, labels)
-            job.tracker.figures(figures)
-            job.tracker.predictions(frame, labels)
+        record(job, prefix, frame, labels, history)
     if config.evaluate.latency:
         rows = next(iter(tests.values()))[0]
         job.metrics |= latency(model, rows["text"].tolist(), config.trainer)
+
+
+def record(
+    job: "Job", prefix: str, frame: "pd.DataFrame", labels: tuple[str, ...], history: Sequence[dict[str, float]] = ()
+) -> None:
+    """Leave a test set's predictions and metrics, and of the data's own test set the figures.
+
+    Args:
+        prefix: the test set's, as `inputs.test_sets` gives it.
+        frame: as `prediction_frame` makes it.
+        labels: the test set's label names.
+        history: the training's epochs for the learning curve.
+    """
+    from findistill.analysis.metrics import evaluate
+    from findistill.analysis.plots import save_run_figures
+
+    name = "predictions" if prefix == "test" else f"predictions_{prefix}"
+    with replacing(job.folder / f"{name}.parquet") as aside:
+        frame.to_parquet(aside, index=False)
+    gold, probabilities = frame["label"].tolist(), frame[[f"p_{label}" for label in labels]].to_numpy()
+    predicted = [label if isinstance(label, str) else None for label in frame["predicted"]]
+    job.metrics |= evaluate(gold, probabilities, predicted, labels, prefix=prefix, resamples=job.config.evaluate.resamples)
+    if prefix == "test":
+        figures = save_run_figures(job.folder / "figures", history, gold, probabilities, predicted, labels)
+        job.tracker.figures(figures)
+        job.tracker.predictions(frame, labels)
 
 
 def summary(job: "Job") -> None:

@@ -15,6 +15,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from findistill.errors import UserError
+from findistill.settings.rules import tunes
 from findistill.settings.schema import TeacherDistill, faults
 from findistill.stages import inputs, scoring
 
@@ -29,7 +30,9 @@ READS_TEACHER = ("data", "teacher", "student", "distill", "trainer", "evaluate",
 
 
 def reads(config: "Config") -> tuple[str, ...]:
-    return READS_TEACHER if config.distill.votes == "teacher" else READS
+    if config.distill.votes == "teacher":
+        return READS_TEACHER
+    return (*READS, "qlora") if tunes(config) else READS
 
 
 def run(job: "Job") -> None:

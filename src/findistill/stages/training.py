@@ -92,7 +92,7 @@ def pretrained(job: "Job", encoder: Encoder, texts: list[str], trainer: Trainer)
     settings = plain(encoder)
     key = {
         "start": {name: settings[name] for name in BEGINNING},
-        "weights": _weights_hash(encoder.model),
+        "weights": weights_hash(encoder.model),
         "trainer": {name: value for name, value in plain(trainer).items() if name not in OF_LABELS},
         "texts": digest(texts, 16),
     }
@@ -110,7 +110,7 @@ def pretrained(job: "Job", encoder: Encoder, texts: list[str], trainer: Trainer)
     return replace(settled, model=str(folder), init="pretrained", layers=None, shape=None)
 
 
-def _weights_hash(model: str) -> str | None:
+def weights_hash(model: str) -> str | None:
     """Of the files of a model on this machine; a hub id stands for itself."""
     found = sorted(Path(locate(model)).glob("*.safetensors"))
     if not found:
