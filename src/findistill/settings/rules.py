@@ -184,7 +184,7 @@ def _combinations(config: DictConfig) -> Iterator[str]:
         yield from _student(config)
     if _asks_llm(config):
         yield from _annotator(config)
-    if stage == "qlora" or (_asks_llm(config) and tunes(config)):
+    if stage == "qlora" or (_asks_llm(config) and OmegaConf.select(config, "llm.adapter") == "tune"):
         yield from _qlora(config)
     if config.trainer.precision == "16" and config.trainer.accelerator == "cpu":
         yield "trainer.precision=16 needs a GPU; on a CPU use 32, bf16 or auto"

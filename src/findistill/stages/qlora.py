@@ -13,10 +13,9 @@ import shutil
 from typing import TYPE_CHECKING, cast
 
 from findistill.runs.files import read_json
-from findistill.settings.compose import plain
-from findistill.settings.schema import InProcessLLM, Trainer
+from findistill.settings.schema import InProcessLLM
 from findistill.stages import inputs, scoring
-from findistill.stages.tuning import TUNED, tuned
+from findistill.stages.tuning import TUNED, trainer_of, tuned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,8 +37,7 @@ def run(job: "Job") -> None:
     config = job.config
     data = inputs.dataset(job)
     tests = inputs.test_sets(job, data)
-    trainer = Trainer(**plain(config.trainer))
-    folder = tuned(job, data, trainer, config.seed, job.tracker.lightning_loggers())
+    folder = tuned(job, data, trainer_of(config), config.seed, job.tracker.lightning_loggers())
     took = read_json(folder / TUNED)
     account(job, took)
     shutil.copytree(folder / "model", job.folder / "model")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from findistill.errors import UserError
 from findistill.runs.files import write_json, write_whole
+from findistill.settings import rules
 from findistill.settings.compose import plain, with_overrides
-from findistill.settings.schema import PACE, Config, InProcessLLM, QLoRA, Trainer
+from findistill.settings.schema import PACE, Config, InProcessLLM, Trainer
 from findistill.stages import inputs
 from findistill.stages.training import weights_hash
 
@@ -107,11 +108,22 @@ def _tune(
 
     train, words = prompts(rows)
     made = tune(
-        llm.model, cast(QLoRA, config.qlora), trainer, train, prompts(held)[0], words, tokenizer.eos_token_id,
+        llm.model, config.qlora, trainer, train, prompts(held)[0], words, tokenizer.eos_token_id,
         dtype=llm.dtype, seed=seed, folder=folder, loggers=loggers,
     )  # fmt: skip
     tokenizer.save_pretrained(folder / "model")
     write_json(folder / TUNED, {"texts": len(rows), "host_peak_mb": peak_memory_mb(), **made.as_dict()})
+
+
+def trainer_of(config: Config) -> Trainer:
+    """The trainer of `stage=qlora`, or of a tuning before an annotator: what of `trainer` is the student's is left out."""
+    trainer = Trainer(**plain(config.trainer))
+    if config.stage.name == "qlora":
+        return trainer
+    return replace(
+        trainer, max_epochs=None, batch_size=None, learning_rate=None, max_length=None, patience=None, precision="auto",
+        unfreeze="none", layer_decay=1.0,
+    )  # fmt: skip
 
 
 def with_adapter(job: "Job", data: "TextData", config: Config) -> Config:
@@ -122,11 +134,8 @@ def with_adapter(job: "Job", data: "TextData", config: Config) -> Config:
     """
     if getattr(config.llm, "adapter", "") != "tune":
         return config
-    trainer = replace(
-        Trainer(**plain(config.trainer)), max_epochs=None, batch_size=None, learning_rate=None, max_length=None, patience=None,
-        precision="auto", unfreeze="none", layer_decay=1.0,
-    )  # fmt: skip
-    folder = tuned(replace(job, config=config), data, trainer, 0, [])
+    rules.check(config)  # of a member of several annotators this was not done before
+    folder = tuned(replace(job, config=config), data, trainer_of(config), 0, [])
     return with_overrides(config, f"llm.adapter='{folder / 'model'}'", "llm.adapter")
 
 
@@ -159,7 +168,7 @@ A LoRA adapter, made by findistill {__version__}. The base model's weights are n
 | --- | --- |
 | base | {llm.model}, quantization {settings.quantization} |
 | adapter | rank {settings.rank}, alpha {settings.alpha}, dropout {settings.dropout:g} |
-| texts | {rows:,} of {data.name}, their human labels |
+| texts | {rows:,} of {config.data.name}, their human labels |
 | licence of the texts | {data.card.licence} |
 | prompt | {config.prompt.name}, no demonstrations |
 | trained on | {hardware.describe()} |
