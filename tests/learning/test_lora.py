@@ -236,3 +236,42 @@ def test_padding() -> None:
     batch = prompts(4, 0)[[2, 0]]
     assert batch["hard"].tolist() == [2, 0] and batch["input_ids"][:, -1].tolist() == [22, 20]
     assert ((batch["input_ids"] != PAD) == batch["attention_mask"].bool()).all()
+
+
+@pytest.mark.slow
+def test_smollm2_in_nf4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real model: its loss falls, its adapter loads to the same logits, and what is saved is under 5% of the base."""
+    from findistill.llm.in_process import InProcessEngine
+    from findistill.llm.prompts import Template
+    from findistill.runs.weights import locate
+
+    model, names = "embedded:smollm2", ("negative", "neutral", "positive")
+    engine = InProcessEngine(model)
+    texts = ["Profit fell and the board warns of losses.", "The annual meeting is in May.", "Orders rose by half."] * 8
+    ids, words = engine.encode(texts, Template("Classify.", dict(zip(names, names, strict=True))))
+    rows = Prompts.of(ids, np.arange(len(texts)) % 3, 3, engine.tokenizer.eos_token_id)
+    sizes, modules = [], []
+    made, saved = WordClassifier.__init__, WordClassifier.on_train_batch_end
+    monkeypatch.setattr(WordClassifier, "__init__", lambda self, *a: (made(self, *a), modules.append(self))[0])
+
+    def measure(self: WordClassifier, *batch: Any) -> None:
+        saved(self, *batch)
+        sizes.extend(path.stat().st_size for path in tmp_path.glob(CHECKPOINT))
+
+    monkeypatch.setattr(WordClassifier, "on_train_batch_end", measure)
+    settings = QLoRA(epochs=3, batch_size=8, checkpoint_every=1, learning_rate=1e-3)
+    result = tune(
+        model, settings, TRAINER, rows, rows, words, engine.tokenizer.eos_token_id,
+        dtype="auto", seed=0, folder=tmp_path, loggers=[],
+    )  # fmt: skip
+    losses = [epoch["train/loss"] for epoch in result.history]
+    assert losses[-1] < 0.7 * losses[0]
+    base = sum(path.stat().st_size for path in Path(locate(model)).glob("*.safetensors"))
+    assert sizes and max(sizes) < 0.05 * base
+    assert (tmp_path / "model" / "adapter_model.safetensors").stat().st_size < 0.05 * base
+
+    batch = rows[[0, 1, 2]]
+    with torch.inference_mode():
+        here = modules[0].model.eval()(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits
+        again = load(model, adapter=str(tmp_path))(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits
+    assert torch.allclose(here, again, atol=1e-3)
