@@ -121,6 +121,8 @@ def load_base(model: str, dtype: str = "auto", quantization: str = "none") -> "P
         # after one validation no gradient passes it any more, silently, and its numbers are not those of training.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    # The last positions of a batch are no block of memory; torch would copy the vocabulary's matrix for each of its rows.
+    loaded.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
     return loaded.eval() if quantised else loaded.eval().to(device)
 
 
