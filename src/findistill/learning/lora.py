@@ -6,13 +6,14 @@ vocabulary's matrix is multiplied at the answer's positions only: over all posit
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 
 from findistill.errors import UserError
@@ -133,6 +134,7 @@ def _tune(
     loggers: "list[Logger]",
 ) -> Tuned:
     pl.seed_everything(seed, workers=True, verbose=False)
+    trainer = replace(trainer, devices=1)  # the frozen model lies on one
     recipe = recipe_of(settings, trainer)
     base = load_base(model, dtype, settings.quantization)
     adapted = add_adapter(base, settings)
@@ -143,17 +145,17 @@ def _tune(
         torch.cuda.reset_peak_memory_stats()
 
     module = WordClassifier(base, words, end, recipe)
-    checkpoint = folder / CHECKPOINT
+    checkpoints = Checkpoints(folder / CHECKPOINT, settings.checkpoint_every)
     ran = train_loop(
         module, train, validation if len(validation) else None, recipe, trainer, seed=seed, folder=folder, loggers=loggers,
-        callbacks=[Checkpoints(checkpoint, settings.checkpoint_every)], resume=checkpoint if checkpoint.exists() else None,
+        callbacks=[checkpoints], resume=checkpoints.path if checkpoints.path.exists() else None,
     )  # fmt: skip
 
     module.restore(module.best_state)
     if ran.writes:
         adapted.save_pretrained(str(folder / "model"), save_embedding_layers=False)
         Adapter("", model, settings.quantization, str(compute_dtype(dtype)).removeprefix("torch.")).save(folder / "model")
-        checkpoint.unlink(missing_ok=True)
+        checkpoints.remove()
     learning = [value for value in module.parameters() if value.requires_grad]
     return Tuned(
         history=module.history,
@@ -291,15 +293,14 @@ class WordClassifier(EncoderClassifier):
         return self.kept()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what Lightning does not know: the epochs so far, the best adapter, the generators' states, the clocks."""
+        """Adds what Lightning does not know: the epochs so far, the generators' states, the clocks."""
         rng = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.device)
         wall, cpu = self._clocks
         checkpoint["run"] = {
             "history": self.history,
-            "best": (float(self._best), self.best_epoch),
-            "best_state": self.best_state,
+            "best": (float(self._best), self.best_epoch),  # its adapter lies beside the checkpoint
             "losses": self._losses,
             "epoch_s": time.perf_counter() - self._started,
             "took": {
@@ -313,7 +314,7 @@ class WordClassifier(EncoderClassifier):
         run = checkpoint["run"]
         self.restore(checkpoint["state_dict"])
         checkpoint["state_dict"] = {}  # Lightning has nothing left to load: quantised layers take no part of a state
-        self.history, self.best_state, self._losses = run["history"], run["best_state"], run["losses"]
+        self.history, self._losses = run["history"], run["losses"]
         self._best, self.best_epoch = run["best"]
         self._started = time.perf_counter() - run["epoch_s"]
         self.before, self._rng = run["took"], run["rng"]
@@ -329,18 +330,36 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 class Checkpoints(pl.Callback):
     """Writes `path` every so many optimizer steps within an epoch, whole or not at all; a resumed run skips what it had.
 
-    Lightning counts on from the checkpoint but asks the sampler for the epoch's batches from the first.
+    The adapter of the best epoch so far lies beside it. Lightning counts on from the checkpoint but asks the sampler for the
+    epoch's batches from the first.
     """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
 
+    def best(self, module: EncoderClassifier) -> Path:
+        return self.path.with_name(f"best-{module.best_epoch}.safetensors")
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, EncoderClassifier)
         trainer.train_dataloader.sampler.skip = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if module.best_epoch:
+            module.best_state = load_file(self.best(module))
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+        assert isinstance(module, EncoderClassifier)
         done = index + 1
         stepped = done % trainer.accumulate_grad_batches == 0 and trainer.global_step % self.every == 0
-        if stepped and done < trainer.num_training_batches:  # after an epoch's last batch its validation is still to come
-            with replacing(self.path) as aside:
-                trainer.save_checkpoint(aside, weights_only=False)
+        if not stepped or done == trainer.num_training_batches:  # after an epoch's last batch its validation is still to come
+            return
+        if module.best_epoch:
+            with replacing(self.best(module)) as aside:
+                save_file(module.best_state, aside)
+        with replacing(self.path) as aside:
+            trainer.save_checkpoint(aside, weights_only=False)
+        for older in set(self.path.parent.glob("best-*.safetensors")) - {self.best(module)}:
+            older.unlink()
+
+    def remove(self) -> None:
+        for path in (self.path, *self.path.parent.glob("best-*.safetensors")):
+            path.unlink(missing_ok=True)
