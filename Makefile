@@ -42,6 +42,7 @@ bench: setup
 	$(BIN)/python benchmarks/annotation_memory.py
 	$(BIN)/python benchmarks/distillation_throughput.py --env .bench/textbrewer
 	$(BIN)/python benchmarks/in_process_sampling.py
+	$(BIN)/python benchmarks/qlora_step.py
 
 clean:
 	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -119,6 +119,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.lengths, self.batch_size, self.seed, self.rank, self.world = lengths, batch_size, seed, rank, world
         self.epoch = 0
+        self.skip = 0  # batches of the next epoch that are left out: a resumed run has had them
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -129,7 +130,8 @@ class LengthGroupedBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         batches = length_grouped(self.lengths, self.batch_size, np.random.default_rng([self.seed, self.epoch]))
         filled = batches + batches[: len(self) * self.world - len(batches)]
-        for batch in filled[self.rank :: self.world]:
+        skip, self.skip = self.skip, 0
+        for batch in filled[self.rank :: self.world][skip:]:
             yield batch.tolist()
 
 

@@ -26,6 +26,8 @@ class EncoderClassifier(RecipeModule):
     A run without validation rows keeps the last epoch's weights.
     """
 
+    SAFER = "trainer.precision=32"  # what helps where numbers overflow
+
     def __init__(self, model: "PreTrainedModel", objective: Objective, recipe: Recipe, n_labels: int) -> None:
         super().__init__(model, recipe)
         self.objective, self.n_labels = objective, n_labels
@@ -54,7 +56,7 @@ class EncoderClassifier(RecipeModule):
             raise UserError(
                 f"the training loss became {loss.item()} at optimizer step {self.global_step}"
                 f" (epoch {self.current_epoch + 1})."
-                f"\nLower trainer.learning_rate (now {self.recipe.learning_rate:g}) or set trainer.precision=32."
+                f"\nLower trainer.learning_rate (now {self.recipe.learning_rate:g}) or set {self.SAFER}."
             )
         self._losses.append(loss.detach())
         self.log("train/loss", loss, batch_size=len(batch["hard"]))
@@ -100,7 +102,11 @@ class EncoderClassifier(RecipeModule):
         score = -value if self.recipe.monitor == "val/loss" and measured else value
         if score > self._best:
             self._best, self.best_epoch = score, self.current_epoch + 1
-            self.best_state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.best_state = {name: value.detach().cpu().clone() for name, value in self.kept().items()}
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """The weights that make the best epoch's model."""
+        return dict(self.model.state_dict())
 
 
 class Progress(pl.Callback):

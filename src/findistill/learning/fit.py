@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from findistill.data.labels import LabelSet
+    from findistill.learning.lora import Prompts
     from findistill.learning.pretrain import MaskedRows
     from findistill.settings.schema import Distill, Encoder, Trainer
 
@@ -236,8 +237,8 @@ class Ran:
 
 def train_loop(
     module: RecipeModule,
-    rows: "Rows | MaskedRows",
-    held: Rows | None,
+    rows: "Rows | MaskedRows | Prompts",
+    held: "Rows | Prompts | None",
     recipe: Recipe,
     trainer: "Trainer",
     *,
@@ -245,15 +246,18 @@ def train_loop(
     folder: Path,
     loggers: "list[Logger]",
     check_every: int | None = None,
+    callbacks: "Sequence[pl.Callback]" = (),
+    resume: Path | None = None,
 ) -> Ran:
     """Run Lightning's loop over length-grouped batches; `held` rows, if any, are measured after every epoch.
 
-    `check_every` measures them after so many batches instead (or an epoch, if that is shorter).
+    `check_every` measures them after so many batches instead (or an epoch, if that is shorter). `resume`: a checkpoint of
+    Lightning's to go on from.
     """
-    from pytorch_lightning.callbacks import Callback, EarlyStopping
+    from pytorch_lightning.callbacks import EarlyStopping
     from torch.utils.data import DataLoader
 
-    callbacks: list[Callback] = [Progress()]
+    callbacks = [Progress(), *callbacks]
     if trainer.patience is not None and held:
         mode = "min" if recipe.monitor == "val/loss" else "max"
         callbacks.append(EarlyStopping(recipe.monitor, mode=mode, patience=trainer.patience))
@@ -286,7 +290,7 @@ def train_loop(
             sampler = sorted_batches(held.tokens.lengths, LARGE * recipe.batch_size)
             held_batches = DataLoader(held, batch_size=None, sampler=sampler)
         wall, cpu = time.perf_counter(), time.process_time()
-        lightning.fit(module, batches, held_batches)
+        lightning.fit(module, batches, held_batches, ckpt_path=resume, weights_only=True if resume else None)
         return Ran(time.perf_counter() - wall, time.process_time() - cpu, lightning.is_global_zero)
 
 

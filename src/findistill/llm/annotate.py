@@ -25,6 +25,7 @@ from findistill.llm.journal import Journal
 from findistill.llm.prompts import Template
 from findistill.llm.sizes import foresee
 from findistill.runs.files import write_json
+from findistill.runs.language_model import fingerprint
 from findistill.runs.store import digest
 from findistill.settings.compose import plain
 from findistill.settings.schema import PACE
@@ -51,6 +52,10 @@ def annotation_key(config: "Config") -> dict[str, Any]:
         settings = plain(getattr(config, group))
         if settings.get("base_url"):
             settings["base_url"] = re.sub(r"//[^/@]*@", "//", settings["base_url"])  # a password is no part of the identity
+        if not settings.get("adapter"):
+            settings.pop("adapter", None)
+        else:
+            settings["adapter"] = fingerprint(settings["adapter"])  # the same weights are the same annotator, wherever they lie
         outside = {*PACE.get(group, ()), *_ELSEWHERE.get(group, ())}
         key[group] = {name: value for name, value in settings.items() if name not in outside}
     return key
@@ -135,7 +140,9 @@ def planned(
     import pandas as pd
 
     check(config.annotate, texts)
-    kind = _calibration(config.annotate.calibration, exact, pool, labels)
+    tuned = bool(getattr(config.llm, "adapter", ""))  # its prompts need no calibration, and it may have learnt from the pool
+    asked = "none" if tuned and config.annotate.calibration == "auto" else config.annotate.calibration
+    kind = _calibration(asked, exact, pool, labels)
     held = _held_out(pool, labels, config.annotate.seed) if kind == "pool" else pool.head(0)
     # Held-out rows count as asked, so they are nobody's demonstrations and see the same ones as the texts do.
     chosen = demonstrations.choose(pd.concat([texts["text"], held["text"]], ignore_index=True), pool, labels, config.shots)

@@ -19,7 +19,7 @@ from findistill.llm import decoding
 from findistill.llm.engine import Answer, Sampling, Task
 from findistill.llm.prompts import Template
 from findistill.llm.votes import needed
-from findistill.runs import hardware
+from findistill.runs.language_model import load
 from findistill.runs.weights import locate, quiet
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class InProcessEngine:
         batch_tokens: int = 4096,
         max_prompt_tokens: int = 1536,
         chat: bool = True,
+        adapter: str = "",
     ) -> None:
         if dtype not in ("auto", "float32", "bfloat16"):
             raise UserError(f"llm.dtype={dtype}: choose auto, float32 or bfloat16.")
@@ -54,6 +55,7 @@ class InProcessEngine:
         self.batch_tokens = batch_tokens
         self.max_prompt_tokens = max_prompt_tokens
         self.chat = chat
+        self.adapter = adapter
 
     def exact(self, template: Template) -> bool:
         """True without steps: the label is the first thing the model says, so its distribution can be read."""
@@ -144,6 +146,22 @@ class InProcessEngine:
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
         return self._tokenizer(text, add_special_tokens=special).input_ids
+
+    def encode(self, texts: Sequence[str], template: Template) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids to tune the model with: each text's prompt, without demonstrations, and each label's word behind it.
+
+        They are those that `answers` reads, so a model is tuned on the very words it is then asked with.
+
+        Raises:
+            UserError: as `answers`.
+        """
+        prompts, _ = self._prompts([Task("", text, (), (0,)) for text in texts], self.prepare(template, Sampling(0.0, 0)))
+        return prompts, self._words(template, "" if self.chat else " ")
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own."""
+        return self._tokenizer
 
     def _clip(self, tokens: int) -> Callable[[str], str]:
         """Cuts a text to so many tokens; the same demonstration comes many times, so results are kept."""
@@ -440,19 +458,7 @@ class InProcessEngine:
 
     @cached_property
     def _model(self) -> Any:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-        device = hardware.device()
-        fast = hardware.llm_precision() == "bf16"
-        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(self.dtype, torch.bfloat16 if fast else torch.float32)
-        kind = AutoModelForSeq2SeqLM if self._config.is_encoder_decoder else AutoModelForCausalLM
-        try:
-            with quiet():
-                model = kind.from_pretrained(self._folder, config=self._config, dtype=dtype)
-        except (OSError, ValueError) as error:
-            raise UserError(f"llm.model={self.reference} cannot be loaded: {_line(error)}") from error
-        return model.eval().to(device)
+        return load(self.reference, self.dtype, self.adapter)
 
     @cached_property
     def _ends(self) -> frozenset[int]:

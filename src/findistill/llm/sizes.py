@@ -18,12 +18,13 @@ from findistill.runs import hardware
 from findistill.runs.weights import locate, quiet
 
 if TYPE_CHECKING:
-    from findistill.settings.schema import LLM
+    from findistill.settings.schema import LLM, InProcessLLM, QLoRA
 
 log = logging.getLogger(__name__)
 
 GB = 1e9
 RUNTIME = 0.7  # GB that Python, torch and the device's context take whatever the model
+READ = 3  # positions of a text with logits over the vocabulary when tuning: those of the label
 SAFE = 0.9  # share of the memory to plan with: allocators leave gaps
 BYTES = {"float32": 4.0, "32": 4.0, "bfloat16": 2.0, "bf16": 2.0, "16": 2.0}
 # Bytes a weight in the linear layers of blocks: 4 bits and the scales of 64-weight blocks, themselves in 8 bits (Dettmers
@@ -229,6 +230,40 @@ def foresee(llm: "LLM", max_memory: float | None) -> Size | None:
         )  # fmt: skip
     refuse(memory, most, f"llm={llm.name}", f"llm.batch_tokens={fitting}" if fitting >= 256 else None)
     return found
+
+
+def foresee_tuning(llm: "InProcessLLM", qlora: "QLoRA", batch: int, length: int, max_memory: float | None) -> None:
+    """Say how large a model to be tuned is, what a step needs and which batch would fit.
+
+    Args:
+        llm: the model's section of the configuration.
+        qlora: how it is tuned.
+        batch: texts in a step.
+        length: tokens of the longest prompt.
+        max_memory: GB that may be used (`trainer.max_memory`); by default what the device has free.
+
+    Raises:
+        UserError: it cannot fit.
+    """
+    found = size(llm.model)
+    precision = {"float32": "32", "bfloat16": "bf16"}.get(llm.dtype, hardware.llm_precision())
+
+    def needed(texts: int) -> Memory:
+        return training(
+            found, texts, length, precision, qlora.quantization,
+            lora_rank=qlora.rank, checkpointing=qlora.gradient_checkpointing, read=READ,
+        )  # fmt: skip
+
+    most = hardware.free_memory_gb() if max_memory is None else max_memory
+    memory, fitting = needed(batch), largest(needed, most)
+    log.info(
+        "%s: %s M parameters, %s M in adapters; a step of %d texts of up to %d tokens needs about %s; %.1f GB are there, "
+        "enough for %d texts",
+        llm.name, f"{found.parameters / 1e6:,.0f}", f"{lora_parameters(found, qlora.rank) / 1e6:,.1f}", batch, length,
+        memory.text(), most, fitting,
+    )  # fmt: skip
+    remedy = f"trainer.batch_size={fitting} trainer.accumulate={max(1, batch // fitting)}" if fitting else None
+    refuse(memory, most, f"tuning llm={llm.name}", remedy)
 
 
 def refuse(memory: Memory, most_gb: float, what: str, remedy: str | None) -> None:

@@ -48,6 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.part": ("news", "posts"),
     "data.on_leak": ("refuse", "drop"),
     "llm.dtype": ("auto", "float32", "bfloat16"),
+    "qlora.quantization": ("nf4", "int8", "none"),
     "llm.structured": ("auto", "always", "never"),
 }
 
@@ -100,6 +101,7 @@ LEAST: dict[str, float] = {
     "llm.price.per_million_out": 0,
     "student.blocks": 1,
     "student.downsample": 1,
+    **{f"qlora.{key}": 1 for key in ("rank", "alpha", "epochs", "batch_size", "checkpoint_every")},
     **{f"{role}.pretrain.{key}": least for role in ("teacher", "student") for key, least in (("limit", 100), ("epochs", 1))},
 }
 
@@ -155,6 +157,7 @@ def _values(config: DictConfig) -> Iterator[str]:
         "distill.temperature",
         "distill.intermediate.learning_rate",
         "distill.cache_gb",
+        "qlora.learning_rate",
     ):
         value = OmegaConf.select(config, key)
         if value is not None and value <= 0:
@@ -206,6 +209,8 @@ def _combinations(config: DictConfig) -> Iterator[str]:
         yield from _annotator(config)
     if stage == "fewshot":
         yield from _fewshot(config)
+    if stage == "qlora" or (_asks_llm(config) and OmegaConf.select(config, "llm.adapter") == "tune"):
+        yield from _qlora(config)
     if config.trainer.precision == "16" and config.trainer.accelerator == "cpu":
         yield "trainer.precision=16 needs a GPU; on a CPU use 32, bf16 or auto"
     if OmegaConf.select(data, "classes", default=3) not in (2, 3):
@@ -224,7 +229,7 @@ def _read(config: DictConfig) -> tuple[str, ...]:
     stage, distill = config.stage.name, config.distill
     if stage == "student" and distill.votes == "teacher":
         return ("data", "student") if OmegaConf.select(distill, "teacher") else ("data", "student", "teacher")
-    asked = ("llm",) if _asks_llm(config) else ()
+    asked = ("llm",) if _asks_llm(config) or stage == "qlora" else ()
     if stage == "augment":
         return ("data", *asked, "teacher")
     return ("data", *asked, *((stage,) if stage in ("student", "teacher") else ()))
@@ -236,6 +241,13 @@ def _asks_llm(config: DictConfig) -> bool:
     return config.stage.name in ("annotate", "fewshot") or (
         config.stage.name == "student" and config.distill.votes == "annotator"
     )
+
+
+def tunes(config: Any) -> bool:
+    """Whether an annotator is tuned first."""
+    llm, members = config["llm"], config["annotate"]["members"]
+    own = "adapter" in llm and llm["adapter"] == "tune"
+    return own or any("llm.adapter=tune" in member.split() for member in members)
 
 
 def _encoder(config: DictConfig, role: str) -> Iterator[str]:
@@ -384,6 +396,48 @@ def _fewshot(config: DictConfig) -> Iterator[str]:
         yield f"annotate.calibration={annotate.calibration} needs label probabilities: fewshot.scoring=likelihood"
     if config.fewshot.scoring == "likelihood" and "in_process" not in config.llm._target_:
         yield "fewshot.scoring=likelihood needs label probabilities, and servers give text: fewshot.scoring=generation or auto"
+
+
+def _qlora(config: DictConfig) -> Iterator[str]:
+    """Rules for tuning a language model, as a stage or before it annotates."""
+    llm, trainer, stage = config.llm, config.trainer, config.stage.name
+    if "in_process" not in llm._target_:
+        yield f"stage={stage} tunes a model in this process; llm={llm.name} is on a server: use llm=smollm2 or llm=flan_t5_base"
+    if stage == "qlora" and OmegaConf.select(llm, "adapter"):
+        yield f"llm.adapter={llm.adapter} is what stage=qlora makes: leave it empty"
+    if config.prompt.steps:
+        yield f"prompt={config.prompt.name} asks for steps before the label, and no data set has them: tune with prompt=direct"
+    if not 0 <= config.qlora.dropout < 1:
+        yield f"qlora.dropout={config.qlora.dropout} is a share: from 0 to below 1"
+    if isinstance(config.qlora.target_modules, str) and config.qlora.target_modules != "all-linear":
+        yield f"qlora.target_modules={config.qlora.target_modules}: all-linear, or a list of layer names such as [q_proj,v_proj]"
+    unlabelled = config.data.name in ("reddit", "headlines") or OmegaConf.select(config.data, "label_column", default="") is None
+    if unlabelled:
+        yield f"tuning needs human labels, and data={config.data.name} has none; llm.adapter=RUN_FOLDER takes a tuned model"
+    if stage != "qlora":
+        yield from _tuned_first(config)
+        return
+    if trainer.precision != "auto":
+        yield (
+            f"trainer.precision={trainer.precision}: llm.dtype says what a language model computes in, float32 or bfloat16; "
+            "T5 overflows in fp16"
+        )
+    if trainer.max_length is not None:
+        yield "trainer.max_length: prompts are cut by prompt.max_text_tokens and llm.max_prompt_tokens, in tuning as in scoring"
+    if trainer.devices not in ("auto", 1):
+        yield f"trainer.devices={trainer.devices}: a language model is tuned on one device; use trainer.devices=1"
+    if trainer.unfreeze != "none" or trainer.layer_decay != 1:
+        yield "trainer.unfreeze and trainer.layer_decay are for encoders: an adapter's layers all learn at one rate"
+
+
+def _tuned_first(config: DictConfig) -> Iterator[str]:
+    """Rules for `llm.adapter=tune`."""
+    if not config.data.pool:
+        yield "llm.adapter=tune learns from labelled rows that it does not annotate: set data.pool to their number"
+    if config.shots.k:
+        yield f"shots.k={config.shots.k}: llm.adapter=tune learns prompts without demonstrations; set shots.k=0"
+    if config.annotate.calibration == "pool":
+        yield "annotate.calibration=pool: llm.adapter=tune has learnt from the pool's rows, which are no test of it; use none"
 
 
 def _annotator(config: DictConfig) -> Iterator[str]:

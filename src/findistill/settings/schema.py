@@ -116,6 +116,9 @@ class InProcessLLM(LLM):
     batch_tokens: int = 4096  # prompt tokens in one forward pass, padding included
     max_prompt_tokens: int = 1536  # longer prompts drop whole demonstrations, then the text's end; counted and said
     chat: bool = True  # wrap the prompt in the model's chat template
+    # A LoRA adapter: a run folder of stage=qlora, an adapter's folder or a hub id; tune: tuned first, on the labelled
+    # data.pool, as `qlora` says; empty: none
+    adapter: str = ""
 
 
 @dataclass
@@ -194,6 +197,7 @@ PACE: dict[str, tuple[str, ...]] = {
     "llm": ("price", "batch_tokens", "api_key_env", "timeout_s", "max_retries", "give_up_s", "tokenizer"),
     "annotate": ("concurrency", "max_failed", "max_cost_usd", "dry_run", "show_prompt"),
     "distill": ("cache", "cache_gb"),
+    "qlora": ("checkpoint_every",),
 }
 
 
@@ -361,6 +365,27 @@ class TeacherDistill(Distill):
 
 
 @dataclass
+class QLoRA:
+    """Tuning of `llm` on human labels: its weights stay frozen, and quantised, a low-rank adapter learns.
+
+    Prompts are those of `prompt` without demonstrations, cut as `prompt.max_text_tokens` and `llm.max_prompt_tokens` say.
+    """
+
+    quantization: str = "nf4"  # of the frozen weights: nf4 (4 bits, QLoRA), int8, none (plain LoRA)
+    rank: int = 16
+    alpha: int = 32  # the adapter's output counts alpha / rank
+    dropout: float = 0.05  # of the adapter's input
+    # None: the family's query and value projections; all-linear: every linear layer but the vocabulary's; or names, [q,v]
+    target_modules: Any = None
+    gradient_checkpointing: bool = False  # activations are computed again in the backward pass: less memory, more time
+    epochs: int = 3
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    checkpoint_every: int = 50  # optimizer steps after which a killed run can go on from there
+    merge: bool = False  # leave the whole model with the adapter added in, too, in `merged`
+
+
+@dataclass
 class Trainer:
     """Lightning's settings and the optimiser's; None means the value that suits the model (see `Encoder`)."""
 
@@ -443,6 +468,7 @@ class Config:
     augment: Augment = MISSING
     distill: Distill = MISSING
     trainer: Trainer = MISSING
+    qlora: QLoRA = field(default_factory=QLoRA)
     fewshot: Fewshot = field(default_factory=Fewshot)
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)

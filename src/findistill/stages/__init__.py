@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from findistill.settings.schema import Config
 
-STAGES = ("annotate", "fewshot", "augment", "teacher", "student", "evaluate", "export", "report")
+STAGES = ("annotate", "fewshot", "augment", "teacher", "student", "qlora", "evaluate", "export", "report")
 
 
 def reads(config: "Config") -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from findistill.runs import job as jobs
 from findistill.runs.files import replacing
 from findistill.runs.store import Store
 from findistill.runs.tracking import Tracker
+from findistill.settings.rules import tunes
 from findistill.settings.schema import Config
 from findistill.stages import inputs
 from findistill.stages.scoring import prediction_frame, summary
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READS = ("data", "llm", "prompt", "shots", "annotate")
+
+
+def reads(config: Config) -> tuple[str, ...]:
+    return (*READS, "qlora", "trainer", "evaluate") if tunes(config) else READS
 
 
 def run(job: "Job") -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from findistill.runs.files import read_json, write_json
 from findistill.runs.store import digest
 from findistill.settings.compose import plain, with_overrides
-from findistill.stages import inputs, scoring
+from findistill.settings.rules import tunes
+from findistill.stages import inputs, scoring, tuning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +35,13 @@ READS = ("data", "llm", "prompt", "shots", "annotate", "fewshot", "evaluate")
 TIMED = 10  # texts asked one by one for the latency
 
 
+def reads(config: "Config") -> tuple[str, ...]:
+    return (*READS, "qlora", "trainer") if tunes(config) else READS
+
+
 def run(job: "Job") -> None:
-    job.config = alike(job.config)
     data = inputs.dataset(job)
+    job.config = tuning.with_adapter(job, data, alike(job.config))
     pool = inputs.drop_tested(inputs.labelled_pool(job, data), inputs.test_sets(job, data))
     spent: list[dict[str, float]] = []
     for prefix, (rows, labels) in test_sets(job, data).items():

@@ -116,7 +116,9 @@ def annotations(job: "Job", data: "TextData", rows: "pd.DataFrame") -> "pd.DataF
 def _annotated(job: "Job", data: "TextData", rows: "pd.DataFrame", config: "Config") -> Path:
     """The artifact of one annotator."""
     from findistill.llm.annotate import annotate, annotation_key
+    from findistill.stages.tuning import with_adapter
 
+    config = with_adapter(job, data, config)
     asking = replace(job, config=config)
     pool = labelled_pool(asking, data)
     # Demonstrations and calibration both read the pool.

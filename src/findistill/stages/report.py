@@ -18,8 +18,9 @@ from findistill.runs.files import read_json, write_json
 from findistill.runs.store import Store, digest
 from findistill.runs.tracking import Tracker
 from findistill.settings.compose import plain
+from findistill.settings.rules import tunes
 from findistill.settings.schema import Config, Report
-from findistill.stages import annotate, fewshot, inputs
+from findistill.stages import annotate, fewshot, inputs, tuning
 from findistill.stages.scoring import forced_choice, prediction_frame
 
 if TYPE_CHECKING:
@@ -103,12 +104,12 @@ def identity(config: dict[str, Any]) -> tuple[str, int | str, dict[str, Any]]:
 
     kind = config["stage"]["name"]
     if kind == "fewshot":
-        settings = jobs.sections(fewshot.alike(cast(Config, OmegaConf.create(config))), fewshot.READS)
+        settings = jobs.sections(fewshot.alike(cast(Config, OmegaConf.create(config))), fewshot.reads(cast(Config, config)))
         seed, order = settings["shots"].pop("seed"), settings["shots"].pop("order")
         return kind, seed if order is None else f"{seed}/{order}", settings
     if kind != "annotate":
         return kind, config["seed"], config
-    settings = jobs.sections(cast(Config, OmegaConf.create(config)), annotate.READS)
+    settings = jobs.sections(cast(Config, OmegaConf.create(config)), annotate.reads(cast(Config, config)))
     repeat = []
     for section, name in (key.split(".") for key in REPEATS):
         value = settings[section].pop(name)
@@ -133,6 +134,8 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
             return f"{distill['objective'].upper()}{faulty}"
         scalar = " scalar" if distill["target"] == "scalar" else ""
         return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}"
+    if stage == "qlora":
+        return f"{tuning.method(config['qlora']['quantization'])} {config['llm']['name']}"
     if stage == "teacher":
         new = metrics.get("data/augmented", 0)
         more = f" + {new:,.0f} new texts" if new else ""
@@ -146,7 +149,7 @@ def settings_of_baselines(runs: "list[Run]") -> Iterator[Config]:
     shown = any(run.kind == "fewshot" and run.config["shots"]["k"] for run in runs)
     for run in runs:
         if run.kind == "student":
-            key = digest([{name: run.config[name] for name in SHARED}, run.config["evaluate"]["also"]])
+            key = digest([_shared(run.config), run.config["evaluate"]["also"]])
         elif run.kind == "fewshot":
             if shown and not run.config["shots"]["k"]:  # as many neighbours vote as prompts show demonstrations
                 continue
@@ -159,6 +162,11 @@ def settings_of_baselines(runs: "list[Run]") -> Iterator[Config]:
             seen.add(key)
             assert run.folder is not None
             yield cast(Config, OmegaConf.load(run.folder / "config.yaml"))
+
+
+def _shared(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide the baselines beside a student."""
+    return {name: config[name] for name in ((*SHARED, "qlora") if tunes(config) else SHARED)}
 
 
 def _of_texts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +218,7 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
         asked_llm = False
     else:
         tests = inputs.test_sets(job, data)
-        settings = of_neighbours = {section: whole[section] for section in SHARED}
+        settings = of_neighbours = _shared(whole)
         asked_llm = config.distill.votes == "annotator"
     if config.stage.name in ("annotate", "fewshot") and len(pool) < k:
         log.info("no baselines of %s: it has no %d labelled texts apart from those to label", config.data.name, k)

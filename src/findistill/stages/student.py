@@ -16,6 +16,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from findistill.errors import UserError
+from findistill.settings.rules import tunes
 from findistill.settings.schema import TeacherDistill, faults
 from findistill.stages import augment, inputs, scoring
 
@@ -30,7 +31,9 @@ READS_TEACHER = ("data", "teacher", "student", "distill", "trainer", "evaluate",
 
 
 def reads(config: "Config") -> tuple[str, ...]:
-    read = READS_TEACHER if config.distill.votes == "teacher" else READS
+    read: tuple[str, ...] = READS_TEACHER
+    if config.distill.votes != "teacher":
+        read = (*READS, "qlora") if tunes(config) else READS
     return tuple(dict.fromkeys((*read, *augment.USED))) if config.augment.use else read
 
 

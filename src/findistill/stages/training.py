@@ -4,7 +4,7 @@ import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
@@ -12,7 +12,7 @@ from findistill.runs.files import read_json, write_json, write_whole
 from findistill.runs.store import digest
 from findistill.runs.weights import locate
 from findistill.settings.compose import plain
-from findistill.settings.schema import Distill, Encoder, TeacherDistill, Trainer
+from findistill.settings.schema import PACE, Distill, Encoder, TeacherDistill, Trainer
 from findistill.stages import inputs
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ def domain_texts(job: "Job", encoder: Encoder, data: "TextData") -> list[str]:
     return rows["text"].tolist()
 
 
+def learning(trainer: Trainer) -> dict[str, Any]:
+    """What of the trainer's settings changes weights."""
+    return {name: value for name, value in plain(trainer).items() if name not in PACE["trainer"]}
+
+
 def corpus(data: "TextData", encoder: Encoder, unlabelled: list[str]) -> list[str]:
     """The texts whose word pieces a trimmed vocabulary keeps, besides those trained on."""
     return [*data.split("train", "pool")["text"], *unlabelled] if encoder.trim_vocabulary else []
@@ -91,8 +96,8 @@ def pretrained(job: "Job", encoder: Encoder, texts: list[str], trainer: Trainer)
     settings = plain(encoder)
     key = {
         "start": {name: settings[name] for name in BEGINNING},
-        "weights": _weights_hash(encoder.model),
-        "trainer": {name: value for name, value in plain(trainer).items() if name not in OF_LABELS},
+        "weights": weights_hash(encoder.model),
+        "trainer": {name: value for name, value in learning(trainer).items() if name not in OF_LABELS},
         "texts": digest(texts, 16),
     }
 
@@ -109,7 +114,7 @@ def pretrained(job: "Job", encoder: Encoder, texts: list[str], trainer: Trainer)
     return replace(settled, model=str(folder), init="pretrained", layers=None, shape=None)
 
 
-def _weights_hash(model: str) -> str | None:
+def weights_hash(model: str) -> str | None:
     """Of the files of a model on this machine; a hub id stands for itself."""
     found = sorted(Path(locate(model)).glob("*.safetensors"))
     if not found:
@@ -142,7 +147,7 @@ def teacher_model(job: "Job", data: "TextData", rows: "pd.DataFrame") -> str:
         "data": fingerprint(config.data),
         "teacher": plain(config.teacher),
         "pretrained": digest(unlabelled, 16),
-        "trainer": plain(trainer),
+        "trainer": learning(trainer),
         "rows": inputs.texts_hash(rows),
         "seed": 0,
     }
