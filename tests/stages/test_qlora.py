@@ -117,7 +117,11 @@ def asked_by(one: jobs.Job) -> tuple[Any, Any]:
 
 
 def test_one_command_tunes_annotates_and_distils(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(student, "from_votes", lambda job: inputs.votes(job, inputs.dataset(job)))
+    def votes(job: Any) -> None:
+        data = inputs.dataset(job)
+        inputs.votes(job, data, data.frame.head(0))
+
+    monkeypatch.setattr(student, "from_votes", votes)
     chain = (
         "stage=student", "llm.adapter=tune", "qlora.quantization=none", "data.pool=60", "shots.k=0", "annotate.limit=10",
         "trainer.max_epochs=7",

@@ -34,7 +34,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def pretrained(job: jobs.Job):
     texts = training.domain_texts(job, job.config.teacher, inputs.dataset(job))
-    return training.pretrained(job, job.config.teacher, texts)
+    return training.pretrained(job, job.config.teacher, texts, job.config.trainer)
 
 
 def test_all_seeds_share_one_and_other_settings_make_another(tmp_path: Path, made: list[list[str]]) -> None:
