@@ -160,10 +160,12 @@ def side_legend(figure: Figure, axes: Axes, last: Any = None) -> None:
 
 
 def plain_log_ticks(axes: Axes) -> None:
+    """Round numbers on a logarithmic x axis, at least three whatever its length."""
     low, high = axes.get_xlim()
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     steps = STEPS if high / low < 12 else (1, 2, 5) if high / low < 200 else (1,)
-    axes.xaxis.set_major_locator(FixedLocator([step * 10.0**decade for decade in decades for step in steps]))
+    ticks = [at for decade in decades for step in steps if low <= (at := step * 10.0**decade) <= high]
+    axes.xaxis.set_major_locator(FixedLocator(ticks) if len(ticks) > 2 else MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(low, high)
