@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import fill
 from types import FrameType
 from typing import Any, NoReturn, cast
 
@@ -212,7 +213,8 @@ def in_plain_words(error: BaseException) -> str:
         if not offered:
             return f"{group}={option}: no such option"
         near = get_close_matches(option, offered, 1)
-        return f"{group}={option}: no such option{f', did you mean {near[0]}?' if near else '.'} There are: {', '.join(offered)}"
+        wrong = f"{group}={option}: no such option{f', did you mean {near[0]}?' if near else '.'}"
+        return wrong + "\n" + fill(f"There are: {', '.join(offered)}", 200)
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]}: no such option group.{_suggestion(found[1])}"
     if found := re.match(r"Error merging override (.+)", text):

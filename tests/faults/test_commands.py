@@ -13,7 +13,7 @@ MISTAKES = {
     "setting put in": ("+data.colour=1", "data.colour: no such setting"),
     "setting taken out": ("~seed", "seed was removed"),
     "unknown option": ("data=cvs", "data=cvs: no such option, did you mean csv?"),
-    "unknown experiment": ("experiment=moon", "experiment=moon: no such option. There are: annotator_ablation"),
+    "unknown experiment": ("experiment=moon", "experiment=moon: no such option.\nThere are: annotator_ablation"),
     "wrong type": ("trainer.max_epochs=many", "trainer.max_epochs=many: a whole number is needed"),
     "wrong type in a sweep": ("-m seed=0,x", "seed=x: a whole number is needed"),
     "value that cannot be read": ("trainer=[cpu", "trainer=[cpu: cannot be read"),
