@@ -25,6 +25,7 @@ def test_a_prompt_can_be_seen_before_anything_is_asked(findistill: Command, tmp_
     assert not (tmp_path / "runs" / "default").exists()
 
 
+@pytest.mark.slow
 def test_an_estimate_a_pilot_and_the_rest(findistill: Command, tmp_path: Path) -> None:
     price = ("llm.price.per_million_in=1", "llm.price.per_million_out=2")
     blind = findistill(*BASE, "annotate.dry_run=true", "annotate.limit=40")
@@ -46,6 +47,7 @@ def test_an_estimate_a_pilot_and_the_rest(findistill: Command, tmp_path: Path) -
     assert len(pd.read_parquet(job / "predictions.parquet")) == 40
 
 
+@pytest.mark.slow
 def test_several_annotators(findistill: Command, tmp_path: Path) -> None:
     members = 'annotate.members=["shots.k=4","shots.k=0","shots.selection=balanced shots.k=3"]'
     done = findistill(*BASE, members, "annotate.combine=dawid_skene", "annotate.limit=30")
@@ -57,6 +59,7 @@ def test_several_annotators(findistill: Command, tmp_path: Path) -> None:
     assert wrong.returncode == 2 and "annotate.members" in wrong.stderr and "colour" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_the_key_is_written_nowhere(findistill: Command, tmp_path: Path) -> None:
     server = LoopbackServer(sampling)
     secrets = {"MY_KEY": KEY, "NO_PROXY": "127.0.0.1"}

@@ -29,6 +29,7 @@ def job(folder: Path) -> tuple[dict[str, float], dict[str, str], str]:
     return read_json(folder / "metrics.json"), read_json(folder / "artifacts.json"), (folder / "model/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: Path, tmp_path: Path) -> None:
     done = findistill(
         "-m", f"teacher={tiny}", f"student={tiny}", *QUICK, "distill=tinybert", "distill.intermediate.epochs=1",
