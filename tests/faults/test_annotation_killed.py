@@ -24,7 +24,7 @@ import pandas as pd
 from findistill.data.labels import LabelSet
 from findistill.llm.annotate import annotate
 from omegaconf import OmegaConf
-from findistill.settings.schema import Annotate, Config, EndpointLLM, Prompt, Shots
+from findistill.settings.schema import Annotate, Config, EndpointLLM, Prompt, Shots, Trainer
 
 texts = pd.DataFrame({"id": [f"t{i}" for i in range(ROWS)], "text": [f"Sales of company {i} rose." for i in range(ROWS)]})
 texts["label"] = None
@@ -35,6 +35,7 @@ config = Config(
     prompt=Prompt(name="direct", instruction="Classify."),
     shots=Shots(k=0),
     annotate=Annotate(samples=SAMPLES, concurrency=IN_FLIGHT),
+    trainer=Trainer(),
 )
 config.llm = OmegaConf.structured(config.llm)
 annotate(texts, texts.head(0), LabelSet(("negative", "neutral", "positive")), config, Path(sys.argv[2]))
