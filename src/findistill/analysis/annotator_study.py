@@ -14,7 +14,7 @@ from findistill.analysis import annotator_plots as plots
 from findistill.analysis.comparisons import BEST_ANNOTATOR, DIFFER_IN, Comparison, best, pairs_by_setting, value_of
 from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import REPEATS, Method
-from findistill.analysis.words import amount, difference, p_is, points, value
+from findistill.analysis.words import against, amount, difference, p_is, points, value
 
 BEARABLE = 0.005  # of accuracy, lost by stopping early
 
@@ -26,11 +26,7 @@ def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     assert top is not None
     one = estimates[top.name]
     said = [f"Best annotator: {top.name}, accuracy {value(one['accuracy'])}, macro F1 {value(one['macro_f1'])}{_price(top)}."]
-    said += [
-        f"{test.a} against {test.b}: {difference(test.accuracy)} points of accuracy, {p_is(test.p_holm)}."
-        for test in tests
-        if test.family == BEST_ANNOTATOR
-    ]
+    said += [against(test) for test in tests if test.family == BEST_ANNOTATOR]
     said += _effects(annotators, tests)
     said += _more_samples(annotators, top)
     said += _agreement(top)

@@ -21,7 +21,7 @@ from findistill.analysis.metrics import confusion
 from findistill.analysis.published import Published
 from findistill.analysis.published import published as read_published
 from findistill.analysis.tables import COST, WORDS, job_name, markdown, readable, results
-from findistill.analysis.words import difference, p_is, p_value, points, value
+from findistill.analysis.words import against, difference, p_is, p_value, points, value
 from findistill.errors import UserError
 from findistill.runs.files import write_whole
 
@@ -159,11 +159,7 @@ def _findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate
     if main:
         said.insert(0, _verdict(main))
     said += _threshold_effect(students, estimates)
-    said += [
-        f"{one.a} against {one.b}: {difference(one.accuracy)} points of accuracy, {p_is(one.p_holm)}."
-        for one in tests
-        if not one.family.startswith("CLS")
-    ]
+    said += [against(one) for one in tests if not one.family.startswith("CLS")]
     if not students:
         top, fair = best(list(methods))
         assert top is not None

@@ -14,7 +14,7 @@ from findistill.analysis import shots_plots as plots
 from findistill.analysis.comparisons import AGAINST_TUNED, SHOTS_DIFFER_IN, Comparison, best, value_of
 from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import Method, Run, setting
-from findistill.analysis.words import amount, difference, p_is, points, value
+from findistill.analysis.words import against, amount, points, value
 
 MOST = 12  # few-shot methods drawn one by one beside the others
 WEAK = 0.995  # coverage below which it is told
@@ -59,11 +59,7 @@ def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     assert top is not None
     one = estimates[top.name]
     said = [f"Best few-shot: {top.name}, accuracy {value(one['accuracy'])}, macro F1 {value(one['macro_f1'])}{_price(top)}."]
-    said += [
-        f"{test.a} against {test.b}: {difference(test.accuracy)} points of accuracy, {p_is(test.p_holm)}."
-        for test in tests
-        if test.family == AGAINST_TUNED
-    ]
+    said += [against(test) for test in tests if test.family == AGAINST_TUNED]
     said += _more_shots(asked, estimates)
     said += _selections(tests, methods)
     said += _seeds(asked, estimates)

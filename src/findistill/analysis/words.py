@@ -1,6 +1,11 @@
 """Numbers as the report's sentences and tables word them."""
 
+from typing import TYPE_CHECKING
+
 from findistill.analysis.intervals import Estimate, Paired
+
+if TYPE_CHECKING:
+    from findistill.analysis.comparisons import Comparison
 
 
 def value(one: Estimate) -> str:
@@ -33,3 +38,8 @@ def p_value(p: float) -> str:
 def p_is(p: float) -> str:
     """`p = 0.041`, `p < 0.001`."""
     return "p " + (p_value(p) if p < 0.001 else f"= {p_value(p)}")
+
+
+def against(test: "Comparison") -> str:
+    """`REG ≥5 against CLS ≥5: +1.2 [−0.1, +2.4] points of accuracy, p = 0.041.`"""
+    return f"{test.a} against {test.b}: {difference(test.accuracy)} points of accuracy, {p_is(test.p_holm)}."

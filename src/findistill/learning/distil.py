@@ -19,7 +19,7 @@ from findistill.learning.adapter import Anatomy, read
 from findistill.learning.batches import Rows, Tokens, tokenise
 from findistill.learning.classify import MONITORS, EncoderClassifier, Recipe
 from findistill.learning.encoders import load, open_trained, save
-from findistill.learning.fit import Examples, Trained, device_of, free, recipe_of, train_loop
+from findistill.learning.fit import Examples, Trained, device_of, freeing, recipe_of, train_loop
 from findistill.learning.objectives import Objective, cross_entropy
 from findistill.learning.teacher_cache import Making, TeacherOutputs, obtain
 from findistill.learning.terms import PREDICTION, UNLABELLED, Terms
@@ -120,6 +120,7 @@ class Distiller(EncoderClassifier):
             self.history[-1] |= {f"train/{name}": float(mean) for name, mean in means.items()}
 
 
+@freeing
 def distil(
     encoder: "Encoder",
     distill: "TeacherDistill",
@@ -151,32 +152,7 @@ def distil(
     if not len(train):
         raise UserError("no training rows are left: raise data.limit or name texts in distill.pool.")
     recipe = recipe_of(encoder, trainer)
-    try:
-        return _distil(
-            encoder, distill, trainer, recipe, labels.names, train, validation, str(teacher),
-            artifact, root, seed, folder, loggers, tokens_cache, corpus,
-        )  # fmt: skip
-    finally:
-        free()
-
-
-def _distil(
-    encoder: "Encoder",
-    distill: "TeacherDistill",
-    trainer: "Trainer",
-    recipe: Recipe,
-    names: Sequence[str],
-    train: Examples,
-    validation: Examples,
-    teacher: str,
-    artifact: Making,
-    root: Path,
-    seed: int,
-    folder: Path,
-    loggers: "list[Logger]",
-    tokens_cache: Path | None,
-    corpus: Sequence[str],
-) -> Trained:
+    names, teacher = labels.names, str(teacher)
     import pytorch_lightning as pl
 
     pl.seed_everything(seed, workers=True, verbose=False)

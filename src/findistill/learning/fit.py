@@ -7,10 +7,11 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from findistill.learning.pretrain import MaskedRows
     from findistill.settings.schema import Distill, Encoder, Trainer
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST = 512  # tokens, for a model that names no limit of its own
@@ -117,6 +119,22 @@ class Prediction:
     scores: np.ndarray | None = None
 
 
+def freeing(train: Callable[P, T]) -> Callable[P, T]:
+    """Collect what a training leaves in memory: jobs share one process, and Lightning's objects refer to each other."""
+
+    @wraps(train)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return train(*args, **kwargs)
+        finally:  # with the training's own variables gone
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    return run
+
+
+@freeing
 def fit(
     encoder: "Encoder",
     distill: "Distill | None",
@@ -151,45 +169,7 @@ def fit(
             "distill.target=scalar and teacher.objective=regression choose thresholds on validation rows:"
             " set data.validation above 0."
         )
-    try:
-        return _train(
-            encoder, objective, recipe, trainer, labels.names, train, validation, seed, folder, loggers, tokens_cache, corpus
-        )
-    finally:  # jobs share one process, and Lightning's trainer, module and callbacks refer to each other
-        free()
-
-
-def recipe_of(encoder: "Encoder", trainer: "Trainer") -> Recipe:
-    """The numbers of a run: what `trainer` leaves unset is the encoder's."""
-    return Recipe(
-        epochs=_first(trainer.max_epochs, encoder.epochs),
-        batch_size=_first(trainer.batch_size, encoder.batch_size),
-        learning_rate=_first(trainer.learning_rate, encoder.learning_rate),
-        max_length=_first(trainer.max_length, encoder.max_length),
-        weight_decay=trainer.weight_decay,
-        warmup=trainer.warmup,
-        monitor=trainer.monitor,
-        precision=_lightning_precision(trainer),
-        schedule=trainer.schedule,
-        layer_decay=trainer.layer_decay,
-        unfreeze=trainer.unfreeze,
-    )
-
-
-def _train(
-    encoder: "Encoder",
-    objective: Objective,
-    recipe: Recipe,
-    trainer: "Trainer",
-    names: Sequence[str],
-    train: Examples,
-    validation: Examples,
-    seed: int,
-    folder: Path,
-    loggers: "list[Logger]",
-    tokens_cache: Path | None,
-    corpus: Sequence[str],
-) -> Trained:
+    names = labels.names
     import pytorch_lightning as pl
 
     pl.seed_everything(seed, workers=True, verbose=False)
@@ -223,6 +203,23 @@ def _train(
         parameters=model.num_parameters(),
         megabytes=sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
         thresholds=thresholds.as_dict() if thresholds else None,
+    )
+
+
+def recipe_of(encoder: "Encoder", trainer: "Trainer") -> Recipe:
+    """The numbers of a run: what `trainer` leaves unset is the encoder's."""
+    return Recipe(
+        epochs=_first(trainer.max_epochs, encoder.epochs),
+        batch_size=_first(trainer.batch_size, encoder.batch_size),
+        learning_rate=_first(trainer.learning_rate, encoder.learning_rate),
+        max_length=_first(trainer.max_length, encoder.max_length),
+        weight_decay=trainer.weight_decay,
+        warmup=trainer.warmup,
+        monitor=trainer.monitor,
+        precision=_lightning_precision(trainer),
+        schedule=trainer.schedule,
+        layer_decay=trainer.layer_decay,
+        unfreeze=trainer.unfreeze,
     )
 
 
@@ -431,10 +428,3 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", module="pytorch_lightning.*")
         warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
         yield
-
-
-def free() -> None:
-    """Collect what Lightning's cycles keep alive: jobs share one process."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

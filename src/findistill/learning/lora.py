@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from findistill.errors import UserError
 from findistill.learning.batches import Tokens
 from findistill.learning.classify import EncoderClassifier
-from findistill.learning.fit import free, train_loop
+from findistill.learning.fit import freeing, train_loop
 from findistill.learning.objectives import Objective, cross_entropy
 from findistill.learning.recipe import Recipe
 from findistill.runs.files import replacing
@@ -86,6 +86,7 @@ class Tuned:
         return asdict(self)
 
 
+@freeing
 def tune(
     model: str,
     settings: "QLoRA",
@@ -114,25 +115,6 @@ def tune(
     Raises:
         UserError: the model cannot be loaded, has no module of the names in `qlora.target_modules`, or the loss is not finite.
     """
-    try:
-        return _tune(model, settings, trainer, train, validation, words, end, dtype, seed, folder, loggers)
-    finally:
-        free()
-
-
-def _tune(
-    model: str,
-    settings: "QLoRA",
-    trainer: "Trainer",
-    train: Prompts,
-    validation: Prompts,
-    words: Sequence[Sequence[int]],
-    end: int,
-    dtype: str,
-    seed: int,
-    folder: Path,
-    loggers: "list[Logger]",
-) -> Tuned:
     pl.seed_everything(seed, workers=True, verbose=False)
     trainer = replace(trainer, devices=1)  # the frozen model lies on one
     recipe = recipe_of(settings, trainer)

@@ -17,8 +17,8 @@ from torch.nn import functional
 from findistill.errors import UserError
 from findistill.learning.batches import Tokens, pad, sorted_batches, tokenise
 from findistill.learning.encoders import begin
-from findistill.learning.fit import device_of, free, recipe_of, train_loop
-from findistill.learning.recipe import Recipe, RecipeModule
+from findistill.learning.fit import device_of, freeing, recipe_of, train_loop
+from findistill.learning.recipe import RecipeModule
 from findistill.learning.vocabulary import pieces
 from findistill.runs.weights import quiet
 
@@ -109,6 +109,7 @@ class MaskedLanguage(RecipeModule):
         return loss
 
 
+@freeing
 def pretrain(
     encoder: "Encoder",
     trainer: "Trainer",
@@ -133,21 +134,6 @@ def pretrain(
         recipe_of(encoder, trainer), epochs=settings.epochs, learning_rate=settings.learning_rate,
         schedule="linear", layer_decay=1.0, unfreeze="none",
     )  # fmt: skip
-    try:
-        return _pretrain(encoder, trainer, recipe, texts, folder, seed, tokens_cache)
-    finally:
-        free()
-
-
-def _pretrain(
-    encoder: "Encoder",
-    trainer: "Trainer",
-    recipe: Recipe,
-    texts: Sequence[str],
-    folder: Path,
-    seed: int,
-    tokens_cache: Path | None,
-) -> dict[str, float]:
     from transformers import AutoModelForPreTraining
 
     pl.seed_everything(seed, workers=True, verbose=False)

@@ -218,7 +218,7 @@ def foresee(llm: "LLM", max_memory: float | None) -> Size | None:
     except UserError:
         log.info("%s: size not known without its configuration", llm.name)
         return None
-    precision = {"float32": "32", "bfloat16": "bf16"}.get(str(getattr(llm, "dtype", "auto")), hardware.llm_precision())
+    precision = _precision(str(getattr(llm, "dtype", "auto")))
     memory = inference(found, llm.batch_tokens, precision)
     most = hardware.free_memory_gb() if max_memory is None else max_memory
     fitting = largest(lambda tokens: inference(found, tokens, precision), most)
@@ -246,7 +246,7 @@ def foresee_tuning(llm: "InProcessLLM", qlora: "QLoRA", batch: int, length: int,
         UserError: it cannot fit.
     """
     found = size(llm.model)
-    precision = {"float32": "32", "bfloat16": "bf16"}.get(llm.dtype, hardware.llm_precision())
+    precision = _precision(llm.dtype)
 
     def needed(texts: int) -> Memory:
         return training(
@@ -278,6 +278,11 @@ def refuse(memory: Memory, most_gb: float, what: str, remedy: str | None) -> Non
             f"{what} needs about {memory.text()} and there are {most_gb:.1f} GB: {advice}.\n"
             "If you know better, trainer.max_memory=GB sets what may be used."
         )
+
+
+def _precision(dtype: str) -> str:
+    """The key of `BYTES` that `llm.dtype` means on this machine."""
+    return {"float32": "32", "bfloat16": "bf16"}.get(dtype, hardware.llm_precision())
 
 
 def _weights(model: Size, precision: str, quantisation: str) -> float:
