@@ -36,6 +36,13 @@ def test_other_fixed_settings_are_refused_and_shown(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job(epochs=5)], ["trainer.max_epochs"])
 
 
+def test_a_section_that_some_jobs_do_not_read_is_compared_among_those_that_do(tmp_path: Path) -> None:
+    use = {"augment": {"use": True}, "llm": {"name": "smollm2"}}
+    admit(tmp_path, "moon", [job(), {**job(), **use}, job(seed=1)], ["augment.use"])
+    with pytest.raises(UserError, match=r"llm.name: the study has 'smollm2', this command 'other'"):
+        admit(tmp_path, "moon", [{**job(), **use, "llm": {"name": "other"}}], [])
+
+
 def test_stages_of_a_study_have_settings_of_their_own(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job()], [])
     admit(tmp_path, "moon", [{**job(epochs=9), "stage": "teacher"}], [])

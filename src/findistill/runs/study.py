@@ -53,10 +53,16 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         stage["varied"] = sorted({*stage["varied"], *varied, *ALWAYS_VARIES})
         free = tuple(stage["varied"])
         fixed, here = stage["fixed"], flatten(job)
+        # A section that only some jobs read differs because of a setting that all of them read: that one is compared.
+        known = {key.split(".")[0] for key in fixed}
+        fixed.update({key: value for key, value in here.items() if key.split(".")[0] not in known})
+        read = {key.split(".")[0] for key in here}
         differing = [
             key
             for key in sorted({*fixed, *here})
-            if fixed.get(key) != here.get(key) and not any(key == f or key.startswith(f"{f}.") for f in free)
+            if key.split(".")[0] in read
+            and fixed.get(key) != here.get(key)
+            and not any(key == f or key.startswith(f"{f}.") for f in free)
         ]
         if differing:
             shown = "; ".join(f"{key}: the study has {fixed.get(key)!r}, this command {here.get(key)!r}" for key in differing[:3])
