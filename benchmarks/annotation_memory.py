@@ -26,7 +26,7 @@ def annotate(address: str, count: int) -> None:
     from findistill.data.labels import LabelSet
     from findistill.llm.annotate import annotate
     from findistill.runs.job import peak_memory_mb
-    from findistill.settings.schema import Annotate, Config, EndpointLLM, Prompt, Shots
+    from findistill.settings.schema import Annotate, Config, EndpointLLM, Prompt, Shots, Trainer
 
     rows = range(count)
     texts = pd.DataFrame(
@@ -44,6 +44,7 @@ def annotate(address: str, count: int) -> None:
         prompt=Prompt(name="direct", instruction="Classify."),
         shots=Shots(k=0),
         annotate=Annotate(samples=1),
+        trainer=Trainer(),
     )
     with tempfile.TemporaryDirectory() as folder:
         annotate(texts, texts.head(0), LabelSet(("negative", "neutral", "positive")), config, Path(folder))
@@ -58,11 +59,12 @@ def main() -> None:
     if given.one:
         annotate(given.one[0], int(given.one[1]))
         return
+    few = min(FEW, given.texts // 2)
     peaks = {}
     server, port = started_server(0.0)
     address = f"http://127.0.0.1:{port}/v1"
     try:
-        for count in (FEW, given.texts):
+        for count in (few, given.texts):
             done = subprocess.run(
                 [sys.executable, __file__, "--one", address, str(count)],
                 check=True, capture_output=True, text=True, env={**os.environ, KEY: "any", "NO_PROXY": "127.0.0.1"},
@@ -71,7 +73,7 @@ def main() -> None:
             print(f"{count:,} texts: peak {peaks[count]:.0f} MB", flush=True)
     finally:
         server.terminate()
-    print(f"growth: {peaks[given.texts] - peaks[FEW]:.0f} MB (promised: below 50)")
+    print(f"growth: {peaks[given.texts] - peaks[few]:.0f} MB (promised: below 50)")
 
 
 if __name__ == "__main__":

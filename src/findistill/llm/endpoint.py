@@ -4,17 +4,17 @@ Servers differ, and say nothing: some ignore `n`, some the schema, and some igno
 answer for every sample, which would look like perfect agreement. So a few calls find out first what the server honours;
 one that does not sample is refused.
 
-The calls run in a thread of their own, for a notebook's main thread has an event loop already. Nothing is gathered before
-it is asked: memory does not grow with the number of texts.
+Nothing is gathered before it is asked: memory does not grow with the number of texts.
 """
 
 import asyncio
 import json
 import logging
 import re
-import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -117,7 +117,7 @@ class EndpointEngine:
             async with self._server(1) as server:
                 await outbox.put([await self._probe(server, template, sampling)])
 
-        [honours] = [each for batch in _in_thread(work) for each in batch]
+        [honours] = [each for batch in _driven(work) for each in batch]
         self._check(honours, sampling)
         self.honours = honours
         return replace(template, structured=honours.schema)
@@ -157,7 +157,7 @@ class EndpointEngine:
                     run.cut, template.max_text_tokens, template.max_text_tokens * CHARACTERS,
                 )  # fmt: skip
 
-        yield from _in_thread(work)
+        yield from _driven(work)
 
     def body(self, refused: Collection[str], **fields: Any) -> dict[str, Any]:
         """The body of a call: these fields, without those that are None or refused, and `llm.extra_body` over them."""
@@ -449,11 +449,11 @@ def _confidence(tokens: list[tuple[str, float]], word: str) -> float | None:
     return exp(min(total, 0.0))
 
 
-# -- the thread of the calls -------------------------------------------------------------------------------------------
+# -- the loop of the calls ---------------------------------------------------------------------------------------------
 
 
 class _Outbox(Generic[T]):
-    """Hands items from the thread of the calls to the caller's.
+    """Hands items from coroutines to the plain code that runs their loop.
 
     `put` returns once the caller has dealt with the items, and asks for more: a call's place is taken by the next one only
     when its answers are safe, so that a kill loses no more than the calls in flight, and nothing piles up.
@@ -462,33 +462,42 @@ class _Outbox(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._items: list[T] = []
-        self._dealt_with: asyncio.Future[None] = loop.create_future()  # of the items that wait now
-        self._handed: asyncio.Future[None] | None = None  # of those that the caller has
-        self._changed = threading.Condition()
-        self._finished = False
-        self.error: BaseException | None = None
+        self._waiting: list[asyncio.Future[None]] = []  # a `put` each, of the items that wait now
+        self._handed: list[asyncio.Future[None]] = []  # of those that the caller has
+        self._changed = loop.create_future()
 
     async def put(self, items: Sequence[T]) -> None:
-        with self._changed:
-            self._items += items
-            dealt_with = self._dealt_with
-            self._changed.notify()
-        await asyncio.shield(dealt_with)
+        self._items += items
+        dealt_with = self._loop.create_future()
+        self._waiting.append(dealt_with)
+        self.wake()
+        await dealt_with
 
-    def finish(self, error: BaseException | None) -> None:
-        with self._changed:
-            self._finished, self.error = True, error
-            self._changed.notify()
+    def wake(self) -> None:
+        """Let the caller's turn come: something has come, or nothing will come any more."""
+        if not self._changed.done():
+            self._changed.set_result(None)
 
-    def take(self) -> list[T]:
-        """What has come since the last call; waits for something to come. Empty: nothing will come any more."""
-        if self._handed is not None:
-            self._loop.call_soon_threadsafe(self._handed.set_result, None)
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._finished)
-            items, self._items = self._items, []
-            self._handed, self._dealt_with = self._dealt_with, self._loop.create_future()
+    def take(self, run: Callable[[asyncio.Future[None]], None]) -> list[T]:
+        """What has come since the last call; `run` runs the loop until something has. Empty: nothing will come any more."""
+        self._go_on(self._handed)
+        run(self._changed)
+        self._changed = self._loop.create_future()
+        items, self._items = self._items, []
+        self._handed, self._waiting = self._waiting, []
         return items
+
+    def _go_on(self, handed: list[asyncio.Future[None]]) -> None:
+        """Let the coroutines that put these go on, one in each turn of the loop.
+
+        All at once they would take every step of their next calls side by side, and each would wait for all others;
+        so calls that once came together would stay together.
+        """
+        if handed:
+            first = handed.pop(0)
+            if not first.done():  # a cancelled one is
+                first.set_result(None)
+            self._loop.call_soon(self._go_on, handed)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -499,28 +508,34 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _in_thread(work: Callable[[_Outbox[T]], Coroutine[Any, Any, None]]) -> Generator[list[T]]:
-    """What the coroutine puts into its outbox, while it runs in a thread and loop of its own; closing the iterator cancels it."""
-    loop = _new_loop()
-    outbox: _Outbox[T] = _Outbox(loop)
-    main = loop.create_task(work(outbox))
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            loop.run_until_complete(main)
-        except BaseException as raised:
-            error = raised  # raised again where the caller takes
-        outbox.finish(error)
-
-    thread = threading.Thread(target=run, name="annotate", daemon=True)
-    thread.start()
+@contextmanager
+def _runner(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[asyncio.Future[Any]], Any]]:
+    """What runs the loop until a future is done: this thread, or another one where this one's own loop runs, in a notebook."""
     try:
-        while items := outbox.take():
-            yield items
-        if outbox.error is not None:
-            raise outbox.error
-    finally:
-        loop.call_soon_threadsafe(main.cancel)  # of no effect where all is done
-        thread.join()
-        loop.close()
+        asyncio.get_running_loop()
+    except RuntimeError:
+        yield loop.run_until_complete
+    else:
+        with ThreadPoolExecutor(1, "annotate") as thread:
+            yield lambda future: thread.submit(loop.run_until_complete, future).result()
+
+
+def _driven(work: Callable[[_Outbox[T]], Coroutine[Any, Any, None]]) -> Generator[list[T]]:
+    """What the coroutine puts into its outbox; closing the iterator cancels it.
+
+    Its loop runs while the caller waits for items, and in the caller's thread: handing answers to another thread costs a
+    call a millisecond, for two threads take turns.
+    """
+    loop = _new_loop()
+    with _runner(loop) as run:
+        outbox: _Outbox[T] = _Outbox(loop)
+        main = loop.create_task(work(outbox))
+        main.add_done_callback(lambda _: outbox.wake())
+        try:
+            while items := outbox.take(run):
+                yield items
+            main.result()
+        finally:
+            main.cancel()  # of no effect where all is done
+            run(asyncio.gather(main, return_exceptions=True))
+            loop.close()
