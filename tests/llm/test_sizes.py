@@ -72,6 +72,8 @@ def test_what_cannot_fit_is_refused_with_what_would(caplog: pytest.LogCaptureFix
     llm.batch_tokens = 100_000
     with pytest.raises(UserError, match=r"set llm.batch_tokens=32768"):
         sizes.foresee(llm, 18)
+    with pytest.raises(UserError, match=r"set llm.batch_tokens=8192"):  # keys and values of four times as many tokens
+        sizes.foresee(llm, 18, sampling=True)
 
 
 def test_what_is_not_here_has_no_size() -> None:

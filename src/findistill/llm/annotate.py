@@ -104,7 +104,7 @@ def annotate(
 
     template = replace(prompts.template(config.prompt, labels), scoring=scoring)
     if engine is None:
-        foresee(config.llm, config.trainer.max_memory)
+        foresee(config.llm, config.trainer.max_memory, sampling=bool(template.steps))
         engine = build(config.llm)  # type: ignore[arg-type]
     exact = engine.exact(template)
     rows, kind, held = planned(texts, pool, labels, config, exact)
@@ -206,7 +206,7 @@ def _rationales(desk: Desk, chosen: Chosen) -> dict[int, tuple[str, ...]]:
             sampling=replace(desk.sampling, temperature=0.0, stop_at=None),
             samples=1,
         )
-        shown = demonstrations.explained(label, RATIONALES) if len(desk.template.steps) == 1 else demonstrations.none()
+        shown = demonstrations.by_hand(label, RATIONALES) if len(desk.template.steps) == 1 else demonstrations.none()
         answers = greedy.ask(Rows.of(frame, frame.head(0), shown))
         for at, [answer] in zip(of_label, answers.samples(len(of_label)), strict=True):
             said = answer.rationale or ()

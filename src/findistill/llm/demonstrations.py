@@ -105,7 +105,7 @@ def none() -> Chosen:
     return Chosen([], np.empty((1, 0), np.int32))
 
 
-def explained(label: str, count: int) -> Chosen:
+def by_hand(label: str, count: int) -> Chosen:
     """Hand-written rationales for that label, the same for every text: what a rationale is. None for a label without any."""
     import numpy as np
 

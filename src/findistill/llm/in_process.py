@@ -18,6 +18,7 @@ from findistill.errors import UserError
 from findistill.llm import decoding
 from findistill.llm.engine import Answer, Sampling, Task
 from findistill.llm.prompts import Template
+from findistill.llm.sizes import HELD
 from findistill.llm.votes import needed
 from findistill.runs.language_model import load
 from findistill.runs.weights import locate, quiet
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STEP_TOKENS = 48  # of what is written in each step: a short opinion
-WRITTEN = 4  # times `batch_tokens` that texts and their samples may hold: a pass writes one token a sample, and few get long
 LINE_TOKENS = 16  # of a line's header, or of the label and what a model says around it
 WORTH_CACHING = 64  # tokens that all prompts start with
 
@@ -163,6 +163,12 @@ class InProcessEngine:
         """The model's own."""
         return self._tokenizer
 
+    @property
+    def pad_id(self) -> int:
+        """The token that fills up rows; a tokenizer without one pads with its end."""
+        pad = self._tokenizer.pad_token_id
+        return int(self._tokenizer.eos_token_id if pad is None else pad)
+
     def _clip(self, tokens: int) -> Callable[[str], str]:
         """Cuts a text to so many tokens; the same demonstration comes many times, so results are kept."""
         seen: dict[str, str] = {}
@@ -244,7 +250,7 @@ class InProcessEngine:
         longest = max(len(word) for word in words)
         start = self._model.config.decoder_start_token_id
         # Padding stands right: what comes after a token does not change it.
-        inputs = ids.new_tensor([[start, *word[:-1], *[self._pad] * (longest - len(word))] for word in words])
+        inputs = ids.new_tensor([[start, *word[:-1], *[self.pad_id] * (longest - len(word))] for word in words])
         passes = _passes(words)
         out = self._model(
             encoder_outputs=(encoded.repeat_interleave(passes, 0),),
@@ -323,7 +329,7 @@ class InProcessEngine:
             if not asked:
                 return
             held = [self._tokens(len(prompts[i]), shared, now[i], form.most) for i in asked]
-            for picked in self._batches(held, WRITTEN * self.batch_tokens):
+            for picked in self._batches(held, HELD * self.batch_tokens):
                 batch = [asked[i] for i in picked]
                 rows = [(i, number) for i in batch for number in left[i][: now[i]]]
                 started = perf_counter()
@@ -384,7 +390,7 @@ class InProcessEngine:
             ids, mask = self._padded([prompts[i] for i in batch])
             with quiet():
                 out = self._model.generate(
-                    input_ids=ids, attention_mask=mask, max_new_tokens=most, pad_token_id=self._pad,
+                    input_ids=ids, attention_mask=mask, max_new_tokens=most, pad_token_id=self.pad_id,
                     eos_token_id=sorted(self._ends), do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
                 )  # fmt: skip
             written = out[:, 1:] if self._encodes else out[:, ids.shape[1] :]
@@ -467,17 +473,12 @@ class InProcessEngine:
         ends = ends if isinstance(ends, list) else [ends]
         return frozenset(each for each in (*ends, self._tokenizer.eos_token_id) if each is not None)
 
-    @property
-    def _pad(self) -> int:
-        pad = self._tokenizer.pad_token_id
-        return int(self._tokenizer.eos_token_id if pad is None else pad)
-
     def _padded(self, rows: Sequence[list[int]]) -> "tuple[torch.Tensor, torch.Tensor]":
         """Token ids and attention mask, (rows, longest) each, padded on the left."""
         import torch
 
         longest = max(len(row) for row in rows)
-        ids = torch.tensor([[self._pad] * (longest - len(row)) + row for row in rows])
+        ids = torch.tensor([[self.pad_id] * (longest - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         return ids.to(self._model.device), mask.to(self._model.device)
 
@@ -499,7 +500,7 @@ def _line(error: Exception) -> str:
 
 def _written(template: Template) -> int:
     """Tokens that an answer has at most."""
-    return LINE_TOKENS + len(template.steps) * (STEP_TOKENS + LINE_TOKENS)
+    return LINE_TOKENS + len(template.steps) * ((template.step_tokens or STEP_TOKENS) + LINE_TOKENS)
 
 
 def _passes(words: Sequence[list[int]]) -> int:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 GB = 1e9
 RUNTIME = 0.7  # GB that Python, torch and the device's context take whatever the model
+HELD = 4  # times `llm.batch_tokens` that sampling holds: a pass writes one token a sample, and few get long
 READ = 3  # positions of a text with logits over the vocabulary when tuning: those of the label
 SAFE = 0.9  # share of the memory to plan with: allocators leave gaps
 BYTES = {"float32": 4.0, "32": 4.0, "bfloat16": 2.0, "bf16": 2.0, "16": 2.0}
@@ -46,7 +47,7 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-_told: set[tuple[str, int]] = set()  # by `foresee`, in this process
+_told: set[tuple[str, int, int]] = set()  # by `foresee`, in this process
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,9 @@ def lora_parameters(model: Size, rank: int) -> int:
     return round(attentions * rank * (2 * model.hidden + model.queries + model.keys))
 
 
-def inference(model: Size, tokens: int, precision: str = "bf16", quantisation: str = "none", *, rows: int = 32) -> Memory:
+def inference(
+    model: Size, tokens: int, precision: str = "bf16", quantisation: str = "none", *, rows: int = 32, held: int = 1
+) -> Memory:
     """Memory to read `tokens` prompt tokens in one pass, padding included, and the label of each of `rows` prompts.
 
     Args:
@@ -147,10 +150,11 @@ def inference(model: Size, tokens: int, precision: str = "bf16", quantisation: s
         precision: a key of `BYTES`.
         quantisation: none, nf4 or int8.
         rows: prompts in the pass, whose last position has logits over the vocabulary.
+        held: times `tokens` whose keys and values are kept: sampling holds more texts than one pass reads.
     """
     wide = BYTES[precision]
     one_block = tokens * wide * (6 * model.hidden + (3 if model.gated else 2) * model.inner)
-    cache = tokens * wide * 2 * model.keys * (model.layers / 2 if model.encodes else model.layers)
+    cache = held * tokens * wide * 2 * model.keys * (model.layers / 2 if model.encodes else model.layers)
     logits = rows * 2 * 4 * model.vocabulary
     return Memory(_weights(model, precision, quantisation) / GB, 0.0, (one_block + cache + logits) / GB)
 
@@ -199,7 +203,7 @@ def largest(estimate: Any, most_gb: float) -> int:
     return max((n for n in (2**exponent for exponent in range(17)) if estimate(n).total <= SAFE * most_gb), default=0)
 
 
-def foresee(llm: "LLM", max_memory: float | None) -> Size | None:
+def foresee(llm: "LLM", max_memory: float | None, *, sampling: bool = False) -> Size | None:
     """Say how large an in-process llm is, what it needs and which `llm.batch_tokens` would fit; None: not in this process.
 
     A model whose configuration is not to be had without the hub is said to be of unknown size.
@@ -207,6 +211,7 @@ def foresee(llm: "LLM", max_memory: float | None) -> Size | None:
     Args:
         llm: the llm's section of the configuration.
         max_memory: GB that may be used (`trainer.max_memory`); by default what the device has free.
+        sampling: answers are sampled, with steps before the label, instead of the label's distribution read.
 
     Raises:
         UserError: it cannot fit.
@@ -219,11 +224,12 @@ def foresee(llm: "LLM", max_memory: float | None) -> Size | None:
         log.info("%s: size not known without its configuration", llm.name)
         return None
     precision = _precision(str(getattr(llm, "dtype", "auto")))
-    memory = inference(found, llm.batch_tokens, precision)
+    held = HELD if sampling else 1
+    memory = inference(found, llm.batch_tokens, precision, held=held)
     most = hardware.free_memory_gb() if max_memory is None else max_memory
-    fitting = largest(lambda tokens: inference(found, tokens, precision), most)
-    if (llm.model, llm.batch_tokens) not in _told:
-        _told.add((llm.model, llm.batch_tokens))
+    fitting = largest(lambda tokens: inference(found, tokens, precision, held=held), most)
+    if (llm.model, llm.batch_tokens, held) not in _told:
+        _told.add((llm.model, llm.batch_tokens, held))
         log.info(
             "%s: %s M parameters, with llm.batch_tokens=%d about %s; %.1f GB are there, enough for llm.batch_tokens=%d",
             llm.name, f"{found.parameters / 1e6:,.0f}", llm.batch_tokens, memory.text(), most, fitting,

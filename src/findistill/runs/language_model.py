@@ -6,7 +6,6 @@ stay in the compute dtype (NF4 and int8 beside it), the adapter's are float32. N
 """
 
 import hashlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ from findistill.runs.weights import locate, quiet
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels it could fetch, and of every cast
 
 TUNING = "tuning.json"  # beside an adapter: what it was tuned on, and how that was loaded
 WEIGHTS = "adapter_model.safetensors"

@@ -12,6 +12,7 @@ from findistill.errors import UserError
 from findistill.runs.store import Store
 
 log = logging.getLogger(__name__)
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels it could fetch, and of every cast
 
 
 class Package(NamedTuple):

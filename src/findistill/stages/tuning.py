@@ -100,12 +100,11 @@ def _tune(
     engine = cast(InProcessEngine, build(llm, adapter=""))  # type: ignore[arg-type]
     asked = template(config.prompt, labels)
     tokenizer = engine.tokenizer
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     def prompts(frame: "pd.DataFrame") -> tuple[Prompts, list[list[int]]]:
         of = Examples.from_frame(frame, labels)
         ids, words = engine.encode(of.texts, asked)
-        return Prompts.of(ids, of.hard, len(labels.names), pad), words
+        return Prompts.of(ids, of.hard, len(labels.names), engine.pad_id), words
 
     train, words = prompts(rows)
     longest = int(max(train.tokens.lengths))
