@@ -129,6 +129,11 @@ def test_unlabelled_texts_all_stay_in_train() -> None:
     assert frame["split"].tolist() == ["train"] * 5 and frame["label"].isna().all()
 
 
+def test_all_rows_may_be_for_testing() -> None:
+    frame, _ = assign(table(many()), settings_(test=1), LABELS)
+    assert frame["split"].tolist() == ["test"] * 100
+
+
 @pytest.mark.parametrize(
     ("rows", "changes", "message"),
     [
@@ -141,7 +146,7 @@ def test_unlabelled_texts_all_stay_in_train() -> None:
         ([("x", None, None)], {"pool": 5}, "data.pool=5: a pool of demonstrations needs labels"),
         (many(), {"pool": -1}, "data.pool=-1"),
         (many(), {"limit": 0}, "data.limit=0"),
-        (many(), {"test": 1.0}, r"data.test=1.0"),
+        (many(), {"test": 1.1}, r"data.test=1.1"),
         (many(), {"validation": -0.1}, r"data.validation=-0.1"),
     ],
 )

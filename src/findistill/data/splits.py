@@ -106,10 +106,10 @@ def sample(rows: "pd.DataFrame", size: int, seed: int, labels: LabelSet) -> "pd.
 
 
 def _check(config: Data) -> None:
-    for key in ("validation", "test"):
-        value = getattr(config, key)
-        if not 0 <= value < 1:
-            raise UserError(f"data.{key}={value}: a share from 0 up to, but not including, 1 is needed")
+    if not 0 <= config.validation < 1:
+        raise UserError(f"data.validation={config.validation}: a share from 0 up to, but not including, 1 is needed")
+    if not 0 <= config.test <= 1:
+        raise UserError(f"data.test={config.test}: a share from 0 to 1 is needed (1: all rows are for testing)")
     if config.pool < 0:
         raise UserError(f"data.pool={config.pool}: a number of rows, 0 or more, is needed")
     if config.limit is not None and config.limit < 1:

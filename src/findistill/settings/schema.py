@@ -28,7 +28,7 @@ class Data:
     limit: int | None = None  # at most this many training rows, drawn with `seed`
     pool: int = 0  # training rows kept labelled as demonstrations and neighbours; the other labels count as hidden
     validation: float = 0.1  # share of the training rows
-    test: float = 0.2  # share of all rows, where the source has no test rows of its own
+    test: float = 0.2  # share of all rows, where the source has no test rows of its own; 1: all are for testing
     seed: int = 0  # of splits and draws; apart from the training seed, so that seeds share annotations
     hub_id: str | None = None
     hub_revision: str | None = None
@@ -412,7 +412,7 @@ class Trainer:
 @dataclass
 class Evaluate:
     model: str | None = None  # stage=evaluate, export: a run folder, a model folder or a hub id; evaluate: an ONNX file too
-    also: list[str] = field(default_factory=list)  # further test sets, by data config name
+    also: list[str] = field(default_factory=list)  # further test sets: data configs, settings behind: 'phrasebank test=1'
     resamples: int = 1000
     latency: bool = True
     usd_per_hour: float | None = None  # price of this machine, for the cost of 1,000 predictions; None: not known
