@@ -1,17 +1,18 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.llm.annotate import annotate, annotation_key, drawn
+from findistill.llm.annotate import annotate, annotation_key, drawn, journal_name
 from findistill.llm.engine import Answer, Sampling, Task
 from findistill.llm.prompts import Template
 from findistill.llm.votes import needed
-from findistill.settings.schema import Annotate, Config, EndpointLLM, Price, Prompt, Shots
+from findistill.settings.schema import Annotate, Config, Data, EndpointLLM, Price, Prompt, Shots
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 TEXTS = pd.DataFrame(
@@ -200,9 +201,29 @@ def test_the_llm_explains_demonstrations(tmp_path: Path) -> None:
         assert len({each.label for each in task.demonstrations}) == 1
     shown = next(task for task in engine.tasks if task.id == "t0").demonstrations
     assert [each.rationale for each in shown] == [("why 0",)] * 3
+    # In whatever order and for whichever texts they are shown: what was said about them has a journal of its own.
+    settings.shots.order = 2
+    run(TEXTS.head(2), pool, settings, tmp_path, other := FakeEngine(), journal=tmp_path / "other.jsonl")
+    assert {task.id for task in other.tasks} == {"t0", "t1"}
     settings.prompt.steps = []  # then there is nothing to explain
     run(TEXTS, pool, settings, tmp_path / "direct", direct := FakeEngine())
     assert not [task for task in direct.tasks if task.id.startswith("shot:")]
+
+
+def test_jobs_that_may_ask_the_same_share_a_journal_and_others_run_beside_them() -> None:
+    def name(data: str = "tfns", samples: int = 8, model: str = "m", **shots: Any) -> str:
+        settings = config(samples=samples)
+        settings.llm.model = model
+        settings.data = Data(name=data)
+        settings.shots = Shots(**shots)
+        return journal_name(settings)
+
+    assert name(k=4, selection="random") == name(k=4, selection="random", samples=5)
+    assert name(k=0, selection="random", seed=1) == name(k=0, selection="nearest")
+    assert name(k=4, selection="nearest", seed=1) == name(k=4, selection="nearest", seed=2)
+    apart = [name(k=4, seed=seed, selection="random", data=data) for seed in (1, 2) for data in ("tfns", "phrasebank")]
+    apart += [name(k=3, seed=1, selection="random"), name(k=4, seed=1, selection="random", model="n"), name(k=0)]
+    assert len(set(apart)) == 7
 
 
 def test_contextual_calibration(tmp_path: Path) -> None:

@@ -62,7 +62,21 @@ def annotation_key(config: "Config") -> dict[str, Any]:
 
 
 def journal_name(config: "Config") -> str:
-    """The journal for this llm and prompt: other settings may share it, since its lines are found by what was asked."""
+    """The journal of all jobs that may ask the same: those of one llm, prompt, data set and choice of demonstrations.
+
+    One of them asks at a time and the others find what it was told; jobs of other journals run beside them.
+    """
+    key = annotation_key(config)
+    shots = key["shots"]
+    if not shots["k"]:
+        shots = {}
+    elif shots["selection"] == "nearest":  # draws nothing
+        shots = {**shots, "seed": None}
+    return f"{digest([key['llm'], key['prompt'], shots, config.data.name])}.jsonl"
+
+
+def _rationales_name(config: "Config") -> str:
+    """The journal of what this llm says about demonstrations, whoever shows them."""
     key = annotation_key(config)
     return f"{digest([key['llm'], key['prompt']])}.jsonl"
 
@@ -113,7 +127,8 @@ def annotate(
     with Journal(journal or folder / "answers.jsonl") as answers:
         desk = _desk(config, engine, template, answers)
         if config.shots.rationales == "llm" and template.steps:
-            rows.chosen = rows.chosen.explained(_rationales(desk, rows.chosen))
+            with Journal(answers.path.with_name(_rationales_name(config))) as told:
+                rows.chosen = rows.chosen.explained(_rationales(replace(desk, journal=told), rows.chosen))
         given = desk.ask(rows)
         if exact:
             raw = given.scores()

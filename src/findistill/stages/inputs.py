@@ -79,7 +79,7 @@ def unlabelled(job: "Job", data: "TextData") -> "pd.DataFrame":
 
 
 def journal(job: "Job") -> Path:
-    """The file of all answers that the configured llm and prompt ever gave in this store."""
+    """The file of all answers that were ever given in this store to what this job may ask."""
     from findistill.llm.annotate import journal_name
 
     return job.store.root / "answers" / journal_name(job.config)
