@@ -68,7 +68,7 @@ class Generate:
         prompts = self.prompts[:limit]
         with torch.inference_mode():
             for start in range(0, len(prompts), texts):
-                ids, mask = self.engine.pad_idded(prompts[start : start + texts])
+                ids, mask = self.engine._padded(prompts[start : start + texts])
                 out = self.engine._model.generate(input_ids=ids, attention_mask=mask, **self.settings)
                 said = self.engine._tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
                 found += [self.form.parse(each) for each in said]
