@@ -101,10 +101,10 @@ def bare(model: str, material: Material, *, recipe: bool) -> list[float]:
     base = AutoModelForCausalLM.from_pretrained(
         locate(model), quantization_config=quantised, dtype=dtype, device_map={"": device}
     )
-    if not recipe:  # as findistill does: torch would copy the vocabulary's matrix for every row of a batch that is no block
-        base.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
     if recipe:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    else:  # as findistill does: torch would copy the vocabulary's matrix for every row of a batch that is no block
+        base.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
     lora = LoraConfig(r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, lora_dropout=SETTINGS.dropout, task_type="CAUSAL_LM")
     tuned = get_peft_model(base, lora).train()
     learning = [value for value in tuned.parameters() if value.requires_grad]

@@ -60,6 +60,11 @@ def ask(
     return sorted(found, key=lambda answer: (int(answer.id[1:]), answer.sample))
 
 
+def threads() -> list[str]:
+    """Those of the engine that are left."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("annotate")]
+
+
 def after_probes(behave: object) -> object:
     """Samples well while it is probed, and behaves so afterwards."""
     return lambda body: sampling(body) if is_probe(body) else behave(body)  # type: ignore[operator]
@@ -151,20 +156,27 @@ def test_a_call_keeps_its_place_until_the_caller_has_dealt_with_its_answers(serv
     assert taken == 150
 
 
-def test_an_interrupt_ends_the_calls(server: LoopbackServer) -> None:
+@pytest.mark.parametrize("notebook", [False, True])
+def test_an_interrupt_ends_the_calls(server: LoopbackServer, notebook: bool) -> None:
     def behave(body: dict) -> Reply:
         threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
         return Reply(after_s=30.0)
+
+    async def cell() -> None:
+        list(engine(server).answers(made(1, 1), TEMPLATE, Sampling(0.5, 0, 1)))
 
     server.behave = after_probes(behave)  # type: ignore[assignment]
     started = time.monotonic()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a pytest in the background ignores it
     try:
         with pytest.raises(KeyboardInterrupt):
+            if notebook:
+                asyncio.new_event_loop().run_until_complete(cell())
             list(engine(server).answers(made(1, 1), TEMPLATE, Sampling(0.5, 0, 1)))
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 3
+    assert not threads()
 
 
 def test_an_error_of_the_tasks_comes_through(server: LoopbackServer) -> None:
@@ -184,6 +196,7 @@ def test_closing_the_stream_ends_the_calls(server: LoopbackServer) -> None:
     asked = len(server.asked)
     time.sleep(0.1)
     assert len(server.asked) == asked < 10
+    assert not threads()
 
 
 def test_a_loop_that_runs_already_is_no_hindrance(server: LoopbackServer) -> None:
@@ -193,7 +206,7 @@ def test_a_loop_that_runs_already_is_no_hindrance(server: LoopbackServer) -> Non
     server.behave = after_probes(lambda body: seeded(body))  # type: ignore[assignment]
     in_a_notebook = [(a.id, a.sample, a.raw) for a in asyncio.run(cell())]
     assert in_a_notebook == [(a.id, a.sample, a.raw) for a in ask(server)]
-    assert "annotate" not in [thread.name.partition("_")[0] for thread in threading.enumerate()]
+    assert not threads()
 
 
 def test_early_stopping(server: LoopbackServer) -> None:

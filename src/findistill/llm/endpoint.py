@@ -536,6 +536,6 @@ def _driven(work: Callable[[_Outbox[T]], Coroutine[Any, Any, None]]) -> Generato
                 yield items
             main.result()
         finally:
-            main.cancel()  # of no effect where all is done
+            loop.call_soon_threadsafe(main.cancel)  # an interrupted caller may have left it running in another thread
             run(asyncio.gather(main, return_exceptions=True))
             loop.close()

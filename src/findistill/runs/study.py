@@ -54,13 +54,12 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         free = tuple(stage["varied"])
         fixed, here = stage["fixed"], flatten(job)
         # A section that only some jobs read differs because of a setting that all of them read: that one is compared.
-        known = {key.split(".")[0] for key in fixed}
-        fixed.update({key: value for key, value in here.items() if key.split(".")[0] not in known})
-        read = {key.split(".")[0] for key in here}
+        known, read = {_section(key) for key in fixed}, {_section(key) for key in here}
+        fixed.update({key: value for key, value in here.items() if _section(key) not in known})
         differing = [
             key
             for key in sorted({*fixed, *here})
-            if key.split(".")[0] in read
+            if _section(key) in read
             and fixed.get(key) != here.get(key)
             and not any(key == f or key.startswith(f"{f}.") for f in free)
         ]
@@ -73,3 +72,7 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
             )
     if repr(record) != before or not path.exists():
         write_json(path, record)
+
+
+def _section(key: str) -> str:
+    return key.partition(".")[0]

@@ -95,7 +95,7 @@ def _asked(job: "Job", data: "TextData", rows: "pd.DataFrame", pool: "pd.DataFra
     }
 
     def make(folder: Path) -> None:
-        size = foresee(config.llm, config.trainer.max_memory, sampling=bool(config.prompt.steps))
+        size = foresee(config.llm, config.trainer.max_memory, sampling=bool(config.prompt.steps) and how(config) != "generation")
         llm, shots = config.llm.name, config.shots
         log.info("asking %s for %s texts, %d demonstrations (%s)", llm, f"{len(rows):,}", shots.k, shots.selection)
         engine = _engine(config.llm)
