@@ -50,7 +50,7 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
         assert "Distillation at temperature 1" in card and "the teacher tiny" in card and "texts of demo rows=700" in card
     config = yaml.safe_load((folders[0] / "config.yaml").read_text())
     assert config["distill"]["recipe"] == "fixed"
-    assert "TINYBERT" in (tmp_path / "runs/taught/table.md").read_text()
+    assert ": soft_ce + hidden + attention" in (tmp_path / "runs/taught/table.md").read_text()
 
     # The study's code as it behaves, with the teacher of before.
     done = findistill(

@@ -1,5 +1,6 @@
 """Which methods are the best, and whether they differ: paired tests in families, adjusted by Holm."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -16,6 +17,18 @@ BEST_ANNOTATOR = "best annotator against the rest"
 SHOTS_DIFFER_IN = "few-shot methods that differ in "
 AGAINST_NONE = "demonstrations against none"
 AGAINST_TUNED = "best few-shot method against the others"
+AGAINST_LABELS = "distilled against labels alone"
+TAUGHT_DIFFER_IN = "distilled students that differ in "
+TEACHERS_DIFFER_IN = "teachers that differ in "
+# What presets set together counts as one setting: an llm, a prompt; of trained models also these, by what their keys begin with.
+SECTIONS = {"llm": ("llm.",), "prompt": ("prompt.",)}
+GROUPS = {
+    **SECTIONS,
+    "trainer": ("trainer.",),
+    "student": ("student.",),
+    "teacher": ("teacher.",),
+    "distill.terms": ("distill.terms.", "distill.objective", "distill.temperature", "distill.intermediate."),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,8 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
     otherwise equal). "Best student against the rest": against every teacher and baseline. "Annotators that differ in
     <setting>": pairs that are otherwise equal, a family a setting. "Best annotator against the rest": the baselines.
     Of few-shot methods: pairs that differ in one setting, each number of demonstrations against none, and the best against
-    fine-tuned models and baselines.
+    fine-tuned models and baselines. Of models that learnt from human labels or a teacher model: pairs that differ in one
+    setting, and each distilled student against the same student on labels alone.
     """
     found: list[Comparison] = []
     pairs: list[tuple[Method, Method]]
@@ -90,21 +104,53 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
         if winner:
             others = [(winner, method) for method in here if method.kind != "fewshot"]
             found += _family(AGAINST_TUNED, others, resamples, main=False)
+        taught = [student for student in students if student.terms]
+        found += _family(AGAINST_LABELS, _against_labels(taught), resamples, main=False)
+        by_kind = {
+            TAUGHT_DIFFER_IN: [student for student in taught if not student.on_labels_alone],
+            TEACHERS_DIFFER_IN: [method for method in here if method.kind == "teacher"],
+        }
+        for family, members in by_kind.items():
+            for axis, pairs in pairs_by_setting(members, GROUPS).items():
+                if axis == "distill.recipe":  # faults are each compared with the recipe that has none
+                    pairs = [(a, b) if value_of(b, axis) == "fixed" else (b, a) for a, b in pairs
+                             if "fixed" in (value_of(a, axis), value_of(b, axis))]  # fmt: skip
+                found += _family(family + axis, pairs, resamples, main=False)
     return found
 
 
-def pairs_by_setting(annotators: list[Method]) -> dict[str, list[tuple[Method, Method]]]:
-    """Pairs of annotators that differ in one setting alone, by that setting; `llm` and `prompt` count as one each.
+def pairs_by_setting(
+    methods: list[Method], groups: Mapping[str, tuple[str, ...]] = SECTIONS
+) -> dict[str, list[tuple[Method, Method]]]:
+    """Pairs of methods that differ in one setting alone, by that setting; each of `groups` counts as one.
 
     The first of a pair has the larger number, or the name that comes first in the alphabet.
     """
     found: dict[str, list[tuple[Method, Method]]] = {}
-    for a, b in combinations(annotators, 2):
-        axes = {key.partition(".")[0] if key.startswith(("llm.", "prompt.")) else key for key in differing([a.config, b.config])}
-        if len(axes) == 1:
-            axis = axes.pop()
+    for a, b in combinations(methods, 2):
+        if axis := _axis(differing([a.config, b.config]), groups):
             found.setdefault(axis, []).append((b, a) if _rank(b, axis) < _rank(a, axis) else (a, b))
     return found
+
+
+def _axis(keys: list[str], groups: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The one setting, or group of settings, that these keys are; None where they are several."""
+    if len(keys) == 1 and keys[0].partition(".")[0] not in SECTIONS:
+        return keys[0]
+    names = {next((name for name, begins in groups.items() if key.startswith(begins)), key) for key in keys}
+    return names.pop() if len(names) == 1 else None
+
+
+def _against_labels(taught: list[Method]) -> list[tuple[Method, Method]]:
+    """Each distilled student, and the student that is otherwise equal but had no teacher."""
+    alone = [method for method in taught if method.on_labels_alone]
+    return [
+        (method, bare)
+        for method in taught
+        for bare in alone
+        if not method.on_labels_alone
+        and all(key.startswith(("distill.", "teacher.")) for key in differing([method.config, bare.config]))
+    ]
 
 
 def _against_none(asked: list[Method]) -> list[tuple[Method, Method]]:
@@ -119,14 +165,15 @@ def _against_none(asked: list[Method]) -> list[tuple[Method, Method]]:
 
 
 def value_of(method: Method, axis: str) -> Any:
-    """The setting as `pairs_by_setting` names it: an llm and a prompt by their names."""
-    return setting(method.config, f"{axis}.name" if axis in ("llm", "prompt") else axis)
+    """The setting as `pairs_by_setting` names it: an llm, a prompt, a teacher, a student by their names."""
+    return setting(method.config, f"{axis}.name" if axis in ("llm", "prompt", "student", "teacher") else axis)
 
 
 def _rank(method: Method, axis: str) -> tuple[int, float, str]:
     value = value_of(method, axis)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (0, -value, "") if number else (1, 0.0, str(value))
+    if value is None:
+        return (2, 0.0, "")
+    return (0, -value, "") if isinstance(value, int | float) else (1, 0.0, str(value))
 
 
 def _family(name: str, pairs: list[tuple[Method, Method]], resamples: int, *, main: bool) -> list[Comparison]:

@@ -92,6 +92,18 @@ def paired(
     return Paired(float(steps.sum() / (n_rows * unit)), low, high, _sign_flip(steps))
 
 
+def accuracy_share(
+    correct_a: np.ndarray, correct_b: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Accuracy of method a (seeds_a, n) of bool as a share of method b's (seeds_b, n), with 95% bounds over shared rows."""
+    right = np.stack([correct_a.mean(0), correct_b.mean(0)])  # (2, n)
+    cells, counts = np.unique(right, axis=1, return_counts=True)
+    n_rows = right.shape[1]
+    a, b = cells @ np.random.default_rng(seed).multinomial(n_rows, counts / n_rows, size=resamples).T  # (2, resamples)
+    low, high = bounds(a / np.maximum(b, 1 / n_rows))
+    return float(right[0].sum() / max(right[1].sum(), 1.0)), low, high
+
+
 def paired_macro_f1(
     gold: np.ndarray, a: np.ndarray, b: np.ndarray, n_labels: int, *, resamples: int = 2000, seed: int = 0
 ) -> Paired:

@@ -16,6 +16,7 @@ from findistill.errors import UserError
 
 # Settings that do not make another method: the seed, and how a job is run and shown.
 APART = ("seed", "study", "runs_dir", "logger", "sweep", "report", "hydra")
+LABELS_ALONE = "labels alone"  # a student that could have had a teacher model
 # An annotator's job has no seed. Jobs that differ in these alone are repeats of one method.
 REPEATS = ("shots.order", "shots.seed", "annotate.seed")
 
@@ -70,6 +71,19 @@ class Method:
         value = setting(self.config, "distill.min_agreement") if self.kind == "student" else None
         return None if value is None else int(value)
 
+    @property
+    def terms(self) -> dict[str, float]:
+        """The terms, with their weights, by which a student learnt from a teacher model; none of other methods."""
+        if self.kind != "student" or setting(self.config, "distill.votes") != "teacher":
+            return {}
+        weights = setting(self.config, "distill.terms") or {}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    @property
+    def on_labels_alone(self) -> bool:
+        """Whether a student that could have learnt from a teacher model did not: its one term is the gold label."""
+        return taught_by(self.terms) == LABELS_ALONE
+
     def mean_metric(self, key: str) -> float | None:
         """A recorded metric's mean over the runs that have it, None where none has."""
         found = [run.metrics[key] for run in self.runs if run.metrics.get(key) is not None]
@@ -91,6 +105,14 @@ def setting(config: Mapping[str, Any], dotted: str) -> Any:
             return None
         value = value[part]
     return value
+
+
+def taught_by(terms: Mapping[str, float]) -> str:
+    """What a student learnt from, by the weights of its terms: `kl`, `hidden + attention + soft_ce`, `labels alone`."""
+    used = {name: weight for name, weight in terms.items() if weight}
+    if set(used) == {"hard"}:
+        return LABELS_ALONE
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in used.items())
 
 
 def gather(runs: Iterable[Run]) -> list[Method]:
@@ -180,8 +202,19 @@ def _told_apart(methods: list[Method]) -> list[Method]:
     by_name: dict[tuple[str, str], list[Method]] = {}
     for method in methods:
         by_name.setdefault((method.test_set, method.name), []).append(method)
-    details = {place: differing([twin.config for twin in twins])[:3] for place, twins in by_name.items() if len(twins) > 1}
+    details = {place: _telling([twin.config for twin in twins]) for place, twins in by_name.items() if len(twins) > 1}
     return [replace(m, name=_detailed(m, details.get((m.test_set, m.name), []))) for m in methods]
+
+
+def _telling(configs: list[dict[str, Any]]) -> list[str]:
+    """As few of the differing keys as tell all configurations apart, in their order."""
+    kept: list[str] = []
+    seen = 1
+    for key in differing(configs):
+        apart = len({repr([setting(config, each) for each in (*kept, key)]) for config in configs})
+        if apart > seen:
+            kept, seen = [*kept, key], apart
+    return kept
 
 
 def _detailed(method: Method, keys: list[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from findistill.analysis import annotator_study, plots, shots_study
+from findistill.analysis import annotator_study, distilled_study, plots, shots_study
 from findistill.analysis.comparisons import AGAINST_TUNED, SELECTED_BY, Comparison, best, compare
 from findistill.analysis.intervals import Estimate, seed_means
 from findistill.analysis.methods import REPEATS, Method, Run, gather
@@ -106,7 +106,7 @@ def build_report(
         cost = rows[[column for column in rows if column == "Method" or column in COST]]
         quality = rows.drop(columns=[column for column in (*COST, "Test set") if column in rows])
         annotators = annotator_study.of(here)
-        study_of = annotator_study if annotators else shots_study if shots_study.of(here) else None
+        study_of = next((kind for kind in (annotator_study, shots_study, distilled_study) if kind.of(here)), None)
         said = study_of.findings(here, known, tests) if study_of else _findings(here, known, tests)
         what = f"{len(here[0].ids):,} {'annotated texts with gold labels' if annotators else 'test rows'}"
         section = Section(test_set, what, said, quality, cost, tests)
@@ -230,6 +230,8 @@ def _figures(
         plots.comparison(methods, estimates),
     ))  # fmt: skip
     made += annotator_study.figures(methods, estimates) if annotators else shots_study.figures(methods, estimates)
+    if distilled_study.of(methods):
+        made += distilled_study.figures(methods, estimates)
     if {student.objective for student in scored} >= {"CLS", "REG"}:
         made.append((
             "precision_recall", "Precision and recall, CLS against REG",

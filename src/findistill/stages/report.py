@@ -119,6 +119,8 @@ def identity(config: dict[str, Any]) -> tuple[str, int | str, dict[str, Any]]:
 
 def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     """How tables call the method of a job; seeds share it."""
+    from findistill.analysis.methods import taught_by
+
     stage = config["stage"]["name"]
     if stage == "annotate":
         if members := config["annotate"]["members"]:
@@ -131,7 +133,7 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         distill = config["distill"]
         if distill["votes"] == "teacher":
             faulty = "" if distill["recipe"] == "fixed" else f" ({distill['recipe']})"
-            return f"{distill['objective'].upper()}{faulty}"
+            return f"{config['student']['name']}: {taught_by(distill['terms'])}{faulty}"
         scalar = " scalar" if distill["target"] == "scalar" else ""
         return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}"
     if stage == "qlora":
@@ -139,7 +141,10 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     if stage == "teacher":
         new = metrics.get("data/augmented", 0)
         more = f" + {new:,.0f} new texts" if new else ""
-        return f"{config['teacher']['name']} on {metrics['data/kept'] - new:,.0f} human labels{more}"
+        source = config["teacher"]["pretrain"]["source"]
+        pretrained = f", pretrained on {source}" if source else ""
+        freed = ", gradual unfreezing" if config["trainer"]["unfreeze"] == "gradual" else ""
+        return f"{config['teacher']['name']} on {metrics['data/kept'] - new:,.0f} human labels{more}{pretrained}{freed}"
     return str(config["evaluate"]["model"])
 
 

@@ -1,0 +1,136 @@
+"""Figures of a study of distillation from a teacher model; `methods` are those of one test set."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from findistill.analysis.intervals import Estimate
+from findistill.analysis.methods import LABELS_ALONE, Method, setting, taught_by
+from findistill.analysis.plots import GREEN, GREY, MARKERS, SERIES, blank, folded, styled
+
+UNLABELLED = "data/unlabelled"
+
+
+def size_name(student: Method) -> str:
+    return str(setting(student.config, "student.name"))
+
+
+def terms(student: Method) -> str:
+    """What the student learnt from: `kl`, `hidden + attention + soft_ce`, or the labels alone."""
+    return taught_by(student.terms)
+
+
+def sizes(students: Sequence[Method]) -> list[str]:
+    """The students' names, smallest first."""
+    known = {size_name(student): student.mean_metric("model/parameters") or np.inf for student in students}
+    return sorted(known, key=lambda name: known[name])
+
+
+def pools(students: Sequence[Method]) -> dict[tuple[str, str], list[Method]]:
+    """(student, terms) -> its methods by number of unlabelled texts, where it has several numbers and nothing else differs."""
+    groups: dict[tuple[str, str], dict[float, Method]] = {}
+    for student in students:
+        if not student.on_labels_alone:
+            own = groups.setdefault((size_name(student), terms(student)), {})
+            own.setdefault(student.mean_metric(UNLABELLED) or 0.0, student)
+    return {key: [own[count] for count in sorted(own)] for key, own in groups.items() if len(own) > 1}
+
+
+@styled
+def by_size(students: Sequence[Method], teacher: Method | None, estimates: dict[str, dict[str, Estimate]]) -> Figure:
+    """Accuracy of each student by what it learnt from, a column a student, the teacher last; one method each."""
+    names = sizes(students)
+    series = sorted({terms(student) for student in students}, key=lambda name: (name != LABELS_ALONE, name))
+    looks = _looks(series)
+    figure = blank(10, 4.6)
+    axes = figure.subplots()
+    for student in students:
+        place = series.index(terms(student))
+        x = names.index(size_name(student)) + 0.14 * (place - (len(series) - 1) / 2)
+        _mark(axes, x, estimates[student.name]["accuracy"], looks[terms(student)], number=True)
+    ticks = [f"{name}\n{_millions(next(s for s in students if size_name(s) == name))}" for name in names]
+    handles = [Line2D([], [], markersize=7, linestyle="", label=folded(name, 60), **looks[name]) for name in series]
+    if teacher:
+        own: dict[str, Any] = {"color": GREEN, "marker": "D"}
+        _mark(axes, len(names), estimates[teacher.name]["accuracy"], own, number=True)
+        ticks.append(f"teacher\n{_millions(teacher)}")
+        handles.append(Line2D([], [], markersize=7, linestyle="", label=folded(teacher.name, 60), **own))
+        _of_teacher(axes, estimates[teacher.name]["accuracy"].mean)
+    axes.set_xticks(range(len(ticks)), ticks)
+    axes.set_xlim(-0.6, len(ticks) - 0.4)
+    axes.grid(axis="x", visible=False)
+    axes.set(
+        title=f"Students by what they learnt from, {students[0].test_set}", ylabel="accuracy with 95% interval over test rows"
+    )
+    handles.append(Line2D([], [], color="black", marker=".", linestyle="", markersize=4, label="one seed"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def by_pool(students: Sequence[Method], teacher: Method | None, estimates: dict[str, dict[str, Estimate]]) -> Figure:
+    """Accuracy by the number of unlabelled texts distilled on: a line a student and set of terms; dotted without a teacher."""
+    lines = pools(students)
+    names = sizes(students)
+    figure = blank(10, 4.6)
+    axes = figure.subplots()
+    several = len({how for _, how in lines}) > 1
+    most = max((member.mean_metric(UNLABELLED) or 0.0) for members in lines.values() for member in members)
+    for place, ((name, how), members) in enumerate(lines.items()):
+        look: dict[str, Any] = {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
+        x = [(member.mean_metric(UNLABELLED) or 0.0) + 0.004 * most * place for member in members]
+        found = [estimates[member.name]["accuracy"] for member in members]
+        label = f"{name}, {how}" if several else name
+        axes.plot(x, [one.mean for one in found], lw=1.5, label=label, markersize=6, **look)
+        for at, one in zip(x, found, strict=True):
+            _mark(axes, at, one, look)
+    for place, name in enumerate(names):
+        alone = [student for student in students if student.on_labels_alone and size_name(student) == name]
+        if alone and any(name == student for student, _ in lines):
+            mean = estimates[alone[0].name]["accuracy"].mean
+            colour = SERIES[next(at for at, (student, _) in enumerate(lines) if student == name) % len(SERIES)]
+            axes.axhline(mean, color=colour, lw=1.2, linestyle=":", label=f"{name}, {LABELS_ALONE}", zorder=1 + 0.1 * place)
+    if teacher:
+        mean = estimates[teacher.name]["accuracy"].mean
+        axes.axhline(mean, color=GREEN, lw=1.4, linestyle="--", label=folded(teacher.name, 60))
+        _of_teacher(axes, mean)
+    axes.set(title=f"Unlabelled texts, {students[0].test_set}", ylabel="accuracy with 95% interval over test rows")
+    axes.set_xlabel("unlabelled texts that the teacher labelled")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
+    taught = [name for name in series if name != LABELS_ALONE]
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": SERIES[at % len(SERIES)], "marker": MARKERS[at % len(MARKERS)]} for at, name in enumerate(taught)
+    }
+    return looks | {LABELS_ALONE: {"color": GREY, "marker": "X"}}
+
+
+def _mark(axes: Axes, x: float, one: Estimate, look: dict[str, Any], *, number: bool = False) -> None:
+    axes.vlines(x, one.low, one.high, color=look["color"], lw=4, alpha=0.3)
+    axes.plot(x, one.mean, markersize=8, linestyle="", **look)
+    if len(one.per_seed) > 1:
+        axes.plot([x] * len(one.per_seed), one.per_seed, ".", color="black", markersize=3)
+    if number:
+        axes.annotate(f"{one.mean:.3f}", (x, one.high), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8.5)
+
+
+def _of_teacher(axes: Axes, accuracy: float) -> None:
+    """A second scale: accuracy as a share of the teacher's."""
+    to_share, back = (lambda y: np.divide(y, accuracy)), (lambda share: np.multiply(share, accuracy))
+    second = axes.secondary_yaxis("right", functions=(to_share, back))
+    second.set_ylabel("share of the teacher's accuracy")
+    second.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _millions(method: Method) -> str:
+    count = method.mean_metric("model/parameters")
+    return f"{count / 1e6:.1f} M parameters" if count else ""

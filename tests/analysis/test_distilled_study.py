@@ -1,0 +1,146 @@
+"""The report of a study of distillation from a teacher model: made-up runs with known effects."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from findistill.analysis import distilled_plots, distilled_study
+from findistill.analysis.comparisons import AGAINST_LABELS, TAUGHT_DIFFER_IN, TEACHERS_DIFFER_IN, compare
+from findistill.analysis.intervals import accuracy_share, seed_means
+from findistill.analysis.methods import Method, Run, gather, taught_by
+from findistill.analysis.report import build_report
+from tests.analysis.conftest import make_run
+
+TERMS = {"kl": 0.0, "soft_ce": 0.0, "hidden": 0.0, "hard": 0.0}
+SIZES = {"small": 4e6, "middle": 17e6, "teacher": 23e6}
+DATA = {"data": {"name": "made_up"}}
+
+
+def student(
+    name: str, seed: int, skill: float, pool: int = 20000, recipe: str = "fixed", layers: str = "uniform", **terms: float
+) -> Run:
+    """One job of stage=student with distill=logit or tinybert as the report collects it."""
+    distill = {
+        "objective": "logit", "votes": "teacher", "min_agreement": None, "recipe": recipe, "layers": layers,
+        "pool": f"headlines limit={pool}" if pool else "", "terms": TERMS | terms, "temperature": 2.0 if "kl" in terms else 1.0,
+    }  # fmt: skip
+    config = {"seed": seed, **DATA, "student": {"name": name, "model": f"of {name}"}, "distill": distill}
+    metrics = {"model/parameters": SIZES[name], "data/unlabelled": float(pool), "data/kept": 3000.0, "val/macro_f1": skill / 9}
+    return make_run(f"{name}: {taught_by(distill['terms'])}", "student", seed, skill=skill, config=config, metrics=metrics)
+
+
+def teacher(seed: int, skill: float, schedule: str = "linear", source: str | None = None, use: bool = False) -> Run:
+    config = {
+        "seed": seed, **DATA, "teacher": {"name": "teacher", "pretrain": {"source": source}}, "augment": {"use": use},
+        "trainer": {"schedule": schedule, "layer_decay": 1.0 if schedule == "linear" else 0.8},
+    }  # fmt: skip
+    metrics = {"model/parameters": SIZES["teacher"], "val/macro_f1": skill / 9}
+    return make_run("teacher on 3,000 human labels", "teacher", seed, skill=skill, config=config, metrics=metrics)
+
+
+def study() -> list[Run]:
+    runs = []
+    for name, better in (("small", 0.0), ("middle", 1.0)):
+        for seed in (0, 1):
+            runs += [student(name, seed, 1.2 + better, pool, kl=1.0) for pool in (0, 5000)]
+            runs.append(student(name, seed, 1.5 + better, kl=1.0))
+            runs.append(student(name, seed, 1.4 + better, soft_ce=1.0, hidden=1.0))
+            runs.append(student(name, seed, 0.2 + better, pool=0, hard=1.0))
+    return [*runs, teacher(0, 3.5), teacher(1, 3.5)]
+
+
+@pytest.fixture(scope="module")
+def methods() -> list[Method]:
+    return gather(study())
+
+
+def estimates(methods: list[Method]) -> dict[str, Any]:
+    return {m.name: seed_means(m.gold, m.predicted, 3, resamples=50) for m in methods}
+
+
+def families(methods: list[Method]) -> dict[str, set[tuple[str, str]]]:
+    found = compare(methods, resamples=50)
+    return {family: {(one.a, one.b) for one in found if one.family == family} for family in {one.family for one in found}}
+
+
+def test_names_tell_what_differs_and_no_more(methods: list[Method]) -> None:
+    names = [method.name for method in methods if method.kind == "student"]
+    assert len(set(names)) == 10
+    assert "small: kl (distill.pool=headlines limit=5000)" in names and "small: hidden + soft_ce" not in names
+    assert "small: soft_ce + hidden" in names and "middle: labels alone" in names
+
+
+def test_each_student_is_compared_with_itself_on_labels_alone(methods: list[Method]) -> None:
+    pairs = families(methods)[AGAINST_LABELS]
+    assert len(pairs) == 8
+    assert all(a.split(":")[0] == b.split(":")[0] and b.endswith("labels alone") and not a.endswith("alone") for a, b in pairs)
+
+
+def test_pairs_differ_in_one_setting_or_in_one_group_of_settings(methods: list[Method]) -> None:
+    found = families(methods)
+    assert f"{TAUGHT_DIFFER_IN}distill.temperature" not in found  # goes with the terms
+    terms = found[f"{TAUGHT_DIFFER_IN}distill.terms"]
+    assert {pair[0].split(":")[0] for pair in terms} == {"small", "middle"} and len(terms) == 2
+    assert len(found[f"{TAUGHT_DIFFER_IN}distill.pool"]) == 6
+    assert len(found[f"{TAUGHT_DIFFER_IN}student"]) == 4
+    assert not any("labels alone" in name for family, pairs in found.items() if family.startswith(TAUGHT_DIFFER_IN)
+                   for pair in pairs for name in pair)  # fmt: skip
+
+
+def test_faults_are_compared_with_the_recipe_without() -> None:
+    runs = [student("small", 0, skill, recipe=recipe, kl=1.0)
+            for skill, recipe in ((1.5, "fixed"), (0.5, "schedule"), (1.4, "mean"), (0.4, "faithful"))]  # fmt: skip
+    found = families(gather(runs))[f"{TAUGHT_DIFFER_IN}distill.recipe"]
+    assert len(found) == 3 and {b for _, b in found} == {"small: kl (distill.recipe=fixed)"}
+
+
+def test_teachers_steps_are_families_of_their_own() -> None:
+    steps = [teacher(0, 2.0), teacher(0, 2.4, "slanted"), teacher(0, 2.6, source="headlines"), teacher(0, 3.0, use=True)]
+    found = families(gather(steps))
+    assert {family.removeprefix(TEACHERS_DIFFER_IN) for family in found} == {"trainer", "teacher.pretrain.source", "augment.use"}
+    [(richer, plain)] = found[f"{TEACHERS_DIFFER_IN}augment.use"]
+    assert "augment.use=True" in richer and "augment.use=False" in plain
+    [(richer, plain)] = found[f"{TEACHERS_DIFFER_IN}teacher.pretrain.source"]
+    assert "source=headlines" in richer and "source=None" in plain
+
+
+def test_the_share_of_the_teacher_has_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((3, 500)) < 0.7, rng.random((2, 500)) < 0.8
+    share, low, high = accuracy_share(a, b)
+    assert share == pytest.approx(a.mean() / b.mean()) and low < share < high < low + 0.2
+    drawn = np.random.default_rng(1).integers(0, 500, (4000, 500))
+    naive = np.percentile(a.mean(0)[drawn].mean(1) / b.mean(0)[drawn].mean(1), [2.5, 97.5])
+    np.testing.assert_allclose([low, high], naive, atol=0.005)
+    assert accuracy_share(b, b)[0] == 1.0 and accuracy_share(a, np.zeros_like(a))[0] > 1  # and no division by 0
+
+
+def test_findings_say_what_the_numbers_are(methods: list[Method]) -> None:
+    known = estimates(methods)
+    said = distilled_study.findings(methods, known, compare(methods, resamples=50))
+    assert said[0].startswith("Teacher: teacher on 3,000 human labels, accuracy ")
+    by_name = {method.name: method for method in methods}
+    small = next(line for line in said if line.startswith("small: kl (distill.pool=headlines limit=20000): "))
+    share = (
+        by_name["small: kl (distill.pool=headlines limit=20000)"].correct.mean()
+        / by_name["teacher on 3,000 human labels"].correct.mean()
+    )
+    assert f"{share:.1%} [" in small and small.endswith("of the teacher's with 17% of its parameters.")
+    assert any("middle: labels alone: +" in line for line in said)
+    assert any(line.startswith("distill.pool: 6 pairs that differ in nothing else, by ") for line in said)
+    alone = distilled_study.findings([m for m in methods if m.kind == "student"], known, [])
+    assert "no job of the teacher's own (stage=teacher)" in alone[0]
+
+
+def test_figures_are_drawn_where_there_are_grounds(tmp_path: Path, methods: list[Method]) -> None:
+    assert distilled_plots.sizes(distilled_study.of(methods)) == ["small", "middle"]
+    lines = distilled_plots.pools(distilled_study.of(methods))
+    assert set(lines) == {("small", "kl"), ("middle", "kl")}
+    assert [member.mean_metric("data/unlabelled") for member in lines["small", "kl"]] == [0, 5000, 20000]
+    files = build_report("taught", study(), [], tmp_path, resamples=50)
+    assert {"students", "pool", "comparison"} <= {path.stem for path in files.figures}
+    assert "% of its parameters" in files.html.read_text(encoding="utf-8")
+    alone = build_report("one", study()[2:3], [], tmp_path / "one", resamples=50)
+    assert {"students", "pool"}.isdisjoint(path.stem for path in alone.figures)
