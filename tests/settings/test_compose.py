@@ -120,7 +120,7 @@ def test_only_allowed_code_is_built() -> None:
         (["distill=tinybert", "distill.votes=annotator"], "not set by hand"),
         (["distill=tinybert", "teacher=folder"], "teacher.model is not set"),
         (["distill=logit", "data=headlines"], "distill.teacher=RUN_FOLDER"),
-        (["distill.votes=teacher"], "distill=logit and distill=tinybert do"),
+        (["distill.votes=teacher"], "distill=logit, minilm and tinybert do"),
         (["distill.min_agreement=null"], "1 keeps all texts"),
         (["stage=fewshot", "llm=gpt35_turbo", "fewshot.scoring=likelihood"], "fewshot.scoring=generation or auto"),
         (["stage=fewshot", "fewshot.scoring=generation", "annotate.samples=4", "annotate.temperature=1"], "likeliest text"),
@@ -139,6 +139,7 @@ def test_rules_say_what_does_not_go_together(overrides: list[str], message: str,
 
 def test_a_stage_is_not_asked_for_what_it_does_not_read() -> None:
     rules.check(composed("distill=tinybert", "llm=endpoint"))
+    rules.check(composed("distill=minilm", "student=tiny_2l_128d"))
     rules.check(composed("distill=tinybert", "teacher=folder", "distill.teacher=some/folder", "distill.layers=[2,4,6]"))
     rules.check(composed("stage=teacher", "llm=endpoint", "student=folder", "distill.min_agreement=99"))
 

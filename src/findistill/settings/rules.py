@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "fewshot.normalise": ("mean", "sum"),
     "annotate.combine": ("majority", "dawid_skene"),
     "augment.relabel": ("teacher", "llm", "none"),
-    "distill.objective": ("cls", "reg", "logit", "tinybert"),
+    "distill.objective": ("cls", "reg", "logit", "minilm", "tinybert"),
     "distill.target": ("distribution", "scalar"),
     "distill.votes": ("annotator", "human", "teacher"),
     "distill.class_weights": ("none", "balanced"),
@@ -321,8 +321,8 @@ def _from_teacher(config: DictConfig) -> Iterator[str]:
     weights = {str(name): weight for name, weight in distill.terms.items()}
     intermediate = {name for name in INTERMEDIATE if weights[name]}
     predictions = {name for name in weights.keys() - set(INTERMEDIATE) if weights[name]}
-    if distill.objective not in ("logit", "tinybert") or distill.votes != "teacher" or distill.min_agreement is not None:
-        yield "distill.objective, votes and min_agreement are not set by hand here; choose distill=cls, reg, logit or tinybert"
+    if distill.objective in ("cls", "reg") or distill.votes != "teacher" or distill.min_agreement is not None:
+        yield "distill.objective, votes and min_agreement are not set by hand here; choose distill=cls, reg, logit, minilm or tinybert"
     for name, weight in weights.items():
         if weight < 0:
             yield f"distill.terms.{name}={weight:g} is a weight: 0 (left out) or more"
@@ -352,7 +352,7 @@ def _from_teacher(config: DictConfig) -> Iterator[str]:
 def _from_votes(config: DictConfig) -> Iterator[str]:
     distill, annotate = config.distill, config.annotate
     if distill.objective not in ("cls", "reg") or distill.votes == "teacher":
-        yield "distill.objective and distill.votes do not choose a teacher model; distill=logit and distill=tinybert do"
+        yield "distill.objective and distill.votes do not choose a teacher model; distill=logit, minilm and tinybert do"
         return
     if distill.min_agreement is None:
         yield "distill.min_agreement is not set: give the number of answers that must agree, 1 keeps all texts"

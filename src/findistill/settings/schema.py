@@ -294,7 +294,7 @@ class Augment:
 
 @dataclass
 class Distill:
-    # cls: cross-entropy on the hard label; reg: mean squared error on the vote shares; logit, tinybert: a teacher model
+    # cls: cross-entropy on the hard label; reg: mean squared error on the vote shares; logit, minilm, tinybert: a teacher model
     objective: str = MISSING
     target: str = "distribution"  # reg only: distribution, or scalar: positive share minus negative share
     # annotator: the LLM's; human: the source's own annotators (phrasebank); teacher: none, a teacher model is learnt from

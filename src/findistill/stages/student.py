@@ -5,7 +5,7 @@ are not there. Keeps the rows on which at least `distill.min_agreement` of the a
 label or REG on the vote shares (Deng et al. 2023, section on distillation). The student never sees a human label of the
 training rows: validation, too, is against the votes.
 
-From a teacher model (`distill=logit`, `tinybert`): needs the model, which is trained on the data's human labels if none
+From a teacher model (`distill=logit`, `minilm`, `tinybert`): needs the model, which is trained on the data's human labels if none
 is named, and its outputs on the labelled texts and those of `distill.pool`. Validation is against human labels.
 
 Leaves the model, its predictions on human-labelled test rows, metrics. With `augment.use`
