@@ -322,7 +322,7 @@ def _from_teacher(config: DictConfig) -> Iterator[str]:
     intermediate = {name for name in INTERMEDIATE if weights[name]}
     predictions = {name for name in weights.keys() - set(INTERMEDIATE) if weights[name]}
     if distill.objective in ("cls", "reg") or distill.votes != "teacher" or distill.min_agreement is not None:
-        yield "distill.objective, votes and min_agreement are not set by hand here; choose distill=cls, reg, logit, minilm or tinybert"
+        yield "distill.objective, votes and min_agreement are not set by hand; choose distill=cls, reg, logit, minilm or tinybert"
     for name, weight in weights.items():
         if weight < 0:
             yield f"distill.terms.{name}={weight:g} is a weight: 0 (left out) or more"
