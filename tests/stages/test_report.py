@@ -95,6 +95,38 @@ def test_baselines_stand_on_the_annotated_rows(tmp_path: Path, embedded: None) -
     assert table.loc["majority class", "accuracy"] == pytest.approx((gold == pool["label"].mode()[0]).mean())
 
 
+def write_learner(folder: Path, stage: str) -> None:
+    """A job that learnt from human labels as it is left behind; it knows all of them."""
+    config = settings(folder, f"stage={stage}")
+    path = folder / "s" / f"{stage}-0"
+    job = jobs.Job(config, path, Store(folder / ".artifacts"), Tracker(path, "none"))  # type: ignore[arg-type]
+    data = stage_inputs.dataset(job)
+    rows = data.split("test")
+    frame = rows[["id", "text", "label"]].assign(predicted=rows["label"])
+    for name in data.labels.names:
+        frame[f"p_{name}"] = (frame["predicted"] == name).astype(float)
+    path.mkdir(parents=True)
+    frame.to_parquet(path / "predictions.parquet", index=False)
+    OmegaConf.save(OmegaConf.create(plain(config)), path / "config.yaml")
+    (path / "status.json").write_text(json.dumps({"state": "done", "device": "cpu"}))
+    (path / "metrics.json").write_text(json.dumps({"data/kept": len(stage_inputs.supervised(data))}))
+
+
+def test_models_on_human_labels_have_baselines_that_know_the_same(tmp_path: Path, embedded: None) -> None:
+    for stage in ("teacher", "qlora"):
+        write_learner(tmp_path, stage)
+    report.make(tmp_path, "s", Report(resamples=20))
+    table = pd.read_csv(tmp_path / "s" / "table.csv").set_index("method")
+    assert list(table.index) == [
+        "QLoRA smollm2", "minilm_l6 on 30 human labels", "majority class", "nearest-neighbour vote (k=8)",
+    ]  # fmt: skip
+    assert table["test_set"].nunique() == 1 and table.loc["nearest-neighbour vote (k=8)", "accuracy"] < 1
+    job = jobs.Job(settings(tmp_path), tmp_path, Store(tmp_path / ".artifacts"), Tracker(tmp_path, "none"))  # type: ignore[arg-type]
+    data = stage_inputs.dataset(job)
+    often = stage_inputs.supervised(data)["label"].mode()[0]
+    assert table.loc["majority class", "accuracy"] == pytest.approx((data.split("test")["label"] == often).mean())
+
+
 def test_no_baseline_learns_from_the_rows_it_is_tested_on(tmp_path: Path, embedded: None) -> None:
     # Without a pool the labelled texts are the annotated ones: the nearest neighbour of each would be itself.
     write_job(tmp_path, "data.pool=0", "annotate.limit=null")

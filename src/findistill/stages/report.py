@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 # What decides a baseline: jobs that agree in these share theirs.
 SHARED = ("data", "llm", "prompt", "shots", "annotate")
 NEIGHBOURS = 8  # that vote where the prompts show no demonstrations
+LEARNERS = ("teacher", "qlora")  # learn from human labels
 
 
 def make(runs_dir: Path, study: str, settings: Report) -> None:
@@ -149,8 +150,12 @@ def method_name(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
 
 
 def settings_of_baselines(runs: "list[Run]") -> Iterator[Config]:
-    """One configuration for each setting of a student's data and annotator, and of an annotator's texts and pool."""
+    """One configuration for each setting of a student's data and annotator, of an annotator's texts and pool, and so on.
+
+    Models that learnt from human labels have baselines of their own where no other job brings them.
+    """
     seen = set()
+    brought = any(run.kind in ("student", "fewshot", "annotator") for run in runs)
     shown = any(run.kind == "fewshot" and run.config["shots"]["k"] for run in runs)
     for run in runs:
         if run.kind == "student":
@@ -161,6 +166,8 @@ def settings_of_baselines(runs: "list[Run]") -> Iterator[Config]:
             key = digest([_of_tests(run.config), run.config["shots"]["k"] or NEIGHBOURS])
         elif run.kind == "annotator":
             key = digest([_of_texts(run.config), run.config["shots"]["k"] or NEIGHBOURS])
+        elif run.kind in LEARNERS and not brought:
+            key = digest(_of_learners(run.config))
         else:
             continue
         if key not in seen:
@@ -193,6 +200,11 @@ def _of_tests(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _of_learners(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model that learns from human labels that decide which rows it knows and on which it is tested."""
+    return {"data": config["data"], "evaluate": {"also": config["evaluate"]["also"]}}
+
+
 def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFrame | None]":
     """The named baselines on the same rows as the jobs of `job.config`, and a student's annotator's votes on the pool.
 
@@ -221,12 +233,18 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
         settings = _of_tests(whole)
         of_neighbours = {**settings, "k": k}
         asked_llm = False
+    elif config.stage.name in LEARNERS:
+        tests = inputs.test_sets(job, data)
+        pool, k = inputs.drop_tested(inputs.supervised(data), tests), NEIGHBOURS
+        settings = _of_learners(whole)
+        of_neighbours = {**settings, "k": k}
+        asked_llm = False
     else:
         tests = inputs.test_sets(job, data)
         settings = of_neighbours = _shared(whole)
         asked_llm = config.distill.votes == "annotator"
-    if config.stage.name in ("annotate", "fewshot") and len(pool) < k:
-        log.info("no baselines of %s: it has no %d labelled texts apart from those to label", config.data.name, k)
+    if config.stage.name in ("annotate", "fewshot", *LEARNERS) and len(pool) < k:
+        log.info("no baselines of %s: it has no %d labelled texts apart from those to predict", config.data.name, k)
         names = []
     made = {
         "majority": ("majority class", settings, lambda rows: _majority(data, pool, rows)),
