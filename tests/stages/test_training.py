@@ -38,7 +38,8 @@ def pretrained(job: jobs.Job):
 
 
 def test_all_seeds_share_one_and_other_settings_make_another(tmp_path: Path, made: list[list[str]]) -> None:
-    same = ([], ["seed=1"], ["trainer.max_epochs=9", "teacher.learning_rate=1e-3", "teacher.class_weights=balanced"])
+    recipe = ["trainer.max_epochs=9", "teacher.learning_rate=1e-3", "teacher.class_weights=balanced"]
+    same = ([], ["seed=1"], recipe, ["trainer=finbert"])
     found = [pretrained(job(tmp_path, *overrides)) for overrides in same]
     assert len(made) == 1 and len({encoder.model for encoder in found}) == 1
     assert found[0].init == "pretrained" and found[0].layers is None and Path(found[0].model).is_dir()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from findistill.settings.schema import Encoder, Trainer
 
+WARMUP = 0.1  # share of the steps, whatever `trainer.warmup` is, which is about labels
 HELD = 0.05  # share of the texts, 500 at most, that only measure
 IGNORED = -100  # the target of a piece that is not to be guessed
 
@@ -121,9 +122,10 @@ def pretrain(
 ) -> dict[str, float]:
     """Pretrain `encoder` on `texts` as `encoder.pretrain` says, and leave the encoder and its tokenizer in `folder`.
 
-    Batch size and length are the encoder's, the rest of the recipe is the trainer's, a linear schedule always. A twentieth
-    of the texts, 500 at most, is not trained on. Returns the number of `texts` trained on, and the mean loss (nats a hidden
-    piece) over the others, `loss_before` and `loss_after`, with the same masks.
+    Batch size and length are the encoder's, the rest of the recipe is the trainer's; the rate rises over the first tenth
+    of the steps and falls linearly, whatever the trainer's schedule. A twentieth of the texts, 500 at most, is not trained
+    on. Returns the number of `texts` trained on, and the mean loss (nats a hidden piece) over the others, `loss_before` and
+    `loss_after`, with the same masks.
 
     Raises UserError for a model that is not BERT-shaped, fewer than 100 texts, or a loss that stops being finite.
     """
@@ -132,7 +134,7 @@ def pretrain(
         raise UserError(f"pretrain.source={settings.source}: {len(texts)} texts are too few to pretrain on; 100 at least.")
     recipe = replace(
         recipe_of(encoder, trainer), epochs=settings.epochs, learning_rate=settings.learning_rate,
-        schedule="linear", layer_decay=1.0, unfreeze="none",
+        schedule="linear", warmup=WARMUP, layer_decay=1.0, unfreeze="none",
     )  # fmt: skip
     from transformers import AutoModelForPreTraining
 

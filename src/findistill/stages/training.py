@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What of `trainer` is about learning from labels, and nothing to pretraining.
-OF_LABELS = ("max_epochs", "learning_rate", "schedule", "layer_decay", "unfreeze", "monitor", "patience")
+OF_LABELS = ("max_epochs", "learning_rate", "warmup", "schedule", "layer_decay", "unfreeze", "monitor", "patience")
 BEGINNING = ("model", "init", "layers", "shape", "pretrain", "batch_size", "max_length")  # what of an encoder is
 
 
