@@ -1,5 +1,6 @@
 """The report of a study of distillation from a teacher model: made-up runs with known effects."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,20 @@ def test_findings_say_what_the_numbers_are(methods: list[Method]) -> None:
     assert any("middle: labels alone: +" in line for line in said)
     assert any(line.startswith("distill.pool: 6 pairs that differ in nothing else, by ") for line in said)
     alone = distilled_study.findings([m for m in methods if m.kind == "student"], known, [])
-    assert "no job of the teacher's own (stage=teacher)" in alone[0]
+    assert "The teacher is not in the report" in alone[0]
+
+
+def test_a_student_is_measured_by_the_teacher_that_it_had() -> None:
+    had = replace(teacher(0, 2.0), seed=None, method="the students' teacher", status={"teacher": "teacher-1"})
+    taught = [replace(student("small", seed, 1.5, kl=1.0), status={"teacher": "teacher-1"}) for seed in (0, 1)]
+    other = [replace(student("middle", 0, 1.5, kl=1.0), status={"teacher": "teacher-2"})]
+    methods = gather([*taught, *other, teacher(0, 3.5), had])
+    assert distilled_study.teacher_of(methods).name == "the students' teacher"  # type: ignore[union-attr]
+    by_name = {method.name: method for method in methods}
+    assert distilled_study.teacher_of(methods, by_name["small: kl"]) is by_name["the students' teacher"]
+    # One whose own is not there is measured by the best that is.
+    best = distilled_study.teacher_of(methods, by_name["middle: kl"])
+    assert best is not None and best.runs[0].metrics.get("val/macro_f1") == 3.5 / 9
 
 
 def test_figures_are_drawn_where_there_are_grounds(tmp_path: Path, methods: list[Method]) -> None:

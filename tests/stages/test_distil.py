@@ -21,7 +21,7 @@ assert tiny  # a fixture
 QUICK = (
     "study=taught", "student.layers=[2,4]", "teacher.epochs=1", "teacher.max_length=24", "student.max_length=24",
     "trainer.max_epochs=1", "logger=none", "evaluate.resamples=20", "evaluate.latency=false", "report.resamples=20",
-    "report.baselines=[majority]", "data.pool=60",
+    "report.baselines=[majority,teacher]", "data.pool=60",
 )  # fmt: skip
 
 
@@ -50,7 +50,15 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
         assert "Distillation at temperature 1" in card and "the teacher tiny" in card and "texts of demo rows=700" in card
     config = yaml.safe_load((folders[0] / "config.yaml").read_text())
     assert config["distill"]["recipe"] == "fixed"
-    assert ": soft_ce + hidden + attention" in (tmp_path / "runs/taught/table.md").read_text()
+    table = (tmp_path / "runs/taught/table.md").read_text()
+    assert ": soft_ce + hidden + attention" in table and "| the students' teacher, tiny0 |" in table
+    [baseline] = [
+        path
+        for path in store.glob("baseline-*")
+        if (path / "metrics.json").exists() and "parameters" in (path / "metrics.json").read_text()
+    ]
+    own = pd.read_parquet(baseline / "predictions_test.parquet")
+    assert list(own["id"]) == list(pd.read_parquet(folders[0] / "predictions.parquet")["id"])
 
     # The study's code as it behaves, with the teacher of before.
     done = findistill(

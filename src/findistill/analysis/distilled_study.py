@@ -1,7 +1,7 @@
 """What a study of distillation from a teacher model found, in sentences and figures.
 
 A student that learns from a teacher model has terms (`Method.terms`); one whose only term is the gold label is the baseline
-that had no teacher. The teacher stands in the study by its own jobs (stage=teacher).
+that had no teacher. The report sets the teacher itself beside them; jobs of stage=teacher are further teachers.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,19 @@ def of(methods: Sequence[Method]) -> list[Method]:
     return [method for method in methods if method.terms]
 
 
-def teacher_of(methods: Sequence[Method]) -> Method | None:
-    """The teacher that students are measured by: of several the best on validation rows."""
-    return best([method for method in methods if method.kind == "teacher"])[0]
+def teacher_of(methods: Sequence[Method], student: Method | None = None) -> Method | None:
+    """The teacher that a student had (default: most students had), or else of the study's the best on validation rows."""
+    teachers = [method for method in methods if method.kind == "teacher"]
+    named = [_taught(one) for one in ([student] if student else of(methods))]
+    had = [method for method in teachers if _taught(method) and _taught(method) in named]
+    if had:
+        return max(had, key=lambda method: named.count(_taught(method)))
+    return best(teachers)[0]
+
+
+def _taught(method: Method) -> object:
+    """The name of the model that a student learnt from, or that a teacher is."""
+    return method.runs[0].status.get("teacher")
 
 
 def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]], tests: Sequence[Comparison]) -> list[str]:
@@ -33,9 +43,9 @@ def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     if teacher:
         one = estimates[teacher.name]
         said.append(f"Teacher: {teacher.name}, accuracy {value(one['accuracy'])}, macro F1 {value(one['macro_f1'])}.")
-        said += [_kept(member, teacher, estimates) for member in _best_of_each(students)]
+        said += [_kept(member, teacher_of(methods, member) or teacher, estimates) for member in _best_of_each(students)]
     else:
-        said.append("The study has no job of the teacher's own (stage=teacher), so no student is measured by it.")
+        said.append("The teacher is not in the report (report.baselines), so no student is measured by it.")
     said += [against(one) for one in tests if one.family == AGAINST_LABELS]
     for axis in dict.fromkeys(one.family for one in tests if one.family.startswith(TAUGHT_DIFFER_IN)):
         said.append(_axis(axis.removeprefix(TAUGHT_DIFFER_IN), [one for one in tests if one.family == axis]))

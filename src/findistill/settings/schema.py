@@ -432,7 +432,8 @@ class Export:
 
 @dataclass
 class Report:
-    baselines: list[str] = field(default_factory=lambda: ["majority", "neighbours", "annotator"])
+    # on the jobs' test rows: the most frequent label, the nearest labelled texts, and whom students learnt from
+    baselines: list[str] = field(default_factory=lambda: ["majority", "neighbours", "annotator", "teacher"])
     published: str | None = None  # key into the published numbers
     resamples: int = 2000
 

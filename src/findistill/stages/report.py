@@ -6,7 +6,7 @@ leaves `table.csv`, `table.md`, `report.html` and `figures/` in the study's fold
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,12 +22,17 @@ from findistill.settings.rules import tunes
 from findistill.settings.schema import Config, Report
 from findistill.stages import annotate, fewshot, inputs, tuning
 from findistill.stages.scoring import forced_choice, prediction_frame
+from findistill.stages.training import weights_hash
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
     from findistill.analysis.methods import Run
+    from findistill.data.labels import LabelSet
+
+    Predicted = tuple[np.ndarray, Sequence[str | None], dict[str, Any]]  # probabilities, labels, further columns
+    Tests = Mapping[str, tuple[pd.DataFrame, LabelSet]]
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +71,8 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         there = {run.folder for run in runs}  # annotators with other demonstrations share the majority class
         runs += [run for run in found if run.folder not in there]
         annotations = voted if annotations is None else annotations
+    if "teacher" in settings.baselines:
+        runs += teachers(runs, store)
     runs = on_common_rows(runs)
     commands = folder / "commands.txt"
     files = build_report(
@@ -91,12 +98,70 @@ def collect(folder: Path) -> "tuple[list[Run], list[dict[str, Any]]]":
         elif (predictions := path.with_name("predictions.parquet")).exists():
             config = plain(OmegaConf.load(path.with_name("config.yaml")))
             metrics = read_json(path.with_name("metrics.json"))
+            if taught := teacher_of(config, path.parent):
+                state = {**state, "teacher": taught}
             name = method_name(config, metrics)
             kind, seed, settings = identity(config)
             if kind == "fewshot" and any((run.method, run.seed, run.config) == (name, seed, settings) for run in runs):
                 continue  # nothing is drawn for these settings: the jobs of all seeds are one
             runs.append(Run(name, kind, seed, settings, metrics, pd.read_parquet(predictions), path.parent, state))
     return sorted(runs, key=lambda run: run.kind == "annotator"), failed
+
+
+def teacher_of(config: Mapping[str, Any], folder: Path) -> str | None:
+    """The model that a job's student learnt from: an artifact's name, or what `distill.teacher` names."""
+    if config["stage"]["name"] != "student" or config["distill"]["votes"] != "teacher":
+        return None
+    return config["distill"]["teacher"] or str(read_json(folder / "artifacts.json")["teacher"])
+
+
+def teachers(runs: "list[Run]", store: Store) -> "list[Run]":
+    """The teacher models of the students, on the students' test rows, each an artifact. One that is gone is left out."""
+    import pandas as pd
+
+    from findistill.analysis.methods import Run
+    from findistill.learning.encoders import open_trained
+    from findistill.learning.fit import predict
+    from findistill.stages.scoring import matched
+
+    found: dict[str, Run] = {}
+    for run in runs:
+        name = run.status.get("teacher")
+        if not name or name in found:
+            continue
+        assert run.folder is not None
+        config = cast(Config, OmegaConf.load(run.folder / "config.yaml"))
+        model = cast(Any, config.distill).teacher or str(store.root / name)
+        with tempfile.TemporaryDirectory() as scratch:
+            job = jobs.Job(config, Path(scratch), store, Tracker(Path(scratch), "none"))
+            tests = inputs.test_sets(job, inputs.dataset(job))
+            key = {
+                "baseline": "teacher",
+                "model": [name, weights_hash(model)],
+                "tests": {prefix: inputs.texts_hash(rows) for prefix, (rows, _) in tests.items()},
+            }
+
+            def predicted(rows: "pd.DataFrame", labels: tuple[str, ...], model: str = model, job: jobs.Job = job) -> "Predicted":
+                found = predict(model, rows["text"].tolist(), job.config.trainer, tokens_cache=store.root / "tokens")
+                return *matched(found, labels, model), {}
+
+            def write(folder: Path, predicted: Any = predicted, tests: Any = tests, model: str = model) -> None:
+                size = sum(weight.numel() for weight in open_trained(model)[0].parameters())
+                write_baseline(folder, tests, predicted, {"model/parameters": size})
+
+            try:
+                folder = job.artifact("baseline", key, write)
+            except UserError as error:
+                log.info("the students' teacher is not in the report: %s", str(error).splitlines()[0])
+                continue
+        settings = {part: run.config[part] for part in ("data", "teacher", "trainer")}
+        settings["distill"] = {"teacher": run.config["distill"]["teacher"]}
+        settings["augment"] = {"use": run.config["augment"]["use"]}
+        title = "the students' teacher" + (f", {settings['teacher']['name']}" if not settings["distill"]["teacher"] else "")
+        predictions = pd.read_parquet(folder / "predictions_test.parquet")
+        metrics = read_json(folder / "metrics.json")
+        found[name] = Run(title, "teacher", None, settings, metrics, predictions, folder, {"teacher": name})
+    return list(found.values())
 
 
 def identity(config: dict[str, Any]) -> tuple[str, int | str, dict[str, Any]]:
@@ -255,11 +320,11 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
             lambda rows: _annotator(job, data, rows),
         ),
     }
-    if unknown := set(names) - set(made):
-        raise UserError(f"report.baselines: {', '.join(sorted(unknown))} unknown; there are {', '.join(made)}")
+    if unknown := set(names) - {*made, "teacher"}:
+        raise UserError(f"report.baselines: {', '.join(sorted(unknown))} unknown; there are {', '.join(made)}, teacher")
     runs = []
     for name in names:
-        if name == "annotator" and not asked_llm:
+        if name == "teacher" or (name == "annotator" and not asked_llm):
             continue
         method, settings, predict = made[name]
         key = {
@@ -268,25 +333,30 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
             "tests": {prefix: inputs.texts_hash(rows) for prefix, (rows, _) in tests.items()},
         }
 
-        def write(folder: Path, predict: Any = predict) -> None:
-            from findistill.analysis.metrics import evaluate
+        def predicted(rows: "pd.DataFrame", labels: tuple[str, ...], predict: Any = predict) -> "Predicted":
+            probabilities, named, extra = predict(rows)
+            if set(labels) == set(data.labels.names):
+                return probabilities, named, extra
+            probabilities = forced_choice(probabilities, data.labels.names, labels)
+            return probabilities, [labels[column] for column in probabilities.argmax(axis=1)], extra
 
-            metrics: dict[str, float] = {}
-            for prefix, (rows, label_set) in tests.items():
-                probabilities, predicted, extra = predict(rows)
-                if set(label_set.names) != set(data.labels.names):
-                    probabilities = forced_choice(probabilities, data.labels.names, label_set.names)
-                    predicted = [label_set.names[column] for column in probabilities.argmax(axis=1)]
-                frame = prediction_frame(rows, probabilities, predicted, label_set.names).assign(**extra)
-                frame.to_parquet(folder / f"predictions_{prefix}.parquet", index=False)
-                metrics |= evaluate(frame["label"].tolist(), probabilities, predicted, label_set.names, prefix=prefix)
-            write_json(folder / "metrics.json", metrics)
-
-        folder = job.artifact("baseline", key, write)
+        folder = job.artifact("baseline", key, lambda folder, how=predicted: write_baseline(folder, tests, how, {}))
         predictions = pd.read_parquet(folder / "predictions_test.parquet")
         runs.append(Run(method, "baseline", None, settings, read_json(folder / "metrics.json"), predictions, folder))
     voted = inputs.annotations(job, data, inputs.unlabelled(job, data)) if asked_llm else None
     return runs, voted
+
+
+def write_baseline(folder: Path, tests: "Tests", predicted: "Callable[..., Predicted]", metrics: dict[str, float]) -> None:
+    """Leave what `predicted(rows, labels)` says of every test set, and its metrics beside the given ones, in `folder`."""
+    from findistill.analysis.metrics import evaluate
+
+    for prefix, (rows, label_set) in tests.items():
+        probabilities, named, extra = predicted(rows, label_set.names)
+        frame = prediction_frame(rows, probabilities, named, label_set.names).assign(**extra)
+        frame.to_parquet(folder / f"predictions_{prefix}.parquet", index=False)
+        metrics = metrics | evaluate(frame["label"].tolist(), probabilities, named, label_set.names, prefix=prefix)
+    write_json(folder / "metrics.json", metrics)
 
 
 def _majority(data: Any, pool: "pd.DataFrame", rows: "pd.DataFrame") -> "tuple[np.ndarray, list[str | None], dict[str, Any]]":
