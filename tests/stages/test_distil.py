@@ -72,6 +72,29 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
     assert "Known faults kept: the prediction stage's learning rate is 0" in card and "teacher" not in artifacts
 
 
+@pytest.mark.slow
+def test_a_student_on_labels_alone_has_no_teacher(findistill: Command, tiny: Path, tmp_path: Path) -> None:
+    done = findistill(
+        f"student={tiny}", *QUICK, "study=alone", "distill=logit", "distill.terms.kl=0", "distill.terms.hard=1",
+        "distill.pool='demo rows=700'", OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "no term but the gold label: 60 labelled texts" in done.stderr
+    [student] = [path.parent for path in (tmp_path / "runs/alone").glob("student*/metrics.json")]
+    metrics, artifacts, card = job(student)
+    assert not {"teacher", "outputs"} & artifacts.keys() and metrics["data/unlabelled"] == 0 and metrics["data/kept"] == 60
+    assert "without a teacher" in card
+    # As the same encoder would learn as a teacher: the same loss, batches and seed.
+    shared = [setting for setting in QUICK if setting.split(".")[0] in ("trainer", "data", "logger", "evaluate")]
+    done = findistill(
+        "stage=teacher", f"teacher={tiny}", "teacher.layers=[2,4]", "teacher.max_length=24", "study=same", *shared,
+        OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    [teacher] = (tmp_path / "runs/same").glob("teacher*/predictions.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(teacher), pd.read_parquet(student / "predictions.parquet"))
+
+
 def test_settings_of_the_cache_and_of_the_llm_make_no_other_job() -> None:
     def key(*overrides: str) -> dict[str, object]:
         config = composed("distill=tinybert", *overrides)

@@ -12,8 +12,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from findistill.errors import UserError
-from findistill.settings.compose import options
-from findistill.settings.schema import FAULTS
+from findistill.settings.compose import options, plain
+from findistill.settings.schema import FAULTS, faults
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "shots.selection": ("random", "balanced", "nearest"),
@@ -248,6 +248,12 @@ def tunes(config: Any) -> bool:
     llm, members = config["llm"], config["annotate"]["members"]
     own = "adapter" in llm and llm["adapter"] == "tune"
     return own or any("llm.adapter=tune" in member.split() for member in members)
+
+
+def asks_teacher(distill: Any) -> bool:
+    """Whether a student of a teacher model learns anything from it: a term other than the gold label, or a published fault."""
+    terms = plain(distill)["terms"]
+    return any(weight for name, weight in terms.items() if name != "hard") or bool(faults(distill.recipe))
 
 
 def _encoder(config: DictConfig, role: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ import yaml
 from findistill import __version__
 from findistill.runs.job import git_commit
 from findistill.settings.compose import plain
+from findistill.settings.rules import asks_teacher
 from findistill.settings.schema import FAULTS, Config, DistillTerms, Encoder, TeacherDistill, faults
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def _start(encoder: Encoder) -> str:
 
 def _from_teacher(distill: TeacherDistill, config: Config) -> tuple[str, str]:
     """Whose labels a student of a teacher model learnt from, and how."""
+    if not asks_teacher(distill):
+        return "the human labels of the data set", "Cross-entropy, without a teacher."
     teacher = distill.teacher or f"{config.teacher.name} ({config.teacher.model}), trained on the data's human labels"
     unlabelled = f", and texts of {distill.pool} without labels" if distill.pool else ""
     weights = vars(distill.terms) if isinstance(distill.terms, DistillTerms) else dict(distill.terms)

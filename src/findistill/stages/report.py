@@ -112,7 +112,7 @@ def teacher_of(config: Mapping[str, Any], folder: Path) -> str | None:
     """The model that a job's student learnt from: an artifact's name, or what `distill.teacher` names."""
     if config["stage"]["name"] != "student" or config["distill"]["votes"] != "teacher":
         return None
-    return config["distill"]["teacher"] or str(read_json(folder / "artifacts.json")["teacher"])
+    return read_json(folder / "artifacts.json").get("teacher") or config["distill"]["teacher"] or None
 
 
 def teachers(runs: "list[Run]", store: Store) -> "list[Run]":

@@ -6,7 +6,8 @@ label or REG on the vote shares (Deng et al. 2023, section on distillation). The
 training rows: validation, too, is against the votes.
 
 From a teacher model (`distill=logit`, `minilm`, `tinybert`): needs the model, which is trained on the data's human labels if none
-is named, and its outputs on the labelled texts and those of `distill.pool`. Validation is against human labels.
+is named, and its outputs on the labelled texts and those of `distill.pool`. Validation is against human labels. Where the
+gold label is the only term, the student is trained as a teacher is: the baseline that distillation is to beat.
 
 Leaves the model, its predictions on human-labelled test rows, metrics. With `augment.use`
 the texts of `stage=augment` are learnt from too: voted on, whatever label they were made with, or heard from the teacher.
@@ -16,7 +17,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from findistill.errors import UserError
-from findistill.settings.rules import tunes
+from findistill.settings.rules import asks_teacher, tunes
 from findistill.settings.schema import TeacherDistill, faults
 from findistill.stages import augment, inputs, scoring
 
@@ -76,7 +77,7 @@ def from_teacher(job: "Job") -> None:
     from findistill.data.rows import joined
     from findistill.learning.distil import distil, with_unlabelled
     from findistill.learning.fit import Examples
-    from findistill.stages.training import corpus, domain_texts, leave, pretrained, teacher_model
+    from findistill.stages.training import corpus, domain_texts, leave, pretrained, teacher_model, train
 
     config = job.config
     distill = cast(TeacherDistill, config.distill)
@@ -87,20 +88,25 @@ def from_teacher(job: "Job") -> None:
     made = new["label"].notna()
     labelled = inputs.drop_tested(joined([inputs.supervised(data), new[made]]), tests)
     texts = inputs.transfer_texts(job, data, labelled, tests, new[~made])
-    job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": len(texts), "data/augmented": len(new)}
-    log.info("distilling on %s labelled and %s unlabelled texts", f"{len(labelled):,}", f"{len(texts):,}")
+    used = len(texts) if asks_teacher(distill) else 0
+    job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": used, "data/augmented": len(new)}
     if "selection" in faults(distill.recipe):
         log.warning("distill.recipe=%s picks the student on the test rows: its test scores are too high", distill.recipe)
         held = next(iter(tests.values()))[0]
-    examples = Examples.from_frame(labelled, data.labels)
-    unlabelled = domain_texts(job, config.student, data)
-    trained = distil(
-        pretrained(job, config.student, unlabelled, config.trainer), distill, config.trainer, data.labels,
-        with_unlabelled(examples, texts["id"].tolist(), texts["text"].tolist()), Examples.from_frame(held, data.labels),
-        teacher_model(job, data, labelled), artifact=job.artifact, root=job.store.root,
-        seed=config.seed, folder=job.folder, loggers=job.tracker.lightning_loggers(),
-        tokens_cache=job.store.root / "tokens", corpus=corpus(data, config.student, unlabelled),
-    )  # fmt: skip
-    leave(job, trained, data, len(labelled) + len(texts))
+    examples, measured = Examples.from_frame(labelled, data.labels), Examples.from_frame(held, data.labels)
+    if asks_teacher(distill):
+        log.info("distilling on %s labelled and %s unlabelled texts", f"{len(labelled):,}", f"{len(texts):,}")
+        unlabelled = domain_texts(job, config.student, data)
+        trained = distil(
+            pretrained(job, config.student, unlabelled, config.trainer), distill, config.trainer, data.labels,
+            with_unlabelled(examples, texts["id"].tolist(), texts["text"].tolist()), measured,
+            teacher_model(job, data, labelled), artifact=job.artifact, root=job.store.root,
+            seed=config.seed, folder=job.folder, loggers=job.tracker.lightning_loggers(),
+            tokens_cache=job.store.root / "tokens", corpus=corpus(data, config.student, unlabelled),
+        )  # fmt: skip
+        leave(job, trained, data, len(labelled) + len(texts))
+    else:
+        log.info("no term but the gold label: %s labelled texts, no teacher and no others", f"{len(labelled):,}")
+        trained = train(job, config.student, None, data, examples, measured)
     scoring.score(job, trained.model_dir, tests, trained.history)
     scoring.summary(job)
