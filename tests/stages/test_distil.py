@@ -51,7 +51,7 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
     config = yaml.safe_load((folders[0] / "config.yaml").read_text())
     assert config["distill"]["recipe"] == "fixed"
     table = (tmp_path / "runs/taught/table.md").read_text()
-    assert ": soft_ce + hidden + attention" in table and "| the students' teacher, tiny0 |" in table
+    assert ": soft_ce + hidden + attention" in table and f"| the students' teacher, {tiny.name} |" in table
     [baseline] = [
         path
         for path in store.glob("baseline-*")
