@@ -26,6 +26,17 @@ def settings(folder: Path, *overrides: str) -> DictConfig:
         return compose("config", overrides=[*words, f"runs_dir={folder}", "logger=none"])
 
 
+def leave(job: jobs.Job, frame: pd.DataFrame, metrics: dict[str, float]) -> None:
+    """The files of a done job with these predictions, sure of each."""
+    for name in stage_inputs.dataset(job).labels.names:
+        frame[f"p_{name}"] = (frame["predicted"] == name).astype(float)
+    job.folder.mkdir(parents=True)
+    frame.to_parquet(job.folder / "predictions.parquet", index=False)
+    OmegaConf.save(OmegaConf.create(plain(job.config)), job.folder / "config.yaml")
+    (job.folder / "status.json").write_text(json.dumps({"state": "done", "device": "cpu"}))
+    (job.folder / "metrics.json").write_text(json.dumps(metrics))
+
+
 def write_job(folder: Path, *overrides: str, right: float = 0.7) -> None:
     """An annotate job as it is left behind: the pool's gold labels, some of them wrong."""
     config = settings(folder, *overrides)
@@ -37,13 +48,7 @@ def write_job(folder: Path, *overrides: str, right: float = 0.7) -> None:
     hit = np.random.default_rng(len(key)).random(len(rows)) < right
     predicted = [own if sure else "neutral" for own, sure in zip(rows["label"], hit, strict=True)]
     frame = rows[["id", "text", "label"]].assign(predicted=predicted)
-    for name in data.labels.names:
-        frame[f"p_{name}"] = (frame["predicted"] == name).astype(float)
-    path.mkdir(parents=True)
-    frame.to_parquet(path / "predictions.parquet", index=False)
-    OmegaConf.save(OmegaConf.create(plain(config)), path / "config.yaml")
-    (path / "status.json").write_text(json.dumps({"state": "done", "device": "cpu"}))
-    (path / "metrics.json").write_text(json.dumps({"annotate/accuracy": float(np.mean(frame["label"] == predicted))}))
+    leave(job, frame, {"annotate/accuracy": float(np.mean(frame["label"] == predicted))})
 
 
 @pytest.fixture
@@ -103,13 +108,7 @@ def write_learner(folder: Path, stage: str) -> None:
     data = stage_inputs.dataset(job)
     rows = data.split("test")
     frame = rows[["id", "text", "label"]].assign(predicted=rows["label"])
-    for name in data.labels.names:
-        frame[f"p_{name}"] = (frame["predicted"] == name).astype(float)
-    path.mkdir(parents=True)
-    frame.to_parquet(path / "predictions.parquet", index=False)
-    OmegaConf.save(OmegaConf.create(plain(config)), path / "config.yaml")
-    (path / "status.json").write_text(json.dumps({"state": "done", "device": "cpu"}))
-    (path / "metrics.json").write_text(json.dumps({"data/kept": len(stage_inputs.supervised(data))}))
+    leave(job, frame, {"data/kept": len(stage_inputs.supervised(data))})
 
 
 def test_models_on_human_labels_have_baselines_that_know_the_same(tmp_path: Path, embedded: None) -> None:

@@ -76,25 +76,25 @@ def by_size(students: Sequence[Method], teacher: Method | None, estimates: dict[
 def by_pool(students: Sequence[Method], teacher: Method | None, estimates: dict[str, dict[str, Estimate]]) -> Figure:
     """Accuracy by the number of unlabelled texts distilled on: a line a student and set of terms; dotted without a teacher."""
     lines = pools(students)
-    names = sizes(students)
+    colours: dict[str, str] = {}  # of a student's first line
     figure = blank(10, 4.6)
     axes = figure.subplots()
     several = len({how for _, how in lines}) > 1
     most = max((member.mean_metric(UNLABELLED) or 0.0) for members in lines.values() for member in members)
     for place, ((name, how), members) in enumerate(lines.items()):
         look: dict[str, Any] = {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
+        colours.setdefault(name, look["color"])
         x = [(member.mean_metric(UNLABELLED) or 0.0) + 0.004 * most * place for member in members]
         found = [estimates[member.name]["accuracy"] for member in members]
         label = f"{name}, {how}" if several else name
         axes.plot(x, [one.mean for one in found], lw=1.5, label=label, markersize=6, **look)
         for at, one in zip(x, found, strict=True):
             _mark(axes, at, one, look)
-    for place, name in enumerate(names):
+    for name in sizes(students):
         alone = [student for student in students if student.on_labels_alone and size_name(student) == name]
-        if alone and any(name == student for student, _ in lines):
+        if alone and name in colours:
             mean = estimates[alone[0].name]["accuracy"].mean
-            colour = SERIES[next(at for at, (student, _) in enumerate(lines) if student == name) % len(SERIES)]
-            axes.axhline(mean, color=colour, lw=1.2, linestyle=":", label=f"{name}, {LABELS_ALONE}", zorder=1 + 0.1 * place)
+            axes.axhline(mean, color=colours[name], lw=1.2, linestyle=":", label=f"{name}, {LABELS_ALONE}", zorder=1)
     if teacher:
         mean = estimates[teacher.name]["accuracy"].mean
         axes.axhline(mean, color=GREEN, lw=1.4, linestyle="--", label=folded(teacher.name, 60))

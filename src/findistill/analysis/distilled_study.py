@@ -12,7 +12,7 @@ from findistill.analysis import distilled_plots as plots
 from findistill.analysis.comparisons import AGAINST_LABELS, TAUGHT_DIFFER_IN, Comparison, best
 from findistill.analysis.intervals import Estimate, accuracy_share
 from findistill.analysis.methods import Method
-from findistill.analysis.words import against, points, value
+from findistill.analysis.words import against, chosen, points, value
 
 
 def of(methods: Sequence[Method]) -> list[Method]:
@@ -49,8 +49,7 @@ def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     said += [against(one) for one in tests if one.family == AGAINST_LABELS]
     for axis in dict.fromkeys(one.family for one in tests if one.family.startswith(TAUGHT_DIFFER_IN)):
         said.append(_axis(axis.removeprefix(TAUGHT_DIFFER_IN), [one for one in tests if one.family == axis]))
-    said.append("“Best” was chosen by macro F1 on the validation split; the test split had no say.")
-    return said
+    return [*said, chosen(best(students)[1])]
 
 
 def figures(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -> list[tuple[str, str, str, Figure]]:

@@ -14,14 +14,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from findistill.analysis import annotator_study, distilled_study, plots, shots_study
-from findistill.analysis.comparisons import AGAINST_TUNED, SELECTED_BY, Comparison, best, compare
+from findistill.analysis.comparisons import AGAINST_TUNED, Comparison, best, compare
 from findistill.analysis.intervals import Estimate, seed_means
 from findistill.analysis.methods import REPEATS, Method, Run, gather
 from findistill.analysis.metrics import confusion
 from findistill.analysis.published import Published
 from findistill.analysis.published import published as read_published
 from findistill.analysis.tables import COST, WORDS, job_name, markdown, readable, results
-from findistill.analysis.words import against, difference, p_is, p_value, points, value
+from findistill.analysis.words import against, chosen, difference, p_is, p_value, points, value
 from findistill.errors import UserError
 from findistill.runs.files import write_whole
 
@@ -165,12 +165,7 @@ def _findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate
         assert top is not None
         one = estimates[top.name]
         said.append(f"Best: {top.name}, accuracy {value(one['accuracy'])}, macro F1 {value(one['macro_f1'])}.")
-    said.append(
-        "“Best” was chosen by macro F1 on the validation split; the test split had no say."
-        if fair
-        else f"“Best” was chosen on the test split, as some runs have no {SELECTED_BY}: that flatters the chosen ones."
-    )
-    return said
+    return [*said, chosen(fair)]
 
 
 def _verdict(main: Comparison) -> str:

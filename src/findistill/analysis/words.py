@@ -14,6 +14,13 @@ def value(one: Estimate) -> str:
     return f"{one.mean:.3f}{sd} [{one.low:.2f}, {one.high:.2f}]"
 
 
+def chosen(fair: bool) -> str:
+    """On what the best of several methods was chosen; `fair` as `comparisons.best` says it."""
+    if fair:
+        return "“Best” was chosen by macro F1 on the validation split; the test split had no say."
+    return "“Best” was chosen on the test split, as some runs have no val/macro_f1: that flatters the chosen ones."
+
+
 def points(difference: float, *, sign: bool = True, unit: str = " points") -> str:
     """A difference of shares in points of a hundred: `+1.2 points`."""
     text = f"{100 * difference:+.1f}" if sign else f"{100 * difference:.1f}"

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -49,6 +50,17 @@ class Job:
         self.metrics[name] = self.metrics.get(name, 0.0) + found.seconds
         self.metrics["time/artifacts_made_s"] = self.metrics.get("time/artifacts_made_s", 0.0) + found.seconds * found.made
         return found.path
+
+
+@contextmanager
+def aside(config: Config, store: Store | None = None) -> Iterator[Job]:
+    """A job that leaves artifacts alone: its folder goes when the block ends, and nothing is tracked.
+
+    `store`: where the artifacts are; default: that of `config.runs_dir`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        yield Job(config, folder, store or Store(Path(config.runs_dir) / ".artifacts"), Tracker(folder, "none"))
 
 
 def sections(config: Config, reads: Sequence[str]) -> dict[str, Any]:

@@ -8,14 +8,10 @@ threshold, and in the run folder what it cost and how good the annotator is wher
 
 import logging
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from findistill.runs import job as jobs
 from findistill.runs.files import replacing
-from findistill.runs.store import Store
-from findistill.runs.tracking import Tracker
 from findistill.settings.rules import tunes
 from findistill.settings.schema import Config
 from findistill.stages import inputs
@@ -69,8 +65,7 @@ def _score(job: "Job", voted: "pd.DataFrame", labels: "LabelSet") -> None:
 
 def preview(config: Config) -> None:
     """Print a filled prompt, what the annotation would ask and cost, or both, without asking anything."""
-    with tempfile.TemporaryDirectory() as scratch:
-        job = jobs.Job(config, Path(scratch), Store(Path(config.runs_dir) / ".artifacts"), Tracker(Path(scratch), "none"))
+    with jobs.aside(config) as job:
         for member in inputs.annotators(config):
             job.config = member
             _preview(job)

@@ -14,7 +14,6 @@ Pace and budget of the LLM are those of `annotate`, its `dry_run` and `show_prom
 import hashlib
 import logging
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 from findistill.errors import UserError
 from findistill.runs import job as jobs
 from findistill.runs.files import read_json, replacing, write_json
-from findistill.runs.store import Store, digest
-from findistill.runs.tracking import Tracker
+from findistill.runs.store import digest
 from findistill.runs.weights import locate
 from findistill.settings.compose import plain, with_overrides
 from findistill.settings.schema import Trainer
@@ -115,8 +113,7 @@ def preview(config: "Config") -> None:
     """
     from findistill.llm import writing
 
-    with tempfile.TemporaryDirectory() as scratch:
-        job = jobs.Job(config, Path(scratch), Store(Path(config.runs_dir) / ".artifacts"), Tracker(Path(scratch), "none"))
+    with jobs.aside(config) as job:
         data = inputs.dataset(job)
         rows, _ = _judged(job, data, _labelled(job, data, inputs.test_sets(job, data)))
         orders = _orders(config, _sources(config, rows), rows, data.labels)

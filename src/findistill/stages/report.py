@@ -5,7 +5,6 @@ leaves `table.csv`, `table.md`, `report.html` and `figures/` in the study's fold
 """
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,10 +15,9 @@ from findistill.errors import UserError
 from findistill.runs import job as jobs
 from findistill.runs.files import read_json, write_json
 from findistill.runs.store import Store, digest
-from findistill.runs.tracking import Tracker
 from findistill.settings.compose import plain
 from findistill.settings.rules import tunes
-from findistill.settings.schema import Config, Report
+from findistill.settings.schema import Config, Report, TeacherDistill
 from findistill.stages import annotate, fewshot, inputs, tuning
 from findistill.stages.scoring import forced_choice, prediction_frame
 from findistill.stages.training import weights_hash
@@ -65,8 +63,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     store = Store(runs_dir / ".artifacts")
     annotations = None
     for config in list(settings_of_baselines(runs)):
-        with tempfile.TemporaryDirectory() as scratch:
-            job = jobs.Job(config, Path(scratch), store, Tracker(Path(scratch), "none"))
+        with jobs.aside(config, store) as job:
             found, voted = baselines(job, list(settings.baselines))
         there = {run.folder for run in runs}  # annotators with other demonstrations share the majority class
         runs += [run for run in found if run.folder not in there]
@@ -116,7 +113,22 @@ def teacher_of(config: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def teachers(runs: "list[Run]", store: Store) -> "list[Run]":
-    """The teacher models of the students, on the students' test rows, each an artifact. One that is gone is left out."""
+    """The teacher models of the students, on the students' test rows. One that is gone is left out."""
+    students: dict[str, Run] = {}  # one of each teacher
+    for run in runs:
+        if name := run.status.get("teacher"):
+            students.setdefault(name, run)
+    found = []
+    for name, student in students.items():
+        try:
+            found.append(_teacher(name, student, store))
+        except UserError as error:
+            log.info("the students' teacher is not in the report: %s", str(error).splitlines()[0])
+    return found
+
+
+def _teacher(name: str, student: "Run", store: Store) -> "Run":
+    """The model `name` that `student` learnt from, as an artifact."""
     import pandas as pd
 
     from findistill.analysis.methods import Run
@@ -124,44 +136,32 @@ def teachers(runs: "list[Run]", store: Store) -> "list[Run]":
     from findistill.learning.fit import predict
     from findistill.stages.scoring import matched
 
-    found: dict[str, Run] = {}
-    for run in runs:
-        name = run.status.get("teacher")
-        if not name or name in found:
-            continue
-        assert run.folder is not None
-        config = cast(Config, OmegaConf.load(run.folder / "config.yaml"))
-        model = cast(Any, config.distill).teacher or str(store.root / name)
-        with tempfile.TemporaryDirectory() as scratch:
-            job = jobs.Job(config, Path(scratch), store, Tracker(Path(scratch), "none"))
-            tests = inputs.test_sets(job, inputs.dataset(job))
-            key = {
-                "baseline": "teacher",
-                "model": [name, weights_hash(model)],
-                "tests": {prefix: inputs.texts_hash(rows) for prefix, (rows, _) in tests.items()},
-            }
+    assert student.folder is not None
+    config = cast(Config, OmegaConf.load(student.folder / "config.yaml"))
+    named = cast(TeacherDistill, config.distill).teacher
+    model = named or str(store.root / name)
 
-            def predicted(rows: "pd.DataFrame", labels: tuple[str, ...], model: str = model, job: jobs.Job = job) -> "Predicted":
-                found = predict(model, rows["text"].tolist(), job.config.trainer, tokens_cache=store.root / "tokens")
-                return *matched(found, labels, model), {}
+    def predicted(rows: "pd.DataFrame", labels: tuple[str, ...]) -> "Predicted":
+        found = predict(model, rows["text"].tolist(), config.trainer, tokens_cache=store.root / "tokens")
+        return *matched(found, labels, model), {}
 
-            def write(folder: Path, predicted: Any = predicted, tests: Any = tests, model: str = model) -> None:
-                size = sum(weight.numel() for weight in open_trained(model)[0].parameters())
-                write_baseline(folder, tests, predicted, {"model/parameters": size})
+    def write(folder: Path) -> None:
+        size = sum(weight.numel() for weight in open_trained(model)[0].parameters())
+        write_baseline(folder, tests, predicted, {"model/parameters": size})
 
-            try:
-                folder = job.artifact("baseline", key, write)
-            except UserError as error:
-                log.info("the students' teacher is not in the report: %s", str(error).splitlines()[0])
-                continue
-        settings = {part: run.config[part] for part in ("data", "teacher", "trainer")}
-        settings["distill"] = {"teacher": run.config["distill"]["teacher"]}
-        settings["augment"] = {"use": run.config["augment"]["use"]}
-        title = "the students' teacher" + (f", {settings['teacher']['name']}" if not settings["distill"]["teacher"] else "")
-        predictions = pd.read_parquet(folder / "predictions_test.parquet")
-        metrics = read_json(folder / "metrics.json")
-        found[name] = Run(title, "teacher", None, settings, metrics, predictions, folder, {"teacher": name})
-    return list(found.values())
+    with jobs.aside(config, store) as job:
+        tests = inputs.test_sets(job, inputs.dataset(job))
+        key = {
+            "baseline": "teacher",
+            "model": [name, weights_hash(model)],
+            "tests": {prefix: inputs.texts_hash(rows) for prefix, (rows, _) in tests.items()},
+        }
+        folder = job.artifact("baseline", key, write)
+    settings = {part: student.config[part] for part in ("data", "teacher", "trainer")}
+    settings |= {"distill": {"teacher": named}, "augment": {"use": student.config["augment"]["use"]}}
+    title = "the students' teacher" + ("" if named else f", {config.teacher.name}")
+    predictions = pd.read_parquet(folder / "predictions_test.parquet")
+    return Run(title, "teacher", None, settings, read_json(folder / "metrics.json"), predictions, folder, {"teacher": name})
 
 
 def identity(config: dict[str, Any]) -> tuple[str, int | str, dict[str, Any]]:
@@ -290,25 +290,21 @@ def baselines(job: "jobs.Job", names: list[str]) -> "tuple[list[Run], pd.DataFra
         tests = {"test": (rows[rows["label"].notna()], data.labels)}
         pool = inputs.drop_tested(pool, tests)
         settings = _of_texts(whole)
-        of_neighbours = {**settings, "k": k}
-        asked_llm = False
     elif config.stage.name == "fewshot":
         tests = fewshot.test_sets(job, data)
         pool = inputs.drop_tested(pool, inputs.test_sets(job, data))
         settings = _of_tests(whole)
-        of_neighbours = {**settings, "k": k}
-        asked_llm = False
     elif config.stage.name in LEARNERS:
         tests = inputs.test_sets(job, data)
         pool, k = inputs.drop_tested(inputs.supervised(data), tests), NEIGHBOURS
         settings = _of_learners(whole)
-        of_neighbours = {**settings, "k": k}
-        asked_llm = False
     else:
         tests = inputs.test_sets(job, data)
-        settings = of_neighbours = _shared(whole)
-        asked_llm = config.distill.votes == "annotator"
-    if config.stage.name in ("annotate", "fewshot", *LEARNERS) and len(pool) < k:
+        settings = _shared(whole)
+    students = config.stage.name == "student"
+    asked_llm = students and config.distill.votes == "annotator"
+    of_neighbours = settings if students else {**settings, "k": k}  # a student's `shots` say it
+    if not students and len(pool) < k:
         log.info("no baselines of %s: it has no %d labelled texts apart from those to predict", config.data.name, k)
         names = []
     made = {

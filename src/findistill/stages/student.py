@@ -87,14 +87,14 @@ def from_teacher(job: "Job") -> None:
     new = augment.augmented(job, data, tests)
     made = new["label"].notna()
     labelled = inputs.drop_tested(joined([inputs.supervised(data), new[made]]), tests)
-    texts = inputs.transfer_texts(job, data, labelled, tests, new[~made])
-    used = len(texts) if asks_teacher(distill) else 0
-    job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": used, "data/augmented": len(new)}
+    job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": 0, "data/augmented": len(new)}
     if "selection" in faults(distill.recipe):
         log.warning("distill.recipe=%s picks the student on the test rows: its test scores are too high", distill.recipe)
         held = next(iter(tests.values()))[0]
     examples, measured = Examples.from_frame(labelled, data.labels), Examples.from_frame(held, data.labels)
     if asks_teacher(distill):
+        texts = inputs.transfer_texts(job, data, labelled, tests, new[~made])
+        job.metrics["data/unlabelled"] = len(texts)
         log.info("distilling on %s labelled and %s unlabelled texts", f"{len(labelled):,}", f"{len(texts):,}")
         unlabelled = domain_texts(job, config.student, data)
         trained = distil(
