@@ -12,10 +12,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.learning.classify import EncoderClassifier
-from findistill.learning.encoders import depths
+from findistill.learning.encoders import depths, load, open_trained
 from findistill.learning.fit import Examples, fit, predict
 from findistill.learning.objectives import Objective
-from findistill.learning.recipe import parameter_groups, released, schedule, slant
+from findistill.learning.recipe import Unfreezing, parameter_groups, released, schedule, slant
 from findistill.settings.schema import Encoder, Teacher, Trainer
 
 FINBERT = Trainer(
@@ -107,6 +107,24 @@ def test_layers_join_from_the_top_and_stay_as_they_were_until_then(
     assert all(free == set(range(max(free) + 1)) for free in learning)
     assert all(moved <= free for moved, free in zip(changed[1:], learning[:-1], strict=True))
     assert changed[-1] == {0, 1, 2, 3, 4, 5}
+
+
+def test_unfreezing_frees_only_what_it_found_learning(twelve: BertForSequenceClassification) -> None:
+    words = twelve.get_input_embeddings().weight.requires_grad_(False)
+    assert set(Unfreezing(twelve.named_parameters(), depths(twelve)).depth) == set(twelve.parameters()) - {words}
+    words.requires_grad_(True)
+
+
+@pytest.mark.parametrize("trainer", [FINBERT, replace(FINBERT, unfreeze="none")], ids=["gradual", "at once"])
+def test_frozen_embeddings_stay_as_they_were(
+    teacher: Teacher, labels: LabelSet, corpus, tmp_path: Path, trainer: Trainer
+) -> None:
+    before = load(teacher, labels.names, scalar=False, seed=0)[0].base_model.state_dict()
+    frozen = replace(teacher, freeze_embeddings=True)
+    fit(frozen, None, trainer, labels, corpus.train, corpus.validation, seed=0, folder=tmp_path, loggers=[])
+    after = open_trained(tmp_path / "model")[0].base_model.state_dict()
+    same = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert same == {"embeddings.word_embeddings.weight"}
 
 
 def test_finberts_recipe_learns(teacher: Teacher, labels: LabelSet, corpus, tmp_path: Path) -> None:

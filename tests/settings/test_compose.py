@@ -97,6 +97,7 @@ def test_only_allowed_code_is_built() -> None:
         (["trainer.layer_decay=0"], "above 0, at most 1"),
         (["trainer.schedule=cosine"], "choose one of linear, slanted, constant"),
         (["student.init=parent"], "needs student.shape"),
+        (["student=tiny_2l_128d", "student.init=random"], "student.freeze_embeddings=true would keep random embeddings"),
         (["student.init=random"], "student.layers keeps layers of a pretrained model"),
         (["student=tiny_2l_128d", "student.shape.heads=3"], "must be a multiple of student.shape.heads=3"),
         (["student=tiny_2l_128d", "student.shape.layers=0"], "student.shape.layers=0 is too small"),

@@ -220,6 +220,7 @@ def recipe_of(encoder: "Encoder", trainer: "Trainer") -> Recipe:
         schedule=trainer.schedule,
         layer_decay=trainer.layer_decay,
         unfreeze=trainer.unfreeze,
+        freeze_embeddings=encoder.freeze_embeddings,
     )
 
 

@@ -134,7 +134,7 @@ def pretrain(
         raise UserError(f"pretrain.source={settings.source}: {len(texts)} texts are too few to pretrain on; 100 at least.")
     recipe = replace(
         recipe_of(encoder, trainer), epochs=settings.epochs, learning_rate=settings.learning_rate,
-        schedule="linear", warmup=WARMUP, layer_decay=1.0, unfreeze="none",
+        schedule="linear", warmup=WARMUP, layer_decay=1.0, unfreeze="none", freeze_embeddings=False,
     )  # fmt: skip
     from transformers import AutoModelForPreTraining
 

@@ -40,6 +40,7 @@ class Recipe:
     schedule: str = "linear"  # see `schedule`, `parameter_groups` and `Unfreezing`
     layer_decay: float = 1.0
     unfreeze: str = "none"
+    freeze_embeddings: bool = False
 
     @property
     def fused(self) -> bool:
@@ -53,6 +54,8 @@ class RecipeModule(pl.LightningModule):
     def __init__(self, model: "PreTrainedModel", recipe: Recipe) -> None:
         super().__init__()
         self.model, self.recipe = model, recipe
+        if recipe.freeze_embeddings:
+            model.get_input_embeddings().requires_grad_(False)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW over all that learns, and its schedule over the real number of optimizer steps."""
@@ -127,10 +130,11 @@ def released(step: int, steps: int, layers: int) -> int:
 
 
 class Unfreezing(pl.Callback):
-    """Gradual unfreezing, by parameter name and depth. Frozen layers cost no gradient and get no weight decay."""
+    """Gradual unfreezing, by parameter name and depth, of what learns when this is made. Frozen layers cost no gradient and
+    get no weight decay."""
 
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], depths: dict[str, int]) -> None:
-        self.depth = {parameter: depths.get(name, 0) for name, parameter in parameters}
+        self.depth = {parameter: depths.get(name, 0) for name, parameter in parameters if parameter.requires_grad}
         self.layers = max(self.depth.values(), default=1) - 1
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:

@@ -263,6 +263,8 @@ def _encoder(config: DictConfig, role: str) -> Iterator[str]:
         yield f"{role}.pretrain.source and {role}.trim_vocabulary are for models with word pieces; {encoder.name} reads bytes"
     if charformer and encoder.init != "random":
         yield f"{role}.init={encoder.init}: there are no weights of {encoder.name} to start from; use {role}.init=random"
+    if encoder.freeze_embeddings and encoder.init == "random":
+        yield f"{role}.freeze_embeddings=true would keep random embeddings: set it to false, or use {role}.init=parent"
     if encoder.init == "parent" and encoder.shape is None:
         yield f"{role}.init=parent needs {role}.shape, the size to cut from the parent's weights"
     if encoder.init != "pretrained" and encoder.layers is not None:

@@ -233,6 +233,7 @@ class Encoder:
     layers: list[int] | None = None  # keep these encoder layers of the model, counted from 1; None keeps all
     shape: Shape | None = None  # for init=random and init=parent
     trim_vocabulary: bool = False  # keep only the word pieces that the texts to learn from use, and all single characters
+    freeze_embeddings: bool = False  # the word embeddings stay as they begin; only `pretrain` moves them
     pretrain: Pretrain = field(default_factory=Pretrain)
     epochs: int = 5
     batch_size: int = 32
