@@ -261,6 +261,15 @@ def test_a_named_teacher_and_a_teacher_that_trains_on_the_new_texts(job_of: Call
     assert more.metrics["data/kept"] == plain.metrics["data/kept"] + more.metrics["data/augmented"]
 
 
+def test_the_teachers_models_are_not_trained_again_for_another_memory_limit(job_of: Callable[..., Job]) -> None:
+    made = []
+    for limit in ("8", "16"):
+        job = job_of("stage=augment", "data.limit=60", f"trainer.max_memory={limit}", "augment.per_text.words=1")
+        augment.run(job)
+        made.append(job.artifacts["augment"])
+    assert made[0] == made[1]
+
+
 def test_votes_on_new_texts_are_training_rows_without_gold_labels(server: LoopbackServer, job_of: Callable[..., Job]) -> None:
     server.behave = seeded
     job = job_of(

@@ -25,8 +25,8 @@ from findistill.runs.files import read_json, replacing, write_json
 from findistill.runs.store import digest
 from findistill.runs.weights import locate
 from findistill.settings.compose import plain, with_overrides
-from findistill.settings.schema import Trainer
 from findistill.stages import inputs
+from findistill.stages.training import learning, of_teacher
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,12 +171,6 @@ def _needs_teacher(config: "Config") -> bool:
     return bool(set(OF_ERRORS) & set(config.augment.methods)) or config.augment.relabel == "teacher"
 
 
-def _trainer(config: "Config") -> Trainer:
-    """Epochs, batch, rate and length are the `teacher` section's: those of `trainer` may be a student's."""
-    own = dict.fromkeys(("max_epochs", "batch_size", "learning_rate", "max_length", "patience"))
-    return Trainer(**{**plain(config.trainer), **own})
-
-
 def _teacher_key(config: "Config") -> Any:
     named = config.augment.teacher
     if named:
@@ -185,7 +179,7 @@ def _teacher_key(config: "Config") -> Any:
             return named
         with weights.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
-    return [plain(config.teacher), plain(_trainer(config)), config.augment.folds]
+    return [plain(config.teacher), learning(of_teacher(config)), config.augment.folds]
 
 
 def _teacher(job: "Job", data: "TextData", rows: "pd.DataFrame") -> Teacher:
@@ -195,7 +189,7 @@ def _teacher(job: "Job", data: "TextData", rows: "pd.DataFrame") -> Teacher:
     from findistill.learning import folds
     from findistill.learning.fit import predict
 
-    settings, trainer = job.config.augment, _trainer(job.config)
+    settings, trainer = job.config.augment, of_teacher(job.config)
     if settings.teacher:
         told = predict(locate(settings.teacher), rows["text"].tolist(), trainer, tokens_cache=job.store.root / "tokens")
         return Teacher(rows[["id"]].assign(fold=0, predicted=told.predicted), [locate(settings.teacher)])
@@ -359,7 +353,7 @@ def _says(job: "Job", part: "pd.DataFrame", number: int, teacher: Teacher | None
     share = np.zeros(len(part))
     for model in np.unique(asked).tolist():
         places = np.flatnonzero(asked == model)
-        told = predict(teacher.models[model], part["text"].iloc[places].tolist(), _trainer(job.config))
+        told = predict(teacher.models[model], part["text"].iloc[places].tolist(), of_teacher(job.config))
         for row, place in enumerate(places.tolist()):
             said[place] = told.predicted[row]
             label = part["label"].iloc[place]

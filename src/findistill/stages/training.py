@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from findistill.data import TextData
     from findistill.learning.fit import Examples, Trained
     from findistill.runs.job import Job
+    from findistill.settings.schema import Config
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,12 @@ def domain_texts(job: "Job", encoder: Encoder, data: "TextData") -> list[str]:
     return rows["text"].tolist()
 
 
+def of_teacher(config: "Config") -> Trainer:
+    """How a teacher is trained on the way: epochs, batch, rate and length are its own, those of `trainer` may be a student's."""
+    own = dict.fromkeys(("max_epochs", "batch_size", "learning_rate", "max_length", "patience"))
+    return Trainer(**{**plain(config.trainer), **own})
+
+
 def learning(trainer: Trainer) -> dict[str, Any]:
     """What of the trainer's settings changes weights."""
     return {name: value for name, value in plain(trainer).items() if name not in PACE["trainer"]}
@@ -129,8 +136,7 @@ def weights_hash(model: str) -> str | None:
 def teacher_model(job: "Job", data: "TextData", rows: "pd.DataFrame") -> str:
     """Where the teacher is: what `distill.teacher` names, or an artifact trained on `rows` as `teacher` says.
 
-    Epochs, batch, rate and length are the `teacher` section's: those of `trainer` are the student's. Its seed is 0, so
-    that every student of a sweep has the same teacher.
+    Its seed is 0, so that every student of a sweep has the same teacher.
     """
     from findistill.data import fingerprint
     from findistill.learning.fit import Examples, fit
@@ -138,9 +144,7 @@ def teacher_model(job: "Job", data: "TextData", rows: "pd.DataFrame") -> str:
     config = job.config
     if named := cast(TeacherDistill, config.distill).teacher:
         return named
-    trainer = replace(
-        Trainer(**plain(config.trainer)), max_epochs=None, batch_size=None, learning_rate=None, max_length=None, patience=None
-    )
+    trainer = of_teacher(config)
     unlabelled = domain_texts(job, config.teacher, data)
     encoder = pretrained(job, config.teacher, unlabelled, trainer)
     key = {
