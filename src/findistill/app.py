@@ -113,9 +113,12 @@ def arranged(arguments: Sequence[str]) -> list[str]:
     """Flags first: Hydra's parser takes overrides in one row only, and would refuse `stage=student -m seed=0,1`."""
     sweep = [argument for argument in arguments if argument in ("-m", "--multirun")]
     turned = [*sweep, *with_folders([argument for argument in arguments if argument not in sweep])]
-    _, unknown = get_args_parser().parse_known_args(turned)
+    given, unknown = get_args_parser().parse_known_args(turned)
     if unknown:
         raise UserError(f"{unknown[0]}: no such flag, or a setting behind one; findistill --hydra-help shows the flags")
+    modes = [f"--{mode}" for mode in ("run", "multirun", "cfg", "info") if getattr(given, mode)]
+    if len(modes) > 1:
+        raise UserError(f"{' and '.join(modes)} do not go together. --cfg shows a single job: leave -m out to see it")
     return turned
 
 

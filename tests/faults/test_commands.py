@@ -19,6 +19,7 @@ MISTAKES = {
     "value that cannot be read": ("trainer=[cpu", "trainer=[cpu: cannot be read"),
     "sweep without -m": ("seed=0,1", "seed=0,1: several values make a sweep, findistill -m"),
     "unknown flag": ("--badflag", "--badflag: no such flag"),
+    "two modes": ("-m --cfg job seed=0,1", "--multirun and --cfg do not go together"),
     "threshold above n": ("distill.min_agreement=9", "distill.min_agreement=9 can never be reached: annotate.samples=8"),
     "threshold above n in a sweep": ("-m distill.min_agreement=5,9", "(in the job distill.min_agreement=9)"),
     "missing file": ("stage=teacher data=csv data.path=no.csv data.label_column=y", "data.path=no.csv: no such file"),
