@@ -112,21 +112,17 @@ def learning_curve(history: Sequence[dict[str, float]]) -> Figure:
         (right, (("val/accuracy", "accuracy", BLUE), ("val/macro_f1", "macro F1", VERMILION))),
     ):
         for (key, name, colour), marker in zip(series, MARKERS, strict=False):
-            if key in frame:
-                axes.plot(frame["epoch"], frame[key], color=colour, marker=marker, markersize=5, label=name)
+            if key not in frame:
+                continue
+            if key == "val/macro_f1" and frame[key].notna().any():
+                best = frame.iloc[int(frame[key].argmax())]
+                name += f", best {best[key]:.3f} after epoch {best['epoch']:.3g}"
+            axes.plot(frame["epoch"], frame[key], color=colour, marker=marker, markersize=5, label=name)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     left.set(title="Loss", ylabel="loss per example")
     right.set(title="Validation scores", ylabel="score")
-    if "val/macro_f1" in frame and frame["val/macro_f1"].notna().any():
-        best = frame.iloc[int(frame["val/macro_f1"].argmax())]
-        right.annotate(
-            f"best {best['val/macro_f1']:.3f}, epoch {best['epoch']:.0f}",
-            (best["epoch"], best["val/macro_f1"]),
-            xytext=(0, -18), textcoords="offset points", ha="center", fontsize=9, color=VERMILION,
-        )  # fmt: skip
-        right.margins(y=0.2)
     return figure
 
 
