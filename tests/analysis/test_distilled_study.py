@@ -148,11 +148,26 @@ def test_a_student_is_measured_by_the_teacher_that_it_had() -> None:
     assert best is not None and best.runs[0].metrics.get("val/macro_f1") == 3.5 / 9
 
 
+def test_a_line_over_pools_has_one_source_and_nothing_else_that_differs() -> None:
+    def other(run: Run, **distill: Any) -> Run:
+        return replace(run, config=run.config | {"distill": run.config["distill"] | distill})
+
+    runs = [student("small", 0, 1.5, pool, kl=1.0) for pool in (0, 5000, 20000)]
+    runs += [other(student("small", 0, 1.5, pool, kl=1.0), pool=f"tfns limit={pool}") for pool in (3000, 9000)]
+    runs.append(other(student("small", 0, 1.5, 50000, kl=1.0), temperature=9.0))
+    lines = distilled_plots.pools(distilled_study.of(gather(runs)))
+    assert [[member.mean_metric("data/unlabelled") for member in line] for line in lines] == [[0, 5000, 20000], [0, 3000, 9000]]
+
+
 def test_figures_are_drawn_where_there_are_grounds(tmp_path: Path, methods: list[Method]) -> None:
     assert distilled_plots.sizes(distilled_study.of(methods)) == ["small", "middle"]
     lines = distilled_plots.pools(distilled_study.of(methods))
-    assert set(lines) == {("small", "kl"), ("middle", "kl")}
-    assert [member.mean_metric("data/unlabelled") for member in lines["small", "kl"]] == [0, 5000, 20000]
+    assert {(distilled_plots.size_name(line[0]), distilled_plots.terms(line[0])) for line in lines} == {
+        ("small", "kl"),
+        ("middle", "kl"),
+    }
+    [small] = [line for line in lines if distilled_plots.size_name(line[0]) == "small"]
+    assert [member.mean_metric("data/unlabelled") for member in small] == [0, 5000, 20000]
     files = build_report("taught", study(), [], tmp_path, resamples=50)
     assert {"students", "pool", "comparison"} <= {path.stem for path in files.figures}
     assert "% of its parameters" in files.html.read_text(encoding="utf-8")

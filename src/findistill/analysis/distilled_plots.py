@@ -10,10 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from findistill.analysis.intervals import Estimate
-from findistill.analysis.methods import LABELS_ALONE, Method, setting, taught_by
+from findistill.analysis.methods import LABELS_ALONE, Method, differing, setting, taught_by
 from findistill.analysis.plots import GREEN, GREY, MARKERS, SERIES, blank, folded, styled
-
-UNLABELLED = "data/unlabelled"
 
 
 def size_name(student: Method) -> str:
@@ -31,14 +29,36 @@ def sizes(students: Sequence[Method]) -> list[str]:
     return sorted(known, key=lambda name: known[name])
 
 
-def pools(students: Sequence[Method]) -> dict[tuple[str, str], list[Method]]:
-    """(student, terms) -> its methods by number of unlabelled texts, where it has several numbers and nothing else differs."""
-    groups: dict[tuple[str, str], dict[float, Method]] = {}
+def pools(students: Sequence[Method]) -> list[list[Method]]:
+    """Students that differ in nothing but the size of `distill.pool`, smallest first, where there are several sizes."""
+    lines: list[list[Method]] = []
+    without = []
     for student in students:
-        if not student.on_labels_alone:
-            own = groups.setdefault((size_name(student), terms(student)), {})
-            own.setdefault(student.mean_metric(UNLABELLED) or 0.0, student)
-    return {key: [own[count] for count in sorted(own)] for key, own in groups.items() if len(own) > 1}
+        if student.on_labels_alone:
+            continue
+        if not _source(student):
+            without.append(student)
+        elif line := next((line for line in lines if _source(line[0]) == _source(student) and _alike(line[0], student)), None):
+            line.append(student)
+        else:
+            lines.append([student])
+    for line in lines:
+        line += [student for student in without if _alike(line[0], student)]
+        line.sort(key=_unlabelled)
+    return [line for line in lines if len(line) > 1]
+
+
+def _source(student: Method) -> str:
+    """The data set of the pool, without its limit."""
+    return str(setting(student.config, "distill.pool") or "").partition(" ")[0]
+
+
+def _alike(one: Method, other: Method) -> bool:
+    return set(differing([one.config, other.config])) <= {"distill.pool"}
+
+
+def _unlabelled(student: Method) -> float:
+    return student.mean_metric("data/unlabelled") or 0.0
 
 
 @styled
@@ -52,12 +72,12 @@ def by_size(students: Sequence[Method], teacher: Method | None, estimates: dict[
     for student in students:
         place = series.index(terms(student))
         x = names.index(size_name(student)) + 0.14 * (place - (len(series) - 1) / 2)
-        _mark(axes, x, estimates[student.name]["accuracy"], looks[terms(student)], number=True)
+        _mark(axes, x, estimates[student.name]["accuracy"], looks[terms(student)])
     ticks = [f"{name}\n{_millions(next(s for s in students if size_name(s) == name))}" for name in names]
     handles = [Line2D([], [], markersize=7, linestyle="", label=folded(name, 60), **looks[name]) for name in series]
     if teacher:
         own: dict[str, Any] = {"color": GREEN, "marker": "D"}
-        _mark(axes, len(names), estimates[teacher.name]["accuracy"], own, number=True)
+        _mark(axes, len(names), estimates[teacher.name]["accuracy"], own)
         ticks.append(f"teacher\n{_millions(teacher)}")
         handles.append(Line2D([], [], markersize=7, linestyle="", label=folded(teacher.name, 60), **own))
         _of_teacher(axes, estimates[teacher.name]["accuracy"].mean)
@@ -79,17 +99,19 @@ def by_pool(students: Sequence[Method], teacher: Method | None, estimates: dict[
     colours: dict[str, str] = {}  # of a student's first line
     figure = blank(10, 4.6)
     axes = figure.subplots()
-    several = len({how for _, how in lines}) > 1
-    most = max((member.mean_metric(UNLABELLED) or 0.0) for members in lines.values() for member in members)
-    for place, ((name, how), members) in enumerate(lines.items()):
+    named = {(size_name(line[0]), terms(line[0]), _source(line[0])) for line in lines}
+    several = [len({name[part] for name in named}) > 1 for part in (1, 2)]
+    most = max(_unlabelled(member) for members in lines for member in members)
+    for place, members in enumerate(lines):
+        name = size_name(members[0])
         look: dict[str, Any] = {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
         colours.setdefault(name, look["color"])
-        x = [(member.mean_metric(UNLABELLED) or 0.0) + 0.004 * most * place for member in members]
+        x = [_unlabelled(member) + 0.004 * most * place for member in members]
         found = [estimates[member.name]["accuracy"] for member in members]
-        label = f"{name}, {how}" if several else name
-        axes.plot(x, [one.mean for one in found], lw=1.5, label=label, markersize=6, **look)
+        told = [part for part, shown in zip((terms(members[0]), _source(members[0])), several, strict=True) if shown]
+        axes.plot(x, [one.mean for one in found], lw=1.5, label=", ".join([name, *told]), markersize=8, **look)
         for at, one in zip(x, found, strict=True):
-            _mark(axes, at, one, look)
+            _spread(axes, at, one, look["color"])
     for name in sizes(students):
         alone = [student for student in students if student.on_labels_alone and size_name(student) == name]
         if alone and name in colours:
@@ -114,13 +136,17 @@ def _looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
     return looks | {LABELS_ALONE: {"color": GREY, "marker": "X"}}
 
 
-def _mark(axes: Axes, x: float, one: Estimate, look: dict[str, Any], *, number: bool = False) -> None:
-    axes.vlines(x, one.low, one.high, color=look["color"], lw=4, alpha=0.3)
+def _mark(axes: Axes, x: float, one: Estimate, look: dict[str, Any]) -> None:
     axes.plot(x, one.mean, markersize=8, linestyle="", **look)
+    _spread(axes, x, one, look["color"])
+    axes.annotate(f"{one.mean:.3f}", (x, one.high), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8.5)
+
+
+def _spread(axes: Axes, x: float, one: Estimate, colour: str) -> None:
+    """The interval over test rows, and the single seeds."""
+    axes.vlines(x, one.low, one.high, color=colour, lw=4, alpha=0.3)
     if len(one.per_seed) > 1:
         axes.plot([x] * len(one.per_seed), one.per_seed, ".", color="black", markersize=3)
-    if number:
-        axes.annotate(f"{one.mean:.3f}", (x, one.high), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8.5)
 
 
 def _of_teacher(axes: Axes, accuracy: float) -> None:
