@@ -159,6 +159,14 @@ def test_a_line_over_pools_has_one_source_and_nothing_else_that_differs() -> Non
     assert [[member.mean_metric("data/unlabelled") for member in line] for line in lines] == [[0, 5000, 20000], [0, 3000, 9000]]
 
 
+def test_students_are_drawn_with_one_pool_even_where_another_did_better() -> None:
+    runs = [student("small", 0, 1.9, 5000, kl=1.0), student("small", 0, 1.5, kl=1.0), student("middle", 0, 1.5, kl=1.0)]
+    runs += [student("small", 0, 1.2, pool=0, hard=1.0), student("middle", 0, 1.6, 1000, soft_ce=1.0)]
+    drawn = distilled_study._one_of_each(distilled_study.of(gather(runs)))
+    found = {(distilled_plots.size_name(one), distilled_plots.terms(one)): one.mean_metric("data/unlabelled") for one in drawn}
+    assert found == {("small", "kl"): 20000, ("middle", "kl"): 20000, ("small", "labels alone"): 0, ("middle", "soft_ce"): 1000}
+
+
 def test_figures_are_drawn_where_there_are_grounds(tmp_path: Path, methods: list[Method]) -> None:
     assert distilled_plots.sizes(distilled_study.of(methods)) == ["small", "middle"]
     lines = distilled_plots.pools(distilled_study.of(methods))

@@ -4,6 +4,7 @@ A student that learns from a teacher model has terms (`Method.terms`); one whose
 that had no teacher. The report sets the teacher itself beside them; jobs of stage=teacher are further teachers.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from findistill.analysis import distilled_plots as plots
 from findistill.analysis.comparisons import AGAINST_LABELS, TAUGHT_DIFFER_IN, Comparison, best
 from findistill.analysis.intervals import Estimate, accuracy_share
-from findistill.analysis.methods import Method
+from findistill.analysis.methods import Method, setting
 from findistill.analysis.words import against, chosen, points, value
 
 
@@ -43,7 +44,7 @@ def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     if teacher:
         one = estimates[teacher.name]
         said.append(f"Teacher: {teacher.name}, accuracy {value(one['accuracy'])}, macro F1 {value(one['macro_f1'])}.")
-        said += [_kept(member, teacher_of(methods, member) or teacher, estimates) for member in _best_of_each(students)]
+        said += [_kept(member, teacher_of(methods, member) or teacher, estimates) for member in students]
     else:
         said.append("The teacher is not in the report (report.baselines), so no student is measured by it.")
     said += [against(one) for one in tests if one.family == AGAINST_LABELS]
@@ -60,9 +61,9 @@ def figures(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]
         made.append((
             "students", "Students and their teacher",
             "Mean over seeds, dots: single seeds; bars: 95% bootstrap interval over the test rows. The scale at the right is the "
-            "share of the teacher's accuracy. Of students that differ in other settings, or in the size of the pool, the best "
-            "on validation rows is drawn.",
-            plots.by_size(_best_of_each(students), teacher, estimates),
+            "share of the teacher's accuracy. Drawn are those with the pool that most have; of students that differ in other "
+            "settings, the best on validation rows.",
+            plots.by_size(_one_of_each(students), teacher, estimates),
         ))  # fmt: skip
     if plots.pools(students):
         made.append((
@@ -74,12 +75,17 @@ def figures(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]
     return made
 
 
-def _best_of_each(students: Sequence[Method]) -> list[Method]:
-    """One method of each student and set of terms, best on validation rows."""
+def _one_of_each(students: Sequence[Method]) -> list[Method]:
+    """One method of each student and set of terms: with the commonest pool where it has that, the best on validation rows."""
+    pools = Counter(setting(student.config, "distill.pool") for student in students if not student.on_labels_alone)
+    commonest = pools.most_common(1)[0][0] if pools else None
     groups: dict[tuple[str, str], list[Method]] = {}
     for student in students:
         groups.setdefault((plots.size_name(student), plots.terms(student)), []).append(student)
-    return [found for group in groups.values() if (found := best(group)[0])]
+    chosen_from = [
+        [one for one in group if setting(one.config, "distill.pool") == commonest] or group for group in groups.values()
+    ]
+    return [found for group in chosen_from if (found := best(group)[0])]
 
 
 def _kept(student: Method, teacher: Method, estimates: dict[str, dict[str, Estimate]]) -> str:
