@@ -99,16 +99,16 @@ def by_pool(students: Sequence[Method], teacher: Method | None, estimates: dict[
     colours: dict[str, str] = {}  # of a student's first line
     figure = blank(10, 4.6)
     axes = figure.subplots()
-    named = {(size_name(line[0]), terms(line[0]), _source(line[0])) for line in lines}
+    named = {(size_name(line[-1]), terms(line[-1]), _source(line[-1])) for line in lines}  # the first may have no pool
     several = [len({name[part] for name in named}) > 1 for part in (1, 2)]
     most = max(_unlabelled(member) for members in lines for member in members)
     for place, members in enumerate(lines):
         name = size_name(members[0])
         look: dict[str, Any] = {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
         colours.setdefault(name, look["color"])
-        x = [_unlabelled(member) + 0.004 * most * place for member in members]
+        x = [_unlabelled(member) + 0.012 * most * place for member in members]
         found = [estimates[member.name]["accuracy"] for member in members]
-        told = [part for part, shown in zip((terms(members[0]), _source(members[0])), several, strict=True) if shown]
+        told = [part for part, shown in zip((terms(members[-1]), _source(members[-1])), several, strict=True) if shown]
         axes.plot(x, [one.mean for one in found], lw=1.5, label=", ".join([name, *told]), markersize=8, **look)
         for at, one in zip(x, found, strict=True):
             _spread(axes, at, one, look["color"])
@@ -130,8 +130,9 @@ def by_pool(students: Sequence[Method], teacher: Method | None, estimates: dict[
 
 def _looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
     taught = [name for name in series if name != LABELS_ALONE]
+    colours = [colour for colour in SERIES if colour != GREEN]  # the teacher's
     looks: dict[str, dict[str, Any]] = {
-        name: {"color": SERIES[at % len(SERIES)], "marker": MARKERS[at % len(MARKERS)]} for at, name in enumerate(taught)
+        name: {"color": colours[at % len(colours)], "marker": MARKERS[at % len(MARKERS)]} for at, name in enumerate(taught)
     }
     return looks | {LABELS_ALONE: {"color": GREY, "marker": "X"}}
 

@@ -220,7 +220,8 @@ def _telling(configs: list[dict[str, Any]]) -> list[str]:
 def _detailed(method: Method, keys: list[str]) -> str:
     # An annotator's name is long as it is: of its settings' names the last word has to do.
     words = {key: key.rpartition(".")[2] if method.kind == "annotator" else key for key in keys}
-    shown = ", ".join(f"{word}={setting(method.config, key)}" for key, word in words.items())
+    values = {key: setting(method.config, key) for key in keys}
+    shown = ", ".join(f"{word}={'none' if values[key] in ('', None) else values[key]}" for key, word in words.items())
     return f"{method.name} ({shown})" if shown else method.name
 
 
