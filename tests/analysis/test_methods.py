@@ -76,6 +76,12 @@ def test_how_a_job_is_run_is_not_another_method(new_student: Callable[..., Run])
     assert len(gather([first, moved])) == 1
 
 
+def test_seeds_that_ran_at_another_pace_are_one_method(new_student: Callable[..., Run]) -> None:
+    first, second = new_student("cls", 5, 0, 1.0), new_student("cls", 5, 1, 1.0)
+    slower = replace(second, config={**second.config, "annotate": {**second.config["annotate"], "concurrency": 1}})
+    assert len(gather([first, slower])) == 1
+
+
 def test_best_is_chosen_on_validation_and_says_when_it_cannot(new_student: Callable[..., Run]) -> None:
     weak, strong = new_student("cls", 5, 0, 0.5), new_student("cls", 8, 0, 3.0)
     weak.metrics["val/macro_f1"] = 0.99

@@ -13,6 +13,7 @@ import pandas as pd
 
 from findistill.analysis.metrics import codes
 from findistill.errors import UserError
+from findistill.settings.schema import PACE
 
 # Settings that do not make another method: the seed, and how a job is run and shown.
 APART = ("seed", "study", "runs_dir", "logger", "sweep", "report", "hydra")
@@ -127,17 +128,27 @@ def gather(runs: Iterable[Run]) -> list[Method]:
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        rest = {key: value for key, value in run.config.items() if key not in APART}
-        groups.setdefault((run.method, json.dumps(rest, sort_keys=True, default=str)), []).append(run)
+        groups.setdefault((run.method, json.dumps(_deciding(run.config), sort_keys=True, default=str)), []).append(run)
     methods = [_method(sorted(group, key=lambda run: (len(str(run.seed)), str(run.seed)))) for group in groups.values()]
     return _told_apart(_on_test_sets(methods))
 
 
 def differing(configs: list[dict[str, Any]]) -> list[str]:
-    """Dotted keys on which the configurations differ, `APART` aside."""
-    flats = [_flat({key: value for key, value in config.items() if key not in APART}) for config in configs]
+    """Dotted keys on which the configurations differ, those aside that make no other method."""
+    flats = [_flat(_deciding(config)) for config in configs]
     keys = dict.fromkeys(key for flat in flats for key in flat)
     return [key for key in keys if len({repr(flat.get(key)) for flat in flats}) > 1]
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without `APART`, and without what changes a job's pace alone."""
+    return {
+        name: {key: value for key, value in section.items() if key not in PACE.get(name, ())}
+        if isinstance(section, Mapping)
+        else section
+        for name, section in config.items()
+        if name not in APART
+    }
 
 
 def _method(runs: list[Run]) -> Method:
