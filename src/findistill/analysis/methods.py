@@ -13,7 +13,7 @@ import pandas as pd
 
 from findistill.analysis.metrics import codes
 from findistill.errors import UserError
-from findistill.settings.schema import PACE
+from findistill.settings.schema import unpaced
 
 # Settings that do not make another method: the seed, and how a job is run and shown.
 APART = ("seed", "study", "runs_dir", "logger", "sweep", "report", "hydra")
@@ -142,13 +142,7 @@ def differing(configs: list[dict[str, Any]]) -> list[str]:
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration without `APART`, and without what changes a job's pace alone."""
-    return {
-        name: {key: value for key, value in section.items() if key not in PACE.get(name, ())}
-        if isinstance(section, Mapping)
-        else section
-        for name, section in config.items()
-        if name not in APART
-    }
+    return unpaced({name: section for name, section in config.items() if name not in APART})
 
 
 def _method(runs: list[Run]) -> Method:

@@ -26,7 +26,7 @@ from findistill.runs.files import read_json, write_json, write_whole
 from findistill.runs.store import Store, digest
 from findistill.runs.tracking import Tracker, track
 from findistill.settings.compose import plain
-from findistill.settings.schema import PACE, Config
+from findistill.settings.schema import Config, unpaced
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,7 @@ def aside(config: Config, store: Store | None = None) -> Iterator[Job]:
 def sections(config: Config, reads: Sequence[str]) -> dict[str, Any]:
     """The part of the configuration that determines a job: its stage and the sections that stage reads, less `PACE`."""
     whole = plain(config)
-    read = {name: whole[name] for name in reads}
-    for name in read.keys() & PACE.keys():
-        read[name] = {key: value for key, value in read[name].items() if key not in PACE[name]}
-    return {"stage": whole["stage"]["name"], **read}
+    return {"stage": whole["stage"]["name"], **unpaced({name: whole[name] for name in reads})}
 
 
 def folder_of(config: Config, reads: Sequence[str], overrides: Sequence[str]) -> Path:

@@ -4,6 +4,7 @@ The YAML files under `conf/` start from these (`defaults: [base_..., _self_]`), 
 error before anything runs. Nothing here imports more than omegaconf.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,6 +200,16 @@ PACE: dict[str, tuple[str, ...]] = {
     "distill": ("cache", "cache_gb"),
     "qlora": ("checkpoint_every",),
 }
+
+
+def unpaced(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of a configuration, as plain values by their names, without `PACE`."""
+    return {
+        name: {key: value for key, value in section.items() if key not in PACE.get(name, ())}
+        if isinstance(section, Mapping)
+        else section
+        for name, section in sections.items()
+    }
 
 
 @dataclass

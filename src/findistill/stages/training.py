@@ -12,7 +12,7 @@ from findistill.runs.files import read_json, write_json, write_whole
 from findistill.runs.store import digest
 from findistill.runs.weights import locate
 from findistill.settings.compose import plain
-from findistill.settings.schema import PACE, Distill, Encoder, TeacherDistill, Trainer
+from findistill.settings.schema import Distill, Encoder, TeacherDistill, Trainer, unpaced
 from findistill.stages import inputs
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def of_teacher(config: "Config") -> Trainer:
 
 def learning(trainer: Trainer) -> dict[str, Any]:
     """What of the trainer's settings changes weights."""
-    return {name: value for name, value in plain(trainer).items() if name not in PACE["trainer"]}
+    return cast(dict[str, Any], unpaced({"trainer": plain(trainer)})["trainer"])
 
 
 def corpus(data: "TextData", encoder: Encoder, unlabelled: list[str]) -> list[str]:
