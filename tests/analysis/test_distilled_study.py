@@ -159,6 +159,10 @@ def test_a_line_over_pools_has_one_source_and_nothing_else_that_differs() -> Non
     assert [[member.mean_metric("data/unlabelled") for member in line] for line in lines] == [[0, 5000, 20000], [0, 3000, 9000]]
 
 
+def test_markers_at_one_place_are_drawn_side_by_side() -> None:
+    assert distilled_plots._apart([[0, 5000, 10000], [0, 9950], [0, 2000]]) == [[0, 5000, 10070], [120, 9950], [240, 2000]]
+
+
 def test_students_are_drawn_with_one_pool_even_where_another_did_better() -> None:
     runs = [student("small", 0, 1.9, 5000, kl=1.0), student("small", 0, 1.5, kl=1.0), student("middle", 0, 1.5, kl=1.0)]
     runs += [student("small", 0, 1.2, pool=0, hard=1.0), student("middle", 0, 1.6, 1000, soft_ce=1.0)]

@@ -13,6 +13,8 @@ from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import LABELS_ALONE, Method, differing, setting, taught_by
 from findistill.analysis.plots import GREEN, GREY, MARKERS, SERIES, blank, folded, styled
 
+COLOURS = [colour for colour in SERIES if colour != GREEN]  # green is the teacher's
+
 
 def size_name(student: Method) -> str:
     return str(setting(student.config, "student.name"))
@@ -101,12 +103,11 @@ def by_pool(students: Sequence[Method], teacher: Method | None, estimates: dict[
     axes = figure.subplots()
     named = {(size_name(line[-1]), terms(line[-1]), _source(line[-1])) for line in lines}  # the first may have no pool
     several = [len({name[part] for name in named}) > 1 for part in (1, 2)]
-    most = max(_unlabelled(member) for members in lines for member in members)
-    for place, members in enumerate(lines):
+    places = _apart([[_unlabelled(member) for member in members] for members in lines])
+    for place, (members, x) in enumerate(zip(lines, places, strict=True)):
         name = size_name(members[0])
-        look: dict[str, Any] = {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
+        look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
         colours.setdefault(name, look["color"])
-        x = [_unlabelled(member) + 0.012 * most * place for member in members]
         found = [estimates[member.name]["accuracy"] for member in members]
         told = [part for part, shown in zip((terms(members[-1]), _source(members[-1])), several, strict=True) if shown]
         axes.plot(x, [one.mean for one in found], lw=1.5, label=", ".join([name, *told]), markersize=8, **look)
@@ -128,11 +129,20 @@ def by_pool(students: Sequence[Method], teacher: Method | None, estimates: dict[
     return figure
 
 
+def _apart(lines: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The same places, those that would lie on each other moved to the right of the one before."""
+    step = 0.012 * max(x for line in lines for x in line)
+    moved = [list(line) for line in lines]
+    before = -np.inf
+    for x, line, at in sorted((x, line, at) for line, xs in enumerate(lines) for at, x in enumerate(xs)):
+        before = moved[line][at] = max(x, before + step)
+    return moved
+
+
 def _looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
     taught = [name for name in series if name != LABELS_ALONE]
-    colours = [colour for colour in SERIES if colour != GREEN]  # the teacher's
     looks: dict[str, dict[str, Any]] = {
-        name: {"color": colours[at % len(colours)], "marker": MARKERS[at % len(MARKERS)]} for at, name in enumerate(taught)
+        name: {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]} for at, name in enumerate(taught)
     }
     return looks | {LABELS_ALONE: {"color": GREY, "marker": "X"}}
 
