@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from findistill.analysis import shots_plots, shots_study
-from findistill.analysis.comparisons import AGAINST_NONE, AGAINST_TUNED, SHOTS_DIFFER_IN, compare
+from findistill.analysis.comparisons import AGAINST_NONE, AGAINST_TUNED, OWN_PROMPTS, SHOTS_DIFFER_IN, compare
 from findistill.analysis.intervals import seed_means
 from findistill.analysis.methods import Method, Run, gather
 from findistill.analysis.report import build_report
@@ -40,6 +40,8 @@ def study() -> list[Run]:
     data = {"data": {"name": "made_up"}}
     tuned = {**data, "seed": 0, "teacher": {"name": "tuned"}}
     runs.append(make_run("tuned", "teacher", 0, skill=3.5, config=tuned, metrics={"throughput/texts_per_s": 100.0}))
+    lora = {**data, "llm": {"name": "small"}, "prompt": {"name": "direct"}, "qlora": {"rank": 16}}
+    runs += [make_run("small QLoRA", "qlora", seed, skill=3.0, config=lora) for seed in (0, 1)]
     runs.append(make_run("nearest-neighbour vote (k=2)", "baseline", None, skill=0.5, config={**data, "k": 2}))
     return runs
 
@@ -56,9 +58,16 @@ def estimates(methods: list[Method]) -> dict[str, Any]:
 def test_families_of_tests(methods: list[Method]) -> None:
     found = compare(methods, resamples=50)
     pairs = {family: {(one.a, one.b) for one in found if one.family == family} for family in {one.family for one in found}}
-    assert pairs.keys() == {AGAINST_NONE, AGAINST_TUNED, f"{SHOTS_DIFFER_IN}shots.selection", f"{SHOTS_DIFFER_IN}llm"}
+    assert pairs.keys() == {
+        AGAINST_NONE,
+        AGAINST_TUNED,
+        OWN_PROMPTS,
+        f"{SHOTS_DIFFER_IN}shots.selection",
+        f"{SHOTS_DIFFER_IN}llm",
+    }
     assert len(pairs[AGAINST_NONE]) == 8 and all(b.endswith("k=0") for _, b in pairs[AGAINST_NONE])
     assert all(a.split()[0] == b.split()[0] for a, b in pairs[AGAINST_NONE])
+    assert pairs[OWN_PROMPTS] == {("small QLoRA", m.name) for m in methods if m.name.startswith("small direct")}
     assert {a for a, _ in pairs[AGAINST_TUNED]} == {"large direct k=10 nearest"}
     assert len(pairs[f"{SHOTS_DIFFER_IN}shots.selection"]) == 4 and len(pairs[f"{SHOTS_DIFFER_IN}llm"]) == 5
 
@@ -90,6 +99,7 @@ def test_findings_say_what_the_numbers_are(methods: list[Method]) -> None:
     said = shots_study.findings(methods, estimates(methods), compare(methods, resamples=50))
     assert said[0].startswith("Best few-shot: large direct k=10 nearest, accuracy ")
     assert any(line.startswith("large direct k=10 nearest against tuned: −") for line in said)
+    assert any(line.startswith("small QLoRA: better than 5 of the 5 ways to prompt the same model") for line in said)
     assert any("large, nearest: from 0 to 10 demonstrations" in line and line.endswith("highest at 10.") for line in said)
     assert any(line.startswith("shots.selection=nearest against random: +") and "over 4 pairs" in line for line in said)
     assert any("Which demonstrations are drawn moves accuracy by" in line for line in said)
@@ -131,6 +141,6 @@ def test_many_methods_are_drawn_by_their_best(monkeypatch: pytest.MonkeyPatch, m
     monkeypatch.setattr(shots_study, "MOST", 3)
     kept = [method.name for method in shots_study._shown(methods, estimates(methods))]
     assert kept == [
-        "large direct k=0", "small direct k=0", "large direct k=10 nearest", "small direct k=10 nearest", "tuned",
+        "large direct k=0", "small direct k=0", "large direct k=10 nearest", "small direct k=10 nearest", "tuned", "small QLoRA",
         "nearest-neighbour vote (k=2)",
     ]  # fmt: skip

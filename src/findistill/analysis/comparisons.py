@@ -17,6 +17,7 @@ BEST_ANNOTATOR = "best annotator against the rest"
 SHOTS_DIFFER_IN = "few-shot methods that differ in "
 AGAINST_NONE = "demonstrations against none"
 AGAINST_TUNED = "best few-shot method against the others"
+OWN_PROMPTS = "a fine-tuned model against its own prompts"
 AGAINST_LABELS = "distilled against labels alone"
 TAUGHT_DIFFER_IN = "distilled students that differ in "
 TEACHERS_DIFFER_IN = "teachers that differ in "
@@ -65,9 +66,10 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
     "CLS against REG": the best of each (the study's main question), and the two at each agreement threshold (students
     otherwise equal). "Best student against the rest": against every teacher and baseline. "Annotators that differ in
     <setting>": pairs that are otherwise equal, a family a setting. "Best annotator against the rest": the baselines.
-    Of few-shot methods: pairs that differ in one setting, each number of demonstrations against none, and the best against
-    fine-tuned models and baselines. Of models that learnt from human labels or a teacher model: pairs that differ in one
-    setting, and each distilled student against the same student on labels alone.
+    Of few-shot methods: pairs that differ in one setting, each number of demonstrations against none, the best against
+    fine-tuned models and baselines, and each against the same language model fine-tuned. Of models that learnt from human
+    labels or a teacher model: pairs that differ in one setting, and each distilled student against the same student on
+    labels alone.
     """
     found: list[Comparison] = []
     pairs: list[tuple[Method, Method]]
@@ -104,6 +106,9 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
         if winner:
             others = [(winner, method) for method in here if method.kind != "fewshot"]
             found += _family(AGAINST_TUNED, others, resamples, main=False)
+        tuned = [method for method in here if method.kind == "qlora"]
+        pairs = [(a, b) for a in tuned for b in asked if value_of(a, "llm") == value_of(b, "llm")]
+        found += _family(OWN_PROMPTS, pairs, resamples, main=False)
         taught = [student for student in students if student.terms]
         found += _family(AGAINST_LABELS, _against_labels(taught), resamples, main=False)
         by_kind = {

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from findistill.analysis import shots_plots as plots
-from findistill.analysis.comparisons import AGAINST_TUNED, SHOTS_DIFFER_IN, Comparison, best, value_of
+from findistill.analysis.comparisons import AGAINST_TUNED, OWN_PROMPTS, SHOTS_DIFFER_IN, Comparison, best, value_of
 from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import Method, Run, setting
 from findistill.analysis.words import against, amount, points, value
@@ -60,6 +60,7 @@ def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     one = estimates[top.name]
     said = [f"Best few-shot: {top.name}, accuracy {value(one['accuracy'])}, macro F1 {value(one['macro_f1'])}{_price(top)}."]
     said += [against(test) for test in tests if test.family == AGAINST_TUNED]
+    said += _tuned(tests)
     said += _more_shots(asked, estimates)
     said += _selections(tests, methods)
     said += _seeds(asked, estimates)
@@ -125,6 +126,20 @@ def _price(method: Method) -> str:
     if dollars:
         return f", at ${amount(dollars)} for 1,000 predictions"
     return f", {amount(1000 / speed)} s for 1,000 predictions" if speed else ""
+
+
+def _tuned(tests: Sequence[Comparison]) -> list[str]:
+    said = []
+    own = [test for test in tests if test.family == OWN_PROMPTS]
+    for name in dict.fromkeys(test.a for test in own):
+        found = [test for test in own if test.a == name]
+        gaps = [test.accuracy.difference for test in found]
+        ahead = sum(test.p_holm < 0.05 and test.accuracy.difference > 0 for test in found)
+        said.append(
+            f"{name}: better than {ahead} of the {len(found)} ways to prompt the same model with p < 0.05 after Holm, the "
+            f"differences are {points(min(gaps), unit='')} to {points(max(gaps))} of accuracy."
+        )
+    return said
 
 
 def _more_shots(asked: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -> list[str]:
