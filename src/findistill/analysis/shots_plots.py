@@ -30,7 +30,8 @@ def group(method: Method) -> str:
 def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -> Figure:
     """Accuracy by the number of demonstrations: a panel a model, smallest first, and a line a way to choose them.
 
-    Bands go from the lowest seed to the highest. Dashed: the nearest-neighbour vote with as many texts, where it is there.
+    Bands go from the lowest seed to the highest. Level: the same model fine-tuned; dashed: the nearest-neighbour vote with
+    as many texts, each where it is there.
     """
     panels = panels_of(methods)
     names = list(dict.fromkeys(series for lines in panels.values() for series in lines))
@@ -52,6 +53,10 @@ def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
             axes.plot(x, [f.mean for f in found], color=colour, marker=MARKERS[place % len(MARKERS)], markersize=5, label=series)
             for at, one in zip(x, found, strict=True):
                 axes.vlines(at + shift, one.low, one.high, color=colour, lw=1, alpha=0.7)
+        tuned = [m for m in methods if m.kind == "qlora" and setting(m.config, "llm.name") == model]
+        for at, method in enumerate(tuned):
+            label = None if at else "the same model, fine-tuned"
+            axes.axhline(estimates[method.name]["accuracy"].mean, color=GREEN, lw=1.4, label=label)
         if votes:
             axes.plot(
                 sorted(votes), [estimates[votes[k].name]["accuracy"].mean for k in sorted(votes)], color=GREY, lw=1.2,
@@ -67,10 +72,10 @@ def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     for axes in every[::columns]:
         axes.set_ylabel("accuracy")
     figure.suptitle(f"Accuracy by demonstrations, {methods[0].test_set}", fontsize=10.5, fontweight="bold", x=0.01, ha="left")
-    handles, labels = every[0].get_legend_handles_labels()
-    handles.append(Line2D([], [], color="black", lw=1, alpha=0.7))
-    labels.append("95% interval over test rows")
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    # of all panels: not every model has the same lines
+    told = {label: handle for axes in every for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    told["95% interval over test rows"] = Line2D([], [], color="black", lw=1, alpha=0.7)
+    figure.legend(told.values(), told.keys(), loc="outside lower center", ncols=3)
     return figure
 
 

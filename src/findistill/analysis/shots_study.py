@@ -85,7 +85,8 @@ def figures(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]
             "shots", "Accuracy by number of demonstrations",
             "k counts all demonstrations of a prompt, not those of a label. Lines: mean over seeds; bands: from the lowest "
             "seed to the highest; bars: 95% bootstrap interval of the mean over the test rows. The nearest demonstrations "
-            "and none at all do not depend on the seed. Dashed: the majority of the k nearest labelled texts, without an LLM.",
+            "and none at all do not depend on the seed. Level: the same model fine-tuned. Dashed: the majority of the k nearest "
+            "labelled texts, without an LLM.",
             plots.by_shots(methods, estimates),
         ))  # fmt: skip
     left_out = "Of each LLM: without demonstrations, and with those that served it best. " if len(shown) < len(methods) else ""
