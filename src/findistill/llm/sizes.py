@@ -5,7 +5,7 @@ presets that stand for models on the hub the configuration is known here, so nei
 
 Memory is an estimate: weights, what training keeps of them (gradients, the optimiser's moments, adapters), and the
 activations of one batch, from the tensors that a transformer's block holds. It is meant to tell what fits from what does
-not, and is within some 20% of what was measured (docs/fewshot.md).
+not, and is within some 20% of what was measured for a batch (docs/fewshot.md); allocators on a CPU add gaps of up to a half.
 """
 
 import logging
@@ -187,6 +187,10 @@ def training(
     weights = _weights(model, "32" if lora_rank is None else precision, quantisation)
     # What a block keeps: both norms' inputs and outputs, queries, keys, values, the attention's output, the inner layer.
     block = tokens * wide * (6 * model.hidden + 2 * (model.queries + model.keys) + (4 if model.gated else 2) * model.inner)
+    copied = 4 * model.hidden if wide < 4 else 0  # bytes a token: norms and adapters cast what they read to float32
+    block += tokens * 2 * copied
+    if lora_rank is not None:  # on queries and values: what enters them, and what dropout leaves of it with its mask
+        block += tokens * 2 * (copied + 5 * model.hidden)
     # The decoder of a model with an encoder sees a few label tokens only, so its blocks keep next to nothing.
     blocks = model.layers / 2 if model.encodes else model.layers
     kept = blocks * tokens * wide * model.hidden + block if checkpointing else blocks * block
