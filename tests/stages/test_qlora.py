@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from findistill.errors import UserError
 from findistill.llm.annotate import annotation_key
@@ -18,7 +19,8 @@ from findistill.runs.tracking import Tracker
 from findistill.runs.weights import locate
 from findistill.settings import rules
 from findistill.settings.compose import plain, with_overrides
-from findistill.stages import annotate, inputs, qlora, reads, student, tuning
+from findistill.settings.schema import Config
+from findistill.stages import annotate, inputs, qlora, reads, report, student, tuning
 from findistill.stages.report import method_name
 from tests.settings.test_compose import composed
 
@@ -140,6 +142,11 @@ def test_one_command_tunes_annotates_and_distils(tiny: Path, tmp_path: Path, mon
         assert again.artifacts == one.artifacts
     alone = job(tmp_path, tiny, "stage=qlora", "qlora.quantization=none", "data.pool=60")
     assert tuning.tuned(alone, inputs.dataset(alone), tuning.trainer_of(alone.config), 0, []) == adapter
+    # The report asks the tuned model, as the run's config.yaml names it, on the test rows.
+    OmegaConf.save(OmegaConf.create(plain(one.config)), tmp_path / "config.yaml")
+    with jobs.aside(cast(Config, OmegaConf.load(tmp_path / "config.yaml")), one.store) as beside:
+        [annotator], _ = report.baselines(beside, ["annotator"])
+    assert beside.artifacts["qlora"] == one.artifacts["qlora"] and annotator.predictions["predicted"].notna().all()
     other = job(tmp_path, tiny, *chain, "qlora.rank=8")
     student.run(other)
     assert other.artifacts["qlora"] != one.artifacts["qlora"] and other.artifacts["annotate"] != one.artifacts["annotate"]
