@@ -11,9 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import LABELS_ALONE, Method, differing, setting, taught_by
-from findistill.analysis.plots import GREEN, GREY, MARKERS, SERIES, blank, folded, styled
-
-COLOURS = [colour for colour in SERIES if colour != GREEN]  # green is the teacher's
+from findistill.analysis.plots import BESIDE_GREEN, GREEN, GREY, MARKERS, blank, folded, styled
 
 
 def size_name(student: Method) -> str:
@@ -106,7 +104,7 @@ def by_pool(students: Sequence[Method], teacher: Method | None, estimates: dict[
     places = _apart([[_unlabelled(member) for member in members] for members in lines])
     for place, (members, x) in enumerate(zip(lines, places, strict=True)):
         name = size_name(members[0])
-        look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+        look: dict[str, Any] = {"color": BESIDE_GREEN[place % len(BESIDE_GREEN)], "marker": MARKERS[place % len(MARKERS)]}
         colours.setdefault(name, look["color"])
         found = [estimates[member.name]["accuracy"] for member in members]
         told = [part for part, shown in zip((terms(members[-1]), _source(members[-1])), several, strict=True) if shown]
@@ -142,7 +140,8 @@ def _apart(lines: Sequence[Sequence[float]]) -> list[list[float]]:
 def _looks(series: Sequence[str]) -> dict[str, dict[str, Any]]:
     taught = [name for name in series if name != LABELS_ALONE]
     looks: dict[str, dict[str, Any]] = {
-        name: {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]} for at, name in enumerate(taught)
+        name: {"color": BESIDE_GREEN[at % len(BESIDE_GREEN)], "marker": MARKERS[at % len(MARKERS)]}
+        for at, name in enumerate(taught)
     }
     return looks | {LABELS_ALONE: {"color": GREY, "marker": "X"}}
 

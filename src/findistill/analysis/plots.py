@@ -31,6 +31,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6b6b6b",
 )  # fmt: skip
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+BESIDE_GREEN = [colour for colour in SERIES if colour != GREEN]  # where green is the teacher, or what was fine-tuned
 MARKERS = ("o", "s", "^", "D", "v", "P")
 KINDS = {"student": BLUE, "annotator": BLUE, "teacher": GREEN, "baseline": GREY}
 RECALLS = np.linspace(0.0, 1.0, 201)

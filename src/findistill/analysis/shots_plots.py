@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from findistill.analysis.annotator_plots import legend_height, looks, plain_log_ticks, side_legend
 from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import Method, setting
-from findistill.analysis.plots import BLUE, GREEN, GREY, MARKERS, SERIES, blank, folded, styled
+from findistill.analysis.plots import BESIDE_GREEN, BLUE, GREEN, GREY, MARKERS, blank, folded, styled
 
 PANELS = 3  # in a row
 RING = "none is cheaper and better"
@@ -46,7 +46,7 @@ def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
             place = names.index(series)
             x = [shots(member) for member in members]
             found = [estimates[member.name]["accuracy"] for member in members]
-            colour, shift = SERIES[place % len(SERIES)], 0.012 * max(asked) * (place - (len(names) - 1) / 2)
+            colour, shift = BESIDE_GREEN[place % len(BESIDE_GREEN)], 0.012 * max(asked) * (place - (len(names) - 1) / 2)
             axes.fill_between(
                 x, [min(f.per_seed) for f in found], [max(f.per_seed) for f in found], color=colour, alpha=0.15, lw=0
             )
@@ -175,4 +175,5 @@ def panels_of(methods: Sequence[Method]) -> dict[str, dict[str, list[Method]]]:
 def _series(method: Method, asked: Sequence[Method], selection: str) -> str:
     keys = ("prompt.name", "fewshot.scoring", "annotate.samples", "annotate.calibration")
     varied = [key for key in keys if len({repr(setting(each.config, key)) for each in asked}) > 1]
-    return " ".join([selection, *(str(setting(method.config, key)) for key in varied)])
+    told = {key: str(setting(method.config, key)) for key in varied}
+    return ", ".join([selection, *(one if key == "prompt.name" else f"{key.split('.')[1]}={one}" for key, one in told.items())])
