@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 
 from findistill.analysis import shots_plots, shots_study
-from findistill.analysis.comparisons import AGAINST_NONE, AGAINST_TUNED, OWN_PROMPTS, SHOTS_DIFFER_IN, compare
+from findistill.analysis.comparisons import (
+    AGAINST_CLASSIFIERS,
+    AGAINST_NONE,
+    AGAINST_TUNED,
+    OWN_PROMPTS,
+    SHOTS_DIFFER_IN,
+    compare,
+)
 from findistill.analysis.intervals import seed_means
 from findistill.analysis.methods import Method, Run, gather
 from findistill.analysis.report import build_report
@@ -58,13 +65,9 @@ def estimates(methods: list[Method]) -> dict[str, Any]:
 def test_families_of_tests(methods: list[Method]) -> None:
     found = compare(methods, resamples=50)
     pairs = {family: {(one.a, one.b) for one in found if one.family == family} for family in {one.family for one in found}}
-    assert pairs.keys() == {
-        AGAINST_NONE,
-        AGAINST_TUNED,
-        OWN_PROMPTS,
-        f"{SHOTS_DIFFER_IN}shots.selection",
-        f"{SHOTS_DIFFER_IN}llm",
-    }
+    differ = {f"{SHOTS_DIFFER_IN}shots.selection", f"{SHOTS_DIFFER_IN}llm"}
+    assert pairs.keys() == {AGAINST_CLASSIFIERS, AGAINST_NONE, AGAINST_TUNED, OWN_PROMPTS} | differ
+    assert pairs[AGAINST_CLASSIFIERS] == {("small QLoRA", "tuned")}
     assert len(pairs[AGAINST_NONE]) == 8 and all(b.endswith("k=0") for _, b in pairs[AGAINST_NONE])
     assert all(a.split()[0] == b.split()[0] for a, b in pairs[AGAINST_NONE])
     assert pairs[OWN_PROMPTS] == {("small QLoRA", m.name) for m in methods if m.name.startswith("small direct")}
@@ -100,6 +103,7 @@ def test_findings_say_what_the_numbers_are(methods: list[Method]) -> None:
     assert said[0].startswith("Best few-shot: large direct k=10 nearest, accuracy ")
     assert any(line.startswith("large direct k=10 nearest against tuned: −") for line in said)
     assert any(line.startswith("small QLoRA: better than 5 of the 5 ways to prompt the same model") for line in said)
+    assert any(line.startswith("small QLoRA against tuned: ") for line in said)
     assert any("large, nearest: from 0 to 10 demonstrations" in line and line.endswith("highest at 10.") for line in said)
     assert any(line.startswith("shots.selection=nearest against random: +") and "over 4 pairs" in line for line in said)
     assert any("Which demonstrations are drawn moves accuracy by" in line for line in said)

@@ -18,6 +18,7 @@ SHOTS_DIFFER_IN = "few-shot methods that differ in "
 AGAINST_NONE = "demonstrations against none"
 AGAINST_TUNED = "best few-shot method against the others"
 OWN_PROMPTS = "a fine-tuned model against its own prompts"
+AGAINST_CLASSIFIERS = "fine-tuned language models against classifiers"
 AGAINST_LABELS = "distilled against labels alone"
 TAUGHT_DIFFER_IN = "distilled students that differ in "
 TEACHERS_DIFFER_IN = "teachers that differ in "
@@ -67,9 +68,9 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
     otherwise equal). "Best student against the rest": against every teacher and baseline. "Annotators that differ in
     <setting>": pairs that are otherwise equal, a family a setting. "Best annotator against the rest": the baselines.
     Of few-shot methods: pairs that differ in one setting, each number of demonstrations against none, the best against
-    fine-tuned models and baselines, and each against the same language model fine-tuned. Of models that learnt from human
-    labels or a teacher model: pairs that differ in one setting, and each distilled student against the same student on
-    labels alone.
+    fine-tuned models and baselines, and each against the same language model fine-tuned. Fine-tuned language models
+    against classifiers that learnt from human labels. Of models that learnt from human labels or a teacher model: pairs
+    that differ in one setting, and each distilled student against the same student on labels alone.
     """
     found: list[Comparison] = []
     pairs: list[tuple[Method, Method]]
@@ -109,6 +110,8 @@ def compare(methods: list[Method], *, resamples: int = 2000) -> list[Comparison]
         tuned = [method for method in here if method.kind == "qlora"]
         pairs = [(a, b) for a in tuned for b in asked if value_of(a, "llm") == value_of(b, "llm")]
         found += _family(OWN_PROMPTS, pairs, resamples, main=False)
+        pairs = [(a, b) for a in tuned for b in here if b.kind == "teacher"]
+        found += _family(AGAINST_CLASSIFIERS, pairs, resamples, main=False)
         taught = [student for student in students if student.terms]
         found += _family(AGAINST_LABELS, _against_labels(taught), resamples, main=False)
         by_kind = {

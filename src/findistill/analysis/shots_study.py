@@ -11,7 +11,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from findistill.analysis import shots_plots as plots
-from findistill.analysis.comparisons import AGAINST_TUNED, OWN_PROMPTS, SHOTS_DIFFER_IN, Comparison, best, value_of
+from findistill.analysis.comparisons import (
+    AGAINST_CLASSIFIERS,
+    AGAINST_TUNED,
+    OWN_PROMPTS,
+    SHOTS_DIFFER_IN,
+    Comparison,
+    best,
+    value_of,
+)
 from findistill.analysis.intervals import Estimate
 from findistill.analysis.methods import Method, Run, setting
 from findistill.analysis.words import against, amount, points, value
@@ -61,6 +69,7 @@ def findings(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     said = [f"Best few-shot: {top.name}, accuracy {value(one['accuracy'])}, macro F1 {value(one['macro_f1'])}{_price(top)}."]
     said += [against(test) for test in tests if test.family == AGAINST_TUNED]
     said += _tuned(tests)
+    said += [against(test) for test in tests if test.family == AGAINST_CLASSIFIERS]
     said += _more_shots(asked, estimates)
     said += _selections(tests, methods)
     said += _seeds(asked, estimates)
