@@ -5,7 +5,7 @@ presets that stand for models on the hub the configuration is known here, so nei
 
 Memory is an estimate: weights, what training keeps of them (gradients, the optimiser's moments, adapters), and the
 activations of one batch, from the tensors that a transformer's block holds. It is meant to tell what fits from what does
-not, and is within some 20% of what was measured for a batch (docs/fewshot.md); allocators on a CPU add gaps of up to a half.
+not. What was measured is up to some 40% more for a batch (docs/fewshot.md), and gaps of a CPU's allocator come on top.
 """
 
 import logging
