@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that `make test` shares the test files among; each keeps to one thread.
+WORKERS ?= 2
 
 .PHONY: setup demo test test-slow lint bench clean
 
@@ -25,10 +27,10 @@ demo: setup
 	@echo "or the real study:        FINDISTILL_DATA=DIR $(BIN)/findistill -m experiment=reddit_cls_vs_reg"
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

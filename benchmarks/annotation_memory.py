@@ -23,10 +23,10 @@ def annotate(address: str, count: int) -> None:
     import pandas as pd
     from omegaconf import OmegaConf
 
+    from findistill.core.hardware import peak_memory_mb
     from findistill.data.labels import LabelSet
     from findistill.llm.annotate import annotate
-    from findistill.runs.job import peak_memory_mb
-    from findistill.settings.schema import Annotate, Config, EndpointLLM, Prompt, Shots, Trainer
+    from findistill.llm.config import Annotate, EndpointLLM, Prompt, Shots
 
     rows = range(count)
     texts = pd.DataFrame(
@@ -39,15 +39,10 @@ def annotate(address: str, count: int) -> None:
         }
     )
     llm = EndpointLLM("findistill.llm.endpoint.EndpointEngine", name="loopback", model="m", base_url=address)
-    config = Config(
-        llm=OmegaConf.structured(llm),
-        prompt=Prompt(name="direct", instruction="Classify."),
-        shots=Shots(k=0),
-        annotate=Annotate(samples=1),
-        trainer=Trainer(),
-    )
     with tempfile.TemporaryDirectory() as folder:
-        annotate(texts, texts.head(0), LabelSet(("negative", "neutral", "positive")), config, Path(folder))
+        labels, path = LabelSet(("negative", "neutral", "positive")), Path(folder)
+        sections = (OmegaConf.structured(llm), Prompt(name="direct", instruction="Classify."), Shots(k=0), Annotate(samples=1))
+        annotate(texts, texts.head(0), labels, *sections, path, cache=path / "cache")
     print(peak_memory_mb())
 
 

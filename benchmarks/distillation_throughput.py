@@ -27,31 +27,36 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while t
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+import pandas as pd
+from demo_corpus import generate
 
-from findistill.data import load as load_data
+from findistill.core import hardware
+from findistill.core.store import Store
+from findistill.data.config import Data
 from findistill.data.labels import LabelSet
+from findistill.data.loading import load as load_data
 from findistill.errors import UserError
-from findistill.learning.batches import LengthGroupedBatches, Tokens, pad, tokenise
-from findistill.learning.distil import distil
-from findistill.learning.fit import Examples
-from findistill.runs import hardware
-from findistill.runs.store import Store
-from findistill.runs.weights import locate, quiet
-from findistill.settings.schema import Data, DemoData, DistillTerms, Encoder, TeacherDistill, Trainer
+from findistill.models.batches import LengthGroupedBatches, Tokens, pad, tokenise
+from findistill.models.config import Encoder
+from findistill.models.weights import locate, quiet
+from findistill.training.config import TeacherDistill, Trainer, term_nodes
+from findistill.training.distillation import distil
+from findistill.training.loop import Session
+from findistill.training.trainer import Examples
 
 REQUIREMENTS = ["textbrewer==0.2.1.post1", "tensorboardX==2.6.4"]
 BATCH, LENGTH, RATE = 32, 64, 5e-5
 LAYERS = {0: 0, 1: 3, 2: 6, 3: 9, 4: 12}  # student: teacher; 0 are the embeddings
 NAMES = ("negative", "neutral", "positive")
-DISTILL = TeacherDistill(objective="tinybert", terms=DistillTerms(hidden=1.0, attention_probs=1.0, soft_ce=1.0))
+DISTILL = TeacherDistill(objective="tinybert", terms={"hidden": 1.0, "attention_probs": 1.0, "soft_ce": 1.0})
 
 
 def examples(n: int) -> tuple[Examples, str]:
     """The first n training rows of real tweets, or of the generated demo corpus."""
     try:
-        data = load_data(Data(_target_="findistill.data.sources.tfns", name="tfns"))
+        data = load_data(Data(_target_="findistill.data.sources.tfns.read", name="tfns"))
     except UserError:
-        data = load_data(DemoData(_target_="findistill.data.sources.demo", name="demo", rows=2 * n))
+        return Examples.from_frame(pd.DataFrame(generate(n)), LabelSet(NAMES)), "demo"
     return Examples.from_frame(data.split("train").head(n), data.labels), data.card.name
 
 
@@ -76,16 +81,19 @@ def ours(folder: Path, train: Examples, precision: str = "32") -> tuple[float, f
     store, passes = Store(folder / "store"), [0.0]
 
     def artifact(kind: str, key: dict[str, Any], make: Any) -> Path:
-        found = store.get(kind, key, make)
-        passes[0] += found.seconds * found.made
-        return found.path
+        def timed(target: Path) -> None:
+            started = time.perf_counter()
+            make(target)
+            passes[0] += time.perf_counter() - started
+
+        return store.get(kind, key, timed)
 
     none = Examples([], [], np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
     student = Encoder(name="student", model=str(folder / "student"), epochs=1, batch_size=BATCH, max_length=LENGTH)
+    session = Session(Trainer(precision=precision, learning_rate=RATE, accelerator="cpu"), folder / "run")
     trained = distil(
-        student, DISTILL, Trainer(precision=precision, learning_rate=RATE, accelerator="cpu"), LabelSet(NAMES), train, none,
-        folder / "teacher", artifact=artifact, root=store.root, seed=0, folder=folder / "run", loggers=[],
-    )  # fmt: skip
+        student, DISTILL, LabelSet(NAMES), train, none, folder / "teacher", session, artifact=artifact, root=store.root
+    )
     return trained.train_s, passes[0]
 
 
@@ -174,17 +182,16 @@ def largest_difference(distiller: Any, batch: dict[str, Any], tokens: Tokens) ->
     """Between our terms and TextBrewer's on one batch, relative to the term: dropout off, the same projections."""
     import torch
 
-    from findistill.learning.adapter import Anatomy, read
-    from findistill.learning.terms import Terms
+    from findistill.models.features import Anatomy, read
+    from findistill.training.losses.base import Pair
+    from findistill.training.losses.weighted import WeightedTerms
 
     teacher, student = distiller.model_T.eval(), distiller.model_S.eval()
-    terms = Terms(
-        DISTILL, ("hidden", "attention_probs", "soft_ce"), Anatomy.of(student, "student"), Anatomy.of(teacher, "teacher")
-    )
-    assert terms.projection is not None
+    pair = Pair(Anatomy.of(student, "student"), Anatomy.of(teacher, "teacher"))
+    terms = WeightedTerms.build(term_nodes(DISTILL.terms), pair, ("intermediate", "prediction"))
     for projection in distiller.projs[: len(LAYERS)]:
-        projection.load_state_dict(terms.projection.state_dict())
-    wanted = terms.wanted()
+        projection.load_state_dict(terms.terms["hidden"].projection.state_dict())
+    wanted = terms.student_arrays, terms.teacher_arrays
     shown = {"output_hidden_states": True, "output_attentions": True}
     with torch.no_grad():
         outputs = [distiller.adaptor_S(batch, model(**batch, **shown)) for model in (student, teacher)]

@@ -122,19 +122,19 @@ async def capacity(port: int, connections: int = 64, requests: int = 6000) -> fl
 def annotate(url: str, rows: int) -> None:
     """Our engine, as `annotate` drives it; prints what it took."""
     from findistill.llm.endpoint import EndpointEngine
-    from findistill.llm.engine import Sampling, Task
+    from findistill.llm.engine import Request, Sampling
     from findistill.llm.prompts import Demonstration, Template
 
     os.environ["LOOPBACK_KEY"] = "none"
-    engine = EndpointEngine("m", base_url=url, api_key_env="LOOPBACK_KEY", structured="never")
+    engine = EndpointEngine(model="m", base_url=url, api_key_env="LOOPBACK_KEY", structured="never")
     template = Template("Classify the sentiment of the text.", {name: name for name in ("negative", "neutral", "positive")})
     shown = tuple(Demonstration(text(-number), "neutral") for number in range(4))
     drawn = Sampling(temperature=0.5, seed=0, concurrency=IN_FLIGHT)
     template = engine.prepare(template, drawn)
-    tasks = (Task(str(number), text(number), shown, (0,)) for number in range(rows))
+    tasks = (Request(str(number), text(number), shown, (0,)) for number in range(rows))
     cpu = time.process_time()
     started = time.perf_counter()
-    answered = sum(answer.label == "positive" for batch in engine.answers(tasks, template, drawn) for answer in batch)
+    answered = sum(answer.label == "positive" for batch in engine.responses(tasks, template, drawn) for answer in batch)
     took = {"rows": answered, "cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - started}
     print(json.dumps(took), flush=True)
 

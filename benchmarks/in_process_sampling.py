@@ -26,12 +26,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from scipy.stats import chi2_contingency
 
-from findistill.data import load
-from findistill.llm.engine import Answer, Sampling, Task
-from findistill.llm.in_process import STEP_TOKENS, InProcessEngine
+from findistill.core import hardware
+from findistill.data.loading import load
+from findistill.data.sources.demo import DemoData
+from findistill.llm.engine import Request, Response, Sampling
+from findistill.llm.in_process import InProcessEngine
+from findistill.llm.language_model import STEP_TOKENS
 from findistill.llm.prompts import Demonstration, Template
-from findistill.runs import hardware
-from findistill.settings.schema import DemoData
 
 TEMPERATURE = 0.5
 SHOWN = (
@@ -60,7 +61,7 @@ class Generate:
         self.prompts = sorted(prompts, key=len)
         self.settings = {
             "do_sample": True, "temperature": TEMPERATURE, "top_k": 0, "num_return_sequences": samples,
-            "max_new_tokens": STEP_TOKENS + 8, "pad_token_id": engine.pad_id, "tokenizer": engine._tokenizer,
+            "max_new_tokens": STEP_TOKENS + 8, "pad_token_id": engine.pad_id, "tokenizer": engine.tokenizer,
             "stop_strings": [f"{form.answer_header} {word}" for word in form.words.values()],
         }  # fmt: skip
 
@@ -69,9 +70,9 @@ class Generate:
         prompts = self.prompts[:limit]
         with torch.inference_mode():
             for start in range(0, len(prompts), texts):
-                ids, mask = self.engine._padded(prompts[start : start + texts])
-                out = self.engine._model.generate(input_ids=ids, attention_mask=mask, **self.settings)
-                said = self.engine._tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+                ids, mask = self.engine.padded(prompts[start : start + texts])
+                out = self.engine.lm.generate(input_ids=ids, attention_mask=mask, **self.settings)
+                said = self.engine.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
                 found += [self.form.parse(each) for each in said]
         return found
 
@@ -91,19 +92,21 @@ def main() -> int:
     parser.add_argument("--peer-batches", type=int, nargs="+", default=[16], help="texts in a batch of generate")
     options = parser.parse_args()
 
-    data = load(DemoData(_target_="findistill.data.sources.demo", name="demo"))
+    data = load(DemoData(_target_="findistill.data.sources.demo.read", name="demo"))
     form = template(data.labels.words("sentiment"))
     rows = data.split("train").head(options.texts)
-    tasks = [Task(str(i), text, SHOWN, tuple(range(options.samples))) for i, text in zip(rows["id"], rows["text"], strict=True)]
-    engine = InProcessEngine("embedded:smollm2", batch_tokens=options.batch_tokens)
+    tasks = [
+        Request(str(i), text, SHOWN, tuple(range(options.samples))) for i, text in zip(rows["id"], rows["text"], strict=True)
+    ]
+    engine = InProcessEngine(model="embedded:smollm2", batch_tokens=options.batch_tokens)
     # The engine puts the first header before what the model writes; `generate` gets the very same tokens.
-    prompts = [prompt + engine._ids(form.steps[0]) for prompt in engine._prompts(tasks, form)[0]]
+    prompts = [prompt + engine.ids(form.steps[0]) for prompt in engine.prompt_ids(tasks, form)[0]]
     peer = Generate(engine, form, prompts, options.samples)
 
-    def ours(seed: int) -> list[Answer]:
-        return [each for batch in engine.answers(tasks, form, Sampling(TEMPERATURE, seed)) for each in batch]
+    def ours(seed: int) -> list[Response]:
+        return [each for batch in engine.responses(tasks, form, Sampling(TEMPERATURE, seed)) for each in batch]
 
-    next(iter(engine.answers(tasks[:2], form, Sampling(TEMPERATURE, 0))))  # loads the model and warms it
+    next(iter(engine.responses(tasks[:2], form, Sampling(TEMPERATURE, 0))))  # loads the model and warms it
     peer.run(1, 1)  # prepares the stop strings
     trial = min(len(tasks), max(options.peer_batches))
     sizes = options.peer_batches
@@ -128,7 +131,7 @@ def main() -> int:
     print(
         f"SmolLM2-135M, {len(tasks)} texts x {options.samples} samples, {len(SHOWN)} worked examples, prompts of "
         f"{min(lengths)} to {max(lengths)} tokens, {written / count / options.repeats:.0f} written a sample, "
-        f"{engine._model.dtype}, {hardware.describe()}; generate: {best} texts a batch"
+        f"{engine.lm.dtype}, {hardware.describe()}; generate: {best} texts a batch"
     )
     for who, values in seconds.items():
         rates = sorted(count / value for value in values)

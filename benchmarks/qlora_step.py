@@ -21,21 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
-from findistill.data import load
-from findistill.learning.batches import LengthGroupedBatches
-from findistill.learning.fit import train_loop
-from findistill.learning.lora import Prompts, WordClassifier, add_adapter, padded, recipe_of
+from findistill.config.compose import config_dir, data_config
+from findistill.core import hardware
+from findistill.core.hardware import peak_memory_mb
+from findistill.data.loading import load
 from findistill.llm.in_process import InProcessEngine
 from findistill.llm.prompts import template
-from findistill.runs import hardware
-from findistill.runs.job import peak_memory_mb
-from findistill.runs.language_model import compute_dtype, load_base
-from findistill.runs.weights import locate
-from findistill.settings.compose import config_dir, data_config
-from findistill.settings.schema import QLoRA, Trainer
+from findistill.models.batches import LengthGroupedBatches
+from findistill.models.causal_lm import compute_dtype, load_base
+from findistill.models.weights import locate
+from findistill.training.config import QLoRA, Trainer
+from findistill.training.loop import Session, Training
+from findistill.training.lora import Prompts, WordClassifier, add_adapter, padded
+from findistill.training.recipe import Recipe
 
 BATCH, LIMIT = 16, 1.05
 TRAINER = Trainer(accelerator="cpu" if not torch.cuda.is_available() else "gpu", devices=1)
@@ -52,7 +52,7 @@ class Material:
             config = compose("config", overrides=["prompt=direct"])
         data = load(data_config("demo"))
         rows = data.frame[data.frame["label"].notna()].head(steps * BATCH)
-        engine = InProcessEngine(model)
+        engine = InProcessEngine(model=model)
         prompts, self.words = engine.encode(rows["text"].tolist(), template(config.prompt, data.labels))
         hard = np.asarray([data.labels.index(label) for label in rows["label"]])
         self.end = engine.tokenizer.eos_token_id
@@ -64,14 +64,16 @@ class Material:
             yield self.prompts[indexes]
 
 
-class Clock(pl.Callback):
-    def __init__(self) -> None:
-        self.starts: list[float] = []
+class TimedClassifier(WordClassifier):
+    """Notes when each step ends."""
+
+    def on_train_start(self) -> None:
+        self.ends: list[float] = []
 
     def on_train_batch_end(self, *_: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.starts.append(time.perf_counter())
+        self.ends.append(time.perf_counter())
 
 
 def ours(model: str, material: Material, quantization: str = "nf4") -> list[float]:
@@ -79,14 +81,11 @@ def ours(model: str, material: Material, quantization: str = "nf4") -> list[floa
     base = load_base(model, "auto", quantization)
     add_adapter(base, SETTINGS)
     base.train()
-    recipe = recipe_of(SETTINGS, TRAINER)
-    clock = Clock()
+    recipe = Recipe.of(SETTINGS, TRAINER, max_length=0, precision="32-true")
     with tempfile.TemporaryDirectory() as folder:
-        module = WordClassifier(base, material.words, material.end, recipe)
-        train_loop(
-            module, material.prompts, None, recipe, TRAINER, seed=0, folder=Path(folder), loggers=[], callbacks=[clock]
-        )  # fmt: skip
-    return np.diff(clock.starts).tolist()
+        module = TimedClassifier(base, material.words, material.end, recipe)
+        Training(module, material.prompts, None, recipe, Session(TRAINER, Path(folder))).run()
+    return np.diff(module.ends).tolist()
 
 
 def bare(model: str, material: Material, *, recipe: bool) -> list[float]:

@@ -1,4 +1,4 @@
-"""Training throughput: `findistill.learning.fit` beside the Hugging Face Trainer.
+"""Training throughput: `findistill.training.trainer` beside the Hugging Face Trainer.
 
 Same weights (MiniLM-L6), texts, batch size, truncation, precision and number of steps; tokenised beforehand for both, no
 validation, no logging, no saving inside the timed part. The two alternate, and the medians are compared.
@@ -20,15 +20,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while t
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+import pandas as pd
+from demo_corpus import generate
 
-from findistill.data import load
+from findistill.core import hardware
+from findistill.data.config import Data
 from findistill.data.labels import LabelSet
+from findistill.data.loading import load
 from findistill.errors import UserError
-from findistill.learning.encoders import quiet
-from findistill.learning.fit import Examples, fit
-from findistill.runs import hardware
-from findistill.runs.weights import locate
-from findistill.settings.schema import Data, DemoData, Encoder, Trainer
+from findistill.models.config import Encoder
+from findistill.models.encoders import quiet
+from findistill.models.weights import locate
+from findistill.training.config import Trainer
+from findistill.training.loop import Session
+from findistill.training.trainer import Examples, fit
 
 BATCH, LENGTH, RATE = 32, 64, 5e-5
 
@@ -36,9 +41,10 @@ BATCH, LENGTH, RATE = 32, 64, 5e-5
 def examples(n: int) -> tuple[Examples, LabelSet, str]:
     """The first n training rows of real tweets, or of the generated demo corpus."""
     try:
-        data = load(Data(_target_="findistill.data.sources.tfns", name="tfns"))
+        data = load(Data(_target_="findistill.data.sources.tfns.read", name="tfns"))
     except UserError:
-        data = load(DemoData(_target_="findistill.data.sources.demo", name="demo", rows=2 * n))
+        labels = LabelSet(("negative", "neutral", "positive"))
+        return Examples.from_frame(pd.DataFrame(generate(n)), labels), labels, "demo"
     return Examples.from_frame(data.split("train").head(n), data.labels), data.labels, data.card.name
 
 
@@ -47,8 +53,7 @@ def ours(train: Examples, labels: LabelSet, precision: str, folder: Path) -> flo
     encoder = Encoder(name="minilm_l6", model="embedded:minilm_l6", epochs=1, batch_size=BATCH, max_length=LENGTH)
     settings = Trainer(precision=precision, learning_rate=RATE)
     none = Examples([], [], np.zeros((0, len(labels)), np.float32), np.zeros(0, np.int64))
-    cache = folder / "tokens"
-    return fit(encoder, None, settings, labels, train, none, seed=0, folder=folder, loggers=[], tokens_cache=cache).train_s
+    return fit(encoder, None, labels, train, none, Session(settings, folder, tokens_cache=folder / "tokens")).train_s
 
 
 def theirs(train: Examples, labels: LabelSet, precision: str, folder: Path, *, grouped: bool) -> float:

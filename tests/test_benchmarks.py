@@ -1,9 +1,14 @@
-"""The benchmarks of the endpoint engine run, at a size that says nothing about speed."""
+"""The benchmarks run, at a size that says nothing about speed."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from findistill.models.weights import locate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -11,7 +16,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def run(name: str, *arguments: str) -> str:
     return subprocess.run(
         [sys.executable, BENCHMARKS / name, *arguments],
-        capture_output=True, text=True, check=False, timeout=120, env=os.environ | {"NO_PROXY": "127.0.0.1"},
+        capture_output=True, text=True, check=False, timeout=300, env=os.environ | {"NO_PROXY": "127.0.0.1"},
     ).stdout  # fmt: skip
 
 
@@ -23,3 +28,21 @@ def test_endpoint_throughput() -> None:
 def test_annotation_memory() -> None:
     told = run("annotation_memory.py", "--texts", "40")
     assert "20 texts: peak" in told and "40 texts: peak" in told and "growth:" in told
+
+
+@pytest.mark.slow
+def test_training_throughput() -> None:
+    assert "ratio" in run("training_throughput.py", "--steps", "2", "--repeats", "1")
+
+
+@pytest.mark.slow
+def test_qlora_step(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(locate("embedded:smollm2"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    printed = run("qlora_step.py", "--steps", "2", "--repeats", "1", "--model", str(tmp_path))
+    assert "ratio to the bare loop" in printed and "peak memory, int8" in printed

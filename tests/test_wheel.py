@@ -24,11 +24,22 @@ def test_it_holds_configuration_and_package_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"findistill/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
+    suffixes = (".yaml", ".j2", ".mplstyle", ".txt")  # read by the code beside them
+    data = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/findistill").rglob("*") if path.suffix in suffixes}
+    assert data <= names
     assert {
         "findistill/data/demo/corpus.jsonl",
-        "findistill/analysis/published.yaml",
-        "findistill/analysis/report.html.j2",
+        "findistill/help.txt",
+        "findistill/models/known_sizes.json",
+        "findistill/py.typed",
+        "findistill/report/published.yaml",
+        "findistill/report/findistill.mplstyle",
+        "findistill/report/templates/report.html.j2",
+        "findistill/methods/annotate/report.yaml",
+        "findistill/methods/augment/prompts.yaml",
+        "findistill/methods/export/run.py.txt",
         "hydra_plugins/findistill_sweeper/__init__.py",
+        "hydra_plugins/findistill_search_path/__init__.py",
     } <= names
     assert not [name for name in names if name.startswith("tests/") or name.endswith((".parquet", ".csv"))]
 
@@ -37,7 +48,7 @@ def test_the_installed_package_works_outside_the_checkout(wheel: Path, tmp_path:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     program = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import findistill; from findistill.app import main; "
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import findistill; from findistill.cli import main; "
         "assert 'site' in findistill.__file__, findistill.__file__; main()"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -1,5 +1,5 @@
 """`python -m findistill` is the console script."""
 
-from findistill.app import main
+from findistill.cli import main
 
 main()

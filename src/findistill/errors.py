@@ -1,8 +1,11 @@
-"""The one error class for mistakes a user can mend."""
+"""The error classes for what a user can correct, and the nearest name for a misspelt one."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake in the configuration, the data or the surroundings, worded for the person who made it.
+    """A mistake in the configuration, the data or the environment, worded for the person who made it.
 
     The message is one or two lines: what is wrong (config key, file, row or column, and the value) and what to do.
     The application prints it without a traceback and exits with code 2; `HYDRA_FULL_ERROR=1` shows the trace.
@@ -11,3 +14,9 @@ class UserError(Exception):
 
 class SweepError(Exception):
     """Some jobs of a sweep failed; the message names them. The others are done. Exit code 1."""
+
+
+def did_you_mean(*names: str, known: Iterable[str]) -> str:
+    """` (did you mean NAME?)` for the first of `names` that is close to a known one, else empty."""
+    near = [match for name in names for match in get_close_matches(name, list(known), 1)]
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,4 +1,4 @@
-"""The demo corpus and the generator: labels, offsets, dates, no duplicates, the same rows every time."""
+"""The demo corpus and the grammar behind its generated rows: labels, offsets, dates, no duplicates, the same file every time."""
 
 import datetime
 import itertools
@@ -7,11 +7,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from benchmarks import demo_corpus as grammar
+from benchmarks.demo_corpus import generate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from findistill.data.demo import generate, read_corpus
-from findistill.data.demo import generator as grammar
+from findistill.data.demo import CORPUS, ROWS, read_corpus
 
 LABELS = {"negative", "neutral", "positive"}
 FIELDS = {"id", "kind", "text", "label", "companies", "date", "difficulty"}
@@ -49,6 +50,18 @@ def corpus() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def generated() -> list[dict[str, Any]]:
     return list(generate(20_000, seed=1))
+
+
+def test_the_script_writes_the_file_byte_for_byte() -> None:
+    assert grammar.corpus().encode() == CORPUS.read_bytes()
+    assert len(list(read_corpus(ROWS))) == len(CORPUS.read_text(encoding="utf-8").splitlines()) == 1_400
+
+
+def test_fewer_rows_are_the_start_of_the_file(corpus: list[dict[str, Any]]) -> None:
+    assert list(read_corpus(20)) == corpus[:20]
+    assert list(read_corpus(900))[: len(corpus)] == corpus and not any(
+        "rationale" in row for row in [*read_corpus(900)][len(corpus) :]
+    )
 
 
 def test_corpus_rows_are_valid(corpus: list[dict[str, Any]]) -> None:

@@ -9,14 +9,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from findistill.data import TextData, fingerprint, load
+from findistill.data.config import FileData
+from findistill.data.dataset import Dataset
+from findistill.data.loading import load
+from findistill.data.texts import TextData
 from findistill.errors import UserError
-from findistill.settings.schema import FileData, register
+from findistill.schema import register
 
 
 def configured(path: Path | None, **changes: Any) -> Any:
     kind = path.suffix.lstrip(".") if path else "csv"
-    plain = FileData(_target_=f"findistill.data.sources.{kind}", name=kind, path=str(path) if path else None)
+    plain = FileData(_target_=f"findistill.data.sources.{kind}.read", name=kind, path=str(path) if path else None)
     return OmegaConf.merge(OmegaConf.structured(plain), changes)
 
 
@@ -70,11 +73,16 @@ def test_missing_file_column_and_path(file: Path) -> None:
     assert "data.path=FILE" in fault(None)
 
 
+@pytest.mark.parametrize("setting", ["labelled=-1", "limit=0", "test=1.1", "validation=-0.1", "on_leak=perhaps"])
+def test_values_that_cannot_be_are_refused_from_python_too(file: Path, setting: str) -> None:
+    assert fault(file, **OmegaConf.from_dotlist([setting])).startswith(f"data.{setting}")
+
+
 def test_unknown_label_names_file_row_value_and_the_known_ones(tmp_path: Path) -> None:
-    message = fault(write(tmp_path, "text,label\na,neutral\nb,bullish\n"), label_column="label")
+    named = {"label_column": "label", "labels": ["negative", "neutral", "positive"]}
+    message = fault(write(tmp_path, "text,label\na,neutral\nb,bullish\n"), **named)
     assert "mine.csv, row 2: label='bullish' is not one of negative, neutral, positive" in message
     assert "data.label_map={bullish: " in message
-    assert "row 2: label is empty" in fault(write(tmp_path, "text,label\na,neutral\nb,\n"), label_column="label")
 
 
 def test_label_map_translates_text_and_numbers(tmp_path: Path) -> None:
@@ -83,9 +91,11 @@ def test_label_map_translates_text_and_numbers(tmp_path: Path) -> None:
         labels = read(path, label_column="label", label_map=mapping).frame.set_index("id")["label"]
         assert labels["mine/0"] == "negative" and labels["mine/1"] == "positive"
     assert "data.label_map=up: a map" in fault(path, label_column="label", label_map="up")
-    same = [fingerprint(configured(path, label_map=keys)) for keys in ({0: "negative", "1": "x"}, {"0": "negative", 1: "x"})]
+    same = [Dataset(configured(path, label_map=keys)).key for keys in ({0: "negative", "1": "x"}, {"0": "negative", 1: "x"})]
     assert same[0] == same[1]
-    assert "data.label_map.1=up" in fault(path, label_column="label", label_map={0: "negative", 1: "up"})
+    other = {"label_column": "label", "label_map": {0: "negative", 1: "up"}}
+    assert "data.label_map.1=up" in fault(path, labels=["negative", "positive"], **other)
+    assert read(path, **other).labels.names == ("negative", "up")
 
 
 def test_numbers_with_gaps_in_parquet_are_whole_numbers(tmp_path: Path) -> None:
@@ -99,6 +109,86 @@ def test_numbers_with_gaps_in_parquet_are_whole_numbers(tmp_path: Path) -> None:
 def test_labels_may_be_written_in_any_case(tmp_path: Path) -> None:
     path = write(tmp_path, "text,label\n" + "".join(f"text {n},{['NEUTRAL', ' Positive'][n % 2]}\n" for n in range(10)))
     assert set(read(path, label_column="label").frame["label"]) == {"neutral", "positive"}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["sell", "hold", "buy"], ("buy", "hold", "sell")),
+        (["10", "9", "-1"], ("-1", "9", "10")),
+        (["2", "1.5", "none"], ("1.5", "2", "none")),
+        (["POSITIVE", "Negative", "positive"], ("negative", "positive")),
+        (["Hawkish", "hawkish", "Dovish"], ("Dovish", "Hawkish")),
+    ],
+)
+def test_labels_that_are_not_set_are_the_files_own_in_sorted_order(
+    tmp_path: Path, names: list[str], expected: tuple[str, ...]
+) -> None:
+    path = write(tmp_path, "text,label\n" + "".join(f"text {n},{names[n % len(names)]}\n" for n in range(30)))
+    data = read(path, label_column="label")
+    assert data.labels.names == expected and set(data.frame["label"]) == set(expected)
+    assert f"those of the rows: {', '.join(expected)}" in data.card.text()
+    assert read(path, label_column="label", labels=list(reversed(expected))).labels.names == expected[::-1]
+
+
+def test_numbers_of_parquet_are_labels_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    pd.DataFrame({"text": [f"text {n}" for n in range(33)], "label": [float(n % 11) for n in range(33)]}).to_parquet(path)
+    assert read(path, label_column="label").labels.names == tuple(map(str, range(11)))
+
+
+def test_a_column_of_no_labels_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,id\n" + "".join(f"text {n},id{n}\n" for n in range(200)))
+    assert "200 different labels, id0, id1, id10, ...: check data.label_column" in fault(path, label_column="id")
+
+
+def test_rows_without_a_label_are_unlabelled_training_rows(file: Path) -> None:
+    empty = {1, 4, 8, 9, 20}
+    table = [{**row, "label": None if n in empty else row["label"]} for n, row in enumerate(ROWS)]
+    table += [{"text": table[0]["text"].upper(), "label": None}]  # its text has a label elsewhere
+    if file.suffix == ".csv":
+        pd.DataFrame(table).to_csv(file, index=False)
+    elif file.suffix == ".jsonl":
+        file.write_text("\n".join(map(json.dumps, table)), encoding="utf-8")
+    else:
+        pd.DataFrame(table).to_parquet(file)
+    data = read(file, label_column="label", labelled=5)
+    frame = data.frame.set_index("id")
+    without = {f"mine/{n}" for n in empty}
+    assert set(frame.index[frame["label"].isna()]) == without and set(frame.loc[sorted(without), "split"]) == {"train"}
+    assert data.card.counts["train"]["unlabelled"] == 5 and "unlabelled 5)" in data.card.text()
+    assert all("unlabelled" not in data.card.counts[split] for split in ("validation", "test", "pool"))
+    assert len(frame) == 30 and sum(data.card.removed.values()) == 1
+
+    kept = {f"mine/{n}" for n in range(30) if n not in empty}
+    labelled = [row for row in table if row["label"]]
+    alone = read(write(file.parent, pd.DataFrame(labelled).to_csv(index=False), "alone.csv"), label_column="label", labelled=5)
+    assert dict(zip(alone.frame["text"], alone.frame["split"], strict=True)) == {
+        row["text"]: row["split"] for name, row in frame.iterrows() if name in kept
+    }
+
+
+def test_rows_without_a_label_are_in_train_whatever_the_split_column_says(tmp_path: Path) -> None:
+    rows = [
+        ("a", "up", "train"),
+        ("b", "down", "train"),
+        ("x", "down", "train"),
+        ("c", "", "test"),
+        ("d", "up", "test"),
+        ("e", "", "dev"),
+        ("C!", "up", "train"),
+    ]
+    path = write(tmp_path, "text,label,part\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    frame = read(path, label_column="label", split_column="part").frame
+    assert {row["text"]: row["split"] for _, row in frame.iterrows() if row["text"] in "cdeC!"} == {
+        "d": "test", "e": "train", "C!": "train",
+    }  # fmt: skip
+
+
+def test_a_column_without_any_label_is_as_no_column(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,label\n" + "".join(f"text {n},\n" for n in range(10)))
+    data = read(path, label_column="label")
+    assert data.card.counts == {"train": {"unlabelled": 10}} and data.labels == read(path).labels
 
 
 def test_quoted_cells_byte_order_marks_and_na(tmp_path: Path) -> None:
@@ -164,30 +254,31 @@ def test_ids_dates_splits_and_rationales_from_columns(tmp_path: Path) -> None:
     assert "row 3: part='holdout' is not a split" in fault(unknown, **columns)
 
 
-def test_fingerprint_follows_content_and_settings_not_the_place(tmp_path: Path) -> None:
+def test_the_key_follows_content_and_settings_not_the_place(tmp_path: Path) -> None:
     one = write(tmp_path, "text\na\n")
     (tmp_path / "elsewhere").mkdir()
     same = write(tmp_path / "elsewhere", "text\na\n")
-    assert fingerprint(configured(one)) == fingerprint(configured(same))
-    assert fingerprint(configured(one)) != fingerprint(configured(one, limit=5))
-    before = fingerprint(configured(one))
+    assert Dataset(configured(one)).key == Dataset(configured(same)).key
+    assert Dataset(configured(one)).key != Dataset(configured(one, limit=5)).key
+    before = Dataset(configured(one)).key
     write(tmp_path, "text\nb\n")
-    assert fingerprint(configured(one)) != before
+    assert Dataset(configured(one)).key != before
 
 
 def test_card_in_words(tmp_path: Path) -> None:
     path = write(tmp_path, "text,label\n" + "".join(f"text {n},{['neutral', 'positive'][n % 2]}\n" for n in range(10)))
-    card = read(path, label_column="label").card.text()
+    card = read(path, label_column="label", labels=["negative", "neutral", "positive"]).card.text()
     assert "mine.csv" in card and "test: 2 rows (negative 0, neutral 1, positive 1)" in card
+    assert "the labels are those of the rows: neutral, positive" in read(path, label_column="label").card.text()
 
 
 def test_label_map_from_the_command_line(tmp_path: Path) -> None:
     path = write(tmp_path, "headline,y\n" + "".join(f"text {n},{n % 2}\n" for n in range(10)))
     (tmp_path / "conf" / "data").mkdir(parents=True)
-    here = "_target_: findistill.data.sources.csv\nname: csv\ndefaults: [base_file, _self_]\n"
+    here = "_target_: findistill.data.sources.csv.read\nname: csv\ndefaults: [base_file, _self_]\n"
     (tmp_path / "conf" / "data" / "csv.yaml").write_text(here)
     register()
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
         overrides = [f"data.path={path}", "data.text_column=headline", "data.label_column=y"]
         config = compose("data/csv", overrides=[*overrides, "data.label_map={0: negative, 1: positive}"]).data
-    assert load(config).card.counts["test"] == {"negative": 1, "neutral": 0, "positive": 1}
+    assert load(config).card.counts["test"] == {"negative": 1, "positive": 1}

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from findistill.data.config import Data
 from findistill.data.labels import LabelSet
-from findistill.data.normalise import duplicate_key
 from findistill.data.splits import assign
+from findistill.data.text_key import text_key
 from findistill.errors import UserError
-from findistill.settings.schema import Data
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 
@@ -25,7 +25,7 @@ def table(rows: list[tuple[str, str | None, str | None]]) -> pd.DataFrame:
 
 
 def settings_(**changes: Any) -> Data:
-    return Data(_target_="findistill.data.sources.csv", name="t", **changes)
+    return Data(_target_="findistill.data.sources.csv.read", name="t", **changes)
 
 
 def many(n: int = 100) -> list[tuple[str, str | None, str | None]]:
@@ -50,7 +50,7 @@ def test_no_text_is_in_two_splits_and_every_row_is_accounted_for(rows: list[tupl
         frame, removed = assign(table(rows), settings_(seed=seed), LABELS)
     except UserError:  # all blank, or one class left to train on
         return
-    keys = frame["text"].map(duplicate_key)
+    keys = frame["text"].map(text_key)
     assert keys.is_unique
     assert frame["split"].isin(["train", "validation", "test", "pool"]).all()
     assert len(frame) + sum(removed.values()) == len(rows)
@@ -71,7 +71,7 @@ def test_test_rows_do_not_depend_on_any_other_split(rows: list[tuple]) -> None:
 
 
 def test_shares_are_stratified_and_in_the_order_of_the_source() -> None:
-    frame, _ = assign(table(many()), settings_(pool=18), LABELS)
+    frame, _ = assign(table(many()), settings_(labelled=18), LABELS)
     counts = frame.groupby("split")["label"].value_counts().unstack()
     assert counts.loc["test"].to_dict() == {"neutral": 12, "positive": 5, "negative": 3}
     assert counts.loc["validation"].sum() == 8 and counts.loc["pool"].sum() == 18
@@ -83,9 +83,9 @@ def test_shares_are_stratified_and_in_the_order_of_the_source() -> None:
 
 def test_draws_do_not_touch_each_other() -> None:
     plain, _ = assign(table(many()), settings_(), LABELS)
-    pooled, _ = assign(table(many()), settings_(pool=20), LABELS)
-    limited, removed = assign(table(many()), settings_(pool=20, limit=10), LABELS)
-    larger, _ = assign(table(many()), settings_(pool=20, limit=30), LABELS)
+    pooled, _ = assign(table(many()), settings_(labelled=20), LABELS)
+    limited, removed = assign(table(many()), settings_(labelled=20, limit=10), LABELS)
+    larger, _ = assign(table(many()), settings_(labelled=20, limit=30), LABELS)
     for other in (pooled, limited):
         assert ids(other, "test") == ids(plain, "test") and ids(other, "validation") == ids(plain, "validation")
     assert ids(limited, "pool") == ids(pooled, "pool")
@@ -142,12 +142,8 @@ def test_all_rows_may_be_for_testing() -> None:
         ([(f"text {n}", "neutral", None) for n in range(9)], {}, "have the label 'neutral'"),
         ([("a", "neutral", None), ("b", "positive", None)], {}, "of 2 rows none is left to train on"),
         ([*many(), ("x", "bullish", None)], {}, "unknown label 'bullish'"),
-        (many(), {"pool": 72}, "data.pool=72 leaves nothing to train on"),
-        ([("x", None, None)], {"pool": 5}, "data.pool=5: a pool of demonstrations needs labels"),
-        (many(), {"pool": -1}, "data.pool=-1"),
-        (many(), {"limit": 0}, "data.limit=0"),
-        (many(), {"test": 1.1}, r"data.test=1.1"),
-        (many(), {"validation": -0.1}, r"data.validation=-0.1"),
+        (many(), {"labelled": 72}, "data.labelled=72 leaves nothing to train on"),
+        ([("x", None, None)], {"labelled": 5}, "data.labelled=5: data=t has no labels to keep"),
     ],
 )
 def test_what_cannot_be_split_is_refused(rows: list, changes: dict[str, Any], message: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hydra.core.plugins import Plugins
 
-from findistill import app
+from findistill import cli as app
 
 # Hydra loads every plugin anew when it first looks for them, its own sweeper too. Were ours imported before that, as some
 # tests do, it would be left with a base class that is no more.
@@ -50,7 +50,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from findistill.runs.weights import locate
+    from findistill.models.weights import locate
 
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def student(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
     for level, kept in {"50": lines, "66": lines[:50] + unanimous, "75": lines[:40] + unanimous, "All": unanimous}.items():
         (folder / f"Sentences_{level}Agree.txt").write_text("".join(dict.fromkeys(kept)))
     monkeypatch.setenv("FINDISTILL_DATA", str(tmp_path / "data"))
-    return ("stage=student", f"student={tiny}", "data=phrasebank", "distill.votes=human", *SMALL)
+    return ("stage=student", f"student={tiny}", "data=phrasebank", "distill.source=human", *SMALL)
 
 
 @pytest.fixture
@@ -155,5 +155,5 @@ def assert_nothing_half_written(runs: Path, resumable: tuple[str, ...] = ()) -> 
     for path in runs.rglob("*"):
         assert not re.search(r"\.tmp$|\.\d+\.tmp|^\.(?!artifacts$)", path.name), path
     for folder in runs.glob(".artifacts/*/"):
-        if folder.name not in ("tokens", "answers") and not folder.name.startswith(resumable or ("\0",)):
+        if folder.name not in ("tokens", "responses") and not folder.name.startswith(resumable or ("\0",)):
             assert (folder / "artifact.json").exists() and folder.suffix != ".partial", folder

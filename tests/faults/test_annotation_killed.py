@@ -24,7 +24,9 @@ import pandas as pd
 from findistill.data.labels import LabelSet
 from findistill.llm.annotate import annotate
 from omegaconf import OmegaConf
-from findistill.settings.schema import Annotate, Config, EndpointLLM, Prompt, Shots, Trainer
+from findistill.llm.config import Annotate, EndpointLLM, Prompt, Shots
+from findistill.schema import Config
+from findistill.training.config import Trainer
 
 texts = pd.DataFrame({"id": [f"t{i}" for i in range(ROWS)], "text": [f"Sales of company {i} rose." for i in range(ROWS)]})
 texts["label"] = None
@@ -38,7 +40,9 @@ config = Config(
     trainer=Trainer(),
 )
 config.llm = OmegaConf.structured(config.llm)
-annotate(texts, texts.head(0), LabelSet(("negative", "neutral", "positive")), config, Path(sys.argv[2]))
+folder = Path(sys.argv[2])
+sections = (config.llm, config.prompt, config.shots, config.annotate)
+annotate(texts, texts.head(0), LabelSet(("negative", "neutral", "positive")), *sections, folder, cache=folder / "cache")
 """.replace("ROWS", str(ROWS))
     .replace("SAMPLES", str(SAMPLES))
     .replace("IN_FLIGHT", str(IN_FLIGHT))
@@ -50,6 +54,10 @@ def start(server: LoopbackServer, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", RUN, server.url, str(folder)], env=environment, stderr=subprocess.DEVNULL)
 
 
+def responses(cache: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in cache.glob("*.jsonl"))
+
+
 @pytest.mark.slow
 def test_killed_at_twenty_moments(tmp_path: Path) -> None:
     server = LoopbackServer(seeded)
@@ -57,13 +65,13 @@ def test_killed_at_twenty_moments(tmp_path: Path) -> None:
         assert start(server, tmp_path / "straight").wait(120) == 0
         straight = len(server.asked)
         assert straight == ROWS * SAMPLES
-        draw, journal, kills = random.Random(0), tmp_path / "cut" / "answers.jsonl", 0
+        draw, kills = random.Random(0), 0
         for number in range(KILLS):
             # Spread over the whole job, at any moment of writing.
             while kills == number:
                 running = start(server, tmp_path / "cut")
                 goal = draw.uniform(number, number + 1) / KILLS * ROWS * SAMPLES
-                while running.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < goal):
+                while running.poll() is None and responses(tmp_path / "cut" / "cache") < goal:
                     time.sleep(0.002)
                 assert running.poll() is None, "it ended before it could be killed"
                 running.send_signal(signal.SIGKILL)

@@ -27,6 +27,22 @@ MISTAKES = {
     "unknown demonstrations": ("shots.source=nowhere", "shots.source=nowhere: no such data set"),
     "unknown test set": ("evaluate.also=[nowhere]", "evaluate.also=nowhere: no such data set"),
     "unknown choice": ("sweep.on_error=perhaps", "sweep.on_error=perhaps: choose one of continue, stop"),
+    "list needed": ("data.labels=3", "data.labels=3: a list is needed: [a,b]"),
+    "no data set": ("shots.source=3", "shots.source=3: a data set is needed: its name"),
+    "pickle": ("--experimental-rerun x.pkl", "--experimental-rerun reads a pickle, which can run code"),
+    "another configuration": ("-cp /tmp", "--config-path would replace findistill's own configuration"),
+    "code where none may stand": (
+        "llm=gpt4o +llm.extra_body.x=[{_target_:os.system}]",
+        "llm.extra_body.x.0._target_=os.system",
+    ),
+    "code of a library": (
+        "llm._target_=torch.load",
+        "torch.load is not allowed: the slot llm takes",
+    ),
+    "jobs composed unseen": (
+        "-m hydra/sweeper=basic experiment=demo,tinyfinbert",
+        "experiment cannot be swept",
+    ),
     "unknown study": ("stage=report study=nothing", "study=nothing: runs/nothing does not exist"),
 }
 

@@ -15,12 +15,12 @@ SPLIT = "text,label,part\n" + "".join(
 LEAKY = SPLIT + "company 6 tells of a LOSS in 1956!,negative,train\n ,neutral,train\n"
 
 # What the file holds, what the command adds, and what must be told.
+NAMES = "data.labels=[negative,neutral,positive]"  # unset, they would be those of the rows
 FAULTS = {
     "missing column": (CSV, "data.text_column=headline", ["mine.csv has no column 'headline' (data.text_column)", "text, label"]),
     "missing label column": (CSV, "data.label_column=mood", ["mine.csv has no column 'mood' (data.label_column)"]),
-    "unknown label": (CSV + "a,bullish\n", "", ["mine.csv, row 61: label='bullish' is not one of", "data.label_map={bullish: "]),
-    "empty label": (CSV + "a,\n", "", ["mine.csv, row 61: label is empty"]),
-    "unknown name in label_map": (CSV, "data.label_map={up:good}", ["data.label_map.up=good: not one of data.labels"]),
+    "unknown label": (CSV + "a,bullish\n", NAMES, ["mine.csv, row 61: label='bullish' is not one of", "label_map={bullish: "]),
+    "unknown name in label_map": (CSV, f"{NAMES} data.label_map={{up:good}}", ["data.label_map.up=good: not one of data.labels"]),
     "all texts empty": ("text,label\n,neutral\n ,positive\n", "", ["mine.csv: every value of the column 'text' is blank"]),
     "header only": ("text,label\n", "", ["mine.csv: no rows"]),
     "zero bytes": ("", "", ["mine.csv: the file is empty"]),
@@ -37,10 +37,9 @@ FAULTS = {
         LEAKY, "data.split_column=part",
         ["mine.csv: the text of row 7 (test) is also in row 61 (train)", "1 of 62 rows", "data.on_leak=drop"],
     ),
-    "nothing left to train on": (CSV, "data.pool=1000", ["data.pool=1000 leaves nothing to train on"]),
+    "nothing left to train on": (CSV, "data.labelled=1000", ["data.labelled=1000 leaves nothing to train on"]),
     "no such model": (CSV, "teacher.model=nowhere/at-all", ["nowhere/at-all", "cannot be loaded", "a folder"]),
     "no such layer": (CSV, "teacher.layers=[9]", ["layers=[9]", "1 to 2"]),
-    "no such device": (CSV, "trainer.devices=0", ["trainer.devices=0", "Choose what this machine has"]),
 }  # fmt: skip
 
 
@@ -51,6 +50,12 @@ def test_a_fault_is_named_with_its_place(name: str, application: Application, te
     application(*teacher, *more.split()).is_mistake(*words)
     assert list(states(tmp_path / "runs").values()) == ["failed"]
     assert_nothing_half_written(tmp_path / "runs")
+
+
+def test_a_device_is_checked_before_anything_runs(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(CSV)
+    application(*teacher, "trainer.devices=0").is_mistake("trainer.devices=0: give a number of devices")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_test_text_inside_the_training_rows_can_be_dropped(

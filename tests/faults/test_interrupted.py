@@ -15,6 +15,7 @@ from tests.llm.servers import KEY, LoopbackServer, Reply, seeded
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+@pytest.mark.slow
 def test_a_training_is_interrupted_and_not_shared(
     start: Start, application: Application, teacher: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_training_is_interrupted_and_not_shared(
     assert list(states(tmp_path / "runs").values()) == ["done"]
 
 
+@pytest.mark.slow
 def test_an_annotation_is_interrupted_and_goes_on(
     start: Start, application: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +63,7 @@ def test_an_annotation_is_interrupted_and_goes_on(
     )  # fmt: skip
     runs = tmp_path / "runs"
     first = start(*command)
-    journals = lambda: [*runs.glob(".artifacts/answers/*.jsonl")]  # noqa: E731
+    journals = lambda: [*runs.glob(".artifacts/responses/*.jsonl")]  # noqa: E731
     wait_for(lambda: journals() and journals()[0].read_text().count("\n") >= 80, first)
     first.send_signal(signal.SIGINT)
     outcome = ended(first)
@@ -74,7 +76,7 @@ def test_an_annotation_is_interrupted_and_goes_on(
     server.bodies.clear()
     second = application(*command)
     server.stop()
-    assert second.code == 0 and f"{kept:,} answers were there already" in second.errors
+    assert second.code == 0 and f"reused {kept:,} cached responses" in second.errors
     assert list(states(runs).values()) == ["done"] and not [*runs.glob(".artifacts/*.partial")]
     assert len(server.asked) == 8 * len(ROWS) - kept
     [annotations] = runs.glob(".artifacts/annotate-*/annotations.parquet")

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from findistill.runs.files import write_json
+from findistill.core.files import write_json
 from tests.faults.conftest import Application, assert_nothing_half_written, states
 
 

@@ -50,6 +50,11 @@ def sampling(body: dict) -> Reply:
     return chat([random.choice(words) + " " * random.randrange(999) for _ in range(body.get("n", 1))])
 
 
+def after_probes(behave: Callable[[dict], Reply]) -> Callable[[dict], Reply]:
+    """Samples well while it is probed, and behaves so afterwards."""
+    return lambda body: sampling(body) if is_probe(body) else behave(body)
+
+
 def seeded(body: dict) -> Reply:
     """One choice, which depends on the text and the seed alone."""
     text = body["messages"][-1]["content"]

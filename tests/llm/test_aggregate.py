@@ -5,11 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from findistill.core.files import write_json
 from findistill.data.labels import LabelSet
-from findistill.errors import UserError
 from findistill.llm.aggregate import aggregate
 from findistill.llm.votes import Votes
-from findistill.runs.files import write_json
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 Said = list[list[str | None]]
@@ -19,7 +18,7 @@ def artifact(folder: Path, said: Said, gold: list[str] | None = None) -> Path:
     """What `annotate` leaves for these answers, one list a text."""
     rows, lines = [], []
     for number, answers in enumerate(said):
-        votes = Votes.from_answers(answers)
+        votes = Votes.from_labels(answers)
         soft = {f"soft_{name}": share for name, share in zip(LABELS.names, votes.soft(LABELS.names), strict=True)}
         rows.append(
             {"id": f"t{number}", "text": f"text {number}", "label": votes.hard, "gold": gold[number] if gold else None,
@@ -73,11 +72,3 @@ def test_dawid_skene_finds_out_who_can_be_trusted(tmp_path: Path) -> None:
     frame = pd.read_parquet(tmp_path / "dawid_skene" / "annotations.parquet")
     assert frame[["soft_negative", "soft_neutral", "soft_positive"]].sum(axis=1).tolist() == pytest.approx([1] * 300)
     assert frame["agreement"].between(0, 5).all()
-
-
-def test_mistakes(tmp_path: Path) -> None:
-    one = artifact(tmp_path / "one", [["positive"]])
-    with pytest.raises(UserError, match=r"annotate.combine=vote"):
-        combined([one], "vote", tmp_path)
-    with pytest.raises(UserError, match="at least two"):
-        combined([one], "dawid_skene", tmp_path)

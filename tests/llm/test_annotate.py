@@ -8,11 +8,13 @@ import pytest
 
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.llm.annotate import annotate, annotation_key, drawn, journal_name
-from findistill.llm.engine import Answer, Sampling, Task
+from findistill.llm.annotate import annotate, response_cache
+from findistill.llm.config import Annotate, EndpointLLM, InProcessLLM, Price, Prompt, Shots
+from findistill.llm.engine import Engine, Request, Response, Sampling
+from findistill.llm.identity import request_identity
 from findistill.llm.prompts import Template
-from findistill.llm.votes import needed
-from findistill.settings.schema import Annotate, Config, Data, EndpointLLM, Price, Prompt, Shots
+from findistill.llm.votes import draw_labels, needed
+from findistill.schema import Config
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 TEXTS = pd.DataFrame(
@@ -31,14 +33,14 @@ def config(steps: int = 0, price: float | None = None, **settings: object) -> Co
     )
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Answers in batches of two, asking early stopping as real engines do; dies after `lasts` batches."""
 
     labels: tuple[str | None, ...] = ("positive", "neutral", "positive", None)
 
     def __init__(self, exact: bool = False, lasts: int = 999, fails: Iterable[tuple[str, int]] = ()) -> None:
         self._exact, self.lasts, self.fails, self.asked = exact, lasts, set(fails), 0
-        self.tasks: list[Task] = []
+        self.tasks: list[Request] = []
 
     def exact(self, template: Template) -> bool:
         return self._exact
@@ -46,21 +48,21 @@ class FakeEngine:
     def prepare(self, template: Template, sampling: Sampling) -> Template:
         return template
 
-    def answer(self, task: Task, sample: int, template: Template) -> Answer:
+    def answer(self, task: Request, sample: int, template: Template) -> Response:
         if (task.id, sample) in self.fails:
-            return Answer(task.id, sample, error="timeout")
-        label = template.given or self.labels[sample % len(self.labels)]
-        return Answer(task.id, sample, raw="x", label=label, rationale=(f"why {sample}",), tokens_in=3, tokens_out=1)
+            return Response(task.id, sample, error="timeout")
+        label = template.known_label or self.labels[sample % len(self.labels)]
+        return Response(task.id, sample, raw="x", label=label, rationale=(f"why {sample}",), tokens_in=3, tokens_out=1)
 
-    def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
-        batch: list[Answer] = []
+    def responses(self, tasks: Iterable[Request], template: Template, sampling: Sampling) -> Iterator[list[Response]]:
+        batch: list[Response] = []
         for task in tasks:
             self.tasks.append(task)
             votes, left = dict(task.votes), list(task.samples)
             while now := needed(votes, len(left), sampling.stop_at):
                 for sample in left[:now]:
                     self.asked += 1
-                    made = Answer(task.id, 0, log_probabilities=SCORES) if self._exact else self.answer(task, sample, template)
+                    made = Response(task.id, 0, log_probabilities=SCORES) if self._exact else self.answer(task, sample, template)
                     batch.append(made)
                     if made.label:
                         votes[made.label] = votes.get(made.label, 0) + 1
@@ -76,9 +78,10 @@ class FakeEngine:
 
 
 def run(
-    texts: pd.DataFrame, pool: pd.DataFrame, settings: Config, folder: Path, engine: FakeEngine, **more: Path
+    texts: pd.DataFrame, pool: pd.DataFrame, settings: Config, folder: Path, engine: FakeEngine, cache: Path | None = None
 ) -> pd.DataFrame:
-    annotate(texts, pool, LABELS, settings, folder, engine=engine, **more)
+    sections = (settings.llm, settings.prompt, settings.shots, settings.annotate)
+    annotate(texts, pool, LABELS, *sections, folder, cache=cache or folder / "cache", engine=engine)
     return pd.read_parquet(folder / "annotations.parquet")
 
 
@@ -88,8 +91,8 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_files(exact: bool, tmp_path: 
     straight = run(TEXTS, POOL, settings, tmp_path / "straight", FakeEngine(exact))
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, POOL, settings, tmp_path / "cut", FakeEngine(exact, lasts=3))
-    journal = tmp_path / "cut" / "answers.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-9])  # the last line is torn
+    [file] = (tmp_path / "cut" / "cache").glob("*.jsonl")
+    file.write_bytes(file.read_bytes()[:-9])  # the last line is torn
     assert not (tmp_path / "cut" / "annotations.parquet").exists()
     engine = FakeEngine(exact)
     resumed = run(TEXTS, POOL, settings, tmp_path / "cut", engine)
@@ -102,7 +105,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_files(exact: bool, tmp_path: 
 
 
 def test_nothing_is_asked_twice_for_a_larger_limit_or_more_samples(tmp_path: Path) -> None:
-    shared = {"journal": tmp_path / "journal.jsonl"}
+    shared = {"cache": tmp_path / "cache"}
     for exact, more in ((False, 7 * 4 + 10 * 2), (True, 7)):
         run(TEXTS.head(3), POOL, config(samples=4), tmp_path / "few", FakeEngine(exact), **shared)
         engine = FakeEngine(exact)
@@ -141,11 +144,13 @@ def test_exact_distributions_are_kept(tmp_path: Path) -> None:
     assert frame[["p_negative", "p_neutral", "p_positive"]].sum(axis=1).tolist() == pytest.approx([1] * 10)
     assert frame["p_positive"][0] == pytest.approx(0.4967, abs=1e-3)
     assert frame["agreement"].nunique() > 1  # samples are drawn, not copied
+    other = run(TEXTS, POOL, config(samples=8, seed=1), tmp_path, FakeEngine(exact=True))
+    assert other["agreement"].tolist() != frame["agreement"].tolist()
 
 
 def test_failed_calls_are_told_and_asked_again(tmp_path: Path) -> None:
     broken = [(f"t{i}", 1) for i in range(5)]
-    with pytest.raises(UserError, match="5 of 20 answers failed, mostly with: timeout"):
+    with pytest.raises(UserError, match="5 of 20 responses failed, mostly with: timeout"):
         run(TEXTS, POOL, config(samples=2), tmp_path, FakeEngine(fails=broken))
     engine = FakeEngine()
     assert run(TEXTS, POOL, config(samples=2), tmp_path, engine)["n_valid"].tolist() == [2] * 10
@@ -156,10 +161,10 @@ def test_failed_calls_are_told_and_asked_again(tmp_path: Path) -> None:
 
 def test_early_stopping_leaves_the_rows_of_a_threshold_as_they_are(tmp_path: Path) -> None:
     class Varied(FakeEngine):
-        def answer(self, task: Task, sample: int, template: Template) -> Answer:
+        def answer(self, task: Request, sample: int, template: Template) -> Response:
             number = int(task.id[1:])
             label = "positive" if sample % (2 + number % 4) else "neutral"
-            return Answer(task.id, sample, raw=label, label=label)
+            return Response(task.id, sample, raw=label, label=label)
 
     every = run(TEXTS, POOL, config(samples=8), tmp_path / "all", Varied())
     engine = Varied()
@@ -201,24 +206,23 @@ def test_the_llm_explains_demonstrations(tmp_path: Path) -> None:
         assert len({each.label for each in task.demonstrations}) == 1
     shown = next(task for task in engine.tasks if task.id == "t0").demonstrations
     assert [each.rationale for each in shown] == [("why 0",)] * 3
-    # In whatever order and for whichever texts they are shown: what was said about them has a journal of its own.
-    settings.shots.order = 2
-    run(TEXTS.head(2), pool, settings, tmp_path, other := FakeEngine(), journal=tmp_path / "other.jsonl")
+    # In whatever order and for whichever texts they are shown: what was said about them has a cache of its own.
+    settings.shots.order_seed = 2
+    run(TEXTS.head(2), pool, settings, tmp_path, other := FakeEngine(), tmp_path / "cache")
     assert {task.id for task in other.tasks} == {"t0", "t1"}
     settings.prompt.steps = []  # then there is nothing to explain
     run(TEXTS, pool, settings, tmp_path / "direct", direct := FakeEngine())
     assert not [task for task in direct.tasks if task.id.startswith("shot:")]
 
 
-def test_jobs_that_may_ask_the_same_share_a_journal_and_others_run_beside_them() -> None:
-    def name(data: str = "tfns", samples: int = 8, model: str = "m", **shots: Any) -> str:
-        settings = config(samples=samples)
-        settings.llm.model = model
-        settings.data = Data(name=data)
-        settings.shots = Shots(**shots)
-        return journal_name(settings)
+def test_jobs_that_may_ask_the_same_share_a_cache_and_others_run_beside_them() -> None:
+    pools = {name: pd.DataFrame({"text": [f"{name} {i}" for i in range(3)]}) for name in ("tfns", "phrasebank")}
 
-    assert name(k=4, selection="random") == name(k=4, selection="random", samples=5)
+    def name(data: str = "tfns", model: str = "m", **shots: Any) -> str:
+        settings = config()
+        settings.llm.model = model
+        return response_cache(Path(), settings.llm, settings.prompt, Shots(**shots), pools[data]).path.name
+
     assert name(k=0, selection="random", seed=1) == name(k=0, selection="nearest")
     assert name(k=4, selection="nearest", seed=1) == name(k=4, selection="nearest", seed=2)
     apart = [name(k=4, seed=seed, selection="random", data=data) for seed in (1, 2) for data in ("tfns", "phrasebank")]
@@ -228,11 +232,11 @@ def test_jobs_that_may_ask_the_same_share_a_journal_and_others_run_beside_them()
 
 def test_contextual_calibration(tmp_path: Path) -> None:
     class Biased(FakeEngine):
-        def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
+        def responses(self, tasks: Iterable[Request], template: Template, sampling: Sampling) -> Iterator[list[Response]]:
             for task in tasks:
                 self.asked += 1
                 content = {"t0": 1.0}.get(task.id, 0.0)
-                yield [Answer(task.id, 0, log_probabilities=SCORES | {"negative": SCORES["negative"] + content})]
+                yield [Response(task.id, 0, log_probabilities=SCORES | {"negative": SCORES["negative"] + content})]
 
     frame = run(TEXTS, POOL, config(samples=1, calibration="contextual"), tmp_path, engine := Biased(exact=True))
     assert engine.asked == 10 + 3
@@ -241,13 +245,12 @@ def test_contextual_calibration(tmp_path: Path) -> None:
     assert frame["p_negative"][0] == pytest.approx(2.718 / 4.718, abs=1e-3)
 
 
-def test_draws_follow_the_distribution_and_depend_on_seed_and_id_only() -> None:
-    labels = drawn("id", SCORES, 20_000, 0.5, seed=0)
+def test_draws_follow_the_distribution_and_depend_on_the_seed_only() -> None:
+    labels = draw_labels(SCORES, 0.5, "seed\0id", 20_000)
     assert labels.count("positive") / 20_000 == pytest.approx(0.6162, abs=0.015)  # e^-1.4 / (e^-4 + e^-2 + e^-1.4)
-    assert drawn("id", SCORES, 8, 0.5, seed=0) == labels[:8]
-    assert drawn("id", SCORES, 64, 0.5, 1) != labels[:64]
-    assert drawn("other", SCORES, 64, 0.5, 0) != labels[:64]
-    assert set(drawn("id", SCORES, 8, 0, 0)) == {"positive"}
+    assert draw_labels(SCORES, 0.5, "seed\0id", 8) == labels[:8]
+    assert draw_labels(SCORES, 0.5, "seed\0other", 64) != labels[:64]
+    assert set(draw_labels(SCORES, 0, "seed\0id", 8)) == {"positive"}
 
 
 def test_calibration_on_held_out_pool_rows(tmp_path: Path) -> None:
@@ -284,23 +287,27 @@ def test_auto_calibrates_where_it_can(tmp_path: Path) -> None:
         assert engine.asked == asked
 
 
-def test_the_key_holds_what_determines_the_answers() -> None:
-    one = annotation_key(config())
-    fast = config(concurrency=1, limit=3, max_cost_usd=1.0, max_failed=0.5)
-    fast.llm.timeout_s = 1  # type: ignore[attr-defined]
-    assert annotation_key(fast) == one
-    for changed in (config(samples=3), config(temperature=1.0), config(calibration="batch"), config(seed=1)):
-        assert annotation_key(changed) != one
-    endpoint = config()
-    endpoint.llm = EndpointLLM(model="m", base_url="https://me:secret@host/v1")
-    assert annotation_key(endpoint)["llm"]["base_url"] == "https://host/v1"
+def test_what_changes_no_response_is_no_part_of_the_annotator() -> None:
+    one = config().llm
+    fast = EndpointLLM(name="other", model="fake", price=Price(1, 1), max_tokens=2, timeout_s=1, max_retries=0)
+    assert request_identity(fast) == request_identity(one) != request_identity(EndpointLLM(model="fake"))
+    endpoint = EndpointLLM(model="m", base_url="https://me:secret@host/v1")
+    assert request_identity(endpoint)["base_url"] == "https://host/v1"
+
+
+def test_an_adapter_is_known_by_its_weights(tmp_path: Path) -> None:
+    for name, weights in (("one", b"a"), ("copy", b"a"), ("other", b"b")):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "adapter_model.safetensors").write_bytes(weights)
+    one, copy, other = (
+        request_identity(InProcessLLM(model="m", adapter=str(tmp_path / name))) for name in ("one", "copy", "other")
+    )
+    assert one == copy != other
+    assert request_identity(InProcessLLM(model="m", adapter="hub/id"))["adapter"] == "hub/id"
 
 
 def test_mistakes(tmp_path: Path) -> None:
     for settings, message in [
-        ({"samples": 0}, "annotate.samples=0"),
-        ({"temperature": -1.0}, "annotate.temperature=-1.0"),
-        ({"calibration": "magic"}, "annotate.calibration=magic"),
         ({"calibration": "batch"}, "needs label probabilities"),
     ]:
         with pytest.raises(UserError, match=message):

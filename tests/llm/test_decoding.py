@@ -7,7 +7,8 @@ import torch
 from scipy.stats import chisquare, kstest
 
 from findistill.llm import decoding
-from findistill.llm.decoding import Form, Sample, write
+from findistill.llm.decoding import AnswerFormat, Sample, write
+from findistill.llm.votes import draw_labels
 
 WORDS = ["", "<end>", "\n", " up", " down", " profit", ").\n\n", "S:", "yes", " no", "bear", "ish", " ", "\r\n"]
 END, BREAK, UP, DOWN, PROFIT, CLOSE, HEADER, YES, NO, BEAR, ISH, SPACE, RETURN = range(1, len(WORDS))
@@ -53,8 +54,8 @@ class Scripted:
         return self.logits
 
 
-def form(words: list[list[int]], longest: int = 6) -> Form:
-    return Form(("S:",), words, longest, frozenset({END}), encode, decode)
+def form(words: list[list[int]], longest: int = 6) -> AnswerFormat:
+    return AnswerFormat(("S:",), words, longest, frozenset({END}), encode, decode)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,6 @@ def test_noise_is_exponential_and_depends_on_key_and_token() -> None:
 
 def test_labels_are_drawn_at_the_temperature() -> None:
     row = {"negative": math.log(0.1), "neutral": math.log(0.2), "positive": math.log(0.7)}
-    labels = [decoding.draw(row, 0.5, str(seed)) for seed in range(4000)]
+    labels = [draw_labels(row, 0.5, str(seed))[0] for seed in range(4000)]
     assert labels.count("positive") / 4000 == pytest.approx(0.49 / 0.54, abs=0.02)
-    assert decoding.draw(row, 0, "any") == "positive"
+    assert draw_labels(row, 0, "any") == ["positive"]

@@ -7,8 +7,8 @@ import pytest
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.llm import demonstrations
+from findistill.llm.config import Shots
 from findistill.llm.prompts import Demonstration
-from findistill.settings.schema import Shots
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 POOL = pd.DataFrame({"text": [f"text number {i}" for i in range(30)], "label": [*LABELS.names] * 10})
@@ -16,12 +16,17 @@ POOL = pd.DataFrame({"text": [f"text number {i}" for i in range(30)], "label": [
 
 def embed(texts: list[str]) -> np.ndarray:
     """Unit vectors on a quarter circle, at an angle that grows with the number in the text."""
-    angles = np.array([float(text.split()[-1]) for text in texts]) / 40
+    angles = np.array([float(text.strip("!").split()[-1]) for text in texts]) / 40
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def choose(texts: list[str], *settings: object) -> list[tuple[Demonstration, ...]]:
-    chosen = demonstrations.choose(texts, *settings)  # type: ignore[arg-type]
+@pytest.fixture(autouse=True)
+def _embedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demonstrations.embeddings, "embed_once", embed)
+
+
+def select(texts: list[str], *settings: object) -> list[tuple[Demonstration, ...]]:
+    chosen = demonstrations.select(texts, *settings)  # type: ignore[arg-type]
     return [chosen.of(row) for row in range(len(texts))]
 
 
@@ -30,7 +35,7 @@ def texts_of(shown: tuple) -> list[str]:
 
 
 def test_the_nearest_stands_last() -> None:
-    shown = choose(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=3, selection="nearest"), embed)
+    shown = select(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=3, selection="nearest"))
     assert [texts_of(each) for each in shown] == [
         ["text number 9", "text number 11", "text number 10"],
         ["text number 5", "text number 3", "text number 4"],
@@ -41,26 +46,26 @@ def test_the_nearest_stands_last() -> None:
 def test_a_text_is_never_its_own_demonstration() -> None:
     asked = ["Text NUMBER: 10!", "new 10.2"]
     for selection in ("nearest", "random", "balanced"):
-        for shown in choose(asked, POOL, LABELS, Shots(k=24, selection=selection), lambda t: embed([x.strip("!") for x in t])):
+        for shown in select(asked, POOL, LABELS, Shots(k=24, selection=selection)):
             assert "text number 10" not in texts_of(shown)
             assert len(set(texts_of(shown))) == 24
 
 
 def test_random_and_balanced_are_the_same_for_all_texts_and_follow_the_seed() -> None:
     for selection in ("random", "balanced"):
-        first, second = choose(["a", "b"], POOL, LABELS, Shots(k=7, selection=selection, seed=1))
-        assert first == second == choose(["c"], POOL, LABELS, Shots(k=7, selection=selection, seed=1))[0]
-        assert first != choose(["c"], POOL, LABELS, Shots(k=7, selection=selection, seed=2))[0]
+        first, second = select(["a", "b"], POOL, LABELS, Shots(k=7, selection=selection, seed=1))
+        assert first == second == select(["c"], POOL, LABELS, Shots(k=7, selection=selection, seed=1))[0]
+        assert first != select(["c"], POOL, LABELS, Shots(k=7, selection=selection, seed=2))[0]
 
 
 def test_balanced() -> None:
-    shown = choose(["a"], POOL, LABELS, Shots(k=7, selection="balanced"))[0]
+    shown = select(["a"], POOL, LABELS, Shots(k=7, selection="balanced"))[0]
     assert sorted(Counter(each.label for each in shown).values()) == [2, 2, 3]
 
 
 def test_rationales_are_kept() -> None:
     pool = POOL.assign(rationale=["because", None, " "] * 10)
-    shown = choose(["a"], pool, LABELS, Shots(k=30, selection="random"))[0]
+    shown = select(["a"], pool, LABELS, Shots(k=30, selection="random"))[0]
     assert {(each.label, each.rationale) for each in shown} == {
         ("negative", ("because",)),
         ("neutral", None),
@@ -69,7 +74,7 @@ def test_rationales_are_kept() -> None:
 
 
 def test_zero_shots_need_no_pool() -> None:
-    assert choose(["a", "b"], POOL.iloc[:0], LABELS, Shots(k=0)) == [(), ()]
+    assert select(["a", "b"], POOL.iloc[:0], LABELS, Shots(k=0)) == [(), ()]
 
 
 @pytest.mark.parametrize(
@@ -78,20 +83,18 @@ def test_zero_shots_need_no_pool() -> None:
         (POOL.iloc[:0], Shots(k=1), "shots.k=1"),
         (POOL, Shots(k=31), "only 30"),
         (POOL[POOL["label"] != "neutral"], Shots(k=6, selection="balanced"), "labelled neutral"),
-        (POOL, Shots(k=2, selection="farthest"), "shots.selection=farthest"),
-        (POOL, Shots(k=-1), "shots.k=-1"),
     ],
 )
 def test_mistakes(pool: pd.DataFrame, shots: Shots, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        choose(["a"], pool, LABELS, shots)
+        select(["a"], pool, LABELS, shots)
 
 
 def test_an_order_permutes_what_was_chosen() -> None:
     for selection in ("nearest", "balanced"):
-        plain = choose(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=6, selection=selection), embed)
+        plain = select(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=6, selection=selection))
         orders = [
-            choose(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=6, selection=selection, order=seed), embed) for seed in (1, 2)
+            select(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=6, selection=selection, order_seed=seed)) for seed in (1, 2)
         ]
         assert orders[0] != plain and orders[0] != orders[1]
         for shown in orders:
@@ -100,23 +103,23 @@ def test_an_order_permutes_what_was_chosen() -> None:
 
 def test_the_nearest_are_found_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [f"new {i}.2" for i in range(7)]
-    whole = choose(asked, POOL, LABELS, Shots(k=3), embed)
+    whole = select(asked, POOL, LABELS, Shots(k=3))
     monkeypatch.setattr(demonstrations, "CHUNK", 2)
-    assert choose(asked, POOL, LABELS, Shots(k=3), embed) == whole
+    assert select(asked, POOL, LABELS, Shots(k=3)) == whole
 
 
 def test_only_those_with_a_rationale() -> None:
     pool = POOL.assign(rationale=["since it is so" if i % 4 == 0 else None for i in range(30)])
     for selection in ("random", "balanced", "nearest"):
-        shown = choose(["new 7"], pool, LABELS, Shots(k=6, selection=selection, rationales="given"), embed)[0]
+        shown = select(["new 7"], pool, LABELS, Shots(k=6, selection=selection, rationales="given"))[0]
         assert all(each.rationale == ("since it is so",) for each in shown)
     with pytest.raises(UserError, match=r"shots\.source=demo"):
-        choose(["new 7"], POOL, LABELS, Shots(k=3, rationales="given"))
+        select(["new 7"], POOL, LABELS, Shots(k=3, rationales="given"))
 
 
 def test_rationales_can_be_added() -> None:
-    chosen = demonstrations.choose(["a", "b"], POOL, LABELS, Shots(k=3, selection="random"))
+    chosen = demonstrations.select(["a", "b"], POOL, LABELS, Shots(k=3, selection="random"))
     first, *others = chosen.used()
-    told = chosen.explained({first: ("because",)})
+    told = chosen.with_rationales({first: ("because",)})
     assert {each.rationale for each in told.of(1)} == {("because",), None}
     assert len(others) == 2

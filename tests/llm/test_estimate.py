@@ -5,22 +5,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from findistill.core.files import read_json
 from findistill.data.demo import read_corpus
 from findistill.data.labels import LabelSet
 from findistill.llm.annotate import annotate
-from findistill.llm.engine import Answer, Sampling, Task
+from findistill.llm.config import Annotate, EndpointLLM, Price, Prompt, Shots
+from findistill.llm.engine import Engine, Request, Response, Sampling
 from findistill.llm.estimate import Estimate, estimate
 from findistill.llm.prompts import Template
-from findistill.runs.files import read_json
-from findistill.runs.weights import locate
-from findistill.settings.schema import Annotate, Config, EndpointLLM, Price, Prompt, Shots
+from findistill.models.weights import locate
+from findistill.schema import Config
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 ROWS = pd.DataFrame(row for row, _ in zip(read_corpus(), range(400), strict=False))
 POOL, TEXTS = ROWS.head(100), ROWS.tail(300)
 
 
-class CountingEngine:
+class CountingEngine(Engine):
     """Answers like a server that counts tokens by its own tokenizer, some of them on top for its chat form."""
 
     def __init__(self, several: bool) -> None:
@@ -35,7 +36,7 @@ class CountingEngine:
     def prepare(self, template: Template, sampling: Sampling) -> Template:
         return template
 
-    def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Iterator[list[Answer]]:
+    def responses(self, tasks: Iterable[Request], template: Template, sampling: Sampling) -> Iterator[list[Response]]:
         for task in tasks:
             messages = template.messages(task.demonstrations, task.text)
             prompt = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -46,7 +47,7 @@ class CountingEngine:
                 written = len(self.tokenizer(said[0]).input_ids) + 6 if template.steps else 2
                 calls = 1 if sample == task.samples[0] or not self.several else 0
                 found.append(
-                    Answer(task.id, sample, raw="x", label="positive", rationale=said, attempts=calls,
+                    Response(task.id, sample, raw="x", label="positive", rationale=said, attempts=calls,
                            tokens_in=read * calls, tokens_out=written, seconds=0.5 * calls)
                 )  # fmt: skip
             yield found
@@ -61,19 +62,25 @@ def config(steps: list[str], price: float | None = 1.0) -> Config:
     )
 
 
-def told(settings: Config, journal: Path) -> Estimate:
-    return estimate(TEXTS, POOL, LABELS, settings, journal)
+def sections(settings: Config) -> tuple:
+    return settings.llm, settings.prompt, settings.shots, settings.annotate
+
+
+def estimated(settings: Config, cache: Path) -> Estimate:
+    return estimate(TEXTS, POOL, LABELS, *sections(settings), cache=cache)
 
 
 @pytest.mark.parametrize(("steps", "several", "pilot"), [([], True, 0), (["Opinion:"], True, 20), (["Opinion:"], False, 20)])
 def test_tokens_are_told_within_a_tenth(steps: list[str], several: bool, pilot: int, tmp_path: Path) -> None:
-    settings, journal = config(steps), tmp_path / "journal.jsonl"
+    settings, cache = config(steps), tmp_path / "cache"
     if pilot:
-        annotate(TEXTS.head(pilot), POOL, LABELS, settings, tmp_path / "pilot", journal=journal, engine=CountingEngine(several))
-    before = told(settings, journal)
-    assert (before.texts, before.answered, before.measured) == (300, pilot, pilot)
+        annotate(
+            TEXTS.head(pilot), POOL, LABELS, *sections(settings), tmp_path / "pilot", cache=cache, engine=CountingEngine(several)
+        )
+    before = estimated(settings, cache)
+    assert (before.texts, before.cached, before.measured) == (300, pilot, pilot)
     spent = read_json(tmp_path / "pilot" / "summary.json") if pilot else dict.fromkeys(("tokens_in", "tokens_out", "requests"), 0)
-    annotate(TEXTS, POOL, LABELS, settings, tmp_path / "all", journal=journal, engine=CountingEngine(several))
+    annotate(TEXTS, POOL, LABELS, *sections(settings), tmp_path / "all", cache=cache, engine=CountingEngine(several))
     used = read_json(tmp_path / "all" / "summary.json")
     assert before.requests == used["requests"] - spent["requests"]
     tokens_in, tokens_out = used["tokens_in"] - spent["tokens_in"], used["tokens_out"] - spent["tokens_out"]
@@ -82,12 +89,12 @@ def test_tokens_are_told_within_a_tenth(steps: list[str], several: bool, pilot: 
     assert before.cost_usd == pytest.approx((tokens_in + tokens_out) / 1e6, rel=0.1)
     if pilot:
         assert before.seconds == pytest.approx(0.5 * before.requests / 10)
-    after = told(settings, journal)
-    assert (after.answered, after.requests, after.tokens_in, after.cost_usd) == (300, 0, 0, 0.0)
+    after = estimated(settings, cache)
+    assert (after.cached, after.requests, after.tokens_in, after.cost_usd) == (300, 0, 0, 0.0)
 
 
 def test_it_says_what_it_does_not_know(tmp_path: Path) -> None:
-    found = told(config(["Opinion:"], price=None), tmp_path / "none.jsonl")
+    found = estimated(config(["Opinion:"], price=None), tmp_path / "none")
     assert found.cost_usd is None and found.seconds is None
     assert "price not known" in found.text() and "annotate.limit=20" in found.text()
-    assert "300 texts, 0 of them answered before\n300 requests" in found.text()
+    assert "300 texts, 0 of them in the cache\n300 requests" in found.text()

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from findistill.errors import UserError
@@ -82,10 +82,11 @@ def test_parse(answer: str, label: str | None) -> None:
     st.sampled_from(list(WORDS)),
     st.text(alphabet=st.characters(exclude_characters="\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")),
 )
+@example("negative", "{}")
 def test_what_a_demonstration_answers_is_read_back(label: str, rationale: str) -> None:
     for template, said in ((DIRECT, None), (COT, (rationale,)), (CARP, ("clue", rationale))):
         for form in (template, replace(template, structured=True)):
-            assert form.parse(form.answer(Demonstration("text", label, said))) == label
+            assert form.parse(form.completion(Demonstration("text", label, said))) == label
 
 
 def test_rationale() -> None:
@@ -106,7 +107,7 @@ def test_words_must_differ() -> None:
 def test_steps_are_read_in_every_form() -> None:
     shown = Demonstration("Sales rose.", "positive", ("more sales", "Sales make profit."))
     for form in (CARP, replace(CARP, structured=True)):
-        assert form.rationale(form.answer(shown)) == shown.rationale
+        assert form.rationale(form.completion(shown)) == shown.rationale
     assert CARP.task().endswith(
         "Answer in three lines:\nClues: <a list>\nReasoning: <two sentences>\nSentiment: <bearish, neutral or bullish>"
     )
@@ -128,5 +129,5 @@ def test_structured_answers() -> None:
 
 
 def test_a_given_label_is_told() -> None:
-    form = replace(COT, given="negative")
+    form = replace(COT, known_label="negative")
     assert "Sentiment: bearish" in form.task() and form.task().endswith("Sentiment: <bearish>")

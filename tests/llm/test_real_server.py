@@ -15,9 +15,9 @@ import pytest
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.llm.endpoint import EndpointEngine
-from findistill.llm.engine import Sampling, Task
+from findistill.llm.engine import Request, Sampling
 from findistill.llm.prompts import Template
-from findistill.runs.weights import locate
+from findistill.models.weights import locate
 
 pytestmark = pytest.mark.slow
 
@@ -76,21 +76,21 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 def engine(server: tuple[str, str], **settings: object) -> EndpointEngine:
     address, model = server
     given = {"base_url": address, "api_key_env": "LOCAL_KEY", "timeout_s": 300.0, "max_tokens": 16, **settings}
-    return EndpointEngine(model, **given)  # type: ignore[arg-type]
+    return EndpointEngine(model=model, **given)  # type: ignore[arg-type]
 
 
 def test_a_model_is_sampled_through_a_real_server(server: tuple[str, str]) -> None:
     tasks = [
-        Task(f"t{i}", f"The company said that profit {['rose', 'fell'][i % 2]} by {i} percent.", (), tuple(range(SAMPLES)))
+        Request(f"t{i}", f"The company said that profit {['rose', 'fell'][i % 2]} by {i} percent.", (), tuple(range(SAMPLES)))
         for i in range(TEXTS)
     ]
     used = engine(server, extra_body=SAMPLES_AT_THE_SERVER)
     drawn = Sampling(temperature=1.0, seed=0, concurrency=4, retries=0)
     template = used.prepare(COT, drawn)
-    assert used.honours is not None and used.honours.sampling
+    assert used.capabilities is not None and used.capabilities.sampling
     # It takes all three without a word, and does nothing with them.
-    assert not used.honours.several and not used.honours.schema and not used.honours.log_probabilities
-    answers = [answer for batch in used.answers(tasks, template, drawn) for answer in batch]
+    assert not used.capabilities.several and not used.capabilities.schema and not used.capabilities.log_probabilities
+    answers = [answer for batch in used.responses(tasks, template, drawn) for answer in batch]
     assert sorted((a.id, a.sample) for a in answers) == sorted((t.id, s) for t in tasks for s in t.samples)
     assert not [a.error for a in answers if a.error]
     assert all(a.raw and a.tokens_in > 20 and 0 < a.tokens_out <= 16 for a in answers)

@@ -11,25 +11,25 @@ answers = st.lists(st.sampled_from([*LABELS, None]), max_size=12)
 
 
 def test_majority_and_shares() -> None:
-    votes = Votes.from_answers(["positive", "neutral", None, "positive"])
+    votes = Votes.from_labels(["positive", "neutral", None, "positive"])
     assert (votes.hard, votes.agreement, votes.n_valid, votes.n_samples) == ("positive", 2, 3, 4)
     assert votes.soft(LABELS) == [0.0, 1 / 3, 2 / 3]
 
 
 def test_a_tie_goes_to_the_label_answered_first() -> None:
-    assert Votes.from_answers(["neutral", "positive", "positive", "neutral"]).hard == "neutral"
-    assert Votes.from_answers([None, "positive", "neutral", "neutral", "positive"]).hard == "positive"
+    assert Votes.from_labels(["neutral", "positive", "positive", "neutral"]).hard == "neutral"
+    assert Votes.from_labels([None, "positive", "neutral", "neutral", "positive"]).hard == "positive"
 
 
 def test_no_valid_answer() -> None:
-    votes = Votes.from_answers([None, None])
+    votes = Votes.from_labels([None, None])
     assert (votes.hard, votes.agreement, votes.n_valid) == (None, 0, 0)
     assert votes.soft(LABELS) == [0.0, 0.0, 0.0]
 
 
 @given(answers)
 def test_counts_shares_and_agreement_fit_together(given_answers: list[str | None]) -> None:
-    votes = Votes.from_answers(given_answers)
+    votes = Votes.from_labels(given_answers)
     shares = votes.soft(LABELS)
     assert votes.n_valid <= votes.n_samples == len(given_answers)
     assert [round(share * votes.n_valid) for share in shares] == [given_answers.count(label) for label in LABELS]
@@ -43,12 +43,12 @@ def test_counts_shares_and_agreement_fit_together(given_answers: list[str | None
 @given(answers, st.randoms())
 def test_order_matters_to_ties_only(given_answers: list[str | None], draw: Random) -> None:
     shuffled = draw.sample(given_answers, len(given_answers))
-    one, other = Votes.from_answers(given_answers), Votes.from_answers(shuffled)
+    one, other = Votes.from_labels(given_answers), Votes.from_labels(shuffled)
     assert (one.counts, one.n_samples, one.agreement) == (other.counts, other.n_samples, other.agreement)
 
 
 def test_impossible_votes_are_refused() -> None:
-    with pytest.raises(ValueError, match="never answered"):
+    with pytest.raises(ValueError, match="without votes"):
         Votes({"positive": 0}, 2)
     with pytest.raises(ValueError, match="out of 2"):
         Votes({"positive": 3}, 2)

@@ -1,9 +1,14 @@
 """Label sets: which labels there are, in which order, and how each is worded in prompts."""
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from findistill.errors import UserError
 
+SENTIMENT = ("negative", "neutral", "positive")
+MOST_NAMES = 100  # in a column; more are ids, scores or texts
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 OWN_NAMES = "names"  # the wording for label sets of one's own: each label is its own word
 WORDINGS: dict[str, dict[str, str]] = {
     "sentiment": {"negative": "negative", "neutral": "neutral", "positive": "positive"},
@@ -39,22 +44,45 @@ class LabelSet:
         except ValueError:
             raise UserError(f"unknown label {name!r}: the labels are {', '.join(self.names)} (data.labels)") from None
 
-    def words(self, wording: str) -> dict[str, str]:
+    def words(self, wording: str | Mapping[str, str] | None) -> dict[str, str]:
         """Label name -> its word in prompts, in the order of the set.
 
         `wording` is `sentiment` (negative, neutral, positive), `market` (bearish, neutral, bullish), `movement` (down,
-        unsure, up), or `names`: every label as it is spelled. Raises UserError for another wording and for a label
-        without a word in it.
+        unsure, up), or a mapping of one's own; None and `names`: every label as it is spelled. Raises UserError for another
+        wording and for a label without a word in it.
         """
-        if wording == OWN_NAMES:
+        if wording is None or wording == OWN_NAMES:
             return {name: name for name in self.names}
-        if wording not in WORDINGS:
+        if not isinstance(wording, Mapping) and wording not in WORDINGS:
             raise UserError(f"prompt.wording={wording}: unknown; choose from {', '.join([*WORDINGS, OWN_NAMES])}")
-        words = WORDINGS[wording]
+        words = wording if isinstance(wording, Mapping) else WORDINGS[wording]
         for name in self.names:
             if name not in words:
                 raise UserError(
                     f"prompt.wording={wording} has no word for the label {name!r} of data.labels; "
                     f"prompt.wording={OWN_NAMES} uses the labels' own names"
                 )
-        return {name: words[name] for name in self.names}
+        return {name: str(words[name]) for name in self.names}
+
+
+def names_in(values: Iterable[str], what: str) -> tuple[str, ...]:
+    """The distinct labels of a column, numbers by value and before all others, which are in alphabetical order.
+
+    Args:
+        what: what the column belongs to, for the error.
+
+    Raises:
+        UserError: there is one label only, or so many that these are no labels.
+    """
+    names = sorted(set(values), key=lambda name: (0, float(name), name) if _NUMBER.fullmatch(name) else (1, 0.0, name))
+    if len(names) == 1:
+        raise UserError(
+            f"{what}: all labelled rows have the label {names[0]!r}, two classes at least are needed; check data.label_column, "
+            f"or name the others: data.labels=[{names[0]},...]"
+        )
+    if len(names) > MOST_NAMES:
+        raise UserError(
+            f"{what}: {len(names):,} different labels, {', '.join(names[:3])}, ...: check data.label_column, or name the labels "
+            "by data.labels=[...]"
+        )
+    return tuple(names)

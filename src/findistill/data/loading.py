@@ -1,82 +1,71 @@
-"""From a data configuration to texts, and to the fingerprint that stands for them."""
+"""From a data configuration to texts."""
 
-import hashlib
-import json
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from findistill.data.labels import LabelSet
-from findistill.data.own import by_text
+import pandas as pd
+from omegaconf import OmegaConf
+
+from findistill.config.instantiate import resolve
+from findistill.config.validate import wrong_values
+from findistill.core.store import Work
+from findistill.data.config import Data
+from findistill.data.labels import SENTIMENT, LabelSet, names_in
 from findistill.data.rows import Source
+from findistill.data.serialization import write_folder
 from findistill.data.splits import assign
-from findistill.data.texts import SPLITS, DataCard, TextData
-from findistill.data.whereabouts import local_files
-from findistill.settings.build import resolve
-from findistill.settings.schema import Data
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-VERSION = 1  # raise it whenever a reader, the cleaning or the splitting gives other rows than before
+from findistill.data.texts import COLUMNS, SPLITS, DataCard, TextData
+from findistill.errors import UserError
 
 
 def load(config: Data) -> TextData:
     """Read the configured source, clean it and split it.
 
     Raises:
-        UserError: the data set is not at hand, a file is faulty, or a setting cannot be met.
+        UserError: the data set is not available, a file is faulty, or a setting cannot be met.
     """
+    if problems := [*wrong_values(OmegaConf.create({"data": config}))]:
+        raise UserError("\n".join(problems[:3]))
     source = cast(Source, resolve(config._target_, "data._target_")(config))
-    labels = LabelSet(tuple(source.labels or config.labels))
-    frame, removed = assign(source.rows, config, labels)
-    card = DataCard(
-        config.name,
-        source.licence,
-        source.citation,
-        source.origin,
-        _counts(frame, labels),
-        removed,
-        tuple(source.notes),
-    )
+    rows = _frame(source.rows)
+    labels, notes = _label_set(source, config, rows)
+    frame, removed = assign(rows, config, labels)
+    counts = _counts(frame, labels)
+    card = DataCard(config.name, source.licence, source.citation, source.origin, counts, removed, (*source.notes, *notes))
     return TextData(frame, labels, card)
 
 
-def fingerprint(config: Data) -> str:
-    """sha256 over all that determines `load(config)`: the settings, and the files' bytes or the hub's id and revision.
-
-    Where a file lies does not matter, only its name and content.
-    """
-    settings = {key: value for key, value in _plain(config).items() if key != "path"}
-    if "label_map" in settings:
-        settings["label_map"] = by_text(settings["label_map"])
-    paths = local_files(config)
-    files = {path.name: _sha256(path) for path in paths} or {"hub": f"{config.hub_id}@{config.hub_revision}"}
-    identity = json.dumps({"version": VERSION, "settings": settings, "files": files}, sort_keys=True)
-    return hashlib.sha256(identity.encode()).hexdigest()
+def store(work: Work) -> None:
+    """Leave the data set of `work.config`, a `data` section, in the artifact's folder."""
+    write_folder(load(work.config), work.folder)
 
 
-def _plain(config: Data) -> dict[str, Any]:
-    """The settings as JSON would write them, from a dataclass or from OmegaConf's view of one."""
-    from omegaconf import DictConfig, OmegaConf
-
-    if isinstance(config, DictConfig):
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    return {field.name: getattr(config, field.name) for field in fields(config)}
-
-
-def _sha256(path: Any) -> str:
-    if not path.is_file():
-        return "missing"  # load() says so, better than a hash could
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Canonical columns first, None where a row has no value; pandas' own text type would turn None into NaN."""
+    names = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
+    return pd.DataFrame(
+        {name: pd.Series([row.get(name) for row in rows], dtype=object if name in COLUMNS else None) for name in names}
+    )
 
 
-def _counts(frame: "pd.DataFrame", labels: LabelSet) -> dict[str, dict[str, int]]:
+def _label_set(source: Source, config: Data, rows: pd.DataFrame) -> tuple[LabelSet, list[str]]:
+    """The source's labels or `data.labels`; where neither names them, those of the rows. With a note for the card."""
+    if names := source.labels or config.labels:
+        return LabelSet(tuple(names)), []
+    labels = rows["label"].dropna()
+    if labels.empty:  # for an annotator to give
+        return LabelSet(SENTIMENT), []
+    names = names_in(labels, f"data={config.name}")
+    return LabelSet(names), [f"data.labels is not set; the labels are those of the rows: {', '.join(names)}"]
+
+
+def _counts(frame: pd.DataFrame, labels: LabelSet) -> dict[str, dict[str, int]]:
+    """Rows by split and label."""
     counts = {}
     for split in SPLITS:
-        rows = frame[frame["split"] == split]
+        rows = frame.loc[frame["split"] == split, "label"]
+        by_label = {name: int((rows == name).sum()) for name in labels.names} if rows.notna().any() else {}
+        without = {"unlabelled": int(rows.isna().sum())} if rows.isna().any() else {}
         if len(rows):
-            unlabelled = int(rows["label"].isna().sum())
-            by_label = {name: int((rows["label"] == name).sum()) for name in labels.names}
-            counts[split] = {"unlabelled": unlabelled} if unlabelled == len(rows) else by_label
+            counts[split] = by_label | without
     return counts

@@ -35,12 +35,10 @@ def neighbour_vote(similarities: np.ndarray, indexes: np.ndarray, pool_labels: S
 
     Equal counts are decided by the summed similarity, folded in as a tiny term. Arguments as `nearest` returns them.
     """
-    shares = np.full((len(indexes), len(labels)), 1 / len(labels))
     if not indexes.size:
-        return shares
+        return np.full((len(indexes), len(labels)), 1 / len(labels))
     columns = np.array([labels.index(label) for label in pool_labels])[indexes]
     is_label = columns[:, :, None] == np.arange(len(labels))
     closeness = ((1 + similarities) / 2)[:, :, None]  # in [0, 1], so that a far neighbour never counts against its label
     scores = (is_label * (1 + _TIE_WEIGHT * closeness)).sum(1)
-    shares[:] = scores / scores.sum(1, keepdims=True)
-    return shares
+    return scores / scores.sum(1, keepdims=True)

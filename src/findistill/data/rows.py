@@ -1,56 +1,28 @@
-"""What a reader gives: rows with the canonical columns, and the facts of the data card."""
+"""What a reader returns: rows with the canonical columns, and the facts of the data card."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from findistill.data.texts import COLUMNS
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "pool": "pool",
-}
+_SPELLINGS = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"), ("pool",))
+SPLIT_NAMES = {spelling: names[0] for names in _SPELLINGS for spelling in names}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader gives: the canonical columns with the source's extra ones, and the facts of the card."""
+    """What a reader returns.
 
-    rows: "pd.DataFrame"
+    Attributes:
+        rows: a mapping a row, with `id`, `text` and what the source has of `label`, `split`, `date` and `source`; further keys
+            become further columns.
+        origin: the folder, file or hub id that was read.
+        labels: the label names, where they are not `data.labels`.
+        notes: lines of the data card.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
     origin: str
     licence: str
     citation: str
-    labels: tuple[str, ...] | None = None  # where they are not `data.labels`
+    labels: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
-
-
-def frame_of(**columns: Any) -> "pd.DataFrame":
-    """Canonical columns first, those not given None."""
-    import pandas as pd
-
-    frame = pd.DataFrame({"id": columns["id"]}, dtype=object)
-    for name in COLUMNS[1:]:
-        values = columns.get(name)
-        every = [values] * len(frame) if values is None or isinstance(values, str) else values
-        frame[name] = pd.Series(every, dtype=object)  # pandas' own text type would turn None into NaN
-    for name, values in columns.items():
-        if name not in frame and values is not None:
-            frame[name] = values
-    return frame
-
-
-def joined(parts: "Iterable[pd.DataFrame]") -> "pd.DataFrame":
-    import pandas as pd
-
-    frame = pd.concat(list(parts), ignore_index=True)
-    return frame.astype(dict.fromkeys(COLUMNS, object))

@@ -42,7 +42,7 @@ class TextData:
 
     `frame` has one row a text and the columns `id` (unique), `text`, `label` (None where unlabelled), `split` (train,
     validation, test or pool), `date` (ISO or None) and `source`; after them whatever else the source tells: `agreement`
-    (eighths), `score`, `ticker`, `spans` (JSON), `difficulty`, ... No normalised text occurs twice.
+    (eighths), `score`, `ticker`, `spans` (JSON), `difficulty`, ... No text (by `text_key`) occurs twice.
     """
 
     frame: "pd.DataFrame"
@@ -66,8 +66,8 @@ class TextData:
         """
         if "agreement" not in self.frame:
             raise UserError(
-                f"distill.votes=human: {self.card.name} does not say how far its annotators agreed; "
-                "use data=phrasebank, or distill.votes=annotator"
+                f"distill.source=human: {self.card.name} does not say how far its annotators agreed; "
+                "use data=phrasebank, or distill.source=annotator"
             )
         rows = self.split(*(splits or ("train",)))
         votes = rows[["id", "text", "label"]].assign(

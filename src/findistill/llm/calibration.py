@@ -1,12 +1,15 @@
-"""Taking a model's liking for certain words out of its label probabilities.
+"""Calibrating label probabilities.
 
-A small model says some label words too readily whatever the text, and is surer than it is right. Both are a matter of
-one offset a label and one scale, which a few texts tell.
+A small model prefers some label words whatever the text, and is over-confident. Both are corrected by one offset a label
+and one scale, which are fitted on a few texts.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
 
 from findistill.data.labels import LabelSet
 
@@ -54,21 +57,18 @@ def from_labelled(rows: Sequence[Scores], gold: Sequence[str], labels: LabelSet)
     the most frequent label would take nearly every text of a weak model, and equal shares. A standard normal prior on the
     offsets and on the scale's logarithm keeps the fit sound for few rows and for a label without any.
     """
-    import numpy as np
-    from scipy.optimize import minimize
-
     scores = np.array([[row[name] for name in labels.names] for row in rows])
     truth = np.array([labels.index(label) for label in gold])
     weights = 1 / np.sqrt(np.bincount(truth, minlength=len(labels))[truth])
     weights *= len(truth) / weights.sum()
 
-    def loss(parameters: "np.ndarray") -> float:
+    def loss(parameters: np.ndarray) -> float:
         logits = np.exp(parameters[0]) * scores + parameters[1:]
         likelihood = logits[np.arange(len(truth)), truth] - np.logaddexp.reduce(logits, axis=1)
         return float(-(weights * likelihood).sum() + 0.5 * (parameters**2).sum())
 
-    found = minimize(loss, np.zeros(1 + len(labels.names))).x
-    return Calibration(dict(zip(labels.names, found[1:].tolist(), strict=True)), scale=math.exp(found[0]))
+    parameters = minimize(loss, np.zeros(1 + len(labels.names))).x
+    return Calibration(dict(zip(labels.names, parameters[1:].tolist(), strict=True)), scale=math.exp(parameters[0]))
 
 
 def normalised(row: Scores) -> dict[str, float]:

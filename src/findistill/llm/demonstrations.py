@@ -1,35 +1,37 @@
 """Which labelled texts a prompt shows, and in which order.
 
 `random` and `balanced` choose once, so every prompt starts alike; `nearest` chooses for each text (KATE, Liu et al.
-2022) and puts the most similar text last, next to the question. `shots.order` permutes what was chosen: how much an
+2022) and puts the most similar text last, next to the text to label. `shots.order_seed` permutes the selection: how much an
 annotator depends on the order is worth knowing (Lu et al. 2022). A text is never shown to itself or to its duplicate.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
+import numpy as np
+import pandas as pd
+
+from findistill.data import neighbours
+from findistill.data.demo import read_corpus
 from findistill.data.labels import LabelSet
-from findistill.data.normalise import duplicate_key
+from findistill.data.text_key import text_key
 from findistill.errors import UserError
+from findistill.llm.config import Shots
 from findistill.llm.prompts import Demonstration
-from findistill.settings.schema import Shots
+from findistill.models import embeddings
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-Embed = Callable[[Sequence[str]], "np.ndarray"]
+Texts: TypeAlias = "Sequence[str] | pd.Series[str]"
 CHUNK = 4096  # texts embedded at once
 
 
 @dataclass(frozen=True)
-class Chosen:
+class DemonstrationTable:
     """The demonstrations of every text: rows of `candidates`, (texts, k) or, where all texts share them, (1, k)."""
 
     candidates: list[Demonstration]
-    indexes: "np.ndarray"
+    indexes: np.ndarray
 
     def of(self, row: int) -> tuple[Demonstration, ...]:
         """The demonstrations of the text in this row, in prompt order."""
@@ -39,15 +41,13 @@ class Chosen:
         """The candidates that any prompt shows."""
         return sorted({int(index) for index in self.indexes.ravel()})
 
-    def explained(self, rationales: Mapping[int, tuple[str, ...]]) -> "Chosen":
-        """The same choice, with rationales for some candidates."""
-        told = [replace(each, rationale=rationales.get(at, each.rationale)) for at, each in enumerate(self.candidates)]
-        return Chosen(told, self.indexes)
+    def with_rationales(self, rationales: Mapping[int, tuple[str, ...]]) -> "DemonstrationTable":
+        """The same selection, with rationales for some candidates."""
+        candidates = [replace(each, rationale=rationales.get(at, each.rationale)) for at, each in enumerate(self.candidates)]
+        return DemonstrationTable(candidates, self.indexes)
 
 
-def choose(
-    texts: "Sequence[str] | pd.Series[str]", pool: "pd.DataFrame", labels: LabelSet, shots: Shots, embed: Embed | None = None
-) -> Chosen:
+def select(texts: Texts, pool: pd.DataFrame, labels: LabelSet, shots: Shots) -> DemonstrationTable:
     """The `shots.k` demonstrations of every text.
 
     Rows of `pool` that duplicate one of `texts` are left out for all of them.
@@ -57,18 +57,10 @@ def choose(
         pool: labelled rows with columns text, label and, where there are any, rationale.
         labels: whose names the pool's labels must be among.
         shots: how many, chosen how, in which order, with which seed.
-        embed: (n texts) -> (n, d) unit vectors; `findistill.data.embeddings.embed_once` by default.
 
     Raises:
-        UserError: the pool is too small for `shots.k`, lacks a label that `balanced` needs, or `shots.selection` is
-            unknown.
+        UserError: the pool is too small for `shots.k`, or lacks a label that `balanced` needs.
     """
-    import numpy as np
-
-    if shots.k < 0:
-        raise UserError(f"shots.k={shots.k}: it cannot be negative.")
-    if shots.selection not in ("random", "balanced", "nearest"):
-        raise UserError(f"shots.selection={shots.selection}: choose random, balanced or nearest.")
     if shots.k == 0:
         return none()
     candidates = _candidates(texts, pool, labels)
@@ -82,81 +74,65 @@ def choose(
     if shots.k > len(candidates):
         raise UserError(
             f"shots.k={shots.k}: only {len(candidates)} labelled texts are free to be demonstrations.\n"
-            "Raise data.pool, or lower shots.k (0: no demonstrations)."
+            "Raise data.labelled, or lower shots.k (0: no demonstrations)."
         )
     if shots.selection == "nearest":
-        indexes = _nearest(texts, candidates, shots.k, embed)
+        indexes = _nearest(texts, candidates, shots.k)
+    elif shots.selection == "random":
+        indexes = np.array([random.Random(shots.seed).sample(range(len(candidates)), shots.k)], np.int32)
     else:
-        draw = random.Random(shots.seed)
-        if shots.selection == "random":
-            chosen = draw.sample(range(len(candidates)), shots.k)
-        else:
-            chosen = _balanced(candidates, labels, shots.k, draw)
-        indexes = np.array([chosen], np.int32)
-    if shots.order is not None:
-        indexes = indexes[:, random.Random(shots.order).sample(range(shots.k), shots.k)]
-    return Chosen(candidates, indexes)
+        indexes = np.array([_balanced(candidates, labels, shots.k, random.Random(shots.seed))], np.int32)
+    if shots.order_seed is not None:
+        indexes = indexes[:, random.Random(shots.order_seed).sample(range(shots.k), shots.k)]
+    return DemonstrationTable(candidates, indexes)
 
 
-def none() -> Chosen:
+def none() -> DemonstrationTable:
     """No demonstrations for any text."""
-    import numpy as np
-
-    return Chosen([], np.empty((1, 0), np.int32))
+    return DemonstrationTable([], np.empty((1, 0), np.int32))
 
 
-def by_hand(label: str, count: int) -> Chosen:
+def hand_written(label: str, count: int) -> DemonstrationTable:
     """Hand-written rationales for that label, the same for every text: what a rationale is. None for a label without any."""
-    import numpy as np
-
-    from findistill.data.demo import read_corpus
-
     rows = [row for row in read_corpus() if row["label"] == label and "rationale" in row][:count]
-    return Chosen([Demonstration(row["text"], label, (row["rationale"],)) for row in rows], np.arange(len(rows))[None])
+    examples = [Demonstration(row["text"], label, (row["rationale"],)) for row in rows]
+    return DemonstrationTable(examples, np.arange(len(rows))[None])
 
 
-def _candidates(texts: "Sequence[str] | pd.Series[str]", pool: "pd.DataFrame", labels: LabelSet) -> list[Demonstration]:
-    kept = pool[pool["label"].isin(labels.names)] if len(pool) else pool
-    keys = [duplicate_key(text) for text in kept["text"]] if len(kept) else []
-    known = set(keys)
-    asked = {key for text in texts if (key := duplicate_key(text)) in known}
-    rationales = kept["rationale"] if "rationale" in kept else [None] * len(kept)
+def _candidates(texts: Texts, pool: pd.DataFrame, labels: LabelSet) -> list[Demonstration]:
+    labelled = pool[pool["label"].isin(labels.names)] if len(pool) else pool
+    keys = [text_key(text) for text in labelled["text"]] if len(labelled) else []
+    overlap = set(keys).intersection(map(text_key, texts))
+    rationales = labelled["rationale"] if "rationale" in labelled else [None] * len(labelled)
     return [
         Demonstration(text, label, (rationale.strip(),) if isinstance(rationale, str) and rationale.strip() else None)
-        for text, label, rationale, key in zip(kept["text"], kept["label"], rationales, keys, strict=True)
-        if key not in asked
+        for text, label, rationale, key in zip(labelled["text"], labelled["label"], rationales, keys, strict=True)
+        if key not in overlap
     ]
 
 
-def _nearest(
-    texts: "Sequence[str] | pd.Series[str]", candidates: list[Demonstration], k: int, embed: Embed | None
-) -> "np.ndarray":
+def _nearest(texts: Texts, candidates: list[Demonstration], k: int) -> np.ndarray:
     """(texts, k), least similar first."""
-    import numpy as np
-
-    from findistill.data import embeddings, neighbours
-
-    embed = embed or embeddings.embed_once
-    pool = embed([each.text for each in candidates])
-    found = [
-        neighbours.nearest(embed(list(texts[start : start + CHUNK])), pool, k)[0][:, ::-1].astype(np.int32)
-        for start in range(0, len(texts), CHUNK)
-    ]
-    return np.concatenate(found) if found else np.empty((0, k), np.int32)
+    pool = embeddings.embed_once([each.text for each in candidates])
+    indexes = np.empty((len(texts), k), np.int32)
+    for start in range(0, len(texts), CHUNK):
+        queries = embeddings.embed_once(list(texts[start : start + CHUNK]))
+        indexes[start : start + CHUNK] = neighbours.nearest(queries, pool, k)[0][:, ::-1]
+    return indexes
 
 
 def _balanced(candidates: list[Demonstration], labels: LabelSet, k: int, draw: random.Random) -> list[int]:
     """As many of each label as of any other, give or take one, in mixed order."""
     names = draw.sample(labels.names, len(labels.names))  # which labels get the odd ones out is drawn too
-    chosen: list[int] = []
+    selected: list[int] = []
     for position, name in enumerate(names):
-        wanted = k // len(names) + (position < k % len(names))
+        share = k // len(names) + (position < k % len(names))
         of_label = [at for at, each in enumerate(candidates) if each.label == name]
-        if len(of_label) < wanted:
+        if len(of_label) < share:
             raise UserError(
-                f"shots.selection=balanced with shots.k={k} needs {wanted} demonstrations labelled {name}, "
-                f"and the pool has {len(of_label)}.\nRaise data.pool, lower shots.k, or use shots.selection=nearest."
+                f"shots.selection=balanced with shots.k={k} needs {share} demonstrations labelled {name}, "
+                f"and the pool has {len(of_label)}.\nRaise data.labelled, lower shots.k, or use shots.selection=nearest."
             )
-        chosen += draw.sample(of_label, wanted)
-    draw.shuffle(chosen)
-    return chosen
+        selected += draw.sample(of_label, share)
+    draw.shuffle(selected)
+    return selected

@@ -1,22 +1,22 @@
-"""What an annotator is to the rest: something that turns tasks into answers.
+"""The interface of an annotator: requests in, responses out.
 
-An engine keeps no files. It yields answers in batches as they come, in any order; `findistill.llm.annotate` journals
-every batch as it arrives and asks again only for what the journal lacks. So an engine is free in how it batches, queues
-and retries, as long as its answers to one task do not depend on the other tasks or on their order.
+An engine keeps no files. It yields responses in batches as they arrive, in any order; `findistill.llm.annotate` writes each
+batch to the response cache at once and later requests only what the cache lacks. An engine is therefore free in how it
+batches, queues and retries, as long as its responses to a request do not depend on other requests or on their order.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 from findistill.llm.prompts import Demonstration, Template
 
 
 @dataclass(frozen=True)
-class Task:
-    """One text to label, its worked examples (most similar last), and which of its samples are wanted.
+class Request:
+    """One text to label, its demonstrations (most similar last), and the sample numbers to draw.
 
-    `votes` counts the labels of the samples that an earlier run has: early stopping goes on from there.
+    `votes` counts the labels of samples that an earlier run drew: early stopping continues from there.
     """
 
     id: str
@@ -28,63 +28,74 @@ class Task:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. `seed` is combined with a task's id and the sample's number, never with its position."""
+    """How responses are drawn. `seed` is combined with a request's id and the sample's number, never with its position."""
 
     temperature: float
     seed: int
     concurrency: int = 32  # calls in flight at most; engines in this process ignore it
-    retries: int = 2  # how often an answer that names no label is asked for again
-    stop_at: int | None = None  # ask no more samples of a text than `votes.needed` says
+    retries: int = 2  # how often a sample is drawn again when its response names no label
+    stop_at: int | None = None  # request no more samples of a text than `votes.needed` says
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One reply of the model. Journalled as it is, one JSON line each.
+class Response:
+    """One response of the model, cached as one JSON line.
 
-    An engine that reads the exact label distribution gives one answer a text, with `log_probabilities` (label name ->
+    An engine that reads the exact label distribution gives one response a text, with `log_probabilities` (label name ->
     natural logarithm at temperature 1, normalised over the labels) and no `raw`. An engine that samples gives one
-    answer a sample: `raw` as the model wrote it and the `label` read from it (None: unreadable). A call that failed
-    has its reason in `error`, and is made again by the next run.
+    response a sample: `raw` as the model wrote it and the `label` parsed from it (None: unreadable). A failed call has its
+    reason in `error` and is repeated by the next run.
     """
 
     id: str
     sample: int
     raw: str | None = None
     label: str | None = None
-    rationale: tuple[str, ...] | None = None  # what it says in each of the prompt's steps
-    confidence: float | None = None  # the model's probability of the label as it wrote it, where the server tells
+    rationale: tuple[str, ...] | None = None  # the text of each of the prompt's steps
+    confidence: float | None = None  # the probability of the label as the model wrote it, where the server reports it
     log_probabilities: dict[str, float] | None = None
     error: str | None = None
-    # What several samples share, such as one call for all of them, stands on the first, so that sums are right.
+    # What several samples share, such as one call for all of them, is on the first, so that sums over samples are right.
     attempts: int = 1  # calls made for it, failed and unreadable ones included
     tokens_in: int = 0  # of all attempts
     tokens_out: int = 0
     seconds: float = 0.0
-    cost: float | None = None  # US dollars; filled in by `annotate`, which knows the prices
-    dropped: int | None = None  # demonstrations left out of a prompt that was too long with them
+    cost: float | None = None  # US dollars; filled in by the runner, which knows the prices
+    dropped: int | None = None  # demonstrations left out because the prompt was too long
+
+    def for_sample(self, sample: int) -> "Response":
+        """The same for another sample of the same call, whose attempts, tokens and seconds stand on the first."""
+        return replace(self, sample=sample, attempts=0, tokens_in=0, tokens_out=0, seconds=0.0)
 
 
-class Engine(Protocol):
-    """An annotator. Built by `findistill.settings.build` from the config's `llm` group, its fields as keywords."""
+class Engine(ABC):
+    """An annotator, built from the `llm` section with its settings as keyword arguments."""
 
     def exact(self, template: Template) -> bool:
-        """Whether `answers` gives one label distribution a task rather than one answer a sample."""
-        ...
+        """Whether `responses` gives one label distribution a request instead of one response a sample."""
+        return False
+
+    @abstractmethod
+    def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
+        """Respond to every request, in batches as they finish. `template` is the return value of `prepare`.
+
+        `requests` may be lazy: an engine that makes one call at a time takes the next request only when it can send it.
+
+        Raises:
+            UserError: the model cannot be reached, loaded or trusted with these settings.
+        """
 
     def prepare(self, template: Template, sampling: Sampling) -> Template:
-        """Find out what the model behind the engine honours, and give the template in the form it will be asked in.
+        """Check the model behind the engine, and return the template in the form in which requests will be sent.
 
         Raises:
             UserError: the model cannot be reached, loaded or trusted with these settings.
         """
-        ...
+        return template
 
-    def answers(self, tasks: Iterable[Task], template: Template, sampling: Sampling) -> Generator[list[Answer]]:
-        """Answer every task, in batches as they are finished. `template` is what `prepare` gave.
-
-        `tasks` may be lazy: an engine that works by the call takes the next task only when it can ask it.
-
-        Raises:
-            UserError: the model cannot be reached, loaded or trusted with these settings.
-        """
-        ...
+    def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
+        """The error where too many of the `total` responses to `texts` failed, mostly for `reason`."""
+        return (
+            f"{failed} of {total} responses failed, mostly with: {reason}\n"
+            "Run the same command again to repeat those calls; annotate.max_failed=SHARE counts them as no vote."
+        )

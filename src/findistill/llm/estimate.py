@@ -1,39 +1,43 @@
-"""What an annotation would ask and cost, told before anything is asked.
+"""What an annotation would request and cost, before anything is sent.
 
-Prompt tokens are counted with a tokenizer. What only answers can tell (how long they are, whether the server takes several
-samples in one call, how fast it is) is measured on the answers that the journal already has: annotate 20 texts first, and
-the estimate for the rest rests on them; nothing of theirs is paid for twice.
+Prompt tokens are counted with a tokenizer. What only responses can show (their length, whether the server takes several
+samples in one call, its speed) is measured on the responses in the cache: annotate 20 texts first, and the estimate for
+the rest builds on them; none of them is paid for twice.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+from transformers import AutoTokenizer
+
+from findistill.config.fields import declares
 from findistill.data.labels import LabelSet
-from findistill.llm import money, prompts
-from findistill.llm.annotate import annotation_key, planned
-from findistill.llm.asking import CHUNK, key_of
-from findistill.llm.engine import Answer
-from findistill.llm.journal import Journal
-from findistill.llm.prompts import Demonstration, Template, one_line
-from findistill.runs.weights import locate, quiet
+from findistill.llm import pricing, prompts
+from findistill.llm.annotate import plan_rows, response_cache
+from findistill.llm.cache import ResponseCache
+from findistill.llm.config import LLM, Annotate, Prompt, Shots
+from findistill.llm.engine import Response
+from findistill.llm.identity import request_identity
+from findistill.llm.prompts import Demonstration, Template
+from findistill.llm.runner import prompt_key
+from findistill.llm.text import truncate
+from findistill.models.weights import locate, quiet
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from findistill.settings.schema import Config
-
-COUNTED = 500  # prompts that are tokenised; where there are more, the others are taken to be like them
-FEWEST_MEASURED = 5  # answered texts that the measured part of an estimate rests on at least
+COUNTED = 500  # prompts that are tokenised; where there are more, the others are assumed to be like them
+MIN_MEASURED = 5  # annotated texts that the measured part of an estimate builds on at least
 STEP_TOKENS = 30  # of one sentence, where nothing has been measured
+
+Counter = Callable[[Template, tuple[Demonstration, ...], str], int]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left to ask. `measured` tells on how many answered texts it rests; 0: prompts counted, answers assumed."""
+    """The remaining work. `measured` is the number of annotated texts it builds on; 0: prompts counted, responses assumed."""
 
     texts: int
-    answered: int  # texts that the journal has in full
+    cached: int  # texts whose responses are all in the cache
     requests: int
     tokens_in: int
     tokens_out: int
@@ -41,25 +45,33 @@ class Estimate:
     seconds: float | None
     measured: int
 
-    def text(self) -> str:
-        cost = "price not known (llm.price.per_million_in, llm.price.per_million_out)"
-        if self.cost_usd is not None:
-            cost = f"${self.cost_usd:,.4f}" if self.cost_usd < 1 else f"${self.cost_usd:,.2f}"
-        basis = f"measured on {self.measured} answered texts"
-        if not self.measured:
-            basis = "answers are assumed to be short and `n` to be honoured; annotate.limit=20 first makes it a measurement"
+    @property
+    def _requests(self) -> str:
         time = "" if self.seconds is None else f", about {_duration(self.seconds)}"
-        return (
-            f"{self.texts:,} texts, {self.answered:,} of them answered before\n"
-            f"{self.requests:,} requests, {self.tokens_in:,} tokens to read, {self.tokens_out:,} to write{time}\n"
-            f"cost: {cost}\n({basis})"
-        )
+        return f"{self.requests:,} requests, {self.tokens_in:,} prompt tokens, {self.tokens_out:,} completion tokens{time}"
+
+    @property
+    def _dollars(self) -> str:
+        return "" if self.cost_usd is None else f"${self.cost_usd:,.{4 if self.cost_usd < 1 else 2}f}"
+
+    def line(self) -> str:
+        """Requests, tokens and dollars."""
+        return ", ".join(filter(None, (self._requests, self._dollars)))
+
+    def text(self) -> str:
+        """As `line`, with the texts, and what the numbers are based on."""
+        cost = self._dollars or "price not known (llm.price.per_million_in, llm.price.per_million_out)"
+        basis = f"measured on {self.measured} annotated texts"
+        if not self.measured:
+            basis = "assuming short responses and a server that supports `n`; annotate.limit=20 first makes it a measurement"
+        return f"{self.texts:,} texts, {self.cached:,} of them in the cache\n{self._requests}\ncost: {cost}\n({basis})"
 
 
 def estimate(
-    texts: "pd.DataFrame", pool: "pd.DataFrame", labels: LabelSet, config: "Config", journal: Path, *, exact: bool = False
-) -> Estimate:
-    """What `annotate` with the same arguments would still ask. Nothing is sent anywhere.
+    texts: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, llm: LLM, prompt: Prompt, shots: Shots, settings: Annotate, *,
+    cache: Path, exact: bool = False,
+) -> Estimate:  # fmt: skip
+    """What `annotate` with the same arguments would still request. Nothing is sent anywhere.
 
     Args:
         exact: whether the engine reads one distribution a text instead of drawing samples.
@@ -67,97 +79,86 @@ def estimate(
     Raises:
         UserError: a setting does not fit the texts or the pool.
     """
-    settings = config.annotate
+    if declares(llm, "recorded"):
+        return Estimate(len(texts), 0, 0, 0, 0, 0.0, None, 0)
     samples = 1 if exact else settings.samples
-    rows, _, _ = planned(texts, pool, labels, config, exact)
-    every = [each for start in range(0, len(rows), CHUNK) for each in rows.chunk(start)]
-    asked, shown = [text for _, text, _ in every], [rows.chosen.of(row) for _, _, row in every]
-    count = counter(config)
-    template, given = _answered(asked, shown, prompts.template(config.prompt, labels), config, journal, exact)
-    whole = {row for row, answers in given.items() if len(answers) >= samples}
-    left = [row for row in range(len(asked)) if row not in whole]
-    lacking = sum(samples - len(given.get(row, ())) for row in left)
-    step = max(1, len(left) // COUNTED)
-    counted = [count(template, shown[row], asked[row]) for row in left[::step]]
-    prompt_tokens = sum(counted) / len(counted) * len(left) if counted else 0.0
+    planned, _, _ = plan_rows(texts, pool, labels, llm, shots, settings, exact)
+    rows = [(text, examples) for _, text, examples in planned]
+    count = token_counter(llm, prompt)
+    sampling = None if exact else (settings.temperature, settings.seed)
+    responses = response_cache(cache, llm, prompt, shots, pool)
+    template, cached = _cached(rows, prompts.template(prompt, labels), llm, responses, samples, sampling)
+    complete = {row for row, responses in cached.items() if len(responses) >= samples}
+    remaining = [row for row in range(len(rows)) if row not in complete]
+    missing = sum(samples - len(cached.get(row, ())) for row in remaining)
 
-    measured = sorted(whole)[:COUNTED]
-    if len(measured) >= FEWEST_MEASURED:
-        answers = [answer for row in measured for answer in given[row]]
-        expected = sum(count(template, shown[row], asked[row]) for row in measured)
-        calls = sum(answer.attempts for answer in answers) / len(measured)
-        read = sum(answer.tokens_in for answer in answers) / expected
-        written = sum(answer.tokens_out for answer in answers) / len(answers)
-        side_by_side = 1 if exact or not hasattr(config.llm, "base_url") else settings.concurrency
-        took = sum(answer.seconds for answer in answers) / len(measured) / side_by_side
+    def prompt_tokens(sample: Sequence[int]) -> int:
+        return sum(count(template, examples, text) for text, examples in (rows[row] for row in sample))
+
+    sample = remaining[:: max(1, len(remaining) // COUNTED)]
+    total = prompt_tokens(sample) / max(1, len(sample)) * len(remaining)
+
+    measured = sorted(complete)[:COUNTED]
+    if len(measured) >= MIN_MEASURED:
+        usage = pd.DataFrame([response for row in measured for response in cached[row]])
+        calls = usage["attempts"].sum() / len(measured)
+        factor = usage["tokens_in"].sum() / max(1, prompt_tokens(measured))
+        length = usage["tokens_out"].mean()
+        parallel = 1 if declares(llm, "in_process") else settings.concurrency
+        seconds = float(usage["seconds"].sum() / len(measured) / parallel * len(remaining))
     else:
-        measured, calls, read, took = [], 1.0, 1.0, None
-        written = 0.0 if exact else _assumed(template, config)
-    tokens_in, tokens_out = round(prompt_tokens * read), round(lacking * written)
+        measured, calls, factor, seconds = [], 1.0, 1.0, None
+        length = 0.0 if exact else _assumed_length(template, llm)
+    tokens_in, tokens_out = round(total * factor), round(missing * length)
     return Estimate(
-        texts=len(texts),
-        answered=sum(row < len(texts) for row in whole),
-        requests=round(len(left) * calls),
-        tokens_in=tokens_in,
-        tokens_out=tokens_out,
-        cost_usd=money.cost(config.llm.price, tokens_in, tokens_out),
-        seconds=None if took is None else took * len(left),
-        measured=len(measured),
-    )
+        texts=len(texts), cached=sum(row < len(texts) for row in complete), requests=round(len(remaining) * calls),
+        tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=pricing.cost(llm.price, tokens_in, tokens_out),
+        seconds=seconds, measured=len(measured),
+    )  # fmt: skip
 
 
-def _answered(
-    asked: list[str],
-    shown: list[tuple[Demonstration, ...]],
-    template: Template,
-    config: "Config",
-    journal: Path,
-    exact: bool,
-) -> tuple[Template, dict[int, list[Answer]]]:
-    """The answers that the journal has by row, and the template in the form in which they were asked."""
-    identity = annotation_key(config)["llm"]
-    drawn = None if exact else (config.annotate.temperature, config.annotate.seed)
-    forms = [template, replace(template, structured=True)]
-    if not journal.exists():
-        return replace(template, structured=getattr(config.llm, "structured", "never") == "always"), {}
-    samples = 1 if exact else config.annotate.samples
-    found: dict[int, list[Answer]] = {}
-    with Journal(journal) as answers:
-        for form in forms:
-            keys = [key_of(text, of_text, form, identity, drawn) for text, of_text in zip(asked, shown, strict=True)]
-            for row, places in enumerate(answers.places(keys)):
-                known = [answers.read(place) for sample, place in places.items() if sample < samples]
-                if ok := [each for each in known if each.error is None]:
-                    found[row] = ok
-            if found:
-                return form, found
+def _cached(
+    rows: Sequence[tuple[str, tuple[Demonstration, ...]]], template: Template, llm: LLM, cache: ResponseCache, samples: int,
+    sampling: tuple[float, int] | None,
+) -> tuple[Template, dict[int, list[Response]]]:  # fmt: skip
+    """The cached responses by row, and the template in the form in which they were requested."""
+    if not cache.path.exists():
+        return replace(template, structured=getattr(llm, "structured", "never") == "always"), {}
+    identity = request_identity(llm)
+    cached: dict[int, list[Response]] = {}
+    with cache:
+        for variant in (template, replace(template, structured=True)):
+            keys = [prompt_key(text, examples, variant, identity, sampling) for text, examples in rows]
+            for row, offsets in enumerate(cache.offsets(keys)):
+                responses = [cache.read(offset) for sample, offset in offsets.items() if sample < samples]
+                if usable := [response for response in responses if response.error is None]:
+                    cached[row] = usable
+            if cached:
+                return variant, cached
     return template, {}
 
 
-def counter(config: "Config") -> Any:
-    """(template, demonstrations, text) -> tokens of the prompt, texts cut as the engine cuts them."""
-    from transformers import AutoTokenizer
-
+def token_counter(llm: LLM, prompt: Prompt) -> Counter:
+    """A function (template, demonstrations, text) -> prompt tokens, with texts truncated as the engine does."""
+    reference = llm.model if declares(llm, "in_process") else getattr(llm, "tokenizer", "embedded:smollm2")
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(locate(getattr(config.llm, "tokenizer", config.llm.model)))
+        tokenizer = AutoTokenizer.from_pretrained(locate(reference))
 
-    def cut(text: str) -> str:
-        return " ".join(one_line(text).split()[: config.prompt.max_text_tokens])
-
-    def count(template: Template, shown: tuple[Demonstration, ...], text: str) -> int:
-        told = [replace(each, text=cut(each.text)) for each in shown]
-        if tokenizer.chat_template and getattr(config.llm, "chat", True):
-            messages = template.messages(told, cut(text))
-            return len(tokenizer(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)).input_ids)
-        return len(tokenizer(template.plain(told, cut(text))).input_ids)
+    def count(template: Template, examples: tuple[Demonstration, ...], text: str) -> int:
+        short = [each.truncated(prompt.max_text_tokens) for each in examples]
+        text, _ = truncate(text, prompt.max_text_tokens)
+        if not (tokenizer.chat_template and getattr(llm, "chat", True)):
+            return len(tokenizer(template.plain(short, text)).input_ids)
+        messages = template.messages(short, text)
+        return len(tokenizer(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)).input_ids)
 
     return count
 
 
-def _assumed(template: Template, config: "Config") -> float:
-    """Tokens of an answer before any was seen: the label, and a sentence for each step."""
-    form = 4 * (len(template.steps) + 1) if template.structured or template.steps else 2
-    return min(form + STEP_TOKENS * len(template.steps), getattr(config.llm, "max_tokens", 10**6))
+def _assumed_length(template: Template, llm: LLM) -> float:
+    """Tokens of a response before any was seen: the label, and a sentence for each step."""
+    markup = 4 * (len(template.steps) + 1) if template.structured or template.steps else 2
+    return min(markup + STEP_TOKENS * len(template.steps), getattr(llm, "max_tokens", 10**6))
 
 
 def _duration(seconds: float) -> str:

@@ -1,26 +1,29 @@
-"""How a text is put to a language model, and how a label is read from its answer.
+"""Prompts: how a text is put to a language model, and how a label is read from its response.
 
 Two forms of the same prompt: `messages` for chat models and `plain` for completion. Nothing of a text is interpreted:
 prompts are joined from parts, never formatted, and a text's line breaks become spaces, so that it cannot pose as
 another part of the prompt.
 
-An answer is a label, after the `steps` of the prompt: none (`direct`), an opinion (`cot`, chain of thought as in Deng et
+A response is a label, after the `steps` of the prompt: none (`direct`), an opinion (`cot`, chain of thought as in Deng et
 al. 2023), clues and reasoning (`carp`, Sun et al. 2023). It is written as lines under headers, or as JSON where the
 template is `structured`. A demonstration shows steps only when it has a rationale of its own: one without would teach
-the model to skip them, so it is shown as a labelled example in the instruction instead, and the steps are asked for in
+the model to skip them, so it is shown as a labelled example in the instruction instead, and the steps are requested in
 words and, in the plain form, by ending the prompt with the first header.
 """
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, create_model
 
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.settings.schema import Prompt
+from findistill.llm.config import Prompt
+from findistill.llm.text import one_line, read_json, truncate
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,21 @@ class Demonstration:
     label: str
     rationale: tuple[str, ...] | None = None
 
+    @lru_cache(maxsize=4096)  # noqa: B019 -- the same few stand in every prompt
+    def truncated(self, words: int) -> "Demonstration":
+        """With the text on one line, up to so many words."""
+        return replace(self, text=truncate(self.text, words)[0])
+
 
 @dataclass(frozen=True)
 class Template:
     """A prompt's wording. `words` maps each label's name to the word the model reads and writes.
 
     Engines cut texts to `max_text_tokens` before they fill them in; an engine without the tokenizer counts words.
-    With `given` the prompt names the label and asks for the steps that lead to it: how rationales for labelled
+    With `known_label` the prompt names the label and asks for the steps that lead to it: how rationales for labelled
     demonstrations are written. `scoring` is how an engine in this process reads the label: from the log-probabilities of
     the label words, a word's being the `sum` or the `mean` over its tokens, or from text that the model writes of itself
-    (`generation`), as a server's answer is read.
+    (`generation`), as a server's response is read.
     """
 
     instruction: str
@@ -51,7 +59,7 @@ class Template:
     step_hints: tuple[str, ...] = ()
     max_text_tokens: int = 128
     structured: bool = False
-    given: str | None = None
+    known_label: str | None = None
     scoring: str = "sum"
     step_tokens: int | None = None  # of each step at most, where the engine counts them; None: as the engine has it
 
@@ -65,28 +73,28 @@ class Template:
         if self.step_hints and len(self.step_hints) != len(self.steps):
             raise UserError(f"prompt.step_hints: {len(self.step_hints)} of them for {len(self.steps)} prompt.steps.")
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- prompt ------------------------------------------------------------------------------------------------------
 
     def task(self) -> str:
-        """The instruction, with the label words and the form of the answer."""
+        """The instruction, with the label words and the form of the response."""
         words = list(self.words.values())
         choice = ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]
-        asked = self.instruction
-        if self.given is not None:
-            word = self.words[self.given]
-            asked += f" The right answer for this text is known: {self.answer_header} {word}. Say what leads to it."
+        instruction = self.instruction
+        if self.known_label is not None:
+            word = self.words[self.known_label]
+            instruction += f" The right answer for this text is known: {self.answer_header} {word}. Say what leads to it."
             choice = word
         hints = self.step_hints or ("one sentence",) * len(self.steps)
         slots = [f"<{hint}>" for hint in hints] + [f"<{choice}>"]
         if self.structured:
-            return f"{asked} Answer with one JSON object and nothing else: {self._json(slots)}"
+            return f"{instruction} Answer with one JSON object and nothing else: {self._json(slots)}"
         if not self.steps:
-            return f"{asked} Answer with one word: {choice}."
+            return f"{instruction} Answer with one word: {choice}."
         count = {2: "two", 3: "three"}.get(len(slots), str(len(slots)))
-        return f"{asked} Answer in {count} lines:\n{self._lines(slots)}"
+        return f"{instruction} Answer in {count} lines:\n{self._lines(slots)}"
 
-    def answer(self, demonstration: Demonstration) -> str:
-        """What a model should have answered to this demonstration, one that `_parted` counts as a complete answer."""
+    def completion(self, demonstration: Demonstration) -> str:
+        """What a model should respond to this demonstration, one that `_split` counts as complete."""
         parts = [*(demonstration.rationale or ()), self.words[demonstration.label]]
         if self.structured:
             return self._json(parts)
@@ -94,74 +102,80 @@ class Template:
 
     def messages(self, demonstrations: Sequence[Demonstration], text: str) -> list[dict[str, str]]:
         """The chat form: the instruction as system message, each demonstration as a turn of user and assistant."""
-        examples, turns = self._parted(demonstrations)
+        examples, turns = self._split(demonstrations)
         system = "\n\n".join([self.task(), *(self._example(each) for each in examples)])
         messages = [{"role": "system", "content": system}]
         for each in turns:
             messages.append({"role": "user", "content": one_line(each.text)})
-            messages.append({"role": "assistant", "content": self.answer(each)})
+            messages.append({"role": "assistant", "content": self.completion(each)})
         return [*messages, {"role": "user", "content": one_line(text)}]
 
     def plain(self, demonstrations: Sequence[Demonstration], text: str) -> str:
         """The completion form; it ends with the header of what the model is to write next, without a space."""
-        examples, turns = self._parted(demonstrations)
+        examples, turns = self._split(demonstrations)
         blocks = [self.task(), *(self._example(each) for each in examples)]
         for each in turns:
             lead = "" if self.steps or self.structured else f"{self.answer_header} "
-            blocks.append(f"{self.text_header} {one_line(each.text)}\n{lead}{self.answer(each)}")
+            blocks.append(f"{self.text_header} {one_line(each.text)}\n{lead}{self.completion(each)}")
         header = "" if self.structured else [*self.steps, self.answer_header][0]
         blocks.append(f"{self.text_header} {one_line(text)}\n{header}")
         return "\n\n".join(blocks)
 
     @cached_property
-    def schema(self) -> dict[str, Any]:
-        """The JSON schema of an answer: a string for each step, then one of the label words."""
-        from typing import Literal
-
-        from pydantic import ConfigDict, create_model
-
+    def response_model(self) -> type[BaseModel]:
+        """The form of a structured response: a string for each step, then one of the label words."""
         fields: dict[str, Any] = {_key(step): (str, ...) for step in self.steps}
         fields[_key(self.answer_header)] = (Literal[tuple(self.words.values())], ...)
-        return create_model("answer", __config__=ConfigDict(extra="forbid"), **fields).model_json_schema()
+        return create_model("answer", __config__=ConfigDict(extra="forbid"), **fields)
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of a structured response."""
+        return self.response_model.model_json_schema()
 
-    def parse(self, answer: str) -> str | None:
-        """The label's name that an answer ends on, or None where it names none or several.
+    # -- response ----------------------------------------------------------------------------------------------------
 
-        A JSON object anywhere in the answer is read by its keys. Else only the last line that is not empty counts, and
-        within it what follows the answer header, if that is there. Upper and lower case, punctuation and markup around
-        the word do not matter.
+    def parse(self, response: str) -> str | None:
+        """The label's name that a response ends on, or None where it names none or several.
+
+        A JSON object with the label's key, anywhere in the response, is read by its keys. Else only the last line that is
+        not empty counts, and within it what follows `answer_header`, if that is there. Upper and lower case,
+        punctuation and markup around the word do not matter.
         """
-        found = _object(answer)
-        if found is not None:
-            return self._named(str(found.get(_key(self.answer_header), "")))
-        lines = [line for line in answer.splitlines() if line.strip()]
+        fields = self._fields(response)
+        if fields is not None:
+            return self._named(str(fields[_key(self.answer_header)]))
+        lines = [line for line in response.splitlines() if line.strip()]
         if not lines or lines[-1].lstrip().startswith(("{", '"')):  # JSON that was cut short names no label
             return None
         return self._named(re.split(re.escape(self.answer_header), lines[-1], flags=re.IGNORECASE)[-1])
 
-    def rationale(self, answer: str) -> tuple[str, ...] | None:
-        """What an answer says in each step, without the headers; None where nothing is asked for or a step is missing."""
+    def rationale(self, response: str) -> tuple[str, ...] | None:
+        """What a response says in each step, without the headers; None for a prompt without steps, or where a step is missing."""
         if not self.steps:
             return None
-        found = _object(answer)
-        if found is not None:
-            said = [str(found.get(_key(step)) or "") for step in self.steps]
+        fields = self._fields(response)
+        if fields is not None:
+            parts = [str(fields.get(_key(step)) or "") for step in self.steps]
         else:
             headers = "|".join(re.escape(header) for header in (*self.steps, self.answer_header))
-            parts = re.split(f"({headers})", answer, flags=re.IGNORECASE)
-            after = {header.lower(): text for header, text in zip(parts[1::2], parts[2::2], strict=True)}
+            pieces = re.split(f"({headers})", response, flags=re.IGNORECASE)
+            after = {header.lower(): text for header, text in zip(pieces[1::2], pieces[2::2], strict=True)}
             # A completion goes on after the first header, which stands in the prompt.
-            said = [after.get(step.lower(), parts[0] if number == 0 else "") for number, step in enumerate(self.steps)]
-        said = [one_line(text) for text in said]
-        return tuple(said) if all(said) else None
+            parts = [after.get(step.lower(), pieces[0] if number == 0 else "") for number, step in enumerate(self.steps)]
+        parts = [one_line(text) for text in parts]
+        return tuple(parts) if all(parts) else None
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _named(self, said: str) -> str | None:
-        said = said.lower()
-        named = {name for name, word in self.words.items() if re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", said)}
+    def _fields(self, response: str) -> dict[str, Any] | None:
+        """The JSON object of a response; braces without the label's key are part of the text."""
+        fields = _json_object(response)
+        return fields if fields and _key(self.answer_header) in fields else None
+
+    def _named(self, text: str) -> str | None:
+        text = text.lower()
+        named = {name for name, word in self.words.items() if re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", text)}
         return named.pop() if len(named) == 1 else None
 
     def _lines(self, parts: Sequence[str]) -> str:
@@ -174,37 +188,26 @@ class Template:
     def _example(self, demonstration: Demonstration) -> str:
         return f"{self.text_header} {one_line(demonstration.text)}\n{self.answer_header} {self.words[demonstration.label]}"
 
-    def _parted(self, demonstrations: Sequence[Demonstration]) -> tuple[list[Demonstration], list[Demonstration]]:
-        """Those shown as labelled examples, and those shown as complete answers."""
-        if not self.steps:
-            return [], list(demonstrations)
-        complete = [each.rationale is not None and len(each.rationale) == len(self.steps) for each in demonstrations]
-        return (
-            [each for each, whole in zip(demonstrations, complete, strict=True) if not whole],
-            [each for each, whole in zip(demonstrations, complete, strict=True) if whole],
-        )
-
-
-def one_line(text: str) -> str:
-    """The text with every run of white space, line breaks included, as one space."""
-    return " ".join(text.split())
+    def _split(self, demonstrations: Sequence[Demonstration]) -> tuple[list[Demonstration], list[Demonstration]]:
+        """Labelled examples for the instruction, and complete responses for turns of their own."""
+        examples: list[Demonstration] = []
+        turns: list[Demonstration] = []
+        for each in demonstrations:
+            complete = not self.steps or len(each.rationale or ()) == len(self.steps)
+            (turns if complete else examples).append(each)
+        return examples, turns
 
 
 def template(config: Prompt, labels: LabelSet) -> Template:
     """The configured prompt for these labels.
 
     Raises:
-        UserError: `prompt.wording` is unknown, or has no word for one of the labels.
+        UserError: `prompt.wording` is unknown, or has no word for one of the labels, or one word for two.
     """
     return Template(
-        instruction=config.instruction,
-        words=labels.words(config.wording),
-        text_header=config.text_header,
-        answer_header=config.answer_header,
-        steps=tuple(config.steps),
-        step_hints=tuple(config.step_hints),
-        max_text_tokens=config.max_text_tokens,
-    )
+        config.instruction, labels.words(config.wording), config.text_header, config.answer_header, tuple(config.steps),
+        tuple(config.step_hints), config.max_text_tokens,
+    )  # fmt: skip
 
 
 def _key(header: str) -> str:
@@ -212,13 +215,7 @@ def _key(header: str) -> str:
     return re.sub(r"\W+", "_", header.strip().rstrip(":").lower()).strip("_")
 
 
-def _object(answer: str) -> dict[str, Any] | None:
-    """The JSON object in an answer, whatever stands around it; None where there is none that can be read."""
-    start, end = answer.find("{"), answer.rfind("}")
-    if start < 0 or end < start:
-        return None
-    try:
-        found = json.loads(answer[start : end + 1])
-    except ValueError:
-        return None
-    return {str(key).lower(): value for key, value in found.items()} if isinstance(found, dict) else None
+def _json_object(response: str) -> dict[str, Any] | None:
+    """The JSON object in a response, whatever stands around it; None where there is none that can be read."""
+    value = read_json(response[response.find("{") : response.rfind("}") + 1])
+    return {key.lower(): field for key, field in value.items()} if isinstance(value, dict) else None

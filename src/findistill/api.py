@@ -1,0 +1,377 @@
+"""The public Python API: data sets, votes, and three classes that run the pipeline's steps from a notebook.
+
+Settings are those of the command line, as keywords (`llm="smollm2"`, `annotate={"samples": 4}`) or as overrides
+(`"annotate.samples=4"`). They compose the same configuration, and what is made is kept in the same store below `runs_dir`:
+the same settings find it again, from here or from the command line. Mistakes raise `UserError`, worded as there.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from findistill.config.compose import config_dir, group_options
+from findistill.config.expand import expand
+from findistill.config.overrides import as_overrides, quoted
+from findistill.config.renames import refuse_renamed
+from findistill.config.targets import check_names
+from findistill.config.validate import validate
+from findistill.core import job as jobs
+from findistill.core import run_folder, study
+from findistill.core.files import read_json
+from findistill.core.store import Store
+from findistill.data.dataset import Dataset
+from findistill.data.serialization import read_folder
+from findistill.data.texts import DataCard
+from findistill.errors import UserError
+from findistill.hydra_ext.argv import with_model_folders
+from findistill.hydra_ext.errors import format_hydra_error
+from findistill.inference import onnx_model, predict
+from findistill.methods.annotate.steps import annotations
+from findistill.methods.stage import stage_of
+from findistill.models.encoders import open_trained
+from findistill.models.weights import locate
+from findistill.schema import Config
+from findistill.training.config import Trainer
+
+READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+
+# A loaded data set, the name of one with settings (`demo rows=900`), a file, texts in memory, or a frame with the columns
+# `text` and, for human labels, `label`.
+Texts: TypeAlias = "TextSet | str | Path | Sequence[str] | pd.DataFrame"
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """A data set, cleaned and split. No text is in two splits. Each frame has the columns `id`, `text`, `label`, `split`,
+    `date`, `source` and whatever else the source has.
+
+    Attributes:
+        labels: the label names, in the order of the columns `p_<label>` and `soft_<label>`.
+        card: licence, citation, origin, counts; `card.text()` is to be printed.
+        frame: all rows.
+        overrides: the settings that choose it, as on the command line.
+    """
+
+    labels: tuple[str, ...]
+    card: DataCard
+    frame: pd.DataFrame
+    overrides: tuple[str, ...]
+
+    def _split(self, name: str) -> pd.DataFrame:
+        return self.frame[self.frame["split"] == name].reset_index(drop=True)
+
+    @property
+    def train(self) -> pd.DataFrame:
+        """Training rows whose human labels may be used: those of `data.labelled`, where it is set."""
+        pool = self._split("pool")
+        rows = pool if len(pool) else self._split("train")
+        return rows[rows["label"].notna()].reset_index(drop=True)
+
+    @property
+    def unlabelled(self) -> pd.DataFrame:
+        """Training rows without a label, or, with `data.labelled`, whose label counts as hidden; `label` is None."""
+        rows = self._split("train")
+        hidden = rows if len(self._split("pool")) else rows[rows["label"].isna()]
+        return hidden.assign(label=None).reset_index(drop=True)
+
+    @property
+    def validation(self) -> pd.DataFrame:
+        return self._split("validation")
+
+    @property
+    def test(self) -> pd.DataFrame:
+        return self._split("test")
+
+
+@dataclass(frozen=True)
+class AnnotationSet:
+    """What an annotator answered.
+
+    Attributes:
+        votes: a row a text: `id, text, label` (the majority; None without a valid answer), `gold` (the source's own label,
+            which the annotator never saw), `agreement, n_valid, n_samples, soft_<label>..., rationale, confidence`.
+        responses: a row an answer: `id, sample, label, raw, ...`; empty for votes that were edited.
+        summary: totals: texts, samples, valid, requests, tokens_in, tokens_out, seconds, cost_usd.
+    """
+
+    votes: pd.DataFrame
+    responses: pd.DataFrame
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished job: the folder `runs/<study>/<job>/` that the command line would have made."""
+
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """The trained model, a Hugging Face folder."""
+        return self.folder / "model"
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """`test/accuracy`, `test/macro_f1` with `_lo` and `_hi`, `data/kept`, `time/train_s`, ..."""
+        return cast(dict[str, float], read_json(self.folder / "metrics.json"))
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """A row a test text: `id, text, label, predicted, p_<label>...`."""
+        return pd.read_parquet(self.folder / "predictions.parquet")
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra as the application has it, whatever application this is called from; its errors as the command line words them."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(format_hydra_error(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+@_hydra()
+def load_dataset(data: "Texts" = "demo", *, runs_dir: str | Path = "runs", **settings: Any) -> TextSet:
+    """Read, clean and split a data set.
+
+    Args:
+        data: the name of a data set (`demo`, `phrasebank`, ...), a CSV, JSON lines or Parquet file, texts or a frame.
+        runs_dir: where the result is kept for the next time.
+        settings: of the section `data`: `label_column="label"`, `labels=["up", "down"]`, `limit=500`.
+
+    Raises:
+        UserError: no such data set, file, column or setting; a value that does not fit, with file, row and column.
+    """
+    overrides = [*_data_words(data, runs_dir), *as_overrides(settings, "data.")]
+    read = read_folder(_store(runs_dir).build(Dataset(_composed(overrides, runs_dir, rules=False).data)))
+    return TextSet(read.labels.names, read.card, read.frame, tuple(overrides))
+
+
+def load_annotations(folder: str | Path) -> AnnotationSet:
+    """Read the annotations in an artifact's folder, or those that a run (annotate or student) used.
+
+    Raises:
+        UserError: the folder holds no annotations, and is no run that used some.
+    """
+    path = Path(folder)
+    if not (path / "annotations.parquet").is_file():
+        used = read_json(path / "artifacts.json") if (path / "artifacts.json").is_file() else {}
+        path = path.parent.parent / ".artifacts" / used.get("annotate", "-")
+    if not (path / "annotations.parquet").is_file():
+        raise UserError(
+            f"{folder}: no annotations.parquet; give runs/.artifacts/annotate-KEY or the folder of a run that used it"
+        )
+    samples, summary = path / "samples.jsonl", path / "summary.json"
+    return AnnotationSet(
+        pd.read_parquet(path / "annotations.parquet"),
+        pd.read_json(samples, lines=True, dtype=False) if samples.is_file() else pd.DataFrame(),
+        read_json(summary) if summary.is_file() else {},
+    )
+
+
+class _Configured:
+    """Overrides and keywords, checked for misspelt names at once; rules between settings are checked when it runs."""
+
+    stage: str
+
+    @_hydra()
+    def __init__(self, *overrides: str, runs_dir: str | Path = "runs", **settings: Any) -> None:
+        self.runs_dir = runs_dir
+        self.overrides = [*as_overrides(settings), *overrides]
+        _composed([f"stage={self.stage}", *self.overrides], runs_dir, rules=False)
+
+    def _with(self, data: "Texts | None", *words: str) -> list[str]:
+        """All overrides, each key once: one's own before those of the call."""
+        chosen = [] if data is None else _data_words(data, self.runs_dir)
+        each = {word.partition("=")[0]: word for word in (f"stage={self.stage}", *words, *chosen, *self.overrides)}
+        return list(each.values())
+
+
+class Annotator(_Configured):
+    """An LLM with a prompt and demonstrations, which votes on texts.
+
+    Args:
+        overrides: settings as on the command line, `"annotate.samples=4"`.
+        runs_dir: where votes and responses are kept; every response is paid for once.
+        settings: `llm`, `prompt`, `shots`, `annotate`, ...: an option (`llm="smollm2"`) or a mapping (`shots={"k": 4}`).
+
+    Raises:
+        UserError: no such option or setting, or a value that cannot be.
+    """
+
+    stage = "annotate"
+
+    @_hydra()
+    def annotate(self, data: "Texts | None" = None) -> pd.DataFrame:
+        """The votes on the training and validation rows of a data set, or on all texts of a list, duplicates once.
+
+        Returns:
+            a row a text, see `AnnotationSet.votes`.
+
+        Raises:
+            UserError: settings that do not go together, a model that cannot be reached or loaded, too many failed answers.
+        """
+        config = _composed(self._with(data), self.runs_dir)
+        return load_annotations(_store(self.runs_dir).build(annotations(config))).votes
+
+
+class Distiller(_Configured):
+    """A student model that learns from votes, or from a teacher model.
+
+    Args:
+        overrides: settings as on the command line, `"distill.min_agreement=6"`.
+        runs_dir: where runs and artifacts are kept.
+        settings: `student`, `distill`, `trainer`, `seed`, `study`, ...: an option, a value, or a mapping.
+
+    Raises:
+        UserError: no such option or setting, or a value that cannot be.
+    """
+
+    stage = "student"
+
+    @_hydra()
+    def fit(
+        self,
+        data: "Texts | None" = None,
+        votes: "Annotator | pd.DataFrame | str | Path | None" = None,
+        teacher: "Run | str | Path | None" = None,
+    ) -> Run:
+        """Train a student and score it on the human-labelled test rows; the same call again finds the finished run.
+
+        Args:
+            data: what to learn from; by default the `data` of the settings. Texts without labels need a set to test on,
+                `evaluate={"also": ["phrasebank"]}`.
+            votes: an annotator, a frame as it returns (edited or not), or a folder with `annotations.parquet`; by default
+                the votes of the configured `llm`.
+            teacher: a run, model folder or hub id to learn from instead; `distill="logit"` unless the settings say otherwise.
+
+        Raises:
+            UserError: settings that do not go together, no test rows, too few texts with enough agreement.
+        """
+        words: list[str] = []
+        if isinstance(votes, Annotator):
+            words += votes.overrides
+        elif votes is not None:
+            folder = _stored("votes", "annotations", votes, self.runs_dir) if isinstance(votes, pd.DataFrame) else Path(votes)
+            words += ["distill.source=folder", f"distill.annotations={quoted(str(folder))}"]
+        if teacher is not None:
+            reference = teacher.folder if isinstance(teacher, Run) else teacher
+            chosen = any(word.startswith("distill=") for word in self.overrides)
+            words += [*([] if chosen else ["distill=logit"]), f"distill.teacher={quoted(str(reference))}"]
+        overrides = self._with(data, *words)
+        config = _composed(overrides, self.runs_dir)
+        stage = stage_of(config)
+        folder = run_folder.folder_of(config, stage, overrides)
+        if not run_folder.is_done(folder):
+            study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
+            jobs.run(config, stage, folder)
+        return Run(folder)
+
+
+class Classifier:
+    """A trained classifier: `Classifier.from_pretrained(folder).predict(texts)`.
+
+    Attributes:
+        labels: the label names, in the order of the columns `p_<label>`.
+    """
+
+    def __init__(self, classify: Any, labels: Sequence[str], trainer: Trainer) -> None:
+        self._classify, self.labels, self._trainer = classify, tuple(labels), trainer
+
+    @classmethod
+    def from_pretrained(
+        cls, model: "Run | str | Path", *, accelerator: str = "auto", max_length: int | None = None
+    ) -> "Classifier":
+        """Open a run, a run or model folder, a hub id, or an ONNX file or folder.
+
+        Args:
+            accelerator: `auto`, `cpu` or `gpu`.
+            max_length: where texts are truncated, in tokens; by default where the model was trained to.
+
+        Raises:
+            UserError: it cannot be loaded, or does not name its labels.
+        """
+        reference = str(model.folder if isinstance(model, Run) else model)
+        trainer = Trainer(accelerator=accelerator, max_length=max_length)
+        if file := onnx_model.find(reference):
+            opened = onnx_model.open_onnx(file)
+            return cls(partial(onnx_model.classify, opened), opened.labels, trainer)
+        loaded, tokenizer = open_trained(locate(reference))
+        return cls(partial(predict.classify, loaded, tokenizer), predict.label_head(loaded)[0], trainer)
+
+    def predict(self, texts: Iterable[str], *, batch_size: int = 128) -> pd.DataFrame:
+        """Classify texts, in batches of similar length, float32.
+
+        Returns:
+            a row a text, in their order: `text`, `label` (the most probable one), `p_<label>` (n_labels probabilities).
+
+        Raises:
+            UserError: `texts` is one string, or holds something else than strings.
+        """
+        rows = [texts] if isinstance(texts, str) else list(texts)
+        wrong = next((place for place, text in enumerate(rows) if not isinstance(text, str)), None)
+        if isinstance(texts, str) or wrong is not None:
+            where = "one string" if wrong is None else f"{rows[wrong]!r} at position {wrong}"
+            raise UserError(f"predict takes a list of texts, not {where}: predict([text])")
+        prediction = self._classify(rows, self._trainer, batch_size=batch_size)
+        frame = pd.DataFrame({"text": rows, "label": prediction.predicted}, dtype=object)
+        return frame.assign(**{f"p_{name}": prediction.probabilities[:, i] for i, name in enumerate(self.labels)})
+
+
+def _composed(words: Sequence[str], runs_dir: str | Path, *, rules: bool = True) -> Config:
+    """The configuration that the command line would compose from these overrides, checked as it is there."""
+    overrides = with_model_folders([*words, f"runs_dir={quoted(str(runs_dir))}"])
+    refuse_renamed(overrides)
+    composed = compose("config", overrides)
+    check_names(composed)
+    config = expand(cast(Config, composed))
+    validate(config, rules=rules)
+    return config
+
+
+def _store(runs_dir: str | Path) -> Store:
+    return Store(Path(runs_dir) / ".artifacts")
+
+
+def _data_words(data: "Texts", runs_dir: str | Path) -> list[str]:
+    """Overrides that choose a data set; what is in memory is kept in the store as a file."""
+    if isinstance(data, TextSet):
+        return list(data.overrides)
+    if isinstance(data, str | Path):
+        name, *settings = str(data).split() or [""]
+        if name in group_options("data"):
+            return [f"data={name}", *(f"data.{setting}" for setting in settings)]
+        if (reader := READERS.get(Path(data).suffix)) is None:
+            raise UserError(f"data={data}: no such data set and no {', '.join(READERS)} file; there are "
+                            + ", ".join(group_options("data")))  # fmt: skip
+        path = Path(data).resolve()
+        if not path.is_file():
+            raise UserError(f"data={data}: no such file")
+    else:
+        frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame({"text": list(data)}, dtype=object)
+        reader, path = "parquet", (_stored("texts", "texts", frame, runs_dir) / "texts.parquet").resolve()
+        if "label" in frame:
+            return [f"data={reader}", f"data.path={quoted(str(path))}", "data.label_column=label"]
+    return [f"data={reader}", f"data.path={quoted(str(path))}"]
+
+
+def _stored(kind: str, name: str, frame: pd.DataFrame, runs_dir: str | Path) -> Path:
+    """The store's folder with this frame in `<name>.parquet`."""
+    rows = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy().tobytes()
+    key = {"rows": hashlib.sha256(rows).hexdigest(), "columns": [str(column) for column in frame]}
+    return _store(runs_dir).get(kind, key, lambda folder: frame.to_parquet(folder / f"{name}.parquet", index=False))

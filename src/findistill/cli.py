@@ -1,0 +1,120 @@
+"""The application: compose the configuration, check it, run the stage. Nothing heavy is imported here."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from findistill import __version__
+from findistill.config.compose import config_dir, options
+from findistill.core import plan as plans
+from findistill.core import run_folder, study
+from findistill.core.step import load
+from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
+from findistill.hydra_ext.errors import exit_with
+from findistill.methods.stage import stage_of
+from findistill.schema import Config
+
+log = logging.getLogger("findistill")
+
+JOB = "findistill.core.job:"  # torch, which neither a plan nor a finished job needs
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
+def run(config: DictConfig) -> float | None:
+    """One job: Hydra's task function, in this process or in a launcher's worker."""
+    configure_log()
+    if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:
+        return run_job(cast(Config, config))
+    try:
+        return run_job(cast(Config, config))
+    except Exception as error:
+        raise JobError(error) from error
+
+
+class JobError(BaseException):
+    """Carries a single job's error past Hydra, which would print lines of its own."""
+
+
+def run_job(config: Config) -> float | None:
+    """Check the configuration, then run its stage in its folder, unless that was done before.
+
+    Returns:
+        the value of `objective`, by default the monitored validation score; None for a job without one.
+
+    Raises:
+        UserError: the configuration or the data has a mistake that the user can fix.
+    """
+    stage = stage_of(config)
+    if config.plan:
+        sys.stdout.write(plans.describe([plans.PlannedJob([], config, stage)]))
+        return None
+    if stage.of_study:
+        load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
+        return None
+    if stage.previews() and stage.preview:
+        with load(JOB + "ephemeral")(stage, config) as job:
+            load(stage.preview)(job)
+        return None
+    folder = run_folder.folder_of(config, stage, list(HydraConfig.get().overrides.task))
+    if run_folder.is_done(folder):
+        log.info("already done: %s", folder)
+        return run_folder.objective(config, folder)
+    if HydraConfig.get().mode == hydra.types.RunMode.RUN:
+        study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
+    load(JOB + "run")(config, stage, folder)
+    return run_folder.objective(config, folder)
+
+
+def configure_log() -> None:
+    """Messages of findistill go to stderr, plain; other libraries speak only when something is wrong."""
+    if log.handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def help_text() -> str:
+    text = Path(__file__).with_name("help.txt").read_text(encoding="utf-8")
+    return text.format(groups="".join(f"  {group:<11} {', '.join(names)}\n" for group, names in options().items()))
+
+
+def main() -> NoReturn:
+    """The console script. Exit code 0: done; 1: a job failed; 2: a mistake in the command or its data; 130: Ctrl-C."""
+    trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and they are worded here
+    signal.signal(signal.SIGTERM, _terminated)
+    configure_log()
+    arguments = sys.argv[1:]
+    try:
+        if "--version" in arguments:
+            sys.stdout.write(f"findistill {__version__}\n")
+        elif "--help" in arguments or "-h" in arguments:
+            add_conf_folders(arguments)
+            sys.stdout.write(help_text())
+        else:
+            sys.argv[1:] = normalize_argv(arguments)
+            run()
+    except JobError as error:
+        exit_with(error.args[0], trace)
+    except (KeyboardInterrupt, Exception) as error:
+        exit_with(error, trace)
+    sys.exit(0)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

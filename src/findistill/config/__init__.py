@@ -1,0 +1,1 @@
+"""What may be configured: schema, composition, validation, instantiation."""

@@ -1,0 +1,130 @@
+"""The configuration as Hydra composes it: where it lies, what it offers, and parts that are named inside settings."""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from findistill.config.packages import conf_folders
+from findistill.config.renames import refuse_renamed
+from findistill.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from findistill.data.config import Data
+    from findistill.schema import Config
+
+
+def config_dir() -> Path:
+    """`conf/`: inside the package when installed from a wheel, at the top of the checkout otherwise."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parents[1] / "conf"
+
+
+def _folders() -> tuple[Path, ...]:
+    return config_dir(), *conf_folders()
+
+
+def options() -> dict[str, tuple[str, ...]]:
+    """What each group offers, other people's conf folders included: group -> options."""
+    return {group: names for group in groups() if (names := group_options(group))}
+
+
+def groups() -> tuple[str, ...]:
+    return tuple(sorted({path.name for folder in _folders() for path in folder.iterdir() if path.is_dir()} - {"hydra"}))
+
+
+def group_options(group: str) -> tuple[str, ...]:
+    """The options of a group: from Hydra where it runs, else from the files, which takes no time."""
+    if GlobalHydra.instance().is_initialized():
+        names = _hydra_options(group, conf_folders())
+    else:
+        names = {path.stem for folder in _folders() for path in (folder / group).glob("*.yaml")}
+    return tuple(sorted(name for name in names if not name.startswith("base_")))
+
+
+@cache
+def _hydra_options(group: str, folders: tuple[Path, ...]) -> set[str]:
+    return set(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration, or a part of one, as nested dicts and lists of plain values, every interpolation resolved."""
+    value = OmegaConf.to_container(config if OmegaConf.is_config(config) else OmegaConf.structured(config), resolve=True)
+    assert isinstance(value, dict)
+    return {str(key): inner for key, inner in value.items()}
+
+
+def data_config(words: str) -> "Data":
+    """The `data` section for a data set named in a setting, with settings of its own: `fiqa_news classes=2`.
+
+    Raises:
+        UserError: no such data set, or it has no such setting.
+    """
+    name, *settings = words.split() or [""]
+    if name not in group_options("data"):
+        raise UserError(f"{name!r} is not a data set; there are " + ", ".join(group_options("data")))
+    overrides = tuple(f"data.{setting}" for setting in settings)
+    return cast("Data", compose_part(f"data/{name}", overrides, f"data set {words!r}").data)
+
+
+def with_overrides(config: "Config", words: str, key: str) -> "Config":
+    """The configuration with further overrides, as on the command line: `prompt=cot shots.k=6`.
+
+    A group's option replaces the whole section. `key` names the setting that holds the words, for the errors.
+
+    Raises:
+        UserError: no such option or setting.
+    """
+    base = cast(DictConfig, config).copy()
+    options = [word for word in words.split() if word.partition("=")[0] in groups()]
+    with read_write(base), open_dict(base):
+        for word in options:
+            group = word.partition("=")[0]
+            base[group] = compose_part("config", (word,), f"{key}: {word!r}")[group]
+        for word in words.split():
+            name, _, value = word.partition("=")
+            refuse_renamed([word])
+            try:
+                if word not in options:
+                    OmegaConf.update(base, name, OmegaConf.create(f"v: {value}").v, force_add=False)
+            except (OmegaConfBaseException, AttributeError) as error:
+                raise UserError(f"{key}: {word}: {str(error).splitlines()[0]}") from error
+    return cast("Config", base)
+
+
+def compose_part(name: str, overrides: tuple[str, ...], subject: str) -> DictConfig:
+    """The configuration `name`, composed with `overrides` once in a process. `subject` begins an error.
+
+    Raises:
+        UserError: it cannot be composed.
+    """
+    refuse_renamed(list(overrides))
+    try:
+        return _compose_once(name, overrides, conf_folders()).copy()
+    except MissingConfigException as error:
+        group, _, option = (error.missing_cfg_file or name).rpartition("/")
+        raise UserError(f"{subject}: no such option{did_you_mean(option, known=group_options(group))}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{subject}: {str(error.__cause__ or error).splitlines()[0]}") from error
+
+
+@cache
+def _compose_once(name: str, overrides: tuple[str, ...], folders: tuple[Path, ...]) -> DictConfig:
+    if GlobalHydra.instance().is_initialized():
+        return compose(name, list(overrides))
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def without_hydra(config: DictConfig) -> "Config":
+    """The job's own configuration, as a task function sees it."""
+    own = config.copy()
+    with read_write(own), open_dict(own):
+        del own["hydra"]
+    return cast("Config", own)

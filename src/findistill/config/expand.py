@@ -1,0 +1,109 @@
+"""Settings that name a configuration in words become that configuration: `shots.source="tfns limit=500"`.
+
+Such a setting says so on its field (`setting(..., names="data")` or `names="overrides"`). The words are a short form; a
+mapping (`{name: tfns, limit: 500}`) or a node that Hydra composed (`data@shots.source: tfns`) means the same.
+"""
+
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from findistill.config.compose import compose_part, data_config, groups, with_overrides
+from findistill.config.fields import constraints
+from findistill.config.validate import sections, unknown_data_set
+from findistill.errors import UserError
+
+if TYPE_CHECKING:
+    from findistill.schema import Config
+
+# What an annotator of an ensemble may have of its own.
+ANNOTATOR = ("llm", "prompt", "shots", "annotate", "qlora")
+
+
+def expand(config: "Config") -> "Config":
+    """A copy of a composed configuration whose settings in words are nodes; to be called once, before it is validated.
+
+    A data set becomes a typed `Data` section; an annotator of an ensemble a mapping with the sections of `ANNOTATOR`. An
+    empty setting stays as it is.
+
+    Raises:
+        UserError: no such data set, option or setting; the message begins with the key that names it.
+    """
+    expanded = cast(DictConfig, config).copy()
+    with read_write(expanded), open_dict(expanded):
+        for key, node, schema in list(sections(expanded)):
+            for field in fields(schema):
+                names = constraints(schema, field.name).names
+                if not names or OmegaConf.is_missing(node, field.name) or not node[field.name]:
+                    continue
+                value, at = node[field.name], f"{key}.{field.name}"
+                make = partial(_data, key=at) if names == "data" else partial(_annotator, config=config, key=at)
+                node[field.name] = [make(each) for each in value] if isinstance(value, ListConfig) else make(value)
+            if complete := getattr(schema, "complete", None):  # short forms that only the schema knows
+                complete(node)
+    return cast("Config", expanded)
+
+
+def annotators(config: "Config") -> "list[Config]":
+    """The configuration of each annotator of an expanded configuration: one for each of its ensemble, or its own alone."""
+    if not config.annotate.ensemble:
+        return [config]
+    configs = []
+    for member in config.annotate.ensemble:
+        own = cast(DictConfig, config).copy()
+        with read_write(own), open_dict(own):
+            for section in ANNOTATOR:
+                own[section] = member[section]
+        configs.append(cast("Config", own))
+    return configs
+
+
+def _data(value: Any, key: str) -> Any:
+    if _is_typed(value):
+        return value
+    words = str(value.get("name", "")) if isinstance(value, DictConfig) else value
+    if message := unknown_data_set(words):
+        raise UserError(f"{key}={words}: {message}")
+    if isinstance(value, str):
+        try:
+            return data_config(value)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+    return _merge(compose_part(f"data/{words}", (), key).data, value, key)
+
+
+def _annotator(value: Any, config: "Config", key: str) -> DictConfig:
+    if not isinstance(value, str | DictConfig):
+        raise UserError(f"{key}={value}: an annotator is written as 'prompt=cot shots.k=6'")
+    words = value if isinstance(value, str) else ""
+    named = [word.partition("=")[0].partition(".")[0] for word in words.split()] if isinstance(value, str) else list(value)
+    for section in named:
+        if section not in ANNOTATOR:
+            raise UserError(f"{key}: {section}: an annotator has settings of {', '.join(ANNOTATOR)} only")
+    if isinstance(value, DictConfig) and all(_is_typed(value.get(section)) for section in ANNOTATOR):
+        return value
+    settings = {} if isinstance(value, str) else {str(name): inner for name, inner in value.items()}
+    # The options that a mapping picks, `{prompt: cot}` or `{prompt: {name: cot, ...}}`, in the short form.
+    names = {name: inner.get("name") if isinstance(inner, DictConfig) else inner for name, inner in settings.items()}
+    words += "".join(f" {name}={option}" for name, option in names.items() if option and name in groups())
+    own = cast(DictConfig, with_overrides(config, f"{words} annotate.{key.rpartition('.')[2]}=[]", key))
+    node = OmegaConf.create({}, flags={"allow_objects": True})
+    for section in ANNOTATOR:
+        node[section] = own[section]
+        if isinstance(settings.get(section), DictConfig):
+            node[section] = _merge(node[section], settings[section], key)
+    return node
+
+
+def _is_typed(node: Any) -> bool:
+    return isinstance(node, DictConfig) and is_dataclass(OmegaConf.get_type(node))
+
+
+def _merge(section: Any, settings: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.merge(section, settings)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}: {str(error).splitlines()[0]}") from error

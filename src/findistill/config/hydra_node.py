@@ -1,0 +1,74 @@
+"""What the `hydra` node of a configuration may do: choose among plugins, log to the screen, and nothing that runs code."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from findistill.config.packages import allowed_packages
+from findistill.errors import UserError
+
+PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
+# Keys below `hydra` that may have a `_target_`, and the beginnings of what it may name.
+TARGETS = {"launcher": PLUGINS, "sweeper": PLUGINS, "sweeper.sampler": ("optuna.samplers.",)}
+CALLBACKS = ("findistill.hydra_ext.", "hydra_plugins.", "hydra.experimental.callbacks.LogJobReturnCallback")
+LOGGING = ("logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "colorlog.ColoredFormatter")
+LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"  # Hydra's own, and none else
+STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM", "NCCL_")
+# Settings of launchers that a shell or an interpreter runs, or that name a machine whose answers are unpickled: for the person
+# at the keyboard, not for a shared file.
+COMMANDS = ("setup", "python", "srun_args", "additional_parameters", "runtime_env", "address", "setup_commands")
+FOLDERS = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir")  # where Hydra writes; findistill's own are in runs_dir
+
+
+def check_hydra(node: Mapping[str, Any]) -> None:
+    """Refuse what would run code other than an installed plugin's.
+
+    Raises:
+        UserError: with one line for the first thing that is refused.
+    """
+    overrides = node.get("overrides") or {}
+    words = [str(word) for group in ("hydra", "task") for word in overrides.get(group) or ()]
+    from_command_line = {word.partition("=")[0].lstrip("+") for word in words}
+    for at, value in walk(node):
+        key, _, name = at.rpartition(".")
+        section, top = key.partition(".")[0], f"hydra.{at}={value}"
+        if name == "_target_":
+            _check_target(key, value, top)
+        elif name in ("_args_", "_partial_", "_recursive_", "_convert_"):
+            if value not in (None, "???"):
+                raise UserError(f"{top} is refused: {name} may not stand there, for it would run code")
+        elif section in ("job_logging", "hydra_logging"):
+            _check_logging(name, value, top)
+        elif at == "sweeper.custom_search_space" and value not in (None, "???"):
+            raise UserError(f"{top} is refused: a configuration does not choose code there")
+        elif section == "launcher" and name in COMMANDS and value and f"hydra.{at}" not in from_command_line:
+            raise UserError(f"{top} runs commands: a file may not set it, the command line may: 'hydra.{at}=...'")
+        elif at in FOLDERS and value not in (None, ".") and f"hydra.{at}" not in from_command_line:
+            raise UserError(f"{top}: a file may not choose where Hydra writes; runs_dir=DIR says where the output goes")
+        elif key == "job.env_set" and not name.startswith(VARIABLES):
+            raise UserError(f"{top} is refused: a configuration sets no environment variables but {', '.join(VARIABLES)}*")
+
+
+def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of every mapping and list, at any depth, with its key; mappings and lists themselves included."""
+    for name, value in node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ():
+        yield (at := f"{key}.{name}" if key else str(name)), value
+        yield from walk(value, at)
+
+
+def _check_target(key: str, value: Any, setting: str) -> None:
+    beginnings: tuple[str, ...] = TARGETS.get(key, ())
+    if key.startswith("callbacks.") and key.count(".") == 1:
+        beginnings = (*CALLBACKS, *(f"{package}." for package in allowed_packages()))
+    if value == "???" or (isinstance(value, str) and beginnings and value.startswith(beginnings)):
+        return
+    raise UserError(f"{setting} is refused: a configuration does not choose code there")
+
+
+def _check_logging(name: str, value: Any, setting: str) -> None:
+    if name in ("()", "class") and value not in LOGGING:
+        raise UserError(f"{setting} is refused: logging takes {', '.join(LOGGING)}")
+    if name == "filename" and value != LOG_FILE:
+        raise UserError(f"{setting} is refused: a log goes to the run's folder")
+    if isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value not in STREAMS:
+        raise UserError(f"{setting} is refused: logging takes {' or '.join(STREAMS)}")

@@ -1,0 +1,173 @@
+"""Where a configuration may name code, and whose: a file that people share must run nobody's code but what a slot is for.
+
+`_target_` may stand in the slots below and nowhere else, whatever a file calls itself. `check_names` looks at the names alone
+and is quick; `findistill.config.instantiate` checks what a name refers to before it is used.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from findistill.config.hydra_node import check_hydra, walk
+from findistill.config.packages import allowed_packages
+from findistill.errors import UserError
+
+RESERVED = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # what Hydra's instantiate acts on
+UNSET = (None, "???")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the configuration for code.
+
+    Attributes:
+        name: what functions are registered for, and what errors call it.
+        places: keys of the sections that may have a `_target_`; `*` stands for one part of a key.
+        homes: modules below which the code may be defined; those of allowed packages come on top.
+        base: dotted name of the class that the target must be a subclass of; empty: no class.
+        returns: dotted name of the class that a function, as an alternative, must be annotated to return.
+        partial: whether `_partial_: true` may stand beside it.
+    """
+
+    name: str
+    places: tuple[str, ...]
+    homes: tuple[str, ...]
+    base: str = ""
+    returns: str = ""
+    partial: bool = False
+
+
+CALLBACK, SCHEDULER = "pytorch_lightning.Callback", "torch.optim.lr_scheduler.LRScheduler"
+LIGHTNING = ("pytorch_lightning", "lightning")
+DATA_PLACES = ("data", "shots.source", "evaluate.also.*", "*.pretrain.source", "distill.unlabelled")
+
+SLOTS = (
+    Slot("data", DATA_PLACES, ("findistill.data",), returns="findistill.data.rows.Source"),
+    Slot("llm", ("llm",), ("findistill.llm",), "findistill.llm.engine.Engine"),
+    Slot("loss term", ("distill.terms.*",), ("findistill.training",), "findistill.training.losses.base.DistillationTerm"),
+    Slot("encoder", ("student", "teacher"), ("findistill.models",), returns="findistill.models.architecture.NewEncoder"),
+    Slot("callback", ("callbacks.*",), ("findistill.training", *LIGHTNING), CALLBACK, CALLBACK),
+    Slot("logger", ("logger", "logger.*"), ("findistill.core", *LIGHTNING), "pytorch_lightning.loggers.Logger"),
+    Slot("optimizer", ("trainer.optimizer",), ("findistill.training", "torch.optim", "bitsandbytes.optim"),
+         "torch.optim.Optimizer", partial=True),
+    Slot("scheduler", ("trainer.scheduler",), ("findistill.training", "torch.optim.lr_scheduler", "transformers"),
+         SCHEDULER, SCHEDULER, partial=True),
+    Slot("stage", ("stage",), ("findistill.methods",), "findistill.methods.stage.Stage"),
+)  # fmt: skip
+
+# Annotators of an ensemble are whole configurations, each with sections of its own.
+ENSEMBLE = "annotate.ensemble.*."
+
+# Slot -> dotted names of functions. Those of a library name no type that they return.
+_functions: dict[str, set[str]] = {
+    "scheduler": {f"transformers.optimization.get_{name}" for name in (
+        "constant_schedule", "constant_schedule_with_warmup", "linear_schedule_with_warmup", "cosine_schedule_with_warmup",
+        "cosine_with_hard_restarts_schedule_with_warmup", "polynomial_decay_schedule_with_warmup", "inverse_sqrt_schedule",
+    )},
+}  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def target(slot: str) -> Callable[[F], F]:
+    """Register a function, or a class of no fitting base, as what a `_target_` of that slot may name.
+
+    Raises:
+        ValueError: there is no such slot.
+    """
+    if slot not in {each.name for each in SLOTS}:
+        raise ValueError(f"{slot!r} is no slot; there are {', '.join(each.name for each in SLOTS)}")
+
+    def register(function: F) -> F:
+        _functions.setdefault(slot, set()).add(f"{function.__module__}.{function.__qualname__}")
+        return function
+
+    return register
+
+
+def is_registered(slot: Slot, path: str) -> bool:
+    return path in _functions.get(slot.name, ())
+
+
+def slot_of(key: str) -> Slot | None:
+    """The slot that the section with this key is, if any."""
+    key = re.sub(_pattern(ENSEMBLE), "", key)
+    return next((slot for slot in SLOTS for place in slot.places if re.fullmatch(_pattern(place), key)), None)
+
+
+def _pattern(place: str) -> str:
+    return re.escape(place).replace(r"\*", r"[^.]+")
+
+
+def check_names(config: Any) -> None:
+    """Refuse code in places, or by names, that are not for it. Imports nothing; a `hydra` node is checked where there is one.
+
+    Raises:
+        UserError: with one line for the first thing that is refused.
+    """
+    plain = OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
+    for key, value in [("", plain), *walk(plain)]:
+        if key.partition(".")[0] != "hydra":
+            if isinstance(value, Mapping):
+                _check_section(key, value)
+            elif isinstance(value, str):
+                _check_resolvers(key, value)
+    if isinstance(plain, Mapping) and isinstance(plain.get("hydra"), Mapping):
+        check_hydra(plain["hydra"])
+
+
+def sections_with_target(config: Any) -> Iterator[tuple[str, str]]:
+    """The key of every section, outside `hydra`, that names code, and the name."""
+    for key, node in walk(OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config):
+        if isinstance(node, Mapping) and key.partition(".")[0] != "hydra" and node.get("_target_") not in UNSET:
+            yield key, node["_target_"]
+
+
+def _check_section(key: str, node: Mapping[Any, Any]) -> None:
+    slot = slot_of(key)
+    for name in RESERVED:
+        if node.get(name) in UNSET:
+            continue
+        at = f"{key}.{name}" if key else name
+        if slot is None or name in ("_args_", "_recursive_", "_convert_") or (name == "_partial_" and not slot.partial):
+            raise UserError(f"{at}={node[name]} is refused: {name} may not stand there, for it would run code")
+        if name == "_target_":
+            check_name(at, node[name], slot)
+        elif not isinstance(node[name], bool):
+            raise UserError(f"{at}={node[name]}: true or false is needed")
+
+
+def check_name(key: str, path: Any, slot: Slot) -> None:
+    """Refuse a dotted name that lies outside the slot's homes and the allowed packages, or is not a plain one.
+
+    Raises:
+        UserError: it is refused.
+    """
+    if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", path):
+        raise UserError(
+            f"{key}={path} is refused: a _target_ is the dotted name of a class or function, without underscores first"
+        )
+    packages, package = allowed_packages(), path.partition(".")[0]
+    if package in packages or any(path.startswith(f"{home}.") for home in slot.homes):
+        return
+    message = f"{key}={path} is not allowed: the slot {slot.name} takes code of {', '.join((*slot.homes, *sorted(packages)))}"
+    if package not in sys.stdlib_module_names | {home.partition(".")[0] for each in SLOTS for home in each.homes}:
+        message += f"\nIf you trust the package, allow it in the environment: FINDISTILL_ALLOW={package}"
+    raise UserError(message)
+
+
+# Resolvers that read nothing but the configuration. The environment holds secrets, and a configuration is written to files.
+RESOLVERS = ("oc.select", "oc.dict.keys", "oc.dict.values", "now", "hydra")
+FROM_ENVIRONMENT = ("runs_dir", "data.path")
+
+
+def _check_resolvers(key: str, text: str) -> None:
+    for resolver in re.findall(r"\$\{\s*([\w.]+)\s*:", text):
+        if resolver in RESOLVERS or (resolver == "oc.env" and key in FROM_ENVIRONMENT):
+            continue
+        where = f"; it may stand in {' and '.join(FROM_ENVIRONMENT)}" if resolver == "oc.env" else ""
+        raise UserError(f"{key}={text} is refused: ${{{resolver}:...}} may not stand there{where}")

@@ -1,0 +1,150 @@
+"""Checks of a composed configuration, before anything heavy is loaded: each value by its field, then rules between fields.
+
+What a value may be stands on its field (`config.fields.setting`). A rule between fields stands with the thing it is about,
+in a `rules.py`, and is registered for the stages it concerns with `@rule`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from operator import ge, gt, le, lt
+from re import fullmatch
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from findistill.config.compose import group_options
+from findistill.config.fields import Constraints, constraints
+from findistill.errors import UserError, did_you_mean
+
+Rule = Callable[[Any], Iterator[str]]
+
+_rules: dict[str, tuple[tuple[str, ...], Rule]] = {}
+
+
+def rule(*stages: str) -> Callable[[Rule], Rule]:
+    """Register a generator of messages, one for each thing wrong with a configuration, for `stages`.
+
+    Without stages it holds for all of them but `report`, which reads no more than a study's folder. The argument is the
+    whole typed configuration, whose values have been checked by their fields.
+    """
+
+    def register(check: Rule) -> Rule:
+        _rules[f"{check.__module__}.{check.__qualname__}"] = stages, check
+        return check
+
+    return register
+
+
+def validate(config: Any, *, rules: bool = True) -> None:
+    """Raise one `UserError` with a line for each mistake in `config` (three at most).
+
+    Keys come first, then values, then rules: each of these kinds takes the one before it for granted, and
+    rules, which concern what a stage needs as a whole, may be left out. The configuration of
+    a run's config.yaml has no types and is not checked: it was when the run started.
+    """
+    if not is_dataclass(OmegaConf.get_type(config)):
+        return
+    for check in (unknown_keys, wrong_values, *([broken_rules] if rules else [])):
+        if problems := [*check(config)]:
+            raise UserError("\n".join(problems[:3]))
+
+
+def unknown_keys(config: DictConfig) -> Iterator[str]:
+    """Settings that `+` added or `~` removed: nothing reads the first, and everything needs the second.
+
+    A schema with `further_keys: ClassVar[bool] = True` passes what `+` added on to somebody who checks it.
+    """
+    for key, node, schema in sections(config):
+        prefix = f"{key}." if key else ""
+        declared, present = {field.name for field in fields(schema)}, {str(name) for name in node}
+        if not getattr(schema, "further_keys", False):
+            yield from (f"{prefix}{name}: no such setting; nothing would read it" for name in sorted(present - declared))
+        for name in sorted(declared - present):
+            yield f"{prefix}{name} was removed, but it is needed: leave out ~{prefix}{name}"
+
+
+def wrong_values(config: DictConfig) -> Iterator[str]:
+    """Values that their field's constraints exclude."""
+    for key, node, schema in sections(config):
+        for field in fields(schema):
+            name = f"{key}.{field.name}" if key else field.name
+            value = None if OmegaConf.is_missing(node, field.name) else node[field.name]
+            if message := wrong_value(name, value, constraints(schema, field.name)):
+                yield message
+
+
+def broken_rules(config: Any) -> Iterator[str]:
+    for stages, check in _rules.values():
+        if config.stage.name in stages or (not stages and config.stage.name != "report"):
+            yield from check(config)
+
+
+def sections(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig, Any]]:
+    """Every part of a configuration that has a dataclass: its key, its node and the dataclass, outermost first."""
+    if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return
+    if isinstance(node, DictConfig) and is_dataclass(schema := OmegaConf.get_type(node)):
+        yield key, node, schema
+    names: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
+    for name in names:
+        yield from sections(node._get_node(name), f"{key}.{name}" if key else str(name))
+
+
+def missing(config: Any, *names: str) -> Iterator[str]:
+    """A message for each mandatory setting of the sections `names` that has no value."""
+    for section in names:
+        for key in sorted(OmegaConf.missing_keys(config[section])):  # in full, as seen from the root
+            yield f"{key} is not set; {section}={config[section].name} needs {key}=..."
+
+
+def wrong_value(key: str, value: Any, limits: Constraints) -> str:
+    """What is wrong with the value of a setting; empty where nothing is, or where it is not set."""
+    if value is None:
+        return ""
+    is_list = isinstance(value, ListConfig | list | tuple)
+    values = list(value) if is_list else [value]
+    text = f"{key}=[{','.join(map(str, values))}]" if is_list else f"{key}={value}"
+    repeats = is_list and limits.distinct and (not values or len(set(values)) < len(values))
+    each_once = ", each once" if limits.distinct else ""
+    allowed = [str(choice) for choice in limits.choices]
+    wrong = [str(one) for one in values if allowed and str(one) not in allowed]
+    if wrong or (repeats and allowed):
+        number = "one or more" if is_list else "one"
+        return f"{text}: choose {number} of {', '.join(allowed)}{each_once}{did_you_mean(*wrong[:1], known=allowed)}"
+    if repeats:
+        return f"{text}: give one or more values{each_once}"
+    for one in values:
+        if limits.pattern and not fullmatch(limits.pattern, str(one)):
+            return f"{key}={one!r} is not {limits.meaning}"
+        if limits.names == "data" and one != "" and (message := unknown_data_set(one)):
+            return f"{key}={one}: {message}"
+        if isinstance(one, int | float) and not isinstance(one, bool) and not _within(one, limits):
+            return f"{text} {_bounds(limits)}"
+    return ""
+
+
+def unknown_data_set(words: Any) -> str:
+    """A message where the first of `words` names no data set, else empty; a section is one."""
+    if isinstance(words, DictConfig):
+        return ""
+    if not isinstance(words, str):
+        return "a data set is needed: its name, 'tfns', with settings, 'tfns limit=500'"
+    names, name = group_options("data"), (words.split() or [""])[0]
+    return "" if name in names else f"no such data set{did_you_mean(name, known=names)}; there are {', '.join(names)}"
+
+
+def _within(value: float, limits: Constraints) -> bool:
+    bounds = ((limits.ge, ge), (limits.gt, gt), (limits.le, le), (limits.lt, lt))
+    return all(bound is None or compare(value, bound) for bound, compare in bounds) and value == value  # NaN is no number
+
+
+def _bounds(limits: Constraints) -> str:
+    """The rest of the sentence that begins with a setting and its value."""
+    low = "" if limits.ge is None else f"at least {limits.ge:g}"
+    low = low if limits.gt is None else f"above {limits.gt:g}"
+    high = "" if limits.le is None else f"at most {limits.le:g}"
+    high = high if limits.lt is None else f"below {limits.lt:g}"
+    allowed = ", ".join(filter(None, (low, high)))
+    if limits.meaning or (low and high):
+        return f"is not {limits.meaning or 'possible'}: {allowed}"
+    return f"must be {allowed}" if limits.gt is not None else f"is too {'small' if low else 'large'}: {allowed}"

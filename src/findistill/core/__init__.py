@@ -1,0 +1,1 @@
+"""Steps, jobs, studies and the artifact store; files, hashing, hardware, tracking."""

@@ -1,0 +1,33 @@
+"""Settings of stages, sweeps and tracking."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from findistill.config.fields import setting
+
+
+@dataclass
+class StageSettings:
+    """One verb of the pipeline: the last step of a job's graph, and what that step reads itself."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    reads: list[str] = field(default_factory=list)
+    report: str | None = None  # the module of its report part; None: its jobs are in no report under a name of their own
+
+
+@dataclass
+class Sweep:
+    on_error: str = setting("continue", choices=("continue", "stop"))
+    report: bool = True  # make the study's report when the sweep ends
+    vary: list[str] = field(default_factory=list)  # settings that may differ between a study's jobs, besides swept ones
+
+
+@dataclass
+class Wandb:
+    """The entry `wandb` of the `logger` section; its other entries are nodes with the `_target_` of a Lightning logger."""
+
+    project: str = "findistill"
+    mode: str = setting("auto", choices=("auto", "online", "offline"))  # auto is online only when logged in
+    table_rows: int = setting(200, ge=0)  # rows of the prediction table that are sent

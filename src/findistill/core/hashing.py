@@ -1,0 +1,71 @@
+"""Hashes of plain values and of files: what keys are made of."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from findistill.core.files import cache_dir, read_json, write_json
+
+LARGE = 1 << 20  # bytes; the hash of a larger file is remembered between processes
+SETTLED_S = 2.0  # a file changed more recently than this may change again within the clock's resolution
+MISSING = "missing"
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """A short hash of a plain value (dicts, lists, strings, numbers), equal for equal values."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's content, `MISSING` where there is no file.
+
+    The hash of a large file is cached by path, size, inode and both times of change, so a finished sweep over large
+    weights is recognised without reading them. A file that changed within the last two seconds is never cached.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return MISSING
+    version = (stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _hash(str(path.resolve()), version)
+
+
+def content(paths: Iterable[Path]) -> dict[str, str]:
+    """File name -> hash of the content. Where the files lie does not matter, only their names and contents do."""
+    hashes: dict[str, str] = {}
+    for path in paths:
+        name = path.name if path.name not in hashes else f"{path.name} ({len(hashes)})"
+        hashes[name] = file_hash(path)
+    return hashes
+
+
+@cache
+def _hash(path: str, version: tuple[int, int, int, int]) -> str:
+    large = version[0] >= LARGE
+    *cached, value = _cached().get(path, [None]) if large else [None]
+    if cached == list(version):
+        return str(value)
+    with Path(path).open("rb") as handle:
+        value = hashlib.file_digest(handle, "sha256").hexdigest()
+    if large and time.time() - max(version[2:]) / 1e9 > SETTLED_S:
+        # Two processes may each lose the other's entry: that file is then hashed once more, nothing else.
+        with suppress(OSError):
+            entries = {name: entry for name, entry in _cached().items() if Path(name).exists()}
+            write_json(_cache_file(), {**entries, path: [*version, value]})
+    return value
+
+
+def _cache_file() -> Path:
+    return cache_dir() / "file_hashes.json"
+
+
+def _cached() -> dict[str, list[Any]]:
+    with suppress(OSError, ValueError, TypeError):
+        return dict(read_json(_cache_file()))
+    return {}

@@ -1,0 +1,166 @@
+"""A job: one run of one stage with one resolved configuration, in a folder named after both.
+
+The stage is the last step of a graph, and the job's identity is that step's key: settings, parents, and the content of
+every file that enters.
+"""
+
+import logging
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from findistill import __version__
+from findistill.config.compose import plain
+from findistill.config.fields import masked_address
+from findistill.config.instantiate import check_targets
+from findistill.core import hardware
+from findistill.core.files import write_json, write_whole
+from findistill.core.run_folder import what_changed
+from findistill.core.step import Step, walk
+from findistill.core.store import Store, Work, artifact_seconds
+from findistill.core.tracking import Tracker, track
+from findistill.errors import UserError
+
+if TYPE_CHECKING:
+    from findistill.schema import Config
+
+log = logging.getLogger(__name__)
+
+REUSED = ("checkpoints",)  # of an earlier, killed run of the same job: training goes on from there
+
+
+@dataclass
+class Job(Work):
+    """What the implementation of a stage gets: a step's work, where to report, and the whole configuration to describe it."""
+
+    tracker: Tracker
+    whole: Any
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def run(config: "Config", step: Step, folder: Path) -> None:
+    """Run a job whose configuration is valid: check the code that it names, then run its stage in `folder`.
+
+    Raises:
+        UserError: code that is not allowed, another process runs this job, or whatever the stage raises.
+    """
+    check_targets(config)
+    if change := what_changed(folder, step):
+        log.info("%s", change)
+    with running(config, step, folder) as job:
+        step.run(job)
+
+
+@contextmanager
+def ephemeral(step: Step, config: "Config") -> Iterator[Job]:
+    """A job for a preview: no parents are made, its folder goes when the block ends, and nothing is tracked."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, store = Path(scratch), Store(Path(config.runs_dir) / ".artifacts")
+        yield Job(step, step.config, folder, {}, store, Tracker(folder), config)
+
+
+def masked(config: "Config") -> DictConfig:
+    """The resolved configuration, with passwords inside addresses hidden. Keys are never in it: only variables' names are."""
+    copy = OmegaConf.create(plain(config))
+    if address := OmegaConf.select(copy, "llm.base_url"):
+        copy.llm.base_url = masked_address(address)
+    return copy
+
+
+@contextmanager
+def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
+    """Run a job in `folder`: status, configuration, metrics and tracking are kept right whatever happens inside.
+
+    What an earlier failed or killed run left is cleared first, but for its checkpoints. When the block ends,
+    `metrics.json` is written and the state becomes `done`; when it raises, `failed` with one line of the error.
+
+    Raises:
+        UserError: another process is running this job now.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder} is being run by another process; wait for it, or choose another study=NAME") from error
+    status: dict[str, Any] = {
+        "state": "running", "started": _now(), "ended": None, "host": platform.node(), "version": __version__,
+        "git_commit": git_commit(), "device": hardware.describe(), "error": None, "key": step.key,
+    }  # fmt: skip
+    try:
+        for path in folder.iterdir():
+            if path.name not in REUSED:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        write_json(folder / "status.json", status)
+        resolved = masked(config)
+        write_whole(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+        write_json(folder / "lineage.json", step.lineage())
+        hardware.reset_peak_memory()
+        wall, cpu = time.perf_counter(), time.process_time()
+        with track(cast("Config", resolved), folder) as tracker:
+            store = Store(Path(config.runs_dir) / ".artifacts", loggers=tracker.lightning_loggers)
+            job = Job(step, step.config, folder, store.parents(step), store, tracker, config)
+            yield job
+            job.metrics |= artifact_times(step, store)
+            job.metrics["time/wall_s"] = time.perf_counter() - wall
+            job.metrics.setdefault("time/cpu_s", time.process_time() - cpu)
+            job.metrics["memory/peak_mb"] = hardware.peak_memory_mb()
+            job.metrics |= hardware.device_peak_mb()
+            job.metrics = {name: float(value) for name, value in sorted(job.metrics.items())}
+            write_json(folder / "metrics.json", job.metrics)
+            graph = {node.name: store.folder(node).name for node in walk(step) if store.exists(node)}
+            write_json(folder / "artifacts.json", {**graph, **store.names})
+            tracker.finish_with(job.metrics)
+        write_json(folder / "status.json", {**status, "state": "done", "ended": _now()})
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        line = "interrupted" if interrupted else (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # On a full disk this may fail too; the state then stays `running`, which counts as not done.
+        if not interrupted and not isinstance(error, UserError):
+            line = f"{type(error).__name__}: {line}"
+        with suppress(OSError):
+            write_json(folder / "status.json", {**status, "state": "failed", "ended": _now(), "error": line})
+        raise
+    finally:
+        # The lock file itself goes too, so that a study's folder holds nothing but jobs; `running` makes it anew. It goes
+        # first: another process that still opened it finds it unlinked, and does not share the folder with a third.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def artifact_times(step: Step, store: Store) -> dict[str, float]:
+    """Seconds that the artifacts of the job's graph took, by kind, then or now, and of those that this job made."""
+    names = dict.fromkeys(store.folder(node).name for node in walk(step) if node is not step)
+    built = {artifact.path.name: artifact for artifacts in store.used.values() for artifact in artifacts}
+    seconds: dict[str, float] = defaultdict(float)
+    for name in {**names, **built}:
+        seconds[f"time/{name.rpartition('-')[0]}_s"] += artifact_seconds(store.root / name)
+    build_s = sum(artifact.seconds for artifact in built.values() if artifact.made)
+    return {**seconds, "time/artifacts_s": sum(seconds.values()), "time/artifacts_made_s": build_s}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the checkout that findistill runs from, `-dirty` behind it if changed; None when installed."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        here, quiet = Path(__file__).parent, subprocess.DEVNULL
+        return subprocess.check_output(command, cwd=here, stderr=quiet, text=True, timeout=5).strip() or None
+    return None

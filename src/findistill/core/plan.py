@@ -1,0 +1,92 @@
+"""What a job or a sweep would do: its steps, which of them exist, how many jobs share them, what each is expected to cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from findistill.core import run_folder
+from findistill.core.files import read_json
+from findistill.core.step import ModelFolder, Step, load, walk
+from findistill.core.store import Store, artifact_seconds
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One job: the overrides that make it, its configuration and the last step of its graph."""
+
+    overrides: list[str]
+    config: Any
+    step: Step
+
+
+@dataclass
+class _Node:
+    step: Step
+    path: Path
+    jobs: int = 0
+    needed: bool = False  # by a job that is not done
+
+
+def describe(plan: Sequence[PlannedJob]) -> str:
+    """A table of the steps of all jobs, parents first, then how many jobs are done and how many would run."""
+    nodes: dict[str, _Node] = {}
+    done, lines = 0, []
+    for job in plan:
+        store = Store(Path(job.config.runs_dir) / ".artifacts")
+        folder = run_folder.folder_of(job.config, job.step, job.overrides)
+        finished = run_folder.is_done(folder)
+        done += finished
+        for step in walk(job.step):
+            if step is job.step or isinstance(step, ModelFolder):
+                continue
+            path = store.folder(step)
+            node = nodes.setdefault(path.name, _Node(step, path))
+            node.jobs += 1
+            node.needed |= not finished
+        lines.append((job.step.name, job.step.key[:8], "done" if finished else "to run", "1", _job_cost(folder, finished)))
+    costs = {name: _expected(node) for name, node in nodes.items() if node.needed and not node.path.exists()}
+    rows = [(node.step.name, node.step.key, *_state(node, costs.get(name, ""))) for name, node in nodes.items()]
+    table = [("step", "key", "state", "jobs", "cost"), *rows, *lines]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    text = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip() for row in table]
+    to_make = sum(node.needed and not node.path.exists() for node in nodes.values())
+    return "\n".join([*text, f"{len(plan)} jobs: {done} done, {len(plan) - done} to run; {to_make} artifacts to make", ""])
+
+
+def _state(node: _Node, cost: str) -> tuple[str, str, str]:
+    if node.path.exists():
+        return "exists", str(node.jobs), f"took {duration(artifact_seconds(node.path))}"
+    return "to make" if node.needed else "not needed", str(node.jobs), cost
+
+
+def _expected(node: _Node) -> str:
+    """What the step itself estimates, and how long steps of its kind took in this store."""
+    store = Store(node.path.parent)
+    earlier = [artifact_seconds(path) for path in store.root.glob(f"{node.step.name}-*") if not path.suffix]
+    parts = []
+    # Requests cannot be counted before the data are read; an adapter or a teacher is not trained for an estimate.
+    if node.step.estimate and all(store.exists(step) or step.cheap for step in walk(node.step) if step is not node.step):
+        parts.append(load(node.step.estimate)(store.at(node.step, node.path)))
+    if earlier:
+        parts.append(f"about {duration(median(earlier))} (median of {len(earlier)} made before)")
+    return ", ".join(part for part in parts if part) or "not known: none was made before"
+
+
+def _job_cost(folder: Path, finished: bool) -> str:
+    """How long the job took, or how long the study's done jobs of its stage took."""
+    stage = folder.name.partition("-")[0]
+    folders = [path for path in ([folder] if finished else folder.parent.glob(f"{stage}-*")) if run_folder.is_done(path)]
+    times = [float(read_json(path / "metrics.json")["time/wall_s"]) for path in folders]
+    if not times:
+        return "not known: none was run before"
+    return f"took {duration(times[0])}" if finished else f"about {duration(median(times))} (median of {len(times)} run before)"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 35.2 s, 12 min 3 s."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"

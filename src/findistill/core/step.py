@@ -1,0 +1,176 @@
+"""Steps: the graph of cached artifacts that everything else is built from.
+
+A step is a function from parents and settings to one artifact. It declares the settings it reads, its parents and the
+files that enter; its key is derived from them, so nothing else keeps a list of what determines a result. The code that
+makes the artifact is named, not imported: planning a sweep loads no model code.
+"""
+
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from findistill.config.fields import result_settings
+from findistill.core.hashing import content, digest
+from findistill.core.study import flatten
+
+if TYPE_CHECKING:
+    from findistill.core.store import Work
+
+KEY_LENGTH = 12
+
+
+class Settings:
+    """The part of a configuration that a step declares. Reading anything else raises an AttributeError.
+
+    A section of which only single settings are declared (`trainer.precision`) has its schema's defaults for the others.
+    """
+
+    def __init__(self, config: Any, reads: Sequence[str]) -> None:
+        self._sections: dict[str, Any] = {name: config[name] for name in reads if "." not in name}
+        for name in reads:
+            section, _, setting = name.partition(".")
+            if setting and section not in reads:
+                own = self._sections.setdefault(section, OmegaConf.structured(OmegaConf.get_type(config[section])))
+                OmegaConf.update(own, setting, OmegaConf.select(config[section], setting), force_add=True)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._sections:
+            raise AttributeError(f"{name}: this step does not declare that it reads this section")
+        return self._sections[name]
+
+    __getitem__ = __getattr__
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sections
+
+    def results(self) -> dict[str, Any]:
+        """The declared settings that can change a result, as plain values."""
+        return {name: result_settings(section) for name, section in sorted(self._sections.items())}
+
+
+class Step:
+    """One node of the graph.
+
+    Attributes:
+        name: the artifact's kind, the first part of its folder's name.
+        reads: sections (`shots`) and settings (`trainer.precision`) of the configuration that it may read.
+        implementation: `package.module:function`, called as `function(work)` to make the artifact in `work.folder`.
+        version: raised when the same inputs give another result than before.
+        resumable: an interrupted `implementation` finds what it left in `work.folder`, and continues.
+        estimate: `package.module:function`, called as `function(work)` by a plan: what making the artifact would request and
+            cost, in one line. It sends nothing and makes nothing.
+        cheap: making it takes seconds and costs nothing, so a plan may make it to estimate other steps.
+    """
+
+    name: str
+    reads: tuple[str, ...] = ()
+    implementation: str
+    version: int = 1
+    resumable: bool = False
+    estimate: str | None = None
+    cheap: bool = False
+    reference: str | None = None  # where a model outside the store is
+
+    def __init__(self, config: Any) -> None:
+        self._config = config  # whole: parents are made from it
+
+    def parents(self) -> "Mapping[str, Step]":
+        """The artifacts it needs, by the role they have in it."""
+        return {}
+
+    def files(self) -> Iterable[Path]:
+        """Files from outside whose content enters: data, weights, recorded responses."""
+        return ()
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values that determine the result, besides files and parents. By default all that `reads` declares."""
+        return self.config.results()
+
+    @property
+    def whole(self) -> Any:
+        """The whole configuration, to make further steps from; what an implementation reads is `config`."""
+        return self._config
+
+    @cached_property
+    def config(self) -> Any:
+        """The settings that the implementation may read (`Settings`, or one section)."""
+        return Settings(self._config, self.reads)
+
+    @cached_property
+    def inputs(self) -> "dict[str, Step]":
+        return dict(self.parents())
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What the key is the hash of."""
+        return {
+            "step": self.name,
+            "version": self.version,
+            "settings": self.settings(),
+            "files": content(self.files()),
+            "parents": {role: step.key for role, step in self.inputs.items()},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        return digest(self.record, KEY_LENGTH)
+
+    def lineage(self) -> dict[str, Any]:
+        """The record with the parents' records in it, to tell later what changed."""
+        return {**self.record, "parents": {role: step.lineage() for role, step in self.inputs.items()}}
+
+    def run(self, work: "Work") -> None:
+        """Make the artifact in `work.folder`."""
+        load(self.implementation)(work)
+
+
+class ModelFolder(Step):
+    """A model that exists outside the store: its key is the content of its files, or its hub id."""
+
+    name = "model"
+
+    def __init__(self, reference: str, files: Iterable[Path]) -> None:
+        super().__init__(None)
+        self.reference, self._files = reference, tuple(files)
+
+    def files(self) -> Iterable[Path]:
+        return self._files
+
+    def settings(self) -> dict[str, Any]:
+        return {} if self._files else {"reference": self.reference}
+
+
+def load(target: str) -> Any:
+    """The function that `package.module:function` names."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def walk(step: Step) -> Iterator[Step]:
+    """The step and all its ancestors, each artifact once, parents first."""
+    nodes: dict[tuple[str, str], Step] = {}
+
+    def visit(node: Step) -> None:
+        for parent in node.inputs.values():
+            visit(parent)
+        nodes.setdefault((node.name, node.key), node)
+
+    visit(step)
+    yield from nodes.values()
+
+
+def sections_read(step: Step) -> list[str]:
+    """The sections of the configuration that any step of the graph reads, by name."""
+    return sorted({name.partition(".")[0] for node in walk(step) for name in node.reads})
+
+
+def changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str] | None:
+    """The names of the files whose content differs between two lineages; None where anything else differs as well."""
+    old, new = flatten(before), flatten(now)
+    places = [re.fullmatch(r"(?:parents\.[^.]+\.)*files\.?(.*)", key) for key in {*old, *new} if old.get(key) != new.get(key)]
+    return sorted({place[1] for place in places if place and place[1]}) if places and all(places) else None

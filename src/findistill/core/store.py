@@ -1,0 +1,153 @@
+"""Artifacts: folders made once, named by the key of the step that makes them.
+
+A folder under its final name is complete. It is made as `<name>.partial`, under a lock, and renamed when it is done; a
+resumable step finds there what an earlier, killed process left.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+
+from findistill.core.files import read_json, write_json
+from findistill.core.hashing import digest
+from findistill.core.step import Step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete folder; `made` tells whether this call made it, `seconds` how long making it took, then or now."""
+
+    path: Path
+    made: bool
+    seconds: float
+
+
+@dataclass
+class Work:
+    """What the implementation of a step gets: the step, the settings it declared, its folder, its parents' folders by role."""
+
+    step: Any
+    config: Any  # Settings, or the one section that the step is about
+    folder: Path
+    parents: Mapping[str, Path]
+    store: "Store"
+
+    @property
+    def tokens(self) -> Path:
+        """The cache of tokenised texts, shared by everything in the store."""
+        return self.store.root / "tokens"
+
+    @property
+    def loggers(self) -> list[Any]:
+        """Lightning loggers of the job that this work is done for."""
+        return self.store.loggers()
+
+    @property
+    def responses(self) -> Path:
+        """The folder of all responses that language models ever gave in this store."""
+        return self.store.root / "responses"
+
+
+@dataclass
+class Store:
+    """The artifacts under one folder, shared by all jobs and processes that use it.
+
+    `used` has every artifact that this object gave out, by kind. `loggers` makes the Lightning loggers of the job that
+    a step trains for, if any.
+    """
+
+    root: Path
+    used: dict[str, list[Artifact]] = field(default_factory=dict)
+    loggers: Callable[[], list[Any]] = list
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The folder's name of the last artifact of each kind that was used."""
+        return {kind: artifacts[-1].path.name for kind, artifacts in self.used.items()}
+
+    def at(self, step: Step, folder: Path) -> Work:
+        """The work of a step, its parents made, without making the step itself."""
+        return Work(step, step.config, folder, self.parents(step), self)
+
+    def folder(self, step: Step) -> Path:
+        return self.root / f"{step.name}-{step.key}"
+
+    def build(self, step: Step) -> Path:
+        """The folder of a step's artifact, made (with the parents that it needs) if it does not exist."""
+        path = self.folder(step)
+        work = None if path.exists() else self.at(step, path.with_suffix(".partial"))
+        return self._get(path, step.record, lambda _: step.run(cast(Work, work)), step.resumable)
+
+    def parents(self, step: Step) -> dict[str, Path]:
+        """The folders of a step's parents, by role; a model from outside the store is where it is."""
+        return {role: self.locate(parent) for role, parent in step.inputs.items()}
+
+    def locate(self, step: Step) -> Path:
+        """Where a step's result is: `build`, or a model's own folder or hub id."""
+        return Path(step.reference) if step.reference is not None else self.build(step)
+
+    def exists(self, step: Step) -> bool:
+        """Whether a step's artifact, or the model outside the store, is there (a hub id counts as there)."""
+        if step.reference is None:
+            return self.folder(step).exists()
+        return Path(step.reference).exists() or not Path(step.reference).is_absolute()
+
+    def get(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, resumable: bool = False) -> Path:
+        """A folder cached by content: what is known only while a step runs, such as a teacher's outputs on some texts."""
+        return self._get(self.root / f"{kind}-{digest(key)}", key, make, resumable)
+
+    def _get(self, path: Path, record: Mapping[str, Any], make: Callable[[Path], None], resumable: bool) -> Path:
+        """Jobs that want the same artifact at the same time wait for the one that makes it."""
+        built = False
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path.with_suffix(".lock"))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.info("%s is being made by another job; waiting for it", path.name)
+                lock.acquire()
+            try:
+                if not path.exists():
+                    _make(path, record, make, resumable)
+                    built = True
+            finally:
+                lock.release()
+        artifact = Artifact(path, built, artifact_seconds(path))
+        self.used.setdefault(path.name.rpartition("-")[0], []).append(artifact)
+        return path
+
+
+def _make(path: Path, record: Mapping[str, Any], make: Callable[[Path], None], resumable: bool) -> None:
+    partial = path.with_suffix(".partial")
+    if partial.exists() and not resumable:
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    before, started = artifact_seconds(partial), time.perf_counter()
+    try:
+        make(partial)
+        seconds = before + time.perf_counter() - started
+        write_json(partial / "artifact.json", {"key": dict(record), "seconds": seconds, "made": time.time()})
+    except BaseException:
+        if resumable:
+            write_json(partial / "artifact.json", {"seconds": before + time.perf_counter() - started})
+        else:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.rename(path)
+
+
+def artifact_seconds(folder: Path) -> float:
+    """How long making a complete artifact, or half of one, took; 0 where it does not say."""
+    with suppress(OSError, ValueError, KeyError):
+        return float(read_json(folder / "artifact.json")["seconds"])
+    return 0.0

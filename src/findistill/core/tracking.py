@@ -1,0 +1,95 @@
+"""Where a job reports: Weights & Biases (offline unless set or logged in), and any of Lightning's loggers."""
+
+import inspect
+import logging
+import netrc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from findistill.config.compose import plain
+from findistill.config.instantiate import build, resolve
+from findistill.core.step import load
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pytorch_lightning.loggers import Logger
+
+    from findistill.schema import Config
+
+log = logging.getLogger(__name__)
+
+WANDB = "findistill.core.wandb_run:track"  # W&B and Lightning, which other loggers and a plan's estimates do not need
+
+
+class Tracker:
+    """The job's view of its loggers, Lightning's, made when they are first needed.
+
+    Args:
+        folder: the run folder, which a logger of files writes into.
+        nodes: the `logger` section without W&B: name -> node with the `_target_` of a Lightning logger.
+    """
+
+    def __init__(self, folder: Path, nodes: Mapping[str, Any] | None = None) -> None:
+        self.folder = folder
+        self._nodes = nodes or {}
+        self._loggers: list[Logger] = []
+
+    def lightning_loggers(self) -> "list[Logger]":
+        """Loggers for `pytorch_lightning.Trainer`."""
+        if not self._loggers:
+            self._loggers = [self._build(name, node) for name, node in self._nodes.items()]
+        return self._loggers
+
+    def _build(self, name: str, node: Mapping[str, Any]) -> "Logger":
+        """A logger that writes to `name/` in the run folder, where it writes files; MLflow's run has the job's name."""
+        key = f"logger.{name}"
+        own = {"save_dir": str(self.folder / name), "run_name": self.folder.name}
+        accepts = inspect.signature(resolve(node["_target_"], f"{key}._target_")).parameters
+        own = {name: value for name, value in own.items() if name in accepts and name not in node}
+        logger: Logger = build(OmegaConf.create(dict(node)), key, **own)
+        return logger
+
+    def figures(self, paths: Sequence[Path]) -> None:
+        """Send PNG figures, under their file names."""
+
+    def predictions(self, frame: "pd.DataFrame", labels: Sequence[str]) -> None:
+        """Send the first rows of the test predictions, the confusion matrix and the precision-recall curves."""
+
+    def finish_with(self, metrics: Mapping[str, float]) -> None:
+        """Log the job's final numbers."""
+        if self._nodes:
+            # The training's own are curves there, which would get one more point, at step 0.
+            final = {name: value for name, value in metrics.items() if not name.startswith(("train/", "val/"))}
+            for logger in self.lightning_loggers()[-len(self._nodes) :]:
+                logger.log_metrics(final)
+                logger.finalize("success")
+
+
+@contextmanager
+def track(config: "Config", folder: Path) -> Iterator[Tracker]:
+    """One tracker for one job, closed in every case; a job that raises ends as failed there too."""
+    nodes = plain(config.logger)
+    settings = nodes.pop("wandb", None)
+    if settings is None:
+        yield Tracker(folder, nodes)
+    else:
+        with load(WANDB)(config, folder, nodes, settings, online=_online(settings["mode"])) as tracker:
+            yield tracker
+
+
+def _online(setting: str) -> bool:
+    if setting != "auto":
+        return setting == "online"
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode == "online"
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

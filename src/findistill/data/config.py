@@ -1,0 +1,55 @@
+"""Settings of data sources."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from findistill.config.fields import setting
+from findistill.data.labels import SENTIMENT
+
+
+@dataclass
+class Data:
+    """A source of texts and how it is split. `_target_` is its reader, `findistill.data.sources.tfns.read`."""
+
+    has_labels: ClassVar[bool] = True  # human labels
+    has_scores: ClassVar[bool] = False  # a number for each text, to regress on
+    has_votes: ClassVar[bool] = False  # how many of its annotators agreed, in eighths
+
+    _target_: str = MISSING
+    name: str = MISSING
+    # their order is that of the columns everywhere; None: those of the rows, in sorted order
+    labels: list[str] | None = field(default_factory=lambda: list(SENTIMENT))
+    limit: int | None = setting(None, ge=2)  # at most this many training rows, drawn with `seed`
+    # training rows whose labels may be used, as demonstrations and neighbours; the other labels count as hidden
+    labelled: int = setting(0, ge=0)
+    validation: float = setting(0.1, gt=0, lt=1, meaning="a share of the rows")  # of the training rows
+    # share of all rows, where the source has no test rows of its own; 1: all are for testing
+    test: float = setting(0.2, gt=0, le=1, meaning="a share of the rows")
+    seed: int = setting(0, ge=0)  # of splits and draws; apart from the training seed, so that seeds share annotations
+    hub_id: str | None = None
+    hub_revision: str | None = None
+
+
+@dataclass
+class FileData(Data):
+    """One's own file, or a hub data set: the columns to read."""
+
+    labels: list[str] | None = None
+    path: str | None = None
+    text_column: str = "text"
+    label_column: str | None = None  # None: the texts are unlabelled
+    id_column: str | None = None
+    date_column: str | None = None
+    rationale_column: str | None = None  # what leads to the label, for demonstrations of chain of thought
+    split_column: str | None = None
+    # a test text that stands in other rows too, by split_column: refuse, or drop the other rows
+    on_leak: str = setting("refuse", choices=("refuse", "drop"))
+    # The file's names -> the LabelSet's, {0: negative, 1: positive}. Not typed as a dict: Hydra would want a `+` before it.
+    label_map: Any = None
+    encoding: str = "utf-8"
+
+    @property
+    def has_labels(self) -> bool:  # type: ignore[override]
+        return self.label_column is not None

@@ -1,0 +1,39 @@
+"""The first step of every graph: a data set, read, cleaned and split."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from findistill.config.fields import result_settings
+from findistill.core.step import Step
+from findistill.data.locations import local_files
+from findistill.data.user_files import by_text
+
+
+class Dataset(Step):
+    """The texts of one `data` section. The content of its files enters, not where they lie."""
+
+    name = "data"
+    implementation = "findistill.data.loading:store"
+    cheap = True
+    version = 2  # texts are compared by signs and emoji, too
+
+    def __init__(self, section: Any) -> None:
+        super().__init__(None)
+        self.section = section
+
+    @cached_property
+    def config(self) -> Any:
+        return self.section
+
+    def files(self) -> Iterable[Path]:
+        return local_files(self.section)
+
+    def settings(self) -> dict[str, Any]:
+        settings = {name: value for name, value in result_settings(self.section).items() if name != "path"}
+        if settings.get("label_map"):
+            settings["label_map"] = by_text(settings["label_map"])
+        if self.files():  # the hub serves it otherwise
+            settings |= {"hub_id": None, "hub_revision": None}
+        return settings

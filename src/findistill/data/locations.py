@@ -1,0 +1,98 @@
+"""Where data sets are: in `$FINDISTILL_DATA`, in the user's own file, or on the hub."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from findistill.config.instantiate import resolve
+from findistill.data.config import Data, FileData
+from findistill.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def local_files(config: Data) -> list[Path]:
+    """The files a reader would read on this machine, in reading order; empty where they are not here (the hub's turn).
+
+    The module of the reader says which, in a function `local_files(config)`. A reader without one reads `data.path`.
+
+    Raises:
+        UserError: `data.path` is not set, or a named file is not among those of the folder.
+    """
+    reader = resolve(config._target_, "data._target_")
+    function = getattr(sys.modules[reader.__module__], "local_files", None)
+    if function:
+        return list(function(config))
+    return [own_path(cast(FileData, config))] if hasattr(config, "path") else []
+
+
+def own_path(config: FileData) -> Path:
+    """`data.path`. Raises UserError where it is not set."""
+    if not config.path:
+        raise UserError(f"data.path is not set; data={config.name} needs data.path=FILE")
+    return Path(config.path)
+
+
+def files_in(folder: str, names: Sequence[str]) -> list[Path]:
+    """These files of a folder of `$FINDISTILL_DATA`, or none of them. Raises UserError where only some are there."""
+    root = _root()
+    paths = [root / folder / name for name in names] if root else []
+    if any(path.exists() for path in paths):
+        for path in paths:
+            if not path.is_file():
+                raise UserError(f"{path} is missing beside its sister files; complete the folder or remove it")
+        return paths
+    return []
+
+
+def csv_files(stems: Sequence[str], *folders: str, prefix: str = "") -> list[Path]:
+    """The CSV files of these stems, wherever in the folders they are; their names are the user's choice.
+
+    Raises:
+        UserError: `stems` is empty, or there are such files but not one of these.
+    """
+    if not stems:
+        raise UserError("data.files=[]: name at least one file")
+    root = _root()
+    files = {path.stem: path for folder in folders for path in sorted((root / folder).glob(f"{prefix}*.csv"))} if root else {}
+    for stem in stems if files else ():
+        if stem not in files:
+            raise UserError(f"data.files: no file {stem!r} in {root}; there are {', '.join(files)}")
+    return [files[stem] for stem in stems] if files else []
+
+
+def _root() -> Path | None:
+    root = os.environ.get("FINDISTILL_DATA")
+    if not root:
+        return None
+    if not Path(root).is_dir():
+        raise UserError(f"FINDISTILL_DATA={root}: no such folder; correct the variable or unset it")
+    return Path(root)
+
+
+def unavailable(config: Data, folder: str = "", why: str = "no folder with it in FINDISTILL_DATA") -> NoReturn:
+    """Raise the UserError that says how to get at a data set; `folder` of `$FINDISTILL_DATA` is where it would be."""
+    ways = [f"set FINDISTILL_DATA to a folder that holds {folder}/" if folder else "check data.hub_id"]
+    if config.hub_id:
+        ways.append("go online to load it from the hub")
+    remedy = f"Either {', or '.join(ways)}." if len(ways) > 1 else f"To use it, {ways[0]}."
+    raise UserError(f"data={config.name} is not available: {why}.\n{remedy}")
+
+
+def from_hub(config: Data, folder: str = "", **options: Any) -> "datasets.DatasetDict":
+    """All splits of `data.hub_id`. Raises UserError where the hub or the data set cannot be reached."""
+    # Heavy, and planning imports this module.
+    import datasets
+    import httpx
+
+    if not config.hub_id:
+        unavailable(config, folder)
+    try:
+        return datasets.load_dataset(config.hub_id, revision=config.hub_revision, **options)
+    # The hub's errors are among these; a ValueError is an unknown configuration or a loading script.
+    except (datasets.exceptions.DatasetsError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        unavailable(config, folder, f"hub {config.hub_id}: {why[:120]}")

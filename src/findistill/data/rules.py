@@ -1,0 +1,34 @@
+"""What the settings of a data set must have in common."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from findistill.config.fields import declares
+from findistill.config.validate import missing, rule, sections
+from findistill.data.config import FileData
+from findistill.data.locations import local_files
+from findistill.errors import UserError
+
+
+@rule()
+def sources(config: Any) -> Iterator[str]:
+    """Every data set of the configuration: the job's own, and those named in settings once `config.expand` made nodes of them."""
+    yield from missing(config, "data")
+    for key, data, schema in sections(config):
+        if not issubclass(schema, FileData):
+            continue
+        if data.path and not Path(data.path).is_file():
+            yield f"{key}.path={data.path}: no such file"
+            continue
+        try:
+            local_files(cast(FileData, data))
+        except UserError as error:  # a path or a hub id is needed
+            yield str(error) if key == "data" else f"{key}: {error}"
+
+
+def human_labels(config: Any, purpose: str, remedy: str = "") -> Iterator[str]:
+    """A message where the data set has no labels for `purpose`; `remedy` stands behind it."""
+    if not declares(config.data, "has_labels"):
+        column = " without data.label_column=COLUMN" if "label_column" in config.data else ""
+        yield f"{purpose} needs human labels; data={config.data.name} has none{column}{remedy}"

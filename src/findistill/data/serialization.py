@@ -1,0 +1,22 @@
+"""A data set on disk, as an artifact keeps it: the frame as parquet, the card and the labels as JSON."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from findistill.core.files import read_json, write_json
+from findistill.data.labels import LabelSet
+from findistill.data.texts import DataCard, TextData
+
+
+def write_folder(data: TextData, folder: Path) -> None:
+    data.frame.to_parquet(folder / "texts.parquet", index=False)
+    write_json(folder / "card.json", {**asdict(data.card), "labels": list(data.labels.names)})
+
+
+def read_folder(folder: Path) -> TextData:
+    frame = pd.read_parquet(folder / "texts.parquet")
+    card = read_json(folder / "card.json")
+    labels = LabelSet(tuple(card.pop("labels")))
+    return TextData(frame, labels, DataCard(**{**card, "notes": tuple(card["notes"])}))

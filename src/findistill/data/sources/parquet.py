@@ -1,0 +1,11 @@
+"""A Parquet file."""
+
+from findistill.data.config import FileData
+from findistill.data.locations import own_path
+from findistill.data.rows import Source
+from findistill.data.tables import read_parquet
+from findistill.data.user_files import from_file
+
+
+def read(config: FileData) -> Source:
+    return from_file(config, read_parquet(own_path(config)))

@@ -1,0 +1,74 @@
+"""Financial PhraseBank: sentences of news on Finnish companies, judged by 5 to 8 people (Malo et al. 2014)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from findistill.config.fields import setting
+from findistill.data.config import Data
+from findistill.data.locations import files_in, from_hub
+from findistill.data.rows import Source
+from findistill.errors import UserError
+
+LEVELS = {"50agree": 4, "66agree": 5, "75agree": 6, "allagree": 8}  # name -> lower bound in eighths
+LABELS = ("negative", "neutral", "positive")  # in the order of the hub's numbers
+LICENCE = "CC BY-NC-SA 3.0"
+CITATION = "Malo, Sinha, Korhonen, Wallenius, Takala (2014), Good debt or bad debt, JASIST 65(4)"
+FOLDER = "financial_phrasebank"
+
+
+@dataclass
+class PhrasebankData(Data):
+    has_votes: ClassVar[bool] = True
+
+    level: str = setting("50agree", choices=tuple(LEVELS))
+    split: str = setting("stratified", choices=("stratified", "finbert"))  # finbert: the published 72/8/20, random_state 0
+
+
+def local_files(config: PhrasebankData) -> list[Path]:
+    return files_in(FOLDER, [f"Sentences_{level}.txt" for level in ("50Agree", "66Agree", "75Agree", "AllAgree")])
+
+
+def read(config: PhrasebankData) -> Source:
+    """`agreement` is derived from the four nested files: the highest level that a sentence reaches, in eighths."""
+    origin, levels = _levels(config)
+    pairs = levels[config.level]
+    splits = _published_split(len(pairs)) if config.split == "finbert" else [None] * len(pairs)
+    agreement = {pair: eighths for level, eighths in LEVELS.items() for pair in levels[level]}
+    rows = [
+        {"id": f"phrasebank/{config.level}/{number}", "text": pair[0], "label": pair[1], "split": split, "source": "phrasebank",
+         "agreement": agreement[pair]}
+        for number, (pair, split) in enumerate(zip(pairs, splits, strict=True))
+    ]  # fmt: skip
+    notes = ["agreement is the lower bound of the published level, in eighths: 50% 4, 66% 5, 75% 6, all 8"]
+    return Source(rows, origin, LICENCE, CITATION, notes=notes)
+
+
+def _levels(config: PhrasebankData) -> tuple[str, dict[str, list[tuple[str, str]]]]:
+    """Where from, and the (sentence, label) pairs of each level in file order; levels are nested."""
+    if paths := local_files(config):
+        pairs = [[_pair(line, path) for line in path.read_text("utf-8").splitlines() if line] for path in paths]
+        return str(paths[0].parent), dict(zip(LEVELS, pairs, strict=True))
+    levels = {}
+    for level in LEVELS:
+        # The hub's own copy is a loading script, which is refused today; its Parquet conversion has a folder a level.
+        part = from_hub(config, FOLDER, data_dir=f"sentences_{level}")["train"]
+        levels[level] = [(row["sentence"].strip(), LABELS[row["label"]]) for row in part]
+    return f"hub:{config.hub_id}", levels
+
+
+def _pair(line: str, path: Path) -> tuple[str, str]:
+    sentence, mark, label = line.rpartition("@")
+    if not mark:
+        raise UserError(f"{path}: a line without '@label': {line[:60]}")
+    return sentence.strip(), label.strip()
+
+
+def _published_split(rows: int) -> list[str | None]:
+    """FinBERT's (Araci 2019): 20% test, then 10% of the rest validation."""
+    from sklearn.model_selection import train_test_split  # a second to load, and planning imports this module
+
+    rest, test = train_test_split(range(rows), test_size=0.2, random_state=0)
+    _, validation = train_test_split(rest, test_size=0.1, random_state=0)
+    names = dict.fromkeys(test, "test") | dict.fromkeys(validation, "validation")
+    return [names.get(row, "train") for row in range(rows)]

@@ -1,0 +1,42 @@
+"""When two texts count as the same one: for duplicates, test overlap, leaks and demonstrations alike."""
+
+import re
+import unicodedata
+
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_MOJIBAKE = re.compile("â€.?")  # dashes, quotes and ellipses whose UTF-8 was read as cp1252, as posts often have them
+_MARKS = re.compile("[©®™\ufffd]")  # say nothing, though Unicode counts them among the symbols
+_MINUS = str.maketrans("−﹣－", "---")
+_GAP = re.compile(r"[\W_]+")  # of any script: [^a-z0-9] would make all texts in Chinese the same one
+_SIGN = re.compile(r"(?<!\w)[+-](?=[^\w\s]?\d)")  # of a number: "-5", "-$5", but neither "2016-2019" nor " - 5 "
+_LOOK = re.compile("[\ufe00-\ufe0f]")  # variation selectors: an emoji in black and white, or in colours
+
+
+def text_key(text: str) -> str:
+    """Equal for texts that count as the same one.
+
+    Case, white space, Unicode form, links and punctuation do not count. Letters and digits of any script, the sign of a
+    number and emoji do. A text of punctuation alone stands for itself.
+    """
+    plain = _MOJIBAKE.sub(" ", _URL.sub(" ", text))
+    plain = unicodedata.normalize("NFKC", _LOOK.sub("", _MARKS.sub("", plain)).translate(_MINUS)).casefold()
+    plain = unicodedata.normalize("NFKC", plain)  # folding case may take a letter apart
+    signs = {match.start() for match in _SIGN.finditer(plain)}
+
+    def gap(match: re.Match[str]) -> str:
+        """What counts of the characters between two words."""
+        if match.group() == " ":
+            return " "
+        text = ""
+        for at, character in enumerate(match.group(), match.start()):
+            kind = unicodedata.category(character)
+            if at in signs:
+                text += f" {character}"
+            elif kind in ("So", "Sk") and not character.isascii():  # emoji, arrows, skin tones
+                text += f" {character} "
+            else:  # accents and vowel signs belong to the letter before them
+                text += character if kind in ("Mn", "Mc") else " "
+        return text
+
+    words = " ".join(_GAP.sub(gap, plain).split())
+    return re.sub("(?<=[+-]) ", "", words) or text.strip()

@@ -1,0 +1,130 @@
+"""Errors in one or two lines: the setting, what is wrong with it, and the nearest that exists. Exit codes."""
+
+import errno
+import logging
+import os
+import re
+import sys
+from difflib import get_close_matches
+from textwrap import fill
+from typing import Any, NoReturn, cast
+
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from findistill.config.compose import compose_part, group_options, groups
+from findistill.config.renames import rename_message
+from findistill.core import study
+from findistill.errors import SweepError, UserError, did_you_mean
+
+# What is wrong with a place on disk, not with the program.
+PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
+
+# How OmegaConf says what a value is not, and what is needed.
+NEEDED = {
+    "to Integer": "a whole number is needed",
+    "to Float": "a number is needed",
+    "to Boolean": "true or false is needed",
+    "not a ListConfig": "a list is needed: [a,b]",
+}
+
+
+def exit_with(error: BaseException, trace: bool) -> NoReturn:
+    """Word the error and exit, or raise it as it is where it is not for the user to correct.
+
+    Exit codes: 1, a job of a sweep failed; 2, a mistake in the command or its data; 130, interrupted.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        _exit("interrupted; the same command continues", 130, trace)
+    if isinstance(error, SweepError | UserError):
+        _exit(str(error), 1 if isinstance(error, SweepError) else 2, trace)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        _exit(format_hydra_error(error), 2, trace)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        _exit(f"{mark.name}: line {mark.line + 1}: no valid YAML: {error.problem}", 2, trace)
+    if (number := _system_error(error)) in PLACES:
+        name = getattr(error, "filename", None)
+        remedy = "Free some space" if number in (errno.ENOSPC, errno.EDQUOT) else "Check the path and its permissions"
+        _exit(f"{f'{name}: ' if name else ''}{os.strerror(number)}.\n{remedy}, or move the output: runs_dir=DIR", 2, trace)
+    raise error
+
+
+def _exit(message: str, code: int, trace: bool) -> NoReturn:
+    if trace:
+        logging.getLogger("findistill").error("", exc_info=True)
+    sys.stderr.write(f"findistill: {message}\n")
+    sys.exit(code)
+
+
+def _system_error(error: BaseException) -> int:
+    """The operating system's number for the error, 0 where it has none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    # safetensors and tokenizers give it in words only, and numpy gives how much was written.
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else errno.ENOSPC if re.fullmatch(r"\d+ requested and \d+ written", str(error)) else 0
+
+
+def format_hydra_error(error: BaseException) -> str:
+    """One or two lines for an error of Hydra or OmegaConf."""
+    text = str(error)
+    quoted = text.split("'")[1] if text.count("'") > 1 else ""
+    cause = _first_of_omegaconf(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read ({text.partition(chr(10))[0]}). Special characters need quotes: KEY='\"...\"'"
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error)
+    if text.startswith("Ambiguous value for argument"):
+        key, _, values = quoted.partition("=")
+        return f"{quoted}: several values make a sweep, findistill -m ...; a list needs brackets, {key}=[{values}]"
+    if text.startswith("Error merging override "):
+        return f"{text.removeprefix('Error merging override ').strip()}: {_reason(cause) or 'cannot be set'}"
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        key = str(cause.full_key)
+        where = f"{quoted}: " if text.startswith("In '") else ""  # a file
+        return where + (rename_message(key) or f"{key}: no such setting.{_suggestion(key)}")
+    if text.startswith("Could not"):
+        return rename_message(quoted) or f"{quoted}: no such setting{' or group' if '@' in quoted else ''}.{_suggestion(quoted)}"
+    if isinstance(cause, ValidationError) and text.startswith("In '"):
+        return f"{quoted}: {cause.full_key}: {_reason(cause)}"
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment")]
+    first, reason = lines[0] if lines else type(error).__name__, _reason(cause)
+    return f"{first}{f' ({reason})' if reason and reason not in first else ''}"
+
+
+def _first_of_omegaconf(error: BaseException | None) -> OmegaConfBaseException | None:
+    """What OmegaConf raised behind an error of Hydra's, which names the key in full."""
+    while error is not None and not isinstance(error, OmegaConfBaseException):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    names = [name for name in error.options or group_options(group) if not name.startswith("base_")]
+    if not group or not names:
+        return f"{group}={option}: no such option" if group else f"--config-name {option}: no such configuration"
+    near = did_you_mean(option, known=names).strip(" ()?")
+    return f"{group}={option}: no such option{f', {near}?' if near else '.'}\n" + fill(f"There are: {', '.join(names)}", 200)
+
+
+def _reason(cause: BaseException | None) -> str:
+    first = str(cause or "").partition("\n")[0]
+    return next((words for sign, words in NEEDED.items() if sign in first), first)
+
+
+def _suggestion(key: str) -> str:
+    GlobalHydra.instance().clear()
+    settings = cast(dict[str, Any], OmegaConf.to_container(compose_part("config", (), "config"), resolve=False))
+    # _target_ is no setting to suggest
+    names = [name for name in [*study.flatten(settings), *groups()] if not name.rpartition(".")[2].startswith("_")]
+    section, _, last = key.rpartition(".")
+    inside = [name for name in names if section and name.startswith(f"{section}.")]
+    near = get_close_matches(key, names, 1, 0.75) or [name for name in names if name.rpartition(".")[2] == last]
+    if near and (near[0] in inside or not inside):
+        return f" Did you mean {near[0]}?"
+    return f" {section} has: {', '.join(name.removeprefix(f'{section}.') for name in inside)}" if inside else ""

@@ -1,0 +1,143 @@
+"""Sweeps that continue: Hydra's multirun, with the whole plan known and checked before the first job starts.
+
+The same command again skips the jobs that are done, runs the others, and says so; one failed job does not stop the rest.
+Works with every Hydra launcher, since only the jobs that are not done are handed to it.
+"""
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from findistill.config.compose import without_hydra
+from findistill.config.targets import check_names
+from findistill.core import run_folder, study
+from findistill.core.files import read_json, write_whole
+from findistill.core.plan import PlannedJob, describe, duration
+from findistill.core.step import load, sections_read
+from findistill.errors import SweepError, UserError
+from findistill.methods.stage import stage_of
+
+log = logging.getLogger(__name__)
+
+REPORT = "findistill.methods.report.stage:make"  # pandas and matplotlib, which a plan does not need
+
+
+@dataclass(frozen=True)
+class Planned(PlannedJob):
+    """A job of a sweep: the arguments that a launcher needs to compose it, and the folder it runs in."""
+
+    arguments: list[str]
+    folder: Path
+
+
+class ResumingSweeper(BasicSweeper):
+    """Grid sweep over the command line's and the experiment's lists; what is done is not done again."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        assert self.config is not None and self.hydra_context is not None and self.launcher is not None
+        started = time.perf_counter()
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        [grid] = self.split_arguments(overrides, None)
+        plan = self._planned(grid)
+        if plan and plan[0].config.plan:
+            sys.stdout.write(describe(plan))
+            return
+        if not plan:
+            raise UserError("stage=report is one job for a study: run it without -m")
+        self._admit(plan, overrides)
+        for folder in {one.folder.parent for one in plan}:
+            _note_command(folder / "commands.txt")
+
+        pending = [one for one in plan if not run_folder.is_done(one.folder)]
+        log.info("%d jobs: %d done before, %d to run", len(plan), len(plan) - len(pending), len(pending))
+        stop, size = plan[0].config.sweep.on_error == "stop", len(pending)
+        if stop:  # as many at once as the launcher runs side by side
+            side_by_side = self.config.hydra.launcher.get("n_jobs") or 1
+            size = side_by_side if side_by_side > 0 else size
+        for start in range(0, len(pending), max(1, size)):
+            batch = pending[start : start + size]
+            self.launcher.launch([one.arguments for one in batch], initial_job_idx=0)
+            if stop and any(run_folder.status(one.folder).get("state") == "failed" for one in batch):
+                break
+        self._close(plan, pending, time.perf_counter() - started)
+
+    def _planned(self, grid: Sequence[list[str]]) -> list[Planned]:
+        """Compose and check every job before any starts; no jobs where the stage is `report`, which works on a whole study."""
+        assert self.config is not None and self.hydra_context is not None
+        plan: dict[tuple[Path, str], Planned] = {}  # settings that nothing reads make no other job
+        for overrides in grid:
+            composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+            check_names(composed)
+            task = list(composed.hydra.overrides.task)
+            config = without_hydra(composed)
+            try:
+                stage = stage_of(config)
+            except UserError as error:
+                raise UserError(f"{error}\n(in the job {' '.join(overrides)})" if len(grid) > 1 else str(error)) from error
+            if stage.of_study:
+                return []
+            if stage.previews():
+                raise UserError("annotate.dry_run and annotate.show_prompt are for one job: run it without -m")
+            folder = run_folder.folder_of(config, stage, task)
+            plan.setdefault((run_folder.study_folder(config), stage.key), Planned(task, config, stage, overrides, folder))
+        return list(plan.values())
+
+    @staticmethod
+    def _admit(plan: Sequence[Planned], overrides: Iterable[Override]) -> None:
+        swept = [each.get_key_element().lstrip("+") for each in overrides if each.is_sweep_override()]
+        if "experiment" in swept:  # an experiment may set whatever its stage reads
+            swept += {section for one in plan for section in sections_read(one.step)}
+        for folder in {one.folder.parent for one in plan}:
+            members = [one for one in plan if one.folder.parent == folder]
+            settings, config = [run_folder.sections(one.config, one.step) for one in members], members[0].config
+            study.admit(folder, config.study, settings, [*swept, *config.sweep.vary])
+
+    @staticmethod
+    def _close(plan: Sequence[Planned], pending: Sequence[Planned], seconds: float) -> None:
+        """Say what the sweep did and cost, make the reports, and raise if any job is not done."""
+        finished = [one for one in pending if run_folder.is_done(one.folder)]
+        if finished:
+            log.info("%s", costs([one.folder for one in finished], seconds))
+        for folder, config in {one.folder.parent: one.config for one in plan}.items():
+            page = folder / "report.html"
+            if not config.sweep.report or not any(run_folder.is_done(one.folder) for one in plan):
+                continue
+            if finished or not page.exists():
+                load(REPORT)(Path(config.runs_dir), config.study, config.report)
+            else:
+                log.info("nothing to do: every job is done. Report: %s", page)
+        missing = [one for one in plan if not run_folder.is_done(one.folder)]
+        if missing:
+            lines = [f"{one.folder}: {run_folder.status(one.folder).get('error') or 'not run'}" for one in missing]
+            more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
+            header = f"{len(missing)} of {len(plan)} jobs are not done; the same command runs them again:"
+            raise SweepError("\n".join([header, *lines[:5], *more]))
+
+
+def _note_command(path: Path) -> None:
+    """Add this command to those that made the study, once."""
+    commands = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    command = " ".join(["findistill", *map(shlex.quote, sys.argv[1:])])
+    if command not in commands:
+        write_whole(path, "\n".join([*commands, command]) + "\n")
+
+
+def costs(folders: Sequence[Path], seconds: float) -> str:
+    """What the sweep took, against what it would have taken had every job made the artifacts it shares."""
+    metrics = [read_json(folder / "metrics.json") for folder in folders]
+    building = sum(each["time/artifacts_made_s"] for each in metrics)
+    own = sum(each["time/wall_s"] - each["time/artifacts_made_s"] for each in metrics)
+    apart = own + sum(each["time/artifacts_s"] for each in metrics)
+    return (
+        f"{len(folders)} jobs in {duration(seconds)}: artifacts, made once, {duration(building)}; "
+        f"the jobs themselves {duration(own)}. Without the shared artifacts it would have been {duration(apart)}."
+    )

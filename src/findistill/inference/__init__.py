@@ -1,0 +1,1 @@
+"""Prediction, latency and ONNX."""

@@ -1,0 +1,174 @@
+"""Classifiers in ONNX files, run by onnxruntime on the CPU.
+
+An exported folder is complete in itself: `*.onnx`, `labels.json` (the label names in column order) and `tokenizer.json`,
+which holds the truncation and padding too. A graph takes `input_ids` and `attention_mask`, (batch, length) int64, and
+gives `logits` (batch, outputs) float32 and `probabilities` (batch, n_labels) float64, whatever head the model has.
+Graphs of other exporters, which give `logits` only, are read as softmax over the labels.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as reasons
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from findistill.errors import UserError
+from findistill.inference.latency import Classify
+from findistill.inference.latency import latency as measure_latency
+from findistill.inference.predict import Prediction
+from findistill.models.batches import Tokens, pad, sorted_batches, tokenise
+from findistill.models.heads import LONGEST, probabilities
+
+if TYPE_CHECKING:
+    from findistill.training.config import Trainer
+
+# input_ids, attention_mask (batch, length) int64 -> logits (batch, outputs) float32, probabilities (batch, n_labels) float64
+Run = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+UNREADABLE = (
+    reasons.Fail, reasons.InvalidArgument, reasons.InvalidGraph, reasons.InvalidProtobuf, reasons.NoModel,
+    reasons.NotImplemented, reasons.RuntimeException,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An opened file: how to run it, its label names, its tokenizer (which truncates and pads)."""
+
+    run: Run
+    labels: tuple[str, ...]
+    tokenizer: Tokenizer
+
+    def tokens(self, texts: Sequence[str], max_length: int | None = None, cache: Path | None = None) -> Tokens:
+        """Token ids of the texts, truncated where the tokenizer says unless `max_length` does."""
+        # A copy, since tokenising turns padding and truncation off.
+        padding, truncation = self.tokenizer.padding or {}, self.tokenizer.truncation or {}
+        copy = Tokenizer.from_str(self.tokenizer.to_str())
+        wrapped = PreTrainedTokenizerFast(tokenizer_object=copy, pad_token=padding.get("pad_token"))
+        return tokenise(wrapped, texts, max_length or truncation.get("max_length", LONGEST), cache)
+
+    def single_inputs(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """The graph's inputs for one text after the other, so that no padding is among them."""
+        for row in map(self.tokenizer.encode, texts):
+            yield {"input_ids": np.asarray([row.ids]), "attention_mask": np.asarray([row.attention_mask])}
+
+
+def find(model: str) -> Path | None:
+    """The ONNX file that `model` names: the file itself, or one in that folder or in its `onnx/`.
+
+    None where `model` is something else, such as a folder of torch weights or a hub id. A folder with both is read as
+    torch weights.
+
+    Raises:
+        UserError: no such file, or several of them in the folder and none is `model.onnx`.
+    """
+    path = Path(model)
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise UserError(f"evaluate.model={model}: no such file")
+        return path
+    if (path / "model" / "config.json").exists() or any(path.glob("*.safetensors")) or any(path.glob("*.bin")):
+        return None
+    files = sorted(path.glob("onnx/*.onnx")) or sorted(path.glob("*.onnx"))
+    preferred = [file for file in files if file.name == "model.onnx" or len(files) == 1]
+    if files and not preferred:
+        raise UserError(f"evaluate.model={model} holds several ONNX files; name one: {', '.join(map(str, files))}")
+    return preferred[0] if files else None
+
+
+def open_onnx(path: Path) -> OnnxModel:
+    """Open a file with the labels and the tokenizer beside it. Raises UserError for what is missing or unreadable."""
+    for name in ("labels.json", "tokenizer.json"):
+        if not (path.parent / name).is_file():
+            raise UserError(
+                f"{path}: there is no {name} beside it.\nstage=export leaves both; labels.json is the list of label names"
+                " in the order of the outputs."
+            )
+    run = load(path)
+    try:
+        labels = json.loads((path.parent / "labels.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path.parent / 'labels.json'}: no JSON ({error})") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UserError(f'{path.parent / "labels.json"} must be a list of label names, such as ["negative", "positive"]')
+    columns = run(np.ones((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))[1].shape[1]
+    if columns != len(labels):
+        raise UserError(f"{path} gives {columns} probabilities, but labels.json beside it names {len(labels)} labels")
+    return OnnxModel(run, tuple(labels), Tokenizer.from_file(str(path.parent / "tokenizer.json")))
+
+
+def load(path: Path, threads: int | None = None) -> Run:
+    """The graph of `path` as a function, on so many threads (None: all cores).
+
+    Raises:
+        UserError: it is no ONNX file, or one with other inputs or outputs than a text classifier's.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0][:150]}") from error
+    takes = {each.name for each in session.get_inputs()}
+    gives = {each.name for each in session.get_outputs()}
+    if not {"input_ids"} <= takes <= {"input_ids", "attention_mask", "token_type_ids"} or "logits" not in gives:
+        raise UserError(
+            f"{path} takes {', '.join(sorted(takes))} and gives {', '.join(sorted(gives))}; a text classifier takes"
+            " input_ids, attention_mask and gives logits"
+        )
+
+    def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": np.zeros_like(input_ids)}
+        inputs = {name: arrays[name] for name in takes}
+        if "probabilities" in gives:
+            logits, shares = session.run(["logits", "probabilities"], inputs)
+            return logits, shares
+        [logits] = session.run(["logits"], inputs)
+        return logits, probabilities(logits, None, None)
+
+    return run
+
+
+def outputs(run: Run, tokens: Tokens, batch_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, outputs) float32 and probabilities (n, n_labels) float64 of every text, in batches of similar length."""
+    batches, one = sorted_batches(tokens.lengths, batch_size), np.ones((1, 1), dtype=np.int64)
+    parts = [run(*(value.numpy() for value in pad(tokens, indexes).values())) for indexes in batches]
+    back = np.argsort([index for indexes in batches for index in indexes])
+    logits, shares = (np.concatenate(each)[back] for each in zip(*parts or [run(one, one)], strict=True))
+    return logits, shares
+
+
+def predict(model: str | Path, texts: Sequence[str], trainer: "Trainer", **settings: Any) -> Prediction:
+    """Classify `texts` with an ONNX file, as `inference.predict` does with torch weights; `settings` as of `classify`."""
+    return classify(open_onnx(Path(model)), texts, trainer, **settings)
+
+
+def classify(
+    opened: OnnxModel, texts: Sequence[str], trainer: "Trainer", *, batch_size: int = 128, tokens_cache: Path | None = None
+) -> Prediction:
+    """`predict` with a file that is open."""
+    _, shares = outputs(opened.run, opened.tokens(texts, trainer.max_length, tokens_cache), batch_size)
+    return Prediction(shares, opened.labels, [opened.labels[i] for i in shares.argmax(axis=1)])
+
+
+def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict[str, float]:
+    """Text in, probabilities out, on all cores: milliseconds at batch 1 (median, 95%), texts a second at batch 32."""
+    opened = open_onnx(Path(model))
+    return measure_latency(classifier(opened.run, opened.tokenizer), texts)
+
+
+def classifier(run: Run, tokenizer: Tokenizer) -> Classify:
+    """From texts to outputs; `tokenizer` truncates and pads."""
+
+    def classify(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        rows = tokenizer.encode_batch(list(texts))
+        return run(np.asarray([row.ids for row in rows]), np.asarray([row.attention_mask for row in rows]))
+
+    return classify

@@ -1,1 +1,0 @@
-"""Training small encoders: batches, objectives, the LightningModule, and `fit` / `predict` around them."""

@@ -1,0 +1,124 @@
+"""Settings of language models, prompts, demonstrations and annotation."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from findistill.config.fields import setting
+
+
+@dataclass
+class Price:
+    """What a model costs, in US dollars; None: not known (a model of one's own costs 0)."""
+
+    per_million_in: float | None = setting(None, ge=0)
+    per_million_out: float | None = setting(None, ge=0)
+    as_of: str | None = None  # the day the list price was looked up
+
+
+@dataclass
+class LLM:
+    """An annotator. `_target_` is its engine in `findistill.llm`."""
+
+    in_process: ClassVar[bool] = False  # it gives label probabilities, and can be tuned
+    recorded: ClassVar[bool] = False  # it requests nothing, so it needs no demonstrations
+
+    _target_: str = MISSING
+    name: str = MISSING
+    model: str = MISSING
+    price: Price = setting(Price, runtime_only=True)
+
+
+@dataclass
+class InProcessLLM(LLM):
+    in_process: ClassVar[bool] = True
+
+    dtype: str = setting("auto", choices=("auto", "float32", "bfloat16"))
+    batch_tokens: int = setting(4096, ge=1, runtime_only=True)  # prompt tokens in one forward pass, padding included
+    # longer prompts drop whole demonstrations, then the text's end; counted and logged
+    max_prompt_tokens: int = setting(1536, ge=32)
+    chat: bool = True  # wrap the prompt in the model's chat template
+    # A LoRA adapter: a run folder of stage=qlora, an adapter's folder or a hub id; tune: tuned first, on the labelled
+    # data.labelled, as `qlora` says; empty: none
+    adapter: str = ""
+
+
+@dataclass
+class EndpointLLM(LLM):
+    base_url: str | None = None
+    api_key_env: str = setting("OPENAI_API_KEY", runtime_only=True)  # the variable's name; the key is never configured
+    timeout_s: float = setting(60.0, gt=0, runtime_only=True)  # of one call
+    max_retries: int = setting(6, ge=0, runtime_only=True)  # of a transient failure: 429, 5xx, a cut connection, half a body
+    give_up_s: float = setting(300.0, gt=0, runtime_only=True)  # stop after so long without any reply
+    max_tokens: int = setting(256, ge=1)
+    structured: str = setting("auto", choices=("auto", "always", "never"))  # JSON by a schema: auto where the server supports it
+    extra_body: Any = None  # further fields of every call, as the server's own documentation has them
+    # a folder or hub id to count tokens with before a run; servers keep their own
+    tokenizer: str = setting("embedded:smollm2", runtime_only=True)
+
+
+@dataclass
+class RecordedLLM(LLM):
+    """Answers that somebody already has. A text's rows are its samples; `annotate.samples` limits them."""
+
+    recorded: ClassVar[bool] = True
+
+    path: str = MISSING  # a .csv, .jsonl or .parquet file, a row a sample; its content is part of every key
+    text_column: str = "text"
+    id_column: str | None = None  # rows belong to texts by this id; None: by the text
+    answer_column: str = "answer"  # read by the prompt's template
+    label_column: str | None = None  # a column of labels instead: names of data.labels, or words of prompt.wording
+    answer_line: str = setting("last", choices=("first", "last"))  # which line of an answer names the label
+    where: Any = None  # only rows with these values, {model: gpt-4}
+    tokens_in_column: str | None = None
+    tokens_out_column: str | None = None
+    encoding: str = "utf-8"
+
+
+@dataclass
+class Prompt:
+    name: str = MISSING
+    instruction: str = MISSING
+    # The labels' words in the prompt: null, their own names; market (bearish ..), movement (down ..); or {label: word}. Not
+    # typed as a dict: Hydra would want a `+` before its keys.
+    wording: Any = None
+    text_header: str = "Text:"
+    answer_header: str = "Sentiment:"
+    steps: list[str] = field(default_factory=list)  # headers of the lines that the model writes before the label
+    step_hints: list[str] = field(default_factory=list)  # what each step is to hold; "one sentence" where empty
+    max_text_tokens: int = setting(96, ge=1)  # of each demonstration and of the text itself
+
+
+@dataclass
+class Shots:
+    k: int = setting(4, ge=0)
+    selection: str = setting("nearest", choices=("random", "balanced", "nearest"))
+    seed: int = setting(0, ge=0)
+    order_seed: int | None = setting(None, ge=0)  # a seed that permutes the chosen ones; None: as the selection puts them
+    # none; given: only demonstrations that have a rationale, such as those of shots.source=demo; llm: where the prompt has
+    # steps, the llm writes what leads to each demonstration's label
+    rationales: str = setting("none", choices=("none", "given", "llm"))
+    source: Any = setting(None, names="data")  # the data set whose labelled rows they come from; None: the data's own pool
+
+
+@dataclass
+class Annotate:
+    samples: int = setting(8, ge=1)
+    temperature: float = setting(0.5, ge=0)
+    limit: int | None = setting(None, ge=2)
+    # none; batch: subtract the mean label log-probability over the texts; contextual: subtract that of content-free texts;
+    # pool: offsets and scale fitted on held-out pool rows; auto: pool where the llm gives label probabilities and the
+    # pool is large enough, else none
+    calibration: str = setting("auto", choices=("none", "batch", "contextual", "pool", "auto"))
+    stop_at: int | None = setting(None, ge=1)  # draw no more samples of a text once so many agree; None: always all
+    seed: int = setting(0, ge=0)
+    ensemble: list[Any] = setting([], names="overrides")  # several annotators, each as overrides: 'prompt=cot shots.k=6'
+    combine: str = setting("majority", choices=("majority", "dawid_skene"))  # of the members: majority over all votes
+    concurrency: int = setting(32, ge=1, runtime_only=True)  # calls in flight at most, endpoint engines
+    retries: int = setting(2, ge=0)  # how often a response that names no label is requested again
+    # share of responses that may stay failed after all retries
+    max_failed: float = setting(0.02, ge=0, le=1, meaning="a share of the responses", runtime_only=True)
+    max_cost_usd: float | None = setting(None, runtime_only=True)
+    dry_run: bool = setting(False, runtime_only=True)  # print what would be requested and what it costs, and send nothing
+    show_prompt: bool = setting(False, runtime_only=True)  # print one filled prompt, and send nothing

@@ -1,0 +1,41 @@
+"""What makes an LLM the same annotator: its settings that can change a response, and the content of its files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from findistill.config.fields import declares, result_settings
+from findistill.core.hashing import content
+from findistill.models.files import model_files
+
+TUNED = "tune"  # `llm.adapter`: an adapter that a step makes first
+
+
+def llm_identity(llm: Any) -> dict[str, Any]:
+    """The settings that can change a response, without what is identified by content (adapter, file of responses)."""
+    settings = {name: value for name, value in result_settings(llm).items() if name not in ("name", "adapter", "path")}
+    if settings.get("_target_", "findistill.").startswith("findistill."):  # ours are told apart by their other settings
+        del settings["_target_"]
+    return settings
+
+
+def request_identity(llm: Any) -> dict[str, Any]:
+    """The annotator's part of every request key: the same weights are the same annotator, wherever they lie."""
+    adapter, path = getattr(llm, "adapter", ""), getattr(llm, "path", "")
+    identity = llm_identity(llm)
+    if adapter:
+        weights = [file for file in model_files(adapter) if file.name.startswith("adapter_model.")]
+        identity["adapter"] = content(weights) if weights else adapter  # a hub id stands for itself
+    if path:
+        identity["responses"] = content([Path(path)])
+    return identity
+
+
+def llm_files(llm: Any) -> Iterable[Path]:
+    """Weights, tokenizer and adapter on this machine, or the file of recorded responses; none for a server or a hub id."""
+    if path := getattr(llm, "path", ""):
+        return [Path(path)]
+    if not declares(llm, "in_process"):
+        return []
+    adapter = llm.adapter if llm.adapter != TUNED else ""
+    return [*model_files(llm.model), *(model_files(adapter) if adapter else [])]

@@ -1,0 +1,174 @@
+"""A Hugging Face model that annotates: its tokenizer and weights, loaded when first used, and prompts as token ids."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+from findistill.errors import UserError
+from findistill.llm.config import InProcessLLM
+from findistill.llm.engine import Request
+from findistill.llm.prompts import Demonstration, Template
+from findistill.models.causal_lm import load
+from findistill.models.weights import first_line, locate, quiet
+
+log = logging.getLogger(__name__)
+
+STEP_TOKENS = 48  # of what is written in each step: a short opinion
+LINE_TOKENS = 16  # of a line's header, or of the label and what a model writes around it
+
+
+def step_tokens(template: Template) -> int:
+    """Tokens that a step has at most."""
+    return template.step_tokens or STEP_TOKENS
+
+
+def response_tokens(template: Template) -> int:
+    """Tokens that a response has at most."""
+    return LINE_TOKENS + len(template.steps) * (step_tokens(template) + LINE_TOKENS)
+
+
+class LanguageModel(InProcessLLM):
+    """A causal model or one with an encoder (T5), made from its settings."""
+
+    def prompt_ids(self, requests: Sequence[Request], template: Template) -> tuple[list[list[int]], dict[str, int]]:
+        """Token ids of every request's prompt. Long ones lose whole demonstrations, farthest first, then the text's end.
+
+        Returns:
+            The prompts, and how many demonstrations were dropped, by the id of each request that lost any.
+
+        Raises:
+            UserError: `llm.max_prompt_tokens` leaves no room for a text.
+        """
+        # A text must not open a turn of the chat: tokens of the template's own are no part of it.
+        tokens = [str(each) for each in self.tokenizer.added_tokens_decoder.values() if each.special]
+        special = re.compile("|".join(map(re.escape, tokens)) or "$^")
+
+        @cache  # the same demonstration comes many times
+        def truncate(text: str) -> str:
+            text = special.sub(" ", text)
+            ids = self.ids(text)
+            return text if len(ids) <= template.max_text_tokens else self.tokenizer.decode(ids[: template.max_text_tokens])
+
+        most = self._longest(template)
+        prompts, dropped, truncated = [], {}, 0
+        for request in requests:
+            examples = [replace(each, text=truncate(each.text)) for each in request.demonstrations]
+            text = truncate(request.text)
+            ids = self._encode(template, examples, text)
+            while len(ids) > most and examples:
+                examples = examples[1:]
+                ids = self._encode(template, examples, text)
+            if len(ids) > most:
+                truncated += 1
+                text_ids = self.ids(text)
+                room = most - (len(ids) - len(text_ids))
+                if room < 1:
+                    raise UserError(
+                        f"llm.max_prompt_tokens={most}: the prompt without any text takes "
+                        f"{len(ids) - len(text_ids)} tokens. Raise it, or shorten prompt.instruction."
+                    )
+                # A truncated text may encode to a token more than it was cut to: shorter, until it fits.
+                while len(ids) > most and room > 0:
+                    ids = self._encode(template, examples, self.tokenizer.decode(text_ids[:room]))
+                    room -= 1
+            if len(examples) < len(request.demonstrations):
+                dropped[request.id] = len(request.demonstrations) - len(examples)
+            prompts.append(ids)
+        if dropped or truncated:
+            log.info(
+                "a prompt may have %d tokens (llm.max_prompt_tokens): %d prompts lost demonstrations, %d texts were truncated",
+                most, len(dropped), truncated,
+            )  # fmt: skip
+        return prompts, dropped
+
+    def _longest(self, template: Template) -> int:
+        """Tokens that a prompt may have: `max_prompt_tokens`, or fewer where the model's positions end before the response's."""
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if not positions or self.config.is_encoder_decoder:
+            return self.max_prompt_tokens
+        return min(self.max_prompt_tokens, positions - response_tokens(template))
+
+    def _encode(self, template: Template, examples: Sequence[Demonstration], text: str) -> list[int]:
+        if not self.chat:
+            # The word to come brings its own leading space, so the prompt ends without one.
+            return self.ids(template.plain(examples, text), special=True)
+        messages = template.messages(examples, text)
+        return self.ids(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    def ids(self, text: str, *, special: bool = False) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=special).input_ids
+
+    def encode(self, texts: Sequence[str], template: Template) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids to tune the model with: each text's prompt, without demonstrations, and each label's word behind it.
+
+        They are those that annotation uses, so a model is tuned on the very prompts that it then gets.
+
+        Raises:
+            UserError: as `prompt_ids` and `check_chat_template`.
+        """
+        self.check_chat_template()
+        prompts, _ = self.prompt_ids([Request("", text, (), (0,)) for text in texts], template)
+        return prompts, self.word_ids(template, "" if self.chat else " ")
+
+    def check_chat_template(self) -> None:
+        """Raise UserError where `llm.chat` asks for a chat template and the model has none."""
+        if self.chat and not self.tokenizer.chat_template:
+            raise UserError(f"llm.chat=true, but {self.model} has no chat template. Use llm.chat=false.")
+
+    def word_ids(self, template: Template, lead: str) -> list[list[int]]:
+        """Token ids of the label words, as they follow the prompt."""
+        words = [self.ids(lead + word) for word in template.words.values()]
+        if len({tuple(each) for each in words}) < len(words):
+            raise UserError(f"prompt.wording: two words are the same to {self.model}: {list(template.words.values())}")
+        return words
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills up rows; a tokenizer without one pads with its end."""
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
+
+    def _pretrained(self, auto: Any, **options: Any) -> Any:
+        try:
+            with quiet():
+                return auto.from_pretrained(locate(self.model), **options)
+        except (OSError, ValueError) as error:
+            raise UserError(f"llm.model={self.model} cannot be loaded: {first_line(error)}") from error
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        # Clean-up would take the spaces before punctuation out of texts that are truncated or generated.
+        return self._pretrained(AutoTokenizer, clean_up_tokenization_spaces=False)
+
+    @cached_property
+    def encodes(self) -> bool:
+        """Whether the model has an encoder for the prompt and a decoder for the response."""
+        return bool(self.config.is_encoder_decoder)
+
+    @cached_property
+    def config(self) -> Any:
+        return self._pretrained(AutoConfig)
+
+    @cached_property
+    def lm(self) -> Any:
+        return load(self.model, self.dtype, self.adapter)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens by which the model ends its response."""
+        ends = self.lm.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return frozenset(each for each in (*ends, self.tokenizer.eos_token_id) if each is not None)
+
+    def padded(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, (rows, longest) each, padded on the left."""
+        longest = max(len(row) for row in rows)
+        ids = torch.tensor([[self.pad_id] * (longest - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        return ids.to(self.lm.device), mask.to(self.lm.device)

@@ -1,0 +1,27 @@
+"""What annotation costs: token prices, and a budget."""
+
+from dataclasses import dataclass
+
+from findistill.llm.config import Price
+
+CHARACTERS_A_TOKEN = 3  # fewer than any tokenizer in use has on English text, so that reservations suffice
+
+
+def cost(price: Price, tokens_in: int, tokens_out: int) -> float | None:
+    """US dollars for so many prompt and completion tokens; None where the price is not known."""
+    if price.per_million_in is None or price.per_million_out is None:
+        return None
+    return (tokens_in * price.per_million_in + tokens_out * price.per_million_out) / 1e6
+
+
+@dataclass
+class Budget:
+    """US dollars: the limit, what is spent, and what is reserved for calls in flight."""
+
+    limit: float | None
+    spent: float = 0.0
+    reserved: float = 0.0
+
+    def allows(self, amount: float) -> bool:
+        """Whether a call that costs at most `amount` may start now."""
+        return self.limit is None or self.spent + self.reserved + amount <= self.limit

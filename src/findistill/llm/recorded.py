@@ -1,0 +1,114 @@
+"""Annotate from a file of answers that were recorded elsewhere; nothing is requested from any model.
+
+Rows belong to a text by its id or by its normal form (`data.text_key.text_key`). Several rows of one text are its
+samples, in the order of the file: at most `annotate.samples`, and fewer where the file has fewer.
+"""
+
+import logging
+import math
+import re
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
+
+from findistill.data.tables import as_text, read_csv, read_jsonl, read_parquet
+from findistill.data.text_key import text_key
+from findistill.errors import UserError
+from findistill.llm.config import RecordedLLM
+from findistill.llm.engine import Engine, Request, Response, Sampling
+from findistill.llm.prompts import Template
+
+log = logging.getLogger(__name__)
+
+NO_ANSWER = "no recorded answer"
+READERS = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": lambda path, _: read_parquet(path)}
+
+Row = Mapping[str, str]  # role of a column (key, answer, tokens_in, tokens_out) -> cell
+
+
+class RecordedEngine(RecordedLLM, Engine):
+    """An annotator whose answers are in a file, made from its settings."""
+
+    def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
+        """The recorded answers to every request; a text without any gets one response with the error `NO_ANSWER`.
+
+        Raises:
+            UserError: the file cannot be read, lacks a column, has no row that `llm.where` selects, or has answers to these
+                texts of which none names a label.
+        """
+        recorded = self._recorded()
+        matched = short = labelled = 0
+        example = ""
+        for request in requests:
+            rows = recorded.get(request.id if self.id_column else text_key(request.text), [])
+            samples = [self._response(request.id, at, rows[at], template) for at in request.samples if at < len(rows)]
+            matched += bool(rows)
+            short += 0 < len(rows) <= request.samples[-1]
+            labelled += sum(response.label is not None for response in samples)
+            example = example or next((response.raw for response in samples if response.raw), "")
+            yield samples if rows else [Response(request.id, request.samples[0], error=NO_ANSWER, attempts=0)]
+        if short:
+            log.info("%s: %d of %d texts have fewer answers than annotate.samples", self.path, short, matched)
+        if example and not labelled:
+            raise UserError(
+                f"llm.path={self.path}: none of the answers to {matched} texts names a label ({', '.join(template.words)}), "
+                f"such as {example[:60]!r}.\nCheck llm.{self._settings['answer']}, llm.answer_line and prompt.wording."
+            )
+
+    def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
+        key = self._settings["key"]
+        return (
+            f"llm.path={self.path} has answers to {texts - failed} of {texts} texts, matched by llm.{key}={getattr(self, key)}; "
+            f"annotate.max_failed={math.ceil(1000 * failed / texts) / 1000:g} leaves the others without a label."
+        )
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        """The settings that name the columns in use, by the column's role."""
+        settings = {
+            "key": "id_column" if self.id_column else "text_column",
+            "answer": "label_column" if self.label_column else "answer_column",
+        }
+        optional = {"tokens_in": "tokens_in_column", "tokens_out": "tokens_out_column"}
+        return settings | {role: setting for role, setting in optional.items() if getattr(self, setting)}
+
+    def _recorded(self) -> dict[str, list[Row]]:
+        """The rows that `llm.where` selects, by id or normal form of the text."""
+        path = Path(self.path)
+        if path.suffix not in READERS:
+            raise UserError(f"llm.path={path}: name a file that ends in {', '.join(READERS)}.")
+        try:
+            rows = READERS[path.suffix](path, self.encoding)
+        except UserError as error:  # the reader's remedies name the settings of the section `data`
+            raise UserError(re.sub(r"\bdata\.(path|encoding)\b", r"llm.\1", str(error))) from None
+        where = dict(self.where or {})
+        roles = {role: getattr(self, setting) for role, setting in self._settings.items()}
+        columns = dict.fromkeys(column for row in rows for column in row)
+        settings = [*self._settings.values(), *(f"where.{name}" for name in where)]
+        for setting, column in zip(settings, [*roles.values(), *where], strict=True):
+            if column not in columns:
+                raise UserError(
+                    f"{path} has no column {column!r} (llm.{setting}); its columns are {', '.join(map(str, columns))}."
+                )
+        rows = [row for row in rows if all(as_text(row.get(column)) == str(value) for column, value in where.items())]
+        if not rows:
+            raise UserError(f"llm.where={where}: no row of {path} has these values.")
+        recorded: dict[str, list[Row]] = defaultdict(list)
+        for cells in rows:
+            row = {role: as_text(cells.get(column)) for role, column in roles.items()}
+            recorded[row["key"] if self.id_column else text_key(row["key"])].append(row)
+        return recorded
+
+    def _response(self, request: str, sample: int, row: Row, template: Template) -> Response:
+        raw = row["answer"]
+        lines = [line for line in raw.splitlines() if line.strip()]
+        names = {name.lower(): name for name in template.words} if self.label_column else {}
+        label = names.get(raw.lower()) or template.parse(lines[0] if lines and self.answer_line == "first" else raw)
+        return Response(
+            request, sample, raw=raw, label=label, rationale=template.rationale(raw),
+            tokens_in=_count(row.get("tokens_in")), tokens_out=_count(row.get("tokens_out")),
+        )  # fmt: skip
+
+
+def _count(cell: str | None) -> int:
+    return int(float(cell)) if cell and re.fullmatch(r"[\d.]+", cell) else 0

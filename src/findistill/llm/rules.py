@@ -1,0 +1,90 @@
+"""What the settings of an annotator must have in common."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from findistill.config.fields import declares
+from findistill.config.validate import missing
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+
+FITTED = ("batch", "contextual", "pool")  # calibrations of label probabilities
+
+
+def annotator(config: Any) -> Iterator[str]:
+    """Rules for a job that annotates with `llm`."""
+    annotate, llm = config.annotate, config.llm
+    yield from missing(config, "llm")
+    if config.data.labels:  # else the rows' own, which are not read yet
+        try:
+            LabelSet(tuple(config.data.labels)).words(config.prompt.wording)
+        except UserError as error:
+            yield str(error)
+    if declares(llm, "recorded"):
+        yield from _recorded(config)
+        return
+    if annotate.samples > 1 and annotate.temperature == 0:
+        yield (
+            f"annotate.temperature=0 makes all {annotate.samples} samples the same response, which would look like full "
+            "agreement; raise it, or set annotate.samples=1"
+        )
+    if annotate.stop_at is not None and annotate.stop_at > annotate.samples:
+        yield f"annotate.stop_at={annotate.stop_at} can never be reached with annotate.samples={annotate.samples}"
+    if annotate.combine == "dawid_skene" and len(annotate.ensemble) < 2:
+        yield "annotate.combine=dawid_skene weighs several annotators: name two or more in annotate.ensemble"
+    address = OmegaConf.select(llm, "base_url", default=None)
+    if address is not None and not re.match(r"https?://[^/]", address):
+        yield "llm.base_url is no address: it begins with http:// or https:// and often ends in /v1"
+    if annotate.calibration in FITTED and (config.prompt.steps or not declares(llm, "in_process")):
+        yield _no_probabilities(annotate)
+    yield from _budget(annotate, llm)
+    yield from _demonstrations(config)
+
+
+def _recorded(config: Any) -> Iterator[str]:
+    annotate, path = config.annotate, OmegaConf.select(config, "llm.path", default=None)
+    if path and not Path(path).is_file():
+        yield f"llm.path={path}: {'a folder, not a file' if Path(path).is_dir() else 'no such file'}"
+    if config.stage.name in ("augment", "fewshot") or config.augment.use:
+        yield "llm=recorded generates nothing: use it with stage=annotate or student, and without augment.use"
+    if annotate.dry_run or annotate.max_cost_usd is not None:
+        yield "annotate.dry_run and annotate.max_cost_usd are for requests, and llm=recorded sends none; leave them out"
+    if annotate.calibration in FITTED:
+        yield _no_probabilities(annotate)
+
+
+def _no_probabilities(annotate: Any) -> str:
+    return (
+        f"annotate.calibration={annotate.calibration} needs label probabilities: "
+        "prompt=direct with an in-process llm such as llm=smollm2"
+    )
+
+
+def _budget(annotate: Any, llm: Any) -> Iterator[str]:
+    budget = annotate.max_cost_usd
+    if budget is not None and budget <= 0:
+        yield f"annotate.max_cost_usd={budget:g} buys nothing; annotate.dry_run=true prints what it would cost"
+    elif budget is not None and None in (llm.price.per_million_in, llm.price.per_million_out):
+        yield (
+            f"annotate.max_cost_usd={budget:g} needs the price of llm={llm.name}: "
+            "set llm.price.per_million_in and llm.price.per_million_out (US dollars for a million tokens)"
+        )
+
+
+def _demonstrations(config: Any) -> Iterator[str]:
+    shots, data = config.shots, config.data
+    # A study of shots takes any k, as does data whose labels are not known yet: the odd ones out go to labels that are drawn.
+    if data.labels and config.stage.name != "fewshot" and shots.selection == "balanced" and shots.k % len(data.labels):
+        yield (
+            f"shots.k={shots.k} cannot be balanced over {len(data.labels)} labels; "
+            f"use a multiple of {len(data.labels)}, or shots.selection=nearest"
+        )
+    if shots.k and not shots.source and not declares(data, "has_labels"):
+        yield (
+            f"data={data.name} has no labelled rows for shots.k={shots.k} demonstrations; "
+            "name a labelled set, for example shots.source=tfns, or set shots.k=0"
+        )

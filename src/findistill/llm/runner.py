@@ -1,0 +1,236 @@
+"""Requesting what the response cache lacks, within the budget, and tracking which samples exist.
+
+Rows become requests when the engine has room for them; a complete row keeps a label code and a cache offset for each
+sample, so memory grows by a few bytes a sample.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from findistill.errors import UserError
+from findistill.llm import calibration, pricing
+from findistill.llm.cache import ResponseCache, request_key
+from findistill.llm.config import LLM
+from findistill.llm.demonstrations import DemonstrationTable
+from findistill.llm.engine import Engine, Request, Response, Sampling
+from findistill.llm.identity import request_identity
+from findistill.llm.prompts import Demonstration, Template
+from findistill.llm.votes import needed
+
+log = logging.getLogger(__name__)
+
+MISSING, FAILED, UNREADABLE = -3, -2, -1  # in place of a label's index
+
+
+def prompt_key(
+    text: str, demonstrations: tuple[Demonstration, ...], template: Template, identity: Any, sampling: tuple[float, int] | None
+) -> int:
+    """The cache key of a request: everything that determines its responses, apart from the sample's number.
+
+    `identity` is the llm's `request_identity`; `sampling` the temperature and seed, None for exact distributions.
+    """
+    schema = template.schema if template.structured else None
+    words = list(template.words.values())
+    scoring = () if template.scoring == "sum" else (template.scoring,)
+    messages = template.messages(demonstrations, text)
+    return request_key(identity, sampling, words, template.max_text_tokens, schema, messages, *scoring)
+
+
+@dataclass
+class PromptRows:
+    """The rows to request: texts first, then held-out pool rows, then content-free texts."""
+
+    ids: "pd.Series[str]"
+    texts: "pd.Series[str]"
+    demonstrations: DemonstrationTable
+    extra: list[tuple[str, str, int]] = field(default_factory=list)  # id, text, the row whose demonstrations it sees
+
+    @classmethod
+    def from_frames(cls, texts: pd.DataFrame, held_out: pd.DataFrame, demonstrations: DemonstrationTable) -> "PromptRows":
+        extra = [(f"pool:{number}", text, len(texts) + number) for number, text in enumerate(held_out["text"])]
+        return cls(texts["id"], texts["text"], demonstrations, extra)
+
+    def add_content_free(self) -> None:
+        """Content-free texts under every distinct selection of demonstrations."""
+        rows = range(len(self.texts)) if len(self.demonstrations.indexes) > 1 else range(1)
+        self.extra += [
+            (f"free:{row}:{number}", text, row) for row in rows for number, text in enumerate(calibration.CONTENT_FREE)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.texts) + len(self.extra)
+
+    def __iter__(self) -> Iterator[tuple[str, str, tuple[Demonstration, ...]]]:
+        """Id, text and demonstrations of each row."""
+        for row_id, text, row in chain(zip(map(str, self.ids), self.texts, range(len(self.texts)), strict=True), self.extra):
+            yield row_id, text, self.demonstrations.of(row)
+
+
+@dataclass(frozen=True)
+class AnnotationRunner:
+    """Requests from an engine the responses that the cache lacks, within the budget."""
+
+    engine: Engine
+    template: Template
+    sampling: Sampling
+    samples: int
+    cache: ResponseCache
+    budget: pricing.Budget
+    llm: LLM
+    max_failed: float
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return request_identity(self.llm)
+
+    def run(self, rows: PromptRows) -> "ResponseTable":
+        """The responses to every row, from the cache or from the engine.
+
+        Raises:
+            UserError: the budget is spent, or more than `max_failed` of the responses failed.
+        """
+        table = ResponseTable(self.cache, tuple(self.template.words), len(rows), self.samples, self.sampling.stop_at)
+        with tqdm(total=len(rows) * self.samples, desc="annotate", unit="response", disable=None) as progress:
+            while True:
+                in_flight = InFlight()
+                requests = self._requests(rows, table, in_flight, progress)
+                # Closed whatever happens in between, so that no call continues behind an error.
+                with closing(self.engine.responses(requests, self.template, self.sampling)) as batches:
+                    for batch in batches:
+                        self._store(batch, table, in_flight)
+                        progress.update(len(batch))
+                if not in_flight.over_budget:
+                    break
+                if not self.budget.allows(in_flight.over_budget):  # with nothing in flight, all reservations are released
+                    raise UserError(
+                        f"annotate.max_cost_usd={self.budget.limit:g}: ${self.budget.spent:.4f} is spent, and "
+                        f"{table.complete} of {len(rows)} texts are done.\n"
+                        "All responses are cached: raise it and run the same command again."
+                    )
+        if table.reused:
+            log.info("reused %s cached responses", f"{table.reused:,}")
+        self._check_failures(table)
+        return table
+
+    def _requests(self, rows: PromptRows, table: "ResponseTable", in_flight: "InFlight", progress: Any) -> Iterator[Request]:
+        """What the cache lacks, built when the engine has room for it; ends early when the budget is used up."""
+        sampling = None if self.engine.exact(self.template) else (self.sampling.temperature, self.sampling.seed)
+        for row, (row_id, text, demonstrations) in enumerate(rows):
+            key = prompt_key(text, demonstrations, self.template, self.identity, sampling)
+            cached = table.load_cached(row, key)
+            self.budget.spent += sum(response.cost or 0.0 for response in cached)
+            progress.update(len(cached))
+            if not table.needed(row):
+                continue
+            missing = table.missing(row)
+            max_cost = self._max_cost(text, demonstrations, len(missing))
+            if not self.budget.allows(max_cost):
+                in_flight.over_budget = max_cost
+                return
+            self.budget.reserved += max_cost
+            in_flight.rows[row_id] = (row, key, max_cost)
+            yield Request(row_id, text, demonstrations, missing, table.votes(row))
+
+    def _max_cost(self, text: str, demonstrations: tuple[Demonstration, ...], samples: int) -> float:
+        """US dollars that so many samples of a text can cost, where a budget limits that."""
+        if self.budget.limit is None:
+            return 0.0
+        characters = sum(len(message["content"]) for message in self.template.messages(demonstrations, text))
+        max_tokens_out = getattr(self.llm, "max_tokens", 0) * samples
+        return pricing.cost(self.llm.price, characters // pricing.CHARACTERS_A_TOKEN + 1, max_tokens_out) or 0.0
+
+    def _store(self, batch: Sequence[Response], table: "ResponseTable", in_flight: "InFlight") -> None:
+        """Cache responses and record them; a text of which nothing more will come releases its reservation."""
+        priced = [replace(each, cost=pricing.cost(self.llm.price, each.tokens_in, each.tokens_out)) for each in batch]
+        offsets = self.cache.append((in_flight.rows[each.id][1], each) for each in priced)
+        for response, offset in zip(priced, offsets, strict=True):
+            table.record(in_flight.rows[response.id][0], response, offset)
+            self.budget.spent += response.cost or 0.0
+        for row_id in {each.id for each in batch}:
+            row, _, reserved = in_flight.rows[row_id]
+            if not table.needed(row):  # failed calls are not repeated in this run
+                table.complete += 1
+                self.budget.reserved -= reserved
+                del in_flight.rows[row_id]
+
+    def _check_failures(self, table: "ResponseTable") -> None:
+        failed, responses = table.codes == FAILED, table.codes != MISSING
+        if not failed.any():
+            return
+        # Every text counts alike, however many samples early stopping or a file of recorded answers left it.
+        if (failed.sum(axis=1) / responses.sum(axis=1).clip(1)).mean() > self.max_failed:
+            [(reason, _)] = Counter(table.errors(1000)).most_common(1)
+            raise UserError(self.engine.failure(int(failed.sum()), int(responses.sum()), len(failed), str(reason)))
+
+
+@dataclass
+class InFlight:
+    """The texts that the engine works on: id -> row, request key, dollars reserved. Bounded by the calls in flight."""
+
+    rows: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    over_budget: float = 0.0  # dollars that the first text beyond the budget would need
+
+
+class ResponseTable:
+    """The samples of all rows: (rows, samples) label codes and cache offsets, no more."""
+
+    def __init__(self, cache: ResponseCache, labels: Sequence[str], rows: int, samples: int, stop_at: int | None) -> None:
+        self.cache, self.labels, self.stop_at = cache, list(labels), stop_at
+        self.codes = np.full((rows, samples), MISSING, np.int8)
+        self.offsets = np.zeros((rows, samples), np.int64)
+        self.complete = 0  # texts that need no more
+        self.reused = 0  # responses that the cache had
+
+    def load_cached(self, row: int, key: int) -> list[Response]:
+        """Record what the cache has for this row and is not recorded yet; failed calls stay missing."""
+        loaded = []
+        for sample, offset in self.cache.offsets([key])[0].items():
+            if sample < self.codes.shape[1] and self.codes[row, sample] == MISSING:
+                response = self.cache.read(offset)
+                if response.error is None:
+                    self.record(row, response, offset)
+                    loaded.append(response)
+        self.reused += len(loaded)
+        self.complete += bool(loaded) and MISSING not in self.codes[row]
+        return loaded
+
+    def record(self, row: int, response: Response, offset: int) -> None:
+        code = UNREADABLE if response.label is None else self.labels.index(response.label)
+        self.codes[row, response.sample] = code if response.error is None else FAILED
+        self.offsets[row, response.sample] = offset
+
+    def missing(self, row: int) -> tuple[int, ...]:
+        """Sample numbers without a response."""
+        return tuple(np.flatnonzero(self.codes[row] == MISSING).tolist())
+
+    def votes(self, row: int) -> dict[str, int]:
+        return dict(Counter(self.labels[code] for code in self.codes[row].tolist() if code >= 0))
+
+    def needed(self, row: int) -> int:
+        """How many more samples of the row to request."""
+        return needed(self.votes(row), len(self.missing(row)), self.stop_at)
+
+    def errors(self, limit: int) -> list[str | None]:
+        """The reasons of the first `limit` failed calls."""
+        return [self.cache.read(int(offset)).error for offset in self.offsets[self.codes == FAILED][:limit]]
+
+    def responses(self, row: int) -> list[Response]:
+        """The row's responses in the order of the samples; early stopping leaves the last ones out."""
+        return [self.cache.read(offset) for offset in self.offsets[row, self.codes[row] != MISSING].tolist()]
+
+    def samples(self, rows: int) -> Iterator[list[Response]]:
+        return (self.responses(row) for row in range(rows))
+
+    def scores(self) -> list[dict[str, float]]:
+        """The label log-probabilities of every row, where the engine reads exact distributions."""
+        return [dict(self.responses(row)[0].log_probabilities or {}) for row in range(len(self.codes))]

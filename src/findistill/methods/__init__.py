@@ -1,0 +1,1 @@
+"""One folder a method: configuration, rules, steps, stage and report part together."""

@@ -1,0 +1,107 @@
+"""Making annotations: an LLM labels rows, the votes of several LLMs are combined; and what that would request and cost."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from findistill.config.expand import annotators
+from findistill.config.fields import declares
+from findistill.core.job import Job
+from findistill.core.store import Work
+from findistill.data.labels import LabelSet
+from findistill.llm import demonstrations, prompts
+from findistill.llm.aggregate import aggregate
+from findistill.llm.annotate import annotate
+from findistill.llm.estimate import Estimate, estimate
+from findistill.methods import rows as reading
+from findistill.methods.annotate.steps import TRAINING, Annotations
+
+log = logging.getLogger(__name__)
+
+
+def annotate_rows(work: Work) -> None:
+    """Ask the LLM about the rows that the step names, and leave its votes."""
+    rows, labels = rows_of(work)
+    if work.step.rows != TRAINING and rows.empty:
+        return  # the data has no test rows of its own: the further sets come first
+    llm = with_adapter(work, work.config.llm)
+    log.info("annotating %s texts of %s with %s", f"{len(rows):,}", reading.dataset(work).card.name, llm.name)
+    annotate_with(work, llm, rows, reading.demonstration_pool(work), labels, work.folder)
+
+
+def annotate_with(
+    work: Work, llm: Any, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, folder: Path, **options: Any
+) -> None:
+    """Have `llm` label `rows` as the step's prompt, shots and annotate sections say; responses are cached in the store."""
+    config = work.config
+    annotate(
+        rows, pool, labels, llm, config.prompt, config.shots, config.annotate, folder,
+        cache=work.responses, max_memory=config.trainer.max_memory, **options,
+    )  # fmt: skip
+
+
+def rows_of(work: Work) -> tuple[pd.DataFrame, Any]:
+    """The rows to annotate and the labels to choose from, by the step's `rows`; new texts are annotated unlabelled."""
+    data, settings = reading.dataset(work), work.config.annotate
+    if work.step.rows != TRAINING:
+        tests = list(reading.test_sets(work).values())
+        number = int(work.step.rows.partition("/")[2])
+        return (tests[number][0] if number < len(tests) else data.frame.head(0)), data.labels
+    rows = reading.rows_to_annotate(data, settings.limit, work.config.data.seed)
+    new = reading.augmented_rows(work)
+    if len(new):
+        rows = pd.concat([rows, new.assign(label=None)], ignore_index=True)
+    return rows, data.labels
+
+
+def with_adapter(work: Work, llm: Any) -> Any:
+    """The `llm` section, with the adapter that was tuned for it where the step has such a parent."""
+    if "adapter" not in work.parents:
+        return llm
+    return OmegaConf.merge(llm, {"adapter": str(Path(work.parents["adapter"]) / "model")})
+
+
+def combine(work: Work) -> None:
+    """Aggregate the members' votes on the same texts."""
+    folders = [path for role, path in work.parents.items() if role.startswith("member/")]
+    names = [f"{member.config.llm.name} {member.config.prompt.name}" for member in work.step.members]
+    aggregate(folders, names, reading.dataset(work).labels, work.config.annotate.combine, work.folder)
+
+
+def preview(job: Job) -> None:
+    """`annotate.dry_run`: print what annotation would ask and cost; `annotate.show_prompt`: a filled prompt. Nothing is sent."""
+    for work in [job.store.at(Annotations(config), job.folder) for config in annotators(job.step.whole)]:
+        config = work.config
+        if config.annotate.show_prompt:
+            rows, labels = rows_of(work)
+            first = rows["text"].iloc[:1].tolist()
+            examples = demonstrations.select(first, reading.demonstration_pool(work), labels, config.shots).of(0)
+            for message in prompts.template(config.prompt, labels).messages(examples, first[0]):
+                sys.stdout.write(f"[{message['role']}]\n{message['content']}\n\n")
+            if config.shots.rationales == "llm":
+                sys.stdout.write("(the demonstrations' rationales are written by the llm when it runs)\n\n")
+        if config.annotate.dry_run:
+            sys.stdout.write(f"{config.llm.name}, prompt {config.prompt.name}: {_estimate(work).text()}\n")
+
+
+def requests(work: Work) -> str:
+    """What the step would request and cost, in one line."""
+    return _estimate(work).line()
+
+
+def _estimate(work: Work) -> Estimate:
+    rows, labels = rows_of(work)
+    exact = declares(work.config.llm, "in_process") and not work.config.prompt.steps
+    return estimate_with(work, rows, reading.demonstration_pool(work), labels, exact=exact)
+
+
+def estimate_with(work: Work, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, *, exact: bool) -> Estimate:
+    """What the step's llm, prompt, shots and annotate sections would still request for `rows`, as `annotate_with` would."""
+    config = work.config
+    return estimate(
+        rows, pool, labels, config.llm, config.prompt, config.shots, config.annotate, cache=work.responses, exact=exact
+    )

@@ -1,0 +1,26 @@
+"""Rules of `stage=annotate`, and of what every stage that annotates has in common."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from findistill.config.validate import rule
+from findistill.llm.rules import annotator
+from findistill.methods.qlora.rules import tuned_first
+
+PREVIEWS = ("annotate", "augment")
+
+
+@rule("annotate")
+def annotates(config: Any) -> Iterator[str]:
+    yield from annotator(config)
+    if OmegaConf.select(config, "llm.adapter") == "tune":
+        yield from tuned_first(config)
+
+
+@rule()
+def previews(config: Any) -> Iterator[str]:
+    stage, annotate = config.stage.name, config.annotate
+    if stage not in PREVIEWS and (annotate.dry_run or annotate.show_prompt):
+        yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate and augment, not with stage={stage}"

@@ -1,0 +1,105 @@
+"""Annotations: the votes of an LLM, or of several, on the rows of a data set."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from findistill.config.expand import annotators
+from findistill.core.step import Step
+from findistill.llm.identity import llm_files, llm_identity
+from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
+from findistill.methods.qlora.steps import Adapter, tuned_first
+from findistill.methods.stage import Stage, without
+
+TRAINING = "training"  # which rows: the data's training and validation rows, or test/<number of the test set>
+
+
+def shots_settings(shots: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of demonstrations without what changes nothing: none are drawn at k=0, and the nearest are not drawn."""
+    settings = without(shots, "source")  # a parent of its own
+    if not settings["k"]:
+        return {"k": 0}
+    return settings | ({"seed": None} if settings["selection"] == "nearest" else {})
+
+
+class LLMResponses(Step):
+    """An LLM's answers to prompts about rows, tuned first where `llm.adapter` says so."""
+
+    name = "annotate"
+    version = 2  # labels are scored in other batches: in bfloat16, log-probabilities round otherwise
+    resumable = True
+
+    def parents(self) -> dict[str, Step]:
+        adapter: dict[str, Step] = {}
+        if tuned_first(self._config.llm):
+            adapter["adapter"] = Adapter(self._config, seed=0)  # one annotator for the students of all seeds
+        return {**with_tests(self._config), **demonstrations(self._config), **adapter}
+
+    def files(self) -> Iterable[Path]:
+        return llm_files(self._config.llm)
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        return {
+            "llm": llm_identity(self._config.llm),
+            "prompt": without(settings["prompt"], "name"),
+            "shots": shots_settings(settings["shots"]),
+            "annotate": without(settings["annotate"], "combine"),
+        }
+
+
+class Annotations(LLMResponses):
+    """One annotator's votes: an artifact that every threshold, objective and seed of a student shares."""
+
+    reads = ("llm", "prompt", "shots", "annotate", "trainer.max_memory", "data.seed")
+    implementation = "findistill.methods.annotate.annotations:annotate_rows"
+    estimate = "findistill.methods.annotate.annotations:requests"
+
+    def __init__(self, config: Any, rows: str = TRAINING, extra: Step | None = None) -> None:
+        super().__init__(config)
+        self.rows, self.extra = rows, extra
+
+    def parents(self) -> dict[str, Step]:
+        parents = super().parents()
+        if self.rows == TRAINING:
+            parents = {role: step for role, step in parents.items() if not role.startswith(ALSO)}
+        return parents | ({"augment": self.extra} if self.extra is not None else {})
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        if self.rows != TRAINING:
+            settings["annotate"]["limit"] = None
+        return {"rows": self.rows, **settings}
+
+
+class Ensemble(Step):
+    """The votes of several annotators on the same rows, aggregated as `annotate.combine` says."""
+
+    name = "annotate"
+    reads = ("annotate.combine",)
+    implementation = "findistill.methods.annotate.annotations:combine"
+
+    def __init__(self, config: Any, rows: str = TRAINING, extra: Step | None = None) -> None:
+        super().__init__(config)
+        self.members = [Annotations(member, rows, extra) for member in annotators(config)]
+
+    def parents(self) -> dict[str, Step]:
+        return {**own(self._config), **{f"member/{number}": member for number, member in enumerate(self.members)}}
+
+    def settings(self) -> dict[str, Any]:
+        return {"combine": self.config.annotate.combine}
+
+
+def annotations(config: Any, rows: str = TRAINING, extra: Step | None = None) -> Step:
+    """The configured annotator's votes, or the aggregated votes of the ensemble."""
+    return (Ensemble if config.annotate.ensemble else Annotations)(config, rows, extra)
+
+
+class Annotate(Stage):
+    """`stage=annotate`: an LLM votes on unlabelled texts."""
+
+    implementation = "findistill.methods.annotate.stage:run"
+    preview = "findistill.methods.annotate.annotations:preview"
+
+    def parents(self) -> dict[str, Step]:
+        return {**own(self._config), **demonstrations(self._config), "annotations": annotations(self._config)}

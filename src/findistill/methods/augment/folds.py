@@ -1,0 +1,115 @@
+"""What a teacher gets wrong when it has not seen the answer: k models, each blind to one part of the rows.
+
+A model's errors on the rows it was fitted to are few and say little: it knows those answers by heart. (TinyFinBERT's study
+could take FinBERT's errors on PhraseBank's training rows: 382 of 3,876, from a model that was fitted to most of them.)
+"""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold
+
+from findistill.core.store import Work
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.inference.predict import predict
+from findistill.methods import rows as reading
+from findistill.models.config import Encoder
+from findistill.models.weights import locate
+from findistill.training.config import Trainer
+from findistill.training.loop import Session
+from findistill.training.trainer import Examples, fit
+
+log = logging.getLogger(__name__)
+
+FILE = "out_of_fold.parquet"
+
+
+def model(folder: Path, fold: int) -> Path:
+    """The model that was not fitted to the rows of this fold."""
+    return folder / f"without_{fold}" / "model"
+
+
+def cross_fit(
+    encoder: Encoder, trainer: Trainer, labels: LabelSet, rows: pd.DataFrame, validation: pd.DataFrame, folds: int, folder: Path,
+    *, seed: int, tokens_cache: Path | None = None,
+) -> None:  # fmt: skip
+    """Fit `encoder` on all rows but those of one fold, for each fold, and have it predict that fold.
+
+    Leaves `out_of_fold.parquet` (id, text, label, fold, predicted, p_<label>..., in the order of `rows`) and the models.
+    Checkpoints are chosen on the `validation` rows. Folds keep the labels' shares. A fold whose model is there is
+    not fitted again.
+
+    Raises:
+        UserError: a label has fewer rows than there are folds.
+    """
+    counts = rows["label"].value_counts()
+    if counts.min() < folds:
+        raise UserError(
+            f"augment.folds={folds}: only {counts.min()} of the {len(rows)} labelled rows are {counts.idxmin()}.\n"
+            "Lower it, or name a trained model: augment.teacher=RUN_FOLDER."
+        )
+    shares = np.zeros((len(rows), len(labels)))
+    fold_of = np.zeros(len(rows), int)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    for fold, (seen, unseen) in enumerate(splitter.split(rows["id"], rows["label"])):
+        fold_of[unseen] = fold
+        if not (model(folder, fold) / "config.json").exists():
+            log.info("teacher %d of %d: %s rows, %s kept from it", fold + 1, folds, f"{len(seen):,}", f"{len(unseen):,}")
+            train, chosen_on = (Examples.from_frame(part, labels) for part in (rows.iloc[seen], validation))
+            fit(
+                encoder, None, labels, train, chosen_on,
+                Session(trainer, model(folder, fold).parent, seed, tokens_cache=tokens_cache),
+            )  # fmt: skip
+            for path in model(folder, fold).parent.iterdir():  # what Lightning leaves beside the model
+                if path.name != "model":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        result = predict(model(folder, fold), rows["text"].iloc[unseen].tolist(), trainer, tokens_cache=tokens_cache)
+        shares[unseen] = result.probabilities[:, [result.labels.index(name) for name in labels.names]]
+    frame = rows[["id", "text", "label"]].assign(fold=fold_of, predicted=[labels.names[i] for i in shares.argmax(axis=1)])
+    frame[[f"p_{name}" for name in labels.names]] = shares
+    frame.to_parquet(folder / FILE, index=False)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Predictions of the labelled rows (id, fold, predicted), and the models that made them.
+
+    Model `i` was not fitted to the rows of fold `i`. A teacher that is named is one model, and every row has fold 0.
+    """
+
+    predictions: pd.DataFrame
+    models: list[str]
+
+
+def source_rows(work: Work) -> pd.DataFrame:
+    """The labelled rows that new texts are made from, none in a test set."""
+    data = reading.dataset(work)
+    rows = reading.drop_test_overlap(reading.labelled_rows(data), reading.test_sets(work))
+    if rows["label"].nunique() < 2:
+        raise UserError(f"new texts are made from texts with human labels, and data={data.card.name} has none to train on")
+    return rows
+
+
+def cross_fit_teacher(work: Work) -> None:
+    """Fit the teacher once a fold, and leave its out-of-fold predictions."""
+    data, settings = reading.dataset(work), work.config.augment
+    cross_fit(
+        work.config.teacher, work.config.trainer, data.labels, source_rows(work), data.split("validation"), settings.folds,
+        work.folder, seed=settings.seed, tokens_cache=work.tokens,
+    )  # fmt: skip
+
+
+def teacher_of(work: Work, rows: pd.DataFrame) -> Teacher:
+    """The named model's predictions of `rows`, or the out-of-fold ones."""
+    settings, folder = work.config.augment, work.parents["teacher"]
+    if settings.teacher:
+        path = locate(settings.teacher)
+        prediction = predict(path, rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens)
+        return Teacher(rows[["id"]].assign(fold=0, predicted=prediction.predicted), [path])
+    models = [str(model(folder, fold)) for fold in range(settings.folds)]
+    return Teacher(pd.read_parquet(folder / FILE), models)

@@ -1,0 +1,93 @@
+"""New training texts, and the out-of-fold errors of a teacher that they start from."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from findistill.config.expand import annotators
+from findistill.core.step import Step
+from findistill.llm.identity import llm_files, llm_identity
+from findistill.methods.augment.config import WRITTEN
+from findistill.methods.datasets import demonstrations, model_at, with_tests
+from findistill.methods.qlora.steps import Adapter, tuned_first
+from findistill.methods.stage import Stage, without
+from findistill.methods.trainer_settings import SCHEDULE, loop
+from findistill.models.files import model_files
+
+OF_ERRORS = ("generate", "rephrase", "similar")  # start from what the teacher gets wrong
+
+
+class OutOfFold(Step):
+    """The `teacher` section's encoder cross-fitted on the labelled rows: each row's prediction is of a model that has not
+    seen it."""
+
+    name = "folds"
+    implementation = "findistill.methods.augment.folds:cross_fit_teacher"
+    resumable = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.reads = ("teacher", "augment.folds", "augment.seed", *loop(config), *SCHEDULE)
+
+    def parents(self) -> dict[str, Step]:
+        return with_tests(self._config)
+
+    def files(self) -> Iterable[Path]:
+        return model_files(self._config.teacher.model)
+
+
+class Augmented(Step):
+    """The new texts that `augment` asks for, screened, with the provenance of every row."""
+
+    name = "augment"
+    reads = ("augment", "llm", "prompt", "shots", "annotate", "data.seed", "trainer.accelerator", "trainer.max_memory")
+    implementation = "findistill.methods.augment.making:make"
+    estimate = "findistill.methods.augment.making:requests"
+
+    def parents(self) -> dict[str, Step]:
+        config = self._config
+        parents: dict[str, Step] = with_tests(config)
+        if needs_teacher(config):
+            parents["teacher"] = model_at(config.augment.teacher) if config.augment.teacher else OutOfFold(config)
+        if config.augment.relabel == "llm":
+            parents |= demonstrations(config)
+            members = enumerate(annotators(config))
+            parents |= {f"adapter/{number}": Adapter(member, seed=0) for number, member in members if tuned_first(member.llm)}
+        return parents
+
+    def files(self) -> Iterable[Path]:
+        return llm_files(self._config.llm) if asks_llm(self._config) else ()
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        parts: dict[str, Any] = {"augment": without(settings["augment"], "name", "use", "teacher", "folds")}
+        if asks_llm(self._config):
+            parts |= {"llm": llm_identity(self._config.llm), "prompt": settings["prompt"]}
+        if self._config.augment.relabel == "llm":
+            parts |= {"shots": settings["shots"], "annotate": settings["annotate"]}
+        return parts
+
+
+def needs_teacher(config: Any) -> bool:
+    """Whether new texts start from a teacher's errors or are relabelled by it."""
+    return bool(set(OF_ERRORS) & set(config.augment.methods)) or config.augment.relabel == "teacher"
+
+
+def asks_llm(config: Any) -> bool:
+    """Whether an LLM writes new texts or relabels them."""
+    return bool(set(WRITTEN) & set(config.augment.methods)) or config.augment.relabel == "llm"
+
+
+def augmented(config: Any) -> dict[str, Step]:
+    """The parent `augment` of a training, where `augment.use` is on."""
+    return {"augment": Augmented(config)} if config.augment.use else {}
+
+
+class Augment(Stage):
+    """`stage=augment`: new training texts, made from the labelled ones and filtered."""
+
+    implementation = "findistill.methods.augment.stage:run"
+    preview = "findistill.methods.augment.making:preview"
+
+    def parents(self) -> dict[str, Step]:
+        return {"augment": Augmented(self._config)}

@@ -1,0 +1,279 @@
+"""New texts from an LLM: through the same engines, prompts and response cache as labels.
+
+A prompt that asks for a text is a `Template` with one step, the new text; the label that follows it is how the writer
+itself reads what it wrote. So nothing here is new to an engine, and a killed run goes on where it stopped.
+
+The prompts follow TinyFinBERT's (Thomas 2024, data augmentation): new labelled sentences aimed at what the teacher finds
+hard, misclassified sentences said differently, variations that keep the sentiment, and similar statements without a label.
+"""
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from findistill.config.instantiate import build
+from findistill.core.hashing import digest
+from findistill.data.labels import LabelSet
+from findistill.data.text_key import text_key
+from findistill.llm import pricing
+from findistill.llm.cache import ResponseCache
+from findistill.llm.config import LLM, Annotate, Prompt
+from findistill.llm.demonstrations import DemonstrationTable, none
+from findistill.llm.engine import Engine, Response, Sampling
+from findistill.llm.estimate import token_counter
+from findistill.llm.identity import request_identity
+from findistill.llm.prompts import Demonstration, Template
+from findistill.llm.runner import AnnotationRunner, PromptRows, prompt_key
+from findistill.methods.augment.config import Augment
+from findistill.models import embeddings
+
+STEP = "New text:"
+TOTALS = ("requests", "tokens_in", "tokens_out", "seconds", "failed")
+STEP_TOKENS = 96  # of a new text at most, where the engine counts them
+EXAMPLES = 3  # worked examples in a prompt
+USUAL_TOKENS = 45  # of a new text and its label, before any was seen
+COUNTED = 50  # prompts of an order that are tokenised for an estimate
+PAIRED = 100  # rows of a kind that are paired to worked examples
+
+PROMPTS = yaml.safe_load(files("findistill.methods.augment").joinpath("prompts.yaml").read_text("utf-8"))
+
+# What models say instead of a text, or around it.
+_TALK = re.compile(
+    r"^\W*(sure|certainly|here is|here's)\b|\b(as an ai|language model|i cannot|rewritten|rephrased|new text|original text)\b"
+    r"|sentiment:|sentiment (is|must|should)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Texts to be written by one method under one prompt: `number` for each row (id, text) of `sources`."""
+
+    method: str
+    label: str | None  # the label asked for
+    sources: pd.DataFrame
+    template: Template
+    examples: DemonstrationTable
+    number: int
+
+    @property
+    def prompt(self) -> str:
+        """A short hash of the prompt's words, sources and examples left out."""
+        return digest(self.template.task(), 8)
+
+
+@dataclass
+class Written:
+    """New texts, a row each, and what they took.
+
+    `rows` has method, source_id, sample, text (None: unreadable or failed), label (the one asked for), writer_label (how the
+    writer reads its text), prompt (its hash), echo (whether the text repeats the prompt or talks about it).
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    prompts: dict[str, str] = field(default_factory=dict)  # hash -> the prompt's words
+    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
+    cost_usd: float | None = None
+
+    def add(self, response: Response) -> None:
+        self.totals["requests"] += response.attempts
+        self.totals["failed"] += response.error is not None
+        for name in ("tokens_in", "tokens_out", "seconds"):
+            self.totals[name] += getattr(response, name)
+        if response.cost is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + response.cost
+
+
+def orders(
+    sources: Mapping[str, pd.DataFrame], rows: pd.DataFrame, numbers: Mapping[str, int], labels: LabelSet,
+    prompt: Prompt, settings: Augment,
+) -> list[Order]:  # fmt: skip
+    """What to request: one order for each method, label and, for `generate`, label that the teacher predicted.
+
+    Args:
+        sources: by method, the rows to start from: id, text, label, predicted (the teacher's; only for `generate`).
+        rows: all labelled rows, from which prompts take their examples.
+        numbers: by method, new texts a source.
+        labels: the labels and their words.
+        prompt: the `prompt` section.
+        settings: the `augment` section.
+    """
+    result = []
+    for method, of_method in sources.items():
+        by = {"generate": ["label", "predicted"], "similar": []}.get(method, ["label"])
+        groups = [(list(map(str, key)), group) for key, group in of_method.groupby(by)] if by else [([], of_method)]
+        for names, group in groups:
+            label, confused_with = (*names, None, None)[:2]
+            template = _template(method, label, confused_with, labels, prompt, settings)
+            examples = _examples(method, label, group, _kin(rows, label, confused_with), settings.seed)
+            result.append(Order(method, label, group.reset_index(drop=True), template, examples, numbers[method]))
+    return result
+
+
+def _template(
+    method: str, label: str | None, confused_with: str | None, labels: LabelSet, prompt: Prompt, settings: Augment
+) -> Template:
+    words = labels.words(prompt.wording)
+    fields = {"label": words.get(label or "", ""), "taken": words.get(confused_with or "", ""), "words": settings.max_words}
+    return Template(
+        instruction=PROMPTS["instructions"][method].format(**fields), words=words, text_header=prompt.text_header,
+        answer_header=prompt.answer_header, steps=(STEP,), step_hints=("the new text, one line",),
+        max_text_tokens=prompt.max_text_tokens, step_tokens=STEP_TOKENS,
+    )  # fmt: skip
+
+
+def _kin(rows: pd.DataFrame, label: str | None, confused_with: str | None) -> pd.DataFrame:
+    """Rows of the same kind: the same error, if that is frequent enough for examples, else the same label."""
+    if label is not None:
+        rows = rows[rows["label"] == label]
+    if confused_with is not None and (same := rows["predicted"] == confused_with).sum() >= 2 * (EXAMPLES + 1):
+        rows = rows[same]
+    return rows
+
+
+def _examples(method: str, label: str | None, rows: pd.DataFrame, kin: pd.DataFrame, seed: int) -> DemonstrationTable:
+    """Worked examples for each row: a text and what might have been written from it.
+
+    Nobody has to write these: two similar texts of one kind (the same label; the same error) are each a new text like the
+    other. A text is in one pair, and no prompt shows the pair of its source. Rewriting has examples of our own.
+    """
+    if method == "rephrase":
+        own = [Demonstration(text, label or "", (other,)) for text, other in PROMPTS["rewrites"].get(label, ())]
+        return DemonstrationTable(own, np.arange(len(own), dtype=np.int32)[None])
+    pairs = _pairs(kin.sample(min(PAIRED, len(kin)), random_state=seed))
+    number = min(EXAMPLES, len(pairs) - 1)
+    if number < 1:
+        return none()
+    candidates = [Demonstration(text, of_other, (other,)) for (_, text, _), (_, other, of_other) in pairs]
+    indexes = []
+    for text_id in rows["id"]:
+        others = [at for at, pair in enumerate(pairs) if text_id not in (pair[0][0], pair[1][0])]
+        indexes.append(random.Random(f"{seed}\0{text_id}").sample(others, number))
+    return DemonstrationTable(candidates, np.array(indexes, np.int32))
+
+
+def _pairs(rows: pd.DataFrame) -> list[tuple[tuple[str, str, str], tuple[str, str, str]]]:
+    """Disjoint pairs of rows (id, text, label): each row in turn takes the most similar one that is free."""
+    parts = list(zip(rows["id"], rows["text"], rows["label"], strict=True))
+    vectors = embeddings.embed(rows["text"].tolist())
+    alike = vectors @ vectors.T
+    free, pairs = list(range(len(parts))), []
+    while len(free) > 1:
+        row = free.pop(0)
+        other = max(free, key=alike[row].__getitem__)
+        free.remove(other)
+        pairs.append((parts[row], parts[other]))
+    return pairs
+
+
+def write(
+    orders: list[Order], llm: LLM, settings: Augment, pace: Annotate, *, cache: Path, engine: Engine | None = None
+) -> Written:
+    """Have an LLM write the ordered texts; what the response cache has is not requested again.
+
+    Args:
+        orders: what to write.
+        llm: the `llm` section.
+        settings: the `augment` section: temperature and seed.
+        pace: the `annotate` section: `concurrency`, `retries`, `max_failed`, `max_cost_usd`.
+        cache: the folder of all responses ever received.
+        engine: the writer; by default the one that `llm` describes.
+
+    Raises:
+        UserError: the model cannot be reached, loaded or trusted; the budget is spent; too many responses failed.
+    """
+    written = Written()
+    orders = [order for order in orders if len(order.sources) and order.number]
+    if not orders:
+        return written
+    engine = engine or build(llm, "llm")  # type: ignore[arg-type]
+    sampling = Sampling(settings.temperature, settings.seed, pace.concurrency, pace.retries)
+    structured = engine.prepare(orders[0].template, sampling).structured
+    budget = pricing.Budget(pace.max_cost_usd)
+    with ResponseCache.shared(cache, request_identity(llm), "writing") as responses:
+        for order in orders:
+            runner = AnnotationRunner(
+                engine=engine, template=replace(order.template, structured=structured), sampling=sampling, samples=order.number,
+                cache=responses, budget=budget, llm=llm, max_failed=pace.max_failed,
+            )  # fmt: skip
+            # The method is part of the id, from which engines draw, so that no two methods draw alike.
+            frame = order.sources.assign(id=[f"{order.method}:{source}" for source in order.sources["id"]])
+            table = runner.run(PromptRows.from_frames(frame, frame.head(0), order.examples))
+            written.prompts[order.prompt] = order.template.task()
+            for row, of_source in enumerate(table.samples(len(frame))):
+                for response in of_source:
+                    written.add(response)
+                context = [order.sources["text"].iloc[row]]
+                context += [text for each in order.examples.of(row) for text in (each.text, *(each.rationale or ()))]
+                written.rows += [_row(order, row, response, context) for response in of_source]
+    return written
+
+
+def filled_prompt(order: Order) -> str:
+    """The prompt of an order's first source, filled in."""
+    messages = order.template.messages(order.examples.of(0), order.sources["text"].iloc[0])
+    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
+
+
+def estimate(orders: list[Order], llm: LLM, prompt: Prompt, settings: Augment, *, cache: Path) -> str:
+    """What `write` would request and cost: prompts counted, texts assumed to be of usual length."""
+    texts = missing = prompts = tokens_in = 0
+    count = token_counter(llm, prompt)
+    for order in (order for order in orders if len(order.sources) and order.number):
+        cached = _cached_texts(order, llm, settings, cache)
+        remaining = [row for row, number in enumerate(cached) if number < order.number]
+        counted = remaining[:: max(1, len(remaining) // COUNTED)]
+        tokens = [count(order.template, order.examples.of(row), order.sources["text"].iloc[row]) for row in counted]
+        tokens_in += round(sum(tokens) / max(1, len(tokens)) * len(remaining))
+        texts += len(cached) * order.number
+        missing += sum(order.number - cached[row] for row in remaining)
+        prompts += len(remaining)
+    tokens_out = missing * USUAL_TOKENS
+    cost = pricing.cost(llm.price, tokens_in, tokens_out)
+    dollars = "price not known (llm.price.per_million_in, llm.price.per_million_out)" if cost is None else f"${cost:,.4f}"
+    return (
+        f"{texts:,} texts to write, {texts - missing:,} of them in the cache\n"
+        f"{prompts:,} prompts, {tokens_in:,} prompt tokens where `n` is supported, about {tokens_out:,} completion tokens\n"
+        f"cost: {dollars}"
+    )
+
+
+def _cached_texts(order: Order, llm: LLM, settings: Augment, cache: Path) -> list[int]:
+    """How many texts the cache has for each source, in whichever form they were requested."""
+    cached = [0] * len(order.sources)
+    responses = ResponseCache.shared(cache, request_identity(llm), "writing")
+    if not responses.path.exists():
+        return cached
+    identity, sampling = request_identity(llm), (settings.temperature, settings.seed)
+    sources = [(text, order.examples.of(row)) for row, text in enumerate(order.sources["text"])]
+    with responses:
+        for variant in (order.template, replace(order.template, structured=True)):
+            keys = [prompt_key(text, examples, variant, identity, sampling) for text, examples in sources]
+            numbers = [sum(sample < order.number for sample in offsets) for offsets in responses.offsets(keys)]
+            cached = [max(pair) for pair in zip(cached, numbers, strict=True)]
+    return cached
+
+
+def _row(order: Order, row: int, response: Response, context: list[str]) -> dict[str, Any]:
+    # A response that names no label is not in the form asked for: it may be a refusal, or cut off.
+    text = response.rationale[0].strip('"“” ') if response.rationale and response.label else None
+    return {
+        "method": order.method, "source_id": order.sources["id"].iloc[row], "sample": response.sample, "text": text or None,
+        "label": order.label, "writer_label": response.label, "prompt": order.prompt,
+        "echo": text is not None and echoes(text, order.template, context),
+    }  # fmt: skip
+
+
+def echoes(text: str, template: Template, context: list[str]) -> bool:
+    """Whether a text repeats a part of its prompt, or talks about the request instead of being a text."""
+    normalised = text_key(text)
+    parts = [template.task(), *context]
+    return bool(_TALK.search(text)) or "<" in text or any(f" {normalised} " in f" {text_key(part)} " for part in parts)

@@ -1,0 +1,80 @@
+"""The baselines of a study as runs of its report."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pandas as pd
+
+from findistill.config.expand import expand
+from findistill.config.restore import read_config
+from findistill.core.files import read_json
+from findistill.core.store import Store
+from findistill.errors import UserError
+from findistill.methods.annotate.steps import annotations
+from findistill.methods.baselines.steps import KINDS, LEARNERS, Baseline, baselines
+from findistill.report import parts
+from findistill.report.methods import Run
+from findistill.report.parts import BASELINE
+
+log = logging.getLogger(__name__)
+
+SECTIONS = ("data", "llm", "prompt", "shots", "annotate")  # that a baseline is shown with
+
+
+def baseline_runs(runs: Sequence[Run], kinds: Sequence[str], store: Store) -> list[Run]:
+    """The baselines of all jobs, each once. One that cannot be made is named in the log, with the reason.
+
+    Raises:
+        UserError: a kind that no baseline has.
+    """
+    if unknown := set(kinds) - set(KINDS):
+        raise UserError(f"report.baselines: {', '.join(sorted(unknown))} unknown; there are {', '.join(KINDS)}")
+    of_key: dict[str, Run] = {}
+    for run in _with_baselines(runs):
+        config = _config(run)
+        for step in (step for step in baselines(config, kinds) if step.key not in of_key):
+            try:
+                of_key[step.key] = _run(step, run, config, store)
+            except UserError as error:
+                log.info("%s", str(error).splitlines()[0])
+    return list(of_key.values())
+
+
+def _with_baselines(runs: Sequence[Run]) -> list[Run]:
+    """The runs that baselines are made for."""
+    own = [run for run in runs if parts.of_kind(run.kind).own_baselines]
+    if any(run.kind == "fewshot" and run.config["shots"]["k"] for run in own):
+        # As many neighbours vote as prompts show demonstrations.
+        own = [run for run in own if run.kind != "fewshot" or run.config["shots"]["k"]]
+    return own or [run for run in runs if run.kind in LEARNERS]
+
+
+def _config(run: Run) -> Any:
+    assert run.folder is not None
+    return expand(cast(Any, read_config(run.folder / "config.yaml")))
+
+
+def _run(step: Baseline, run: Run, config: Any, store: Store) -> Run:
+    if step.kind == "teacher":
+        if not store.exists(step.inputs["teacher"]):
+            raise UserError(f"the students' teacher is not in the report: {run.status['teacher']} is gone")
+        settings: dict[str, Any] = {name: run.config[name] for name in ("data", "teacher", "trainer")}
+        settings |= {"distill": {"teacher": config.distill.teacher}, "augment": {"use": config.augment.use}}
+        kind, status = "teacher", {"teacher": run.status["teacher"]}
+    else:
+        settings = {name: run.config[name] for name in SECTIONS if name in run.config} | {"k": step.k}
+        kind, status = BASELINE, {}
+    folder = store.build(step)
+    predictions = pd.read_parquet(folder / "predictions_test.parquet")
+    return Run(step.title(), kind, None, settings, read_json(folder / "metrics.json"), predictions, folder, status)
+
+
+def votes_of_students(runs: Sequence[Run], store: Store) -> pd.DataFrame | None:
+    """The annotator's votes on the texts that students learnt from, of the first student that has an annotator."""
+    for run in runs:
+        if run.kind == "student" and run.folder is not None:
+            config = _config(run)
+            if config.distill.source == "annotator":
+                return pd.read_parquet(store.build(annotations(config)) / "annotations.parquet")
+    return None

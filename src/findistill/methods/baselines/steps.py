@@ -1,0 +1,78 @@
+"""Baselines as steps: made once for all jobs that are tested on the same rows and know the same labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from findistill.core.step import Step
+from findistill.methods.annotate.steps import annotations
+from findistill.methods.datasets import ALSO, DATA, demonstrations, with_tests
+from findistill.methods.finetune.steps import teacher
+from findistill.training.config import asks_teacher
+
+NEIGHBOURS = 8  # that vote where the prompts show no demonstrations
+LEARNERS = ("teacher", "qlora")  # stages that learn from human labels
+
+# Which rows a job of a stage is scored on.
+TESTS, ANNOTATED, LIMITED = "test rows", "annotated rows", "limited test rows"
+
+
+class Baseline(Step):
+    """One baseline on the rows that the job of `config` is scored on."""
+
+    name = "baseline"
+    implementation = "findistill.methods.baselines.models:predict_test_sets"
+
+    def __init__(self, config: Any, kind: str) -> None:
+        super().__init__(config)
+        self.kind = kind
+        stage = config.stage.name
+        self.rows = {"annotate": ANNOTATED, "fewshot": LIMITED}.get(stage, TESTS)
+        self.k = config.shots.k if stage not in LEARNERS and config.shots.k else NEIGHBOURS
+        limit = {ANNOTATED: ("annotate.limit",), LIMITED: ("fewshot.limit",)}.get(self.rows, ())
+        self.reads = ("data.seed", "trainer.accelerator", "trainer.max_length", *limit)
+
+    def parents(self) -> dict[str, Step]:
+        config = self._config
+        parents = with_tests(config)
+        if self.kind != "teacher" and config.stage.name not in LEARNERS:
+            parents |= demonstrations(config)
+        if self.kind == "annotator":
+            sets = [DATA, *(role for role in parents if role.startswith(ALSO))]
+            parents |= {f"annotations/{number}": annotations(config, f"test/{number}") for number in range(len(sets))}
+        if self.kind == "teacher":
+            parents["teacher"] = teacher(config)
+        return parents
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        return {
+            "kind": self.kind,
+            "rows": self.rows,
+            "k": self.k if self.kind == "neighbours" else None,
+            "max_length": settings["trainer"]["max_length"] if self.kind == "teacher" else None,
+            "limits": {name: settings[name]["limit"] for name in ("annotate", "fewshot") if name in settings},
+            "seed": settings["data"]["seed"],
+        }
+
+    def title(self) -> str:
+        """How tables name it."""
+        config = self._config
+        if self.kind == "teacher":
+            return "the students' teacher" + ("" if config.distill.teacher else f", {config.teacher.name}")
+        return {
+            "majority": "majority class",
+            "neighbours": f"nearest-neighbour vote (k={self.k})",
+            "annotator": f"annotator ({config.llm.name}, {config.annotate.samples} samples)",
+        }[self.kind]
+
+
+KINDS = ("majority", "neighbours", "annotator", "teacher")
+
+
+def baselines(config: Any, kinds: Sequence[str]) -> list[Baseline]:
+    """The baselines of these kinds that a job of this configuration can have."""
+    student = config.stage.name == "student"
+    from_votes = student and config.distill.source == "annotator"
+    from_model = student and config.distill.source == "teacher" and asks_teacher(config.distill)
+    possible = {"majority", "neighbours"} | ({"annotator"} if from_votes else set()) | ({"teacher"} if from_model else set())
+    return [Baseline(config, kind) for kind in kinds if kind in possible]

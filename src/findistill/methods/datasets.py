@@ -1,0 +1,29 @@
+"""Parents that many steps share: a model outside the store, and data sets by role (own, tested on besides, named)."""
+
+from typing import Any
+
+from findistill.core.step import ModelFolder, Step
+from findistill.data.dataset import Dataset
+from findistill.models.files import model_files
+
+DATA, ALSO = "data", "also"  # roles; further test sets are also/0, also/1, ...
+
+
+def own(config: Any) -> dict[str, Step]:
+    """The job's own data set."""
+    return {DATA: Dataset(config.data)}
+
+
+def with_tests(config: Any) -> dict[str, Step]:
+    """The job's own data set and every further one that it is tested on (`evaluate.also`)."""
+    return own(config) | {f"{ALSO}/{number}": Dataset(value) for number, value in enumerate(config.evaluate.also)}
+
+
+def demonstrations(config: Any) -> dict[str, Step]:
+    """The labelled set of `shots.source`, where demonstrations do not come from the job's own data."""
+    return {"shots": Dataset(config.shots.source)} if config.shots.source else {}
+
+
+def model_at(reference: str) -> ModelFolder:
+    """A model outside the store: a run folder, a model folder or a hub id."""
+    return ModelFolder(reference, model_files(reference))

@@ -1,0 +1,196 @@
+"""The report part of `stage=student`: students of votes by objective and threshold, students of a teacher by their terms.
+
+A student whose only term is the gold label is the baseline that had no teacher. The teacher itself is added to the study;
+jobs of stage=teacher are further teachers.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from findistill.core.files import read_json
+from findistill.methods.distil import plots
+from findistill.methods.distil import students as facts
+from findistill.methods.finetune.report import PART as TEACHERS
+from findistill.report.comparisons import TRAINED_PRESETS, best, contrast, pairs_by_setting, value_of
+from findistill.report.methods import Method, differing, setting
+from findistill.report.parts import Family, Part, Picture, Results, Table, Wording
+from findistill.report.plots import agreement
+from findistill.stats.intervals import accuracy_share
+
+log = logging.getLogger(__name__)
+
+WORDING = Wording(__package__)
+AGAINST_LABELS = "distilled against labels alone"
+AGAINST_REST = "best student against the rest"
+DIFFER_IN = "distilled students that differ in "
+THRESHOLDS = "strictest threshold against loosest"
+
+
+class StudentPart(Part):
+    """Students of an annotator, of human votes or of a teacher model."""
+
+    def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+        distill = config["distill"]
+        if distill["source"] == "teacher":
+            recipe = setting(distill, "recipe")
+            faults = "" if recipe in (None, "fixed") else f" ({recipe})"
+            return f"{config['student']['name']}: {facts.terms_name(distill['terms'])}{faults}"
+        scalar = " scalar" if distill["target"] == "scalar" else ""
+        return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}"
+
+    def status(self, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        """The teacher model of the student: the name of an artifact, or what `distill.teacher` facts."""
+        distill = config["distill"]
+        if distill["source"] != "teacher":
+            return {}
+        teacher = read_json(folder / "artifacts.json").get("teacher") or distill["teacher"]
+        return {"teacher": teacher} if teacher else {}
+
+    def group(self, method: Method) -> str:
+        objective = facts.objective(method)
+        return f"{self.kind}, {objective}" if objective else self.kind
+
+    def leaders(self, methods: Sequence[Method]) -> list[Method] | None:
+        """The best of each objective, or the best."""
+        by_objective = [best(members)[0] for members in _by_objective(self.own(methods)).values()]
+        return [one for one in by_objective if one] or None
+
+    def families(self, methods: Sequence[Method]) -> Iterator[Family]:
+        own = self.own(methods)
+        by_objective = _by_objective(own)
+        for a, b in combinations(by_objective, 2):
+            leaders = cast(tuple[Method, Method], (best(by_objective[a])[0], best(by_objective[b])[0]))
+            pairs = [leaders, *_same_threshold(by_objective[a], by_objective[b])]
+            yield Family(f"{a} against {b}", list({(x.name, y.name): (x, y) for x, y in pairs}.values()), main=True)
+        if top := best(own)[0]:
+            yield Family(AGAINST_REST, [(top, method) for method in methods if method.kind != self.kind])
+        series = [members for members in facts.threshold_series(own).values() if len(members) > 1]
+        yield Family(THRESHOLDS, [(members[-1], members[0]) for members in series])
+        of_teacher = [student for student in own if facts.terms(student)]
+        yield Family(AGAINST_LABELS, _against_labels(of_teacher), lambda a, _: facts.loss_name(a))
+        distilled = [student for student in of_teacher if not facts.on_labels_alone(student)]
+        for axis, pairs in pairs_by_setting(distilled, TRAINED_PRESETS).items():
+            if axis == "distill.recipe":  # faults are each compared with the recipe that has none
+                pairs = [(a, b) if value_of(b, axis) == "fixed" else (b, a) for a, b in pairs
+                         if "fixed" in (value_of(a, axis), value_of(b, axis))]  # fmt: skip
+            yield Family(DIFFER_IN + axis, pairs, lambda a, b, axis=axis: _contrast(axis, a, b))  # type: ignore[misc]
+
+    def tables(self, results: Results) -> Iterator[Table]:
+        shares = teacher_shares(results.methods)
+        if len(shares):
+            yield WORDING.table("teacher_share", shares)
+
+    def pictures(self, results: Results) -> Iterator[Picture]:
+        methods, estimates = results.methods, results.estimates
+        own = self.own(methods)
+        voted = [student for members in facts.threshold_series(own).values() for student in members]
+        scored = [student for student in voted if pd.notna(student.probabilities).any()]
+        if len({facts.threshold(student) for student in voted}) > 1:
+            yield WORDING.picture("thresholds", plots.thresholds(methods, estimates))
+        if len(objectives := _by_objective(scored)) > 1:
+            yield WORDING.picture("precision_recall", plots.objective_curves(scored), objectives=" against ".join(objectives))
+        of_teacher = [student for student in own if facts.terms(student)]
+        teacher = teacher_of(methods) if of_teacher else None
+        if of_teacher and (teacher or len(facts.sizes(of_teacher)) > 1):
+            yield WORDING.picture("students", plots.by_size(one_of_each(of_teacher), teacher, estimates))
+        if facts.unlabelled_series(of_teacher):
+            yield WORDING.picture("unlabelled", plots.by_unlabelled(of_teacher, teacher, estimates))
+        votes, whose = _votes(results)
+        if votes is not None:
+            yield WORDING.picture("agreement", agreement(votes), texts=whose)
+
+    def notes(self, methods: Sequence[Method]) -> list[str]:
+        lacking = any(facts.terms(student) for student in self.own(methods)) and not teacher_of(methods)
+        return WORDING.notes() if lacking else []
+
+
+def _by_objective(students: Sequence[Method]) -> dict[str, list[Method]]:
+    """Students of votes by objective, in the alphabet's order."""
+    objectives = sorted({objective for student in students if (objective := facts.objective(student))})
+    return {objective: [student for student in students if facts.objective(student) == objective] for objective in objectives}
+
+
+def _same_threshold(first: Sequence[Method], second: Sequence[Method]) -> list[tuple[Method, Method]]:
+    """Pairs of two objectives at one agreement threshold that differ in their loss alone."""
+    return [
+        (a, b)
+        for a, b in product(first, second)
+        if (facts.threshold(a), facts.source(a)) == (facts.threshold(b), facts.source(b)) and _differ_in(a, b, "distill.")
+    ]
+
+
+def _differ_in(a: Method, b: Method, *sections: str) -> bool:
+    """Whether all settings on which two methods differ are of these sections."""
+    return all(key.startswith(sections) for key in differing([a.config, b.config]))
+
+
+def _against_labels(of_teacher: Sequence[Method]) -> list[tuple[Method, Method]]:
+    """Each distilled student, and the student that is otherwise equal but had no teacher."""
+    alone = [method for method in of_teacher if facts.on_labels_alone(method)]
+    distilled = [method for method in of_teacher if not facts.on_labels_alone(method)]
+    return [(a, b) for a, b in product(distilled, alone) if _differ_in(a, b, "distill.", "teacher.")]
+
+
+def _contrast(axis: str, a: Method, b: Method) -> str:
+    if axis == "distill.terms":
+        return f"{facts.loss_name(a)} against {facts.loss_name(b)}"
+    return contrast(axis, a, b)
+
+
+def teacher_of(methods: Sequence[Method], student: Method | None = None) -> Method | None:
+    """The teacher that a student had (default: most students had), or else the best of the study on validation rows."""
+    teachers = TEACHERS.own(methods)
+    students = [student] if student else [method for method in methods if facts.terms(method)]
+    used = Counter(name for one in students if (name := one.runs[0].status.get("teacher")))
+    of_students = [method for method in teachers if method.runs[0].status.get("teacher") in used]
+    return max(of_students, key=lambda method: used[method.runs[0].status["teacher"]], default=best(teachers)[0])
+
+
+def teacher_shares(methods: Sequence[Method]) -> pd.DataFrame:
+    """Each student's accuracy as a share of its teacher's, with bounds, and its share of the teacher's parameters."""
+    rows = []
+    for student in (method for method in methods if facts.terms(method)):
+        teacher = teacher_of(methods, student)
+        if teacher:
+            share, low, high = accuracy_share(student.correct, teacher.correct)
+            own, of = (method.mean_metric("model/parameters") for method in (student, teacher))
+            parameters = own / of if own and of else None
+            rows.append((student.name, teacher.name, share, low, high, parameters))
+    return pd.DataFrame(rows, columns=["method", "teacher", "share", "share_lo", "share_hi", "parameters"])
+
+
+def one_of_each(students: Sequence[Method]) -> list[Method]:
+    """One method of each student and set of terms: with the commonest number of unlabelled texts, best on validation rows."""
+
+    def unlabelled(student: Method) -> str:
+        return repr(setting(student.config, "distill.unlabelled"))
+
+    commonest = Counter(unlabelled(student) for student in students if not facts.on_labels_alone(student)).most_common(1)
+    groups: dict[tuple[str, str], list[Method]] = {}
+    for student in students:
+        groups.setdefault((facts.size_name(student), facts.loss_name(student)), []).append(student)
+    candidates = [
+        [one for one in group if commonest and unlabelled(one) == commonest[0][0]] or group for group in groups.values()
+    ]
+    return [one for group in candidates if (one := best(group)[0])]
+
+
+def _votes(results: Results) -> tuple[pd.DataFrame | None, str]:
+    """The annotator's votes for the agreement figure, and on which texts they are."""
+    if results.annotations is not None:
+        return results.annotations, "the texts to be distilled"
+    for method in results.methods:
+        frame = method.runs[0].predictions
+        if {"agreement", "n_samples"} <= set(frame.columns):
+            answers = frame[["agreement", "n_samples", "predicted"]].rename(columns={"predicted": "label"})
+            return answers.assign(gold=frame["label"]), "the test rows"
+    return None, ""
+
+
+PART = StudentPart(kind=facts.KIND, noun="student")

@@ -1,0 +1,14 @@
+"""`stage=evaluate`: a model from anywhere on the test rows of any data set."""
+
+from findistill.core.step import Step
+from findistill.methods.datasets import model_at, with_tests
+from findistill.methods.stage import Stage
+
+
+class Evaluate(Stage):
+    """`stage=evaluate`: score a trained classifier."""
+
+    implementation = "findistill.methods.evaluate.stage:run"
+
+    def parents(self) -> dict[str, Step]:
+        return {**with_tests(self._config), "model": model_at(self._config.evaluate.model)}

@@ -1,0 +1,150 @@
+"""`stage=export`: a trained classifier as files that run with onnxruntime and tokenizers alone.
+
+Needs `evaluate.model`. Leaves `onnx/`: float32 and 8-bit files, tokenizer, labels, a script that uses them, a card. Each
+file is checked against torch on the test rows, and timed beside it. Ranges of static 8-bit come from training rows.
+"""
+
+import logging
+from dataclasses import asdict
+from importlib import resources
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from findistill.core.files import write_whole
+from findistill.core.job import Job
+from findistill.data.labels import LabelSet
+from findistill.data.texts import TextData
+from findistill.errors import UserError
+from findistill.inference import onnx_export, onnx_model
+from findistill.inference.latency import Classify, measure, threads
+from findistill.methods import rows as reading
+from findistill.methods.export.card import table, write_export_card
+from findistill.models.batches import tokenise
+from findistill.models.encoders import open_trained
+from findistill.models.heads import text_length
+from findistill.models.weights import weights_megabytes
+from findistill.stats.alignment import align_predictions
+from findistill.stats.metrics import evaluate
+
+log = logging.getLogger(__name__)
+
+
+def run(job: Job) -> None:
+    config = job.config
+    name = config.evaluate.model
+    if not name or onnx_model.find(name):
+        raise UserError(f"evaluate.model={name}: stage=export needs torch weights: a run folder, a model folder or a hub id")
+    of_torch, tokenizer, portable = in_torch(job, "torch", name)
+    data, tests = reading.dataset(job), reading.test_sets(job)
+    rows, labels = next(iter(tests.values()))
+
+    folder = job.folder / "onnx"
+    onnx_export.save_companions(folder, portable, of_torch.labels)
+    files = write(job, of_torch, folder, calibration_texts(job, data, tests))
+    write_whole(folder / "run.py", resources.files("findistill.methods.export").joinpath("run.py.txt").read_text("utf-8"))
+    job.metrics |= {f"export/{variant}/mb": path.stat().st_size / 1e6 for variant, path in files.items()}
+    check(job, of_torch, tokenizer, files, rows, labels)
+    if config.evaluate.latency:
+        timed = {"torch": onnx_model.classifier(of_torch.run, portable)}
+        if config.export.against:
+            against, _, of_against = in_torch(job, "against", config.export.against)
+            timed["against"] = onnx_model.classifier(against.run, of_against)
+        measure_speed(job, timed, files, rows["text"].tolist())
+
+    names = [each for each in ("against", "torch", *files) if f"export/{each}/mb" in job.metrics]
+    numbers = table(job.metrics, names, config.export.threads)
+    onnx_files, licence = [path.name for path in files.values()], data.card.licence
+    write_export_card(folder, job.whole, of_torch.labels, onnx_files, numbers, len(rows), licence, job.metrics)
+    log.info("%s\nexported: %s", numbers, folder)
+
+
+def calibration_texts(job: Job, data: TextData, tests: reading.TestSets) -> list[str]:
+    """Training texts, at most `export.calibration_rows`, drawn by `data.seed`; none that stands in a test set."""
+    settings = job.config.export
+    if "static" not in settings.quantize:
+        return []
+    rows = reading.drop_test_overlap(data.split("train", "pool"), tests)
+    if not len(rows):
+        raise UserError(f"data={data.card.name} has no training texts to calibrate on; set export.quantize=[none,dynamic]")
+    return rows.sample(frac=1, random_state=job.config.data.seed)["text"].head(settings.calibration_rows).tolist()
+
+
+def write(job: Job, of_torch: onnx_export.Classifier, folder: Path, texts: list[str]) -> dict[str, Path]:
+    """The files that `export.quantize` asks for, by variant: fp32, int8_dynamic, int8_static."""
+    quantize = job.config.export.quantize
+    plain = folder / onnx_export.file_name("fp32")
+    onnx_export.to_onnx(of_torch, plain, job.config.export.opset)
+    files = {
+        variant: folder / onnx_export.file_name(variant) for word, variant in onnx_export.VARIANTS.items() if word in quantize
+    }
+    if "dynamic" in quantize:
+        onnx_export.quantise(plain, files["int8_dynamic"])
+    if "static" in quantize:
+        onnx_export.quantise(plain, files["int8_static"], onnx_model.open_onnx(plain).single_inputs(texts))
+    if "none" not in quantize:
+        plain.unlink()
+    return files
+
+
+def check(
+    job: Job, of_torch: onnx_export.Classifier, tokenizer: PreTrainedTokenizerBase, files: dict[str, Path], rows: pd.DataFrame,
+    label_set: LabelSet,
+) -> None:  # fmt: skip
+    """Every file, with the tokenizer and labels beside it, against the model in torch with its own, on the test rows."""
+    texts, gold = rows["text"].tolist(), rows["label"].tolist()
+    config, cache = job.config, job.tokens
+    tokens = tokenise(tokenizer, texts, text_length(config.trainer, of_torch.model, tokenizer), cache)
+    results = {"torch": (of_torch.labels, *onnx_model.outputs(of_torch.run, tokens))}
+    for variant, path in files.items():
+        opened = onnx_model.open_onnx(path)
+        results[variant] = (opened.labels, *onnx_model.outputs(opened.run, opened.tokens(texts, cache=cache)))
+
+    _, logits_of_torch, shares_of_torch = results["torch"]
+    for name, (names, logits, shares) in results.items():
+        key = f"export/{name}"
+        columns = shares.argmax(axis=1)
+        predictions = [names[column] for column in columns]
+        probabilities, predicted = align_predictions(shares, predictions, names, label_set.names, model=name)
+        scores = evaluate(gold, probabilities, predicted, label_set.names, prefix=key, resamples=config.evaluate.resamples)
+        job.metrics |= {each: value for each, value in scores.items() if each.startswith((f"{key}/accuracy", f"{key}/macro_f1"))}
+        if name != "torch":
+            difference = np.abs(logits - logits_of_torch)
+            job.metrics[f"{key}/label_agreement"] = float((columns == shares_of_torch.argmax(axis=1)).mean())
+            job.metrics[f"{key}/max_logit_difference"] = float(difference.max())
+            job.metrics[f"{key}/mean_logit_difference"] = float(difference.mean())
+
+
+def in_torch(job: Job, role: str, name: str) -> tuple[onnx_export.Classifier, PreTrainedTokenizerBase, Tokenizer]:
+    """A model, its tokenizer, and that as it goes with the files; its size goes into the metrics."""
+    model, tokenizer = open_trained(name)
+    job.metrics[f"export/{role}/mb"] = weights_megabytes(name, model)
+    return (
+        onnx_export.Classifier(model),
+        tokenizer,
+        onnx_export.portable_tokenizer(tokenizer, text_length(job.config.trainer, model, tokenizer)),
+    )
+
+
+def measure_speed(job: Job, torch_models: dict[str, Classify], files: dict[str, Path], texts: list[str]) -> None:
+    """Time all of them side by side at each number of threads, and how many times faster and smaller each file is."""
+    pairs = list(product(files, torch_models))
+    for number in job.config.export.threads:
+        with threads(number):
+            sessions = {
+                variant: onnx_model.classifier(onnx_model.load(path, number), onnx_model.open_onnx(path).tokenizer)
+                for variant, path in files.items()
+            }
+            speeds = measure({**torch_models, **sessions}, texts)
+        for name, speed in speeds.items():
+            job.metrics |= {f"export/{name}/threads_{number}/{key}": value for key, value in asdict(speed).items()}
+        for variant, other in pairs:
+            ratio = speeds[other].p50_ms / speeds[variant].p50_ms
+            job.metrics[f"export/{variant}/threads_{number}/times_faster_than_{other}"] = ratio
+    for variant, other in pairs:
+        ratio = job.metrics[f"export/{other}/mb"] / job.metrics[f"export/{variant}/mb"]
+        job.metrics[f"export/{variant}/times_smaller_than_{other}"] = ratio

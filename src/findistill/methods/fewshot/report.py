@@ -1,0 +1,123 @@
+"""The report part of `stage=fewshot`: prompts with k demonstrations beside fine-tuned models on the same rows.
+
+A method is an LLM with its prompt, number of demonstrations and way to select them; its seeds drew other demonstrations.
+Without demonstrations, and with the nearest, nothing is drawn: such a method has one run.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from findistill.methods.annotate.report import annotator_settings
+from findistill.methods.annotate.steps import shots_settings
+from findistill.methods.fewshot import plots
+from findistill.report.comparisons import best, setting_families
+from findistill.report.methods import Method, Run, differing, setting
+from findistill.report.parts import BASELINE, Family, Part, Picture, Results, Table, Wording
+from findistill.report.plots import comparison
+from findistill.report.style import cost_and_accuracy
+from findistill.report.tables import front_table
+from findistill.stats.intervals import Estimate
+
+WORDING = Wording(__package__)
+MOST = 12  # few-shot methods drawn one by one beside the others
+DIFFER_IN = "few-shot methods that differ in "
+AGAINST_NONE = "demonstrations against none"
+AGAINST_OTHERS = "best few-shot method against the others"
+
+
+class FewshotPart(Part):
+    """Prompts with demonstrations stand on a sample of the test rows, if `fewshot.limit` is set, and all others with them."""
+
+    def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+        shots = config["shots"]
+        selection = f" {shots['selection']}" if shots["k"] else ""
+        return f"{config['llm']['name']} {config['prompt']['name']} k={shots['k']}{selection}"
+
+    def identity(self, config: dict[str, Any]) -> tuple[int | str | None, dict[str, Any]]:
+        settings = annotator_settings(config, "fewshot", "evaluate")
+        settings["shots"] = {"source": settings["shots"]["source"], **shots_settings(settings["shots"])}
+        seed, order = settings["shots"].pop("seed", None), settings["shots"].pop("order_seed", None)
+        return (seed if order is None else f"{seed}/{order}"), settings
+
+    def prepare(self, runs: list[Run]) -> list[Run]:
+        return on_common_rows(runs)
+
+    def families(self, methods: Sequence[Method]) -> Iterator[Family]:
+        own = self.own(methods)
+        yield Family(AGAINST_NONE, _against_none(own), lambda a, _: f"k={plots.shots(a)} against 0")
+        yield from (family for family in setting_families(DIFFER_IN, own) if family.name != f"{DIFFER_IN}shots.k")
+        if top := best(own)[0]:
+            yield Family(AGAINST_OTHERS, [(top, method) for method in methods if method.kind != self.kind])
+
+    def tables(self, results: Results) -> Iterator[Table]:
+        spent, unit = plots.spending(results.methods)
+        if len(spent) > 1:
+            yield front_table(spent, unit, results.estimates)
+
+    def pictures(self, results: Results) -> Iterator[Picture]:
+        methods, estimates = results.methods, results.estimates
+        own, selection = self.own(methods), selected(methods, estimates)
+        if len({plots.shots(method) for method in own}) > 1:
+            yield WORDING.picture("shots", plots.by_shots(methods, estimates))
+        omitted = "Of each LLM: without demonstrations, and the best with them. " if len(selection) < len(methods) else ""
+        if len(methods) > 1:
+            order = ("fine-tuned", "few-shot", BASELINE)
+            kinds = {self.kind: "few-shot", BASELINE: BASELINE}
+            groups = {method.name: kinds.get(method.kind, "fine-tuned") for method in selection}
+            groups = dict(sorted(groups.items(), key=lambda entry: order.index(entry[1])))
+            yield WORDING.picture("tuned_and_shots", comparison(selection, estimates, groups, bars=True), omitted=omitted)
+        spent, unit = plots.spending(selection)
+        if len(spent) > 1:
+            yield WORDING.picture("cost", cost_and_accuracy(spent, estimates, unit, results.test_set), omitted=omitted)
+
+    def notes(self, methods: Sequence[Method]) -> list[str]:
+        return WORDING.notes()
+
+
+def on_common_rows(runs: Sequence[Run]) -> list[Run]:
+    """The runs with each data set's predictions cut to the rows that its few-shot jobs have (`fewshot.limit`).
+
+    Nothing is cut of data without few-shot jobs, or where some run lacks such a row. Metrics of the test set that were
+    recorded on all rows go with the rows.
+    """
+    of_data: dict[str, list[Run]] = {}
+    for run in runs:
+        of_data.setdefault(str(setting(run.config, "data.name")), []).append(run)
+    common: dict[str, set[str]] = {}
+    for name, group in of_data.items():
+        ids = set.intersection(*(set(run.predictions["id"].astype(str)) for run in group))
+        fewest = min((len(run.predictions) for run in group if run.kind == PART.kind), default=None)
+        if fewest is not None and len(ids) >= fewest:
+            common[name] = ids
+    return [_cut(run, common.get(str(setting(run.config, "data.name")))) for run in runs]
+
+
+def _cut(run: Run, ids: set[str] | None) -> Run:
+    if ids is None or len(run.predictions) == len(ids):
+        return run
+    metrics = {key: value for key, value in run.metrics.items() if not key.startswith("test/")}
+    return replace(run, predictions=run.predictions[run.predictions["id"].astype(str).isin(ids)], metrics=metrics)
+
+
+def _against_none(own: Sequence[Method]) -> list[tuple[Method, Method]]:
+    """Each method with demonstrations, and the one without that is otherwise equal."""
+    bare = [method for method in own if not plots.shots(method)]
+    of_shots = {"shots.k", "shots.selection"}
+    return [(a, b) for a in own for b in bare if a is not b and set(differing([a.config, b.config])) <= of_shots]
+
+
+def selected(methods: Sequence[Method], estimates: Mapping[str, Mapping[str, Estimate]]) -> list[Method]:
+    """All methods or, where few-shot ones are many, of each LLM the one without demonstrations and the best with them."""
+    if len(PART.own(methods)) <= MOST:
+        return list(methods)
+    selection: set[str] = set()
+    for lines in plots.panels_of(methods).values():
+        own = [member for members in lines.values() for member in members]
+        selection |= {member.name for member in own if not plots.shots(member)}
+        if some := [member for member in own if plots.shots(member)]:
+            selection.add(max(some, key=lambda member: estimates[member.name]["accuracy"].mean).name)
+    return [method for method in methods if method.kind != PART.kind or method.name in selection]
+
+
+PART = FewshotPart(**WORDING.content["part"])

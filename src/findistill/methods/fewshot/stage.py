@@ -1,0 +1,82 @@
+"""`stage=fewshot`: an LLM classifies the test rows, each asked once, with `shots.k` demonstrations in its prompt.
+
+Needs labelled test rows and, for demonstrations, labelled rows beside them. Asks as `stage=annotate` does (one engine, one
+cache of responses), by default for one response a text at temperature 0. Leaves predictions, metrics and figures, as
+training stages do; fine-tuned models of the same study are compared with it on the same rows. `seed` draws the
+demonstrations.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from findistill.config.fields import declares
+from findistill.core.files import read_json
+from findistill.core.job import Job
+from findistill.core.step import Settings
+from findistill.methods import rows as reading
+from findistill.methods import scoring
+from findistill.methods.fewshot.responses import limited
+from findistill.stats.alignment import align_predictions, prediction_frame
+
+log = logging.getLogger(__name__)
+
+
+def run(job: Job) -> None:
+    data = reading.dataset(job)
+    spent: list[dict[str, Any]] = []
+    for number, (prefix, (rows, labels)) in enumerate(reading.test_sets(job).items()):
+        folder = job.parents[f"responses/{number}"]
+        frame = predictions(folder, limited(job, rows, labels), data.labels.names, labels.names)
+        scoring.record(job, prefix, frame, labels.names)
+        spent.append(used(folder))
+    job.metrics |= costs(job.config, spent)
+    if dropped := job.metrics["data/shots_dropped"]:
+        log.info("%d demonstrations did not fit into their prompts and were left out", dropped)
+    scoring.summary(job)
+
+
+def predictions(folder: Path, rows: pd.DataFrame, names: tuple[str, ...], allowed: tuple[str, ...]) -> pd.DataFrame:
+    """The predictions over `allowed`, the test set's labels, where the llm chose among `names`.
+
+    Where only an answer is known and no distribution, all probability is its label's.
+    """
+    annotations, shares = reading.read_votes(folder, names)
+    if f"p_{names[0]}" in annotations:
+        annotations, shares = reading.read_votes(folder, names, "p")
+    predicted = reading.optional_labels(annotations["label"])
+    shares, labels = align_predictions(shares, predicted, names, allowed, model=str(folder))
+    return prediction_frame(rows, shares, labels, allowed)
+
+
+def used(folder: Path) -> dict[str, float]:
+    """What the responses of an artifact took when they were asked for."""
+    with (folder / "samples.jsonl").open(encoding="utf-8") as lines:
+        answers = [json.loads(line) for line in lines]
+    return {
+        **read_json(folder / "summary.json"),
+        **read_json(folder / "speed.json"),
+        "dropped": sum({answer["id"]: answer["dropped"] or 0 for answer in answers if answer["sample"] == 0}.values()),
+    }
+
+
+def costs(config: Settings, spent: list[dict[str, Any]]) -> dict[str, float]:
+    """Metrics of what all test sets took together; latency is the first one's.
+
+    A server's seconds are those of its calls, `annotate.concurrency` of which are in flight.
+    """
+    names = ("texts", "dropped", "tokens_in", "tokens_out", "seconds")
+    texts, dropped, tokens_in, tokens_out, seconds = (float(sum(each[name] for each in spent)) for name in names)
+    parallel = 1 if declares(config.llm, "in_process") else config.annotate.concurrency
+    metrics = {name: value for name, value in spent[0].items() if name.startswith(("latency/", "model/"))}
+    metrics |= {"data/shots_dropped": dropped, "fewshot/seconds": seconds}
+    metrics["fewshot/tokens_per_text"] = (tokens_in + tokens_out) / texts
+    if seconds:
+        metrics["throughput/texts_per_s"] = parallel * texts / seconds
+    if all(each["cost_usd"] is not None for each in spent):
+        cost = float(sum(each["cost_usd"] for each in spent))
+        metrics |= {"cost/usd": cost, "cost/usd_per_1000_texts": 1000 * cost / texts}
+    return metrics

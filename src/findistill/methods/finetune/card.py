@@ -1,0 +1,34 @@
+"""The model card that goes with every trained model, generated from the run; its words are in `classifier.md.j2`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from findistill.config.compose import plain
+from findistill.report.model_card import write_model_card
+from findistill.training.config import FAULTS, asks_teacher, faults, term_nodes
+
+
+def write_classifier_card(
+    folder: Path, config: Any, labels: Sequence[str], rows: int, licence: str, metrics: Mapping[str, float]
+) -> Path:
+    """The card of a trained classifier: what it is, whose labels it learnt from, its scores, and how to use it.
+
+    Args:
+        rows: how many texts it learnt from.
+        licence: of the texts.
+        metrics: of the job, after scoring.
+    """
+    stage, settings = config.stage.name, plain(config)
+    role = "student" if stage == "student" else "teacher"
+    encoder, distill = config[role], config.distill
+    facts = {"encoder": settings[role], "asks_teacher": False}
+    if role == "student" and distill.source == "teacher":
+        facts |= {"asks_teacher": asks_teacher(distill), "terms": term_nodes(distill.terms)}
+        facts["faults"] = [meaning for name, meaning in FAULTS.items() if name in faults(distill.recipe)]
+    code = (encoder._target_ or "").rpartition(".")[0]
+    return write_model_card(
+        folder, "classifier", name=encoder.name, data=config.data, licence=licence, library="transformers", tags=[stage],
+        base_model=None if code or encoder.init == "random" else encoder.model, metrics=metrics, labels=labels,
+        rows=rows, config=settings, stage=stage, code=code, **facts,
+    )  # fmt: skip

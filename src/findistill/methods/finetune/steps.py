@@ -1,0 +1,75 @@
+"""The models that a job may need first: an encoder pretrained on the domain, and the teacher that students learn from."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from findistill.core.step import Step
+from findistill.data.dataset import Dataset
+from findistill.methods.augment.steps import augmented
+from findistill.methods.datasets import model_at, with_tests
+from findistill.methods.stage import Stage, without
+from findistill.methods.trainer_settings import SCHEDULE, loop
+from findistill.models.files import model_files
+
+
+class Pretrained(Step):
+    """The encoder of a role (`teacher`, `student`) after masked-language pretraining on texts of the domain."""
+
+    name = "pretrain"
+    implementation = "findistill.methods.finetune.models:pretrain_encoder"
+    resumable = True
+
+    def __init__(self, config: Any, role: str) -> None:
+        super().__init__(config)
+        self.role = role
+        parts = ("name", "model", "init", "layers", "shape", "pretrain", "batch_size", "max_length")
+        self.reads = (*(f"{role}.{part}" for part in parts), *loop(config), "trainer.batch_size", "trainer.max_length")
+
+    def parents(self) -> dict[str, Step]:
+        return {**with_tests(self._config), "texts": Dataset(self._config[self.role].pretrain.source)}
+
+    def files(self) -> Iterable[Path]:
+        return model_files(self._config[self.role].model)
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        return {"encoder": without(settings.pop(self.role), "name"), **settings}
+
+
+def pretrained(config: Any, role: str) -> dict[str, Step]:
+    """The parent `pretrained`, where the encoder of this role is pretrained first."""
+    return {"pretrained": Pretrained(config, role)} if config[role].pretrain.source else {}
+
+
+class TeacherTraining(Step):
+    """The `teacher` section's encoder and what it is trained on."""
+
+    def parents(self) -> dict[str, Step]:
+        return {**with_tests(self._config), **pretrained(self._config, "teacher"), **augmented(self._config)}
+
+    def files(self) -> Iterable[Path]:
+        return model_files(self._config.teacher.model)
+
+
+class TeacherModel(TeacherTraining):
+    """The `teacher` section's encoder trained on the data's human labels, seed 0: all students of a sweep share it."""
+
+    name = "teacher"
+    implementation = "findistill.methods.finetune.models:train_teacher"
+    resumable = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.reads = ("teacher", *loop(config), *SCHEDULE)
+
+
+def teacher(config: Any) -> Step:
+    """The teacher that `distill.teacher` names, or else the one that the `teacher` section describes."""
+    return model_at(config.distill.teacher) if config.distill.teacher else TeacherModel(config)
+
+
+class Finetune(TeacherTraining, Stage):
+    """`stage=teacher`: fine-tune an encoder on human labels."""
+
+    implementation = "findistill.methods.finetune.stage:run"

@@ -1,0 +1,55 @@
+"""Rules of `stage=qlora`, and of an annotator that is tuned before it annotates (`llm.adapter=tune`)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from findistill.config.fields import declares
+from findistill.config.validate import missing, rule
+from findistill.data.rules import human_labels
+
+
+@rule("qlora")
+def tunes(config: Any) -> Iterator[str]:
+    llm, trainer = config.llm, config.trainer
+    yield from missing(config, "llm")
+    if OmegaConf.select(llm, "adapter"):
+        yield f"llm.adapter={llm.adapter} is what stage=qlora makes: leave it empty"
+    yield from _tuning(config)
+    if trainer.precision != "auto":
+        yield (
+            f"trainer.precision={trainer.precision}: llm.dtype says what a language model computes in, float32 or bfloat16; "
+            "T5 overflows in fp16"
+        )
+    if trainer.max_length is not None:
+        yield "trainer.max_length: prompts are cut by prompt.max_text_tokens and llm.max_prompt_tokens, in tuning as in scoring"
+    if trainer.devices not in ("auto", 1):
+        yield f"trainer.devices={trainer.devices}: a language model is tuned on one device; use trainer.devices=1"
+    if trainer.unfreeze != "none" or trainer.layer_decay != 1:
+        yield "trainer.unfreeze and trainer.layer_decay are for encoders: an adapter's layers all learn at one rate"
+
+
+def tuned_first(config: Any) -> Iterator[str]:
+    """Rules for `llm.adapter=tune`."""
+    yield from _tuning(config)
+    if not config.data.labelled:
+        yield "llm.adapter=tune learns from labelled rows that it does not annotate: set data.labelled to their number"
+    if config.shots.k:
+        yield f"shots.k={config.shots.k}: llm.adapter=tune learns prompts without demonstrations; set shots.k=0"
+    if config.annotate.calibration == "pool":
+        yield "annotate.calibration=pool: llm.adapter=tune has learnt from the pool's rows, which are no test of it; use none"
+
+
+def _tuning(config: Any) -> Iterator[str]:
+    llm, modules = config.llm, config.qlora.target_modules
+    if not declares(llm, "in_process"):
+        yield (
+            f"stage={config.stage.name} tunes a model in this process; llm={llm.name} is on a server: "
+            "use llm=smollm2 or llm=flan_t5_base"
+        )
+    if config.prompt.steps:
+        yield f"prompt={config.prompt.name} asks for steps before the label, and no data set has them: tune with prompt=direct"
+    if isinstance(modules, str) and modules != "all-linear":
+        yield f"qlora.target_modules={modules}: all-linear, or a list of layer names such as [q_proj,v_proj]"
+    yield from human_labels(config, "tuning", "; llm.adapter=RUN_FOLDER takes a tuned model")

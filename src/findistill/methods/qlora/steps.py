@@ -1,0 +1,62 @@
+"""Adapters: a language model tuned on human labels, made once, that `stage=qlora` scores and `llm.adapter=tune` uses."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from findistill.core.step import Step
+from findistill.llm.identity import TUNED, llm_identity
+from findistill.methods.datasets import with_tests
+from findistill.methods.stage import Stage, without
+from findistill.methods.trainer_settings import active_callbacks, loop
+from findistill.models.files import model_files
+
+
+def tuned_first(llm: Any) -> bool:
+    """Whether this annotator is tuned on the labelled rows before it annotates."""
+    return "adapter" in llm and llm.adapter == TUNED
+
+
+class Adapter(Step):
+    """A LoRA adapter for `llm`, tuned on the labelled rows as the `qlora` section says."""
+
+    name = "qlora"
+    implementation = "findistill.methods.qlora.adapters:tune_adapter"
+    resumable = True
+
+    def __init__(self, config: Any, seed: int, *, own_trainer: bool = False) -> None:
+        super().__init__(config)
+        self.seed = seed
+        # Epochs, batch, rate and length are the `qlora` section's on the way; a stage of its own reads the whole trainer.
+        rates = ("trainer.warmup", "trainer.schedule", "trainer.scheduler", "trainer.monitor")
+        on_the_way = (*(name for name in loop(config) if name != "trainer.precision"), *rates)
+        trainer = ("trainer", "callbacks") if own_trainer else on_the_way
+        self.reads = ("llm", "prompt", "qlora", "data.validation", "data.seed", *trainer)
+
+    def parents(self) -> dict[str, Step]:
+        return with_tests(self._config)
+
+    def files(self) -> Iterable[Path]:
+        return model_files(self._config.llm.model)
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        callbacks = active_callbacks(settings.get("callbacks", {}))
+        return {
+            "seed": self.seed,
+            "llm": llm_identity(self._config.llm),
+            "prompt": without(settings["prompt"], "name"),
+            "qlora": without(settings["qlora"], "merge"),
+            "trainer": settings["trainer"],
+            # One that only observes must not part the adapter of `stage=qlora` from the annotator's.
+            **({"callbacks": callbacks} if callbacks else {}),
+        }
+
+
+class Qlora(Stage):
+    """`stage=qlora`: tune an in-process language model on human labels, and score it."""
+
+    implementation = "findistill.methods.qlora.stage:run"
+
+    def parents(self) -> dict[str, Step]:
+        return {**with_tests(self._config), "adapter": Adapter(self._config, self._config.seed, own_trainer=True)}

@@ -1,0 +1,49 @@
+"""`stage=report`: tables, figures and page of a study, with baselines beside the trained models.
+
+Reads the done jobs of `runs/<study>/`, makes the baselines that are missing (artifacts, like everything that is shared),
+and leaves `table.csv`, `table.md`, `comparisons.csv`, `report.html` and `figures/` in the study's folder.
+"""
+
+import logging
+from pathlib import Path
+
+from findistill.core.store import Store
+from findistill.errors import UserError
+from findistill.methods.baselines.runs import baseline_runs, votes_of_students
+from findistill.report import parts
+from findistill.report.config import Report
+from findistill.report.page import build_report
+from findistill.report.runs import collect
+
+log = logging.getLogger(__name__)
+
+
+def make(runs_dir: Path, study: str, settings: Report) -> None:
+    """Write the report of a study from whatever is done.
+
+    Raises:
+        UserError: there is no such study, or nothing in it is done.
+    """
+    folder = runs_dir / study
+    if not folder.is_dir():
+        studies = ", ".join(sorted(path.parent.name for path in runs_dir.glob("*/study.json"))) or "none yet"
+        raise UserError(f"study={study}: {folder} does not exist; studies in {runs_dir}: {studies}")
+    runs, failed = collect(folder)
+    if not runs:
+        raise UserError(
+            f"study={study}: no job in {folder} is done and scored, so there is nothing to report.\n"
+            "Annotations are scored where the data has gold labels."
+        )
+    published = settings.published or next((run.config["report"]["published"] for run in runs if "report" in run.config), None)
+    store = Store(runs_dir / ".artifacts")
+    annotations = votes_of_students(runs, store)
+    runs += baseline_runs(runs, settings.baselines, store)
+    for part in parts.registered().values():
+        runs = part.prepare(runs)
+    commands = folder / "commands.txt"
+    files = build_report(
+        study, runs, failed, folder, published=published, resamples=settings.resamples, annotations=annotations,
+        command=commands.read_text(encoding="utf-8").strip() if commands.exists() else None,
+    )  # fmt: skip
+    log.info("\n%s", files.table_md.read_text(encoding="utf-8"))
+    log.info("table: %s\nreport: %s\nfigures: %s", files.table_csv, files.html, folder / "figures")

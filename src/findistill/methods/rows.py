@@ -1,0 +1,131 @@
+"""Which rows a step works on, read from its parents. Leakage rules stand here: no test text is ever learnt from."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from findistill.core.store import Work
+from findistill.data.labels import LabelSet
+from findistill.data.serialization import read_folder
+from findistill.data.text_key import text_key
+from findistill.data.texts import COLUMNS, TextData
+from findistill.errors import UserError
+from findistill.methods.datasets import ALSO, DATA
+
+log = logging.getLogger(__name__)
+
+TestSets = Mapping[str, tuple[pd.DataFrame, LabelSet]]
+
+
+def dataset(work: Work, role: str = DATA) -> TextData:
+    """The data set in this role; its card, licence included, is logged the first time the process reads it."""
+    data = read_folder(work.parents[role])
+    _introduce(data.card.text())
+    return data
+
+
+@cache
+def _introduce(card: str) -> None:
+    log.info("%s", card)
+
+
+def test_sets(work: Work, *, required: bool = True) -> dict[str, tuple[pd.DataFrame, LabelSet]]:
+    """The human-labelled test rows by metric prefix: `test` for the data's own, a data set's name for each further one.
+
+    Where the data has no test rows of its own, the first further set is the test set.
+
+    Raises:
+        UserError: there is no labelled test set at all, and one is `required`.
+    """
+    data = dataset(work)
+    sets: dict[str, tuple[pd.DataFrame, LabelSet]] = {}
+    if len(rows := data.split("test")):
+        sets["test"] = (rows, data.labels)
+    for role in (role for role in work.parents if role.startswith(f"{ALSO}/")):
+        other = dataset(work, role)
+        sets[other.card.name if sets else "test"] = (other.split("test"), other.labels)
+    if not sets and required:
+        raise UserError(
+            f"data={data.card.name} has no labelled test rows; name a labelled set to test on, "
+            "for example evaluate.also=[phrasebank]"
+        )
+    return sets
+
+
+def drop_test_overlap(rows: pd.DataFrame, tests: TestSets) -> pd.DataFrame:
+    """Remove training rows whose text (by `text_key`) is in any test set."""
+    test_texts = {text_key(text) for frame, _ in tests.values() for text in frame["text"]}
+    overlap = rows["text"].map(text_key).isin(test_texts)
+    if overlap.any():
+        log.info("%d training texts are in a test set and are left out", int(overlap.sum()))
+    return rows[~overlap].reset_index(drop=True)
+
+
+def labelled_rows(data: TextData) -> pd.DataFrame:
+    """The rows whose human labels may be learnt from or shown.
+
+    With `data.labelled` set, all other labels count as hidden, and those rows are all the supervision there is.
+    """
+    pool = data.split("pool")
+    rows = pool if len(pool) else data.split("train")
+    return rows[rows["label"].notna()].reset_index(drop=True)
+
+
+def demonstration_pool(work: Work) -> pd.DataFrame:
+    """The labelled rows that demonstrations, calibration and the neighbour vote may use: never a test row."""
+    return labelled_rows(dataset(work, "shots" if "shots" in work.parents else DATA))
+
+
+def rows_to_annotate(data: TextData, limit: int | None, seed: int) -> pd.DataFrame:
+    """Training and validation rows, at most `limit`, drawn by `seed`; a larger limit keeps the rows of a smaller one.
+
+    Gold labels, where the source has them, only measure the annotator.
+    """
+    return draw(data.split("train", "validation"), limit, seed).sort_index().reset_index(drop=True)
+
+
+def draw(rows: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
+    """At most `limit` rows, in the order in which `seed` draws them; a larger limit keeps the rows of a smaller one."""
+    return rows if limit is None or limit >= len(rows) else rows.sample(frac=1, random_state=seed).head(limit)
+
+
+def optional_labels(column: pd.Series) -> list[str | None]:
+    """The labels of a column of predictions or votes, None where there is none."""
+    return [label if isinstance(label, str) else None for label in column]
+
+
+def read_votes(folder: Path, names: Sequence[str], kind: str = "soft") -> tuple[pd.DataFrame, np.ndarray]:
+    """Annotations, and their vote shares (`soft`) or exact probabilities (`p`), (n, len(names))."""
+    frame = pd.read_parquet(folder / "annotations.parquet")
+    return frame, frame[[f"{kind}_{name}" for name in names]].to_numpy()
+
+
+def augmented_rows(work: Work) -> pd.DataFrame:
+    """The new texts of the parent `augment` in the canonical columns, `label` None in the unlabelled tier; none without it."""
+    if "augment" not in work.parents:
+        return pd.DataFrame(columns=list(COLUMNS), dtype=object)
+    rows = pd.read_parquet(Path(work.parents["augment"]) / "augmented.parquet")[list(COLUMNS)].astype(object)
+    return rows.where(rows.notna(), None)
+
+
+def concat_rows(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(COLUMNS, object))
+
+
+def transfer_texts(
+    data: TextData, labelled: pd.DataFrame, tests: TestSets, new: pd.DataFrame, unlabelled: TextData | None
+) -> pd.DataFrame:
+    """Texts to distil on besides the `labelled` ones: the data's other training texts, `new` ones, those of `unlabelled`.
+
+    None of them is in a test set or among the validation rows, and each text comes once.
+    """
+    further = [unlabelled.split("train", "pool")] if unlabelled is not None else []
+    texts = pd.concat([part[["id", "text"]] for part in (data.split("train"), new, *further)], ignore_index=True)
+    texts = drop_test_overlap(texts, {**tests, "validation": (data.split("validation"), data.labels)})
+    keys = texts["text"].map(text_key)
+    repeated = keys.isin(set(labelled["text"].map(text_key))) | keys.duplicated()
+    return texts[~repeated].reset_index(drop=True)

@@ -1,0 +1,79 @@
+"""From a trained model to the files every scored run leaves: predictions, metrics, figures, model card."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from findistill.core.job import Job
+from findistill.inference import onnx_model, predict
+from findistill.methods.rows import TestSets, optional_labels
+from findistill.report.plots import save_run_figures
+from findistill.stats.alignment import align_predictions, prediction_frame
+from findistill.stats.metrics import evaluate
+
+log = logging.getLogger(__name__)
+
+
+def regression(scores: np.ndarray, predicted: np.ndarray, prefix: str) -> dict[str, float]:
+    """Mean squared error and, where the scores differ, R2: 1 less the share of their variance that is left."""
+    mse, variance = float(((predicted - scores) ** 2).mean()), float(scores.var())
+    return {f"{prefix}/mse": mse} | ({f"{prefix}/r2": 1 - mse / variance} if variance else {})
+
+
+def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[str, float]] = ()) -> None:
+    """Predict every test set once with `model`, and leave `predictions*.parquet`, metrics and figures.
+
+    Args:
+        tests: rows and labels by metric prefix, as `rows.test_sets` gives them.
+        history: the training's epochs for the learning curve; none where nothing was trained.
+    """
+    runtime = onnx_model if Path(model).suffix == ".onnx" else predict
+    config = job.config
+    for prefix, (rows, label_set) in tests.items():
+        labels = label_set.names
+        prediction = runtime.predict(model, rows["text"].tolist(), config.trainer, tokens_cache=job.tokens)
+        probabilities, predicted = align_predictions(
+            prediction.probabilities, prediction.predicted, prediction.labels, labels, model=str(model)
+        )
+        frame = prediction_frame(rows, probabilities, predicted, labels)
+        if prediction.scores is not None and "score" in rows:
+            frame = frame.assign(score=rows["score"].to_numpy(), predicted_score=prediction.scores)
+            job.metrics |= regression(frame["score"].to_numpy(), prediction.scores, prefix)
+        record(job, prefix, frame, labels, history)
+    if config.evaluate.latency:
+        rows = next(iter(tests.values()))[0]
+        job.metrics |= runtime.latency(model, rows["text"].tolist(), config.trainer)
+
+
+def record(job: Job, prefix: str, frame: pd.DataFrame, labels: tuple[str, ...], history: Sequence[dict[str, float]] = ()) -> None:
+    """Leave a test set's predictions and metrics, and of the data's own test set the figures.
+
+    Args:
+        prefix: the test set's, as `rows.test_sets` gives it.
+        frame: as `prediction_frame` makes it.
+        labels: the test set's label names.
+        history: the training's epochs for the learning curve.
+    """
+    name = "predictions" if prefix == "test" else f"predictions_{prefix}"
+    frame.to_parquet(job.folder / f"{name}.parquet", index=False)
+    gold, probabilities = frame["label"].tolist(), frame[[f"p_{label}" for label in labels]].to_numpy()
+    predicted = optional_labels(frame["predicted"])
+    job.metrics |= evaluate(gold, probabilities, predicted, labels, prefix=prefix, resamples=job.config.evaluate.resamples)
+    if prefix == "test":
+        job.tracker.figures(save_run_figures(job.folder / "figures", history, gold, probabilities, predicted, labels))
+        job.tracker.predictions(frame, labels)
+
+
+def summary(job: Job) -> None:
+    """Price the predictions where the machine has a price, and say in three lines what came out and where it is."""
+    metrics = job.metrics
+    hourly, speed = job.config.evaluate.usd_per_hour, metrics.get("throughput/texts_per_s")
+    if hourly and speed:
+        metrics.setdefault("cost/usd_per_1000_texts", hourly / 3600 * 1000 / speed)
+    if "test/accuracy" in metrics:
+        values = [metrics[f"test/{name}"] for name in ("accuracy", "accuracy_lo", "accuracy_hi", "macro_f1")]
+        log.info("accuracy %.3f [%.3f, %.3f]  macro F1 %.3f", *values)
+    log.info("run folder: %s", job.folder)

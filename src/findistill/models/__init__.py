@@ -1,0 +1,1 @@
+"""Weights, encoders and language models, and what is read from them."""

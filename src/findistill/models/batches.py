@@ -1,0 +1,177 @@
+"""Texts to padded batches: tokenise once, group by length, pad to the longest row.
+
+Everything is a function of its arguments; the cache on disk and the epoch counter of the sampler are the only state.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from findistill.core.files import replacing
+
+TEXTS_AT_ONCE = 10_000  # tokenised in one call; bounds the Python lists held beside the flat array
+MEGABATCH = 50  # batches that are sorted by length together: enough to group well, too few to order an epoch
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of n texts, end to end: text i is flat[offsets[i]:offsets[i + 1]]. `flat` may be memory-mapped int32."""
+
+    flat: np.ndarray
+    offsets: np.ndarray  # (n + 1,) int64
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.flat[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) tokens of each text, special tokens included."""
+        return np.diff(self.offsets)
+
+
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, cache: Path | None = None) -> Tokens:
+    """Token ids of `texts`, truncated at `max_length` tokens; read from `cache` when the same were made before.
+
+    The cache is one `.npy` file per key (sha256 of texts, tokenizer and length), written aside and renamed, so that
+    jobs side by side can share a folder. It holds int32: n, the n lengths, then all ids.
+    """
+    pad_id = tokenizer.pad_token_id or 0
+    path = cache / f"{_key(tokenizer, texts, max_length)}.npy" if cache else None
+    if path and path.is_file():
+        packed = np.load(path, mmap_mode="r", allow_pickle=False)
+    else:
+        packed = _pack(tokenizer, texts, max_length)
+        if path:
+            with replacing(path) as aside:
+                np.save(aside, packed)
+    n = int(packed[0])
+    offsets = np.concatenate([[0], np.cumsum(packed[1 : n + 1], dtype=np.int64)])
+    return Tokens(packed[n + 1 :], offsets, pad_id)
+
+
+def _pack(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> np.ndarray:
+    rows: list[np.ndarray] = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        encoded = tokenizer(
+            list(texts[start : start + TEXTS_AT_ONCE]), truncation=True, max_length=max_length, return_attention_mask=False,
+            return_token_type_ids=False,
+        )  # fmt: skip
+        rows += [np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+    lengths = np.asarray([len(row) for row in rows], dtype=np.int32)
+    return np.concatenate([np.asarray([len(rows)], dtype=np.int32), lengths, *rows])
+
+
+def _key(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> str:
+    digest = hashlib.sha256(f"{max_length}\0{len(texts)}\0".encode())
+    if tokenizer.is_fast:
+        # Truncation and padding are settings of the last call, not of the tokenizer.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    else:
+        digest.update(f"{type(tokenizer).__name__}{sorted(tokenizer.get_vocab().items())}".encode())
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))  # so that two texts never read as one
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def length_grouped(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Shuffled batches of row indexes whose rows have similar lengths; every row once, one short batch at most.
+
+    Rows are shuffled, sorted by length within megabatches of 50 batches, cut, and the batches shuffled.
+    """
+    order = rng.permutation(len(lengths))
+    span = batch_size * MEGABATCH
+    batches = []
+    for start in range(0, len(order), span):
+        mega = order[start : start + span]
+        mega = mega[np.argsort(lengths[mega], kind="stable")]
+        batches += [mega[i : i + batch_size] for i in range(0, len(mega), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class LengthGroupedBatches(Sampler[list[int]]):
+    """Samples `length_grouped` batches, other ones every epoch (Lightning calls `set_epoch`).
+
+    With `world` processes each takes its share of every batch, every world-th row, so that all of them take the steps that one
+    would. A batch that cannot be shared evenly is filled up from its own start.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.lengths, self.batch_size, self.seed, self.rank, self.world = lengths, batch_size, seed, rank, world
+        self.epoch = 0
+        self.skip = 0  # batches of the next epoch that are left out: a resumed run has had them
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = length_grouped(self.lengths, self.batch_size, np.random.default_rng([self.seed, self.epoch]))
+        skip, self.skip = self.skip, 0
+        for batch in batches[skip:]:
+            filled = np.resize(batch, math.ceil(len(batch) / self.world) * self.world)  # repeats from the start
+            yield filled[self.rank :: self.world].tolist()
+
+
+def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[list[int]]:
+    """Every row once, longest first (the first batch is the one that needs the most memory); for evaluation."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+
+
+def pad(tokens: Tokens, rows: Sequence[int], *, left: bool = False) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` of these rows, (len(rows), longest) int64, padded on the right or the `left`.
+
+    To the longest row and no further: rounding up to a multiple of 8 was measured to cost its share of tokens on a CPU.
+    """
+    lengths = tokens.lengths[list(rows)]
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    mask = mask[:, ::-1] if left else mask
+    ids = np.full(mask.shape, tokens.pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate([tokens[row] for row in rows])
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+@dataclass(frozen=True)
+class TokenRows(Dataset[dict[str, torch.Tensor]]):
+    """A data set that is asked for whole batches: `rows[indexes]` is `pad` of these rows."""
+
+    tokens: Tokens
+    pad_left: ClassVar[bool] = False
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, indexes: list[int]) -> dict[str, torch.Tensor]:
+        return pad(self.tokens, indexes, left=self.pad_left)
+
+
+@dataclass(frozen=True)
+class Rows(TokenRows):
+    """Rows with what is learnt from them: `targets` (n, n_labels) float32 and `hard` (n,) int64, of the same names in a batch."""
+
+    targets: np.ndarray
+    hard: np.ndarray
+
+    def __getitem__(self, indexes: list[int]) -> dict[str, torch.Tensor]:
+        return super().__getitem__(indexes) | {
+            "targets": torch.from_numpy(self.targets[indexes]),
+            "hard": torch.from_numpy(self.hard[indexes]),
+        }

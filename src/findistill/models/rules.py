@@ -1,0 +1,33 @@
+"""How an encoder that is to be trained may begin."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from findistill.config.fields import declares
+from findistill.config.validate import missing
+
+
+def encoder(config: Any, role: str) -> Iterator[str]:
+    """Rules for the section `role`, teacher or student."""
+    section = config[role]
+    yield from missing(config, role)
+    if not declares(section, "word_pieces"):
+        if section.pretrain.source or section.trim_vocabulary:
+            yield (
+                f"{role}.pretrain.source and {role}.trim_vocabulary are for models with word pieces; {section.name} reads bytes"
+            )
+        if section.init != "random":
+            yield f"{role}.init={section.init}: there are no weights of {section.name} to start from; use {role}.init=random"
+    elif section._target_ and section.pretrain.source:
+        yield f"{role}.pretrain.source is for models of transformers; {section.name} is made by {section._target_}"
+    if section.freeze_embeddings and section.init == "random":
+        yield f"{role}.freeze_embeddings=true would keep random embeddings: set it to false, or use {role}.init=parent"
+    if section.init == "parent" and section.shape is None:
+        yield f"{role}.init=parent needs {role}.shape, the size to cut from the parent's weights"
+    if section.init != "pretrained" and section.layers is not None:
+        yield f"{role}.layers keeps layers of a pretrained model: use {role}.init=pretrained, or set {role}.shape.layers"
+    shape = section.shape
+    if shape is not None and not OmegaConf.missing_keys(shape) and shape.hidden % shape.heads:
+        yield f"{role}.shape.hidden={shape.hidden} must be a multiple of {role}.shape.heads={shape.heads}"

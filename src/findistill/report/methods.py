@@ -1,0 +1,186 @@
+"""From runs to methods: jobs that are equal but for their seed, on the same test rows in the same order."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from findistill.core.study import flatten
+from findistill.errors import UserError
+from findistill.report import parts
+from findistill.stats.metrics import codes
+
+# Settings that do not make another method: the seed, and how a job is run and shown.
+APART = ("seed", "study", "runs_dir", "logger", "sweep", "report", "hydra")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished job, or a baseline computed for the report."""
+
+    method: str
+    kind: str  # that of its report part, or baseline
+    seed: int | str | None  # what tells it from the repeats of its method, as its part's `identity` has it
+    config: dict[str, Any]  # the settings that make the method, without runtime-only ones
+    metrics: dict[str, float]
+    predictions: pd.DataFrame  # id, text, label (gold), predicted, p_<label>...; annotators: agreement, n_samples
+    folder: Path | None = None
+    status: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs equal but for the seed. Rows are sorted by id, so methods of one test set line up."""
+
+    name: str
+    kind: str
+    test_set: str
+    labels: tuple[str, ...]
+    ids: np.ndarray  # (n,) str
+    gold: np.ndarray  # (n,) label positions
+    predicted: np.ndarray  # (seeds, n) label positions, -1 without a prediction
+    probabilities: np.ndarray  # (seeds, n, labels), NaN where there are none
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The first run's configuration."""
+        return self.runs[0].config
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(seeds, n) of bool."""
+        return self.predicted == self.gold
+
+    def mean_metric(self, key: str) -> float | None:
+        """A recorded metric's mean over the runs that have it, None where none has."""
+        values = [run.metrics[key] for run in self.runs if run.metrics.get(key) is not None]
+        return float(np.mean(values)) if values else None
+
+    def by_number(self, pattern: str) -> dict[int, np.ndarray]:
+        """Metrics whose name has a number where `pattern` has {}: number -> (runs,), ascending, where all runs have it."""
+        shape = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
+        numbers = sorted({int(match[1]) for key in self.runs[0].metrics if (match := shape.fullmatch(key))})
+        rows = {number: [run.metrics.get(pattern.format(number)) for run in self.runs] for number in numbers}
+        return {number: np.array(row, float) for number, row in rows.items() if None not in row}
+
+
+def setting(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key of nested mappings, None where they have none."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def gather(runs: Iterable[Run]) -> list[Method]:
+    """Group runs into methods, in order of first appearance; seeds ascending.
+
+    Methods on the same rows share a `test_set`, named by their data; other rows of the same data get a name of their
+    own. Methods of one name on one test set get the settings that tell them apart appended.
+
+    Raises:
+        UserError: predictions without a needed column, with repeated ids or unlabelled rows; seeds of one method tested
+            on different rows; the same seed twice.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.method, json.dumps(_deciding(run.config), sort_keys=True, default=str)), []).append(run)
+    methods = [_method(sorted(group, key=lambda run: (len(str(run.seed)), str(run.seed)))) for group in groups.values()]
+    return _with_unique_names(_on_test_sets(methods))
+
+
+def differing(configs: list[dict[str, Any]]) -> list[str]:
+    """Dotted keys on which the configurations differ, those aside that make no other method."""
+    # An empty section says as much as none.
+    flats = [{key: value for key, value in flatten(_deciding(config)).items() if value != {}} for config in configs]
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    return [key for key in keys if len({repr(flat.get(key)) for flat in flats}) > 1]
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without `APART`."""
+    return {name: section for name, section in config.items() if name not in APART}
+
+
+def _method(runs: list[Run]) -> Method:
+    name, labels = runs[0].method, _labels(runs[0])
+    for previous, run in pairwise(runs):
+        if previous.seed == run.seed:
+            raise UserError(f"{name}: seed {run.seed} was run twice ({previous.folder}, {run.folder}). Remove one.")
+    frames = [_checked(run) for run in runs]
+    ids, gold = frames[0]["id"].to_numpy(dtype=str), codes(frames[0]["label"].tolist(), labels, what=f"gold label of {name}")
+    for run, frame in zip(runs, frames, strict=True):
+        truth = codes(frame["label"].tolist(), labels, what=f"gold label of {name}")
+        if not (np.array_equal(ids, frame["id"].to_numpy(dtype=str)) and np.array_equal(gold, truth)):
+            raise UserError(
+                f"{name}: seeds {runs[0].seed} and {run.seed} were tested on different rows ({run.folder}).\n"
+                "The test split must not depend on the seed: keep data.seed fixed."
+            )
+    predicted = np.stack([codes(frame["predicted"].tolist(), labels, what=f"prediction of {name}") for frame in frames])
+    columns = [f"p_{label}" for label in labels]
+    probabilities = np.stack([frame.reindex(columns=columns).to_numpy(dtype=float) for frame in frames])
+    test_set = str(setting(runs[0].config, "data.name") or "test")
+    return Method(name, runs[0].kind, test_set, labels, ids, gold, predicted, probabilities, tuple(runs))
+
+
+def _labels(run: Run) -> tuple[str, ...]:
+    named = [column[2:] for column in run.predictions.columns if column.startswith("p_")]
+    return tuple(named or setting(run.config, "data.labels") or sorted(run.predictions["label"].dropna().unique()))
+
+
+def _checked(run: Run) -> pd.DataFrame:
+    where = f"predictions of {run.method}" + (f" ({run.folder})" if run.folder else "")
+    missing = [column for column in ("id", "label", "predicted") if column not in run.predictions.columns]
+    if missing:
+        raise UserError(f"{where}: no column {', '.join(missing)}. Run the job again.")
+    frame = run.predictions.sort_values("id", key=lambda ids: ids.astype(str), kind="stable")
+    if not len(frame) or frame["label"].isna().any():
+        raise UserError(f"{where}: no rows, or rows without a gold label. Test on labelled rows.")
+    if not frame["id"].is_unique:
+        raise UserError(f"{where}: id {frame.loc[frame['id'].duplicated(), 'id'].iloc[0]!r} occurs twice.")
+    return frame
+
+
+def _on_test_sets(methods: list[Method]) -> list[Method]:
+    def digest(method: Method) -> str:
+        return hashlib.sha256("\n".join([*method.ids, *method.labels]).encode() + method.gold.tobytes()).hexdigest()
+
+    names: dict[str, str] = {}  # digest of the rows -> name
+    for method in methods:
+        number = sum(name == method.test_set or name.startswith(f"{method.test_set} #") for name in names.values())
+        names.setdefault(digest(method), f"{method.test_set} #{number + 1}" if number else method.test_set)
+    return [replace(method, test_set=names[digest(method)]) for method in methods]
+
+
+def _with_unique_names(methods: list[Method]) -> list[Method]:
+    by_name: dict[tuple[str, str], list[Method]] = {}
+    for method in methods:
+        by_name.setdefault((method.test_set, method.name), []).append(method)
+    details = {place: _distinguishing([twin.config for twin in twins]) for place, twins in by_name.items()}
+    return [replace(method, name=_detailed(method, details[method.test_set, method.name])) for method in methods]
+
+
+def _distinguishing(configs: list[dict[str, Any]]) -> list[str]:
+    """As few of the differing keys as tell all configurations apart, in their order."""
+    keys: list[str] = []
+    groups = 1
+    for key in differing(configs):
+        count = len({repr([setting(config, each) for each in (*keys, key)]) for config in configs})
+        if count > groups:
+            keys, groups = [*keys, key], count
+    return keys
+
+
+def _detailed(method: Method, keys: list[str]) -> str:
+    part = parts.of_kind(method.kind)
+    values = {part.setting_name(key): setting(method.config, key) for key in keys}
+    details = ", ".join(f"{name}={'none' if value in ('', None) else value}" for name, value in values.items())
+    return f"{method.name} ({details})" if details else method.name

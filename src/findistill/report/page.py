@@ -1,0 +1,171 @@
+"""A study's report: tables, figures and one self-contained page, from its finished runs."""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from findistill.core.files import write_whole
+from findistill.errors import UserError
+from findistill.report import parts, plots, style, tables
+from findistill.report.comparisons import Comparison, best, compare, comparisons_table, contrasts_table
+from findistill.report.methods import Method, Run, gather
+from findistill.report.parts import BASELINE, Picture, Results
+from findistill.report.published import published as read_published
+from findistill.stats.intervals import seed_means
+from findistill.stats.metrics import confusion
+
+MANY_SEEDS = 5  # with fewer, a difference between methods may be one between these runs
+LEADERS = 3  # panels of the confusion and calibration figures
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What `build_report` left in the study folder."""
+
+    table_csv: Path
+    table_md: Path
+    comparisons_csv: Path
+    html: Path
+    figures: list[Path]
+
+
+@style.styled
+def build_report(
+    study: str, runs: list[Run], failed: list[dict[str, Any]], out: Path, *, published: str | None = None, resamples: int = 2000,
+    command: str | None = None, annotations: pd.DataFrame | None = None,
+) -> ReportFiles:  # fmt: skip
+    """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
+
+    Args:
+        failed: one dict a failed job: `job` (its name), `error` (one line), `method` where known.
+        published: a key of published.yaml; its numbers stand in a table of their own.
+        command: what to type to make the study again.
+        annotations: the annotator's votes on the training texts, for the agreement figure (columns agreement, label,
+            n_samples, gold where known). Without it the figure is drawn from a baseline whose predictions have
+            `agreement` and `n_samples`.
+
+    No text of the data gets into the files; rows are known by their ids alone.
+
+    Raises:
+        UserError: no finished run, or runs that do not fit together (see `methods.gather`); unknown `published`.
+    """
+    if not runs:
+        raise UserError(f"study={study}: no finished job to report on. Run some first, then stage=report again.")
+    numbers = read_published(published) if published else None
+    methods = gather(runs)
+    estimates = [seed_means(method.gold, method.predicted, len(method.labels), resamples=resamples) for method in methods]
+    table = tables.results(methods, estimates, failed)
+    comparisons = compare(methods, resamples=resamples)
+
+    sections: list[dict[str, Any]] = []
+    figures: list[Path] = []
+    test_sets = list(dict.fromkeys(method.test_set for method in methods))
+    for test_set in test_sets:
+        here = [(method, own) for method, own in zip(methods, estimates, strict=True) if method.test_set == test_set]
+        one = Results(test_set, [method for method, _ in here], {method.name: own for method, own in here}, annotations)
+        section = _section(one, table, comparisons)
+        prefix = re.sub(r"[^a-z0-9]+", "_", test_set.lower()).strip("_") + "_" if len(test_sets) > 1 else ""
+        for picture in _pictures(one):
+            name = f"{prefix}{picture.name}"
+            paths = style.save(picture.figure, out / "figures" / name)
+            figures += paths
+            address = "data:image/svg+xml;base64," + base64.b64encode(paths[-1].read_bytes()).decode()
+            section["pictures"].append((replace(picture, name=name), address))
+        sections.append(section)
+    further = [(section["test_set"], each) for section in sections for each, _ in section["tables"]]
+    for name in {each.name: None for _, each in further}:
+        frames = [each.frame.assign(test_set=test_set) for test_set, each in further if each.name == name]
+        write_whole(out / f"{name}.csv", pd.concat(frames).to_csv(index=False))
+
+    reading = [note for part in parts.present(methods) for note in part.notes(methods)]
+    reading += tables.WORDING.notes(resamples=resamples)
+    page = {"study": study, "table": table, "sections": sections, "failed": failed, "published": numbers, "reading": reading}
+    page["command"] = command
+    return ReportFiles(
+        write_whole(out / "table.csv", table.to_csv(index=False)),
+        write_whole(out / "table.md", _rendered("table.md.j2", page)),
+        write_whole(out / "comparisons.csv", comparisons_table(comparisons).to_csv(index=False)),
+        write_whole(out / "report.html", _rendered("report.html.j2", page)),
+        figures,
+    )
+
+
+def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """What the page says about one test set; `pictures` (and their data URIs) are added when they are drawn."""
+    tests = [test for test in comparisons if test.test_set == one.test_set]
+    here = parts.present(one.methods)
+    rows = tables.readable(table[table["test_set"] == one.test_set])
+    return {
+        "test_set": one.test_set,
+        "rows": f"{len(one.methods[0].ids):,} {here[0].rows if here else 'test rows'}",
+        "summary": summary(one, tests),
+        "quality": rows.drop(columns=[column for column in (*tables.COST, "Test set") if column in rows]),
+        "cost": rows[[column for column in rows if column == "Method" or column in tables.COST]],
+        "comparisons": tests,
+        "contrasts": contrasts_table(tests),
+        "tables": [(each, tables.formatted(each)) for part in here for each in part.tables(one)],
+        "pictures": [],
+    }
+
+
+def summary(one: Results, tests: Sequence[Comparison]) -> str:
+    """The main result on a test set in one sentence, how the best was selected, and the best baseline if it is better."""
+    here = parts.present(one.methods)
+    top, fair = best(here[0].own(one.methods) if here else one.methods)
+    assert top is not None
+    score = one.estimates[top.name]
+    if main := next((test for test in tests if test.main), None):
+        seeds = min(main.n_seeds_a, main.n_seeds_b)
+        about = "" if seeds >= MANY_SEEDS else f", a result about these models: {seeds} seed{'s' * (seeds > 1)} of each at least"
+        verdict = "different" if main.p_holm < 0.05 else "not distinguishable"
+        text = (
+            f"{main.a} against {main.b}, {main.family}: {tables.difference(main.accuracy)} points of accuracy, {verdict} "
+            f"(p {tables.p_value(main.p_holm)}; {main.n_rows:,} rows{about})."
+        )
+    else:
+        noun = here[0].noun if here and here[0].noun else "method"
+        accuracy, macro_f1 = (tables.estimate(score[name]) for name in ("accuracy", "macro_f1"))
+        text = f"Best {noun}: {top.name}, accuracy {accuracy}, macro F1 {macro_f1}."
+    text += " Selected on the validation split." if fair else " Selected on the rows that it is scored on, which favours it."
+    baselines = [method for method in one.methods if method.kind == BASELINE and method is not top]
+    means = {method.name: one.estimates[method.name]["accuracy"].mean for method in (top, *baselines)}
+    rival = max(baselines, key=lambda method: means[method.name], default=None)
+    if rival and means[rival.name] >= means[top.name]:
+        text = f"{top.name} is not above the baseline {rival.name} ({means[top.name]:.3f}, {means[rival.name]:.3f}). {text}"
+    return text
+
+
+def _pictures(one: Results) -> list[Picture]:
+    """The figures that every study has, and those of the report parts."""
+    here = parts.present(one.methods)
+    groups = {method.name: parts.of_kind(method.kind).group(method) for method in one.methods}
+    runs = here[0].runs.lower() if here else "seeds"
+    pictures = [tables.WORDING.picture("comparison", plots.comparison(one.methods, one.estimates, groups), runs=runs)]
+    pictures += [picture for part in here for picture in part.pictures(one)]
+    candidates: list[Method | None] = []
+    for part in here:
+        candidates += part.leaders(one.methods) or [best(part.own(one.methods))[0]]
+    leaders = [method for method in candidates or [best(one.methods)[0]] if method][:LEADERS]
+    every = [[confusion(leader.gold, one, len(leader.labels)) for one in leader.predicted] for leader in leaders]
+    matrices = [(leader.name, np.mean(of_seeds, axis=0)) for leader, of_seeds in zip(leaders, every, strict=True)]
+    pictures.append(tables.WORDING.picture("confusion_matrix", plots.confusion_matrices(matrices, leaders[0].labels)))
+    if scored := [leader for leader in leaders if np.isfinite(leader.probabilities).any()]:
+        pictures.append(tables.WORDING.picture("calibration", plots.calibration(scored)))
+    return pictures
+
+
+def _rendered(template: str, page: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("findistill.report"), autoescape=jinja2.select_autoescape(["html.j2"]), trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    names = ("difference", "p_value", "job_name", "markdown", "readable")
+    environment.filters |= {name: getattr(tables, name) for name in names}
+    return environment.get_template(template).render(**page, words=tables.WORDS)

@@ -1,0 +1,210 @@
+"""The report parts of stages: how a stage's runs are named, what they are compared with, and their tables and figures.
+
+A stage's YAML names the module of its part (`report: findistill.methods.annotate.report`), whose `PART` is an instance of
+a subclass of `Part`. Parts are imported when a report is made, not before.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from findistill.config.compose import config_dir
+from findistill.config.packages import conf_folders
+from findistill.config.targets import Slot, check_name, slot_of
+from findistill.core.step import load
+
+if TYPE_CHECKING:  # these modules look parts up
+    from findistill.report.methods import Method, Run
+    from findistill.stats.intervals import Estimate
+
+BASELINE = "baseline"  # the kind of a reference method that no stage made
+
+
+@dataclass(frozen=True)
+class Family:
+    """Pairs of methods (a, b) on one test set, whose p-values are adjusted together by Holm's procedure.
+
+    Attributes:
+        contrast: what a pair differs in, `prompt=cot against direct`; pairs of one contrast are also averaged.
+        main: the first pair is the main question of the study.
+    """
+
+    name: str
+    pairs: "Sequence[tuple[Method, Method]]"
+    contrast: "Callable[[Method, Method], str] | None" = None
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A further table of the page and of table.md; its numbers are in `<name>.csv`.
+
+    Attributes:
+        columns: column of `frame` -> its title and the pattern of its cells on the page, in the page's order.
+    """
+
+    name: str
+    title: str
+    note: str
+    frame: pd.DataFrame
+    columns: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the title and caption that the page gives it, and the file `figures/<name>.png`, `.svg`."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+class Wording:
+    """The words of a package's tables, figures and notes, from its `report.yaml`; {names} in them are filled in."""
+
+    def __init__(self, package: str) -> None:
+        self.content: dict[str, Any] = yaml.safe_load(files(package).joinpath("report.yaml").read_text("utf-8"))
+
+    def table(self, name: str, frame: pd.DataFrame, **values: Any) -> Table:
+        text = self.content["tables"][name]
+        columns = {column: (title.format(**values), pattern) for column, (title, pattern) in text["columns"].items()}
+        return Table(name, text["title"], text["note"].format(**values), frame, columns)
+
+    def picture(self, name: str, figure: Figure, **values: Any) -> Picture:
+        text = self.content["pictures"][name]
+        return Picture(name, text["title"].format(**values), text["caption"].format(**values), figure)
+
+    def notes(self, **values: Any) -> list[str]:
+        return [note.format(**values) for note in self.content["notes"]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study has on one test set.
+
+    Attributes:
+        estimates: metrics by method name.
+        annotations: the annotator's votes on the training texts, if the study has any.
+    """
+
+    test_set: str
+    methods: "list[Method]"
+    estimates: "dict[str, dict[str, Estimate]]"
+    annotations: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one stage adds to reports. The defaults suit a stage that trains or scores a classifier.
+
+    Attributes:
+        kind: the column `kind` of the table; one part a kind.
+        noun: what a method of this kind is called in the summary, singular.
+        rows: what its test rows are called.
+        runs: what the runs of one method are called: `Seeds`, or `Runs` where other settings are repeated.
+        readable_columns: columns of `table.csv` that the readable table has because of these methods.
+        columns: further columns of `table.csv`, with their keys in metrics.json.
+        omitted: columns that say nothing about these methods.
+        listed_last: its methods stand behind all others.
+        own_baselines: baselines are made for its jobs; models on human labels alone share those of other jobs.
+    """
+
+    kind: str
+    noun: str = ""
+    rows: str = "test rows"
+    runs: str = "Seeds"
+    readable_columns: Sequence[str] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    omitted: Sequence[str] = ()
+    listed_last: bool = False
+    own_baselines: bool = True
+
+    # One run
+
+    def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+        """How tables call the method of a run; its seeds share the name."""
+        return str(config["stage"]["name"])
+
+    def identity(self, config: dict[str, Any]) -> tuple[int | str | None, dict[str, Any]]:
+        """What tells a run from the repeats of its method, and the settings that make the method."""
+        return config["seed"], config
+
+    def status(self, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        """What to remember of a run besides its status.json."""
+        return {}
+
+    def setting_name(self, key: str) -> str:
+        """A setting as it stands behind the name of a method that shares its name with another."""
+        return key
+
+    def numbered_columns(self, keys: Iterable[str]) -> dict[str, str]:
+        """Further columns of `table.csv` whose keys in metrics.json hold a number."""
+        return {}
+
+    # One study
+
+    def own(self, methods: "Sequence[Method]") -> "list[Method]":
+        """The methods of this kind."""
+        return [method for method in methods if method.kind == self.kind]
+
+    def prepare(self, runs: "list[Run]") -> "list[Run]":
+        """All runs of a study, baselines included, before they are compared."""
+        return runs
+
+    def group(self, method: "Method") -> str:
+        """The colour and legend entry of a method in figures of all methods."""
+        return self.kind
+
+    def leaders(self, methods: "Sequence[Method]") -> "list[Method] | None":
+        """The methods whose confusion and calibration are drawn; None: the best of this kind on validation rows."""
+        return None
+
+    def families(self, methods: "Sequence[Method]") -> Iterator[Family]:
+        """Paired tests; `methods` are all of one test set."""
+        yield from ()
+
+    def tables(self, results: Results) -> Iterator[Table]:
+        yield from ()
+
+    def pictures(self, results: Results) -> Iterator[Picture]:
+        yield from ()
+
+    def notes(self, methods: "Sequence[Method]") -> list[str]:
+        """How the numbers of these methods are made, where it is not as for all."""
+        return []
+
+
+@cache
+def registered() -> "dict[str, Part]":
+    """Stage -> its report part, by the names of the stages; stages without `report:` in their YAML have none."""
+    parts: dict[str, Part] = {}
+    for path in sorted(path for folder in (config_dir(), *conf_folders()) for path in (folder / "stage").glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = content.get("stage", content)  # a `# @package _global_` file holds its section
+        if module := settings.get("report"):
+            check_name("stage.report", f"{module}.PART", cast(Slot, slot_of("stage")))
+            parts[settings["name"]] = load(f"{module}:PART")
+    return parts
+
+
+def of_stage(stage: str) -> Part:
+    """The part of a stage; a plain one where the stage has none."""
+    return registered().get(stage) or Part(stage)
+
+
+def of_kind(kind: str) -> Part:
+    """The part whose methods are of this kind; a plain one for baselines and unknown kinds."""
+    return next((part for part in registered().values() if part.kind == kind), None) or Part(kind)
+
+
+def present(methods: "Sequence[Method]") -> list[Part]:
+    """The parts that have methods of their own here."""
+    return [part for part in registered().values() if part.own(methods)]

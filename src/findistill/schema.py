@@ -1,0 +1,92 @@
+"""The whole configuration: one dataclass a section, put together and registered with Hydra.
+
+The YAML files under `conf/` start from these (`defaults: [base_..., _self_]`), so a misspelt key or a wrong type is an
+error before anything runs. Nothing here imports more than omegaconf.
+"""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from findistill import plugins
+from findistill.config.fields import setting
+from findistill.core.config import StageSettings, Sweep, Wandb
+from findistill.data.config import Data, FileData
+from findistill.llm.config import LLM, Annotate, EndpointLLM, InProcessLLM, Prompt, RecordedLLM, Shots
+from findistill.methods.augment.config import Augment
+from findistill.methods.evaluate.config import Evaluate
+from findistill.methods.export.config import Export
+from findistill.methods.fewshot.config import Fewshot
+from findistill.models.config import CharformerEncoder, Encoder
+from findistill.report.config import Report
+from findistill.training.config import Distill, QLoRA, Teacher, TeacherDistill, Trainer
+
+
+@dataclass
+class Config:
+    stage: StageSettings = MISSING
+    study: str = setting("default", pattern=r"\w[\w.+-]*", meaning="a folder's name: letters, digits, '.', '_', '-' only")
+    seed: int = setting(0, ge=0)
+    runs_dir: str = "runs"
+    plan: bool = False  # print the steps of the job or sweep, which of them exist and what each would cost, and stop
+    objective: str | None = None  # the metric that a sweeper optimises; None: the monitored validation score
+    data: Data = MISSING
+    llm: LLM = MISSING
+    prompt: Prompt = MISSING
+    shots: Shots = field(default_factory=Shots)
+    annotate: Annotate = field(default_factory=Annotate)
+    teacher: Teacher = MISSING
+    student: Encoder = MISSING
+    augment: Augment = MISSING
+    distill: Distill = MISSING
+    trainer: Trainer = MISSING
+    callbacks: dict[str, Any] = field(default_factory=dict)  # name -> a node with a _target_
+    qlora: QLoRA = field(default_factory=QLoRA)
+    fewshot: Fewshot = field(default_factory=Fewshot)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    export: Export = field(default_factory=Export)
+    report: Report = field(default_factory=Report)
+    sweep: Sweep = field(default_factory=Sweep)
+    logger: dict[str, Any] = field(default_factory=dict)  # name -> where to report
+
+
+def register() -> None:
+    """Put every schema into Hydra's store, under the names the YAML files start from, and register the rules beside them.
+
+    Raises:
+        UserError: an installed package cannot be loaded.
+    """
+    for path in sorted(Path(__file__).parent.rglob("rules.py")):
+        import_module(_module_name(path))
+    plugins.load_packages()
+    schemas: dict[str, dict[str, Any]] = {
+        "stage": {"stage": StageSettings},
+        "data": {"data": Data, "file": FileData},
+        "llm": {"llm": LLM, "in_process": InProcessLLM, "endpoint": EndpointLLM, "recorded": RecordedLLM},
+        "prompt": {"prompt": Prompt},
+        "teacher": {"teacher": Teacher},
+        "student": {"encoder": Encoder, "charformer": CharformerEncoder},
+        "augment": {"augment": Augment},
+        "distill": {"distill": Distill, "teacher_distill": TeacherDistill},
+        # Open: further keys, in a file or on the command line, are arguments of Lightning's, and are checked as such.
+        "trainer": {"trainer": OmegaConf.structured(Trainer, flags={"struct": False})},
+        "logger": {"wandb": {"wandb": Wandb}},
+    }
+    for path in sorted((Path(__file__).parent / "data" / "sources").glob("*.py")):
+        name = _module_name(path)
+        for node in vars(import_module(name)).values():
+            if isinstance(node, type) and issubclass(node, Data) and node.__module__ == name:  # settings of its own
+                schemas["data"][path.stem] = node
+    store = ConfigStore.instance().store
+    store(name="base_config", node=plugins.root_schema(Config))
+    for group, nodes in schemas.items():
+        for name, node in nodes.items():
+            store(group=group, name=f"base_{name}", node=node)
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(path.relative_to(Path(__file__).parents[1]).with_suffix("").parts)

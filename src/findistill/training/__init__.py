@@ -1,0 +1,1 @@
+"""LightningModules, losses, callbacks and the training loop."""

@@ -1,0 +1,45 @@
+"""The data of a training: length-grouped batches to learn from, sorted ones to validate on."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+
+from findistill.models.batches import LengthGroupedBatches, TokenRows, sorted_batches
+
+LARGE = 4  # batches at once where no gradients are kept
+
+
+class InOrder(SequentialSampler):
+    """Batches in the order given. With `trainer.overfit_batches` Lightning takes no sampler but a sequential one."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.data_source  # type: ignore[misc]  # torch types it as Sized
+
+
+class TrainingData(pl.LightningDataModule):
+    """Gives whole batches of `rows`, other ones every epoch, and of `validation` rows, if there are any.
+
+    Several processes share each batch of `rows`, and each of them validates on all rows: a metric counts every row once, and
+    is the same in all of them.
+    """
+
+    def __init__(self, rows: TokenRows, validation: TokenRows | None, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.rows, self.validation, self.batch_size, self.seed = rows, validation, batch_size, seed
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        sampler: Sampler[Any] = LengthGroupedBatches(self.rows.tokens.lengths, self.batch_size, self.seed, rank, world)
+        if self.trainer.overfit_batches:
+            sampler = InOrder(list(sampler))
+        return DataLoader(self.rows, batch_size=None, sampler=sampler)
+
+    def val_dataloader(self) -> Any:
+        assert self.trainer is not None
+        if not self.validation:
+            return []
+        batches = sorted_batches(self.validation.tokens.lengths, LARGE * self.batch_size // self.trainer.world_size)
+        return DataLoader(self.validation, batch_size=None, sampler=InOrder(batches))

@@ -1,0 +1,153 @@
+"""Distilling a teacher model into a student: `distil` makes the teacher's outputs once, then trains in one stage or two.
+
+With `distill.intermediate.epochs` above 0 the student first matches the teacher's insides, then its predictions (the
+two-step task distillation of TinyBERT, Jiao et al. 2020); with 0 all terms are learnt together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.models.batches import Tokens, tokenise
+from findistill.models.config import Encoder
+from findistill.models.encoders import open_trained, save
+from findistill.models.features import Anatomy
+from findistill.models.heads import device_of
+from findistill.training import published_faults
+from findistill.training.config import TeacherDistill, faults
+from findistill.training.distiller import Distiller, Stage, TeacherRows
+from findistill.training.loop import Session, Training, freeing
+from findistill.training.losses.base import UNLABELLED, Pair
+from findistill.training.losses.weighted import WeightedTerms
+from findistill.training.recipe import Recipe
+from findistill.training.teacher_outputs import Making, obtain
+from findistill.training.trainer import Examples, Trained, untrained
+
+
+def with_unlabelled(examples: Examples, ids: Sequence[str], texts: Sequence[str]) -> Examples:
+    """`examples` and, behind them, texts without a label: all-zero targets, hard label -1."""
+    return Examples(
+        [*examples.ids, *ids],
+        [*examples.texts, *texts],
+        np.concatenate([examples.targets, np.zeros((len(texts), examples.targets.shape[1]), np.float32)]),
+        np.concatenate([examples.hard, np.full(len(texts), UNLABELLED, np.int64)]),
+    )
+
+
+@freeing()
+def distil(
+    encoder: Encoder, distill: TeacherDistill, labels: LabelSet, train: Examples, validation: Examples, teacher: str | Path,
+    session: Session, *, artifact: Making, root: Path, corpus: Sequence[str] = (),
+) -> Trained:  # fmt: skip
+    """Train `encoder` on what the model `teacher` says of `train`, and leave `model` in the session's folder as `fit` does.
+
+    Rows of `train` with the hard label -1 have none: every term but `hard` learns from them. The teacher's outputs are
+    artifacts, made by `artifact` under `root` where they are not there yet. Its labels are matched by name. The weights
+    kept are those of the best validation epoch of the last stage. `corpus` as in `fit`.
+
+    Raises UserError for a teacher that lacks a label, for terms that the two models cannot be compared by (other tokens,
+    heads, no attention), for outputs larger than allowed, and for what `fit` refuses.
+    """
+    if not len(train):
+        raise UserError("no training rows are left: raise data.limit or name texts in distill.unlabelled.")
+    recipe, cache = Recipe.of(encoder, session.trainer), session.tokens_cache
+    names, teacher = labels.names, str(teacher)
+    model, tokenizer = untrained(encoder, names, recipe, [*train.texts, *corpus], scalar=False, seed=session.seed)
+    teacher_model, teacher_tokenizer = open_trained(teacher)
+    columns = matched(names, teacher_model, teacher)
+    student_rows, validation_rows = (part.rows(tokenizer, recipe.max_length, cache) for part in (train, validation))
+    teacher_length = min(recipe.max_length, getattr(teacher_model.config, "max_position_embeddings", recipe.max_length))
+    teacher_tokens = tokenise(teacher_tokenizer, train.texts, teacher_length, cache)
+
+    sizes = Anatomy.of(model, encoder.name), Anatomy.of(teacher_model, teacher)
+    distiller = published_faults.PublishedDistiller if faults(distill.recipe) else Distiller
+    stages = stages_of(distill, distiller.term_nodes(distill), recipe, *sizes)
+    by_token = any(stage.terms.needs_same_tokens for stage in stages)
+    if by_token:
+        check_same_tokens(tokenizer, student_rows.tokens, teacher_tokenizer, teacher_tokens, encoder.name, teacher)
+    wanted = {name: None for stage in stages for name in ("logits", *stage.terms.teacher_arrays)}
+    if distill.cache == "all" and by_token:
+        wanted |= dict.fromkeys(sizes[1].all_arrays())
+    outputs = obtain(
+        teacher_model, sizes[1], teacher_tokens, list(wanted), artifact=artifact, root=root, limit_gb=distill.cache_gb,
+        dtype=distill.cache_dtype, device=device_of(session.trainer.accelerator),
+    )  # fmt: skip
+    del teacher_model
+
+    history: list[dict[str, float]] = []
+    best_epoch, times = 0, {"train_s": 0.0, "cpu_s": 0.0}
+    for number, stage in enumerate(stages):
+        rows = TeacherRows(student_rows.tokens, train.targets, train.hard, outputs, columns, stage.terms.teacher_arrays)
+        module = distiller(model, stage, len(names), distill)
+        model.train()
+        stage_validation = validation_rows if stage.is_last else None
+        training = Training(module, rows, stage_validation, stage.recipe, session, module.check_every, f"stage{number}")
+        times = {name: times[name] + seconds for name, seconds in training.run().items()}
+        best_epoch = len(history) + module.best_epoch
+        start = history[-1]["epoch"] if history else 0.0
+        history += [{**row, "epoch": start + row["epoch"]} for row in module.history]
+    save(session.folder / "model", model, tokenizer, names, recipe.max_length)
+    return Trained.of(model, session.folder, history, best_epoch, times)
+
+
+def stages_of(
+    distill: TeacherDistill, nodes: Mapping[str, Mapping[str, Any]], recipe: Recipe, student: Anatomy, teacher: Anatomy
+) -> list[Stage]:
+    """One stage of all terms, or the intermediate ones first.
+
+    Raises UserError for terms that cannot compare the two models, and for a stage without any.
+    """
+    pair = Pair(student, teacher, distill.temperature, distill.layers, distill.relation_layer, distill.relation_heads)
+    first = distill.intermediate
+    stages = []
+    if first.epochs:
+        before = replace(recipe, epochs=first.epochs, learning_rate=first.learning_rate or recipe.learning_rate)
+        if first.schedule == "constant":
+            before = replace(before, schedule="constant", scheduler=None, warmup=0.0)
+        stages.append(Stage(WeightedTerms.build(nodes, pair, ("intermediate",)), before, is_last=False))
+    kinds = ("prediction",) if first.epochs else ("intermediate", "prediction")
+    stages.append(Stage(WeightedTerms.build(nodes, pair, kinds), recipe))
+    for stage in stages:
+        if not len(stage.terms.terms):
+            kind = "prediction" if stage.is_last else "intermediate"
+            raise UserError(
+                f"distill.terms: {', '.join(nodes)}: none is of the {kind} stage.\nGive one a weight above 0, or leave out "
+                "the stage: distill.intermediate.epochs=0"
+            )
+    return stages
+
+
+def matched(names: Sequence[str], teacher: PreTrainedModel, where: str) -> list[int]:
+    """The column of the teacher's logits for each of our labels. Raises UserError where it lacks one."""
+    teacher_labels = [str(teacher.config.id2label[column]).lower() for column in range(teacher.config.num_labels)]
+    missing = [name for name in names if name.lower() not in teacher_labels]
+    if missing:
+        raise UserError(
+            f"distill.teacher: {where} knows the labels {', '.join(teacher_labels)}, not {', '.join(missing)}."
+            "\nA teacher needs a logit for every label of the data (a scalar head has none)."
+        )
+    return [teacher_labels.index(name.lower()) for name in names]
+
+
+def check_same_tokens(
+    student: PreTrainedTokenizerBase, ours: Tokens, teacher: PreTrainedTokenizerBase, theirs: Tokens, name: str, where: str
+) -> None:
+    """Raise UserError unless both models read every text as the same pieces, whatever the numbers of the pieces.
+
+    Hidden states and attention are compared position by position, which means nothing where the pieces differ.
+    """
+    numbers, pieces = teacher.get_vocab(), student.get_vocab()
+    translation = np.full(max(pieces.values(), default=0) + 1, -1, dtype=np.int64)
+    translation[list(pieces.values())] = [numbers.get(piece, -1) for piece in pieces]
+    if not np.array_equal(ours.offsets, theirs.offsets) or not np.array_equal(translation[ours.flat], theirs.flat):
+        raise UserError(
+            f"distill.terms: {name} ({len(pieces):,} pieces) and its teacher {where} ({len(numbers):,}) cut texts into "
+            "different tokens, so their layers cannot be compared.\nUse a student with the teacher's vocabulary, or the "
+            "terms on logits alone (distill=logit)."
+        )

@@ -1,0 +1,212 @@
+"""`train_loop`: Lightning's loop as every training here runs it, on the device and with the settings of `trainer`."""
+
+import contextlib
+import gc
+import logging
+import math
+import signal
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+
+from findistill.errors import UserError
+from findistill.models.batches import TokenRows
+from findistill.models.encoders import depths, layer_stack
+from findistill.models.features import admit
+from findistill.training import callbacks, checkpoints
+from findistill.training.classifier import EncoderClassifier
+from findistill.training.config import Trainer, lightning_extras
+from findistill.training.datamodule import TrainingData
+from findistill.training.processes import count_of, run_in_processes
+from findistill.training.recipe import Recipe, RecipeModule
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def freeing() -> Iterator[None]:
+    """Collect what a training leaves in memory: jobs share one process, and Lightning's objects refer to each other.
+
+    To be put on a function, whose own variables are then gone.
+    """
+    try:
+        yield
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a training has around it.
+
+    Attributes:
+        trainer: the `trainer` section.
+        folder: where the model, and meanwhile the checkpoints, are put.
+        callbacks: the `callbacks` section; None: a progress bar alone.
+        tokens_cache: where token ids are kept, if anywhere.
+    """
+
+    trainer: Trainer
+    folder: Path
+    seed: int = 0
+    loggers: Sequence[Logger] = ()
+    callbacks: Mapping[str, Any] | None = None
+    tokens_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Lightning's loop over length-grouped batches of `rows`; `validation` rows, if any, are measured after every epoch.
+
+    A classifier ends with the weights of its best validation, or those of the last epoch where nothing was validated. A run
+    that was killed goes on from its last checkpoint in `folder/checkpoints/<part>`, on the same CPU and number of threads to
+    the same weights, bit for bit. The caller removes the checkpoints when the model is saved. Several devices have a process
+    each, which share every batch; in the end `module`, on the CPU, has what they learnt.
+
+    Attributes:
+        check_every: validate after so many batches instead (or an epoch, if that is shorter).
+        part: one of several trainings in `session.folder`.
+    """
+
+    module: RecipeModule
+    rows: TokenRows
+    validation: TokenRows | None
+    recipe: Recipe
+    session: Session
+    check_every: int | None = None
+    part: str = ""
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.session.folder / checkpoints.FOLDER / self.part
+
+    def run(self) -> dict[str, float]:
+        """Train `module`; gives the seconds taken by all parts of a resumed run: `train_s`, and `cpu_s` of all processes.
+
+        Raises:
+            UserError: this machine does not have the devices, or the training cannot be shared between them.
+        """
+        trainer, session = self.session.trainer, self.session
+        count = count_of(trainer)
+        strategy = trainer.strategy if count == 1 or trainer.strategy == "fsdp" else "ddp"
+        strategy = "auto" if count == 1 and strategy == "ddp" else strategy
+        if strategy == "auto":
+            times = self.fit(strategy, session.loggers)
+        else:
+            _check_shared(self.recipe, count, strategy)
+            alone = replace(self, session=replace(session, loggers=()))  # loggers stay in this process
+            parts = run_in_processes(partial(alone.fit, strategy), count, session.seed, session.loggers)
+            times = {"train_s": max(part["train_s"] for part in parts), "cpu_s": sum(part["cpu_s"] for part in parts)}
+            checkpoints.load_end(self.module, self.checkpoints)
+        if isinstance(self.module, EncoderClassifier):
+            self.module.load_best(self.checkpoints / "best.ckpt")
+        return times
+
+    def fit(self, strategy: str, loggers: Sequence[Logger]) -> dict[str, float]:
+        """Run the loop in this process. Of several processes, rank 0 also leaves `end.ckpt`."""
+        module, rows, recipe, session, check_every = self.module, self.rows, self.recipe, self.session, self.check_every
+        last = checkpoints.Last(self.checkpoints, session.trainer.checkpoint_every or checkpoints.EVERY, rows)
+        used = [*callbacks.make(session.callbacks, validates=bool(self.validation), logs=bool(loggers)), last]
+        if self.validation and isinstance(module, EncoderClassifier):
+            used.append(checkpoints.best_of(self.checkpoints, recipe.monitor))
+        if recipe.unfreeze == "gradual":
+            used.append(callbacks.Unfreezing(module.model.named_parameters(), depths(module.model)))
+        if strategy != "auto":
+            admit(module.model)
+            used.append(checkpoints.End(self.checkpoints))
+        with _quiet_lightning(), _interruptible():
+            lightning = _lightning(
+                session.trainer, strategy=strategy_of(strategy, module), precision=recipe.precision, max_epochs=recipe.epochs,
+                val_check_interval=min(check_every, math.ceil(len(rows) / recipe.batch_size)) if check_every else None,
+                logger=list(loggers) or False, callbacks=used, default_root_dir=session.folder,
+                plugins=[checkpoints.WholeFiles(), *([LightningEnvironment()] if strategy != "auto" else [])],
+                use_distributed_sampler=False,  # ours knows the ranks
+                enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=10,
+            )  # fmt: skip
+            data = TrainingData(rows, self.validation, recipe.batch_size, session.seed)
+            lightning.fit(module, datamodule=data, ckpt_path=last.resume, weights_only=True if last.resume else None)
+            if "profiler" in lightning_extras(session.trainer):
+                log.info("%s", lightning.profiler.summary())  # Lightning's own line is silenced
+            return last.took()
+
+
+def _check_shared(recipe: Recipe, count: int, strategy: str) -> None:
+    """Raise UserError for a training that `count` devices cannot share."""
+    if recipe.unfreeze == "gradual":
+        raise UserError("trainer.unfreeze=gradual trains on one device: set trainer.devices=1, or trainer.unfreeze=none.")
+    if recipe.batch_size % count:
+        near = math.ceil(recipe.batch_size / count) * count
+        raise UserError(
+            f"trainer.batch_size={recipe.batch_size} cannot be shared evenly by trainer.devices={count}: every step learns from"
+            f" one batch, of which each device has a part.\nSet trainer.batch_size={near}."
+        )
+    if strategy == "fsdp" and not torch.cuda.is_available():
+        raise UserError("trainer.strategy=fsdp shards a model over GPUs, and this machine has none: use trainer=ddp.")
+
+
+def strategy_of(name: str, module: RecipeModule) -> str | Strategy:
+    """Lightning's strategy for a name, `auto` on one device; `fsdp` makes a unit of each layer of the model."""
+    if name == "ddp":
+        return DDPStrategy(find_unused_parameters=True)  # heads that no term of a stage reads, BERT's next-sentence head
+    if name == "fsdp":
+        layers = {type(layer) for layer in layer_stack(module.model)[1]}
+        return FSDPStrategy(auto_wrap_policy=layers, state_dict_type="full")
+    return "auto"
+
+
+def _lightning(trainer: Trainer, **settings: Any) -> pl.Trainer:
+    """Lightning's trainer on the configured device; further keys of `trainer` replace `settings`.
+
+    Raises:
+        UserError: this machine does not have the device, or Lightning refuses a value.
+    """
+    own = {name: getattr(trainer, name) for name in ("accelerator", "accumulate_grad_batches", "gradient_clip_val")}
+    devices = list(trainer.devices) if OmegaConf.is_config(trainer.devices) else trainer.devices
+    own["devices"] = 1 if devices == "auto" and settings["strategy"] == "auto" else devices
+    further = lightning_extras(trainer)
+    try:
+        return pl.Trainer(**{**settings, **own, **further})
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        where = {"accelerator": trainer.accelerator, "devices": devices, "strategy": trainer.strategy} | further
+        chosen = ", ".join(f"trainer.{name}={value}" for name, value in where.items())
+        raise UserError(f"{chosen}: {str(error).splitlines()[0]}\nChoose what this machine has, or leave them auto.") from error
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning answers Ctrl-C by ignoring further ones and exiting with code 1; whoever called decides that here."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning's advice (loader workers, logging interval, available devices) off the terminal."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+        warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
+        yield

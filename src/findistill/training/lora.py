@@ -1,0 +1,205 @@
+"""`tune` trains a LoRA adapter on a frozen language model, quantised (QLoRA) or not, to answer prompts with label words.
+
+LoRA: Hu et al. 2022; NF4 and double quantisation: Dettmers et al. 2023. The loss is that of the answer alone, so the
+vocabulary's matrix is multiplied at the answer's positions only: over all positions it would be most of a small model's cost.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from torch.nn.modules.module import _IncompatibleKeys
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from findistill.core import hardware
+from findistill.errors import UserError
+from findistill.models.batches import Rows, Tokens
+from findistill.models.causal_lm import Adapter, compute_dtype, load_base
+from findistill.training import checkpoints
+from findistill.training.classifier import EncoderClassifier
+from findistill.training.config import QLoRA
+from findistill.training.loop import Session, Training, freeing
+from findistill.training.objectives import CrossEntropy
+from findistill.training.recipe import Recipe
+
+
+class Prompts(Rows):
+    """Prompts and their labels, one-hot in `targets`; padded on the left, so that the answers of a batch begin in one column."""
+
+    pad_left = True
+
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]], hard: np.ndarray, n_labels: int, pad_id: int) -> "Prompts":
+        """Of the token ids of n prompts and the label (n,) int64 of each."""
+        flat = np.fromiter(chain.from_iterable(prompts), np.int32)
+        offsets = np.cumsum([0, *map(len, prompts)], dtype=np.int64)
+        return cls(Tokens(flat, offsets, pad_id), np.eye(n_labels, dtype=np.float32)[hard], hard)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `tune` left in `folder/model` and what it took."""
+
+    history: list[dict[str, float]]  # an epoch a row, as of `fit`
+    best_epoch: int  # counted from 1
+    train_s: float  # wall time of the training loop, validation included; of all its parts, if it was resumed
+    cpu_s: float
+    parameters: int  # of base and adapter
+    trainable: int
+    megabytes: float  # of the adapter
+    examples_per_s: float  # while training
+    device_peak_mb: float | None  # CUDA only
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@freeing()
+def tune(
+    model: str, settings: QLoRA, train: Prompts, validation: Prompts, words: Sequence[Sequence[int]], end: int, session: Session,
+    *, dtype: str,
+) -> Tuned:  # fmt: skip
+    """Train an adapter for `model`, and leave that of the best validation epoch, never the base, in the session's `model`.
+
+    What `trainer` leaves unset is as `settings` says. Epochs are measured by the labels' words: the one that the model
+    finds most probable. The run is checkpointed every `settings.checkpoint_every` steps, and one that was killed goes on from
+    there to the same weights; the same seed on the same CPU and number of threads gives the same weights.
+
+    Args:
+        words: token ids of each label's word, in label order, as they follow a prompt.
+        end: the token that ends an answer.
+        dtype: what the frozen model computes in, as `llm.dtype`.
+
+    Raises:
+        UserError: the model cannot be loaded, has no module of the names in `qlora.target_modules`, or the loss is not finite.
+    """
+    pl.seed_everything(session.seed, workers=True, verbose=False)
+    trainer = copy(session.trainer)
+    trainer.devices, trainer.strategy = 1, "auto"  # the frozen model lies on one
+    trainer.checkpoint_every = trainer.checkpoint_every or settings.checkpoint_every
+    recipe = Recipe.of(settings, trainer, max_length=0, precision="32-true", layer_decay=1.0, unfreeze="none")
+    base = load_base(model, dtype, settings.quantization)
+    adapted = add_adapter(base, settings)
+    if settings.gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    base.train()
+    hardware.reset_device_peak()
+    module, folder = WordClassifier(base, words, end, recipe), session.folder
+    validation_rows = validation if len(validation) else None
+    times = Training(module, train, validation_rows, recipe, replace(session, trainer=trainer)).run()
+    adapted.save_pretrained(str(folder / "model"), save_embedding_layers=False)
+    Adapter("", model, settings.quantization, str(compute_dtype(dtype)).removeprefix("torch.")).save(folder / "model")
+    checkpoints.remove(folder)
+    learning = [value for value in module.parameters() if value.requires_grad]
+    training_s = sum(epoch["train_seconds"] for epoch in module.history)
+    return Tuned(
+        module.history, module.best_epoch, **times, parameters=base.num_parameters(),
+        trainable=sum(value.numel() for value in learning),
+        megabytes=sum(value.numel() * value.element_size() for value in learning) / 1e6,
+        examples_per_s=len(train) * len(module.history) / training_s,
+        device_peak_mb=hardware.device_peak_mb().get("memory/device_peak_mb"),
+    )  # fmt: skip
+
+
+def add_adapter(base: PreTrainedModel, settings: QLoRA) -> Any:
+    """Put a new adapter into `base`; gives peft's wrapper around it, which saves the adapter alone.
+
+    Raises:
+        UserError: the model's family has no known query and value projections, or no module is called as configured.
+    """
+    modules = settings.target_modules
+    names = modules if modules is None or isinstance(modules, str) else list(modules)
+    task = TaskType.SEQ_2_SEQ_LM if base.config.is_encoder_decoder else TaskType.CAUSAL_LM
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=names, task_type=task
+    )
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:
+        raise UserError(
+            f"qlora.target_modules={modules}: {str(error).splitlines()[0]}\n"
+            "Name the model's linear layers to adapt, such as [q_proj,v_proj], or all-linear."
+        ) from error
+
+
+class WordClassifier(EncoderClassifier):
+    """Trains the adapter in `model` to answer with the label's word and its end; validates by the words' probabilities."""
+
+    SAFER = "llm.dtype=float32"
+
+    def __init__(
+        self, model: PreTrainedModel, words: Sequence[Sequence[int]], end: int, recipe: Recipe | Mapping[str, Any]
+    ) -> None:
+        super().__init__(model, CrossEntropy(), recipe, len(words))
+        self.save_hyperparameters({"words": [list(word) for word in words], "end": end}, logger=False)
+        self.strict_loading = False  # a checkpoint holds the adapter alone
+        self.words, self.answers = padded(words), padded([[*word, end] for word in words])
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(batch, labels) log-probabilities of the labels' words."""
+        ids, mask = self.words
+        ids = ids.to(self.device)
+        if ids.shape[1] == 1:  # one pass tells the probability of every word
+            return self._logits(batch, ids[:1].expand(len(batch["hard"]), 1))[:, 0].log_softmax(-1)[:, ids[:, 0]]
+        rows = {name: batch[name].repeat_interleave(len(ids), 0) for name in ("input_ids", "attention_mask")}
+        scores = self._scores(rows, ids.repeat(len(batch["hard"]), 1))
+        return (scores.view(-1, *ids.shape) * mask.to(self.device)).sum(-1)
+
+    def training_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean negative log-probability of the answers' tokens."""
+        ids, mask = (value.to(self.device)[batch["hard"]] for value in self.answers)
+        return -(self._scores(batch, ids) * mask).sum() / mask.sum()
+
+    def _scores(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
+        """(batch, longest) log-probability of each token of the answers, behind the prompts."""
+        return self._logits(batch, answers).log_softmax(-1).gather(-1, answers[..., None])[..., 0]
+
+    def _logits(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
+        """(batch, longest, vocabulary) float32: what the model says where each token of the answers should come."""
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        shifted, config = answers[:, :-1], self.model.config
+        if config.is_encoder_decoder:
+            start = answers.new_full((len(answers), 1), config.decoder_start_token_id)
+            inputs: dict[str, Any] = {"input_ids": ids, "decoder_input_ids": torch.cat([start, shifted], 1)}
+        else:
+            mask = torch.cat([mask, torch.ones_like(shifted)], 1)  # what stands behind an answer is seen by no earlier token
+            inputs = {"input_ids": torch.cat([ids, shifted], 1), "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+            inputs["logits_to_keep"] = answers.shape[1]
+        return self.model(**inputs, attention_mask=mask, use_cache=False).logits.float()
+
+    # -- keeping -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        """The adapter alone."""
+        return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *_: Any, **__: Any) -> Any:
+        """Load what `state_dict` gave; quantised layers take no part of a state."""
+        with torch.no_grad():
+            for name, value in self.state_dict().items():
+                value.copy_(state_dict[name])
+        return _IncompatibleKeys([], [])
+
+    def on_validation_epoch_start(self) -> None:
+        self._trained = time.perf_counter() - self._started
+
+    def _end_epoch(self, measured: dict[str, float]) -> None:
+        trained = self._trained if measured else time.perf_counter() - self._started
+        super()._end_epoch({name: float(value) for name, value in measured.items()})
+        self.history[-1]["train_seconds"] = trained
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (rows, longest) int64, padded on the right by 0, and a mask of those that are none of it, float32."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    return ids, pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True)

@@ -1,0 +1,187 @@
+"""What a teacher says of every text, computed once and read from disk by every student, term, layer map and seed.
+
+Arrays (see `adapter`) are stored for real tokens only, float16 unless told otherwise, end to end in the order of the
+texts, and memory-mapped. An artifact of kind `outputs` holds the arrays of one pass of the teacher; a job that needs
+more of the same teacher and texts adds an artifact with what is missing, and none is ever made twice.
+"""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from findistill.core.files import read_json, write_json
+from findistill.errors import UserError
+from findistill.models.batches import Tokens, pad, sorted_batches
+from findistill.models.features import Anatomy, read, row_shape, rows_of
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256  # texts whose outputs are held in memory before they are written
+BATCH = 32  # texts in one forward pass
+
+Making = Callable[[str, dict[str, Any], Callable[[Path], None]], Path]  # `Job.artifact`: kind, key, make -> folder
+
+
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """The teacher's arrays for n texts; each may be memory-mapped. Text i has rows offsets[i]:offsets[i + 1]."""
+
+    arrays: dict[str, np.ndarray]
+    offsets: dict[str, np.ndarray]  # (n + 1,) int64 each
+
+    def rows(self, indexes: Sequence[int], names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The named arrays of these texts, end to end, in the stored precision."""
+        rows = {}
+        for name in names:
+            array, offsets = self.arrays[name], self.offsets[name]
+            rows[name] = torch.from_numpy(np.concatenate([array[offsets[i] : offsets[i + 1]] for i in indexes]))
+        return rows
+
+
+def obtain(
+    model: PreTrainedModel, anatomy: Anatomy, tokens: Tokens, wanted: Sequence[str],
+    *, artifact: Making, root: Path, limit_gb: float, dtype: str, device: torch.device,
+) -> TeacherOutputs:  # fmt: skip
+    """The wanted arrays of `model` on `tokens`, those that no artifact under `root` holds yet computed in one pass.
+
+    Raises:
+        UserError: all arrays kept for this teacher and these texts would need more than `limit_gb` gigabytes or than
+            the disk has free; a stored array is damaged or does not fit float16.
+    """
+    of = {"teacher": fingerprint(model), "tokens": _tokens_hash(tokens), "dtype": dtype}
+    homes = _homes(root, of)
+    missing = sorted(set(wanted) - set(homes))
+    if missing:
+        needed, stored = (size(tokens, names, anatomy, model.config.num_labels, dtype) for names in (missing, sorted(homes)))
+        _admit(needed, stored, limit_gb, root, tokens, missing)
+        homes |= dict.fromkeys(missing, tuple(missing))
+    arrays: dict[str, np.ndarray] = {}
+    for together in sorted({homes[name] for name in wanted}):
+        make = partial(_write, model, anatomy, tokens, together, dtype, device)
+        folder = artifact("outputs", {"of": of, "arrays": list(together)}, make)
+        arrays |= {name: _open(folder, name) for name in wanted if name in together}
+    counts = {name: rows_of(name, tokens.lengths, anatomy.heads) for name in wanted}
+    offsets = {name: np.concatenate([[0], np.cumsum(count)]) for name, count in counts.items()}
+    return TeacherOutputs(arrays, offsets)
+
+
+def size(tokens: Tokens, names: Sequence[str], anatomy: Anatomy, labels: int, dtype: str) -> int:
+    """Bytes that the named arrays take on disk."""
+    rows = {name: int(rows_of(name, tokens.lengths, anatomy.heads).sum()) for name in names}
+    return sum(rows[name] * int(np.prod(row_shape(name, anatomy, labels))) * _dtype(name, dtype).itemsize for name in names)
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """sha256 over a model's weights and labels, wherever it was loaded from."""
+    digest = hashlib.sha256(repr(sorted(model.config.id2label.items())).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tokens_hash(tokens: Tokens) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(tokens.offsets, dtype=np.int64).tobytes())
+    digest.update(np.ascontiguousarray(tokens.flat, dtype=np.int32).tobytes())
+    return digest.hexdigest()
+
+
+def _homes(root: Path, of: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """For each array of this teacher on these texts that is there: all arrays of the complete artifact that holds it."""
+    homes: dict[str, tuple[str, ...]] = {}
+    for path in sorted(root.glob("outputs-*/artifact.json")):
+        if path.parent.suffix != ".partial" and (key := read_json(path)["key"])["of"] == of:
+            homes |= dict.fromkeys(key["arrays"], tuple(key["arrays"]))
+    return homes
+
+
+def _admit(needed: int, stored: int, limit_gb: float, root: Path, tokens: Tokens, names: Sequence[str]) -> None:
+    """Say how much disk the outputs will take, and refuse what is more than allowed or free."""
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    what = f"the teacher's outputs ({', '.join(names)}) for {len(tokens):,} texts, {int(tokens.lengths.sum()):,} tokens"
+    log.info("%s: %s on disk, %s kept before, limit %g GB", what, _gb(needed), _gb(stored), limit_gb)
+    if needed + stored > limit_gb * 1e9:
+        raise UserError(
+            f"distill.cache_gb={limit_gb:g}: {what} need {_gb(needed + stored)}."
+            "\nRaise it, or give fewer texts, a shorter trainer.max_length or fewer layers (distill.layers)."
+        )
+    if needed > free:
+        raise UserError(f"{root}: {what} need {_gb(needed)}, {_gb(free)} are free.\nFree some space, or set runs_dir.")
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
+
+
+def _dtype(name: str, dtype: str) -> np.dtype:
+    return np.dtype(np.float32 if name == "logits" else dtype)  # logits are few, and softened by small temperatures
+
+
+@torch.inference_mode()
+def _write(
+    model: PreTrainedModel, anatomy: Anatomy, tokens: Tokens, names: Sequence[str], dtype: str, device: torch.device, folder: Path
+) -> None:
+    """One pass over the texts, in order, so that files are written from front to back; their hashes go beside them."""
+    model.to(device).eval()
+    digests, lengths = {name: hashlib.sha256() for name in names}, tokens.lengths
+    with ExitStack() as stack:
+        stack.callback(model.cpu)
+        files = {name: stack.enter_context((folder / _file(name)).open("wb")) for name in names}
+        for start in tqdm(range(0, len(tokens), CHUNK), desc="teacher", unit="chunk", disable=None, leave=False):
+            chunk = np.arange(start, min(start + CHUNK, len(tokens)))
+            parts: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(chunk) for name in names}
+            for batch in sorted_batches(lengths[chunk], BATCH):
+                inputs = {name: value.to(device) for name, value in pad(tokens, chunk[batch].tolist()).items()}
+                for name, value in read(model, inputs, names).items():
+                    ends = np.cumsum(rows_of(name, lengths[chunk[batch]], anatomy.heads))
+                    values = _stored(name, value.float().cpu().numpy(), dtype)
+                    for row, part in zip(batch, np.split(values, ends[:-1]), strict=True):
+                        parts[name][row] = part
+            for name in names:
+                content = np.concatenate(parts[name]).tobytes()
+                digests[name].update(content)
+                files[name].write(content)
+    description = {}
+    for name in names:
+        shape = [-1, *row_shape(name, anatomy, model.config.num_labels)]
+        description[name] = {"shape": shape, "dtype": str(_dtype(name, dtype)), "sha256": digests[name].hexdigest()}
+    write_json(folder / "arrays.json", description)
+
+
+def _stored(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        stored = values.astype(_dtype(name, dtype))
+    if not np.isfinite(stored).all():
+        raise UserError(f"distill.cache_dtype={dtype}: the teacher's {name} goes up to {np.abs(values).max():.3g}; use float32.")
+    return stored
+
+
+def _file(name: str) -> str:
+    return f"{name.replace('/', '_')}.bin"
+
+
+def _open(folder: Path, name: str) -> np.ndarray:
+    description = read_json(folder / "arrays.json")[name]
+    path = folder / _file(name)
+    if _sha256(path, path.stat().st_mtime_ns) != description["sha256"]:
+        raise UserError(f"{path}: the stored teacher outputs are damaged; delete {folder} and run again to make them anew")
+    return np.memmap(path, dtype=description["dtype"], mode="r").reshape(description["shape"])
+
+
+@cache
+def _sha256(path: Path, changed: int) -> str:
+    """Once for each file and process, however many jobs of a sweep read it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,165 @@
+"""`fit` trains an encoder and leaves a model folder."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.models.batches import Rows, tokenise
+from findistill.models.config import Encoder
+from findistill.models.encoders import load, save
+from findistill.models.heads import Scale, Thresholds, device_of, logits_of
+from findistill.models.vocabulary import trim
+from findistill.training import checkpoints
+from findistill.training.classifier import EncoderClassifier
+from findistill.training.config import Distill
+from findistill.training.datamodule import LARGE
+from findistill.training.loop import Session, Training, freeing
+from findistill.training.objectives import Objective
+from findistill.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What to learn from: n texts with vote shares `targets` (n, n_labels) float32 and `hard` labels (n,) int64.
+
+    Columns are in LabelSet order. `hard` is kept apart from the shares because a tie among votes has a rule of its own.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    targets: np.ndarray
+    hard: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def rows(self, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path | None) -> Rows:
+        """The same, tokenised."""
+        return Rows(tokenise(tokenizer, self.texts, max_length, cache), self.targets, self.hard)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, labels: LabelSet) -> "Examples":
+        """Rows with the columns id, text, label, and soft_<label> where votes exist (one-hot of the label otherwise).
+
+        Raises UserError for a row without a label or with an unknown one.
+        """
+        missing = frame["label"].isna()
+        if missing.any():
+            raise UserError(
+                f"column label: {int(missing.sum())} of {len(frame)} rows have none, first id={frame['id'][missing].iloc[0]}."
+                "\nOnly labelled rows can be trained on; label them first (stage=annotate)."
+            )
+        hard = np.asarray([labels.index(name) for name in frame["label"]], dtype=np.int64)
+        columns = [f"soft_{name}" for name in labels.names]
+        if set(columns) <= set(frame.columns):
+            targets = frame[columns].to_numpy(dtype=np.float32)
+        else:
+            targets = np.eye(len(labels.names), dtype=np.float32)[hard]
+        return cls(frame["id"].tolist(), frame["text"].tolist(), targets, hard)
+
+    @classmethod
+    def from_scores(cls, frame: pd.DataFrame, labels: LabelSet) -> "Examples":
+        """Rows with a `score` in [-1, 1]: the shares whose positive less negative one is that score.
+
+        Raises UserError for a frame without scores, or labels that are no scale.
+        """
+        if "score" not in frame or frame["score"].isna().any():
+            raise UserError("teacher.objective=regression needs a score in every row: use data=fiqa_news or data=fiqa_posts.")
+        shares = Scale.of(labels.names).from_scores(frame["score"].to_numpy(dtype=np.float64))
+        return replace(cls.from_frame(frame, labels), targets=shares.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `fit` left behind and what it took."""
+
+    model_dir: Path
+    history: list[dict[str, float]]  # an epoch a row: epoch, train/loss, val/{loss,macro_f1,accuracy}, lr, seconds
+    best_epoch: int  # counted from 1
+    train_s: float  # wall time of the training loop, validation included
+    cpu_s: float  # processor time of the same, all threads
+    parameters: int
+    megabytes: float  # of the weights
+    thresholds: dict[str, float] | None = None  # scalar head only
+
+    @classmethod
+    def of(
+        cls, model: PreTrainedModel, folder: Path, history: list[dict[str, float]], best_epoch: int, times: dict[str, float],
+        thresholds: Thresholds | None = None,
+    ) -> "Trained":  # fmt: skip
+        """Of a model that is saved in `folder`, whose checkpoints are removed."""
+        checkpoints.remove(folder)
+        megabytes = sum(value.numel() * value.element_size() for value in model.parameters()) / 1e6
+        cuts = asdict(thresholds) if thresholds else None
+        return cls(
+            folder / "model",
+            history,
+            best_epoch,
+            **times,
+            parameters=model.num_parameters(),
+            megabytes=megabytes,
+            thresholds=cuts,
+        )
+
+
+def untrained(
+    encoder: Encoder, names: Sequence[str], recipe: Recipe, texts: Sequence[str], *, scalar: bool, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that a training starts from, all generators seeded. `encoder.trim_vocabulary` keeps the pieces of `texts`.
+
+    Raises:
+        UserError: the model reads fewer tokens than `recipe.max_length`.
+    """
+    pl.seed_everything(seed, workers=True, verbose=False)
+    model, tokenizer = load(encoder, names, scalar=scalar, seed=seed)
+    longest = getattr(model.config, "max_position_embeddings", recipe.max_length)
+    if recipe.max_length > longest:
+        raise UserError(f"trainer.max_length={recipe.max_length}: {encoder.model} reads at most {longest} tokens.")
+    if encoder.trim_vocabulary:
+        tokenizer = trim(model, tokenizer, texts, recipe.max_length)
+    return model, tokenizer
+
+
+@freeing()
+def fit(
+    encoder: Encoder, distill: Distill | None, labels: LabelSet, train: Examples, validation: Examples, session: Session,
+    corpus: Sequence[str] = (),
+) -> Trained:  # fmt: skip
+    """Train `encoder` and leave `model` in the session's folder, the weights of the best validation epoch, for Hugging Face.
+
+    `distill` says what is learnt from the votes (None: human labels, as a `Teacher` encoder says). What `trainer`
+    leaves unset is the encoder's. Validation rows may be none: the last epoch is kept then. The same seed on the same
+    CPU and number of threads gives the same weights, bit for bit. With `encoder.trim_vocabulary` the pieces of the
+    training texts and of `corpus`, further unlabelled texts, are kept.
+
+    Raises UserError for settings that cannot be trained with, and when the loss stops being finite.
+    """
+    trainer, names = session.trainer, labels.names
+    if not len(train):
+        raise UserError("no training rows are left: lower distill.min_agreement or raise data.limit.")
+    recipe = Recipe.of(encoder, trainer)
+    objective = Objective.of(distill, names, train.hard, encoder)
+    if objective.scale and not len(validation):
+        raise UserError(
+            "distill.target=scalar and teacher.objective=regression choose thresholds on validation rows:"
+            " set data.validation above 0."
+        )
+    texts = [*train.texts, *corpus]
+    model, tokenizer = untrained(encoder, names, recipe, texts, scalar=objective.scale is not None, seed=session.seed)
+    rows, validation_rows = (part.rows(tokenizer, recipe.max_length, session.tokens_cache) for part in (train, validation))
+    model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
+    module = EncoderClassifier(model, objective, recipe, len(names))
+    times = Training(module, rows, validation_rows, recipe, session).run()
+    thresholds = None
+    if objective.scale:  # chosen in float32, the precision they are used in
+        scores = logits_of(model.eval(), validation_rows.tokens, LARGE * recipe.batch_size, device_of(trainer.accelerator))
+        thresholds = objective.scale.choose(np.tanh(scores[:, 0].astype(np.float64)), validation_rows.hard)
+    save(session.folder / "model", model, tokenizer, names, recipe.max_length, thresholds)
+    return Trained.of(model, session.folder, module.history, module.best_epoch, times, thresholds)

@@ -1,0 +1,160 @@
+"""Every shipped configuration composes and obeys the rules."""
+
+import os
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from findistill import cli as app
+from findistill.config.compose import config_dir, data_config, options
+from findistill.config.expand import expand
+from findistill.config.instantiate import check_targets, resolve
+from findistill.config.targets import check_names
+from findistill.config.validate import validate
+from findistill.core import rules
+from findistill.errors import UserError
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+# What an option needs before it is complete: files of one's own, an endpoint's model.
+NEEDS = {
+    "data=csv": ["data.path=README.md", "shots.k=0"],
+    "data=jsonl": ["data.path=README.md", "shots.k=0"],
+    "data=parquet": ["data.path=README.md", "shots.k=0"],
+    "data=hub": ["data.hub_id=owner/name", "shots.k=0"],
+    "data=reddit": ["shots.source=tfns"],
+    "data=headlines": ["shots.source=tfns"],
+    "llm=endpoint": ["llm.model=some-model"],
+    "llm=recorded": ["llm.path=README.md"],
+    "teacher=folder": ["teacher.model=some/folder"],
+    "student=folder": ["student.model=some/folder"],
+    "stage=evaluate": ["evaluate.model=some/folder"],
+    "stage=export": ["evaluate.model=some/folder"],
+    "experiment=reddit_cls_vs_reg_published": ["llm.model=some-model"],
+}
+CHOICES = [f"{group}={option}" for group, names in options().items() for option in names]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_composes_and_obeys_the_rules(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config_dir().parent)
+    monkeypatch.setattr(rules, "find_spec", lambda package: package)  # loggers' packages are optional
+    config = composed(choice, *NEEDS.get(choice, []))
+    validate(config)
+    validate(expand(config))
+    check_names(expand(config))
+    assert OmegaConf.to_container(config, resolve=True)
+
+
+def test_every_option_is_described_in_the_help() -> None:
+    text = app.help_text()
+    assert all(option in text for names in options().values() for option in names)
+
+
+@pytest.mark.parametrize("option", sorted(options()["llm"]))
+def test_every_engine_is_what_its_slot_takes(option: str) -> None:
+    check_targets(composed(f"llm={option}"))
+
+
+@pytest.mark.parametrize("option", sorted(options()["data"]))
+def test_every_data_reader_is_what_its_slot_takes(option: str) -> None:
+    assert callable(resolve(composed(f"data={option}").data._target_, "data._target_"))
+
+
+def test_named_data_sets_take_settings() -> None:
+    assert data_config("fiqa_news classes=2").classes == 2  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="not a data set"):
+        data_config("nonsense")
+    with pytest.raises(UserError, match="fiqa_news colour=2"):
+        data_config("fiqa_news colour=2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["distill.min_agreement=9"], "annotate.samples=8"),
+        (["distill=reg", "distill.label_smoothing=0.1"], "only works with distill=cls"),
+        (["distill=reg", "distill.class_weights=balanced"], "only works with distill=cls"),
+        (["distill.target=scalar"], "only works with distill=reg"),
+        (["distill.source=human"], "publishes no votes"),
+        (["annotate.temperature=0"], "look like full agreement"),
+        (["shots.selection=balanced", "shots.k=4"], "multiple of 3"),
+        (["annotate.calibration=batch", "prompt=cot"], "label probabilities"),
+        (["shots.selection=sometimes"], "choose one of random, balanced, nearest"),
+        (["data.validation=1.5"], "a share of the rows: above 0, below 1"),
+        (["study=a/b"], "not a folder's name"),
+        (["data=csv"], "data.path is not set"),
+        (["data=csv", "data.path=nowhere.csv", "shots.k=0"], "no such file"),
+        (["data=reddit"], "shots.source"),
+        (["stage=evaluate"], "evaluate.model"),
+        (["llm=endpoint"], "llm.model is not set"),
+        (["stage=teacher", "data=csv", "data.path=README.md"], "needs human labels"),
+        (["trainer=cpu", "trainer.precision=16"], "needs a GPU"),
+        (["seed=-1"], "too small"),
+        (["trainer.layer_decay=0"], "above 0, at most 1"),
+        (["trainer.schedule=cosine"], "choose one of linear, slanted, constant"),
+        (["student.init=parent"], "needs student.shape"),
+        (["student=tiny_2l_128d", "student.init=random"], "student.freeze_embeddings=true would keep random embeddings"),
+        (["student.init=random"], "student.layers keeps layers of a pretrained model"),
+        (["student=tiny_2l_128d", "student.shape.heads=3"], "must be a multiple of student.shape.heads=3"),
+        (["student=tiny_2l_128d", "student.shape.layers=0"], "student.shape.layers=0 is too small"),
+        (["student=charformer", "student.trim_vocabulary=true"], "charformer reads bytes"),
+        (["student=charformer", "student.init=pretrained"], "no weights of charformer"),
+        (["student.pretrain.source=nothing"], "no such data set"),
+        (["stage=teacher", "teacher.pretrain.source=headlines", "teacher.pretrain.mask=1"], "share of the words"),
+        (["stage=teacher", "teacher.objective=regression"], "needs scores; data=demo has none"),
+        (
+            ["stage=teacher", "data=fiqa_news", "teacher.objective=regression", "teacher.class_weights=balanced"],
+            "no class to weigh",
+        ),
+        (["distill=logit", "distill.terms.kl=0"], "none teaches the labels"),
+        (["distill=logit", "distill.terms.hidden=-1"], "not a weight"),
+        (["distill=logit", "distill.intermediate.epochs=2"], "has nothing to learn"),
+        (["distill=logit", "distill.temperature=0"], "must be above 0"),
+        (["distill=tinybert", "distill.layers=sometimes"], "uniform, last, skip"),
+        (["distill=tinybert", "distill.layers={1: 2}"], "list teacher layers"),
+        (["distill=tinybert", "distill.recipe=careful"], "faithful"),
+        (["distill=tinybert", "distill.unlabelled=nonsense"], "no such data set"),
+        (["distill=tinybert", "distill.source=annotator"], "not set by hand"),
+        (["distill=tinybert", "teacher=folder"], "teacher.model is not set"),
+        (["distill=logit", "data=headlines"], "distill.teacher=RUN_FOLDER"),
+        (["distill.source=teacher"], "distill=logit, minilm and tinybert do"),
+        (["distill.min_agreement=null"], "1 keeps all texts"),
+        (["stage=fewshot", "llm=gpt35_turbo", "fewshot.scoring=likelihood"], "fewshot.scoring=generation or auto"),
+        (["stage=fewshot", "fewshot.scoring=generation", "annotate.samples=4", "annotate.temperature=1"], "likeliest text"),
+        (["stage=fewshot", "fewshot.scoring=generation", "annotate.calibration=batch"], "fewshot.scoring=likelihood"),
+        (["stage=fewshot", "annotate.limit=40"], "fewshot.limit"),
+        (["stage=fewshot", "annotate.ensemble=['shots.k=2']"], "one llm with one prompt"),
+        (["trainer.max_memory=0"], "must be above 0"),
+    ],
+)
+def test_rules_say_what_does_not_go_together(overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config_dir().parent)
+    with pytest.raises(UserError) as caught:
+        validate(composed(*overrides))
+    assert message in str(caught.value) and "llm.llm" not in str(caught.value)
+
+
+def test_a_stage_is_not_asked_for_what_it_does_not_read() -> None:
+    validate(composed("distill=tinybert", "llm=endpoint"))
+    validate(composed("distill=minilm", "student=tiny_2l_128d"))
+    validate(composed("distill=tinybert", "teacher=folder", "distill.teacher=some/folder", "distill.layers=[2,4,6]"))
+    validate(composed("stage=teacher", "llm=endpoint", "student=folder", "distill.min_agreement=99"))
+
+
+def test_the_seed_of_fewshot_draws_its_demonstrations() -> None:
+    assert composed("stage=fewshot", "seed=2").shots.seed == 2
+    assert composed("stage=fewshot", "seed=2", "shots.seed=7").shots.seed == 7
+    assert composed("stage=annotate", "seed=2").shots.seed == 0
+    validate(composed("stage=fewshot", "shots.selection=balanced", "shots.k=10"))  # no multiple of three
+
+
+def test_keys_are_only_ever_named() -> None:
+    whole = OmegaConf.to_yaml(composed("llm=endpoint", "llm.model=m"), resolve=True)
+    assert "api_key_env: OPENAI_API_KEY" in whole
+    assert os.environ.get("OPENAI_API_KEY", "never") not in whole

@@ -1,0 +1,145 @@
+"""Run folders: names, states, and what is written when a job ends well or not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from findistill.config.compose import config_dir
+from findistill.core import job as jobs
+from findistill.core import run_folder
+from findistill.core.files import read_json, replacing, write_json, write_whole
+from findistill.core.step import Step
+from findistill.core.tracking import Tracker
+from findistill.errors import UserError
+from findistill.methods.stage import stage_of
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        chosen = [] if any(each.startswith("logger=") for each in overrides) else ["logger=none"]
+        return compose("config", overrides=[*chosen, *overrides])
+
+
+class Alone(Step):
+    """A last step without parents."""
+
+    name = "alone"
+
+
+def running(root: Path, folder: Path):
+    config = composed(f"runs_dir={root}")
+    return jobs.running(config, Alone(config), folder)
+
+
+STAGES = sorted(path.stem for path in (config_dir() / "stage").glob("*.yaml"))
+
+
+def name(*overrides: str) -> Path:
+    config = composed(*overrides)
+    return run_folder.folder_of(config, stage_of(config), overrides)
+
+
+def test_the_same_settings_mean_the_same_folder(tmp_path: Path) -> None:
+    root = f"runs_dir={tmp_path}"
+    first = name(root, "study=moon", "seed=1", "distill=reg")
+    assert first == name(root, "study=moon", "distill=reg", "seed=1", "logger=csv")
+    assert first.parent == tmp_path / "moon"
+    assert first.name.startswith("student-distill_reg-seed_1-")
+    assert first != name(root, "study=moon", "distill=reg", "seed=2")
+
+
+def test_a_known_job_is_found_by_its_settings_alone(tmp_path: Path) -> None:
+    root = f"runs_dir={tmp_path}"
+    first = name(root, "distill.min_agreement=6")
+    first.mkdir(parents=True)
+    assert name(root, "distill.min_agreement=6", "distill=cls") == first
+
+
+def test_settings_a_stage_does_not_read_do_not_matter(tmp_path: Path) -> None:
+    root = f"runs_dir={tmp_path}"
+    assert name(root, "stage=teacher") == name(root, "stage=teacher", "student=bert_base")
+    assert name(root, "stage=teacher") != name(root, "stage=teacher", "teacher=bert_base")
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "report"])
+def test_every_stage_reads_sections_that_exist(stage: str) -> None:
+    config = composed(f"stage={stage}")
+    assert {name.partition(".")[0] for name in config.stage.reads} <= set(config)
+
+
+def test_a_job_that_ends_well(tmp_path: Path) -> None:
+    folder = tmp_path / "default" / "job"
+    with running(tmp_path, folder) as job:
+        assert run_folder.status(folder)["state"] == "running"
+        job.metrics["test/accuracy"] = 0.5
+    state = run_folder.status(folder)
+    assert state["state"] == "done" and state["error"] is None and state["ended"] >= state["started"]
+    found = read_json(folder / "metrics.json")
+    assert found["test/accuracy"] == 0.5 and found["time/wall_s"] >= 0 and found["memory/peak_mb"] > 10
+    assert [path.name for path in tmp_path.glob("default/.*")] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("first line\nsecond line"), "first line"),
+        (ValueError("bad"), "ValueError: bad"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_a_job_that_does_not(tmp_path: Path, error: BaseException, line: str) -> None:
+    folder = tmp_path / "default" / "job"
+    with pytest.raises(type(error)), running(tmp_path, folder):
+        raise error
+    assert run_folder.status(folder)["state"] == "failed" and run_folder.status(folder)["error"] == line
+    assert not (folder / "metrics.json").exists()
+
+
+def test_what_a_cut_run_left_is_cleared(tmp_path: Path) -> None:
+    folder = tmp_path / "default" / "job"
+    (folder / "model").mkdir(parents=True)
+    write_json(folder / "status.json", {"state": "running"})
+    with running(tmp_path, folder):
+        assert not (folder / "model").exists()
+
+
+def test_a_job_runs_once_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "default" / "job"
+    with running(tmp_path, folder):
+        (folder / "kept").touch()
+        with pytest.raises(UserError, match="being run by another process"), running(tmp_path, folder):
+            pass
+        assert (folder / "kept").exists()
+
+
+def test_passwords_in_addresses_are_hidden() -> None:
+    config = composed("llm=endpoint", "llm.model=m", "llm.base_url=https://user:secret@host/v1")
+    assert jobs.masked(config).llm.base_url == "https://***@host/v1"
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_whole(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and [each.name for each in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_the_tracker_sees_only_what_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    @contextmanager
+    def watching(config: DictConfig, folder: Path) -> Iterator[Tracker]:
+        seen.append(config.llm.base_url)
+        yield Tracker(folder)
+
+    monkeypatch.setattr(jobs, "track", watching)
+    config = composed(f"runs_dir={tmp_path}", "llm=endpoint", "llm.model=m", "llm.base_url=https://user:secret@host/v1")
+    with jobs.running(config, Alone(config), tmp_path / "default" / "job"):
+        pass
+    assert seen == ["https://***@host/v1"]

@@ -1,0 +1,60 @@
+"""`plan=true`: which steps exist, which are to be made, how many jobs share them, and what they would cost."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from findistill.core import run_folder
+from findistill.core.files import write_json
+from findistill.core.plan import PlannedJob, describe
+from findistill.methods.stage import stage_of
+from tests.config.test_compose import composed
+
+GPT = ("llm=gpt4o", "llm.price.per_million_in=1", "llm.price.per_million_out=2")
+
+
+def planned(runs: Path, *overrides: str) -> PlannedJob:
+    config: Any = composed(*overrides, f"runs_dir={runs}", "data.labelled=60")
+    return PlannedJob(list(overrides), config, stage_of(config))
+
+
+def table(*jobs: PlannedJob) -> dict[str, list[tuple[str, ...]]]:
+    """The rows by the name of their step: state, jobs, cost."""
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for line in describe(jobs).splitlines()[1:-1]:
+        cells = [cell.strip() for cell in line.split("  ") if cell.strip()]
+        rows.setdefault(cells[0], []).append(tuple(cells[2:]))
+    return rows
+
+
+def test_requests_and_dollars_are_known_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # nothing is sent, so none is needed
+    zero, two = (planned(tmp_path, "stage=fewshot", *GPT, f"shots.k={k}") for k in (0, 2))
+    rows = table(zero, two)
+    assert rows["data"][0][:2] == ("exists", "2")  # read, to count the texts
+    [(state, jobs, cost), (_, _, longer)] = rows["annotate"]
+    assert (state, jobs) == ("to make", "1") and cost.startswith("153 requests, ") and "$" in cost
+    assert float(longer.rpartition("$")[2]) > float(cost.rpartition("$")[2])  # demonstrations are paid for
+    assert [row[0] for row in rows["fewshot"]] == ["to run", "to run"]
+    assert {path.name.partition("-")[0] for path in (tmp_path / ".artifacts").iterdir()} == {"data"}
+
+
+def test_no_teacher_is_trained_for_an_estimate(tmp_path: Path) -> None:
+    rows = table(planned(tmp_path, "stage=augment", "augment=tinyfinbert", *GPT))
+    assert rows["folds"] == [("to make", "1", "not known: none was made before")]
+    assert rows["augment"][:1] == [("to make", "1", "not known: none was made before")]
+    assert not (tmp_path / ".artifacts").exists()
+
+
+def test_a_done_job_needs_nothing_and_tells_what_the_next_may_take(tmp_path: Path) -> None:
+    done, other = (planned(tmp_path, "stage=teacher", f"seed={seed}", "study=s") for seed in (0, 1))
+    folder = run_folder.folder_of(done.config, done.step, done.overrides)
+    folder.mkdir(parents=True)
+    write_json(folder / "status.json", {"state": "done"})
+    write_json(folder / "metrics.json", {"time/wall_s": 12.0})
+    assert table(done)["data"] == [("not needed", "1")]
+    rows = table(done, other)
+    assert rows["data"] == [("to make", "2", "not known: none was made before")]
+    assert rows["teacher"][-2:] == [("done", "1", "took 12.0 s"), ("to run", "1", "about 12.0 s (median of 1 run before)")]
+    assert "2 jobs: 1 done, 1 to run; " in describe([done, other])

@@ -1,0 +1,59 @@
+"""A study accepts jobs that differ in what it varies, and refuses others with the difference shown."""
+
+from pathlib import Path
+
+import pytest
+
+from findistill.core.files import read_json
+from findistill.core.study import admit, flatten
+from findistill.errors import UserError
+
+
+def job(threshold: int = 5, epochs: int = 3, seed: int = 0) -> dict[str, object]:
+    return {"stage": "student", "distill": {"min_agreement": threshold}, "trainer": {"max_epochs": epochs}, "seed": seed}
+
+
+def test_flatten() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [1, 2], "e": {}}
+
+
+def test_swept_settings_and_seeds_may_differ(tmp_path: Path) -> None:
+    admit(tmp_path, "moon", [job(5), job(6), job(5, seed=1)], ["distill.min_agreement"])
+    admit(tmp_path, "moon", [job(8, seed=7)], [])
+    assert read_json(tmp_path / "study.json")["stages"]["student"]["varied"] == ["distill.min_agreement", "seed"]
+
+
+def test_a_swept_group_frees_all_its_settings(tmp_path: Path) -> None:
+    admit(tmp_path, "moon", [job(5), job(8)], ["distill"])
+
+
+def test_other_fixed_settings_are_refused_and_shown(tmp_path: Path) -> None:
+    admit(tmp_path, "moon", [job()], [])
+    before = (tmp_path / "study.json").read_bytes()
+    with pytest.raises(UserError, match=r"trainer.max_epochs: the study has 3, this command 5"):
+        admit(tmp_path, "moon", [job(epochs=5)], [])
+    assert (tmp_path / "study.json").read_bytes() == before
+    admit(tmp_path, "moon", [job(epochs=5)], ["trainer.max_epochs"])
+
+
+def test_a_section_that_some_jobs_do_not_read_is_compared_among_those_that_do(tmp_path: Path) -> None:
+    use = {"augment": {"use": True}, "llm": {"name": "smollm2"}}
+    admit(tmp_path, "moon", [job(), {**job(), **use}, job(seed=1)], ["augment.use"])
+    with pytest.raises(UserError, match=r"llm.name: the study has 'smollm2', this command 'other'"):
+        admit(tmp_path, "moon", [{**job(), **use, "llm": {"name": "other"}}], [])
+
+
+def test_stages_of_a_study_have_settings_of_their_own(tmp_path: Path) -> None:
+    admit(tmp_path, "moon", [job()], [])
+    admit(tmp_path, "moon", [{**job(epochs=9), "stage": "teacher"}], [])
+
+
+def test_the_folder_of_another_study_is_refused(tmp_path: Path) -> None:
+    admit(tmp_path, "moon", [job()], [])
+    with pytest.raises(UserError, match="holds the study 'moon'"):
+        admit(tmp_path, "mars", [job()], [])
+
+
+def test_the_unnamed_study_takes_anything(tmp_path: Path) -> None:
+    admit(tmp_path, "default", [job()], [])
+    admit(tmp_path, "default", [job(epochs=9)], [])

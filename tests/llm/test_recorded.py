@@ -1,0 +1,147 @@
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+
+from findistill.config.compose import config_dir
+from findistill.config.validate import validate
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.llm.annotate import annotate
+from findistill.llm.config import Annotate, Prompt, RecordedLLM, Shots
+from findistill.llm.estimate import estimate
+from findistill.llm.recorded import RecordedEngine
+
+LABELS = LabelSet(("negative", "neutral", "positive"))
+TEXTS = pd.DataFrame({"id": ["a", "b", "c"], "text": ["Profit fell.", "Profit rose!", "A meeting."], "label": None})
+ROWS = [
+    ("profit fell", "a", "Negative."),
+    ("Profit rose", "b", "I think:\nSentiment: positive"),
+    ("Profit rose", "b", "bullish?"),
+    ("Profit rose", "b", "neutral"),
+    ("A meeting.", "c", "NEUTRAL"),
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    frame = pd.DataFrame(ROWS, columns=["text", "id", "answer"])
+    frame.to_csv(tmp_path / "answers.csv", index=False)
+    frame.to_json(tmp_path / "answers.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "answers.parquet")
+    return tmp_path / "answers.csv"
+
+
+def run(path: Path, samples: int = 8, max_failed: float = 0.02, steps: tuple[str, ...] = (), **settings: Any) -> pd.DataFrame:
+    llm = RecordedLLM(name="recorded", model="recorded", path=str(path), **settings)
+    values = {name: value for name, value in vars(llm).items() if name != "_target_"}
+    folder = path.parent / "out"
+    annotate(
+        TEXTS, TEXTS.head(0), LABELS, llm, Prompt(name="direct", instruction="Classify.", steps=list(steps)), Shots(k=4),
+        Annotate(samples=samples, max_failed=max_failed), folder, cache=path.parent / "cache", engine=RecordedEngine(**values),
+    )  # fmt: skip
+    return pd.read_parquet(folder / "annotations.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("settings", [{}, {"id_column": "id"}], ids=["text", "id"])
+def test_rows_of_a_text_are_its_samples(suffix: str, settings: dict[str, Any], file: Path) -> None:
+    frame = run(file.with_suffix(suffix), **settings)
+    assert list(frame["label"]) == ["negative", "positive", "neutral"]
+    assert list(frame["n_samples"]) == [1, 3, 1] and list(frame["n_valid"]) == [1, 2, 1]  # "bullish?" names no label
+    assert list(run(file.with_suffix(suffix), samples=2, **settings)["n_samples"]) == [1, 2, 1]
+    assert list(run(file.with_suffix(suffix), **settings)["n_samples"]) == [1, 3, 1]
+
+
+def test_a_label_column_tokens_and_a_selection(file: Path) -> None:
+    frame = pd.DataFrame(ROWS, columns=["text", "id", "answer"])
+    one = frame.assign(label=["Negative", "positive", "POSITIVE", None, "neutral"], read=[10, 20, 30, None, 1], written=2)
+    two = frame.assign(label="neutral", read=None, written=None)
+    pd.concat([one.assign(model="one"), two.assign(model="two")]).to_csv(file, index=False)
+    votes = run(file, label_column="label", where={"model": "one"}, tokens_in_column="read", tokens_out_column="written")
+    assert list(votes["label"]) == ["negative", "positive", "neutral"] and list(votes["n_valid"]) == [1, 2, 1]
+    summary = json.loads((file.parent / "out" / "summary.json").read_text())
+    assert (summary["tokens_in"], summary["tokens_out"], summary["cost_usd"]) == (61, 10, None)
+    assert set(run(file, label_column="label", where={"model": "two"})["label"]) == {"neutral"}
+
+
+def test_the_label_may_stand_in_the_first_line_and_steps_are_read(file: Path) -> None:
+    pd.DataFrame({"text": TEXTS["text"], "answer": "NEGATIVE\n\nIt is neither positive nor neutral."}).to_csv(file, index=False)
+    assert set(run(file, answer_line="first")["label"]) == {"negative"}
+    pd.DataFrame({"text": TEXTS["text"], "answer": "Opinion: it pays.\nSentiment: positive"}).to_csv(file, index=False)
+    assert set(run(file, steps=("Opinion:",))["rationale"]) == {"it pays."}
+
+
+def test_nothing_is_requested(file: Path) -> None:
+    llm = RecordedLLM(name="recorded", model="recorded", path=str(file))
+    prompt = Prompt(name="direct", instruction="Classify.")
+    plan = estimate(TEXTS, TEXTS.head(0), LABELS, llm, prompt, Shots(k=4), Annotate(), cache=file.parent)
+    assert plan.line() == "0 requests, 0 prompt tokens, 0 completion tokens, $0.0000"
+
+
+def test_texts_without_an_answer_are_failed(file: Path) -> None:
+    file.write_text("text,answer\nprofit rose,positive\n")
+    with pytest.raises(UserError, match=r"has answers to 1 of 3 texts.*annotate.max_failed=0.667") as refusal:
+        run(file)
+    assert len(str(refusal.value).splitlines()) == 1
+    frame = run(file, max_failed=0.667)
+    assert list(frame["label"].fillna("none")) == ["none", "positive", "none"] and list(frame["n_valid"]) == [0, 1, 0]
+    samples = [json.loads(line) for line in (file.parent / "out" / "samples.jsonl").read_text().splitlines()]
+    assert [each["error"] for each in samples] == ["no recorded answer", None, "no recorded answer"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"answer_column": "reply"}, r"has no column 'reply' \(llm.answer_column\); its columns are text, id, answer"),
+        ({"where": {"model": "gpt"}}, r"no column 'model' \(llm.where.model\)"),
+        ({"where": {"id": "d"}}, "no row of .*answers.csv has these values"),
+        ({"answer_column": "id"}, r"none of the answers to 3 texts names a label .*such as 'a'.\nCheck llm.answer_column"),
+        ({"encoding": "utf-99"}, "llm.encoding=utf-99"),
+    ],
+)
+def test_mistakes(settings: dict[str, Any], message: str, file: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        run(file, **settings)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "llm.path is not set"),
+        (["llm.path=none.csv"], "llm.path=none.csv: no such file"),
+        (["llm.path=FILE", "annotate.dry_run=true"], "llm=recorded sends none"),
+        (["llm.path=FILE", "annotate.calibration=batch"], "needs label probabilities"),
+        (["llm.path=FILE", "stage=fewshot"], "generates nothing"),
+    ],
+)
+def test_settings_that_do_not_go_together(overrides: list[str], message: str, file: Path) -> None:
+    overrides = [each.replace("FILE", str(file)) for each in overrides]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        with pytest.raises(UserError, match=message):
+            validate(compose("config", ["stage=annotate", "llm=recorded", *overrides]))
+        # No demonstrations are shown, so none are needed; nor is greedy sampling wrong.
+        settings = ["stage=annotate", "llm=recorded", f"llm.path={file}", "data=reddit", "annotate.temperature=0"]
+        validate(compose("config", settings))
+
+
+def test_real_answers(tmp_path: Path) -> None:
+    recorded = Path(os.environ.get("FINDISTILL_DATA", "none")) / "llm_answers" / "phrasebank.csv"
+    if not recorded.is_file():
+        pytest.skip("no recorded answers in FINDISTILL_DATA")
+    with recorded.open(encoding="utf-8", newline="") as lines:
+        gold = {row["text"]: row["label"] for row in csv.DictReader(lines)}
+    texts = pd.DataFrame({"id": [f"{number}" for number in range(len(gold))], "text": list(gold), "label": list(gold.values())})
+    values = {"path": str(recorded), "where": {"model": "gpt-4"}, "answer_line": "first"}
+    annotate(
+        texts, texts.head(0), LABELS, RecordedLLM(name="gpt4", model="gpt-4", **values), Prompt(name="d", instruction="C."),
+        Shots(k=0), Annotate(), tmp_path / "out", cache=tmp_path / "cache", engine=RecordedEngine(**values),
+    )  # fmt: skip
+    votes = pd.read_parquet(tmp_path / "out" / "annotations.parquet")
+    assert votes["label"].notna().all() and (votes["label"] == votes["gold"]).mean() == pytest.approx(0.94, abs=0.01)
+    assert votes["n_samples"].value_counts().to_dict()[1] == 1118 - 227

@@ -1,0 +1,99 @@
+"""`stage=annotate` through the application: what it tells before it asks, what it keeps, what it never writes."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import Command
+from tests.llm.servers import KEY, LoopbackServer, refusal, sampling
+
+BASE = ("stage=annotate", "data.labelled=60", "logger=none", "evaluate.resamples=20")
+
+
+def lines(folder: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in folder.glob("runs/.artifacts/responses/*.jsonl"))
+
+
+def test_a_prompt_can_be_seen_before_anything_is_asked(findistill: Command, tmp_path: Path) -> None:
+    done = findistill(*BASE, "annotate.show_prompt=true", "prompt=carp", "shots.k=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[system]\n") and "[user]\n" in done.stdout
+    form = "Clues: <the telling words of the text>\nReasoning: <one or two sentences>\nSentiment: <negative, neutral or positive>"
+    assert form in done.stdout
+    assert not (tmp_path / "runs" / "default").exists()
+
+
+@pytest.mark.slow
+def test_an_estimate_a_pilot_and_the_rest(findistill: Command, tmp_path: Path) -> None:
+    price = ("llm.price.per_million_in=1", "llm.price.per_million_out=2")
+    blind = findistill(*BASE, "annotate.dry_run=true", "annotate.limit=40")
+    assert blind.returncode == 0 and "40 texts, 0 of them in the cache\n70 requests" in blind.stdout
+    assert "price not known" in blind.stdout and not lines(tmp_path)
+    pilot = findistill(*BASE, "annotate.limit=20", *price)
+    assert pilot.returncode == 0, pilot.stderr
+    assert lines(tmp_path) == 20 + 30  # held-out rows of the pool are asked too
+    told = findistill(*BASE, "annotate.dry_run=true", "annotate.limit=40", *price)
+    assert "20 of them in the cache\n20 requests" in told.stdout and "measured on 50 annotated texts" in told.stdout
+    again = findistill(*BASE, "annotate.limit=40", "annotate.samples=4", *price)
+    assert again.returncode == 0, again.stderr
+    assert lines(tmp_path) == 40 + 30  # fewer samples, more texts: only the new texts are asked
+    [job] = (tmp_path / "runs" / "default").glob("annotate-limit_40*samples_4*")
+    found = json.loads((job / "metrics.json").read_text())
+    assert found["annotate/texts"] == 40 and 0 < found["cost/usd_per_1000_texts"] < 10
+    assert found["annotate/accuracy"] == pytest.approx(found["test/accuracy"])
+    assert found["annotate/accuracy_samples_4"] == pytest.approx(found["annotate/accuracy"], abs=0.06)
+    assert len(pd.read_parquet(job / "predictions.parquet")) == 40
+
+
+@pytest.mark.slow
+def test_several_annotators(findistill: Command, tmp_path: Path) -> None:
+    members = 'annotate.ensemble=["shots.k=4","shots.k=0","shots.selection=balanced shots.k=3"]'
+    done = findistill(*BASE, members, "annotate.combine=dawid_skene", "annotate.limit=30")
+    assert done.returncode == 0, done.stderr
+    [job] = (tmp_path / "runs" / "default").glob("annotate-*")
+    found = json.loads((job / "metrics.json").read_text())
+    assert found["annotate/samples"] == 30 * 8 * 3 and found["annotate/coverage"] == 1
+    wrong = findistill(*BASE, 'annotate.ensemble=["shots.colour=red"]')
+    assert wrong.returncode == 2 and "annotate.ensemble" in wrong.stderr and "colour" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_the_key_is_written_nowhere(findistill: Command, tmp_path: Path) -> None:
+    server = LoopbackServer(sampling)
+    secrets = {"MY_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+    arguments = (*BASE[:2], "llm=endpoint", "llm.model=m", f"llm.base_url={server.url}")
+    arguments += ("llm.api_key_env=MY_KEY", "annotate.limit=10")
+    try:
+        done = findistill(*arguments, "logger=wandb", "evaluate.resamples=20", **secrets)
+        server.behave = lambda body: sampling(body) if len(body["messages"]) == 1 else refusal(500, f"broken {KEY}")
+        failed = findistill(*arguments, "annotate.seed=1", "llm.max_retries=0", "llm.give_up_s=1", "study=broken", **secrets)
+        refused = findistill(*arguments, "annotate.seed=2", "study=refused", **{**secrets, "MY_KEY": "sk-another-secret"})
+    finally:
+        server.stop()
+    assert done.returncode == 0, done.stderr
+    assert failed.returncode == 2 and refused.returncode == 2 and "MY_KEY" in refused.stderr
+    assert len(server.asked) > 10
+    printed = "".join(each.stdout + each.stderr for each in (done, failed, refused))
+    written = b"".join(path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())
+    for secret in (KEY, "sk-another-secret"):
+        assert secret not in printed and secret.encode() not in written
+    assert b"MY_KEY" in written and any((tmp_path / "runs").rglob("wandb/offline-run-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("annotate.max_cost_usd=0",), "buys nothing"),
+        (("annotate.max_cost_usd=1", "llm=endpoint", "llm.model=m"), "needs the price"),
+        (("-m", "annotate.dry_run=true", "seed=0,1"), "without -m"),
+        (("stage=student", "annotate.dry_run=true"), "go with stage=annotate"),
+        (("annotate.stop_at=9",), "can never be reached"),
+        (("stage=student", "annotate.stop_at=5", "distill.min_agreement=6"), "asks no further"),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], message: str, findistill: Command, tmp_path: Path) -> None:
+    done = findistill(*BASE, *arguments)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) <= 2 and not (tmp_path / "runs").exists()

@@ -1,0 +1,188 @@
+"""Tuning as a stage and before an annotator, on a tiny random model with SmolLM2's tokenizer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from findistill.config.compose import plain
+from findistill.config.instantiate import build
+from findistill.config.validate import validate
+from findistill.core import run_folder
+from findistill.core.job import Job
+from findistill.core.step import sections_read
+from findistill.errors import UserError
+from findistill.llm.prompts import template
+from findistill.methods import rows as reading
+from findistill.methods.qlora import stage as qlora
+from findistill.methods.qlora.adapters import supervision
+from findistill.methods.qlora.report import PART
+from findistill.methods.qlora.steps import Adapter
+from findistill.methods.stage import stage_of
+from findistill.models.causal_lm import load
+from findistill.models.weights import locate
+from tests.config.test_compose import composed
+from tests.fixtures.jobs import job_of
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = AutoTokenizer.from_pretrained(locate("embedded:smollm2"))
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, pad_token_id=2,
+            initializer_range=0.3,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def job(folder: Path, tiny: Path, *overrides: str) -> Job:
+    config = composed(
+        "data=demo", f"llm.model={tiny}", "llm.dtype=float32", "prompt.instruction='Sentiment?'", "qlora.epochs=1",
+        "qlora.learning_rate=2e-2", "evaluate.resamples=20", "evaluate.latency=false", "logger=none", *overrides,
+    )  # fmt: skip
+    validate(config)
+    return job_of(config, folder, folder / run_folder.folder_of(config, stage_of(config), []).name)
+
+
+@pytest.fixture(scope="module")
+def done(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    one = job(
+        tmp_path_factory.mktemp("runs"), tiny, "stage=qlora", "qlora.quantization=nf4", "qlora.merge=true", "qlora.epochs=2",
+        "evaluate.latency=true", "evaluate.also=['demo rows=700']",
+    )  # fmt: skip
+    one.step.run(one)
+    return one
+
+
+def test_a_run_leaves_adapter_predictions_and_accounts(done: Job, tiny: Path) -> None:
+    names = {path.name for path in (done.folder / "model").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tuning.json", "tokenizer.json", "README.md"} <= names
+    assert "model.safetensors" not in names
+    predictions = pd.read_parquet(done.folder / "predictions.parquet")
+    shares = predictions[["p_negative", "p_neutral", "p_positive"]].to_numpy()
+    assert np.allclose(shares.sum(1), 1) and len(predictions) == len(reading.dataset(done).split("test"))
+    assert (done.folder / "predictions_demo.parquet").exists() and list((done.folder / "figures").glob("*.png"))
+    for name in (
+        "test/macro_f1", "demo/accuracy", "val/macro_f1", "time/train_s", "train/minutes", "train/examples_per_s", "model/mb",
+        "model/parameters", "model/trainable", "memory/train_peak_mb", "throughput/texts_per_s", "latency/p50_ms",
+    ):  # fmt: skip
+        assert np.isfinite(done.metrics[name]), name
+    assert done.metrics["model/trainable"] < 0.01 * done.metrics["model/parameters"]
+    card = (done.folder / "model" / "README.md").read_text()
+    assert "library_name: peft" in card.split("---")[1] and "# QLoRA of smollm2" in card
+
+
+def test_plain_peft_opens_the_adapter_and_plain_transformers_the_merged_model(done: Job, tiny: Path) -> None:
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    told = json.loads((done.folder / "model" / "tuning.json").read_text())
+    assert told == {"base": str(tiny), "quantization": "nf4", "dtype": "float32"}
+    ids = AutoTokenizer.from_pretrained(done.folder / "merged")("Profit rose.", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        ours = load(str(tiny), adapter=str(done.folder))(ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(done.folder / "merged")(ids).logits
+        peft = AutoPeftModelForCausalLM.from_pretrained(done.folder / "model", dtype=torch.float32)(ids).logits
+    assert torch.allclose(ours, merged, atol=1e-2)
+    assert torch.corrcoef(torch.stack([ours.flatten(), peft.flatten()]))[0, 1] > 0.9  # its base is not quantised
+
+
+def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(done: Job, tiny: Path, tmp_path: Path) -> None:
+    annotate = ("stage=annotate", "shots.k=0", "annotate.limit=12", f"llm.adapter='{done.folder}'")
+    one = job(tmp_path, tiny, *annotate)
+    weights = done.folder / "model" / "adapter_model.safetensors"
+    content, key = weights.read_bytes(), one.step.key
+    other = load_file(weights)
+    save_file({name: value + 1 for name, value in other.items()}, weights)
+    assert stage_of(one.whole).key != key  # other weights in the same folder are another annotator
+    weights.write_bytes(content)
+    assert stage_of(one.whole).key == key
+    votes = pd.read_parquet(one.parents["annotations"] / "annotations.parquet")
+    summary = json.loads((one.parents["annotations"] / "calibration.json").read_text())
+    assert summary["calibration"] == "none"  # it may have learnt from the labelled rows
+    engine, form = build(one.whole.llm), template(one.whole.prompt, reading.dataset(one).labels)
+    shares, _ = qlora.ask(engine, form, votes["text"].tolist())
+    assert np.allclose(votes[["p_negative", "p_neutral", "p_positive"]].to_numpy(), shares, atol=1e-6)
+
+
+def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_it(tiny: Path, tmp_path: Path) -> None:
+    chain = (
+        "stage=student", "llm.adapter=tune", "qlora.quantization=none", "data.labelled=60", "shots.k=0", "annotate.limit=10",
+        "trainer.max_epochs=7",
+    )  # fmt: skip
+    one = job(tmp_path, tiny, *chain)
+    assert set(one.store.names) == {"data", "qlora", "annotate"}
+    assert "qlora" in sections_read(one.step) and "qlora" not in sections_read(stage_of(composed("stage=student")))
+    adapter = one.store.root / one.store.names["qlora"]
+    summary = json.loads((adapter / "tuned.json").read_text())
+    # A tenth of the labelled rows chose the epoch; the 7 epochs are the student's.
+    assert summary["texts"] == 54 and len(summary["history"]) == 1
+    for more in (["seed=1"], ["distill=reg", "trainer.batch_size=8"]):
+        assert job(tmp_path, tiny, *chain, *more).store.names["annotate"] == one.store.names["annotate"]
+    alone = job(tmp_path, tiny, "stage=qlora", "qlora.quantization=none", "data.labelled=60")
+    assert alone.parents["adapter"] == adapter
+    other = job(tmp_path, tiny, *chain, "qlora.rank=8").store.names
+    assert other["qlora"] != one.store.names["qlora"] and other["annotate"] != one.store.names["annotate"]
+
+
+def test_nothing_tested_or_annotated_is_learnt_from(tiny: Path, tmp_path: Path) -> None:
+    one = job(tmp_path, tiny, "stage=qlora", "data.labelled=60", "evaluate.also=['demo rows=700']")
+    data, work = reading.dataset(one), one.store.at(one.step.inputs["adapter"], tmp_path)
+    rows, validation = supervision(work, data)
+    learnt = set(rows["text"]) | set(validation["text"])
+    assert learnt <= set(data.split("pool")["text"]) and not set(rows["text"]) & set(validation["text"])
+    assert not learnt & set(reading.rows_to_annotate(data, None, 0)["text"])
+    for test_rows, _ in reading.test_sets(one).values():
+        assert not learnt & set(test_rows["text"])
+    adapter = Adapter(composed("stage=qlora", "data.labelled=0"), seed=0)
+    work = one.store.at(adapter, tmp_path)
+    _, validation = supervision(work, reading.dataset(work))
+    assert validation.equals(reading.dataset(work).split("validation"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        (["stage=qlora", "llm=gpt4o"], "use llm=smollm2"),
+        (["stage=qlora", "trainer.precision=16"], "T5 overflows in fp16"),
+        (["stage=qlora", "trainer.max_length=64"], "prompt.max_text_tokens"),
+        (["stage=qlora", "trainer.devices=2"], "on one device"),
+        (["stage=qlora", "trainer.unfreeze=gradual"], "one rate"),
+        (["stage=qlora", "prompt=cot"], "tune with prompt=direct"),
+        (["stage=qlora", "llm.adapter=tune"], "leave it empty"),
+        (["stage=qlora", "qlora.quantization=fp4"], "nf4, int8, none"),
+        (["stage=qlora", "qlora.dropout=1"], "below 1"),
+        (["stage=qlora", "qlora.rank=0"], "at least 1"),
+        (["stage=qlora", "qlora.target_modules=q"], "all-linear"),
+        (["stage=qlora", "data=headlines"], "human labels"),
+        (["stage=student", "llm.adapter=tune", "shots.k=0", "data.labelled=0"], "set data.labelled"),
+        (["stage=student", "llm.adapter=tune", "data.labelled=50"], "set shots.k=0"),
+        (["stage=annotate", "llm.adapter=tune", "data.labelled=50", "shots.k=0", "annotate.calibration=pool"], "use none"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_advice(overrides: list[str], advice: str) -> None:
+    with pytest.raises(UserError) as refused:
+        validate(composed("data=demo", *overrides))
+    assert advice in str(refused.value)
+
+
+def test_tables_call_it_by_what_was_quantised() -> None:
+    names = [PART.name(plain(composed("stage=qlora", f"qlora.quantization={how}")), {}) for how in ("nf4", "int8", "none")]
+    assert names == ["QLoRA smollm2", "LoRA int8 smollm2", "LoRA smollm2"]
+
+
+def test_a_tuned_member_is_part_of_the_job() -> None:
+    untuned, tuned = composed("stage=annotate"), composed("stage=annotate", "annotate.ensemble=['llm.adapter=tune shots.k=0']")
+    assert "qlora" not in sections_read(stage_of(untuned)) and "qlora" in sections_read(stage_of(tuned))

@@ -1,0 +1,152 @@
+"""Which rows `stage=report` finds in a study's folder, and which baselines it sets beside annotators."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from findistill.config.compose import config_dir, plain
+from findistill.config.fields import result_settings
+from findistill.core.store import Store
+from findistill.data.dataset import Dataset
+from findistill.data.serialization import read_folder
+from findistill.data.texts import TextData
+from findistill.errors import UserError
+from findistill.methods import rows as reading
+from findistill.methods.annotate.report import PART as ANNOTATOR
+from findistill.methods.report.stage import make
+from findistill.report.config import Report
+from findistill.report.runs import collect
+
+
+def settings(folder: Path, *overrides: str) -> DictConfig:
+    words = ["stage=annotate", "data=demo", "data.labelled=30", "annotate.limit=40", "shots.k=4", "study=s", *overrides]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("config", overrides=[*words, f"runs_dir={folder}", "logger=none"])
+
+
+def leave(config: DictConfig, folder: Path, frame: pd.DataFrame, metrics: dict[str, float]) -> None:
+    """The files of a done job with these predictions, sure of each."""
+    for name in config.data.labels:
+        frame[f"p_{name}"] = (frame["predicted"] == name).astype(float)
+    folder.mkdir(parents=True)
+    frame.to_parquet(folder / "predictions.parquet", index=False)
+    OmegaConf.save(OmegaConf.create(plain(config)), folder / "config.yaml")
+    (folder / "status.json").write_text(json.dumps({"state": "done", "device": "cpu"}))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def read_data(config: DictConfig, folder: Path) -> TextData:
+    return read_folder(Store(folder / ".artifacts").build(Dataset(config.data)))
+
+
+def write_job(folder: Path, *overrides: str, right: float = 0.7) -> None:
+    """An annotate job as it is left behind: gold labels, some of them wrong."""
+    config = settings(folder, *overrides)
+    key = "-".join(overrides) or "plain"
+    rows = reading.rows_to_annotate(read_data(config, folder), config.annotate.limit, config.data.seed)
+    hit = np.random.default_rng(len(key)).random(len(rows)) < right
+    predicted = [own if sure else "neutral" for own, sure in zip(rows["label"], hit, strict=True)]
+    frame = rows[["id", "text", "label"]].assign(predicted=predicted)
+    leave(config, folder / "s" / f"annotate-{key}", frame, {"annotate/accuracy": float(np.mean(frame["label"] == predicted))})
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts as counts of their letters: the neighbour vote is not what is tested."""
+
+    def embed(texts: list[str], **_: Any) -> np.ndarray:
+        counts = np.array([[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+    # Not only `embed`: its results are cached for the process, and the texts of other tests are the same.
+    monkeypatch.setattr("findistill.models.embeddings._embedded", embed)
+
+
+def identity(config: DictConfig) -> tuple[int | str | None, dict[str, Any]]:
+    return ANNOTATOR.identity({str(name): result_settings(config[name], references=True) for name in config})
+
+
+def test_repeats_are_named_by_their_three_settings(tmp_path: Path) -> None:
+    first = settings(tmp_path)
+    again = settings(tmp_path, "shots.order_seed=2", "shots.seed=3", "annotate.seed=4", "annotate.concurrency=1", "seed=9")
+    assert identity(first)[0] == "-/0/0" and identity(again)[0] == "2/3/4"
+    assert identity(first)[1] == identity(again)[1], "nor do runtime settings and the training seed make another method"
+    other = settings(tmp_path, "shots.selection=random")
+    assert identity(first)[1] != identity(other)[1]
+    assert {"data", "llm", "prompt", "shots", "annotate"} <= set(identity(first)[1])
+
+
+def test_names_of_annotators(tmp_path: Path) -> None:
+    assert ANNOTATOR.name(plain(settings(tmp_path, "prompt=cot")), {}) == "smollm2 cot k=4"
+    several = plain(settings(tmp_path, "annotate.ensemble=['prompt=cot','prompt=direct','prompt=carp']"))
+    assert ANNOTATOR.name(several, {}) == "majority of 3 annotators"
+
+
+def test_baselines_stand_on_the_annotated_rows(tmp_path: Path, embedded: None) -> None:
+    for overrides in (
+        ("shots.order_seed=0",),
+        ("shots.order_seed=1",),
+        ("shots.k=0",),
+        ("prompt=cot",),
+        ("shots.k=6", "prompt=cot"),
+    ):
+        write_job(tmp_path, *overrides)
+    make(tmp_path, "s", Report(resamples=20))
+    table = pd.read_csv(tmp_path / "s" / "table.csv").set_index("method")
+    assert list(table.index[table["kind"] == "annotator"]) == [
+        "smollm2 cot k=4", "smollm2 direct k=0", "smollm2 cot k=6", "smollm2 direct k=4",
+    ]  # fmt: skip
+    assert table.loc["smollm2 direct k=4", "n_seeds"] == 2 and table.loc["smollm2 direct k=4", "seeds"] == "0/0/0 1/0/0"
+    # Once for each number of neighbours, eight where the prompts show none; never the llm against itself.
+    assert sorted(table.index[table["kind"] == "baseline"]) == [
+        "majority class", *(f"nearest-neighbour vote (k={k})" for k in (4, 6, 8)),
+    ]  # fmt: skip
+    assert table["test_set"].nunique() == 1 and (table["test_rows"] == 40).all()
+    runs, _ = collect(tmp_path / "s")
+    gold = runs[0].predictions["label"]
+    pool = reading.labelled_rows(read_data(settings(tmp_path), tmp_path))
+    assert table.loc["majority class", "accuracy"] == pytest.approx((gold == pool["label"].mode()[0]).mean())
+
+
+def write_learner(folder: Path, stage: str) -> None:
+    """A job that learnt from human labels as it is left behind; it knows all of them."""
+    config = settings(folder, f"stage={stage}")
+    path = folder / "s" / f"{stage}-0"
+    data = read_data(config, folder)
+    rows = data.split("test")
+    frame = rows[["id", "text", "label"]].assign(predicted=rows["label"])
+    leave(config, path, frame, {"data/kept": len(reading.labelled_rows(data))})
+
+
+def test_models_on_human_labels_have_baselines_that_know_the_same(tmp_path: Path, embedded: None) -> None:
+    for stage in ("teacher", "qlora"):
+        write_learner(tmp_path, stage)
+    make(tmp_path, "s", Report(resamples=20))
+    table = pd.read_csv(tmp_path / "s" / "table.csv").set_index("method")
+    assert list(table.index) == [
+        "QLoRA smollm2", "minilm_l6 on 30 human labels", "majority class", "nearest-neighbour vote (k=8)",
+    ]  # fmt: skip
+    assert table["test_set"].nunique() == 1 and table.loc["nearest-neighbour vote (k=8)", "accuracy"] < 1
+    data = read_data(settings(tmp_path), tmp_path)
+    often = reading.labelled_rows(data)["label"].mode()[0]
+    assert table.loc["majority class", "accuracy"] == pytest.approx((data.split("test")["label"] == often).mean())
+
+
+def test_no_baseline_learns_from_the_rows_it_is_tested_on(tmp_path: Path, embedded: None) -> None:
+    # Without a pool the labelled texts are the annotated ones: the nearest neighbour of each would be itself.
+    write_job(tmp_path, "data.labelled=0", "annotate.limit=null")
+    make(tmp_path, "s", Report(resamples=20))
+    assert pd.read_csv(tmp_path / "s" / "table.csv")["kind"].tolist() == ["annotator"]
+
+
+def test_annotations_without_gold_labels_leave_nothing_to_report(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    next((tmp_path / "s").glob("*/predictions.parquet")).unlink()
+    with pytest.raises(UserError, match=r"done and scored.*\n.*gold labels"):
+        make(tmp_path, "s", Report())

@@ -1,0 +1,74 @@
+"""A file with labels of its own, not named in `data.labels`, and rows without any: trained on, distilled on, predicted."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from findistill.config.validate import validate
+from findistill.core.job import Job
+from findistill.data.demo import read_corpus
+from findistill.errors import UserError
+from findistill.inference.predict import predict
+from findistill.methods import rows as reading
+from findistill.methods.stage import stage_of
+from tests.config.test_compose import composed
+from tests.fixtures.jobs import run_job
+
+RATINGS = {"negative": "sell", "neutral": "hold", "positive": "buy"}
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 rows, every fourth of them without a label."""
+    rows = [
+        {"text": row["text"], "rating": "" if number % 4 == 3 else RATINGS[row["label"]]}
+        for number, row in enumerate(read_corpus(120))
+    ]
+    path = tmp_path_factory.mktemp("files") / "ratings.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def configured(path: Path, *overrides: str) -> Any:
+    config = composed("data=csv", f"data.path={path}", "data.label_column=rating", "shots.k=0", "trainer=cpu", *overrides)
+    validate(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def teacher(ratings: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    small = ["teacher=folder", f"teacher.model={tiny}", "trainer.max_epochs=1", "evaluate.latency=false", "evaluate.resamples=20"]
+    return run_job(configured(ratings, "stage=teacher", *small), tmp_path_factory.mktemp("teacher"))
+
+
+def test_the_files_own_labels_are_the_models(teacher: Job) -> None:
+    predictions = pd.read_parquet(teacher.folder / "predictions.parquet")
+    assert [name for name in predictions if name.startswith("p_")] == ["p_buy", "p_hold", "p_sell"]
+    assert set(predictions["label"]) == set(RATINGS.values()) and teacher.metrics["data/kept"] < 90
+
+
+def test_rows_without_a_label_are_distilled_on_and_predicted(teacher: Job) -> None:
+    data = reading.dataset(teacher)
+    assert data.card.counts["train"]["unlabelled"] == 30
+    assert len(reading.labelled_rows(data)) == teacher.metrics["data/kept"]
+    empty = data.frame[data.frame["label"].isna()]
+    more = reading.transfer_texts(data, reading.labelled_rows(data), reading.test_sets(teacher), data.frame.head(0), None)
+    assert set(more["id"]) == set(empty["id"]) <= set(reading.rows_to_annotate(data, None, 0)["id"])
+    prediction = predict(teacher.folder / "model", empty["text"].tolist(), teacher.config.trainer)
+    assert prediction.labels == ("buy", "hold", "sell") and len(prediction.predicted) == 30
+
+
+def test_what_needs_labels_before_they_are_read_waits_for_them(ratings: Path) -> None:
+    named = ["data.labels=[sell,hold,buy]"]
+    balanced = ["stage=annotate", "shots.k=4", "shots.selection=balanced"]
+    scalar = ["stage=student", "distill=reg", "distill.target=scalar", "distill.min_agreement=1"]
+    for overrides, message in (
+        (balanced, "shots.k=4 cannot be balanced over 3 labels"),
+        (scalar, "data.labels has no 'positive'"),
+    ):
+        assert stage_of(configured(ratings, *overrides)).key
+        with pytest.raises(UserError, match=message):
+            configured(ratings, *overrides, *named)
+    configured(ratings, *balanced, *named, "shots.k=3", "prompt.wording=names")

@@ -1,0 +1,54 @@
+"""The application's surface: quick, light, and plain-spoken."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from findistill import __version__
+from findistill.errors import UserError
+from findistill.hydra_ext import argv
+from tests.conftest import Command
+
+HEAVY = ("torch", "transformers", "pandas", "numpy", "sklearn", "wandb", "pytorch_lightning", "matplotlib", "datasets")
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, pkgutil, importlib, findistill.methods, findistill.cli, findistill.hydra_ext.sweeper\n"
+        "for method in pkgutil.iter_modules(findistill.methods.__path__, 'findistill.methods.'):\n"
+        "    if method.ispkg: importlib.import_module(f'{method.name}.steps')\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_help(findistill: Command, arguments: list[str]) -> None:
+    done = findistill(*arguments)
+    assert done.returncode == 0 and "reddit_cls_vs_reg" in done.stdout and "base_" not in done.stdout
+
+
+def test_version_is_its_own(findistill: Command) -> None:
+    done = findistill("--version")
+    assert done.returncode == 0 and done.stdout == f"findistill {__version__}\n"
+
+
+def test_the_composed_configuration_is_shown_without_running(findistill: Command, tmp_path: Path) -> None:
+    done = findistill("--cfg", "job", "distill=reg", "--resolve")
+    assert done.returncode == 0 and "objective: reg" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("argument", ["student=./nowhere/at/all", "teacher=/no/such/folder"])
+def test_a_model_folder_must_exist(argument: str) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        argv.with_model_folders([argument])
+
+
+def test_a_model_folder_becomes_the_folder_option(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    turned = argv.with_model_folders([f"student={tmp_path}/mine", "seed=1", "teacher=minilm_l6"])
+    assert turned == ["student=folder", f"student.model={tmp_path}/mine", "student.name=mine", "seed=1", "teacher=minilm_l6"]

@@ -1,0 +1,217 @@
+import json
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.inference import predict as inference
+from findistill.inference.predict import latency, predict
+from findistill.models.config import Encoder
+from findistill.models.heads import macro_f1
+from findistill.training import recipe
+from findistill.training import trainer as fitting
+from findistill.training.classifier import EncoderClassifier
+from findistill.training.config import Distill, Trainer
+from findistill.training.loop import Session
+from findistill.training.trainer import Examples, Trained, fit
+
+CLS = Distill(objective="cls")
+REG = Distill(objective="reg")
+SCALAR = Distill(objective="reg", target="scalar")
+
+
+@pytest.fixture
+def run(encoder, trainer, labels, corpus, tmp_path):
+    """`fit` on the little corpus; keywords replace its arguments."""
+
+    def run(distill: Distill | None = CLS, *, name: str = "run", **changed) -> Trained:
+        around = {name: changed.pop(name) for name in ("seed", "callbacks") if name in changed}
+        session = Session(changed.pop("trainer", trainer), tmp_path / name, **around)
+        arguments = {"encoder": encoder, "train": corpus.train, "validation": corpus.validation} | changed
+        return fit(distill=distill, labels=labels, session=session, **arguments)
+
+    return run
+
+
+def plain_logits(folder: Path, texts: list[str]) -> np.ndarray:
+    """What plain transformers says, knowing nothing of this project."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        return model(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits.numpy()
+
+
+@pytest.mark.parametrize("distill", [None, replace(CLS, class_weights="balanced", label_smoothing=0.1), REG, SCALAR])
+def test_learns_and_plain_transformers_agrees(run, trainer, labels, corpus, distill: Distill | None) -> None:
+    trained = run(distill, trainer=replace(trainer, max_epochs=12, learning_rate=3e-3))
+    texts = corpus.validation.texts
+    prediction = predict(trained.model_dir, texts, trainer)
+    assert prediction.labels == labels.names
+    hard = np.array([labels.index(name) for name in prediction.predicted])
+    assert (hard == corpus.validation.hard).mean() > 0.75
+    best = trained.history[trained.best_epoch - 1]
+    assert macro_f1(corpus.validation.hard, hard, 3) == pytest.approx(best["val/macro_f1"])
+    assert prediction.probabilities.shape == (24, 3) and prediction.probabilities.dtype == np.float64
+    assert prediction.probabilities.sum(axis=1) == pytest.approx(1)
+    logits = plain_logits(trained.model_dir, texts)
+    if distill is SCALAR:
+        scores = np.tanh(logits[:, 0])
+        cuts = trained.thresholds
+        assert cuts is not None
+        for score, name in zip(scores, prediction.predicted, strict=True):
+            assert name == ("negative" if score < cuts["negative"] else "positive" if score > cuts["positive"] else "neutral")
+        config = json.loads((trained.model_dir / "config.json").read_text())
+        assert config["findistill_labels"] == list(labels.names)
+        assert config["findistill_thresholds"] == cuts
+        assert json.loads((trained.model_dir / "thresholds.json").read_text()) == cuts
+    else:
+        assert torch.tensor(logits).softmax(-1).numpy() == pytest.approx(prediction.probabilities, abs=1e-5)
+    assert not list(trained.model_dir.parent.rglob("*.ckpt"))
+    assert [path.name for path in trained.model_dir.parent.iterdir()] == ["model"]
+
+
+def test_same_seed_same_weights_bit_for_bit(run) -> None:
+    folders = [run(name=f"run{i}", seed=seed).model_dir for i, seed in enumerate((5, 5, 6))]
+    weights = [load_file(folder / "model.safetensors") for folder in folders]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert not all(torch.equal(value, weights[2][name]) for name, value in weights[0].items())
+
+
+def test_schedule_spans_the_real_optimizer_steps(run, trainer, encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    original = recipe.get_linear_schedule_with_warmup
+    monkeypatch.setattr(recipe, "get_linear_schedule_with_warmup", lambda o, w, n: asked.append((w, n)) or original(o, w, n))
+    # 48 rows in batches of 8 are 6 batches; every 4 make a step, and the epoch's rest one more: 2 steps, 5 epochs.
+    trained = run(trainer=replace(trainer, accumulate_grad_batches=4, max_epochs=5, warmup=0.2), encoder=encoder)
+    assert asked == [(2, 10)]
+    assert trained.history[-1]["lr"] == 0.0 and trained.history[-2]["lr"] > 0
+
+
+def test_dropout_is_on_while_training_and_off_while_measuring(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {"training_step": set(), "validation_step": set()}
+    for name, modes in seen.items():
+        original = getattr(EncoderClassifier, name)
+
+        def step(self, batch, index, original=original, modes=modes):
+            modes.add(self.model.training)
+            return original(self, batch, index)
+
+        monkeypatch.setattr(EncoderClassifier, name, step)
+    run()
+    assert seen == {"training_step": {True}, "validation_step": {False}}
+
+
+def test_history_and_counts(run) -> None:
+    trained = run()
+    assert [row["epoch"] for row in trained.history] == [1, 2, 3]
+    measured = {"train/loss", "val/loss", "val/macro_f1", "val/accuracy"}
+    assert set(trained.history[0]) == {"epoch", "lr", "seconds"} | measured
+    assert trained.history[-1]["train/loss"] < trained.history[0]["train/loss"]
+    saved = load_file(trained.model_dir / "model.safetensors")
+    assert trained.parameters == sum(value.numel() for value in saved.values())
+    assert trained.train_s > 0 and trained.cpu_s > 0 and trained.thresholds is None
+
+
+def test_best_weights_are_kept_not_the_last(run, trainer, corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Judged by accuracies that fall from epoch to epoch, the first is the best.
+    scores = iter([0.9, 0.5, 0.4])
+    monkeypatch.setattr("findistill.training.classifier.macro_f1", lambda *_: next(scores))
+    short = run(trainer=replace(trainer, max_epochs=3), name="three")
+    assert short.best_epoch == 1
+    loss = fitting.Objective.of(CLS, ("negative", "neutral", "positive"), corpus.train.hard).loss
+    logits = torch.tensor(plain_logits(short.model_dir, corpus.validation.texts))
+    again = loss(logits, torch.tensor(corpus.validation.targets), torch.tensor(corpus.validation.hard))
+    assert float(again) == pytest.approx(short.history[0]["val/loss"], abs=1e-4)
+
+
+def test_patience_stops_early(run, trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("findistill.training.classifier.macro_f1", lambda *_: 0.5)
+    stop = {"_target_": "findistill.training.callbacks.early_stopping", "monitor": "val/macro_f1", "patience": 1}
+    assert len(run(callbacks={"stop": stop}).history) == 2
+
+
+def test_without_validation_rows_the_last_epoch_is_kept(run, corpus) -> None:
+    none = Examples([], [], np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+    trained = run(validation=none)
+    assert trained.best_epoch == 3 and "val/loss" not in trained.history[0]
+    with pytest.raises(UserError, match=r"data\.validation"):
+        run(SCALAR, validation=none)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"max_length": 100}, r"trainer\.max_length=100"),
+        ({"learning_rate": 1e38, "warmup": 0.0, "gradient_clip_val": None}, r"loss became nan at optimizer step \d"),
+    ],
+)
+def test_mistakes_are_named(run, trainer, tmp_path: Path, changed: dict[str, object], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        run(trainer=replace(trainer, **changed))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_models_are_freed_after_a_job(run, trainer, corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[torch.nn.Module]] = []
+    for module, name in ((fitting, "load"), (inference, "open_trained")):
+        original = getattr(module, name)
+
+        def remembering(*args, original=original, **kwargs):
+            model, tokenizer = original(*args, **kwargs)
+            made.append(weakref.ref(model))
+            return model, tokenizer
+
+        monkeypatch.setattr(module, name, remembering)
+    predict(run().model_dir, corpus.validation.texts, trainer)
+    assert [model() for model in made] == [None, None]
+
+
+def test_an_older_model_folder_is_replaced(run, tmp_path: Path) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "stale").touch()
+    assert not (run(trainer=Trainer(accelerator="cpu", precision="32", max_epochs=1)).model_dir / "stale").exists()
+
+
+def test_predict_keeps_order_and_truncates_as_trained(run, trainer, corpus) -> None:
+    trained = run()
+    texts = ["loss " * 100, "gain", *corpus.validation.texts[:5]]
+    alone = np.concatenate([predict(trained.model_dir, [text], trainer).probabilities for text in texts])
+    assert predict(trained.model_dir, texts, trainer, batch_size=3).probabilities == pytest.approx(alone, abs=1e-5)
+    assert AutoTokenizer.from_pretrained(trained.model_dir).model_max_length == 16
+    assert predict(trained.model_dir, [], trainer).probabilities.shape == (0, 3)
+
+
+def test_latency_has_the_promised_numbers(run, trainer, corpus) -> None:
+    measured = latency(run().model_dir, corpus.validation.texts, trainer)
+    assert 0 < measured["latency/p50_ms"] <= measured["latency/p95_ms"]
+    assert measured["throughput/texts_per_s"] > 0 and len(measured) == 3
+
+
+def test_examples_from_a_frame(labels: LabelSet) -> None:
+    frame = pd.DataFrame({"id": ["a", "b"], "text": ["x", "y"], "label": ["positive", "negative"]})
+    gold = Examples.from_frame(frame, labels)
+    assert gold.hard.tolist() == [2, 0] and gold.targets.tolist() == [[0, 0, 1], [1, 0, 0]]
+    frame[["soft_positive", "soft_negative", "soft_neutral"]] = [[0.5, 0.5, 0.0], [0.25, 0.5, 0.25]]
+    assert Examples.from_frame(frame, labels).targets.tolist() == [[0.5, 0.0, 0.5], [0.5, 0.25, 0.25]]
+    frame.loc[1, "label"] = None
+    with pytest.raises(UserError, match="1 of 2 rows have none, first id=b"):
+        Examples.from_frame(frame, labels)
+
+
+def test_the_embedded_student_trains_in_mixed_precision(run, trainer, labels, corpus) -> None:
+    student = Encoder(
+        name="minilm_3l", model="embedded:minilm_l6", layers=[2, 4, 6], batch_size=16, learning_rate=2e-4, max_length=24
+    )
+    trained = run(REG, encoder=student, trainer=replace(trainer, precision="bf16", max_epochs=4))
+    assert trained.history[-1]["train/loss"] < 0.8 * trained.history[0]["train/loss"]
+    texts = corpus.validation.texts
+    plain = torch.tensor(plain_logits(trained.model_dir, texts)).softmax(-1).numpy()
+    assert predict(trained.model_dir, texts, trainer).probabilities == pytest.approx(plain, abs=1e-5)
