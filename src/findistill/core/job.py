@@ -28,6 +28,7 @@ from findistill.config.fields import masked_address
 from findistill.config.instantiate import check_targets
 from findistill.core import hardware
 from findistill.core.files import write_json, write_whole
+from findistill.core.hashing import digest
 from findistill.core.run_folder import what_changed
 from findistill.core.step import Step, walk
 from findistill.core.store import Store, Work, artifact_seconds
@@ -91,7 +92,9 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         UserError: another process is running this job now.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    store = Store(Path(config.runs_dir) / ".artifacts")
+    # In the store, since a kill leaves the lock file behind, and a study's folder is to hold nothing but jobs.
+    lock = FileLock(store.root / f"job-{digest([folder.parent.name, folder.name])}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -111,7 +114,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         hardware.reset_peak_memory()
         wall, cpu = time.perf_counter(), time.process_time()
         with track(cast("Config", resolved), folder) as tracker:
-            store = Store(Path(config.runs_dir) / ".artifacts", loggers=tracker.lightning_loggers)
+            store.loggers = tracker.lightning_loggers
             job = Job(step, step.config, folder, store.parents(step), store, tracker, config)
             yield job
             job.metrics |= artifact_times(step, store)
@@ -135,9 +138,6 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
             write_json(folder / "status.json", {**status, "state": "failed", "ended": _now(), "error": line})
         raise
     finally:
-        # The lock file itself goes too, so that a study's folder holds nothing but jobs; `running` makes it anew. It goes
-        # first: another process that still opened it finds it unlinked, and does not share the folder with a third.
-        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
