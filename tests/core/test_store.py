@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from findistill.core.files import write_json
 from findistill.core.hashing import digest
-from findistill.core.store import Store
+from findistill.core.store import Store, damage
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -83,3 +90,32 @@ def test_jobs_side_by_side_make_it_once(tmp_path: Path) -> None:
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(list(folder.glob("made-*"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["empty", "half", "zeros"])
+@pytest.mark.parametrize("name", ["values.bin", "inner/note.txt", "artifact.json"])
+def test_what_was_damaged_is_kept_aside_and_made_again(
+    store: Store, name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "values.bin").write_bytes(bytes(range(256)) * 8192)  # larger than what is read on every use
+        (folder / "inner" / "note.txt").write_text("short")
+
+    path = store.get("made", {"of": 1}, make)
+    file = path / name
+    whole = file.read_bytes()
+    half = len(whole) // 2
+    file.write_bytes({"empty": b"", "half": whole[:half], "zeros": whole[:half] + bytes(len(whole) - half)}[kind])
+    assert store.get("made", {"of": 1}, make) == path
+    assert (path / name).exists() and (name == "artifact.json" or (path / name).read_bytes() == whole)
+    assert len(caplog.messages) == 1 and f"kept as {path.name}.damaged-1 and made again" in caplog.text
+    store.get("made", {"of": 1}, make)
+    assert len(caplog.messages) == 1
+
+
+def test_a_record_that_nothing_of_ours_wrote_counts_as_damaged(store: Store) -> None:
+    path = store.get("made", {"of": 1}, lambda folder: (folder / "a").write_text("x") and None)
+    for files in ({"a": [1]}, {"a": "x"}, ["a"]):
+        write_json(path / "artifact.json", {"key": {}, "files": files})
+        assert damage(path) is not None

@@ -59,10 +59,11 @@ def damaged(folder: Path, sealed: Mapping[str, Sequence[Any]]) -> str | None:
 
     The content of small files is always read, that of large ones where their time of change differs: a copy has another.
     """
-    for name, (value, size, changed) in sealed.items():
+    for name, seal_ in sealed.items():
         try:
+            value, size, changed = seal_
             stat = (folder / name).stat()
-        except OSError:
+        except (OSError, ValueError, TypeError):  # a file that is gone, a seal that nothing of ours wrote
             return name
         as_it_was = size == stat.st_size and (
             (size >= LARGE and changed == stat.st_mtime_ns) or file_hash(folder / name) == value

@@ -168,7 +168,7 @@ def damage(folder: Path) -> str | None:
     if not folder.exists():
         return "it is not there"
     record = record_of(folder)
-    if "key" not in record:
+    if "key" not in record or not isinstance(record.get("files", {}), dict):
         return f"{RECORD} cannot be read"
     name = damaged(folder, record.get("files", {}))
     return f"{name} is not as it was written" if name else None
