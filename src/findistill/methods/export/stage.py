@@ -109,7 +109,9 @@ def check(
         key = f"export/{name}"
         columns = shares.argmax(axis=1)
         predictions = [names[column] for column in columns]
-        probabilities, predicted = align_predictions(shares, predictions, names, label_set.names, model=name)
+        probabilities, predicted = align_predictions(
+            shares, predictions, names, label_set.names, model=config.evaluate.model, label_map=config.evaluate.label_map
+        )
         scores = evaluate(gold, probabilities, predicted, label_set.names, prefix=key, resamples=config.evaluate.resamples)
         job.metrics |= {each: value for each, value in scores.items() if each.startswith((f"{key}/accuracy", f"{key}/macro_f1"))}
         if name != "torch":
