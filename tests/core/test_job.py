@@ -15,6 +15,7 @@ from findistill.core.files import read_json, replacing, write_json, write_whole
 from findistill.core.step import Step
 from findistill.core.tracking import Tracker
 from findistill.errors import UserError
+from findistill.hydra_ext import argv
 from findistill.methods.stage import stage_of
 
 
@@ -48,7 +49,7 @@ def test_the_same_settings_mean_the_same_folder(tmp_path: Path) -> None:
     first = name(root, "study=moon", "seed=1", "distill=reg")
     assert first == name(root, "study=moon", "distill=reg", "seed=1", "logger=csv")
     assert first.parent == tmp_path / "moon"
-    assert first.name.startswith("student-distill_reg-seed_1-")
+    assert first.name.startswith("student-reg-seed_1-")
     assert first != name(root, "study=moon", "distill=reg", "seed=2")
 
 
@@ -143,3 +144,22 @@ def test_the_tracker_sees_only_what_is_masked(tmp_path: Path, monkeypatch: pytes
     with jobs.running(config, Alone(config), tmp_path / "default" / "job"):
         pass
     assert seen == ["https://***@host/v1"]
+
+
+def test_a_name_can_be_typed_and_says_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "news.csv").write_text("text,sentiment\nProfit rose,positive\n")
+    settings = ("data=csv", f"data.path={tmp_path}/news.csv", "data.label_column=sentiment", "trainer.max_epochs=1")
+    folder = name(f"runs_dir={tmp_path}", "stage=teacher", "seed=3", *settings)
+    assert folder.name.startswith("teacher-csv-seed_3-max_epochs_1-") and len(folder.name) <= run_folder.SLUG + 9
+
+
+def test_the_latest_job_of_a_stage_has_a_link(tmp_path: Path) -> None:
+    for job in ("teacher-a", "teacher-b"):
+        (tmp_path / job).mkdir()
+        write_json(tmp_path / job / "status.json", {"state": "done"})
+        run_folder.link_latest(tmp_path / job, "teacher")
+    latest = tmp_path / "latest-teacher"
+    assert latest.resolve() == tmp_path / "teacher-b"
+    assert [path.name for path in run_folder.jobs(tmp_path)] == ["teacher-a", "teacher-b"]
+    assert argv.without_links(f"evaluate.model=[{latest},x]") == f"evaluate.model=[{tmp_path}/teacher-b,x]"
+    assert argv.without_links(f"evaluate.model={latest}/model") == f"evaluate.model={tmp_path}/teacher-b/model"

@@ -147,6 +147,7 @@ def states(runs: Path, study: str = "*") -> dict[str, str]:
     return {
         f"{path.parts[-3]}/{path.parts[-2]}": json.loads(path.read_text())["state"]
         for path in sorted(runs.glob(f"{study}/*/status.json"))
+        if not path.parent.name.startswith("latest-")
     }
 
 

@@ -66,7 +66,7 @@ def test_a_test_text_inside_the_training_rows_can_be_dropped(
     [card] = tmp_path.glob("runs/.artifacts/data-*/card.json")
     removed = json.loads(card.read_text())["removed"]
     assert removed["also in an earlier split"] == 1 and removed["blank texts"] == 1
-    [predictions] = tmp_path.glob("runs/default/*/predictions.parquet")
+    [predictions] = tmp_path.glob("runs/default/teacher-*/predictions.parquet")
     assert "mine/6" in pd.read_parquet(predictions)["id"].tolist()
 
 

@@ -24,7 +24,7 @@ def test_a_training_is_interrupted_and_not_shared(
     started = {runs: start(*command, f"runs_dir={runs.name}") for runs in signals}
 
     def held_in_training() -> bool:
-        training = [process for runs, process in started.items() if [*runs.glob("*/*/csv/metrics.csv")]]
+        training = [process for runs, process in started.items() if [*runs.glob("*/teacher-*/csv/metrics.csv")]]
         for process in training:  # Lightning writes the file after 100 of 430 steps; the process waits from then on
             process.send_signal(signal.SIGSTOP)
         return len(training) == len(started)
@@ -37,7 +37,7 @@ def test_a_training_is_interrupted_and_not_shared(
         outcome = ended(process)
         assert outcome.code == 130 and outcome.errors.endswith("findistill: interrupted; the same command continues\n")
         assert "Traceback" not in outcome.errors
-        [status] = runs.glob("*/*/status.json")
+        [status] = runs.glob("*/teacher-*/status.json")
         assert [json.loads(status.read_text())[key] for key in ("state", "error")] == ["failed", "interrupted"]
         assert_nothing_half_written(runs)
     assert application(*command).code == 0
@@ -97,7 +97,7 @@ def test_a_killed_sweep_ends_as_one_that_was_not(start: Start, teacher: tuple[st
     done_before = list(kept.values()).count("done")
     assert done_before < 3 and f"3 jobs: {done_before} done before, {3 - done_before} to run" in again.errors
     assert_nothing_half_written(tmp_path / "runs")
-    found = [{path.parent.name: pd.read_parquet(path) for path in tmp_path.glob(f"{root}/moon/*/predictions.parquet")}
+    found = [{path.parent.name: pd.read_parquet(path) for path in tmp_path.glob(f"{root}/moon/teacher-*/predictions.parquet")}
              for root in ("whole", "runs")]  # fmt: skip
     assert len(found[0]) == 3 and found[0].keys() == found[1].keys()
     for job, predictions in found[0].items():

@@ -34,6 +34,6 @@ def test_jobs_run_side_by_side_and_share_artifacts(findistill: Command, tmp_path
         "trainer.max_epochs=1", "logger=none", "evaluate.resamples=20", "evaluate.latency=false", OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(list((tmp_path / "runs" / "moon").glob("teacher*/predictions.parquet"))) == 2
+    assert len(list((tmp_path / "runs" / "moon").glob("teacher-*/predictions.parquet"))) == 2
     assert len([path for path in (tmp_path / "runs" / ".artifacts").glob("data-*") if path.is_dir()]) == 1
     assert (tmp_path / "runs" / "moon" / "report.html").exists()

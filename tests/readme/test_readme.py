@@ -78,7 +78,7 @@ def test_the_three_things_people_do(findistill: Command, tmp_path: Path) -> None
         done = findistill(*shlex.split(command)[1:], *extra, timeout=900)
         assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
     assert (tmp_path / "runs" / "moon" / "report.html").exists()
-    assert len(list((tmp_path / "runs" / "moon").glob("student*/predictions.parquet"))) == 16
+    assert len(list((tmp_path / "runs" / "moon").glob("student-*/predictions.parquet"))) == 16
 
 
 @pytest.mark.slow

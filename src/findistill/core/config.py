@@ -14,6 +14,7 @@ class StageSettings:
     _target_: str = MISSING
     name: str = MISSING
     reads: list[str] = field(default_factory=list)
+    next: list[str] = field(default_factory=list)  # what one types after such a job, see `core.closing`
     report: str | None = None  # the module of its report part; None: its jobs are in no report under a name of their own
 
 

@@ -29,7 +29,7 @@ from findistill.config.instantiate import check_targets
 from findistill.core import hardware
 from findistill.core.files import write_json, write_whole
 from findistill.core.hashing import digest
-from findistill.core.run_folder import what_changed
+from findistill.core.run_folder import link_latest, what_changed
 from findistill.core.step import Step, walk
 from findistill.core.store import Store, Work, artifact_seconds
 from findistill.core.tracking import Tracker, track
@@ -128,6 +128,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
             write_json(folder / "artifacts.json", {**graph, **store.names})
             tracker.finish_with(job.metrics)
         write_json(folder / "status.json", {**status, "state": "done", "ended": _now()})
+        link_latest(folder, config.stage.name)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         line = "interrupted" if interrupted else (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,8 @@
 """The folder of a job: where it lies, whether it is done, what it measured. Light, as planning reads nothing else of a job."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
     return {"stage": config.stage.name, **{name: result_settings(config[name], references=True) for name in sections_read(step)}}  # type: ignore[index]
 
 
+LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
+SLUG = 60  # characters of a job's name before its key: still typeable, and a W&B panel shows it whole
+
+
 def folder_of(config: "Config", step: Step, overrides: Sequence[str]) -> Path:
     """`runs/<study>/<job>`: a readable slug of the overrides and the beginning of the key of the job's last step.
 
@@ -29,24 +34,45 @@ def folder_of(config: "Config", step: Step, overrides: Sequence[str]) -> Path:
     key = step.key[:8]
     if folders := sorted(study.glob(f"*-{key}")):
         return folders[0]
-    # Nothing that Hydra's grammar would want quoted: a run folder is itself a value of `evaluate.model`.
-    parts, reads = [], sections_read(step)
-    for override in sorted(overrides):
-        name, _, value = override.lstrip("+~").partition("=")
-        # Only what the graph reads names its jobs: not where they go or how they are tracked.
-        if name.partition(".")[0] in reads:
-            parts.append(f"{name.rsplit('.', 1)[-1]}_{value}")
-    slug = re.sub(r"[^\w.+-]+", "_", "-".join([config.stage.name, *parts]))
-    return study / f"{slug[:100]}-{key}"
+    return study / f"{_slug(config.stage.name, sections_read(step), overrides)}-{key}"
+
+
+def _slug(stage: str, reads: Sequence[str], overrides: Sequence[str]) -> str:
+    """The stage and as many settings as fit: group choices by their value, then the others, where the rows come from last."""
+    settings = [override.lstrip("+~").partition("=") for override in overrides]
+    # Only what the graph reads names its jobs: not where they go or how they are tracked.
+    named = [(name, value) for name, _, value in settings if name.partition(".")[0] in reads]
+    slug = stage
+    for name, value in sorted(named, key=lambda one: ("." in one[0], one[0].startswith(("data.", "evaluate.")), one)):
+        is_choice = "." not in name and name != "seed"
+        part = value if is_choice else f"{name.rpartition('.')[2]}_{value}"
+        # Nothing that Hydra's grammar would want quoted: a run folder is itself a value of `evaluate.model`.
+        part = re.sub(r"[^\w.+-]+", "_", part)
+        if len(slug) + len(part) < SLUG:
+            slug = f"{slug}-{part}"
+    return slug
+
+
+def jobs(study: Path) -> Iterator[Path]:
+    """The run folders of a study, whatever their state; not the links to the latest ones."""
+    return (path.parent for path in sorted(study.glob("*/status.json")) if not path.parent.name.startswith(LATEST))
+
+
+def link_latest(folder: Path, stage: str) -> None:
+    """Point `latest-<stage>` of the study at a job that is done; nothing where the file system has no links."""
+    with suppress(OSError):
+        aside = folder.with_name(f".{LATEST}{stage}.{os.getpid()}")
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(folder.name, target_is_directory=True)
+        aside.replace(folder.with_name(f"{LATEST}{stage}"))
 
 
 def what_changed(folder: Path, step: Step) -> str | None:
     """One line where a done job of this study has the same settings but saw other content of its files; else None."""
-    for path in sorted(folder.parent.glob("*/lineage.json")):
-        if is_done(path.parent):
-            with suppress(OSError, ValueError, KeyError):
-                if names := changed_files(read_json(path), step.lineage()):
-                    return f"{', '.join(names)} changed since {path.parent.name}: running again"
+    for job in filter(is_done, jobs(folder.parent)):
+        with suppress(OSError, ValueError, KeyError):
+            if names := changed_files(read_json(job / "lineage.json"), step.lineage()):
+                return f"{', '.join(names)} changed since {job.name}: running again"
     return None
 
 

@@ -17,6 +17,7 @@ from findistill.config.compose import config_dir, group_options
 from findistill.config.packages import package_folder
 from findistill.config.renames import refuse_renamed
 from findistill.config.targets import check_names
+from findistill.core.run_folder import LATEST
 from findistill.errors import UserError
 
 SWEEPER = "hydra_plugins.findistill_sweeper.ResumingSweeper"  # it checks every job before the first starts
@@ -44,7 +45,7 @@ def normalize_argv(arguments: Sequence[str]) -> list[str]:
         raise UserError("--config-path would replace findistill's own configuration: add a folder with --config-dir")
     flags = [argument for argument in arguments if argument not in parsed.overrides]
     add_conf_folders(arguments)
-    overrides = with_model_folders(parsed.overrides)
+    overrides = with_model_folders([without_links(override) for override in parsed.overrides])
     refuse_renamed(overrides)
     if not (parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion):
         check_command(parsed, overrides)
@@ -92,6 +93,14 @@ def add_conf_folders(arguments: Sequence[str]) -> None:
         folders_before = os.environ.get("FINDISTILL_CONF", "").split(os.pathsep)
         if str(folder.resolve()) not in folders_before:
             os.environ["FINDISTILL_CONF"] = os.pathsep.join(filter(None, (str(folder.resolve()), *folders_before)))
+
+
+def without_links(override: str) -> str:
+    """A setting with jobs in the place of links to the latest ones: what is remembered of a job must not change later."""
+    for text in re.findall(rf"[^\s,'\"=\[\]{{}}]*{LATEST}[a-z]+", override):
+        if (link := Path(text)).is_symlink():
+            override = override.replace(text, str(link.parent / link.readlink()))
+    return override
 
 
 def with_model_folders(overrides: Sequence[str]) -> list[str]:

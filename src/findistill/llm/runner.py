@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
+from findistill.core.progress import ProgressMeter
 from findistill.errors import UserError
 from findistill.llm import calibration, pricing
 from findistill.llm.cache import ResponseCache, request_key
@@ -100,7 +100,7 @@ class AnnotationRunner:
             UserError: the budget is spent, or more than `max_failed` of the responses failed.
         """
         table = ResponseTable(self.cache, tuple(self.template.words), len(rows), self.samples, self.sampling.stop_at)
-        with tqdm(total=len(rows) * self.samples, desc="annotate", unit="response", disable=None) as progress:
+        with ProgressMeter(total=len(rows) * self.samples, desc="annotate", unit="response", leave=True) as progress:
             while True:
                 in_flight = InFlight()
                 requests = self._requests(rows, table, in_flight, progress)

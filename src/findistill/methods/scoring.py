@@ -69,7 +69,7 @@ def record(job: Job, prefix: str, frame: pd.DataFrame, labels: tuple[str, ...], 
 
 
 def summary(job: Job) -> None:
-    """Price the predictions where the machine has a price, and say in three lines what came out and where it is."""
+    """Price the predictions where the machine has a price, and say in a line what came out."""
     metrics = job.metrics
     hourly, speed = job.config.evaluate.usd_per_hour, metrics.get("throughput/texts_per_s")
     if hourly and speed:
@@ -77,4 +77,3 @@ def summary(job: Job) -> None:
     if "test/accuracy" in metrics:
         values = [metrics[f"test/{name}"] for name in ("accuracy", "accuracy_lo", "accuracy_hi", "macro_f1")]
         log.info("accuracy %.3f [%.3f, %.3f]  macro F1 %.3f", *values)
-    log.info("run folder: %s", job.folder)

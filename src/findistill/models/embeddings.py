@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from tqdm import tqdm
 from transformers import AutoModel
 
 from findistill.core.hardware import cpu_has_fast_bf16, device
+from findistill.core.progress import ProgressMeter
 from findistill.models.weights import locate, quiet
 
 MODEL = "embedded:minilm_l6"
@@ -63,7 +63,7 @@ def embed(texts: Sequence[str], *, batch_tokens: int = 8192) -> np.ndarray:
         return vectors
     tokenizer, model = _encoder()
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    progress = tqdm(total=len(texts), desc="embed", unit="text", disable=None, leave=False)
+    progress = ProgressMeter(total=len(texts), desc="embed", unit="text")
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_fast_bf16()), progress:
         for rows in _batches([len(ids) for ids in encoded], batch_tokens):
             ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(encoded[row]) for row in rows], batch_first=True)

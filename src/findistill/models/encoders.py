@@ -85,8 +85,8 @@ def begin(
         if encoder.init == "pretrained":
             if encoder.shape is not None and encoder.shape != _shape(config):
                 raise UserError(
-                    f"shape={encoder.shape} (of {encoder.name}): {encoder.model} has {_shape(config)}."
-                    "\nUse its shape, or init=random or init=parent for another."
+                    f"{encoder.name} is to have the shape {encoder.shape}, and {encoder.model} has {_shape(config)}.\n"
+                    "Use that shape, or for another student.init=random or student.init=parent (teacher.init for a teacher)."
                 )
             # float32 whatever the file holds; a head of another size is drawn anew
             model, info = auto.from_pretrained(
@@ -128,7 +128,10 @@ def _inherit(model: PreTrainedModel, parent: PreTrainedModel, encoder: Encoder) 
     base, width = model.base_model, model.config.hidden_size
     table = parent.embeddings.word_embeddings.weight
     if width > table.shape[1]:
-        raise UserError(f"shape.hidden={width} (of {encoder.name}): {encoder.model} is only {table.shape[1]} wide; init=random")
+        raise UserError(
+            f"{encoder.name} is to be {width} wide and {encoder.model} is only {table.shape[1]}: "
+            "begin with random weights (student.init=random, or teacher.init=random for a teacher)"
+        )
     same_width = width == table.shape[1]
     components = torch.eye(width) if same_width else torch.linalg.eigh(table.T @ table).eigenvectors.flip(1)[:, :width]
     for name, embedding in base.embeddings.named_children():

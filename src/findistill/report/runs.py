@@ -17,12 +17,12 @@ def collect(folder: Path) -> tuple[list[Run], list[dict[str, Any]]]:
     """The scored jobs of a study, and the jobs that are not done: `job` (its name) and `error` (one line)."""
     runs: list[Run] = []
     failed = []
-    for path in sorted(folder.glob("*/status.json")):
-        state = run_folder.status(path.parent)
+    for job in run_folder.jobs(folder):
+        state = run_folder.status(job)
         if state.get("state") != "done":
-            failed.append({"job": path.parent.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
-        elif path.with_name("predictions.parquet").exists():
-            run = read_run(path.parent, state)
+            failed.append({"job": job.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
+        elif (job / "predictions.parquet").exists():
+            run = read_run(job, state)
             # Few-shot jobs of several seeds that draw nothing at random are one run.
             if not any((run.method, run.seed, run.config) == (one.method, one.seed, one.config) for one in runs):
                 runs.append(run)

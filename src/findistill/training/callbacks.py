@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from findistill.config.compose import plain
 from findistill.config.instantiate import build
+from findistill.core.progress import ProgressMeter
 from findistill.training.checkpoints import mode_of
 from findistill.training.recipe import gradient_norm
 
@@ -41,15 +41,15 @@ def early_stopping(monitor: str, **settings: Any) -> EarlyStopping:
 
 
 class Progress(pl.Callback):
-    """One tqdm bar on stderr for all steps; where stderr is no terminal, one log line an epoch."""
+    """One bar on stderr for all steps; where stderr is no terminal, a log line an epoch and a line a minute."""
 
     reported = 0  # rows of the module's history
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         total = int(trainer.num_training_batches * (trainer.max_epochs or 1))
         done = trainer.fit_loop.total_batch_idx + 1  # of a resumed run
-        hidden = None if trainer.is_global_zero else True  # None: shown on a terminal
-        self.bar = tqdm(total=total, initial=done, desc="training", unit="batch", disable=hidden, leave=False)
+        hidden = not trainer.is_global_zero
+        self.bar = ProgressMeter(total=total, initial=done, desc="training", unit="batch", disable=hidden)
         self.reported = len(getattr(module, "history", ()))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:

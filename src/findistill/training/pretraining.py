@@ -116,7 +116,7 @@ def pretrain(encoder: Encoder, texts: Sequence[str], session: Session) -> dict[s
     """
     settings = encoder.pretrain
     if len(texts) < 100:
-        raise UserError(f"pretrain.source={settings.source}: {len(texts)} texts are too few to pretrain on; 100 at least.")
+        raise UserError(f"{settings.source}: {len(texts)} texts are too few to pretrain {encoder.name} on; 100 at least.")
     recipe = Recipe.of(
         encoder, session.trainer, epochs=settings.epochs, learning_rate=settings.learning_rate, schedule="linear", scheduler=None,
         warmup=WARMUP, layer_decay=1.0, unfreeze="none", freeze_embeddings=False,

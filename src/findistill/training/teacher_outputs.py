@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from findistill.core.files import read_json, write_json
+from findistill.core.progress import ProgressMeter
 from findistill.errors import UserError
 from findistill.models.batches import Tokens, pad, sorted_batches
 from findistill.models.features import Anatomy, read, row_shape, rows_of
@@ -139,7 +139,7 @@ def _write(
     with ExitStack() as stack:
         stack.callback(model.cpu)
         files = {name: stack.enter_context((folder / _file(name)).open("wb")) for name in names}
-        for start in tqdm(range(0, len(tokens), CHUNK), desc="teacher", unit="chunk", disable=None, leave=False):
+        for start in ProgressMeter(range(0, len(tokens), CHUNK), desc="teacher", unit="chunk"):
             chunk = np.arange(start, min(start + CHUNK, len(tokens)))
             parts: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(chunk) for name in names}
             for batch in sorted_batches(lengths[chunk], BATCH):

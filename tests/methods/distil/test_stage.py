@@ -38,7 +38,7 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
         "distill.layers=uniform,[1,4]", "distill.cache=all", "distill.unlabelled='demo rows=700'", OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    folders = [path.parent for path in sorted((tmp_path / "runs/taught").glob("*/metrics.json"))]
+    folders = [path.parent for path in sorted((tmp_path / "runs/taught").glob("student-*/metrics.json"))]
     assert len(folders) == 2
     store = tmp_path / "runs/.artifacts"
     [teacher] = [path for path in store.glob("teacher-*") if path.is_dir()]
@@ -69,7 +69,7 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "picks the student on the test rows" in done.stderr
-    [student] = [path.parent for path in (tmp_path / "runs/faulty").glob("student*/metrics.json")]
+    [student] = [path.parent for path in (tmp_path / "runs/faulty").glob("student-*/metrics.json")]
     metrics, artifacts, card = job(student)
     assert "Known faults kept: the prediction stage's learning rate is 0" in card and "teacher" not in artifacts
 
@@ -82,7 +82,7 @@ def test_a_student_on_labels_alone_has_no_teacher(findistill: Command, tiny: Pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "training on gold labels only: 60 labelled texts" in done.stderr
-    [student] = [path.parent for path in (tmp_path / "runs/alone").glob("student*/metrics.json")]
+    [student] = [path.parent for path in (tmp_path / "runs/alone").glob("student-*/metrics.json")]
     metrics, artifacts, card = job(student)
     assert not {"teacher", "outputs"} & artifacts.keys() and metrics["data/unlabelled"] == 0 and metrics["data/kept"] == 60
     assert "without a teacher" in card
@@ -93,7 +93,7 @@ def test_a_student_on_labels_alone_has_no_teacher(findistill: Command, tiny: Pat
         OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    [teacher] = (tmp_path / "runs/same").glob("teacher*/predictions.parquet")
+    [teacher] = (tmp_path / "runs/same").glob("teacher-*/predictions.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(teacher), pd.read_parquet(student / "predictions.parquet"))
 
 

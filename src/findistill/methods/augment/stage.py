@@ -27,4 +27,3 @@ def run(job: Job) -> None:
         "%s new texts, %s of them labelled, of %s made: %s", f"{summary['augment/kept']:,}",
         f"{summary['augment/labelled']:,}", f"{summary['augment/made']:,}", folder / "augmented.parquet",
     )  # fmt: skip
-    log.info("run folder: %s", job.folder)

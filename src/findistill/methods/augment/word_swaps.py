@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-from tqdm import tqdm
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from findistill.core.hardware import device
+from findistill.core.progress import ProgressMeter
 from findistill.data.neighbours import nearest
 from findistill.errors import UserError
 from findistill.models.weights import locate, quiet
@@ -71,7 +71,7 @@ class WordSwaps:
         """
         self._note_neighbours({word[0].lower() for _, text in texts for word in self._words(text)})
         copies = []
-        for text_id, text in tqdm(texts, desc="words", unit="text", disable=None, leave=False):
+        for text_id, text in ProgressMeter(texts, desc="words", unit="text"):
             options = self._options(text)
             copies.append([self._copy(text, options, random.Random(f"{seed}\0{text_id}\0{copy}")) for copy in range(number)])
         return copies

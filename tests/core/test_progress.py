@@ -1,0 +1,40 @@
+"""What long work shows in a log: a line now and then with the rate and the time left."""
+
+import logging
+import re
+import time
+
+import pytest
+
+from findistill.core import progress
+from findistill.core.progress import ProgressMeter
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.05)
+    caplog.set_level(logging.INFO, "findistill")
+    return caplog
+
+
+def test_without_a_terminal_there_is_a_line_an_interval_with_rate_and_time_left(lines: pytest.LogCaptureFixture) -> None:
+    for _ in ProgressMeter(range(40), desc="annotate", unit="response"):
+        time.sleep(0.005)
+    assert 2 <= len(lines.messages) <= 4
+    pattern = r"annotate: \d+ of 40 responses \(\d+%\), [\d.]+ responses/s, about [\d.]+ s left"
+    assert all(re.fullmatch(pattern, line) for line in lines.messages), lines.messages
+
+
+def test_short_work_shows_none(lines: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in ProgressMeter(range(10), desc="embed"):
+        pass
+    assert not lines.messages and not capfd.readouterr().err
+
+
+def test_the_rate_of_resumed_work_counts_what_this_run_did(lines: pytest.LogCaptureFixture) -> None:
+    with ProgressMeter(total=1000, initial=900, desc="training", unit="batch") as meter:
+        time.sleep(0.06)
+        meter.update(10)
+    [line] = lines.messages
+    match = re.search(r"910 of 1,000 batches \(91%\), ([\d.]+) batches/s", line)
+    assert match and float(match[1]) < 200, line
