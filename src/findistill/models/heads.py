@@ -84,10 +84,10 @@ class Scale:
 
 
 def macro_f1(gold: np.ndarray, predicted: np.ndarray, n_labels: int) -> float:
-    """Mean F1 over all `n_labels` labels; a label that is neither there nor predicted counts 0, as in scikit-learn."""
+    """Mean F1 over the labels that occur in `gold` or `predicted`, as scikit-learn's."""
     table = np.bincount(gold * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
     both = table.sum(axis=0) + table.sum(axis=1)
-    return float(np.divide(2 * table.diagonal(), both, out=np.zeros(n_labels), where=both > 0).mean())
+    return float((2 * table.diagonal()[both > 0] / both[both > 0]).mean())
 
 
 def probabilities(logits: np.ndarray, scale: Scale | None, thresholds: Thresholds | None) -> np.ndarray:
