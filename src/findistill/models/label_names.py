@@ -3,6 +3,7 @@
 import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,21 @@ def match_labels(
             raise UserError(_mismatch(model_labels, labels, missing, model, setting))
         columns = np.array([ours.index(sentiment) for sentiment in theirs], np.int64)
         pairs = ", ".join(f"{name} is {labels[column]}" for name, column in zip(model_labels, columns, strict=True))
-        log.info("%s spells the labels in its own way: %s", model, pairs)
+        _say(logging.INFO, f"{model} spells the labels in its own way: {pairs}")
     further = [str(name) for name, column in zip(names, columns, strict=True) if column < 0 and name is not None]
     if further and (missing or isinstance(label_map, list | tuple | ListConfig)):
         raise UserError(f"{setting}: {further[0]!r} is none of the data's labels, {', '.join(labels)}")
     if (columns < 0).all():
         raise UserError(f"{setting} leaves {model} no label of the data, {', '.join(labels)}")
     if further:
-        log.warning("%s has labels that the data lacks (%s): of the data's, the likeliest counts", model, ", ".join(further))
+        _say(logging.WARNING, f"{model} has labels that the data lacks ({', '.join(further)}): of the data's, the likeliest counts")
     return columns
+
+
+@cache
+def _say(level: int, line: str) -> None:
+    """Log a line once."""
+    log.log(level, "%s", line)
 
 
 def same_labels(first: Sequence[str], second: Sequence[str]) -> bool:
