@@ -32,6 +32,7 @@ class Outcome:
 
     code: int
     errors: str
+    output: str = ""
 
     def is_mistake(self, *words: str) -> None:
         """Exit code 2, at most three lines that say so and hold `words`, no traceback."""
@@ -99,7 +100,8 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
         log.handlers.clear()
         with pytest.raises(SystemExit) as left:
             app.main()
-        return Outcome(left.value.code if isinstance(left.value.code, int) else 1, capfd.readouterr().err)
+        output, errors = capfd.readouterr()
+        return Outcome(left.value.code if isinstance(left.value.code, int) else 1, errors, output)
 
     yield run
     log.handlers.clear()

@@ -14,6 +14,8 @@ def test_a_study_refuses_other_settings_and_other_folders(
     before = (tmp_path / "runs/moon/study.json").read_bytes()
     other = (*teacher, "study=moon", "trainer.max_epochs=2")
     application(*other).is_mistake("study=moon", "trainer.max_epochs: the study has 1, this command 2", "sweep.vary=")
+    shutil.copy(tmp_path / "mine.csv", tmp_path / "other.csv")
+    application(*teacher, "study=moon", "data.path=other.csv").is_mistake("data.path: the study has 'mine.csv'")
     shutil.copytree(tmp_path / "runs/moon", tmp_path / "runs/mars")
     application(*teacher, "study=mars", "seed=1").is_mistake("study=mars: runs/mars holds the study 'moon'")
     application("-m", *teacher, "study=mars", "seed=1,2").is_mistake("study=mars: runs/mars holds the study 'moon'")

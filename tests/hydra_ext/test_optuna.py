@@ -48,3 +48,9 @@ def test_what_cannot_be_searched_is_told(application: Application, teacher: tupl
     assert code.code == 2 and "custom_search_space=os.system is refused" in code.errors
     unscored = application(*SEARCH[:3], "stage=annotate", "annotate.samples=choice(1,2)", "logger=none")
     assert unscored.code == 2 and "objective=METRIC" in unscored.errors
+
+
+def test_a_search_can_be_planned(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
+    plan = application(*SEARCH, *teacher, "hydra.sweeper.n_trials=3", "plan=true")
+    assert plan.code == 0 and "up to 3 trials" in plan.output and "to make" in plan.output, plan.errors
+    assert not (tmp_path / "runs" / "search").exists()

@@ -23,6 +23,7 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
 
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
+OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # tell no jobs apart
 SLUG = 60  # characters of a job's name before its key: still typeable, and a W&B panel shows it whole
 
 
@@ -43,6 +44,7 @@ def _slug(stage: str, reads: Sequence[str], overrides: Sequence[str]) -> str:
     settings = [override.lstrip("+~").partition("=") for override in overrides]
     # Only what the graph reads names its jobs: not where they go or how they are tracked.
     named = [(name, value) for name, _, value in settings if name.partition(".")[0] in reads]
+    named = [(name, value) for name, value in named if name not in {f"data.{one}" for one in OF_A_FILE}]
     slug = stage
     for name, value in sorted(named, key=lambda one: ("." in one[0], one[0].startswith(("data.", "evaluate.")), one)):
         is_choice = "." not in name and name != "seed"

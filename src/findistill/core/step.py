@@ -165,8 +165,9 @@ def walk(step: Step) -> Iterator[Step]:
 
 
 def sections_read(step: Step) -> list[str]:
-    """The sections of the configuration that any step of the graph reads, by name."""
-    return sorted({name.partition(".")[0] for node in walk(step) for name in node.reads})
+    """The sections of the configuration that any step of the graph reads, or that describe a parent: a data set's."""
+    named = {name.partition(".")[0] for node in walk(step) for name in node.reads}
+    return sorted(named | {role for node in walk(step) for role in node.inputs if role in step.whole})
 
 
 def changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str] | None:

@@ -5,6 +5,7 @@ cut is tried again with its own values and goes on from the job's last checkpoin
 """
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ from optuna.trial import TrialState
 from findistill.config.compose import without_hydra
 from findistill.core import run_folder
 from findistill.core import study as studies
+from findistill.core.plan import PlannedJob, describe
 from findistill.core.step import load
-from findistill.errors import UserError
+from findistill.errors import SweepError, UserError
 from findistill.hydra_ext.sweeper import REPORT
 from findistill.methods.stage import stage_of
 
@@ -36,7 +38,13 @@ class ContinuingSearch(OptunaSweeperImpl):
             UserError: the stage has no score to optimise, or a setting is refused.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        config = self._fixed(arguments)
+        config, searched = self._fixed(arguments)
+        step = stage_of(config)
+        if config.plan:
+            sys.stdout.write(f"{describe([PlannedJob([], config, step)])}up to {self.n_trials} trials, each a job of this kind\n")
+            return
+        sections = run_folder.sections(config, step)
+        studies.admit(run_folder.study_folder(config), config.study, [sections], [*searched, *config.sweep.vary])
         study = self._study(config)
         complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
         self.n_trials -= len(complete)
@@ -45,6 +53,8 @@ class ContinuingSearch(OptunaSweeperImpl):
             self.sampler.reseed_rng()
         if self.n_trials > 0:
             super().sweep(arguments)
+        if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
+            raise SweepError(f"none of {len(study.trials)} trials is done; {run_folder.study_folder(config)} has their errors")
         if config.sweep.report:
             load(REPORT)(Path(config.runs_dir), config.study, config.report)
         best = study.best_trial
@@ -52,15 +62,14 @@ class ContinuingSearch(OptunaSweeperImpl):
         objective = config.objective or config.trainer.monitor
         log.info("best of %d trials: %s = %.4f with %s", len(study.trials), objective, best.value, values)
 
-    def _fixed(self, arguments: Sequence[str]) -> Any:
-        """The configuration of every trial, without what is searched; its study is checked and noted."""
+    def _fixed(self, arguments: Sequence[str]) -> tuple[Any, list[str]]:
+        """The configuration of every trial, without what is searched, and the names of what is searched."""
         words = [*(f"{name!s}={value!s}" for name, value in (self.params or {}).items()), *arguments]
         overrides = OverridesParser.create().parse_overrides(words)
         searched = [str(each.get_key_element()) for each in overrides if each.is_sweep_override()]
         fixed = [each.input_line or "" for each in overrides if not each.is_sweep_override()]
         assert self.hydra_context is not None and self.config is not None
         config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, fixed))
-        step = stage_of(config)
         if not searched:
             raise UserError(
                 "hydra/sweeper=optuna has nothing to search: give a setting an interval or choices, "
@@ -68,9 +77,7 @@ class ContinuingSearch(OptunaSweeperImpl):
             )
         if config.objective is None and "trainer" not in config.stage.reads:
             raise UserError(f"stage={config.stage.name} has no validation score to optimise; name a metric: objective=METRIC")
-        sections = run_folder.sections(config, step)
-        studies.admit(run_folder.study_folder(config), config.study, [sections], [*searched, *config.sweep.vary])
-        return config
+        return config, searched
 
     def _study(self, config: Any) -> optuna.Study:
         """The search in its storage; a trial that was running when an earlier command was cut comes first."""

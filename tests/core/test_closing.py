@@ -1,0 +1,44 @@
+"""What a command says at its end can be typed: run folder, link, and the next commands of every stage."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from findistill.config.compose import config_dir, options
+from findistill.config.validate import validate
+from findistill.core.closing import closing_lines
+from tests.config.test_compose import composed
+
+SETTINGS = ["study=moon", "data=csv", "data.path=my news.csv", "data.label_column=label", "seed=3"]
+
+
+@pytest.mark.parametrize("stage", [name for name in options()["stage"] if name != "report"])
+def test_the_next_commands_of_a_stage_compose(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my news.csv").write_text("text,label\nProfit rose,positive\n")
+    folder = Path("runs/moon/job-0123abcd")
+    folder.mkdir(parents=True)
+    folder.with_name(f"latest-{stage}").symlink_to(folder.name)
+    overrides = [f"stage={stage}", *SETTINGS, *(["evaluate.model=runs/moon/other"] if stage in ("evaluate", "export") else [])]
+    first, *following = closing_lines(composed(*overrides), folder, overrides).splitlines()
+    assert first == f"run folder: {folder} (also runs/moon/latest-{stage})"
+    commands = [line.removeprefix("next: ").strip() for line in following]
+    assert commands, f"conf/stage/{stage}.yaml names no next command"
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        if program == "findistill":
+            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+                config = compose("config", overrides=arguments)
+            validate(config)
+            assert config.study == "moon"
+        else:
+            assert program == "python" and re.search(rf"latest-{stage}/onnx/run.py", command)
+
+
+def test_what_concerned_this_command_alone_is_not_in_the_next(tmp_path: Path) -> None:
+    overrides = ["stage=annotate", "annotate.limit=5", "plan=false", f"runs_dir={tmp_path}"]
+    lines = closing_lines(composed(*overrides), tmp_path / "default" / "annotate-0", overrides)
+    assert f"next: findistill stage=student annotate.limit=5 runs_dir={tmp_path}" in lines and "latest" not in lines
