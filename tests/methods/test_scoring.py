@@ -90,7 +90,8 @@ def test_a_model_that_is_not_above_the_majority_class_says_so_at_the_end(
     assert [line.partition(":")[0] for line in caplog.messages if "macro F1" in line] == ["test", "demo"]
     [warning] = [line for line in caplog.messages if "not to be relied on" in line]
     assert re.search(
-        r"it gives every text the same label; accuracy 0\.\d+ \[.*\] is (below|not above) 0\.\d+, what always .*stage=teacher", warning
+        r"it gives every text the same label; accuracy 0\.\d+ \[.*\] is (below|not above) 0\.\d+, what always .*stage=teacher",
+        warning,
     )
 
 

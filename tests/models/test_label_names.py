@@ -87,5 +87,5 @@ def test_mappings_that_do_not_fit(label_map: Any, message: str) -> None:
 
 def test_a_choice_among_fewer_labels_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        columns(LABELS, ("positive", "negative"))
-    assert "m has labels that the data lacks (neutral)" in caplog.text
+        match_labels(LABELS, ("positive", "negative"), model="another")
+    assert "another has labels that the data lacks (neutral)" in caplog.text

@@ -161,7 +161,9 @@ def test_a_figure_that_fails_is_left_out(
 
     monkeypatch.setattr(plots, "comparison", broken)
     files = build_report("s", [new_student("cls", 5, 0, 1.0)], [], tmp_path, resamples=50)
-    assert "comparison" not in {path.stem for path in files.figures} and "confusion_matrix" in {path.stem for path in files.figures}
+    assert "comparison" not in {path.stem for path in files.figures} and "confusion_matrix" in {
+        path.stem for path in files.figures
+    }
     assert "is left out: ZeroDivisionError: no" in caplog.text and files.html.exists()
 
 

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +50,16 @@ def label_set(request: pytest.FixtureRequest) -> Set:
 def write(folder: Path, own: Set) -> list[str]:
     """A labelled file, every fourth text without its label, and recorded answers; the overrides that read them."""
     rows = [(own.text.format(number=number, label=label), label) for number in range(own.each) for label in own.labels]
+    hidden = [at // len(own.labels) % 4 == 3 for at in range(len(rows))]
+    lines = [(text, "" if unlabelled else label) for (text, label), unlabelled in zip(rows, hidden, strict=True)]
     with (folder / "texts.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "class"), *((text, "" if at // len(own.labels) % 4 == 3 else label) for at, (text, label) in enumerate(rows))])
+        csv.writer(file).writerows([("text", "class"), *lines])
     with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
         for at, (text, label) in enumerate(rows):
             answer = (label, json.dumps({"sentiment": label}, ensure_ascii=False), f"**{label}**")[at % 3]
             file.write(json.dumps({"text": text, "answer": answer, "label": label}, ensure_ascii=False) + "\n")
-    return ["data=csv", f"data.path={folder / 'texts.csv'}", "data.label_column=class", "shots.k=0", f"runs_dir={folder / 'runs'}",
-            "logger=none", "trainer=cpu", "study=s"]  # fmt: skip
+    data = ["data=csv", f"data.path={folder / 'texts.csv'}", "data.label_column=class", "shots.k=0"]
+    return [*data, f"runs_dir={folder / 'runs'}", "logger=none", "trainer=cpu", "study=s"]
 
 
 def done(*overrides: str) -> Path:
@@ -118,9 +118,11 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_fewshot_and_tuning(label_set: Set, language_model: Path, tmp_path: Path) -> None:
-    data = write(tmp_path, label_set)
-    lm = [*data, f"llm.model={language_model}", "evaluate.resamples=20", "evaluate.latency=false"]
-    for overrides in (["stage=fewshot", "shots.k=3"], ["stage=qlora", "qlora.quantization=none", "qlora.epochs=1"]):
-        predictions = pd.read_parquet(done(*lm, *overrides) / "predictions.parquet")
-        assert set(predictions["predicted"].dropna()) <= set(label_set.labels) == set(predictions["label"])
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [("topics", ["stage=fewshot", "shots.k=3"]), ("Chinese", ["stage=qlora", "qlora.quantization=none", "qlora.epochs=1"])],
+)
+def test_a_language_model_is_asked_or_tuned(name: str, overrides: list[str], language_model: Path, tmp_path: Path) -> None:
+    lm = [f"llm.model={language_model}", "evaluate.resamples=20", "evaluate.latency=false"]
+    predictions = pd.read_parquet(done(*write(tmp_path, SETS[name]), *lm, *overrides) / "predictions.parquet")
+    assert set(predictions["predicted"].dropna()) <= set(SETS[name].labels) == set(predictions["label"])

@@ -183,7 +183,10 @@ SITUATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "weights infinite": (_weights(lambda w: w[EMBEDDINGS][3].fill_(float("inf"))), "damaged.*word_embeddings"),
     "weights of a larger model": (_weights(lambda w: w.update({QUERY: torch.zeros(16, 16)})), "do not fit|cannot be loaded"),
     "weights of another architecture": (_weights(lambda w: w.pop(QUERY)), "weights lack .*query.weight"),
-    "more labels than outputs": (lambda folder: _edit(folder, id2label=dict(enumerate("abcd")), label2id={}), "do not fit|cannot"),
+    "more labels than outputs": (
+        lambda folder: _edit(folder, id2label=dict(enumerate("abcd")), label2id={}),
+        "do not fit|cannot",
+    ),
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "has no config.json; in it are model.safetensors"),
     "configuration cut": (lambda folder: (folder / "config.json").write_text('{"a'), "config.json cannot be read"),
     "configuration of no object": (lambda folder: (folder / "config.json").write_text("[]"), "config.json is no JSON object"),

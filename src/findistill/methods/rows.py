@@ -61,7 +61,9 @@ def test_sets(work: Work, *, required: bool = True) -> dict[str, tuple[pd.DataFr
 def check_labels(tests: TestSets, labels: LabelSet, label_map: Any) -> None:
     """To be called before a training on `labels`. Raises UserError where a test set has others, see `match_labels`."""
     for prefix, (_, label_set) in tests.items():
-        match_labels(labels.names, label_set.names, model=f"a model of the data's labels (tested on {prefix})", label_map=label_map)
+        match_labels(
+            labels.names, label_set.names, model=f"a model of the data's labels (tested on {prefix})", label_map=label_map
+        )
 
 
 def drop_test_overlap(rows: pd.DataFrame, tests: TestSets) -> pd.DataFrame:

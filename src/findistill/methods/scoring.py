@@ -45,7 +45,11 @@ def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[s
         labels = label_set.names
         prediction = runtime.predict(model, rows["text"].tolist(), config.trainer, tokens_cache=job.tokens)
         probabilities, predicted = align_predictions(
-            prediction.probabilities, prediction.predicted, prediction.labels, labels, model=str(model),
+            prediction.probabilities,
+            prediction.predicted,
+            prediction.labels,
+            labels,
+            model=str(model),
             label_map=config.evaluate.label_map,
         )
         frame = prediction_frame(rows, probabilities, predicted, labels)

@@ -49,7 +49,7 @@ def check_folder(model: str, where: str, *, classifier: bool = False) -> None:
     """
     path = Path(where)
     if not path.exists():
-        if where.startswith((".", "/", "~")) or path.parent != Path() and path.parent.exists():
+        if where.startswith((".", "/", "~")) or (path.parent != Path() and path.parent.exists()):
             raise UserError(f"the model {model}: no such folder")
         return
     if path.is_file():
@@ -227,7 +227,7 @@ def _tokenizer_remedy(settings: Mapping[str, Any], folder: Path | str) -> str:
         base = "BASE"
     note = "" if base != "BASE" else " (BASE: the model that it was trained from)"
     return (
-        f"Save that of the model it was trained from beside it{note}: python -c \"from transformers import AutoTokenizer as T; "
+        f'Save that of the model it was trained from beside it{note}: python -c "from transformers import AutoTokenizer as T; '
         f"T.from_pretrained('{base}').save_pretrained('{folder}')\""
     )
 

@@ -54,7 +54,9 @@ def match_labels(
     if (columns < 0).all():
         raise UserError(f"{setting} leaves {model} no label of the data, {', '.join(labels)}")
     if further:
-        _say(logging.WARNING, f"{model} has labels that the data lacks ({', '.join(further)}): of the data's, the likeliest counts")
+        _say(
+            logging.WARNING, f"{model} has labels that the data lacks ({', '.join(further)}): of the data's, the likeliest counts"
+        )
     return columns
 
 
@@ -71,15 +73,13 @@ def same_labels(first: Sequence[str], second: Sequence[str]) -> bool:
 
 def add_up(shares: np.ndarray, columns: np.ndarray, n_labels: int) -> np.ndarray:
     """(n, n_outputs) of a model's outputs to (n, n_labels), as `match_labels` says: outputs of one label are added."""
-    columns_of_model = np.flatnonzero(columns >= 0)
     summed = np.zeros((len(shares), n_labels), shares.dtype)
-    np.add.at(summed, (slice(None), columns[columns_of_model]), shares[:, columns_of_model])
+    for output in np.flatnonzero(columns >= 0):
+        summed[:, columns[output]] += shares[:, output]
     return summed
 
 
-def _renamed(
-    model_labels: Sequence[str], labels: Sequence[str], model: str, setting: str, label_map: Any
-) -> list[str | None]:
+def _renamed(model_labels: Sequence[str], labels: Sequence[str], model: str, setting: str, label_map: Any) -> list[str | None]:
     if label_map is None:
         return list(model_labels)
     if isinstance(label_map, Mapping):
@@ -124,7 +124,9 @@ def _mismatch(model_labels: Sequence[str], labels: Sequence[str], missing: Seque
     )
     if unnamed(model_labels):
         has = f"does not name its labels ({', '.join(model_labels)}, id2label in its config.json)"
-    return f"the model {model} {has}.\nSay what each stands for, such as {example(model_labels, labels, setting)}; or edit id2label."
+    return (
+        f"the model {model} {has}.\nSay what each stands for, such as {example(model_labels, labels, setting)}; or edit id2label."
+    )
 
 
 def unnamed(model_labels: Sequence[str]) -> bool:

@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 FAMILIES = (  # tried in this order for each character, where they are installed
     "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Noto Sans CJK JP", "Source Han Sans SC", "Source Han Sans CN",
-    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB",
-    "Heiti TC", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji",
-    "Segoe UI Symbol", "Segoe UI Emoji",
+    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC",
+    "Hiragino Sans GB", "Heiti TC", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari",
+    "Noto Sans Thai", "Noto Emoji", "Segoe UI Symbol", "Segoe UI Emoji",
 )  # fmt: skip
 ABSENT = "\N{WHITE SQUARE}"  # stands for a character that no font has
 WIDEST = 26  # characters of a label

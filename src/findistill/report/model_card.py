@@ -49,8 +49,9 @@ def write_model_card(
         )
         for key, (kind, title) in SCORES.items() if key in metrics
     ]  # fmt: skip
+    language = None if getattr(data, "path", None) else "en"  # nothing is known of the language of a file
     metadata = ModelCardData(
-        library_name=library, pipeline_tag="text-classification", language=None if getattr(data, "path", None) else "en", tags=["findistill", "finance", *tags],
+        library_name=library, pipeline_tag="text-classification", language=language, tags=["findistill", "finance", *tags],
         base_model=hub_id(base_model), datasets=[data.hub_id] if data.hub_id else None, metrics=["accuracy", "f1"],
         model_name=name, eval_results=results or None, **licence_metadata(licence),
     )  # fmt: skip

@@ -40,7 +40,7 @@ class ReportFiles:
 @style.styled
 def build_report(
     study: str, runs: list[Run], failed: list[dict[str, Any]], out: Path, *, published: str | None = None, resamples: int = 2000,
-    command: str | None = None, annotations: pd.DataFrame | None = None, left_out: Sequence[Mapping[str, Any]] = (),
+    command: str | None = None, annotations: pd.DataFrame | None = None, left_out: Sequence[dict[str, Any]] = (),
 ) -> ReportFiles:  # fmt: skip
     """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
 
@@ -90,7 +90,7 @@ def build_report(
     reading = [note for part in parts.present(methods) for note in part.notes(methods)]
     reading += tables.WORDING.notes(resamples=resamples)
     page = {"study": study, "table": table, "sections": sections, "failed": failed, "published": numbers, "reading": reading}
-    page |= {"command": command, "left_out": left_out}
+    page |= {"command": command, "left_out": list(left_out)}
     return ReportFiles(
         write_whole(out / "table.csv", tables.csv(table)),
         write_whole(out / "table.md", _rendered("table.md.j2", page)),

@@ -81,10 +81,11 @@ def confusion_matrices(tables: Sequence[tuple[str, np.ndarray]], labels: Sequenc
     Side by side; with many labels one above the other, without percentages, empty cells blank.
     """
     names, many = glyphs.label_names(labels), len(labels) > FEW_LABELS
+    every: Sequence[Axes]
     if many:
         side = 0.36 * len(labels) + 1.8
         figure = style.blank(min(14.0, side + 1.2), side * len(tables))
-        every = figure.subplots(len(tables), 1, squeeze=False)[:, 0]
+        every = list(figure.subplots(len(tables), 1, squeeze=False)[:, 0])
     else:
         figure, every = _side_by_side(len(tables), 4.2)
     for axes, (title, table) in zip(every, tables, strict=True):
@@ -94,7 +95,7 @@ def confusion_matrices(tables: Sequence[tuple[str, np.ndarray]], labels: Sequenc
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), count in np.ndenumerate(counts):
             text = f"{count:,.0f}" if many else f"{count:,.0f}\n{share[row, column]:.0%}"
-            look = {"color": "white" if share[row, column] > 0.55 else "#222222", "fontsize": 7 if many else 10}
+            look: dict[str, Any] = {"color": "white" if share[row, column] > 0.55 else "#222222", "fontsize": 7 if many else 10}
             if count or not many:
                 axes.text(column, row, text, ha="center", va="center", **look)
         leaning = max(map(len, columns)) * len(columns) > LINE
@@ -121,7 +122,15 @@ def _panel_title(name: str, count: int) -> str:
 def precision_recall_curves(gold: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> Figure:
     """One run: a curve per class and the micro average; gold (n,) positions, probabilities (n, labels)."""
     title = "Precision and recall, one label against the rest"
-    figure, axes = style.canvas(max(4.2, 0.9 + 0.2 * len(labels)), width=7.6, title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    figure, axes = style.canvas(
+        max(4.2, 0.9 + 0.2 * len(labels)),
+        width=7.6,
+        title=title,
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )
     curves = precision_recall(gold, probabilities)
     names = glyphs.label_names(labels)
     looks: dict[Any, dict[str, Any]] = {

@@ -9,8 +9,8 @@ from findistill.config.fields import result_settings
 from findistill.config.restore import read_config
 from findistill.core import run_folder
 from findistill.core.files import read_json
-from findistill.report import parts
 from findistill.errors import UserError
+from findistill.report import parts
 from findistill.report.methods import Run, checked
 
 Listed = list[dict[str, Any]]  # jobs: `job` (its name) and `error` (one line)

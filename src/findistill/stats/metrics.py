@@ -89,7 +89,7 @@ def resampled_confusions(gold: np.ndarray, predicted: np.ndarray, n_labels: int,
 
 
 def reference(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """`majority_share` of the most frequent label of gold (n,); `labels_predicted`, how many of them predictions (..., n) give."""
+    """`majority_share` of the most frequent label of gold (n,); `labels_predicted`, how many predictions (..., n) give."""
     return {
         "majority_share": float(np.bincount(gold).max() / len(gold)),
         "labels_predicted": float(len(np.unique(predicted[predicted >= 0]))),

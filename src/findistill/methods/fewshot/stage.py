@@ -40,7 +40,9 @@ def run(job: Job) -> None:
     scoring.summary(job)
 
 
-def predictions(folder: Path, rows: pd.DataFrame, names: tuple[str, ...], allowed: tuple[str, ...], label_map: Any = None) -> pd.DataFrame:
+def predictions(
+    folder: Path, rows: pd.DataFrame, names: tuple[str, ...], allowed: tuple[str, ...], label_map: Any = None
+) -> pd.DataFrame:
     """The predictions over `allowed`, the test set's labels, where the llm chose among `names`.
 
     Where only an answer is known and no distribution, all probability is its label's.

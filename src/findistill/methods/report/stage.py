@@ -48,7 +48,8 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     commands = folder / "commands.txt"
     files = build_report(
         study, runs, failed, folder, left_out=left_out, published=published, resamples=settings.resamples,
-        annotations=annotations, command=commands.read_text(encoding="utf-8", errors="replace").strip() if commands.exists() else None,
+        annotations=annotations,
+        command=commands.read_text(encoding="utf-8", errors="replace").strip() if commands.exists() else None,
     )  # fmt: skip
     write_json(folder / run_folder.REPORT, {"jobs": jobs})
     for job in left_out:
