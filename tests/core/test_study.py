@@ -4,13 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from findistill.core.files import read_json
-from findistill.core.study import admit, flatten
+from findistill.core.files import read_json, write_json
+from findistill.core.step import flatten
+from findistill.core.study import admit
 from findistill.errors import UserError
 
 
 def job(threshold: int = 5, epochs: int = 3, seed: int = 0) -> dict[str, object]:
     return {"stage": "student", "distill": {"min_agreement": threshold}, "trainer": {"max_epochs": epochs}, "seed": seed}
+
+
+def done(study: Path, stage: str = "student") -> None:
+    """Leave a done job in the study, whose settings others have to go with."""
+    write_json(study / f"{stage}-0" / "status.json", {"state": "done"})
 
 
 def test_flatten() -> None:
@@ -19,6 +25,7 @@ def test_flatten() -> None:
 
 def test_swept_settings_and_seeds_may_differ(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job(5), job(6), job(5, seed=1)], ["distill.min_agreement"])
+    done(tmp_path)
     admit(tmp_path, "moon", [job(8, seed=7)], [])
     assert read_json(tmp_path / "study.json")["stages"]["student"]["varied"] == ["distill.min_agreement", "seed"]
 
@@ -29,6 +36,7 @@ def test_a_swept_group_frees_all_its_settings(tmp_path: Path) -> None:
 
 def test_other_fixed_settings_are_refused_and_shown(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job()], [])
+    done(tmp_path)
     before = (tmp_path / "study.json").read_bytes()
     with pytest.raises(UserError, match=r"trainer.max_epochs: the study has 3, this command 5"):
         admit(tmp_path, "moon", [job(epochs=5)], [])
@@ -36,9 +44,28 @@ def test_other_fixed_settings_are_refused_and_shown(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job(epochs=5)], ["trainer.max_epochs"])
 
 
+def test_settings_of_a_first_command_that_failed_bind_no_other(tmp_path: Path) -> None:
+    admit(tmp_path, "moon", [job(epochs=30)], [])
+    write_json(tmp_path / "student-0" / "status.json", {"state": "failed"})
+    admit(tmp_path, "moon", [job()], [])
+    done(tmp_path)
+    with pytest.raises(UserError, match="the study has 3, this command 30"):
+        admit(tmp_path, "moon", [job(epochs=30)], [])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"study": "moon", "sta', bytes(50), b"[]", b'{"study": "moon", "stages": {"s": 1}}']
+)
+def test_a_damaged_record_is_written_again(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "study.json").write_bytes(content)
+    admit(tmp_path, "moon", [job()], [])
+    assert "cannot be read" in caplog.text and read_json(tmp_path / "study.json")["study"] == "moon"
+
+
 def test_a_section_that_some_jobs_do_not_read_is_compared_among_those_that_do(tmp_path: Path) -> None:
     use = {"augment": {"use": True}, "llm": {"name": "smollm2"}}
     admit(tmp_path, "moon", [job(), {**job(), **use}, job(seed=1)], ["augment.use"])
+    done(tmp_path)
     with pytest.raises(UserError, match=r"llm.name: the study has 'smollm2', this command 'other'"):
         admit(tmp_path, "moon", [{**job(), **use, "llm": {"name": "other"}}], [])
 

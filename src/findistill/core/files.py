@@ -1,10 +1,10 @@
-"""Writing files so that a reader sees the old content or the new, never half."""
+"""Writing files so that a reader sees the old content or the new, never half, not even after a power cut."""
 
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,28 @@ def replacing(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         aside.chmod(0o666 & ~umask)
+        sync(aside)
         aside.replace(path)
+        sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    with suppress(OSError):  # where the file system cannot: a folder on Windows, some network mounts
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` everything in a folder, so that its rename, or a note that it is complete, comes after its content."""
+    for path in [*folder.rglob("*"), folder]:
+        if not path.is_symlink():
+            sync(path)
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:

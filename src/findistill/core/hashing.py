@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,33 @@ def content(paths: Iterable[Path]) -> dict[str, str]:
         name = path.name if path.name not in hashes else f"{path.name} ({len(hashes)})"
         hashes[name] = file_hash(path)
     return hashes
+
+
+def seal(folder: Path, names: Iterable[str]) -> dict[str, list[Any]]:
+    """What tells later whether files of a folder are as they are now: name -> sha256, bytes, and time of change (ns)."""
+    sealed = {}
+    for name in sorted(names):
+        stat = (folder / name).stat()
+        sealed[name] = [file_hash(folder / name), stat.st_size, stat.st_mtime_ns]
+    return sealed
+
+
+def damaged(folder: Path, sealed: Mapping[str, Sequence[Any]]) -> str | None:
+    """The name of the first file that is not as it was sealed; None where all are.
+
+    The content of small files is always read, that of large ones where their time of change differs: a copy has another.
+    """
+    for name, (value, size, changed) in sealed.items():
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            return name
+        as_it_was = size == stat.st_size and (
+            (size >= LARGE and changed == stat.st_mtime_ns) or file_hash(folder / name) == value
+        )
+        if not as_it_was:
+            return name
+    return None
 
 
 @cache

@@ -27,9 +27,10 @@ from findistill.config.compose import plain
 from findistill.config.fields import masked_address
 from findistill.config.instantiate import check_targets
 from findistill.core import hardware
-from findistill.core.files import write_json, write_whole
-from findistill.core.hashing import digest
-from findistill.core.run_folder import link_latest, what_changed
+from findistill.core.files import sync_tree, write_json, write_whole
+from findistill.core.hashing import damaged, digest, seal
+from findistill.core.run_folder import link_latest, results, what_changed
+from findistill.core.run_folder import status as status_of
 from findistill.core.step import Step, walk
 from findistill.core.store import Store, Work, artifact_seconds
 from findistill.core.tracking import Tracker, track
@@ -103,6 +104,8 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         "state": "running", "started": _now(), "ended": None, "host": platform.node(), "version": __version__,
         "git_commit": git_commit(), "device": hardware.describe(), "error": None, "key": step.key,
     }  # fmt: skip
+    if (before := status_of(folder)).get("state") == "done" and (name := damaged(folder, before.get("files", {}))):
+        log.warning("%s: %s is not as it was written: the job runs again", folder, name)
     try:
         for path in folder.iterdir():
             if path.name not in REUSED:
@@ -127,7 +130,9 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
             graph = {node.name: store.folder(node).name for node in walk(step) if store.exists(node)}
             write_json(folder / "artifacts.json", {**graph, **store.names})
             tracker.finish_with(job.metrics)
-        write_json(folder / "status.json", {**status, "state": "done", "ended": _now()})
+        sync_tree(folder)
+        files = seal(folder, results(folder))
+        write_json(folder / "status.json", {**status, "state": "done", "ended": _now(), "files": files})
         link_latest(folder, config.stage.name)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)

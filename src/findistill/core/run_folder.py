@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from findistill.config.fields import result_settings
 from findistill.core.files import read_json
+from findistill.core.hashing import damaged
 from findistill.core.step import Step, changed_files, sections_read
 from findistill.errors import UserError
 
@@ -24,6 +25,7 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
 OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # tell no jobs apart
+MODELS = ("model", "merged", "onnx")  # folders of a run folder that other jobs use
 SLUG = 60  # characters of a job's name before its key: still typeable, and a W&B panel shows it whole
 
 
@@ -104,7 +106,16 @@ def status(folder: Path) -> dict[str, Any]:
 
 
 def is_done(folder: Path) -> bool:
-    return status(folder).get("state") == "done"
+    """Whether the job ended well and what it left is still as it was. A job with a damaged file is run again."""
+    recorded = status(folder)
+    return recorded.get("state") == "done" and damaged(folder, recorded.get("files", {})) is None
+
+
+def results(folder: Path) -> list[str]:
+    """The files of a run folder that numbers and predictions come from: not figures, cards, logs and checkpoints."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    own = [file for file in files if len(file.parts) == 1 or file.parts[0] in MODELS]
+    return [str(file) for file in own if file.suffix not in (".md", ".txt", ".lock") and file.name != "status.json"]
 
 
 def objective(config: "Config", folder: Path) -> float | None:

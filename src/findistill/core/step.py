@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from findistill.config.fields import result_settings
 from findistill.core.hashing import content, digest
-from findistill.core.study import flatten
 
 if TYPE_CHECKING:
     from findistill.core.store import Work
@@ -168,6 +167,18 @@ def sections_read(step: Step) -> list[str]:
     """The sections of the configuration that any step of the graph reads, or that describe a parent: a data set's."""
     named = {name.partition(".")[0] for node in walk(step) for name in node.reads}
     return sorted(named | {role for node in walk(step) for role in node.inputs if role in step.whole})
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dict of dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        key = f"{prefix}{name}"
+        if isinstance(inner, Mapping) and inner:
+            flat.update(flatten(inner, f"{key}."))
+        else:
+            flat[key] = inner
+    return flat
 
 
 def changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str] | None:

@@ -1,7 +1,8 @@
 """Artifacts: folders made once, named by the key of the step that makes them.
 
-A folder under its final name is complete. It is made as `<name>.partial`, under a lock, and renamed when it is done; a
-resumable step finds there what an earlier, killed process left.
+A folder under its final name is complete. It is made as `<name>.partial`, under a lock, and renamed when it is done and on
+the disk; a resumable step finds there what an earlier, killed process left. `artifact.json` seals its files: one that a full
+disk, a power cut or a hand has changed since is moved aside and made again.
 """
 
 import logging
@@ -11,15 +12,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from findistill.core.files import read_json, write_json
-from findistill.core.hashing import digest
+from findistill.core.files import read_json, sync, sync_tree, write_json
+from findistill.core.hashing import damaged, digest, seal
 from findistill.core.step import Step
 
 log = logging.getLogger(__name__)
+
+RECORD = "artifact.json"
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,9 @@ class Store:
     def build(self, step: Step) -> Path:
         """The folder of a step's artifact, made (with the parents that it needs) if it does not exist."""
         path = self.folder(step)
-        work = None if path.exists() else self.at(step, path.with_suffix(".partial"))
-        return self._get(path, step.record, lambda _: step.run(cast(Work, work)), step.resumable)
+        # The parents come before the lock on this one, since making them may take long.
+        work = None if damage(path) is None else self.at(step, path.with_suffix(".partial"))
+        return self._get(path, step.record, lambda partial: step.run(work or self.at(step, partial)), step.resumable)
 
     def parents(self, step: Step) -> dict[str, Path]:
         """The folders of a step's parents, by role; a model from outside the store is where it is."""
@@ -108,7 +112,7 @@ class Store:
     def _get(self, path: Path, record: Mapping[str, Any], make: Callable[[Path], None], resumable: bool) -> Path:
         """Jobs that want the same artifact at the same time wait for the one that makes it."""
         built = False
-        if not path.exists():
+        if damage(path) is not None:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path.with_suffix(".lock"))
             try:
@@ -117,7 +121,9 @@ class Store:
                 log.info("%s is being made by another job; waiting for it", path.name)
                 lock.acquire()
             try:
-                if not path.exists():
+                if (reason := damage(path)) is not None:
+                    if path.exists():
+                        log.warning("%s: %s; it is kept as %s and made again", path, reason, _set_aside(path).name)
                     _make(path, record, make, resumable)
                     built = True
             finally:
@@ -136,14 +142,41 @@ def _make(path: Path, record: Mapping[str, Any], make: Callable[[Path], None], r
     try:
         make(partial)
         seconds = before + time.perf_counter() - started
-        write_json(partial / "artifact.json", {"key": dict(record), "seconds": seconds, "made": time.time()})
+        names = [str(file.relative_to(partial)) for file in partial.rglob("*") if file.is_file() and file.name != RECORD]
+        files = seal(partial, names)
+        write_json(partial / RECORD, {"key": dict(record), "seconds": seconds, "made": time.time(), "files": files})
+        sync_tree(partial)
     except BaseException:
         if resumable:
-            write_json(partial / "artifact.json", {"seconds": before + time.perf_counter() - started})
+            write_json(partial / RECORD, {"seconds": before + time.perf_counter() - started})
         else:
             shutil.rmtree(partial, ignore_errors=True)
         raise
     partial.rename(path)
+    sync(path.parent)
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What `artifact.json` says of an artifact: its key, seconds and sealed files; empty where it cannot be read."""
+    with suppress(OSError, ValueError, TypeError):
+        return dict(read_json(folder / RECORD))
+    return {}
+
+
+def damage(folder: Path) -> str | None:
+    """Why an artifact cannot be used as it is, in words; None where it can."""
+    if not folder.exists():
+        return "it is not there"
+    record = record_of(folder)
+    if "key" not in record:
+        return f"{RECORD} cannot be read"
+    name = damaged(folder, record.get("files", {}))
+    return f"{name} is not as it was written" if name else None
+
+
+def _set_aside(path: Path) -> Path:
+    number = 1 + sum(1 for _ in path.parent.glob(f"{path.name}.damaged-*"))
+    return path.rename(path.with_name(f"{path.name}.damaged-{number}"))
 
 
 def artifact_seconds(folder: Path) -> float:

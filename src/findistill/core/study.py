@@ -1,27 +1,33 @@
 """A study: jobs that belong together. Its record says which settings may differ between them."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from findistill.core import run_folder
 from findistill.core.files import read_json, write_json
+from findistill.core.step import flatten
 from findistill.errors import UserError
+
+log = logging.getLogger(__name__)
 
 # Anyone may try anything in the unnamed study; a seed is what a study repeats over.
 UNCHECKED = "default"
 ALWAYS_VARIES = ("seed",)
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one dict of dotted keys; lists are values."""
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        key = f"{prefix}{name}"
-        if isinstance(inner, Mapping) and inner:
-            flat.update(flatten(inner, f"{key}."))
-        else:
-            flat[key] = inner
-    return flat
+def _record(path: Path) -> dict[str, Any] | None:
+    """What `study.json` says; None where there is none, or none that can be read."""
+    if not path.exists():
+        return None
+    try:
+        record = read_json(path)
+        stages = [(stage["varied"], stage["fixed"].items()) for stage in record["stages"].values()]
+        return dict(record) if record["study"] and stages is not None else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        log.warning("%s cannot be read, and is written again", path)
+        return None
 
 
 def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: Iterable[str]) -> None:
@@ -37,7 +43,7 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         UserError: a setting outside the varied ones differs from the study's, or the folder belongs to another study.
     """
     path = folder / "study.json"
-    record: dict[str, Any] = read_json(path) if path.exists() else {"study": name, "stages": {}}
+    record = _record(path) or {"study": name, "stages": {}}
     if record.get("study") != name:
         raise UserError(
             f"study={name}: {folder} holds the study {record.get('study')!r}.\n"
@@ -45,7 +51,10 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         )
     if name == UNCHECKED:
         return
-    written = repr(record)
+    written, jobs = repr(record), list(jobs)
+    for stage_name in {job["stage"] for job in jobs}:
+        if not any(run_folder.is_done(one) for one in folder.glob(f"{stage_name}-*")):  # nothing that these have to go with
+            record["stages"].pop(stage_name, None)
     for job in jobs:
         stage = record["stages"].setdefault(job["stage"], {"varied": [], "fixed": flatten(job)})
         stage["varied"] = sorted({*stage["varied"], *varied, *ALWAYS_VARIES})

@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from findistill.config.compose import compose_part, group_options, groups
 from findistill.config.renames import rename_message
-from findistill.core import study
+from findistill.core.step import flatten
 from findistill.errors import SweepError, UserError, did_you_mean
 
 # What is wrong with a place on disk, not with the program.
@@ -121,7 +121,7 @@ def _suggestion(key: str) -> str:
     GlobalHydra.instance().clear()
     settings = cast(dict[str, Any], OmegaConf.to_container(compose_part("config", (), "config"), resolve=False))
     # _target_ is no setting to suggest
-    names = [name for name in [*study.flatten(settings), *groups()] if not name.rpartition(".")[2].startswith("_")]
+    names = [name for name in [*flatten(settings), *groups()] if not name.rpartition(".")[2].startswith("_")]
     section, _, last = key.rpartition(".")
     inside = [name for name in names if section and name.startswith(f"{section}.")]
     near = get_close_matches(key, names, 1, 0.75) or [name for name in names if name.rpartition(".")[2] == last]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from findistill.core.study import flatten
+from findistill.core.step import flatten
 from findistill.errors import UserError
 from findistill.report import parts
 from findistill.stats.metrics import codes

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from findistill.core.files import read_json, write_json
 from findistill.core.progress import ProgressMeter
+from findistill.core.store import record_of
 from findistill.errors import UserError
 from findistill.models.batches import Tokens, pad, sorted_batches
 from findistill.models.features import Anatomy, read, row_shape, rows_of
@@ -57,7 +58,7 @@ def obtain(
 
     Raises:
         UserError: all arrays kept for this teacher and these texts would need more than `limit_gb` gigabytes or than
-            the disk has free; a stored array is damaged or does not fit float16.
+            the disk has free; a value does not fit float16.
     """
     of = {"teacher": fingerprint(model), "tokens": _tokens_hash(tokens), "dtype": dtype}
     homes = _homes(root, of)
@@ -100,8 +101,8 @@ def _tokens_hash(tokens: Tokens) -> str:
 def _homes(root: Path, of: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """For each array of this teacher on these texts that is there: all arrays of the complete artifact that holds it."""
     homes: dict[str, tuple[str, ...]] = {}
-    for path in sorted(root.glob("outputs-*/artifact.json")):
-        if path.parent.suffix != ".partial" and (key := read_json(path)["key"])["of"] == of:
+    for path in sorted(path for path in root.glob("outputs-*") if not path.suffix):
+        if (key := record_of(path).get("key", {})).get("of") == of:
             homes |= dict.fromkeys(key["arrays"], tuple(key["arrays"]))
     return homes
 
@@ -133,9 +134,9 @@ def _dtype(name: str, dtype: str) -> np.dtype:
 def _write(
     model: PreTrainedModel, anatomy: Anatomy, tokens: Tokens, names: Sequence[str], dtype: str, device: torch.device, folder: Path
 ) -> None:
-    """One pass over the texts, in order, so that files are written from front to back; their hashes go beside them."""
+    """One pass over the texts, in order, so that files are written from front to back."""
     model.to(device).eval()
-    digests, lengths = {name: hashlib.sha256() for name in names}, tokens.lengths
+    lengths = tokens.lengths
     with ExitStack() as stack:
         stack.callback(model.cpu)
         files = {name: stack.enter_context((folder / _file(name)).open("wb")) for name in names}
@@ -150,13 +151,11 @@ def _write(
                     for row, part in zip(batch, np.split(values, ends[:-1]), strict=True):
                         parts[name][row] = part
             for name in names:
-                content = np.concatenate(parts[name]).tobytes()
-                digests[name].update(content)
-                files[name].write(content)
+                files[name].write(np.concatenate(parts[name]).tobytes())
     description = {}
     for name in names:
         shape = [-1, *row_shape(name, anatomy, model.config.num_labels)]
-        description[name] = {"shape": shape, "dtype": str(_dtype(name, dtype)), "sha256": digests[name].hexdigest()}
+        description[name] = {"shape": shape, "dtype": str(_dtype(name, dtype))}
     write_json(folder / "arrays.json", description)
 
 
@@ -174,14 +173,4 @@ def _file(name: str) -> str:
 
 def _open(folder: Path, name: str) -> np.ndarray:
     description = read_json(folder / "arrays.json")[name]
-    path = folder / _file(name)
-    if _sha256(path, path.stat().st_mtime_ns) != description["sha256"]:
-        raise UserError(f"{path}: the stored teacher outputs are damaged; delete {folder} and run again to make them anew")
-    return np.memmap(path, dtype=description["dtype"], mode="r").reshape(description["shape"])
-
-
-@cache
-def _sha256(path: Path, changed: int) -> str:
-    """Once for each file and process, however many jobs of a sweep read it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return np.memmap(folder / _file(name), dtype=description["dtype"], mode="r").reshape(description["shape"])
