@@ -53,9 +53,7 @@ def test_settings_of_a_first_command_that_failed_bind_no_other(tmp_path: Path) -
         admit(tmp_path, "moon", [job(epochs=30)], [])
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b'{"study": "moon", "sta', bytes(50), b"[]", b'{"study": "moon", "stages": {"s": 1}}']
-)
+@pytest.mark.parametrize("content", [b"", b'{"study": "moon", "sta', bytes(50), b"[]", b'{"study": "moon", "stages": {"s": 1}}'])
 def test_a_damaged_record_is_written_again(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "study.json").write_bytes(content)
     admit(tmp_path, "moon", [job()], [])

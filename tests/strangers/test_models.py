@@ -14,10 +14,12 @@ from peft import LoraConfig, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForTokenClassification
 
+from findistill.config.validate import validate
 from findistill.errors import UserError
 from findistill.models.causal_lm import load_base
 from findistill.models.config import Encoder
 from findistill.models.encoders import load, open_trained
+from tests.config.test_compose import composed
 
 NAMES = ("negative", "neutral", "positive")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]
@@ -172,7 +174,7 @@ SITUATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "tokenizer cut": (broken_tokenizer, "cannot be loaded"),
     "checkpoints of a training": (in_checkpoints, r"give .*/model/checkpoint-1000$"),
     "weights in a checkpoint": (weights_in_checkpoints, r"give .*/model/checkpoint-7$"),
-    "LoRA adapter of a classifier": (adapter, r"LoRA adapter of a classifier on .*\n.*merge_and_unload"),
+    "LoRA adapter of a classifier": (adapter, r"LoRA adapter of a classifier on .*\n.*num_labels=3\)\.merge_and_unload"),
     "LoRA adapter of a language model": (language_adapter, r"LoRA adapter of the language model .*\n.*llm.adapter="),
     "pickled weights": (pickled, r"pytorch_model.bin only, a pickle.*\n.*convert it: python -c"),
     "a pickle that is no state": (evil_pickle, "pytorch_model.bin only, a pickle"),
@@ -260,13 +262,52 @@ def test_a_file_in_place_of_a_folder(name: str, classifier: Path, tmp_path: Path
     assert f"{name} is a file" in message
 
 
-def test_the_conversion_of_pickled_weights_works_as_printed(classifier: Path, tmp_path: Path) -> None:
-    import subprocess
-    import sys
+def run_as_printed(message: str) -> None:
+    """Run the code of the `python -c "..."` in a message."""
+    code = re.search(r'python -c "([^"]*)"', message)
+    assert code
+    exec(code[1], {})
 
+
+def test_the_conversion_of_pickled_weights_works_as_printed(classifier: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(classifier, tmp_path / "model"))
     pickled(folder)
-    message = one_message(lambda: open_trained(folder), folder)
-    command = message.partition("convert it: ")[2].replace("python", sys.executable, 1)
-    subprocess.run(command, shell=True, check=True, capture_output=True)
+    run_as_printed(one_message(lambda: open_trained(folder), folder))
     assert torch.equal(*(open_trained(each)[0].classifier.weight for each in (folder, classifier)))
+
+
+def test_an_adapter_is_put_together_as_printed(classifier: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(classifier, tmp_path / "model"))
+    shutil.copytree(classifier, tmp_path / "base")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    shutil.rmtree(folder)
+    get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, target_modules=["query"])).save_pretrained(folder)
+    run_as_printed(one_message(lambda: open_trained(folder), folder))
+    assert open_trained(f"{folder}-whole")[0].config.num_labels == 3
+
+
+def test_a_tokenizer_is_saved_as_printed(classifier: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(classifier, tmp_path / "model"))
+    no_tokenizer(folder)
+    run_as_printed(one_message(lambda: open_trained(folder), folder).replace("BASE'", f"{classifier}'"))
+    open_trained(folder)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["stage=teacher", "teacher=folder", "teacher.model={}"],
+        ["stage=student", "distill=cls", "student=folder", "student.model={}"],
+        ["stage=student", "distill=logit", "distill.teacher={}"],
+        ["stage=evaluate", "evaluate.model={}"],
+        ["stage=export", "evaluate.model={}"],
+    ],
+)
+def test_a_plan_looks_at_model_folders_before_anything_is_paid_for(
+    overrides: list[str], classifier: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(classifier, tmp_path / "model"))
+    config = composed(*(override.format(folder) for override in overrides))
+    validate(config)
+    no_tokenizer(folder)
+    assert "has no tokenizer" in one_message(lambda: validate(config), folder)

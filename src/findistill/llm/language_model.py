@@ -137,7 +137,7 @@ class LanguageModel(InProcessLLM):
 
     def _pretrained(self, auto: Any, **options: Any) -> Any:
         where = locate(self.model)
-        check_folder(self.model, where)
+        check_folder(self.model, where, "language model")
         with loading(f"llm.model={self.model} cannot be loaded"):
             return auto.from_pretrained(where, trust_remote_code=False, **options)
 

@@ -18,6 +18,7 @@ from findistill.core import hardware
 from findistill.core.files import read_json, write_json
 from findistill.errors import UserError
 from findistill.models.folder import check_folder
+from findistill.models.opened import check_code
 from findistill.models.weights import loading, locate
 
 NF4: dict[str, Any] = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
@@ -89,7 +90,8 @@ def load_base(model: str, dtype: str = "auto", quantization: str = "none") -> Pr
     if quantization != "none":
         how = {"load_in_8bit": True} if quantization == "int8" else NF4 | {"bnb_4bit_compute_dtype": compute}
         quantised = {"quantization_config": BitsAndBytesConfig(**how), "device_map": {"": device}}
-    check_folder(model, folder)
+    check_folder(model, folder, "language model")
+    check_code(model, folder)
     with loading(f"llm.model={model} cannot be loaded"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

@@ -23,9 +23,10 @@ from findistill.config.instantiate import resolve
 from findistill.errors import UserError
 from findistill.models.architecture import import_code, note_code
 from findistill.models.config import Encoder, Shape
-from findistill.models.folder import begun, check_folder, check_opened
-from findistill.models.heads import LABELS, THRESHOLDS, Thresholds
+from findistill.models.folder import LABELS, THRESHOLDS, check_folder
+from findistill.models.heads import Thresholds
 from findistill.models.label_names import match_labels, same_labels
+from findistill.models.opened import begun, check_code, check_opened
 from findistill.models.weights import loading, locate, quiet
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # transformers would ask the terminal, and wait
@@ -76,6 +77,7 @@ def begin(
     where = locate(encoder.model)
     check_folder(encoder.model, where)
     import_code(where)
+    check_code(encoder.model, where)
     advice = "\nGive embedded:minilm_l6, a folder with config.json and weights, or a hub id that this machine can reach."
     with loading(f"model={encoder.model} (of {encoder.name}) cannot be loaded", advice), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -207,8 +209,9 @@ def open_trained(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenize
     Raises UserError where it cannot be loaded or is no whole text classifier, see `models.folder`.
     """
     where = locate(str(model))
-    check_folder(str(model), where, classifier=True)
+    check_folder(str(model), where, "classifier")
     import_code(where)
+    check_code(str(model), where)
     advice = "\nGive a model folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
     with loading(f"the model {model} cannot be loaded", advice):
         loaded, info = AutoModelForSequenceClassification.from_pretrained(

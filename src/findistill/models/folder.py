@@ -1,28 +1,28 @@
-"""What a model folder is, looked at before and after transformers opens it: each way of being none that can be used, in a line.
+"""What a model folder is, looked at before transformers opens it: each way of being none that can be used, in a line.
 
-transformers fills in what a folder lacks, with random weights or a tokenizer of five words, and says so in a log only.
+transformers fills in what a folder lacks, with random weights or a tokenizer of five words, and says so in a log only. A
+plan looks, too: torch is not needed here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import CONFIG_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError, safe_open
 
 from findistill.core.files import read_json
 from findistill.errors import UserError
-from findistill.models.architecture import CODE
-from findistill.models.heads import THRESHOLDS
 
+# Names in a saved model's config.json: its class, where that is not one of transformers'; labels and cuts of a scalar head.
+CODE, LABELS, THRESHOLDS = "findistill_code", "findistill_labels", "findistill_thresholds"
 TOKENIZERS = (
     "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model",
     "tokenizer.model",
 )  # fmt: skip
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ALIEN = {"*.h5": "TensorFlow", "*.msgpack": "Flax", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "*.gguf": "GGUF"}
-COVERED = 0.6  # of a model's embeddings that its tokenizer's tokens use at least; vocabularies are padded, not doubled
 # What the weights of a folder do, by the end of their class's name in config.json, where they are no text classifier.
 OTHER_HEADS = {
     "TokenClassification": "labels tokens, such as entities, not texts", "QuestionAnswering": "answers questions",
@@ -30,19 +30,15 @@ OTHER_HEADS = {
     "MaskedLM": "fills masked words in; it has no classification head", "PreTraining": "has no classification head",
     "Model": "has no classification head",
 }  # fmt: skip
-CONVERT = (
-    'python -c "import sys, torch; from safetensors.torch import save_file; save_file({k: v.clone() for k, v in '
-    "torch.load(sys.argv[1], weights_only=True).items()}, sys.argv[2], {'format': 'pt'})\""
-)
 
 
-def check_folder(model: str, where: str, *, classifier: bool = False) -> None:
+def check_folder(model: str, where: str, use: str = "") -> None:
     """Look at a local model folder before it is opened; a hub id passes.
 
     Args:
         model: as the user gave it.
         where: what `weights.locate` makes of it.
-        classifier: its labels are to be used as they are.
+        use: `classifier`, its labels are to be used as they are; `language model`; empty, it is to be trained.
 
     Raises:
         UserError: it is no folder, or lacks configuration, weights or tokenizer, or holds what is not read here.
@@ -60,7 +56,7 @@ def check_folder(model: str, where: str, *, classifier: bool = False) -> None:
     weights = any(path.glob("*.safetensors"))
     if "adapter_config.json" in files and not (path / "model.safetensors").exists():
         raise UserError(_adapter(model, path))
-    if classifier and (heads := [name for name in files if name.startswith(("model_head.", "config_setfit"))]):
+    if use == "classifier" and (heads := [name for name in files if name.startswith(("model_head.", "config_setfit"))]):
         raise UserError(
             f"the model {model} is a SetFit model: its head ({heads[-1]}) is not read here.\n"
             f"Train a head on its body: stage=teacher teacher={path.resolve()} data=NAME"
@@ -74,70 +70,21 @@ def check_folder(model: str, where: str, *, classifier: bool = False) -> None:
         raise UserError(f"the model {model} has no config.json; in it are {', '.join(files[:5])}")
     settings = _settings(model, path)
     if not any(name in files for name in TOKENIZERS):
-        raise UserError(f"the model {model} has no tokenizer ({', '.join(TOKENIZERS[:3])}).\n{_tokenizer_remedy(settings, path)}")
-    if classifier:
+        raise UserError(f"the model {model} has no tokenizer ({', '.join(TOKENIZERS[:3])}).\n{tokenizer_remedy(settings, path)}")
+    if use == "classifier":
         _check_head(model, path, settings)
+    if use == "language model" and (kind := _class(settings)).endswith("Classification"):
+        raise UserError(f"the model {model} ({kind}) is a classifier, no language model: stage=evaluate evaluate.model={path}")
 
 
-def check_opened(model: str, opened: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, info: Mapping[str, Any] | None) -> None:
-    """Look at an opened model and its tokenizer.
-
-    Args:
-        info: what `from_pretrained(..., output_loading_info=True)` gives beside the model; None: nothing was loaded.
-
-    Raises:
-        UserError: weights are missing, have other sizes than the configuration says or are not finite, or the tokenizer is
-            another model's. Weights of a head may lack where `info` was read for a model to train, see `begun`.
-    """
-    if info is not None:
-        if mismatched := sorted(str(each[0]) if isinstance(each, tuple) else str(each) for each in info["mismatched_keys"]):
-            raise UserError(f"the model {model}: config.json and weights do not fit: other sizes of {_first(mismatched)}")
-        if missing := sorted(info["missing_keys"]):
-            raise UserError(
-                f"the model {model} is no trained classifier, or no whole one: its weights lack {_first(missing)}.\n"
-                "Random numbers would stand in for them. Give a folder that was saved after training; stage=teacher trains one"
-            )
-    _check_finite(model, opened)
-    rows = _embedding_rows(opened)
-    if rows and len(tokenizer) > rows:
-        raise UserError(
-            f"the model {model}: its tokenizer has {len(tokenizer):,} tokens, the model {rows:,} embeddings; it is another "
-            f"model's.\n{_tokenizer_remedy(opened.config.to_dict(), model)}"
-        )
-    if rows and len(tokenizer) < COVERED * rows:
-        raise UserError(
-            f"the model {model}: its tokenizer has only {len(tokenizer):,} tokens for {rows:,} embeddings; files of the "
-            f"tokenizer are missing, or it is another model's.\n{_tokenizer_remedy(opened.config.to_dict(), model)}"
-        )
-
-
-def begun(info: Mapping[str, Any], opened: PreTrainedModel) -> dict[str, list[Any]]:
-    """`info` of a model that is to be trained, without what may begin at random: its head, and a pooler."""
-    prefix = f"{opened.base_model_prefix}."
-
-    def below(key: Any) -> bool:
-        name = str(key[0] if isinstance(key, tuple) else key)
-        return name.startswith(prefix) and "pooler" not in name
-
-    return {kind: [key for key in info[kind] if below(key)] for kind in ("missing_keys", "mismatched_keys")}
-
-
-def _check_finite(model: str, opened: PreTrainedModel) -> None:
-    for name, value in opened.named_parameters():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(
-                f"the model {model}: its weights are damaged, {name} holds {int((~torch.isfinite(value)).sum()):,} numbers that "
-                "are infinite or none (NaN).\nGive an earlier checkpoint, or train it again with trainer.precision=32"
-            )
-
-
-def _embedding_rows(opened: PreTrainedModel) -> int:
-    """How many tokens the model knows; 0 where it has no table of them."""
-    try:
-        table = getattr(opened.get_input_embeddings(), "weight", None)
-    except NotImplementedError:
-        return 0
-    return 0 if table is None or table.dim() != 2 else len(table)
+def problems(model: str | None, use: str = "") -> Iterator[str]:
+    """What `check_folder` says of a model as a rule of the configuration."""
+    if model and model.partition(":")[0] != "embedded":
+        inner = Path(model) / "model"
+        try:
+            check_folder(model, str(inner if (inner / "config.json").exists() else model), use)
+        except UserError as error:
+            yield str(error)
 
 
 def _settings(model: str, path: Path) -> dict[str, Any]:
@@ -147,19 +94,17 @@ def _settings(model: str, path: Path) -> dict[str, Any]:
         raise UserError(f"the model {model}: config.json cannot be read ({error})") from error
     if not isinstance(settings, dict):
         raise UserError(f"the model {model}: config.json is no JSON object")
-    kind = settings.get("model_type")
-    if settings.get("auto_map") and kind not in CONFIG_MAPPING:
-        raise UserError(
-            f"the model {model} brings code of its own (auto_map in its config.json), which findistill does not run.\n"
-            "Give a model of an architecture that transformers has"
-        )
     return settings
+
+
+def _class(settings: Mapping[str, Any]) -> str:
+    kinds = settings.get("architectures")
+    return str(kinds[0]) if isinstance(kinds, list) and kinds else ""
 
 
 def _check_head(model: str, path: Path, settings: dict[str, Any]) -> None:
     """Raise UserError unless the configuration is that of a classifier that gives one label to a text."""
-    kinds = settings.get("architectures") or [""]
-    kind = str(kinds[0]) if isinstance(kinds, list) else ""
+    kind = _class(settings)
     train = f"Train a classifier on it: stage=teacher teacher={path.resolve()} data=NAME"
     if CODE not in settings and kind and "SequenceClassification" not in kind:
         what = next((words for end, words in OTHER_HEADS.items() if kind.endswith(end)), "is no text classifier")
@@ -182,15 +127,26 @@ def _adapter(model: str, path: Path) -> str:
         settings = {}
     base, task = settings.get("base_model_name_or_path") or "its base model", settings.get("task_type")
     if task == "SEQ_CLS":
+        whole = f"{path}-whole"
         return (
             f"the model {model} is a LoRA adapter of a classifier on {base}, without the classifier itself.\n"
-            "Add it to its base and save the whole, with the tokenizer: AutoPeftModelForSequenceClassification.from_pretrained("
-            f"'{path}', num_labels=N).merge_and_unload().save_pretrained(FOLDER)"
+            f'Put them together in {whole}: python -c "from peft import AutoPeftModelForSequenceClassification as M; from '
+            f"transformers import AutoTokenizer as T; M.from_pretrained('{path}', num_labels={_outputs(path)}).merge_and_unload()"
+            f".save_pretrained('{whole}'); T.from_pretrained('{base}').save_pretrained('{whole}')\" (and name its labels)"
         )
     return (
         f"the model {model} is a LoRA adapter of the language model {base}, no model of its own.\n"
         f"Use it with its base: llm.adapter={path}"
     )
+
+
+def _outputs(adapter: Path) -> int | str:
+    """How many labels an adapter's own copy of the head has; N where that is not known."""
+    with suppress(OSError, SafetensorError), safe_open(adapter / "adapter_model.safetensors", "numpy") as weights:
+        for name in weights.keys():  # noqa: SIM118
+            if name.endswith(("classifier.weight", "score.weight", "out_proj.weight")):
+                return int(weights.get_slice(name).get_shape()[0])
+    return "N"
 
 
 def _no_weights(model: str, path: Path, files: list[str]) -> str:
@@ -200,7 +156,9 @@ def _no_weights(model: str, path: Path, files: list[str]) -> str:
         more = "" if len(pickles) == 1 or name != "pytorch_model.bin" else f" and {len(pickles) - 1} more"
         return (
             f"the model {model} has its weights in {name}{more} only, a pickle, which can run code and is not read.\n"
-            f"If you trust it, convert it: {CONVERT} {path / name} {path / 'model.safetensors'}"
+            'If you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
+            f"save_file({{k: v.clone() for k, v in torch.load('{path / name}', weights_only=True).items()}}, "
+            f"'{path / 'model.safetensors'}', {{'format': 'pt'}})\""
         )
     for pattern, kind in ALIEN.items():
         if file := next(iter(sorted(path.glob(pattern))), None):
@@ -221,7 +179,8 @@ def _format(path: Path) -> str:
     return f" of {kind} weights{_use(kind, path)}" if kind else ""
 
 
-def _tokenizer_remedy(settings: Mapping[str, Any], folder: Path | str) -> str:
+def tokenizer_remedy(settings: Mapping[str, Any], folder: Path | str) -> str:
+    """What to type where a model's tokenizer is missing."""
     base = settings.get("_name_or_path") or "BASE"
     if base == str(folder):
         base = "BASE"
@@ -230,10 +189,6 @@ def _tokenizer_remedy(settings: Mapping[str, Any], folder: Path | str) -> str:
         f'Save that of the model it was trained from beside it{note}: python -c "from transformers import AutoTokenizer as T; '
         f"T.from_pretrained('{base}').save_pretrained('{folder}')\""
     )
-
-
-def _first(names: list[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _number(folder: Path) -> tuple[int, str]:

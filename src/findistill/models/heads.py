@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from findistill.core import hardware
 from findistill.errors import UserError
 from findistill.models.batches import Tokens, pad, sorted_batches
+from findistill.models.folder import LABELS, THRESHOLDS
 
-LABELS, THRESHOLDS = "findistill_labels", "findistill_thresholds"  # where a scalar head's configuration keeps them
 LONGEST = 512  # tokens, for a model that names no limit of its own
 GRID = np.round(np.arange(-0.95, 0.96, 0.05), 2)  # thresholds tried: coarse, since validation sets are small
 
