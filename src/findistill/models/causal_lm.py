@@ -90,7 +90,7 @@ def load_base(model: str, dtype: str = "auto", quantization: str = "none") -> Pr
     if quantization != "none":
         how = {"load_in_8bit": True} if quantization == "int8" else NF4 | {"bnb_4bit_compute_dtype": compute}
         quantised = {"quantization_config": BitsAndBytesConfig(**how), "device_map": {"": device}}
-    check_folder(model, folder, "language model")
+    check_folder(model, folder, "language model", tokenizer=False)
     check_code(model, folder)
     with loading(f"llm.model={model} cannot be loaded"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

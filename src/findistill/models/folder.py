@@ -32,13 +32,14 @@ OTHER_HEADS = {
 }  # fmt: skip
 
 
-def check_folder(model: str, where: str, use: str = "") -> None:
+def check_folder(model: str, where: str, use: str = "", *, tokenizer: bool = True) -> None:
     """Look at a local model folder before it is opened; a hub id passes.
 
     Args:
         model: as the user gave it.
         where: what `weights.locate` makes of it.
         use: `classifier`, its labels are to be used as they are; `language model`; empty, it is to be trained.
+        tokenizer: whether one is needed.
 
     Raises:
         UserError: it is no folder, or lacks configuration, weights or tokenizer, or holds what is not read here.
@@ -69,7 +70,7 @@ def check_folder(model: str, where: str, use: str = "") -> None:
     if "config.json" not in files:
         raise UserError(f"the model {model} has no config.json; in it are {', '.join(files[:5])}")
     settings = _settings(model, path)
-    if not any(name in files for name in TOKENIZERS):
+    if tokenizer and not any(name in files for name in TOKENIZERS):
         raise UserError(f"the model {model} has no tokenizer ({', '.join(TOKENIZERS[:3])}).\n{tokenizer_remedy(settings, path)}")
     if use == "classifier":
         _check_head(model, path, settings)

@@ -89,7 +89,7 @@ def size(model: str) -> Size:
         UserError: the model's configuration cannot be read.
     """
     if model not in KNOWN:
-        check_folder(model, locate(model), "language model")
+        check_folder(model, locate(model), "language model", tokenizer=False)
     with loading(f"llm.model={model} cannot be loaded"):
         config = AutoConfig.for_model(**KNOWN[model]) if model in KNOWN else AutoConfig.from_pretrained(locate(model))
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
