@@ -1,6 +1,8 @@
 """The table: one row a method, failed jobs named, numbers readable."""
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +92,13 @@ def test_cells_that_a_spreadsheet_would_run_are_quoted() -> None:
 )
 def test_markdown_shows_cells_as_they_are(cell: str, written: str) -> None:
     assert tables.markdown(pd.DataFrame({"Method": [cell]})).splitlines()[-1] == f"| {written} |"
+
+
+def test_a_label_called_macro_is_not_the_mean(new_run: Callable[..., Run]) -> None:
+    run = new_run("m", "teacher", 0, skill=1.0, config={"seed": 0}, metrics={"test/macro/f1": 0.25, "test/micro/f1": 0.5})
+    names = {"negative": "macro", "neutral": "micro", "positive": "rates"}
+    frame = run.predictions.replace(names).rename(columns={f"p_{old}": f"p_{new}" for old, new in names.items()})
+    [method] = gather([replace(run, predictions=frame)])
+    estimates = seed_means(method.gold, method.predicted, 3, resamples=20)
+    [row] = results([method], [estimates], []).to_dict("records")
+    assert row["macro_f1"] == estimates["macro_f1"].mean and row["label_macro_f1"] == 0.25 and row["micro_f1"] == 0.5

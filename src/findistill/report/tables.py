@@ -167,7 +167,8 @@ def _row(method: Method, estimates: dict[str, Estimate]) -> dict[str, Any]:
         row |= _mean_sd("micro_average_precision", [average_precisions(method.gold, p)["micro"] for p, _ in pairs])
         row |= _mean_sd("ece", [reliability(method.gold, p, guess).ece for p, guess in pairs])
     row["coverage"] = float((method.predicted >= 0).mean())
-    row |= {f"{label}_f1": method.mean_metric(f"test/{label}/f1") for label in method.labels}
+    for label in method.labels:  # one may be called `macro`
+        row[f"{label}_f1" if f"{label}_f1" not in estimates else f"label_{label}_f1"] = method.mean_metric(f"test/{label}/f1")
     for key in [f"{also}/{score}" for also in _further_sets(method) for score in ALSO]:
         row |= _mean_sd(key, [run.metrics[key] for run in method.runs if key in run.metrics])
     row |= {column: method.mean_metric(key) for column, key in RECORDED.items()}
