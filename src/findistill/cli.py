@@ -2,10 +2,8 @@
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn, cast
 
 import hydra
@@ -15,7 +13,7 @@ from omegaconf import DictConfig
 from findistill import __version__
 from findistill.config.compose import config_dir, options
 from findistill.core import plan as plans
-from findistill.core import run_folder, study
+from findistill.core import run_folder, study, termination
 from findistill.core.closing import closing_lines
 from findistill.core.step import load
 from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
@@ -52,7 +50,10 @@ def run_job(config: Config) -> float | None:
 
     Raises:
         UserError: the configuration or the data has a mistake that the user can fix.
+        KeyboardInterrupt: SIGTERM came in an earlier job of this process, and something kept it back.
     """
+    if termination.requested():
+        raise KeyboardInterrupt
     stage = stage_of(config)
     if config.plan:
         sys.stdout.write(plans.describe([plans.PlannedJob([], config, stage)]))
@@ -94,10 +95,13 @@ def help_text() -> str:
 
 
 def main() -> NoReturn:
-    """The console script. Exit code 0: done; 1: a job failed; 2: a mistake in the command or its data; 130: Ctrl-C."""
+    """The console script.
+
+    Exit codes: 0, done; 1, a job failed; 2, a mistake in the command or its data; 130, Ctrl-C; 143, SIGTERM.
+    """
     trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and they are worded here
-    signal.signal(signal.SIGTERM, _terminated)
+    termination.install()
     configure_log()
     arguments = sys.argv[1:]
     try:
@@ -114,10 +118,6 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, Exception) as error:
         exit_with(error, trace)
     sys.exit(0)
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

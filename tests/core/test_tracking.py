@@ -63,7 +63,7 @@ def test_several_loggers_at_once(tmp_path: Path) -> None:
     assert set(config.logger) == {"wandb", "csv", "tensorboard"}
     with track(config, tmp_path) as tracker:
         made = tracker.lightning_loggers()
-        assert [type(logger).__name__ for logger in made] == ["WandbLogger", "CSVLogger", "TensorBoardLogger"]
+        assert [type(logger).__name__ for logger in made] == ["GuardedLogger", "CSVLogger", "TensorBoardLogger"]
         assert tracker.lightning_loggers() is made
         for step in range(3):
             made[2].log_metrics({"train/loss": 1.0 - step / 4}, step=step)

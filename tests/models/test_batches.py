@@ -40,6 +40,20 @@ def test_cache_is_keyed_by_texts_and_length(tokenizer, tmp_path: Path, monkeypat
     assert all((a == b).all() for a, b in zip(made, again, strict=True))  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("kind", ["empty", "half", "zeros"])
+def test_a_damaged_cache_is_made_again(tokenizer, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    texts = ["profit rose and fell", "sales fell", "no news"] * 20
+    before = tokenise(tokenizer, texts, 16, tmp_path)
+    flat = before.flat.copy()
+    [path] = tmp_path.glob("*.npy")
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes({"empty": b"", "half": whole[:half], "zeros": whole[:half] + bytes(len(whole) - half)}[kind])
+    again = tokenise(tokenizer, texts, 16, tmp_path)
+    assert np.array_equal(again.flat, flat) and path.read_bytes() == whole
+    assert "is not as it was written" in caplog.text
+
+
 def test_cache_key_keeps_text_borders(tokenizer, tmp_path: Path) -> None:
     tokenise(tokenizer, ["ab", "c"], 8, tmp_path)
     assert tokenise(tokenizer, ["a", "bc"], 8, tmp_path)[0].tolist() == tokenise(tokenizer, ["a", "bc"], 8)[0].tolist()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from findistill.config.compose import config_dir
@@ -37,6 +37,16 @@ def test_the_documents_only_show_commands_that_are_tested() -> None:
     assert len(OURS) > 8
 
 
+def covering(overrides: list[Override]) -> list[list[str]]:
+    """Jobs of a sweep that hold every value of every swept setting: as many as the longest list has, not their product."""
+    lists = [
+        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()] if each.is_sweep_override()
+        else [each.input_line or ""]
+        for each in overrides
+    ]  # fmt: skip
+    return [[values[number % len(values)] for values in lists] for number in range(max(map(len, lists), default=1))]
+
+
 @pytest.mark.parametrize("command", OURS)
 def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "news.csv").write_text("text,sentiment\nProfit rose,positive\n")
@@ -47,9 +57,7 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         whole = compose("config", overrides=[a for a in arguments if a.startswith("experiment=")], return_hydra_config=True)
         params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
-        overrides = OverridesParser.create().parse_overrides([*params, *arguments])
-        [grid] = BasicSweeper.split_arguments(overrides, None)
-        for job in grid:
+        for job in covering(OverridesParser.create().parse_overrides([*params, *arguments])):
             config = compose("config", overrides=job)
             try:
                 validate(config)

@@ -23,6 +23,9 @@ from findistill.training.recipe import RecipeModule
 from findistill.training.trainer import Trained, fit
 from tests.fixtures.models import Corpus
 
+SERVER = multiprocessing.get_context("forkserver")  # the libraries are loaded once for all that are killed
+SERVER.set_forkserver_preload([__name__])
+
 TEXTS = [f"The {size} shop {verb} its {item}" for size in ("old", "new") for verb in ["raises", "cuts", "sells", "keeps", "sees"]
          for item in ["profit", "sales", "debt", "bread", "ovens", "shops", "staff", "price", "orders", "loans"]]  # fmt: skip
 TRAINER = Trainer(accelerator="cpu", precision="32", schedule="slanted", layer_decay=0.9, unfreeze="gradual", checkpoint_every=2)
@@ -90,7 +93,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         teacher(encoder, labels, corpus, tmp_path / "teacher")
     whole = train(encoder, labels, corpus, tmp_path / "whole")
     arguments = (encoder, labels, corpus, tmp_path / "parts")
-    process = multiprocessing.get_context("spawn").Process(target=killed, args=(train, module, at, *arguments))
+    process = SERVER.Process(target=killed, args=(train, module, at, *arguments))
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL

@@ -26,7 +26,7 @@ from findistill import __version__
 from findistill.config.compose import plain
 from findistill.config.fields import masked_address
 from findistill.config.instantiate import check_targets
-from findistill.core import hardware
+from findistill.core import hardware, termination
 from findistill.core.files import sync_tree, write_json, write_whole
 from findistill.core.hashing import damaged, digest, seal
 from findistill.core.run_folder import link_latest, results, what_changed
@@ -135,6 +135,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         write_json(folder / "status.json", {**status, "state": "done", "ended": _now(), "files": files})
         link_latest(folder, config.stage.name)
     except BaseException as error:
+        termination.acknowledge()
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         line = "interrupted" if interrupted else (str(error).strip().splitlines() or [type(error).__name__])[0]
         # On a full disk this may fail too; the state then stays `running`, which counts as not done.

@@ -1,9 +1,14 @@
-"""A job's run at Weights & Biases."""
+"""A job's run at Weights & Biases. Whatever happens to the server or to W&B's own process, the job goes on without them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import pandas as pd
 import wandb
@@ -16,48 +21,128 @@ from findistill.core.tracking import Tracker
 if TYPE_CHECKING:
     from findistill.schema import Config
 
+log = logging.getLogger(__name__)
+
+CONNECT_S = 5.0  # for the first connection to the server
+PATIENCE_S = 15.0  # for its first answer, and for the last upload when a job ends
+
+Mode = Literal["online", "offline"]
+
+_unreachable = False  # by this process, from now on
+
+
+class Connection:
+    """The run, and whether it still takes anything: the first error of W&B's ends its use, with one line."""
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.alive = run, run is not None
+
+    def attempt(self, action: Callable[[], Any]) -> None:
+        if self.alive:
+            try:
+                action()
+            except Exception as error:
+                self.alive = False
+                log.warning("W&B failed, and the job goes on without it: %s", _line(error))
+
+    def finish(self, exit_code: int) -> None:
+        """Close the run; an upload that takes longer than `PATIENCE_S` is left to `wandb sync`."""
+        if self.run is None:
+            return
+        closing = threading.Thread(target=self.attempt, args=(lambda: self.run.finish(exit_code=exit_code),), daemon=True)
+        closing.start()
+        closing.join(PATIENCE_S)
+        if closing.is_alive():
+            _go_offline(f"an upload took more than {PATIENCE_S:g} s")
+            log.info("wandb sync %s", Path(self.run.dir).parent)
+
+
+class GuardedLogger(WandbLogger):
+    """Lightning's logger, whose errors do not end a training."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(experiment=connection.run)
+        self._connection = connection
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._connection.attempt(lambda: super(GuardedLogger, self).log_metrics(metrics, step))
+
+    def log_hyperparams(self, params: Any) -> None:
+        self._connection.attempt(lambda: super(GuardedLogger, self).log_hyperparams(params))
+
 
 class WandbTracker(Tracker):
     """A tracker with a W&B run of the job's own, which gets `table_rows` predictions."""
 
-    def __init__(self, folder: Path, nodes: Mapping[str, Any], run: Any, table_rows: int) -> None:
+    def __init__(self, folder: Path, nodes: Mapping[str, Any], connection: Connection, table_rows: int) -> None:
         super().__init__(folder, nodes)
-        self._run, self._table_rows = run, table_rows
+        self._connection, self._table_rows = connection, table_rows
 
     def lightning_loggers(self) -> list[Logger]:
         """W&B's first, which writes to this job's run and never closes it."""
         if not self._loggers:
-            self._loggers = [WandbLogger(experiment=self._run), *super().lightning_loggers()]
+            own = [GuardedLogger(self._connection)] if self._connection.run is not None else []
+            self._loggers = [*own, *super().lightning_loggers()]
         return self._loggers
 
     def figures(self, paths: Sequence[Path]) -> None:
-        self._run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in paths if path.suffix == ".png"})
+        images = {f"figures/{path.stem}": path for path in paths if path.suffix == ".png"}
+        self._log(lambda: {name: wandb.Image(str(path)) for name, path in images.items()})
 
     def predictions(self, frame: pd.DataFrame, labels: Sequence[str]) -> None:
         answered = frame[frame["predicted"].notna()]
         gold = [labels.index(label) for label in answered["label"]]
         predicted = [labels.index(label) for label in answered["predicted"]]
         probabilities = answered[[f"p_{label}" for label in labels]].to_numpy()
-        self._run.log(
-            {
+        self._log(
+            lambda: {
                 "test/predictions": wandb.Table(dataframe=frame.head(self._table_rows)),
                 "test/confusion": wandb.plot.confusion_matrix(y_true=gold, preds=predicted, class_names=list(labels)),
                 "test/precision_recall": wandb.plot.pr_curve(gold, probabilities, labels=list(labels)),
             }
         )
 
+    def _log(self, content: Callable[[], dict[str, Any]]) -> None:
+        self._connection.attempt(lambda: self._connection.run.log(content()))
+
     def finish_with(self, metrics: Mapping[str, float]) -> None:
         """Set them as the run's summary, too."""
-        self._run.summary.update(dict(metrics))
+        self._connection.attempt(lambda: self._connection.run.summary.update(dict(metrics)))
         super().finish_with(metrics)
 
 
 @contextmanager
 def track(config: "Config", folder: Path, nodes: Mapping[str, Any], settings: Any, *, online: bool) -> Iterator[WandbTracker]:
-    """A tracker whose run is closed in every case, as failed where the block raises."""
+    """A tracker whose run is closed in every case, as failed where the block raises.
+
+    Where the server cannot be reached, this and the further runs of the process are offline.
+    """
     folder = folder.resolve()
-    mode: Literal["online", "offline"] = "online" if online else "offline"
-    run = wandb.init(
+    run = None
+    try:
+        run = _start(config, folder, settings, "online" if online and _reachable() else "offline")
+    except Exception as error:
+        if online and not _unreachable:
+            _go_offline(_line(error))
+        # W&B's process may be gone, or hold the failed run's id: another one. The old one's end may fail, too.
+        with suppress(Exception):
+            wandb.teardown()
+        with suppress(Exception):
+            run = _start(config, folder, settings, "offline")
+        if run is None:
+            log.warning("W&B cannot be used, and the job goes on without it: %s", _line(error))
+    connection, failed = Connection(run), 1
+    try:
+        yield WandbTracker(folder, nodes, connection, settings["table_rows"])
+        failed = 0
+    finally:
+        connection.finish(failed)
+        if _unreachable and run is not None:
+            log.info("wandb sync %s", Path(run.dir).parent)
+
+
+def _start(config: "Config", folder: Path, settings: Any, mode: Mode) -> Any:
+    return wandb.init(
         project=settings["project"],
         group=config.study,
         name=folder.name,
@@ -71,12 +156,34 @@ def track(config: "Config", folder: Path, nodes: Mapping[str, Any], settings: An
         # Nothing of the machine or its environment is sent, and nothing is printed into the progress bars.
         settings=wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True, x_disable_stats=True,
-            x_save_requirements=False, x_disable_machine_info=True,
+            x_save_requirements=False, x_disable_machine_info=True, init_timeout=PATIENCE_S,
         ),
     )  # fmt: skip
-    failed = 1
-    try:
-        yield WandbTracker(folder, nodes, run, settings["table_rows"])
-        failed = 0
-    finally:
-        run.finish(exit_code=failed)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _reachable() -> bool:
+    """Whether the server takes a connection; behind a proxy that is the proxy's to say."""
+    if _unreachable:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
+        return True
+    address = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    with suppress(OSError, ValueError):
+        port = address.port or (80 if address.scheme == "http" else 443)
+        socket.create_connection((address.hostname or "", port), timeout=CONNECT_S).close()
+        return True
+    _go_offline("no connection")
+    return False
+
+
+def _go_offline(reason: str) -> None:
+    """For the rest of a sweep too, in this process and in those that it starts: one server is waited for once."""
+    global _unreachable
+    _unreachable = True
+    os.environ["WANDB_MODE"] = "offline"
+    server = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    log.warning("W&B at %s cannot be reached (%s): runs are written offline", urlsplit(server).hostname, reason)

@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from findistill.config.compose import compose_part, group_options, groups
 from findistill.config.renames import rename_message
+from findistill.core import termination
 from findistill.core.step import flatten
 from findistill.errors import SweepError, UserError, did_you_mean
 
@@ -35,10 +36,12 @@ NEEDED = {
 def exit_with(error: BaseException, trace: bool) -> NoReturn:
     """Word the error and exit, or raise it as it is where it is not for the user to correct.
 
-    Exit codes: 1, a job of a sweep failed; 2, a mistake in the command or its data; 130, interrupted.
+    Exit codes: 1, a job of a sweep failed; 2, a mistake in the command or its data; 130, interrupted; 143,
+    terminated.
     """
+    termination.acknowledge()
     if isinstance(error, KeyboardInterrupt):
-        _exit("interrupted; the same command continues", 130, trace)
+        _exit("interrupted; the same command continues", 143 if termination.requested() else 130, trace)
     if isinstance(error, SweepError | UserError):
         _exit(str(error), 1 if isinstance(error, SweepError) else 2, trace)
     if isinstance(error, HydraException | OmegaConfBaseException):

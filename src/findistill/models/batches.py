@@ -4,8 +4,10 @@ Everything is a function of its arguments; the cache on disk and the epoch count
 """
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +19,10 @@ from transformers import PreTrainedTokenizerBase
 
 from findistill.core.files import replacing
 
+log = logging.getLogger(__name__)
+
 TEXTS_AT_ONCE = 10_000  # tokenised in one call; bounds the Python lists held beside the flat array
+CHECKSUM = 8  # int32 that a sha256 takes
 MEGABATCH = 50  # batches that are sorted by length together: enough to group well, too few to order an epoch
 
 
@@ -45,20 +50,35 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
     """Token ids of `texts`, truncated at `max_length` tokens; read from `cache` when the same were made before.
 
     The cache is one `.npy` file per key (sha256 of texts, tokenizer and length), written aside and renamed, so that
-    jobs side by side can share a folder. It holds int32: n, the n lengths, then all ids.
+    jobs side by side can share a folder. It holds int32: n, the n lengths, all ids, then the sha256 of what comes before. One
+    that was damaged since is made again.
     """
     pad_id = tokenizer.pad_token_id or 0
     path = cache / f"{_key(tokenizer, texts, max_length)}.npy" if cache else None
-    if path and path.is_file():
-        packed = np.load(path, mmap_mode="r", allow_pickle=False)
-    else:
+    packed = _load(path) if path and path.is_file() else None
+    if packed is None:
         packed = _pack(tokenizer, texts, max_length)
         if path:
             with replacing(path) as aside:
-                np.save(aside, packed)
+                np.save(aside, np.concatenate([packed, _checksum(packed)]))
     n = int(packed[0])
     offsets = np.concatenate([[0], np.cumsum(packed[1 : n + 1], dtype=np.int64)])
     return Tokens(packed[n + 1 :], offsets, pad_id)
+
+
+def _load(path: Path) -> np.ndarray | None:
+    """The cached array without its checksum; None where they do not go together."""
+    with suppress(ValueError, EOFError, OSError):
+        packed = np.load(path, mmap_mode="r", allow_pickle=False)
+        content, checksum = packed[:-CHECKSUM], packed[-CHECKSUM:]
+        if len(content) and np.array_equal(_checksum(content), checksum):
+            return content
+    log.warning("%s is not as it was written: the texts are tokenised again", path)
+    return None
+
+
+def _checksum(packed: np.ndarray) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(np.ascontiguousarray(packed).data).digest(), dtype=np.int32)
 
 
 def _pack(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> np.ndarray:

@@ -1,0 +1,42 @@
+"""SIGTERM, with which Slurm, Docker and systemd end a process: it ends a command as Ctrl-C does, and is never lost.
+
+Python drops what a signal handler raises inside a destructor or the callback of a weak reference. So the interrupt is raised
+again every few seconds until the job that it ends has noticed.
+"""
+
+import signal
+from types import FrameType
+
+AGAIN_S = 2.0  # long enough for what has noticed to close its files first
+
+_requested = False
+
+
+def install() -> None:
+    """Let SIGTERM interrupt this process; to be called in its main thread."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def requested() -> bool:
+    """Whether SIGTERM came."""
+    return _requested
+
+
+def acknowledge() -> None:
+    """The interrupt has arrived: what follows is cleaning up, and is not interrupted again."""
+    if _requested:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    global _requested
+    _requested = True
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S, AGAIN_S)
+    _interrupt(number, frame)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """What Ctrl-C would do now: raise KeyboardInterrupt, or tell an event loop to stop."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)

@@ -1,0 +1,75 @@
+"""SIGTERM is never lost: not in a destructor, where Python drops what a handler raises, and not behind another handler."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from findistill.core import termination
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+    monkeypatch.setattr(termination, "AGAIN_S", 0.1)
+    monkeypatch.setattr(termination, "_requested", False)
+    termination.install()
+    yield
+    termination.acknowledge()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Thing:
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("place", ["weak reference", "destructor", "open"])
+def test_it_arrives_wherever_the_process_is(installed: None, place: str) -> None:
+    def callback(_: object = None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        if place == "weak reference":
+            thing = Thing()
+            weakref.finalize(thing, lambda: None)
+            reference = weakref.ref(thing, callback)
+            del thing
+            assert reference() is None  # the interrupt was raised in the callback, and dropped
+        elif place == "destructor":
+            kind = type("Kind", (), {"__del__": callback})
+            kind()
+        else:
+            callback()
+        for _ in range(200):
+            time.sleep(0.01)
+    assert termination.requested()
+
+
+def test_cleaning_up_is_not_interrupted(installed: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            termination.acknowledge()
+            time.sleep(0.3)  # three times longer than until the next one
+
+
+def test_it_ends_a_process_whose_ctrl_c_is_ignored() -> None:
+    program = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); from findistill.core import termination;"
+        "termination.install(); print('ready', flush=True)\n"
+        "try: time.sleep(20)\nexcept KeyboardInterrupt: raise SystemExit(7)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(10) == 7
