@@ -81,7 +81,7 @@ def _embedding_rows(opened: PreTrainedModel) -> int:
     """How many tokens the model knows; 0 where it has no table of them."""
     try:
         table = getattr(opened.get_input_embeddings(), "weight", None)
-    except NotImplementedError:
+    except (NotImplementedError, AttributeError):
         return 0
     return 0 if table is None or table.dim() != 2 else len(table)
 
