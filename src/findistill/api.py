@@ -39,6 +39,7 @@ from findistill.inference import onnx_model, predict
 from findistill.methods.annotate.steps import annotations
 from findistill.methods.stage import stage_of
 from findistill.models.encoders import open_trained
+from findistill.models.label_names import unnamed
 from findistill.models.weights import locate
 from findistill.schema import Config
 from findistill.training.config import Trainer
@@ -312,7 +313,10 @@ class Classifier:
             opened = onnx_model.open_onnx(file)
             return cls(partial(onnx_model.classify, opened), opened.labels, trainer)
         loaded, tokenizer = open_trained(locate(reference))
-        return cls(partial(predict.classify, loaded, tokenizer), predict.label_head(loaded)[0], trainer)
+        names = predict.label_head(loaded)[0]
+        if unnamed(names):
+            raise UserError(f"the model {reference} does not name its labels: write them into id2label of its config.json")
+        return cls(partial(predict.classify, loaded, tokenizer), names, trainer)
 
     def predict(self, texts: Iterable[str], *, batch_size: int = 128) -> pd.DataFrame:
         """Classify texts, in batches of similar length, float32.

@@ -20,7 +20,9 @@ def test_the_next_commands_of_a_stage_compose(stage: str, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     Path("my news.csv").write_text("text,label\nProfit rose,positive\n")
     folder = Path("runs/moon/job-0123abcd")
-    folder.mkdir(parents=True)
+    (folder / "model").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / "model" / name).write_text("{}")
     folder.with_name(f"latest-{stage}").symlink_to(folder.name)
     overrides = [f"stage={stage}", *SETTINGS, *(["evaluate.model=runs/moon/other"] if stage in ("evaluate", "export") else [])]
     first, *following = closing_lines(composed(*overrides), folder, overrides).splitlines()

@@ -72,5 +72,7 @@ def test_a_test_text_inside_the_training_rows_can_be_dropped(
 
 def test_a_model_that_is_none(application: Application, teacher: tuple[str, ...], tiny: Path) -> None:
     evaluate = ("stage=evaluate", *OWN, *SMALL)
-    application(*evaluate, "evaluate.model=runs").is_mistake("the model runs cannot be loaded")
-    application(*evaluate, f"evaluate.model={tiny}").is_mistake(str(tiny), "does not name its labels")
+    application(*evaluate, "evaluate.model=runs").is_mistake("the model runs has no weights")
+    application(*evaluate, f"evaluate.model={tiny}").is_mistake(
+        str(tiny), "BertModel", "has no classification head", "stage=teacher"
+    )

@@ -305,3 +305,16 @@ def test_speeds_are_measured_on_the_threads_asked_for(exported: Path) -> None:
 
 def test_labels_are_a_plain_list(exported: Path) -> None:
     assert json.loads((exported / "labels.json").read_text()) == ["negative", "neutral", "positive"]
+
+
+def test_a_tokenizer_that_is_not_the_graphs_is_named(exported: Path, tmp_path: Path) -> None:
+    for name in ("model.onnx", "labels.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((exported / name).read_bytes())
+    state = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+    state["model"]["vocab"]["profit"] = 40_000  # the graph knows 30,522
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state), "utf-8")
+    with pytest.raises(UserError, match="cannot be run on the tokens"):
+        onnx_model.predict(tmp_path / "model.onnx", ["profit"], Trainer(accelerator="cpu"))
+    (tmp_path / "tokenizer.json").write_text('{"version": ')
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):
+        onnx_model.open_onnx(tmp_path / "model.onnx")

@@ -72,3 +72,10 @@ def test_what_needs_labels_before_they_are_read_waits_for_them(ratings: Path) ->
         with pytest.raises(UserError, match=message):
             configured(ratings, *overrides, *named)
     configured(ratings, *balanced, *named, "shots.k=3", "prompt.wording=names")
+
+
+def test_a_test_set_of_other_labels_is_refused_before_training(ratings: Path, tmp_path: Path) -> None:
+    also = f"evaluate.also=['csv path={ratings} label_column=rating']"
+    config = composed("data=demo", "trainer=cpu", "stage=teacher", also)
+    with pytest.raises(UserError, match=r"the test set csv has the labels buy.*\n.*'evaluate.label_map=\{negative: "):
+        run_job(config, tmp_path)

@@ -1,5 +1,8 @@
 """What a model of others is worth here: labels matched by name, whatever their order and spelling."""
 
+import json
+import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from findistill.errors import UserError
 from findistill.methods.scoring import regression
 from findistill.models.weights import locate
+from findistill.stats.majority import doubt
 from tests.config.test_compose import composed
 from tests.fixtures.jobs import run_job
 
@@ -36,9 +40,9 @@ def classifier(folder: Path, names: tuple[str, ...]) -> Path:
     return folder
 
 
-def evaluated(model: Path, tmp_path: Path) -> tuple[pd.DataFrame, dict[str, float]]:
+def evaluated(model: Path, tmp_path: Path, *overrides: str) -> tuple[pd.DataFrame, dict[str, float]]:
     config = composed(
-        "stage=evaluate", f"evaluate.model={model}", "evaluate.resamples=20", "evaluate.latency=false", "trainer=cpu"
+        "stage=evaluate", f"evaluate.model={model}", "evaluate.resamples=20", "evaluate.latency=false", "trainer=cpu", *overrides
     )
     job = run_job(config, tmp_path)
     return pd.read_parquet(job.folder / "predictions.parquet"), job.metrics
@@ -53,10 +57,60 @@ def test_a_published_order_of_labels_is_matched_by_name(names: tuple[str, ...], 
     np.testing.assert_allclose(frame[[f"p_{name}" for name in NAMES]].to_numpy(), np.tile(shares, (len(frame), 1)), atol=1e-5)
 
 
-def test_a_model_without_any_of_the_labels_is_refused(tmp_path: Path) -> None:
-    model = classifier(tmp_path / "model", ("bearish", "bullish"))
-    with pytest.raises(UserError, match=r"has the labels bearish, bullish; none is one of negative, neutral, positive"):
-        evaluated(model, tmp_path)
+def test_a_models_own_words_are_read_or_mapped_or_refused(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "model", ("negative", "neutral", "positive"))
+    names = {name: i for i, name in enumerate(NAMES)}
+
+    def named(*labels: str) -> None:
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"id2label": dict(enumerate(labels)), "label2id": names}))
+
+    reference, metrics = evaluated(model, tmp_path / "0")
+    for labels, overrides in (
+        (("Bearish", "Neutral", "Bullish"), []),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), ["evaluate.label_map={LABEL_2: positive, LABEL_0: negative, LABEL_1: neutral}"]),
+        (("down", "flat", "up"), ["evaluate.label_map=[negative,neutral,positive]"]),
+    ):
+        named(*labels)
+        frame, found = evaluated(model, tmp_path / labels[0], *overrides)
+        pd.testing.assert_frame_equal(frame, reference)
+        assert found["test/macro_f1"] == metrics["test/macro_f1"]
+    for labels in (("down", "neutral", "up"), ("LABEL_0", "LABEL_1", "LABEL_2"), ("bearish", "bullish", "mixed")):
+        named(*labels)
+        with pytest.raises(UserError, match=rf"{model}.*\n.*'evaluate.label_map=\{{{labels[0]}: "):
+            evaluated(model, tmp_path / labels[0])
+
+
+def test_a_model_that_is_not_above_the_majority_class_says_so_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = classifier(tmp_path / "model", NAMES)
+    with caplog.at_level(logging.INFO):
+        evaluated(model, tmp_path, "evaluate.also=['demo limit=30']")
+    assert [line.partition(":")[0] for line in caplog.messages if "macro F1" in line] == ["test", "demo"]
+    [warning] = [line for line in caplog.messages if "not to be relied on" in line]
+    assert re.search(
+        r"it gives every text the same label; accuracy 0\.\d+ \[.*\] is (below|not above) 0\.\d+, what always .*stage=teacher",
+        warning,
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ((0.8, 0.75, 0.85, 0.6, 3, 200), ""),
+        ((0.65, 0.55, 0.75, 0.6, 3, 200), "is not clearly above 0.600"),
+        ((0.6, 0.5, 0.7, 0.6, 3, 200), "is not above 0.600"),
+        ((0.3, 0.2, 0.4, 0.6, 3, 200), "is below 0.600, what always answering the most frequent label of the 200 test rows"),
+        ((0.9, 0.8, 1.0, 0.3, 1, 200), "it gives every text the same label"),
+        ((0.0, 0.0, 0.0, 0.3, 0, 200), "it gives no text a label; accuracy 0.000"),
+        ((1.0, 1.0, 1.0, 1.0, 1, 200), ""),  # all rows have one label
+    ],
+)
+def test_doubt(values: tuple[float, ...], sentence: str) -> None:
+    names = ("accuracy", "accuracy_lo", "accuracy_hi", "majority_share", "labels_predicted", "n")
+    reason = doubt({f"test/{name}": value for name, value in zip(names, values, strict=True)})
+    assert sentence in reason and bool(reason) == bool(sentence)
 
 
 def test_regression_metrics_are_scikit_learns() -> None:

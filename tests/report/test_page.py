@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from findistill.errors import UserError
-from findistill.report import plots
+from findistill.report import glyphs, plots
+from findistill.report.glyphs import label_names
 from findistill.report.methods import Run
 from findistill.report.page import build_report
 
@@ -43,7 +44,7 @@ def test_a_whole_study(runs: list[Run], tmp_path: Path) -> None:
     gold, first, second = (run.predictions for run in (runs[0], runs[0], runs[1]))
     by_hand = np.mean([(frame["predicted"] == gold["label"]).mean() for frame in (first, second)])
     assert table.loc["CLS ≥5", "accuracy"] == pytest.approx(by_hand)
-    assert "loss <is> not finite" in files.table_md.read_text()
+    assert "loss &lt;is> not finite" in files.table_md.read_text()
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -135,3 +136,69 @@ def test_figures_of_one_run(tmp_path: Path, label_names: tuple[str, ...]) -> Non
         f"{name}.{suffix}" for name in ("learning_curve", "confusion_matrix", "precision_recall") for suffix in ("png", "svg")
     }
     assert all(path.stat().st_size > 5000 for path in paths)
+
+
+def test_what_is_left_out_and_what_is_not_above_the_majority_is_said(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    good = new_run("good", "teacher", 0, skill=4.0, config={"seed": 0})
+    frame = good.predictions.assign(predicted="positive")
+    same = replace(good, method="always <b>positive</b>", predictions=frame)
+    baseline = replace(good, method="also positive", kind="baseline", predictions=frame)
+    files = build_report(
+        "s", [good, same, baseline], [], tmp_path, resamples=50, left_out=[{"job": "teacher-x", "error": "no file"}]
+    )
+    page, text = files.html.read_text(), files.table_md.read_text()
+    assert "<li><strong>teacher-x</strong>: no file</li>" in page and "not in this report: teacher-x: no file" in text
+    said = [line for line in text.splitlines() if "not to be relied on" in line]
+    assert len(said) == 1 and "always &lt;b>positive&lt;/b>: it gives every text the same label; accuracy 0." in said[0]
+    assert "is below 0.4" in said[0] and "Not to be relied on:" in page
+
+
+def test_a_figure_that_fails_is_left_out(
+    new_student: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr(plots, "comparison", broken)
+    files = build_report("s", [new_student("cls", 5, 0, 1.0)], [], tmp_path, resamples=50)
+    assert "comparison" not in {path.stem for path in files.figures} and "confusion_matrix" in {
+        path.stem for path in files.figures
+    }
+    assert "is left out: ZeroDivisionError: no" in caplog.text and files.html.exists()
+
+
+LABELS = {
+    "Chinese": ["利好", "利空", "中性"],
+    "Arabic": ["الربح", "خسارة", "محايد"],
+    "emoji": ["🚀", "📉", "🤷🏽"],
+    "formulas": ["$x_{$", "a $\\frac{1}$", "{b}"],
+    "underscores": ["_a", "__b", "c_d"],
+    "long": ["a very long name of a label " * 8, "another" * 30, "c"],
+    "controls": ["a\tb", "a\nb", "\x07"],
+    "topics": [f"topic {number}" for number in range(20)],
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.filterwarnings("error")
+def test_figures_of_any_labels(labels: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    gold = [*labels, *rng.choice(labels, 20)]
+    shares = rng.dirichlet(np.ones(len(labels)), len(gold))
+    predicted = [labels[column] for column in shares.argmax(axis=1)]
+    assert len(plots.save_run_figures(tmp_path, [], gold, shares, predicted, labels)) == 4
+    assert "left out" not in caplog.text
+    names = label_names(labels)
+    assert all(len(name) < 30 and not name.startswith("_") for name in names)
+
+
+def test_labels_that_no_font_has_are_numbered_and_explained(
+    new_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(glyphs, "_has_glyph", lambda character: character.isascii())
+    run = new_run("m", "teacher", 0, skill=1.0, config={"seed": 0})
+    names = dict(zip(("negative", "neutral", "positive"), ("利空", "flat", "利好"), strict=True))
+    frame = run.predictions.replace(names).rename(columns={f"p_{old}": f"p_{new}" for old, new in names.items()})
+    page = build_report("s", [replace(run, predictions=frame)], [], tmp_path, resamples=50).html.read_text()
+    assert label_names(list(names.values())) == ["label 1", "flat", "label 3"]
+    assert "In figures label 1 is 利空, label 3 is 利好: no font" in page

@@ -1,11 +1,16 @@
 """The table: one row a method, failed jobs named, numbers readable."""
 
+import io
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from findistill.errors import UserError
+from findistill.report import tables
 from findistill.report.methods import Run, gather
 from findistill.report.published import published
 from findistill.report.tables import markdown, readable, results
@@ -63,3 +68,37 @@ def test_published_file_is_package_data() -> None:
     import findistill.report.published as module
 
     assert Path(module.__file__).with_name("published.yaml").is_file()
+
+
+def test_cells_that_a_spreadsheet_would_run_are_quoted() -> None:
+    frame = pd.DataFrame({"=a": ["=1+1", "+x", "-y", "@z", "\tq", "plain"], "n": [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0]})
+    back = pd.read_csv(io.StringIO(tables.csv(frame)))
+    assert list(back) == ["'=a", "n"] and back["'=a"].tolist() == ["'=1+1", "'+x", "'-y", "'@z", "'\tq", "plain"]
+    assert back["n"].tolist() == [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("a|b", "a\\|b"),
+        ("<img src=x onerror=y>", "&lt;img src=x onerror=y>"),
+        ("[a](javascript:b)", "[a]\\(javascript:b)"),
+        ("`x` *y*", "\\`x\\` \\*y\\*"),
+        ("one\ntwo\r\tthree", "one two three"),
+        ("&lt;b>", "&amp;lt;b>"),
+        ("0.712 ± 0.004 [0.70, 0.73]", "0.712 ± 0.004 [0.70, 0.73]"),
+        ("< 0.001 & >= 5, minilm_l6", "< 0.001 & >= 5, minilm_l6"),
+    ],
+)
+def test_markdown_shows_cells_as_they_are(cell: str, written: str) -> None:
+    assert tables.markdown(pd.DataFrame({"Method": [cell]})).splitlines()[-1] == f"| {written} |"
+
+
+def test_a_label_called_macro_is_not_the_mean(new_run: Callable[..., Run]) -> None:
+    run = new_run("m", "teacher", 0, skill=1.0, config={"seed": 0}, metrics={"test/macro/f1": 0.25, "test/micro/f1": 0.5})
+    names = {"negative": "macro", "neutral": "micro", "positive": "rates"}
+    frame = run.predictions.replace(names).rename(columns={f"p_{old}": f"p_{new}" for old, new in names.items()})
+    [method] = gather([replace(run, predictions=frame)])
+    estimates = seed_means(method.gold, method.predicted, 3, resamples=20)
+    [row] = results([method], [estimates], []).to_dict("records")
+    assert row["macro_f1"] == estimates["macro_f1"].mean and row["label_macro_f1"] == 0.25 and row["micro_f1"] == 0.5

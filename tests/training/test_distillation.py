@@ -15,7 +15,7 @@ from findistill.models.config import Encoder
 from findistill.models.encoders import open_trained
 from findistill.training import published_faults
 from findistill.training.config import Intermediate, TeacherDistill, Trainer
-from findistill.training.distillation import check_same_tokens, distil, with_unlabelled
+from findistill.training.distillation import check_same_tokens, distil, matched, with_unlabelled
 from findistill.training.distiller import Distiller
 from findistill.training.loop import Session
 from findistill.training.losses.base import LayerMapTerm, LogitsTerm, Pair
@@ -49,13 +49,13 @@ def run(encoder, trainer, labels, corpus, teacher, tmp_path):
     return run
 
 
-def narrow(tmp_path: Path, tiny: Path, heads: int = 2) -> Path:
+def narrow(tmp_path: Path, tiny: Path, heads: int = 2, **settings: int) -> Path:
     """A folder with a random student, 2 layers of width 16, that reads as `tiny` does."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(3)
     config = BertConfig.from_pretrained(
-        tiny, hidden_size=16, num_hidden_layers=2, num_attention_heads=heads, intermediate_size=32
+        tiny, hidden_size=16, num_hidden_layers=2, num_attention_heads=heads, intermediate_size=32, **settings
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(tmp_path / "narrow")
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "narrow")
@@ -166,12 +166,12 @@ def test_labels_are_matched_by_name(run, trainer, teacher, corpus, tmp_path: Pat
     ours, theirs = predict(trained.model_dir, texts, trainer), predict(teacher, texts, trainer)
     assert ours.labels == order
     assert np.mean([a == b for a, b in zip(ours.predicted, theirs.predicted, strict=True)]) > 0.8
-    with pytest.raises(UserError, match=r"knows the labels negative, neutral, positive, not sad"):
+    with pytest.raises(UserError, match=r"has the labels negative, neutral, positive; it lacks sad.*\n.*distill.label_map"):
         run(labels=LabelSet(("negative", "neutral", "sad")))
 
 
 def test_other_tokens_are_an_error_for_layers_and_none_for_logits(run, tiny, tmp_path: Path) -> None:
-    folder = narrow(tmp_path, tiny)
+    folder = narrow(tmp_path, tiny, vocab_size=57)
     vocabulary = [
         "[PAD]",
         "[UNK]",
@@ -273,3 +273,23 @@ def test_terms_of_ones_own(run, tiny, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match=r"none is of the prediction stage"):
         layers = {"relate": mine["relate"]}
         run(TeacherDistill(objective="mine", terms=layers, intermediate=Intermediate(epochs=1)), encoder=encoder, name="refused")
+
+
+def test_a_teachers_own_words_are_matched_or_mapped(tiny: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    def teacher(*labels: str) -> BertForSequenceClassification:
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 8}
+        return BertForSequenceClassification(BertConfig(**sizes, id2label=dict(enumerate(labels))))
+
+    names = ("negative", "neutral", "positive")
+    assert matched(names, teacher("Bullish", "Neutral", "Bearish"), "t") == [2, 1, 0]
+    assert matched(names, teacher("up", "neutral", "down", "mixed"), "t", ["positive", "neutral", "negative", None]) == [2, 1, 0]
+    for labels, label_map, message in (
+        (("LABEL_0", "LABEL_1", "LABEL_2"), None, r"does not name its labels.*\n.*'distill.label_map=\{LABEL_0: negative, "),
+        (("up", "neutral", "down"), None, r"lacks negative, positive .*\n.*'distill.label_map="),
+        (("negative", "positive"), None, "has 2 outputs"),
+        (("a", "b", "c"), ["negative", "neutral", "neutral"], "gives 2 of the outputs of t to neutral"),
+    ):
+        with pytest.raises(UserError, match=message):
+            matched(names, teacher(*labels), "t", label_map)

@@ -1,8 +1,11 @@
 """Settings given in Python as the overrides that Hydra reads."""
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+RESERVED = ("null", "true", "false", "inf", "nan")  # words that Hydra does not read as text
 
 
 def as_overrides(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -25,6 +28,19 @@ def quoted(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(quoted, value)) + "]"
     text = str(value)
-    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in ("null", "true", "false", "inf", "nan"):
+    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in RESERVED:
         return text
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+
+
+def as_typed(key: str, mapping: Mapping[str, Any], values: Sequence[Any]) -> str:
+    """`key=mapping` as one word of a shell; the list of its `values` where Hydra's grammar has no such keys.
+
+    Example: `'evaluate.label_map={LABEL_0: negative, LABEL_1: positive}'`.
+    """
+    plain_keys = all(
+        re.fullmatch(r"[A-Za-z_][\w-]*|0|[1-9]\d*", str(name), re.ASCII) and str(name).lower() not in RESERVED for name in mapping
+    )
+    pairs = ", ".join(f"{name}: {quoted(value)}" for name, value in mapping.items())
+    word = f"{key}={{{pairs}}}" if plain_keys else f"{key}={quoted(list(values))}"
+    return shlex.quote(word) if "'" not in word or set(word) & set('"$`\\!') else f'"{word}"'

@@ -22,6 +22,7 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
     return {"stage": config.stage.name, **{name: result_settings(config[name], references=True) for name in sections_read(step)}}  # type: ignore[index]
 
 
+REPORT = "report.json"  # beside a study's page: the jobs that it was made from
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
 OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # tell no jobs apart
 MODELS = ("model", "merged", "onnx")  # folders of a run folder that other jobs use
@@ -69,6 +70,19 @@ def link_latest(folder: Path, stage: str) -> None:
         aside.unlink(missing_ok=True)
         aside.symlink_to(folder.name, target_is_directory=True)
         aside.replace(folder.with_name(f"{LATEST}{stage}"))
+
+
+def done_jobs(study: Path) -> dict[str, Any]:
+    """The done jobs of a study: name -> when each ended."""
+    states = {job.name: status(job) for job in jobs(study)}
+    return {name: state.get("ended") for name, state in states.items() if state.get("state") == "done"}
+
+
+def report_is_current(study: Path) -> bool:
+    """Whether the study's page was made from just the jobs that are done now, each as it ended last."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return (study / "report.html").exists() and read_json(study / REPORT)["jobs"] == done_jobs(study)
+    return False
 
 
 def what_changed(folder: Path, step: Step) -> str | None:

@@ -100,7 +100,11 @@ def open_onnx(path: Path) -> OnnxModel:
     columns = run(np.ones((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))[1].shape[1]
     if columns != len(labels):
         raise UserError(f"{path} gives {columns} probabilities, but labels.json beside it names {len(labels)} labels")
-    return OnnxModel(run, tuple(labels), Tokenizer.from_file(str(path.parent / "tokenizer.json")))
+    try:
+        tokenizer = Tokenizer.from_file(str(path.parent / "tokenizer.json"))
+    except Exception as error:  # the only class that tokenizers raises
+        raise UserError(f"{path.parent / 'tokenizer.json'} cannot be read: {str(error)[:150]}") from error
+    return OnnxModel(run, tuple(labels), tokenizer)
 
 
 def load(path: Path, threads: int | None = None) -> Run:
@@ -127,10 +131,16 @@ def load(path: Path, threads: int | None = None) -> Run:
     def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": np.zeros_like(input_ids)}
         inputs = {name: arrays[name] for name in takes}
-        if "probabilities" in gives:
-            logits, shares = session.run(["logits", "probabilities"], inputs)
-            return logits, shares
-        [logits] = session.run(["logits"], inputs)
+        try:
+            if "probabilities" in gives:
+                logits, shares = session.run(["logits", "probabilities"], inputs)
+                return logits, shares
+            [logits] = session.run(["logits"], inputs)
+        except UNREADABLE as error:
+            raise UserError(
+                f"{path} cannot be run on the tokens of tokenizer.json beside it, perhaps another model's: "
+                f"{str(error).splitlines()[0][:150]}"
+            ) from error
         return logits, probabilities(logits, None, None)
 
     return run

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from findistill.errors import UserError
 from findistill.inference.latency import latency as measure_latency
 from findistill.models.batches import pad, tokenise
 from findistill.models.encoders import open_trained
@@ -48,6 +49,9 @@ def classify(
     names, scale, thresholds = label_head(model)
     tokens = tokenise(tokenizer, texts, text_length(trainer, model, tokenizer), tokens_cache)
     logits = logits_of(model, tokens, batch_size, device_of(trainer.accelerator))
+    if not np.isfinite(logits).all():
+        row = int(np.argmax(~np.isfinite(logits).all(axis=1)))
+        raise UserError(f"the model gives no numbers (NaN or infinite) for the text {texts[row][:60]!r}: its weights are damaged")
     shares = probabilities(logits, scale, thresholds)
     scores = np.tanh(logits[:, 0].astype(np.float64)) if scale else None
     return Prediction(shares, names, [names[i] for i in shares.argmax(axis=1)], scores)

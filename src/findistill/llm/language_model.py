@@ -15,7 +15,8 @@ from findistill.llm.config import InProcessLLM
 from findistill.llm.engine import Request
 from findistill.llm.prompts import Demonstration, Template
 from findistill.models.causal_lm import load
-from findistill.models.weights import first_line, locate, quiet
+from findistill.models.folder import check_folder
+from findistill.models.weights import loading, locate
 
 log = logging.getLogger(__name__)
 
@@ -135,11 +136,10 @@ class LanguageModel(InProcessLLM):
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
     def _pretrained(self, auto: Any, **options: Any) -> Any:
-        try:
-            with quiet():
-                return auto.from_pretrained(locate(self.model), **options)
-        except (OSError, ValueError) as error:
-            raise UserError(f"llm.model={self.model} cannot be loaded: {first_line(error)}") from error
+        where = locate(self.model)
+        check_folder(self.model, where, "language model")
+        with loading(f"llm.model={self.model} cannot be loaded"):
+            return auto.from_pretrained(where, trust_remote_code=False, **options)
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from findistill.data.text_key import text_key
 from findistill.data.texts import COLUMNS, TextData
 from findistill.errors import UserError
 from findistill.methods.datasets import ALSO, DATA
+from findistill.models.label_names import example, match_labels
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,19 @@ def test_sets(work: Work, *, required: bool = True) -> dict[str, tuple[pd.DataFr
             "for example evaluate.also=[phrasebank]"
         )
     return sets
+
+
+def check_labels(tests: TestSets, labels: LabelSet, label_map: Any) -> None:
+    """To be called before a training on `labels`. Raises UserError where a test set has others, see `match_labels`."""
+    for prefix, (_, label_set) in tests.items():
+        try:
+            match_labels(labels.names, label_set.names, model=f"a model tested on {prefix}", label_map=label_map)
+        except UserError as error:
+            raise UserError(
+                f"the test set {prefix} has the labels {', '.join(label_set.names)}; the data's are {', '.join(labels.names)}, "
+                f"and a model of them gives no others.\nSay what each stands for there, such as "
+                f"{example(labels.names, label_set.names, 'evaluate.label_map')}, or leave the set out of evaluate.also"
+            ) from error
 
 
 def drop_test_overlap(rows: pd.DataFrame, tests: TestSets) -> pd.DataFrame:

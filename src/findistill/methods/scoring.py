@@ -12,9 +12,18 @@ from findistill.inference import onnx_model, predict
 from findistill.methods.rows import TestSets, optional_labels
 from findistill.report.plots import save_run_figures
 from findistill.stats.alignment import align_predictions, prediction_frame
+from findistill.stats.majority import doubt
 from findistill.stats.metrics import evaluate
 
 log = logging.getLogger(__name__)
+
+REMEDIES = {  # what to do next about a model that is not above the majority class
+    "student": "Measure the labels that it learnt from on texts labelled by hand (stage=annotate); then more texts or epochs",
+    "teacher": "Label more texts, of the rare labels above all, or raise trainer.max_epochs",
+    "qlora": "Label more texts, of the rare labels above all, or raise qlora.epochs",
+    "fewshot": "Use a larger llm, or demonstrations (shots.k); stage=teacher trains on the labels that there are",
+    "evaluate": "Check that the texts and labels are of the kind that it was trained on; stage=teacher trains a model on them",
+}
 
 
 def regression(scores: np.ndarray, predicted: np.ndarray, prefix: str) -> dict[str, float]:
@@ -36,7 +45,12 @@ def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[s
         labels = label_set.names
         prediction = runtime.predict(model, rows["text"].tolist(), config.trainer, tokens_cache=job.tokens)
         probabilities, predicted = align_predictions(
-            prediction.probabilities, prediction.predicted, prediction.labels, labels, model=str(model)
+            prediction.probabilities,
+            prediction.predicted,
+            prediction.labels,
+            labels,
+            model=str(model),
+            label_map=config.evaluate.label_map,
         )
         frame = prediction_frame(rows, probabilities, predicted, labels)
         if prediction.scores is not None and "score" in rows:
@@ -68,11 +82,15 @@ def record(job: Job, prefix: str, frame: pd.DataFrame, labels: tuple[str, ...], 
 
 
 def summary(job: Job) -> None:
-    """Price the predictions where the machine has a price, and say in a line what came out."""
+    """Price the predictions where the machine has a price; say in a line for each test set what came out, and what to doubt."""
     metrics = job.metrics
     hourly, speed = job.config.evaluate.usd_per_hour, metrics.get("throughput/texts_per_s")
     if hourly and speed:
         metrics.setdefault("cost/usd_per_1000_texts", hourly / 3600 * 1000 / speed)
-    if "test/accuracy" in metrics:
-        values = [metrics[f"test/{name}"] for name in ("accuracy", "accuracy_lo", "accuracy_hi", "macro_f1")]
-        log.info("accuracy %.3f [%.3f, %.3f]  macro F1 %.3f", *values)
+    sets = [name.removesuffix("/majority_share") for name in metrics if name.endswith("/majority_share")]
+    for prefix in sorted(sets, key=lambda prefix: prefix != "test"):
+        values = [metrics[f"{prefix}/{name}"] for name in ("accuracy", "accuracy_lo", "accuracy_hi", "macro_f1", "n")]
+        on = f"{prefix}: " if len(sets) > 1 else ""
+        log.info("%saccuracy %.3f [%.3f, %.3f]  macro F1 %.3f, %d rows", on, *values)
+    if reason := doubt(metrics):
+        log.warning("not to be relied on: %s. %s", reason, REMEDIES.get(job.step.name, ""))

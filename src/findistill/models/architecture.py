@@ -9,8 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from findistill.config.targets import Slot, check_name, slot_of
 from findistill.core.files import read_json
 from findistill.errors import UserError
-
-CODE = "findistill_code"  # in the config.json of a saved model: its class; the module registers it with transformers
+from findistill.models.folder import CODE
 
 
 class NewEncoder(NamedTuple):

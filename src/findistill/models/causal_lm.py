@@ -17,6 +17,8 @@ from transformers.utils import cached_file
 from findistill.core import hardware
 from findistill.core.files import read_json, write_json
 from findistill.errors import UserError
+from findistill.models.folder import check_folder
+from findistill.models.opened import check_code
 from findistill.models.weights import loading, locate
 
 NF4: dict[str, Any] = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
@@ -69,7 +71,7 @@ def load(model: str, dtype: str = "auto", adapter: str = "") -> PreTrainedModel:
     if lora.base is not None and Path(lora.base).name != Path(model).name:
         raise UserError(f"llm.adapter={adapter} was tuned on {lora.base}, not on {model}. Set llm.model={lora.base}.")
     base = load_base(model, lora.dtype if dtype == "auto" else dtype, lora.quantization)
-    with loading(f"llm.adapter={adapter} cannot be put on {model}", errors=(OSError, ValueError, RuntimeError)):
+    with loading(f"llm.adapter={adapter} cannot be put on {model}"):
         return PeftModel.from_pretrained(base, lora.where).get_base_model().eval()
 
 
@@ -88,8 +90,10 @@ def load_base(model: str, dtype: str = "auto", quantization: str = "none") -> Pr
     if quantization != "none":
         how = {"load_in_8bit": True} if quantization == "int8" else NF4 | {"bnb_4bit_compute_dtype": compute}
         quantised = {"quantization_config": BitsAndBytesConfig(**how), "device_map": {"": device}}
+    check_folder(model, folder, "language model", tokenizer=False)
+    check_code(model, folder)
     with loading(f"llm.model={model} cannot be loaded"):
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         loaded = kind.from_pretrained(folder, config=config, dtype=compute, **quantised)
     loaded.requires_grad_(False)

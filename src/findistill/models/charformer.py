@@ -117,6 +117,7 @@ def byte_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"], clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # [CLS] in a text is five bytes
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
@@ -22,9 +23,13 @@ from findistill.config.instantiate import resolve
 from findistill.errors import UserError
 from findistill.models.architecture import import_code, note_code
 from findistill.models.config import Encoder, Shape
-from findistill.models.heads import LABELS, THRESHOLDS, Thresholds
+from findistill.models.folder import LABELS, THRESHOLDS, check_folder
+from findistill.models.heads import Thresholds
+from findistill.models.label_names import match_labels, same_labels
+from findistill.models.opened import begun, check_code, check_opened
 from findistill.models.weights import loading, locate, quiet
 
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # transformers would ask the terminal, and wait
 SIZES = {  # of a `Shape`, in a model's configuration
     "layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads", "intermediate": "intermediate_size",
 }  # fmt: skip
@@ -40,10 +45,9 @@ def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> 
     labels = {"id2label": dict(enumerate(outputs)), "label2id": {name: i for i, name in enumerate(outputs)}}
     model, tokenizer, own = begin(encoder, AutoModelForSequenceClassification, labels, seed)
     head = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == len(outputs)][-1]
-    before, wanted = ([name.lower() for name in names] for names in (own, outputs))
     with torch.no_grad():
-        if encoder.init == "pretrained" and sorted(before) == sorted(wanted):
-            order = [before.index(name) for name in wanted]
+        if encoder.init == "pretrained" and same_labels(own, outputs):
+            order = np.argsort(match_labels(own, outputs, model=encoder.name))
             for value in head.parameters():
                 value.copy_(value[order].clone())
         else:
@@ -71,12 +75,14 @@ def begin(
             torch.manual_seed(seed)
             return *make(encoder, labels), []
     where = locate(encoder.model)
+    check_folder(encoder.model, where)
     import_code(where)
+    check_code(encoder.model, where)
     advice = "\nGive embedded:minilm_l6, a folder with config.json and weights, or a hub id that this machine can reach."
     with loading(f"model={encoder.model} (of {encoder.name}) cannot be loaded", advice), torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = AutoConfig.from_pretrained(where)
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        config = AutoConfig.from_pretrained(where, **NO_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(where, **NO_CODE)
         own = [str(config.id2label[i]) for i in sorted(config.id2label or {})]
         if encoder.init == "pretrained":
             if encoder.shape is not None and encoder.shape != _shape(config):
@@ -85,9 +91,15 @@ def begin(
                     "Use that shape, or for another student.init=random or student.init=parent (teacher.init for a teacher)."
                 )
             # float32 whatever the file holds; a head of another size is drawn anew
-            model = auto.from_pretrained(where, dtype=torch.float32, ignore_mismatched_sizes=True, **labels)
+            model, info = auto.from_pretrained(
+                where, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **NO_CODE, **labels
+            )
+            check_opened(encoder.model, model, tokenizer, begun(info, model))
         else:
-            parent = AutoModel.from_pretrained(where, dtype=torch.float32) if encoder.init == "parent" else None
+            parent = None
+            if encoder.init == "parent":
+                parent, info = AutoModel.from_pretrained(where, dtype=torch.float32, output_loading_info=True, **NO_CODE)
+                check_opened(encoder.model, parent, tokenizer, {**info, "missing_keys": []})
             config.update(labels)
             if encoder.shape is not None:
                 if config.model_type != "bert":
@@ -194,17 +206,17 @@ def save(
 def open_trained(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A trained model, float32 in evaluation mode, and its tokenizer.
 
-    Raises UserError where it cannot be loaded or does not name its labels.
+    Raises UserError where it cannot be loaded or is no whole text classifier, see `models.folder`.
     """
     where = locate(str(model))
+    check_folder(str(model), where, "classifier")
     import_code(where)
+    check_code(str(model), where)
     advice = "\nGive a model folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
     with loading(f"the model {model} cannot be loaded", advice):
-        loaded = AutoModelForSequenceClassification.from_pretrained(where, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(where)
-    if set(loaded.config.id2label.values()) == {f"LABEL_{i}" for i in range(loaded.config.num_labels)}:
-        raise UserError(
-            f"the model {model} does not name its labels (id2label in its config.json)."
-            "\nGive a trained classifier, such as runs/<study>/<job>/model."
+        loaded, info = AutoModelForSequenceClassification.from_pretrained(
+            where, dtype=torch.float32, output_loading_info=True, **NO_CODE
         )
+        tokenizer = AutoTokenizer.from_pretrained(where, **NO_CODE)
+    check_opened(str(model), loaded, tokenizer, info)
     return loaded.eval(), tokenizer

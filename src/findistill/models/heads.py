@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from findistill.core import hardware
 from findistill.errors import UserError
 from findistill.models.batches import Tokens, pad, sorted_batches
+from findistill.models.folder import LABELS, THRESHOLDS
 
-LABELS, THRESHOLDS = "findistill_labels", "findistill_thresholds"  # where a scalar head's configuration keeps them
 LONGEST = 512  # tokens, for a model that names no limit of its own
 GRID = np.round(np.arange(-0.95, 0.96, 0.05), 2)  # thresholds tried: coarse, since validation sets are small
 
@@ -84,10 +84,10 @@ class Scale:
 
 
 def macro_f1(gold: np.ndarray, predicted: np.ndarray, n_labels: int) -> float:
-    """Mean F1 over all `n_labels` labels; a label that is neither there nor predicted counts 0, as in scikit-learn."""
+    """Mean F1 over the labels that occur in `gold` or `predicted`, as scikit-learn's."""
     table = np.bincount(gold * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
     both = table.sum(axis=0) + table.sum(axis=1)
-    return float(np.divide(2 * table.diagonal(), both, out=np.zeros(n_labels), where=both > 0).mean())
+    return float((2 * table.diagonal()[both > 0] / both[both > 0]).mean())
 
 
 def probabilities(logits: np.ndarray, scale: Scale | None, thresholds: Thresholds | None) -> np.ndarray:

@@ -22,6 +22,7 @@ from findistill.config.fields import declares
 from findistill.core import hardware
 from findistill.core.files import read_json
 from findistill.errors import UserError
+from findistill.models.folder import check_folder
 from findistill.models.weights import loading, locate
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ def size(model: str) -> Size:
     Raises:
         UserError: the model's configuration cannot be read.
     """
+    if model not in KNOWN:
+        check_folder(model, locate(model), "language model", tokenizer=False)
     with loading(f"llm.model={model} cannot be loaded"):
         config = AutoConfig.for_model(**KNOWN[model]) if model in KNOWN else AutoConfig.from_pretrained(locate(model))
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

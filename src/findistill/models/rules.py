@@ -7,12 +7,15 @@ from omegaconf import OmegaConf
 
 from findistill.config.fields import declares
 from findistill.config.validate import missing
+from findistill.models.folder import problems
 
 
 def encoder(config: Any, role: str) -> Iterator[str]:
     """Rules for the section `role`, teacher or student."""
     section = config[role]
     yield from missing(config, role)
+    if not section._target_ and not OmegaConf.is_missing(section, "model"):
+        yield from problems(section.model)
     if not declares(section, "word_pieces"):
         if section.pretrain.source or section.trim_vocabulary:
             yield (

@@ -62,12 +62,17 @@ def _converted(gguf: Path, requirement: str) -> Path:
 
 
 @contextmanager
-def loading(what: str, advice: str = "", errors: tuple[type[Exception], ...] = (OSError, ValueError)) -> Iterator[None]:
-    """`quiet`, and what transformers raises becomes a UserError: `what`, the first line of the reason, and `advice`."""
+def loading(what: str, advice: str = "") -> Iterator[None]:
+    """`quiet`, and what transformers raises becomes a UserError: `what`, the first line of the reason, and `advice`.
+
+    Whatever is raised: files of others break its readers in many ways, each with an error of its own.
+    """
     try:
         with quiet():
             yield
-    except errors as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(f"{what}: {first_line(error)}{advice}") from error
 
 

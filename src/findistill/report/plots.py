@@ -1,6 +1,6 @@
 """Figures of one run, and those of every study: all methods, confusion, calibration, the annotator's agreement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import binomtest
 
-from findistill.report import style
+from findistill.report import glyphs, style
 from findistill.report.methods import Method
 from findistill.report.style import BLUE, GREEN, GREY, SERIES, VERMILION
 from findistill.stats.curves import precision_recall, reliability
@@ -21,6 +21,8 @@ from findistill.stats.metrics import codes, confusion
 RECALLS = np.linspace(0.0, 1.0, 201)
 FIXED_LOOKS = {"teacher": (GREEN, "D"), "baseline": (GREY, "^")}  # of groups that look the same in every study
 GROUP_LOOKS = ((BLUE, "o"), (VERMILION, "s"), *zip(SERIES[3:], ("v", "P", "X"), strict=True))
+FEW_LABELS = 8  # whose confusion has room for percentages
+LINE = 42  # characters of tick labels that fit beside each other
 SCORES = (("accuracy", "Accuracy"), ("macro_f1", "Macro F1"))
 
 
@@ -34,13 +36,19 @@ def save_run_figures(
 ) -> list[Path]:  # fmt: skip
     """A run's `learning_curve`, `confusion_matrix` and `precision_recall` in `folder`; arguments as for `evaluate`."""
     truth, guess = codes(gold, labels, what="gold label"), codes(predicted, labels, what="prediction")
-    figures = {
-        "confusion_matrix": confusion_matrices([("", confusion(truth, guess, len(labels)))], labels),
-        "precision_recall": precision_recall_curves(truth, probabilities, labels),
+    draw: dict[str, Callable[[], Figure]] = {
+        "confusion_matrix": lambda: confusion_matrices([("", confusion(truth, guess, len(labels)))], labels),
+        "precision_recall": lambda: precision_recall_curves(truth, probabilities, labels),
     }
     if history:
-        figures["learning_curve"] = learning_curve(history)
-    return [path for name, figure in figures.items() for path in style.save(figure, folder / name)]
+        draw["learning_curve"] = lambda: learning_curve(history)
+    if missing := glyphs.key(labels):
+        glyphs.warn_of(missing)
+    paths = []
+    for name, figure in draw.items():
+        with style.dispensable(name):
+            paths += style.save(figure(), folder / name)
+    return paths
 
 
 def learning_curve(history: Sequence[dict[str, float]]) -> Figure:
@@ -68,19 +76,33 @@ def learning_curve(history: Sequence[dict[str, float]]) -> Figure:
 
 
 def confusion_matrices(tables: Sequence[tuple[str, np.ndarray]], labels: Sequence[str]) -> Figure:
-    """Confusion tables side by side: (title, counts (labels, labels + 1)). Shade and percentage are shares of a row."""
-    figure, every = _side_by_side(len(tables), 4.2)
+    """Confusion tables: (title, counts (labels, labels + 1)). Shade and percentage are shares of a row.
+
+    Side by side; with many labels one above the other, without percentages, empty cells blank.
+    """
+    names, many = glyphs.label_names(labels), len(labels) > FEW_LABELS
+    every: Sequence[Axes]
+    if many:
+        side = 0.36 * len(labels) + 1.8
+        figure = style.blank(min(14.0, side + 1.2), side * len(tables))
+        every = list(figure.subplots(len(tables), 1, squeeze=False)[:, 0])
+    else:
+        figure, every = _side_by_side(len(tables), 4.2)
     for axes, (title, table) in zip(every, tables, strict=True):
         answered = not table[:, -1].any()
-        counts, columns = (table[:, :-1], list(labels)) if answered else (table, [*labels, "no answer"])
+        counts, columns = (table[:, :-1], names) if answered else (table, [*names, "no answer"])
         share = counts / np.maximum(table.sum(1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), count in np.ndenumerate(counts):
-            dark = share[row, column] > 0.55
-            text = f"{count:,.0f}\n{share[row, column]:.0%}"
-            axes.text(column, row, text, ha="center", va="center", color="white" if dark else "#222222")
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(labels)), labels)
+            text = f"{count:,.0f}" if many else f"{count:,.0f}\n{share[row, column]:.0%}"
+            look: dict[str, Any] = {"color": "white" if share[row, column] > 0.55 else "#222222", "fontsize": 7 if many else 10}
+            if count or not many:
+                axes.text(column, row, text, ha="center", va="center", **look)
+        leaning = max(map(len, columns)) * len(columns) > LINE
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if leaning else {}
+        axes.set_xticks(range(len(columns)), columns, **turned)
+        axes.set_yticks(range(len(labels)), names)
+        axes.tick_params(labelsize=8 if many else 10)
         axes.set(title=_panel_title(title, len(tables)), xlabel="predicted", ylabel="gold")
         axes.grid(False)
         axes.spines[:].set_visible(False)
@@ -100,12 +122,23 @@ def _panel_title(name: str, count: int) -> str:
 def precision_recall_curves(gold: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> Figure:
     """One run: a curve per class and the micro average; gold (n,) positions, probabilities (n, labels)."""
     title = "Precision and recall, one label against the rest"
-    figure, axes = style.canvas(4.2, width=7.6, title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    figure, axes = style.canvas(
+        max(4.2, 0.9 + 0.2 * len(labels)),
+        width=7.6,
+        title=title,
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )
     curves = precision_recall(gold, probabilities)
-    looks: dict[Any, dict[str, Any]] = {at: {"color": SERIES[at % len(SERIES)]} for at in range(len(labels))}
+    names = glyphs.label_names(labels)
+    looks: dict[Any, dict[str, Any]] = {
+        at: {"color": SERIES[at % len(SERIES)], "linestyle": style.LINES[at // len(SERIES) % 4]} for at in range(len(labels))
+    }
     for key, look in {**looks, "micro": {"color": "black", "linestyle": "--"}}.items():
         if key in curves:
-            name = "micro" if key == "micro" else labels[key]
+            name = "micro" if key == "micro" else names[key]
             axes.plot(RECALLS, curves[key].at(RECALLS), label=f"{name} (AP {curves[key].average_precision:.3f})", **look)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure

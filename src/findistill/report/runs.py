@@ -1,7 +1,7 @@
 """The runs of a study, read from its folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -9,24 +9,42 @@ from findistill.config.fields import result_settings
 from findistill.config.restore import read_config
 from findistill.core import run_folder
 from findistill.core.files import read_json
+from findistill.errors import UserError
 from findistill.report import parts
-from findistill.report.methods import Run
+from findistill.report.methods import Run, checked
+
+Listed = list[dict[str, Any]]  # jobs: `job` (its name) and `error` (one line)
 
 
-def collect(folder: Path) -> tuple[list[Run], list[dict[str, Any]]]:
-    """The scored jobs of a study, and the jobs that are not done: `job` (its name) and `error` (one line)."""
+class Jobs(NamedTuple):
+    """The jobs of a study: scored ones, those that are not done, and those that are done and leave nothing to compare."""
+
+    runs: list[Run]
+    failed: Listed
+    left_out: Listed
+
+
+def collect(folder: Path) -> Jobs:
+    """The jobs of a study. One whose files cannot be read is left out, with the reason."""
     runs: list[Run] = []
-    failed = []
+    failed: Listed = []
+    left_out: Listed = []
     for job in run_folder.jobs(folder):
         state = run_folder.status(job)
         if state.get("state") != "done":
             failed.append({"job": job.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
-        elif (job / "predictions.parquet").exists():
+            continue
+        try:
             run = read_run(job, state)
+            checked(run)
+        except Exception as error:  # whatever is wrong with one job's files, the others are reported
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            left_out.append({"job": job.name, "error": (reason.splitlines() or [""])[0]})
+        else:
             # Few-shot jobs of several seeds that draw nothing at random are one run.
             if not any((run.method, run.seed, run.config) == (one.method, one.seed, one.config) for one in runs):
                 runs.append(run)
-    return sorted(runs, key=lambda run: parts.of_kind(run.kind).listed_last), failed
+    return Jobs(sorted(runs, key=lambda run: parts.of_kind(run.kind).listed_last), failed, left_out)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
@@ -36,8 +54,16 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 
 def read_run(folder: Path, state: dict[str, Any]) -> Run:
-    """A done job as its stage's report part describes it."""
+    """A done job as its stage's report part describes it.
+
+    Raises:
+        UserError: it has no predictions, as a stage that scores nothing; and whatever reading a damaged file raises.
+    """
     config = settings_of(folder)
+    if not (folder / "predictions.parquet").exists():
+        scored = parts.of_stage(config["stage"]["name"]) in parts.registered().values()
+        without = "its texts have no gold labels" if config["stage"]["name"] == "annotate" else "the file is gone: run it again"
+        raise UserError(f"no predictions.parquet: {without if scored else 'the stage scores no model'}")
     metrics = read_json(folder / "metrics.json")
     part = parts.of_stage(config["stage"]["name"])
     seed, settings = part.identity(config)

@@ -6,8 +6,10 @@ marker shapes repeat what colours say.
 """
 
 import io
+import logging
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -19,10 +21,14 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from findistill.core.files import write_whole
+from findistill.report.glyphs import drawable, families
 from findistill.stats.intervals import Estimate
+
+log = logging.getLogger(__name__)
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 GREY = "#6b6b6b"
@@ -36,6 +42,7 @@ FRONT = "no method is cheaper and better"
 STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)  # of a logarithmic axis, in each decade
 LEGEND_WIDTH = 34  # characters
 STYLE = mpl.rc_params_from_file(Path(__file__).with_name("findistill.mplstyle"), use_default_template=False)
+STYLE["font.family"] = families()
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -55,6 +62,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png (150 dpi) and `stem`.svg, whole or not at all; the same figure gives the same bytes."""
     paths = []
     with mpl.rc_context(STYLE):
+        for text in figure.findobj(Text):  # names of data and models; tick labels are made drawable where they are set
+            text.set_text(drawable(text.get_text()))
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is computed once, not for each format
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
@@ -62,6 +71,18 @@ def save(figure: Figure, stem: Path) -> list[Path]:
             figure.savefig(content, format=suffix[1:], dpi=150, metadata=metadata)
             paths.append(write_whole(stem.with_name(stem.name + suffix), content.getvalue()))
     return paths
+
+
+@contextmanager
+def dispensable(name: str) -> Iterator[None]:
+    """A figure that cannot be drawn costs a warning, not the job or the report. A full disk is no fault of the figure's."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        log.warning("the figure %s is left out: %s: %s", name, type(error).__name__, reason)
 
 
 def blank(width: float, height: float) -> Figure:
@@ -72,8 +93,8 @@ def blank(width: float, height: float) -> Figure:
 
 
 def folded(name: str, width: int = 44) -> str:
-    """A long name on several lines."""
-    return textwrap.fill(name, width, break_long_words=False, break_on_hyphens=False)
+    """A long name on several lines, as far as it can be drawn."""
+    return drawable(textwrap.fill(name, width, break_on_hyphens=False))
 
 
 def canvas(height: float, *, width: float = 10, **labels: Any) -> tuple[Figure, Axes]:

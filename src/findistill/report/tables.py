@@ -1,6 +1,7 @@
 """The results table, one row a method: mean and spread over seeds, intervals, cost; all of it, and a readable part."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from findistill.stats.significance import Paired
 WORDING = Wording("findistill.report")
 RECORDED, QUALITY, ACCOUNTS = (WORDING.content["columns"][name] for name in ("recorded", "quality", "cost"))
 COST = tuple(title for title, _ in ACCOUNTS.values())
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 SPREAD = {"": "{:.3f}", "_sd": " ± {:.3f}", "_lo": " [{:.2f}", "_hi": ", {:.2f}]"}
 ALSO = ("accuracy", "macro_f1")  # shown for further test sets, read from metrics `<set>/<key>`
 ON_DEMAND = ("throughput_texts_per_s", "peak_mb", "device_peak_mb")  # in the readable table only where a report part asks
@@ -127,8 +129,23 @@ def front_table(spent: Mapping[str, float], unit: str, estimates: Mapping[str, M
 def markdown(frame: pd.DataFrame) -> str:
     """A Markdown table of text cells; numbers to the right."""
     ruler = ["---" if column in WORDS else "---:" for column in frame.columns]
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in frame.to_numpy()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [list(frame.columns), ruler, *cells])
+    titles, *cells = [[markdown_cell(cell) for cell in row] for row in [list(frame.columns), *frame.to_numpy()]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [titles, ruler, *cells])
+
+
+def markdown_cell(value: Any) -> str:
+    """A value as text that Markdown shows as it is: no HTML, links, code, emphasis or further cells; on one line."""
+    text = re.sub(r"[\\`*|]|(?<=\])(?=\()", r"\\\g<0>", " ".join(str(value).split()))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A table as CSV; a text that a spreadsheet would run as a formula gets an apostrophe in front, as does such a header."""
+
+    def quoted(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+    return frame.rename(columns=quoted).apply(lambda column: column.map(quoted)).to_csv(index=False)
 
 
 def spread(row: Mapping[Any, Any], key: str) -> str:
@@ -150,7 +167,8 @@ def _row(method: Method, estimates: dict[str, Estimate]) -> dict[str, Any]:
         row |= _mean_sd("micro_average_precision", [average_precisions(method.gold, p)["micro"] for p, _ in pairs])
         row |= _mean_sd("ece", [reliability(method.gold, p, guess).ece for p, guess in pairs])
     row["coverage"] = float((method.predicted >= 0).mean())
-    row |= {f"{label}_f1": method.mean_metric(f"test/{label}/f1") for label in method.labels}
+    for label in method.labels:  # one may be called `macro`
+        row[f"{label}_f1" if f"{label}_f1" not in estimates else f"label_{label}_f1"] = method.mean_metric(f"test/{label}/f1")
     for key in [f"{also}/{score}" for also in _further_sets(method) for score in ALSO]:
         row |= _mean_sd(key, [run.metrics[key] for run in method.runs if key in run.metrics])
     row |= {column: method.mean_metric(key) for column, key in RECORDED.items()}

@@ -44,8 +44,8 @@ def scores(table: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of confusion tables (..., n_labels, n_labels + 1), each with the leading shape of `table`.
 
     Also `precision`, `recall`, `f1` and `support` with a last axis of n_labels. A ratio without a denominator (a label
-    that is never predicted, or absent from gold) is 0, and averages run over all labels: scikit-learn's
-    `labels=labels, zero_division=0`.
+    that is never predicted, or absent from gold) is 0. Macro averages run over the labels that occur, in gold or among the
+    predictions: scikit-learn's `zero_division=0`, with its own choice of labels.
     """
     hits = np.diagonal(table[..., :-1], axis1=-2, axis2=-1).astype(float)
     support = table.sum(-1).astype(float)
@@ -54,12 +54,13 @@ def scores(table: np.ndarray) -> dict[str, np.ndarray]:
     precision, recall = _ratio(hits, guesses), _ratio(hits, support)
     f1 = _ratio(2 * hits, guesses + support)
     share = _ratio(support, rows[..., None])
+    n_occurring = (support + guesses > 0).sum(-1)
     return {
         "accuracy": _ratio(hits.sum(-1), rows),
-        "macro_f1": f1.mean(-1),
+        "macro_f1": _ratio(f1.sum(-1), n_occurring),
         "weighted_f1": (f1 * share).sum(-1),
-        "macro_precision": precision.mean(-1),
-        "macro_recall": recall.mean(-1),
+        "macro_precision": _ratio(precision.sum(-1), n_occurring),
+        "macro_recall": _ratio(recall.sum(-1), n_occurring),
         "weighted_precision": (precision * share).sum(-1),
         "precision": precision,
         "recall": recall,
@@ -87,6 +88,14 @@ def resampled_confusions(gold: np.ndarray, predicted: np.ndarray, n_labels: int,
     return np.concatenate(parts, axis=1).reshape(len(predicted), resamples, n_labels, n_labels + 1)
 
 
+def reference(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """`majority_share` of the most frequent label of gold (n,); `labels_predicted`, how many predictions (..., n) give."""
+    return {
+        "majority_share": float(np.bincount(gold).max() / len(gold)),
+        "labels_predicted": float(len(np.unique(predicted[predicted >= 0]))),
+    }
+
+
 def bounds(samples: np.ndarray) -> tuple[float, float]:
     """95% percentile bounds of bootstrap samples (resamples,)."""
     low, high = np.percentile(samples, INTERVAL)
@@ -106,7 +115,8 @@ def evaluate(
     """All metrics of one set of predictions, flat, every key under `prefix/`.
 
     `accuracy`, `macro_f1`, `weighted_f1`, `macro_precision`, `macro_recall`, `weighted_precision`; `<label>/precision`,
-    `/recall`, `/f1`, `/support`, `/average_precision`; `micro_average_precision`; `ece`, the expected calibration
+    `/recall`, `/f1`, `/support`, `/average_precision`; `majority_share`, `labels_predicted` (see `reference`);
+    `micro_average_precision`; `ece`, the expected calibration
     error over 15 bins (see `curves.reliability`); `coverage`, the share of rows with a prediction; `n`, the rows.
     Accuracy, macro and weighted F1 and each label's F1 carry `_lo` and `_hi`: 95% percentile bootstrap over the rows.
     A label absent from gold has no average precision: that key is left out, as is `ece` where nothing was predicted.
@@ -153,6 +163,8 @@ def evaluate(
     if calibration.count.any():
         put("ece", calibration.ece)
     put("coverage", (guess >= 0).mean())
+    for key, value in reference(truth, guess).items():
+        put(key, value)
     put("n", len(truth))
     return out
 

@@ -141,6 +141,8 @@ class TeacherDistill(Distill):
     source: str = setting("teacher", choices=("annotator", "folder", "human", "teacher"))
     min_agreement: int | None = setting(None, ge=1)
     teacher: str = ""  # a run folder, model folder or hub id; empty: the `teacher` section, trained first on this `data`
+    # names of `teacher` -> the data's labels, or these in the order of its outputs. Not typed as a dict: Hydra would want a `+`
+    label_map: Any = None
     # a data set whose texts, labels dropped, are distilled on too: 'headlines limit=20000'
     unlabelled: Any = setting("", names="data")
     # name -> {_target_, weight, further settings}, or the weight of a shipped term; 0: left out. `findistill.training.losses`

@@ -19,6 +19,7 @@ from findistill.models.config import Encoder
 from findistill.models.encoders import open_trained, save
 from findistill.models.features import Anatomy
 from findistill.models.heads import device_of
+from findistill.models.label_names import example, match_labels
 from findistill.training import published_faults
 from findistill.training.config import TeacherDistill, faults
 from findistill.training.distiller import Distiller, Stage, TeacherRows
@@ -60,7 +61,7 @@ def distil(
     names, teacher = labels.names, str(teacher)
     model, tokenizer = untrained(encoder, names, recipe, [*train.texts, *corpus], scalar=False, seed=session.seed)
     teacher_model, teacher_tokenizer = open_trained(teacher)
-    columns = matched(names, teacher_model, teacher)
+    columns = matched(names, teacher_model, teacher, distill.label_map)
     student_rows, validation_rows = (part.rows(tokenizer, recipe.max_length, cache) for part in (train, validation))
     teacher_length = min(recipe.max_length, getattr(teacher_model.config, "max_position_embeddings", recipe.max_length))
     teacher_tokens = tokenise(teacher_tokenizer, train.texts, teacher_length, cache)
@@ -123,16 +124,22 @@ def stages_of(
     return stages
 
 
-def matched(names: Sequence[str], teacher: PreTrainedModel, where: str) -> list[int]:
-    """The column of the teacher's logits for each of our labels. Raises UserError where it lacks one."""
-    teacher_labels = [str(teacher.config.id2label[column]).lower() for column in range(teacher.config.num_labels)]
-    missing = [name for name in names if name.lower() not in teacher_labels]
-    if missing:
+def matched(names: Sequence[str], teacher: PreTrainedModel, where: str, label_map: Any = None) -> list[int]:
+    """The column of the teacher's logits for each of our labels. Raises UserError unless each has one of its own."""
+    teacher_labels = [str(teacher.config.id2label[column]) for column in range(teacher.config.num_labels)]
+    if len(teacher_labels) < len(names):
         raise UserError(
-            f"distill.teacher: {where} knows the labels {', '.join(teacher_labels)}, not {', '.join(missing)}."
-            "\nA teacher needs a logit for every label of the data (a scalar head has none)."
+            f"distill.teacher: {where} has {len(teacher_labels)} outputs ({', '.join(teacher_labels)}), the data "
+            f"{len(names)} labels.\nA teacher needs a logit for every label of the data (a scalar head has none)."
         )
-    return [teacher_labels.index(name.lower()) for name in names]
+    columns = match_labels(teacher_labels, names, model=where, setting="distill.label_map", label_map=label_map).tolist()
+    for label, name in enumerate(names):
+        if columns.count(label) != 1:
+            raise UserError(
+                f"distill.label_map gives {columns.count(label)} of the outputs of {where} to {name}, and a teacher needs one "
+                f"logit for every label: {example(teacher_labels, names, 'distill.label_map')}"
+            )
+    return [columns.index(label) for label in range(len(names))]
 
 
 def check_same_tokens(

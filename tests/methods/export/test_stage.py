@@ -164,7 +164,7 @@ def test_mistakes_are_told_before_anything_is_loaded(tmp_path: Path, override: s
 
 
 def test_mistakes_in_what_is_exported_or_scored(tmp_path: Path, exported: Path) -> None:
-    with pytest.raises(UserError, match="stage=export needs torch weights"):
+    with pytest.raises(UserError, match=r"holds ONNX weights|stage=export needs torch weights"):
         run(tmp_path, "stage=export", f"evaluate.model={exported}")
     with pytest.raises(UserError, match=r"nowhere\.onnx: no such file"):
         run(tmp_path, "stage=evaluate", f"evaluate.model={tmp_path}/nowhere.onnx")

@@ -1,6 +1,7 @@
 """Which rows `stage=report` finds in a study's folder, and which baselines it sets beside annotators."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.compose import config_dir, plain
 from findistill.config.fields import result_settings
+from findistill.core.run_folder import report_is_current
 from findistill.core.store import Store
 from findistill.data.dataset import Dataset
 from findistill.data.serialization import read_folder
@@ -108,7 +110,7 @@ def test_baselines_stand_on_the_annotated_rows(tmp_path: Path, embedded: None) -
         "majority class", *(f"nearest-neighbour vote (k={k})" for k in (4, 6, 8)),
     ]  # fmt: skip
     assert table["test_set"].nunique() == 1 and (table["test_rows"] == 40).all()
-    runs, _ = collect(tmp_path / "s")
+    runs, *_ = collect(tmp_path / "s")
     gold = runs[0].predictions["label"]
     pool = reading.labelled_rows(read_data(settings(tmp_path), tmp_path))
     assert table.loc["majority class", "accuracy"] == pytest.approx((gold == pool["label"].mode()[0]).mean())
@@ -149,4 +151,57 @@ def test_annotations_without_gold_labels_leave_nothing_to_report(tmp_path: Path)
     write_job(tmp_path)
     next((tmp_path / "s").glob("*/predictions.parquet")).unlink()
     with pytest.raises(UserError, match=r"done and scored.*\n.*gold labels"):
+        make(tmp_path, "s", Report())
+
+
+def test_the_report_names_done_jobs_that_it_leaves_out_and_knows_when_it_is_old(
+    tmp_path: Path, embedded: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_learner(tmp_path, "teacher")
+    for name in ("gone", "damaged", "empty", "no-metrics", "no-config"):
+        shutil.copytree(tmp_path / "s" / "teacher-0", tmp_path / "s" / name)
+    (tmp_path / "s" / "gone" / "predictions.parquet").unlink()
+    (tmp_path / "s" / "damaged" / "predictions.parquet").write_bytes(b"PAR1")
+    (tmp_path / "s" / "empty" / "predictions.parquet").write_bytes(b"")
+    (tmp_path / "s" / "no-metrics" / "metrics.json").write_text("")
+    (tmp_path / "s" / "no-config" / "config.yaml").unlink()
+    assert not report_is_current(tmp_path / "s")
+    make(tmp_path, "s", Report(resamples=20))
+    page = (tmp_path / "s" / "report.html").read_text()
+    for name in ("gone", "damaged", "empty", "no-metrics", "no-config"):
+        assert f"<li><strong>{name}</strong>: " in page and f"not in the report, though done: {name}: " in caplog.text
+    assert "no predictions.parquet: the file is gone" in page
+    assert report_is_current(tmp_path / "s")
+    write_learner(tmp_path, "qlora")
+    assert not report_is_current(tmp_path / "s")
+    make(tmp_path, "s", Report(resamples=20))
+    assert report_is_current(tmp_path / "s")
+    (tmp_path / "s" / "qlora-0" / "status.json").write_text(json.dumps({"state": "done", "ended": "later"}))
+    assert not report_is_current(tmp_path / "s"), "that job was run again"
+
+
+@pytest.mark.parametrize("overrides", [["data.limit=12"], ["data.test=1"]], ids=["few", "tests only"])
+def test_studies_with_little_in_them(overrides: list[str], tmp_path: Path, embedded: None) -> None:
+    config = settings(tmp_path, "stage=evaluate", "data.labelled=0", *overrides)
+    rows = read_data(config, tmp_path).split("test").head(5)
+    leave(config, tmp_path / "s" / "evaluate-0", rows[["id", "text", "label"]].assign(predicted=rows["label"].iloc[0]), {})
+    make(tmp_path, "s", Report(resamples=20))
+    assert (tmp_path / "s" / "report.html").exists()
+
+
+def test_a_study_on_texts_without_labels_is_reported_on_its_further_test_set(tmp_path: Path, embedded: None) -> None:
+    pd.DataFrame({"text": [f"text number {number}" for number in range(30)]}).to_csv(tmp_path / "own.csv", index=False)
+    also = "evaluate.also=['demo limit=20']"
+    config = settings(tmp_path, "stage=student", "data=csv", f"data.path={tmp_path / 'own.csv'}", "shots.k=0", "data.labelled=0",
+                      "data.labels=[negative,neutral,positive]", also)  # fmt: skip
+    rows = read_data(settings(tmp_path), tmp_path).split("test").head(10)
+    leave(config, tmp_path / "s" / "student-0", rows[["id", "text", "label"]].assign(predicted=rows["label"]), {})
+    make(tmp_path, "s", Report(resamples=20, baselines=["majority", "neighbours"]))
+    assert pd.read_csv(tmp_path / "s" / "table.csv")["kind"].tolist() == ["student"]
+
+
+def test_nothing_to_report_says_why(tmp_path: Path) -> None:
+    write_learner(tmp_path, "teacher")
+    (tmp_path / "s" / "teacher-0" / "predictions.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match=r"nothing to report \(teacher-0: .*Parquet"):
         make(tmp_path, "s", Report())

@@ -26,7 +26,8 @@ def run(job: Job) -> None:
     votes, shares = reading.read_votes(folder, labels.names)
     job.metrics |= measures.measure(votes, folder, job.config.annotate.samples)
     score(job, votes, shares, labels)
-    job.tracker.figures(style.save(plots.agreement(votes), job.folder / "figures" / "agreement"))
+    with style.dispensable("agreement"):
+        job.tracker.figures(style.save(plots.agreement(votes), job.folder / "figures" / "agreement"))
     log.info("annotations: %s", folder / "annotations.parquet")
 
 

@@ -35,6 +35,8 @@ def predict_test_sets(work: Work) -> None:
     if kind in ("majority", "neighbours") and len(pool) < (work.step.k if work.step.rows != TESTS else 1):
         raise UserError(f"no {work.step.title()}: there are only {len(pool)} labelled texts apart from those to predict")
     metrics: dict[str, float] = {}
+    section, _, setting = work.step.label_map.partition(".")
+    label_map = work.config[section][setting]
     if kind == "teacher":
         model, _ = open_trained(str(work.parents["teacher"]))
         metrics["model/parameters"] = sum(weight.numel() for weight in model.parameters())
@@ -42,7 +44,9 @@ def predict_test_sets(work: Work) -> None:
         shares, predicted, names, columns = predictions(work, rows, pool, labels, number)
         reference = str(work.parents.get("teacher", "baseline"))
         # The test set's labels may be fewer than those of the labelled rows.
-        probabilities, answers = align_predictions(shares, predicted, names, allowed.names, model=reference)
+        probabilities, answers = align_predictions(
+            shares, predicted, names, allowed.names, model=reference, label_map=label_map, setting=work.step.label_map
+        )
         frame = prediction_frame(rows, probabilities, answers, allowed.names).assign(**columns)
         frame.to_parquet(work.folder / f"predictions_{prefix}.parquet", index=False)
         metrics |= evaluate(frame["label"].tolist(), probabilities, answers, allowed.names, prefix=prefix)

@@ -20,6 +20,7 @@ class Baseline(Step):
     """One baseline on the rows that the job of `config` is scored on."""
 
     name = "baseline"
+    version = 2  # macro F1 is over the labels that occur
     implementation = "findistill.methods.baselines.models:predict_test_sets"
 
     def __init__(self, config: Any, kind: str) -> None:
@@ -29,7 +30,8 @@ class Baseline(Step):
         self.rows = {"annotate": ANNOTATED, "fewshot": LIMITED}.get(stage, TESTS)
         self.k = config.shots.k if stage not in LEARNERS and config.shots.k else NEIGHBOURS
         limit = {ANNOTATED: ("annotate.limit",), LIMITED: ("fewshot.limit",)}.get(self.rows, ())
-        self.reads = ("data.seed", "trainer.accelerator", "trainer.max_length", *limit)
+        self.label_map = "distill.label_map" if kind == "teacher" else "evaluate.label_map"
+        self.reads = ("data.seed", "trainer.accelerator", "trainer.max_length", self.label_map, *limit)
 
     def parents(self) -> dict[str, Step]:
         config = self._config
@@ -51,6 +53,7 @@ class Baseline(Step):
             "k": self.k if self.kind == "neighbours" else None,
             "max_length": settings["trainer"]["max_length"] if self.kind == "teacher" else None,
             "limits": {name: settings[name]["limit"] for name in ("annotate", "fewshot") if name in settings},
+            "label_map": settings[self.label_map.partition(".")[0]]["label_map"],
             "seed": settings["data"]["seed"],
         }
 

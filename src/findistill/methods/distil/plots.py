@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from findistill.methods.distil import students as facts
 from findistill.methods.distil.students import LABELS_ALONE
 from findistill.report import style
+from findistill.report.glyphs import label_names
 from findistill.report.methods import Method, setting
 from findistill.report.plots import RECALLS, SCORES
 from findistill.report.style import BESIDE_GREEN, GREEN, GREY, SERIES
@@ -72,7 +73,7 @@ def objective_curves(methods: Sequence[Method]) -> Figure:
     Of each series the loosest threshold (pale) and the strictest: curves of all could not be told apart.
     """
     series = facts.threshold_series(methods)
-    labels = methods[0].labels
+    labels = label_names(methods[0].labels)
     keys: list[Any] = [*range(len(labels)), "micro"]
     columns = 2 if len(keys) <= 4 else 3
     figure = style.blank(10, 3.3 * -(-len(keys) // columns) + 0.9)
@@ -90,7 +91,7 @@ def objective_curves(methods: Sequence[Method]) -> Figure:
                     axes.plot(RECALLS, mean, color=colour, linestyle=style.LINES[place % 4], lw=1.6, label=label)
                     lowest = min(lowest, float(mean.min()))
     for axes, key in zip(every, keys, strict=True):
-        axes.set(title="All labels pooled (micro)" if key == "micro" else str(labels[key]), xlim=(0, 1))
+        axes.set(title="All labels pooled (micro)" if key == "micro" else labels[key].strip(), xlim=(0, 1))
         axes.set_ylim(max(0.0, lowest - 0.03), 1.01)
     for axes in every[-columns:]:
         axes.set_xlabel("recall")

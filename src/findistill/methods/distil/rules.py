@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from findistill.config.fields import declares
 from findistill.config.validate import missing, rule
 from findistill.methods.annotate.rules import annotates
+from findistill.models.folder import problems
 from findistill.models.rules import encoder
 from findistill.training.config import INTERMEDIATE_TERMS, LAYER_MAPS, PREDICTION_TERMS, term_nodes
 
@@ -31,6 +32,7 @@ def _from_teacher(config: Any) -> Iterator[str]:
     distill, data = config.distill, config.data
     if not distill.teacher:
         yield from missing(config, "teacher")
+    yield from problems(distill.teacher, "classifier")
     terms = term_nodes(distill.terms)
     for name, node in terms.items():
         weight = node["weight"]

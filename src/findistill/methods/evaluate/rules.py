@@ -1,9 +1,11 @@
 """Rules of `stage=evaluate` and `stage=export`, which take a model that is there."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from findistill.config.validate import rule
+from findistill.models.folder import problems
 
 
 @rule("evaluate", "export")
@@ -12,3 +14,11 @@ def model(config: Any) -> Iterator[str]:
     if not config.evaluate.model:
         onnx = ", or an ONNX file" if stage == "evaluate" else ""
         yield f"stage={stage} needs evaluate.model: a run folder, a model folder or a hub id{onnx}"
+    elif stage == "export" or not _is_onnx(Path(config.evaluate.model)):
+        yield from problems(config.evaluate.model, "classifier")
+
+
+def _is_onnx(path: Path) -> bool:
+    """Whether this is an ONNX file, or a folder of such and not of torch weights."""
+    torch = (path / "model" / "config.json").exists() or any(path.glob("*.safetensors"))
+    return path.suffix == ".onnx" or (not torch and any((*path.glob("*.onnx"), *path.glob("onnx/*.onnx"))))

@@ -16,6 +16,9 @@ QUALITY = {  # title: key and form
     "largest logit difference": ("max_logit_difference", ".2g"),
     "accuracy": ("accuracy", ".3f"),
 }
+SCORES = (  # of each file
+    "accuracy", "accuracy_lo", "accuracy_hi", "macro_f1", "macro_f1_lo", "macro_f1_hi", "majority_share", "labels_predicted", "n",
+)  # fmt: skip
 SPEED = {"p50 ms": ("p50_ms", ".2f"), "p95 ms": ("p95_ms", ".2f"), "texts/s at 32": ("texts_per_s", ",.0f")}
 
 
@@ -40,7 +43,8 @@ def write_export_card(
 ) -> Path:  # fmt: skip
     """The README.md of an exported folder; `metrics` of the job, `numbers` as `table` makes them."""
     export = config.export
-    scores = {f"test/{name}": metrics[f"export/torch/{name}"] for name in ("accuracy", "macro_f1")}
+    torch = "export/torch/"
+    scores = {name.replace(torch, "test/"): value for name, value in metrics.items() if name.startswith(torch)}
     return write_model_card(
         folder, "onnx", name="ONNX classifier", data=config.data, licence=licence, library="onnx", tags=["onnx"],
         base_model=config.evaluate.model, metrics=scores, labels=labels, onnx_files=onnx_files, numbers=numbers, rows=rows,

@@ -23,7 +23,7 @@ from findistill.errors import UserError
 from findistill.inference import onnx_export, onnx_model
 from findistill.inference.latency import Classify, measure, threads
 from findistill.methods import rows as reading
-from findistill.methods.export.card import table, write_export_card
+from findistill.methods.export.card import SCORES, table, write_export_card
 from findistill.models.batches import tokenise
 from findistill.models.encoders import open_trained
 from findistill.models.heads import text_length
@@ -98,6 +98,7 @@ def check(
     """Every file, with the tokenizer and labels beside it, against the model in torch with its own, on the test rows."""
     texts, gold = rows["text"].tolist(), rows["label"].tolist()
     config, cache = job.config, job.tokens
+    matching = {"model": config.evaluate.model, "label_map": config.evaluate.label_map}
     tokens = tokenise(tokenizer, texts, text_length(config.trainer, of_torch.model, tokenizer), cache)
     results = {"torch": (of_torch.labels, *onnx_model.outputs(of_torch.run, tokens))}
     for variant, path in files.items():
@@ -107,14 +108,13 @@ def check(
     _, logits_of_torch, shares_of_torch = results["torch"]
     for name, (names, logits, shares) in results.items():
         key = f"export/{name}"
-        columns = shares.argmax(axis=1)
-        predictions = [names[column] for column in columns]
-        probabilities, predicted = align_predictions(shares, predictions, names, label_set.names, model=name)
+        predictions = [names[column] for column in shares.argmax(axis=1)]
+        probabilities, predicted = align_predictions(shares, predictions, names, label_set.names, **matching)
         scores = evaluate(gold, probabilities, predicted, label_set.names, prefix=key, resamples=config.evaluate.resamples)
-        job.metrics |= {each: value for each, value in scores.items() if each.startswith((f"{key}/accuracy", f"{key}/macro_f1"))}
+        job.metrics |= {f"{key}/{score}": scores[f"{key}/{score}"] for score in SCORES}
         if name != "torch":
             difference = np.abs(logits - logits_of_torch)
-            job.metrics[f"{key}/label_agreement"] = float((columns == shares_of_torch.argmax(axis=1)).mean())
+            job.metrics[f"{key}/label_agreement"] = float((shares.argmax(axis=1) == shares_of_torch.argmax(axis=1)).mean())
             job.metrics[f"{key}/max_logit_difference"] = float(difference.max())
             job.metrics[f"{key}/mean_logit_difference"] = float(difference.mean())
 

@@ -30,7 +30,8 @@ def run(job: Job) -> None:
     spent: list[dict[str, Any]] = []
     for number, (prefix, (rows, labels)) in enumerate(reading.test_sets(job).items()):
         folder = job.parents[f"responses/{number}"]
-        frame = predictions(folder, limited(job, rows, labels), data.labels.names, labels.names)
+        shown = limited(job, rows, labels)
+        frame = predictions(folder, shown, data.labels.names, labels.names, job.config.evaluate.label_map)
         scoring.record(job, prefix, frame, labels.names)
         spent.append(used(folder))
     job.metrics |= costs(job.config, spent)
@@ -39,7 +40,9 @@ def run(job: Job) -> None:
     scoring.summary(job)
 
 
-def predictions(folder: Path, rows: pd.DataFrame, names: tuple[str, ...], allowed: tuple[str, ...]) -> pd.DataFrame:
+def predictions(
+    folder: Path, rows: pd.DataFrame, names: tuple[str, ...], allowed: tuple[str, ...], label_map: Any = None
+) -> pd.DataFrame:
     """The predictions over `allowed`, the test set's labels, where the llm chose among `names`.
 
     Where only an answer is known and no distribution, all probability is its label's.
@@ -48,7 +51,7 @@ def predictions(folder: Path, rows: pd.DataFrame, names: tuple[str, ...], allowe
     if f"p_{names[0]}" in annotations:
         annotations, shares = reading.read_votes(folder, names, "p")
     predicted = reading.optional_labels(annotations["label"])
-    shares, labels = align_predictions(shares, predicted, names, allowed, model=str(folder))
+    shares, labels = align_predictions(shares, predicted, names, allowed, model=str(folder), label_map=label_map)
     return prediction_frame(rows, shares, labels, allowed)
 
 

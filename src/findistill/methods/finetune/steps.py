@@ -56,6 +56,7 @@ class TeacherModel(TeacherTraining):
     """The `teacher` section's encoder trained on the data's human labels, seed 0: all students of a sweep share it."""
 
     name = "teacher"
+    version = 2  # macro F1, by which its epoch is chosen, is over the labels that occur
     implementation = "findistill.methods.finetune.models:train_teacher"
     resumable = True
 

@@ -65,7 +65,9 @@ def score(job: Job, tests: reading.TestSets, labels: LabelSet, history: list[dic
         shares, took = ask(engine, form, rows["text"].tolist())
         texts, seconds = texts + len(rows), seconds + took
         predicted = [labels.names[column] for column in np.argmax(shares, axis=1)]
-        aligned, names = align_predictions(shares, predicted, labels.names, label_set.names, model="llm")
+        aligned, names = align_predictions(
+            shares, predicted, labels.names, label_set.names, model="llm", label_map=job.config.evaluate.label_map
+        )
         frame = prediction_frame(rows, aligned, names, label_set.names)
         scoring.record(job, prefix, frame, label_set.names, history)
     job.metrics["throughput/texts_per_s"] = texts / seconds

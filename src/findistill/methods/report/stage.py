@@ -7,6 +7,8 @@ and leaves `table.csv`, `table.md`, `comparisons.csv`, `report.html` and `figure
 import logging
 from pathlib import Path
 
+from findistill.core import run_folder
+from findistill.core.files import write_json
 from findistill.core.store import Store
 from findistill.errors import UserError
 from findistill.methods.baselines.runs import baseline_runs, votes_of_students
@@ -28,11 +30,14 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     if not folder.is_dir():
         studies = ", ".join(sorted(path.parent.name for path in runs_dir.glob("*/study.json"))) or "none yet"
         raise UserError(f"study={study}: {folder} does not exist; studies in {runs_dir}: {studies}")
-    runs, failed = collect(folder)
+    jobs = run_folder.done_jobs(folder)  # before they are read: one that ends meanwhile may not be in the page
+    runs, failed, left_out = collect(folder)
     if not runs:
+        reasons = "; ".join(f"{job['job']}: {job['error']}" for job in [*left_out, *failed][:3])
         raise UserError(
-            f"study={study}: no job in {folder} is done and scored, so there is nothing to report.\n"
-            "Annotations are scored where the data has gold labels."
+            f"study={study}: no job in {folder} is done and scored, so there is nothing to report"
+            + (f" ({reasons})." if reasons else ".")
+            + "\nAnnotations are scored where the data has gold labels."
         )
     published = settings.published or next((run.config["report"]["published"] for run in runs if "report" in run.config), None)
     store = Store(runs_dir / ".artifacts")
@@ -42,8 +47,12 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         runs = part.prepare(runs)
     commands = folder / "commands.txt"
     files = build_report(
-        study, runs, failed, folder, published=published, resamples=settings.resamples, annotations=annotations,
-        command=commands.read_text(encoding="utf-8").strip() if commands.exists() else None,
+        study, runs, failed, folder, left_out=left_out, published=published, resamples=settings.resamples,
+        annotations=annotations,
+        command=commands.read_text(encoding="utf-8", errors="replace").strip() if commands.exists() else None,
     )  # fmt: skip
+    write_json(folder / run_folder.REPORT, {"jobs": jobs})
+    for job in left_out:
+        log.warning("not in the report, though done: %s: %s", job["job"], job["error"])
     log.info("\n%s", files.table_md.read_text(encoding="utf-8"))
     log.info("table: %s\nreport: %s\nfigures: %s", files.table_csv, files.html, folder / "figures")
