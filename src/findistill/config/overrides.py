@@ -1,6 +1,8 @@
 """Settings given in Python as the overrides that Hydra reads."""
 
+import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,3 +30,13 @@ def quoted(value: Any) -> str:
     if re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in ("null", "true", "false", "inf", "nan"):
         return text
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+
+
+def typed(key: str, value: Any) -> str:
+    """An override as one types it in a shell, for the remedy of a message."""
+    if isinstance(value, Mapping) and not all(re.fullmatch(r"[A-Za-z_]\w*|\d+", str(name), re.ASCII) for name in value):
+        value = json.dumps(value, ensure_ascii=False)  # Hydra's grammar has no quotes around keys
+    override = f"{key}={quoted(value)}"
+    if isinstance(value, Mapping) or not re.fullmatch(r"[\w.=\[\],/+-]+", override):  # bash expands {a,b}
+        return f'"{override}"' if not re.search(r'["$`\\!]', override) else shlex.quote(override)
+    return override
