@@ -1,10 +1,11 @@
 """Settings given in Python as the overrides that Hydra reads."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 
 def as_overrides(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -35,8 +36,9 @@ def quoted(value: Any) -> str:
 def typed(key: str, value: Any) -> str:
     """An override as one types it in a shell, for the remedy of a message."""
     if isinstance(value, Mapping) and not all(re.fullmatch(r"[A-Za-z_]\w*|\d+", str(name), re.ASCII) for name in value):
-        value = json.dumps(value, ensure_ascii=False)  # Hydra's grammar has no quotes around keys
+        # Hydra's grammar has no quotes around keys: the whole map is a text, in YAML.
+        value = yaml.safe_dump(dict(value), default_flow_style=True, allow_unicode=True, width=10**6).strip()
     override = f"{key}={quoted(value)}"
-    if isinstance(value, Mapping) or not re.fullmatch(r"[\w.=\[\],/+-]+", override):  # bash expands {a,b}
-        return f'"{override}"' if not re.search(r'["$`\\!]', override) else shlex.quote(override)
-    return override
+    if re.fullmatch(r"[\w.=\[\],/+-]+|[\w.={}:/+-]+", override, re.ASCII):  # a shell expands {a,b}
+        return override
+    return f'"{override}"' if not re.search(r'["$`\\!]', override) else shlex.quote(override)

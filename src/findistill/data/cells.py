@@ -64,9 +64,8 @@ def as_text(cell: Any) -> str:
         return ""
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "replace").strip()
-    return (
-        str(int(cell)) if isinstance(cell, float | Decimal) and math.isfinite(cell) and cell == int(cell) else str(cell).strip()
-    )
+    whole = isinstance(cell, float | Decimal) and math.isfinite(cell) and cell == int(cell)
+    return str(int(cell) if whole else cell).strip()
 
 
 def as_label(cell: Any) -> str:
