@@ -139,7 +139,7 @@ def test_numbers_of_parquet_are_labels_in_their_order(tmp_path: Path) -> None:
 
 def test_a_column_of_no_labels_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "text,id\n" + "".join(f"text {n},id{n}\n" for n in range(200)))
-    assert "200 different labels, id0, id1, id10, ...: check data.label_column" in fault(path, label_column="id")
+    assert "200 different labels in 200 labelled rows, id0, id1, id10, ..., are ids or texts" in fault(path, label_column="id")
 
 
 def test_rows_without_a_label_are_unlabelled_training_rows(file: Path) -> None:

@@ -57,7 +57,7 @@ def read_csv(path: Path, encoding: str = "utf-8", layout: Layout | None = None) 
     delimiter = _character(layout.delimiter) or (hint and hint[1]) or _delimiter(content, layout)
     failure = None
     for quoting in QUOTING:
-        if (quoting.get("escapechar") and '\\"' not in content) or (quoting.get("quoting") and delimiter != "\t"):
+        if (quoting.get("escapechar") and '\\"' not in content) or (quoting.get("quoting") and delimiter not in ("\t", NONE)):
             continue
         try:
             return as_rows(path, _cells(path, content, delimiter, quoting, layout.columns), layout)
@@ -133,7 +133,7 @@ def _delimiter(content: str, layout: Layout) -> str:
     """The delimiter under which the header has the wanted columns, and the rows are as long as the header."""
     wanted = {layout.text_column, *layout.wanted} - {None}
     scores: dict[str, tuple[int, bool, float, int]] = {}
-    shortest = 0
+    regular: list[str] = []
     for delimiter in NAMES.values():
         rows = _sample(content, delimiter)
         header = list(layout.columns or rows[0])
@@ -143,10 +143,9 @@ def _delimiter(content: str, layout: Layout) -> str:
         scores[delimiter] = names, len(header) > 1 and share > 0.9, share, len(header)
         if len(header) == 1:
             # Rows that have the same further cells everywhere are no texts with commas, but lack a name in the header.
-            regular = len(lengths) == 1 and lengths.total() > 2 and 1 not in lengths
-            shortest += not regular
-    if shortest == len(NAMES) and len(wanted) <= 1:
-        return NONE
+            regular += [delimiter] if len(lengths) == 1 and lengths.total() > 2 and 1 not in lengths else []
+    if all(length == 1 for *_, length in scores.values()):
+        return regular[0] if regular else NONE
     return max(scores, key=lambda delimiter: scores[delimiter])
 
 

@@ -60,7 +60,7 @@ def _label_set(source: Source, config: Data, rows: pd.DataFrame) -> tuple[LabelS
     labels = rows["label"].dropna()
     if labels.empty:  # for an annotator to give
         return LabelSet(SENTIMENT), []
-    names = names_in(labels, f"data={config.name}")
+    names = names_in(labels.tolist(), source.origin)
     return LabelSet(names), [f"data.labels is not set; the labels are those of the rows: {', '.join(names)}"]
 
 

@@ -69,7 +69,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> StringIO:
     try:
         text = content.decode(encoding)
     except LookupError:
-        raise UserError(f"data.encoding={encoding}: unknown; utf-8, latin-1 and cp1252 are common") from None
+        raise UserError(f"data.encoding={encoding}: unknown, {path} is not read; utf-8, cp1252, latin-1 are common") from None
     except UnicodeError as error:
         raise UserError(f"{path}{_fault(content, encoding, error)}") from error
     if (at := text.find("\0")) >= 0:

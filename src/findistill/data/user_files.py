@@ -11,7 +11,7 @@ from findistill.data.cells import SeveralLabelsError, as_label, as_text, folded,
 from findistill.data.cells import names as field_names
 from findistill.data.config import FileData
 from findistill.data.delimited import Layout
-from findistill.data.labels import SENTIMENT
+from findistill.data.labels import MOST_NAMES, SENTIMENT
 from findistill.data.locations import own_path
 from findistill.data.rows import SPLIT_NAMES, Source
 from findistill.data.text_key import text_key
@@ -182,16 +182,17 @@ def _labels(config: FileData, cells: Sequence[Any], texts: Sequence[str], origin
             labels.append(None)
             continue
         if config.labels is not None and key not in spelling:
-            _refuse_several(key, label, set(spelling), f"{origin}, row {number}: {config.label_column}={label!r}")
+            if _is_several(key, [*spelling]):
+                raise UserError(_several(f"{origin}, row {number}: {config.label_column}={_short(label)}"))
             raise UserError(
                 f"{origin}, row {number}: {config.label_column}={_short(label)} is not one of {', '.join(config.labels)}.\n"
                 f"Add it to data.labels, or translate it: {typed('data.label_map', {label: config.labels[0]})}"
             )
         first.setdefault(key, number)
         labels.append(spelling.setdefault(key, label))
-    for key, number in first.items():
-        label = spelling[key]
-        _refuse_several(key, label, set(first), f"{origin}, row {number}: {config.label_column}={label!r}")
+    for key, number in first.items() if config.labels is None and len(first) <= MOST_NAMES else ():
+        if _is_several(key, [*first]):
+            raise UserError(_several(f"{origin}, row {number}: {config.label_column}={_short(spelling[key])}"))
     return labels
 
 
@@ -217,16 +218,21 @@ def _label(cell: Any, at: str, config: FileData) -> str:
         ) from None
 
 
-def _refuse_several(key: str, label: str, others: set[str], at: str) -> None:
-    """Raise UserError where a label is several others with a mark between them, `a|b`."""
+def _is_several(key: str, keys: Sequence[str]) -> bool:
+    """Whether a label, `a|b`, is several others with a mark between them: each is in `keys`, alone or with yet another one."""
     for mark in "|;,#":
         parts = {part.strip() for part in key.split(mark)}
-        if len(parts) > 1 and parts <= others:
-            raise UserError(_several(at))
+        known = [{part.strip() for part in other.split(mark)} if mark in "|;" else {other} for other in keys if other != key]
+        if len(parts) > 1 and all(any(part in other for other in known) for part in parts):
+            return True
+    return False
 
 
 def _several(at: str) -> str:
-    return f"{at} holds several labels, and findistill gives a text one label; keep one a row, or leave the cell empty"
+    return (
+        f"{at} holds several labels, and findistill gives a text one label; keep one a row, or leave the cell empty "
+        "(names that are one label stand in data.labels)"
+    )
 
 
 def by_text(label_map: Any) -> dict[str, str]:

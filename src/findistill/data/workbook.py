@@ -26,7 +26,8 @@ def read_excel(path: Path, sheet: str | None, layout: Layout) -> tuple[list[dict
     content = path.read_bytes()
     if not content.startswith(b"PK\x03\x04"):
         refuse_other_formats(path, content)
-        raise UserError(f"{path}: not an Excel workbook (.xlsx); for a text file use data=csv or data=jsonl")
+        group = "jsonl" if content.lstrip()[:1] in (b"{", b"[") else "csv"
+        raise UserError(f"{path}: not an Excel workbook (.xlsx); for a text file use data={group}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # styles that openpyxl does not know
