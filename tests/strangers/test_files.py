@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -35,7 +36,9 @@ from findistill.data.loading import load
 from findistill.data.rules import sources
 from findistill.data.texts import TextData
 from findistill.errors import UserError
+from findistill.hydra_ext.errors import format_hydra_error
 from findistill.methods.datasets import only_tested
+from findistill.methods.rows import rows_to_annotate
 from findistill.methods.stage import stage_of
 from findistill.schema import register
 
@@ -601,7 +604,7 @@ def test_near_duplicates_of_test_rows_are_counted_and_dropped_where_asked(tmp_pa
     path = tmp_path / "a.csv"
     pd.DataFrame(rows, columns=["text", "label", "part"]).to_csv(path, index=False)
     kept = read("csv", path, f"{LABEL} data.split_column=part")
-    assert "1 train, 1 validation rows are near-duplicates of test rows" in kept.card.text()
+    assert "of 90 or more): 1 in train, 1 in validation; data.near" in kept.card.text()
     dropped = read("csv", path, f"{LABEL} data.split_column=part data.near_duplicates=drop")
     assert (
         dropped.card.removed["near-duplicates of test rows"] == 2 and "near-duplicates of test rows (" not in dropped.card.text()
@@ -690,3 +693,22 @@ def test_no_bytes_end_in_a_traceback(content: bytes, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UserError):
         (Path(folder) / "a").write_bytes(content)
         read(kind, Path(folder) / "a", LABEL)
+
+
+def test_rows_for_testing_only_cannot_be_annotated(tmp_path: Path) -> None:
+    FRAME.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(UserError, match=r"no training or validation rows to annotate.* set data\.test=0\.2"):
+        rows_to_annotate(read("csv", tmp_path / "a.csv", f"{LABEL} data.test=1"), None, 0)
+
+
+@pytest.mark.parametrize(
+    "typed", ["data.labels=[利好,利空]", "data.path=文.csv", "data.delimiter=;", "data.label_map={利好: up}"]
+)
+def test_a_setting_that_hydra_cannot_read_is_printed_with_its_quotes(typed: str) -> None:
+    with pytest.raises(OverrideParseException) as caught:
+        OverridesParser.create().parse_overrides([typed])
+    remedy = format_hydra_error(caught.value).partition("need quotes: ")[2]
+    [word] = shlex.split(remedy)
+    value = OverridesParser.create().parse_override(word).value()
+    key, _, text = typed.partition("=")
+    assert word.startswith(f"{key}=") and value == (["利好", "利空"] if text.startswith("[") else text)

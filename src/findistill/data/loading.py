@@ -71,9 +71,9 @@ def _near_duplicates(frame: pd.DataFrame) -> list[str]:
     counts = {name: int(near_duplicates(keys[frame["split"] == name].tolist(), test).sum()) for name in SPLITS if name != "test"}
     if not any(counts.values()):
         return []
-    rows = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    remedy = "data.near_duplicates=drop removes them"
-    return [f"{rows} rows are near-duplicates of test rows (edit similarity of {NEAR:g} or more); {remedy}"]
+    rows = ", ".join(f"{count:,} in {name}" for name, count in counts.items() if count)
+    measure = f"edit similarity of {NEAR:g} or more"
+    return [f"near-duplicates of test rows ({measure}): {rows}; data.near_duplicates=drop removes them"]
 
 
 def _counts(frame: pd.DataFrame, labels: LabelSet) -> dict[str, dict[str, int]]:
