@@ -75,7 +75,7 @@ def as_rows(path: Path, rows: list[list[Any]], layout: Layout) -> list[dict[str,
     header = list(layout.columns or [])
     if not header:
         header = [str("" if cell is None else cell).strip() for cell in rows[0]] if rows else []
-        if layout.text_column and layout.text_column not in header and looks_like_data(rows):
+        if layout.text_column and rows and layout.text_column not in header and looks_like_data(rows):
             raise UserError(
                 f"{path} has no column {layout.text_column!r}; its first line is {_short(rows[0])}.\n"
                 f"Where that is no header, name the columns: {typed('data.columns', _guessed_columns(rows, layout))}"
@@ -192,5 +192,5 @@ def _distinct(path: Path, header: list[str], layout: Layout) -> list[str]:
 
 
 def _short(cells: Iterable[Any], length: int = 100) -> str:
-    text = ", ".join(str(cell) for cell in cells)
+    text = " ".join(", ".join(str(cell) for cell in cells).split())
     return text if len(text) <= length else f"{text[:length]}..."

@@ -88,7 +88,7 @@ def names_in(values: Sequence[str], what: str) -> tuple[str, ...]:
     scores = numbers and len(names) > MOST_STEPS and any("." in name for name in names)
     if scores or len(names) > MOST_NAMES or (len(values) >= FEW_ROWS and len(names) > MOST_DISTINCT * len(values)):
         what_else = "scores" if numbers else "ids or texts"
-        shown = ", ".join(name if len(name) <= 30 else f"{name[:30]}..." for name in names[:3])
+        shown = ", ".join(" ".join(f"{name[:30]}{'...' * (len(name) > 30)}".split()) for name in names[:3])
         raise UserError(
             f"{what}: {len(names):,} different labels in {len(values):,} labelled rows, {shown}, ..., are {what_else}, "
             "not classes; check data.label_column, or name the labels in data.labels"

@@ -66,7 +66,7 @@ def from_rows(
             more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
             raise UserError(
                 f"{origin} has no column {column!r} (data.{key}){did_you_mean(column, known=known)}; "
-                f"its columns are {', '.join(known[:MOST_LISTED])}{more}"
+                f"its columns are {', '.join(' '.join(name.split()) for name in known[:MOST_LISTED])}{more}"
             )
 
     def cells(column: str) -> list[str]:

@@ -37,7 +37,8 @@ def read_excel(path: Path, sheet: str | None, layout: Layout) -> tuple[list[dict
     except UserError:
         raise
     except Exception as error:  # of many kinds: what is in the archive is not ours
-        raise UserError(f"{path}: cannot be read as an Excel workbook ({type(error).__name__}: {error})") from error
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(f"{path}: cannot be read as an Excel workbook ({why})") from error
     rows = [row for row in cells if not all(is_missing(cell) or str(cell).strip() == "" for cell in row)]
     if not rows:
         raise UserError(f"{path}, sheet {name!r}: no rows; there are the sheets {', '.join(book.sheetnames)} (data.sheet)")
