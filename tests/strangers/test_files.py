@@ -712,3 +712,15 @@ def test_a_setting_that_hydra_cannot_read_is_printed_with_its_quotes(typed: str)
     value = OverridesParser.create().parse_override(word).value()
     key, _, text = typed.partition("=")
     assert word.startswith(f"{key}=") and value == (["利好", "利空"] if text.startswith("[") else text)
+
+
+def test_a_damaged_folder_of_save_to_disk_never_ends_the_process(tmp_path: Path) -> None:
+    saved(ROWS).save_to_disk(tmp_path / "a")
+    random = np.random.default_rng(0)
+    [file] = (tmp_path / "a").glob("*.arrow")
+    content = file.read_bytes()
+    for number in range(40):
+        at = int(random.integers(len(content)))
+        file.write_bytes(content[:at] if number % 2 else content[:at] + b"\xff" + content[at + 1 :])
+        with contextlib.suppress(UserError):
+            read("hub", tmp_path / "a", LABEL)

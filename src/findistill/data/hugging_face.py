@@ -37,6 +37,7 @@ def load_from_hub(hub_id: str, revision: str | None, options: Mapping[str, Any])
 def to_rows(part: "datasets.Dataset", path: object) -> list[dict[str, Any]]:
     """Raises UserError where the files of the data set are damaged."""
     try:
+        part.data.validate(full=True)  # a damaged Arrow file would end the process
         return part.to_list()
     except Exception as error:
         raise UserError(f"{path}: cannot be read ({_first_line(error)})") from error

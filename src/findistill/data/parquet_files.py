@@ -33,6 +33,7 @@ def read_parquet(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, list[st
         raise UserError(f"{path}: a folder of datasets.save_to_disk; use data=hub")
     try:
         table = pa.parquet.read_table(path)
+        table.validate(full=True)  # damaged offsets would end the process
         rows = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: cannot be read as Parquet ({str(error).strip().partition(chr(10))[0][:160]})") from error
