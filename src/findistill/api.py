@@ -44,7 +44,7 @@ from findistill.models.weights import locate
 from findistill.schema import Config
 from findistill.training.config import Trainer
 
-READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+READERS = {".csv": "csv", ".tsv": "csv", ".json": "jsonl", ".jsonl": "jsonl", ".parquet": "parquet", ".xlsx": "excel"}
 
 # A loaded data set, the name of one with settings (`demo rows=900`), a file, texts in memory, or a frame with the columns
 # `text` and, for human labels, `label`.

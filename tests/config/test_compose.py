@@ -25,6 +25,7 @@ def composed(*overrides: str) -> DictConfig:
 NEEDS = {
     "data=csv": ["data.path=README.md", "shots.k=0"],
     "data=jsonl": ["data.path=README.md", "shots.k=0"],
+    "data=excel": ["data.path=README.md", "shots.k=0"],
     "data=parquet": ["data.path=README.md", "shots.k=0"],
     "data=hub": ["data.hub_id=owner/name", "shots.k=0"],
     "data=reddit": ["shots.source=tfns"],

@@ -82,7 +82,7 @@ def test_unknown_label_names_file_row_value_and_the_known_ones(tmp_path: Path) -
     named = {"label_column": "label", "labels": ["negative", "neutral", "positive"]}
     message = fault(write(tmp_path, "text,label\na,neutral\nb,bullish\n"), **named)
     assert "mine.csv, row 2: label='bullish' is not one of negative, neutral, positive" in message
-    assert "data.label_map={bullish: " in message
+    assert "data.label_map={bullish:negative}" in message
 
 
 def test_label_map_translates_text_and_numbers(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_numbers_of_parquet_are_labels_in_their_order(tmp_path: Path) -> None:
 
 def test_a_column_of_no_labels_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "text,id\n" + "".join(f"text {n},id{n}\n" for n in range(200)))
-    assert "200 different labels, id0, id1, id10, ...: check data.label_column" in fault(path, label_column="id")
+    assert "200 different labels in 200 labelled rows, id0, id1, id10, ..., are ids or texts" in fault(path, label_column="id")
 
 
 def test_rows_without_a_label_are_unlabelled_training_rows(file: Path) -> None:

@@ -239,7 +239,7 @@ from findistill.config.fields import setting
 from findistill.data.config import Data
 from findistill.data.locations import files_in
 from findistill.data.rows import Source
-from findistill.data.tables import read_csv
+from findistill.data.delimited import read_csv
 
 
 @dataclass

@@ -35,6 +35,9 @@ def test_unicode_form_and_case_do_not_count(text: str, form: str) -> None:
         ("shares −5%", "shares -5%"),
         ("sales of 2016-2019", "sales of 2016 – 2019"),
         ("guidance - 5 points", "guidance: 5 points"),
+        ("$NIMB :-)", "$NIMB :)"),
+        ("€ 5m", "€5m"),
+        ("see (page 5)", "see page 5"),
     ],
 )
 def test_spellings_of_the_same_text(one: str, other: str) -> None:
@@ -52,6 +55,13 @@ def test_spellings_of_the_same_text(one: str, other: str) -> None:
         ("$NIMB 🚀", "$NIMB"),
         ("🚀🚀", "🚀"),
         ("▲ 5%", "▼ 5%"),
+        ("NIMB+3%", "NIMB-3%"),
+        ("$T01+3%", "$T01-3%"),
+        ("P/E < 5", "P/E > 5"),
+        ("EPS ≥ 5", "EPS ≤ 5"),
+        ("loss of €5m", "loss of £5m"),
+        ("$NIMB :)", "$NIMB :("),
+        ("👍", "👎"),
         ("!!!", "???"),
         ("利润上升", "利润下降"),
         ("कि", "का"),

@@ -19,13 +19,13 @@ NAMES = "data.labels=[negative,neutral,positive]"  # unset, they would be those 
 FAULTS = {
     "missing column": (CSV, "data.text_column=headline", ["mine.csv has no column 'headline' (data.text_column)", "text, label"]),
     "missing label column": (CSV, "data.label_column=mood", ["mine.csv has no column 'mood' (data.label_column)"]),
-    "unknown label": (CSV + "a,bullish\n", NAMES, ["mine.csv, row 61: label='bullish' is not one of", "label_map={bullish: "]),
+    "unknown label": (CSV + "a,bullish\n", NAMES, ["row 61: label='bullish' is not one of", "data.label_map={bullish:negative}"]),
     "unknown name in label_map": (CSV, f"{NAMES} data.label_map={{up:good}}", ["data.label_map.up=good: not one of data.labels"]),
     "all texts empty": ("text,label\n,neutral\n ,positive\n", "", ["mine.csv: every value of the column 'text' is blank"]),
     "header only": ("text,label\n", "", ["mine.csv: no rows"]),
     "zero bytes": ("", "", ["mine.csv: the file is empty"]),
     "not UTF-8": (
-        (CSV + "café,neutral\n").encode("latin-1"), "", ["mine.csv, line 62, byte", "0xe9 is not utf-8; set data.encoding"],
+        (CSV + "café,neutral\n").encode("latin-1"), "", ["mine.csv, line 62, byte", "is not utf-8; set data.encoding=cp1252"],
     ),
     "one class only": (re.sub("positive|negative", "neutral", CSV), "", ["the label 'neutral'", "data.label_column"]),
     "comma in a text": (CSV + "up, and up,positive\n", "", ["mine.csv, line 62: 3 cells where the header has 2"]),

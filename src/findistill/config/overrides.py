@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+
 RESERVED = ("null", "true", "false", "inf", "nan")  # words that Hydra does not read as text
 
 
@@ -44,3 +46,14 @@ def as_typed(key: str, mapping: Mapping[str, Any], values: Sequence[Any]) -> str
     pairs = ", ".join(f"{name}: {quoted(value)}" for name, value in mapping.items())
     word = f"{key}={{{pairs}}}" if plain_keys else f"{key}={quoted(list(values))}"
     return shlex.quote(word) if "'" not in word or set(word) & set('"$`\\!') else f'"{word}"'
+
+
+def typed(key: str, value: Any) -> str:
+    """An override as one types it in a shell, for the remedy of a message."""
+    if isinstance(value, Mapping) and not all(re.fullmatch(r"[A-Za-z_]\w*|\d+", str(name), re.ASCII) for name in value):
+        # Hydra's grammar has no quotes around keys: the whole map is a text, in YAML.
+        value = yaml.safe_dump(dict(value), default_flow_style=True, allow_unicode=True, width=10**6).strip()
+    override = f"{key}={quoted(value)}"
+    if re.fullmatch(r"[\w.=\[\],/+-]+|[\w.={}:/+-]+", override, re.ASCII):  # a shell expands {a,b}
+        return override
+    return f'"{override}"' if not re.search(r'["$`\\!]', override) else shlex.quote(override)

@@ -8,6 +8,8 @@ from omegaconf import MISSING
 from findistill.config.fields import setting
 from findistill.data.labels import SENTIMENT
 
+PATTERN = r"comma|semicolon|tab|pipe|none|\\t|[^\w\"\r\n\\]"  # of delimiters
+
 
 @dataclass
 class Data:
@@ -26,7 +28,9 @@ class Data:
     labelled: int = setting(0, ge=0)
     validation: float = setting(0.1, gt=0, lt=1, meaning="a share of the rows")  # of the training rows
     # share of all rows, where the source has no test rows of its own; 1: all are for testing
-    test: float = setting(0.2, gt=0, le=1, meaning="a share of the rows")
+    test: float | None = setting(0.2, gt=0, le=1, meaning="a share of the rows")
+    # training, pool and validation rows with an edit similarity of 90 or more to a test row: count them, or drop them
+    near_duplicates: str = setting("keep", choices=("keep", "drop"))
     seed: int = setting(0, ge=0)  # of splits and draws; apart from the training seed, so that seeds share annotations
     hub_id: str | None = None
     hub_revision: str | None = None
@@ -37,6 +41,8 @@ class FileData(Data):
     """One's own file, or a hub data set: the columns to read."""
 
     labels: list[str] | None = None
+    # None: 0.2, and where a model is only tested on the data (stage=evaluate, evaluate.also), 1
+    test: float | None = setting(None, gt=0, le=1, meaning="a share of the rows")
     path: str | None = None
     text_column: str = "text"
     label_column: str | None = None  # None: the texts are unlabelled
@@ -48,7 +54,11 @@ class FileData(Data):
     on_leak: str = setting("refuse", choices=("refuse", "drop"))
     # The file's names -> the LabelSet's, {0: negative, 1: positive}. Not typed as a dict: Hydra would want a `+` before it.
     label_map: Any = None
-    encoding: str = "utf-8"
+    encoding: str = "utf-8"  # csv, jsonl; a byte order mark counts above it
+    # csv: comma, semicolon, tab, pipe, none (one column) or a character; None: inferred
+    delimiter: str | None = setting(None, pattern=PATTERN, meaning="comma, semicolon, tab, pipe, none or one character")
+    columns: list[str] | None = setting(None, distinct=True)  # csv, excel: names of the columns, where there is no header
+    sheet: str | None = None  # excel: name or number (from 1) of a sheet; None: the first
 
     @property
     def has_labels(self) -> bool:  # type: ignore[override]

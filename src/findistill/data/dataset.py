@@ -7,7 +7,7 @@ from typing import Any
 
 from findistill.config.fields import result_settings
 from findistill.core.step import Step
-from findistill.data.locations import local_files
+from findistill.data.locations import files_under, local_files
 from findistill.data.user_files import by_text
 
 
@@ -17,7 +17,7 @@ class Dataset(Step):
     name = "data"
     implementation = "findistill.data.loading:store"
     cheap = True
-    version = 2  # texts are compared by signs and emoji, too
+    version = 3  # near-duplicates of test rows are counted; more of a text counts in comparisons
 
     def __init__(self, section: Any) -> None:
         super().__init__(None)
@@ -34,6 +34,9 @@ class Dataset(Step):
         settings = {name: value for name, value in result_settings(self.section).items() if name != "path"}
         if settings.get("label_map"):
             settings["label_map"] = by_text(settings["label_map"])
+        path = Path(getattr(self.section, "path", None) or __file__).expanduser()
+        if path.is_dir():  # names of folders say which split a file is, or have a column's value
+            settings["folder"] = [file.relative_to(path).as_posix() for file in files_under(path)]
         if self.files():  # the hub serves it otherwise
             settings |= {"hub_id": None, "hub_revision": None}
         return settings

@@ -1,13 +1,17 @@
 """Label sets: which labels there are, in which order, and how each is worded in prompts."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from findistill.config.overrides import typed
 from findistill.errors import UserError
 
 SENTIMENT = ("negative", "neutral", "positive")
 MOST_NAMES = 100  # in a column; more are ids, scores or texts
+MOST_DISTINCT = 0.75  # names as a share of the labelled rows; more are ids, scores or texts, too
+MOST_STEPS = 12  # of a rating with fractions
+FEW_ROWS = 10  # under which that says nothing
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 OWN_NAMES = "names"  # the wording for label sets of one's own: each label is its own word
 WORDINGS: dict[str, dict[str, str]] = {
@@ -65,7 +69,7 @@ class LabelSet:
         return {name: str(words[name]) for name in self.names}
 
 
-def names_in(values: Iterable[str], what: str) -> tuple[str, ...]:
+def names_in(values: Sequence[str], what: str) -> tuple[str, ...]:
     """The distinct labels of a column, numbers by value and before all others, which are in alphabetical order.
 
     Args:
@@ -78,11 +82,19 @@ def names_in(values: Iterable[str], what: str) -> tuple[str, ...]:
     if len(names) == 1:
         raise UserError(
             f"{what}: all labelled rows have the label {names[0]!r}, two classes at least are needed; check data.label_column, "
-            f"or name the others: data.labels=[{names[0]},...]"
+            f"or name the other labels, too: {typed('data.labels', _with_others(names[0]))}"
         )
-    if len(names) > MOST_NAMES:
+    numbers = all(map(_NUMBER.fullmatch, names))
+    scores = numbers and len(names) > MOST_STEPS and any("." in name for name in names)
+    if scores or len(names) > MOST_NAMES or (len(values) >= FEW_ROWS and len(names) > MOST_DISTINCT * len(values)):
+        what_else = "scores" if numbers else "ids or texts"
+        shown = ", ".join(" ".join(f"{name[:30]}{'...' * (len(name) > 30)}".split()) for name in names[:3])
         raise UserError(
-            f"{what}: {len(names):,} different labels, {', '.join(names[:3])}, ...: check data.label_column, or name the labels "
-            "by data.labels=[...]"
+            f"{what}: {len(names):,} different labels in {len(values):,} labelled rows, {shown}, ..., are {what_else}, "
+            "not classes; check data.label_column, or name the labels in data.labels"
         )
     return tuple(names)
+
+
+def _with_others(name: str) -> list[str]:
+    return [*SENTIMENT] if name in SENTIMENT else [name, f"not {name}"]

@@ -13,7 +13,9 @@ from findistill.data.config import Data
 from findistill.data.labels import SENTIMENT, LabelSet, names_in
 from findistill.data.rows import Source
 from findistill.data.serialization import write_folder
+from findistill.data.similarity import NEAR, near_duplicates
 from findistill.data.splits import assign
+from findistill.data.text_key import text_key
 from findistill.data.texts import COLUMNS, SPLITS, DataCard, TextData
 from findistill.errors import UserError
 
@@ -31,6 +33,9 @@ def load(config: Data) -> TextData:
     labels, notes = _label_set(source, config, rows)
     frame, removed = assign(rows, config, labels)
     counts = _counts(frame, labels)
+    notes += _near_duplicates(frame)
+    if config.test == 1 and set(counts) == {"test"}:
+        notes.append("all labelled rows are test rows (data.test=1)")
     card = DataCard(config.name, source.licence, source.citation, source.origin, counts, removed, (*source.notes, *notes))
     return TextData(frame, labels, card)
 
@@ -55,8 +60,20 @@ def _label_set(source: Source, config: Data, rows: pd.DataFrame) -> tuple[LabelS
     labels = rows["label"].dropna()
     if labels.empty:  # for an annotator to give
         return LabelSet(SENTIMENT), []
-    names = names_in(labels, f"data={config.name}")
+    names = names_in(labels.tolist(), source.origin)
     return LabelSet(names), [f"data.labels is not set; the labels are those of the rows: {', '.join(names)}"]
+
+
+def _near_duplicates(frame: pd.DataFrame) -> list[str]:
+    """A note on how many rows of each other split are nearly the same text as a test row; none without such rows."""
+    keys = frame["text"].map(text_key)
+    test = keys[frame["split"] == "test"].tolist()
+    counts = {name: int(near_duplicates(keys[frame["split"] == name].tolist(), test).sum()) for name in SPLITS if name != "test"}
+    if not any(counts.values()):
+        return []
+    rows = ", ".join(f"{count:,} in {name}" for name, count in counts.items() if count)
+    measure = f"edit similarity of {NEAR:g} or more"
+    return [f"near-duplicates of test rows ({measure}): {rows}; data.near_duplicates=drop removes them"]
 
 
 def _counts(frame: pd.DataFrame, labels: LabelSet) -> dict[str, dict[str, int]]:

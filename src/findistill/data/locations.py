@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from findistill.config.instantiate import resolve
+from findistill.core.step import load
 from findistill.data.config import Data, FileData
 from findistill.errors import UserError
 
@@ -26,14 +27,22 @@ def local_files(config: Data) -> list[Path]:
     function = getattr(sys.modules[reader.__module__], "local_files", None)
     if function:
         return list(function(config))
-    return [own_path(cast(FileData, config))] if hasattr(config, "path") else []
+    return files_under(own_path(cast(FileData, config))) if hasattr(config, "path") else []
 
 
 def own_path(config: FileData) -> Path:
     """`data.path`. Raises UserError where it is not set."""
     if not config.path:
         raise UserError(f"data.path is not set; data={config.name} needs data.path=FILE")
-    return Path(config.path)
+    return Path(config.path).expanduser()
+
+
+def files_under(path: Path) -> list[Path]:
+    """A file alone, or all files of a folder in a fixed order, but hidden ones, which its readers ignore."""
+    if not path.is_dir():
+        return [path]
+    files = (file for file in path.rglob("*") if file.is_file())
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts))
 
 
 def files_in(folder: str, names: Sequence[str]) -> list[Path]:
@@ -84,15 +93,9 @@ def unavailable(config: Data, folder: str = "", why: str = "no folder with it in
 
 def from_hub(config: Data, folder: str = "", **options: Any) -> "datasets.DatasetDict":
     """All splits of `data.hub_id`. Raises UserError where the hub or the data set cannot be reached."""
-    # Heavy, and planning imports this module.
-    import datasets
-    import httpx
-
     if not config.hub_id:
         unavailable(config, folder)
     try:
-        return datasets.load_dataset(config.hub_id, revision=config.hub_revision, **options)
-    # The hub's errors are among these; a ValueError is an unknown configuration or a loading script.
-    except (datasets.exceptions.DatasetsError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        unavailable(config, folder, f"hub {config.hub_id}: {why[:120]}")
+        return load("findistill.data.hugging_face:load_from_hub")(config.hub_id, config.hub_revision, options)
+    except ValueError as error:
+        unavailable(config, folder, f"hub {config.hub_id}: {str(error)[:120]}")

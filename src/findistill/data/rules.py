@@ -10,6 +10,8 @@ from findistill.data.config import FileData
 from findistill.data.locations import local_files
 from findistill.errors import UserError
 
+FORMATS = {"delimiter": ("csv",), "columns": ("csv", "excel"), "sheet": ("excel",), "encoding": ("csv", "jsonl")}
+
 
 @rule()
 def sources(config: Any) -> Iterator[str]:
@@ -18,13 +20,24 @@ def sources(config: Any) -> Iterator[str]:
     for key, data, schema in sections(config):
         if not issubclass(schema, FileData):
             continue
-        if data.path and not Path(data.path).is_file():
+        path = Path(data.path or ".").expanduser()
+        if not (path.is_file() or path.is_dir()):
             yield f"{key}.path={data.path}: no such file"
             continue
+        yield from _unread(key, data)
         try:
             local_files(cast(FileData, data))
         except UserError as error:  # a path or a hub id is needed
             yield str(error) if key == "data" else f"{key}: {error}"
+
+
+def _unread(key: str, data: Any) -> Iterator[str]:
+    """A message for each setting that the shipped reader of another format has."""
+    module, _, reader = data._target_.removesuffix(".read").rpartition(".")
+    for setting, readers in FORMATS.items() if module == "findistill.data.sources" else ():
+        value = data[setting]
+        if value is not None and value != "utf-8" and reader not in readers:
+            yield f"{key}.{setting}={value}: data={data.name} does not read it; it is for data={' and data='.join(readers)}"
 
 
 def human_labels(config: Any, purpose: str, remedy: str = "") -> Iterator[str]:

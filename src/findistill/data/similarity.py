@@ -7,6 +7,7 @@ from rapidfuzz import fuzz, process
 
 from findistill.data.text_key import text_key
 
+NEAR = 90.0  # from here on two texts are nearly the same
 BLOCK = 1000  # texts compared at once with all others
 
 
@@ -47,3 +48,24 @@ def distinct(texts: Sequence[str], threshold: float) -> np.ndarray:
             for all_texts, distinct_texts in spellings:
                 distinct_texts.append(all_texts[row])
     return keep
+
+
+def near_duplicates(keys: Sequence[str], others: Sequence[str], threshold: float = NEAR) -> np.ndarray:
+    """(n,) bool: which text keys have an edit similarity >= `threshold` to any of `others`, which are keys, too.
+
+    Texts of very different lengths are never compared: 10,000 posts against 2,000 take under a second.
+    """
+    near = np.zeros(len(keys), bool)
+    others = sorted(others, key=len)
+    lengths = np.array([len(other) for other in others], int)
+    ratio = threshold / (200 - threshold)  # of the lengths, below which the similarity cannot reach the threshold
+    order = np.argsort([len(key) for key in keys], kind="stable")
+    for start in range(0, len(keys) if others else 0, BLOCK // 4):
+        block = order[start : start + BLOCK // 4]
+        shortest, longest = len(keys[block[0]]) * ratio, len(keys[block[-1]]) / ratio
+        part = others[np.searchsorted(lengths, shortest, "left") : np.searchsorted(lengths, longest, "right")]
+        if part:
+            rows = [keys[row] for row in block]
+            scores = process.cdist(rows, part, scorer=fuzz.ratio, score_cutoff=threshold, dtype=np.uint8, workers=-1)
+            near[block] = scores.any(axis=1)
+    return near

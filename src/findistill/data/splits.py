@@ -12,9 +12,11 @@ import pandas as pd
 
 from findistill.data.config import Data
 from findistill.data.labels import LabelSet
+from findistill.data.similarity import near_duplicates
 from findistill.data.text_key import text_key
 from findistill.errors import UserError
 
+TEST_SHARE = 0.2  # of one's own rows, where data.test is not set
 _STREAMS = {"test": 1, "validation": 2, "pool": 3, "limit": 4, "sample": 5}
 
 
@@ -52,6 +54,7 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         return _unique(part[~leaked], removed)
 
     parts: dict[str, pd.DataFrame] = {}
+    shares = {"test": TEST_SHARE if config.test is None else config.test, "validation": config.validation}
     train = rows[rows["split"].isna() | (rows["split"] == "train")]
     for split in ("test", "validation", "pool"):
         own = rows[rows["split"] == split]
@@ -67,16 +70,23 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
                     f"data={config.name} has {len(train):,} training rows"
                 )
         elif split != "pool":
-            size = min(len(train), max(1, round(getattr(config, split) * len(train))))
+            size = min(len(train), max(1, round(shares[split] * len(train))))
         if labelled and not len(own):
             parts[split] = train.loc[_draw(train, size, split, config.seed, labels)]
             train = train.drop(parts[split].index)
         if split == "test":
             after_test = len(train)
+            if config.near_duplicates == "drop":
+                test_keys = set(parts["test"]["_key"])
+                others = _concat(train, rows[rows["split"].isin(["validation", "pool"])], unlabelled)
+                others = others[~others["_key"].isin(test_keys)]
+                dropped = others.index[near_duplicates(others["_key"].tolist(), list(test_keys))]
+                removed["near-duplicates of test rows"] += len(dropped)
+                rows, train, unlabelled = (part.drop(dropped, errors="ignore") for part in (rows, train, unlabelled))
 
     if after_test and not len(train):
         raise UserError(
-            f"data={config.name}: of {len(rows):,} rows none is left to train on once data.test={config.test} "
+            f"data={config.name}: of {len(rows):,} rows none is left to train on once data.test={shares['test']} "
             f"and data.validation={config.validation} have theirs; give more rows or other shares"
         )
     if labelled and len(train) and train["label"].nunique() < 2:

@@ -8,7 +8,9 @@ _MOJIBAKE = re.compile("â€.?")  # dashes, quotes and ellipses whose UTF-8 was
 _MARKS = re.compile("[©®™\ufffd]")  # say nothing, though Unicode counts them among the symbols
 _MINUS = str.maketrans("−﹣－", "---")
 _GAP = re.compile(r"[\W_]+")  # of any script: [^a-z0-9] would make all texts in Chinese the same one
-_SIGN = re.compile(r"(?<!\w)[+-](?=[^\w\s]?\d)")  # of a number: "-5", "-$5", but neither "2016-2019" nor " - 5 "
+# Of a number: "+5", "-$5", "AAPL-3%", "< 5"; but neither "2016-2019" nor " - 5 ".
+_SIGN = re.compile(r"(?:\+|(?<!\d)-)(?=(?:[^\w\s]\s?)?\d)|[<>](?==?\s?(?:[^\w\s]\s?)?\d)")
+_FACE = re.compile(r"(?<![\w:;=])[:;=]'?-?[()](?![\w()])")  # emoji in ASCII: ":)", ":-("
 _LOOK = re.compile("[\ufe00-\ufe0f]")  # variation selectors: an emoji in black and white, or in colours
 
 
@@ -16,10 +18,11 @@ def text_key(text: str) -> str:
     """Equal for texts that count as the same one.
 
     Case, white space, Unicode form, links and punctuation do not count. Letters and digits of any script, the sign of a
-    number and emoji do. A text of punctuation alone stands for itself.
+    number, emoji and symbols (↑, ≥, €) do. A text of punctuation alone stands for itself.
     """
     plain = _MOJIBAKE.sub(" ", _URL.sub(" ", text))
     plain = unicodedata.normalize("NFKC", _LOOK.sub("", _MARKS.sub("", plain)).translate(_MINUS)).casefold()
+    plain = _FACE.sub(lambda face: "🙁" if face.group().endswith("(") else "🙂", plain)
     plain = unicodedata.normalize("NFKC", plain)  # folding case may take a letter apart
     signs = {match.start() for match in _SIGN.finditer(plain)}
 
@@ -32,7 +35,7 @@ def text_key(text: str) -> str:
             kind = unicodedata.category(character)
             if at in signs:
                 text += f" {character}"
-            elif kind in ("So", "Sk") and not character.isascii():  # emoji, arrows, skin tones
+            elif kind in ("So", "Sk", "Sm", "Sc") and not character.isascii():  # emoji, arrows, skin tones, currencies
                 text += f" {character} "
             else:  # accents and vowel signs belong to the letter before them
                 text += character if kind in ("Mn", "Mc") else " "

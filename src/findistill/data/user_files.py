@@ -1,56 +1,85 @@
 """One's own data: columns by configuration, and every value that does not fit named with its place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+import yaml
+
+from findistill.config.overrides import typed
+from findistill.data.cells import SeveralLabelsError, as_label, as_text, folded, is_missing, lookup
+from findistill.data.cells import names as field_names
 from findistill.data.config import FileData
-from findistill.data.labels import SENTIMENT
+from findistill.data.delimited import Layout
+from findistill.data.labels import MOST_NAMES, SENTIMENT
 from findistill.data.locations import own_path
 from findistill.data.rows import SPLIT_NAMES, Source
-from findistill.data.tables import as_text, is_missing
 from findistill.data.text_key import text_key
-from findistill.errors import UserError
+from findistill.errors import UserError, did_you_mean
 
 Rows = Sequence[Mapping[str, Any]]
+COLUMN_SETTINGS = ("text_column", "label_column", "id_column", "date_column", "split_column", "rationale_column")
+NO_LABEL = {"", "nan", "null", "<na>", "\\n"}  # as pandas and databases write a gap in text
+MOST_LISTED = 40  # column names in a message
 
 
-def from_file(config: FileData, rows: Rows) -> Source:
+def layout(config: FileData) -> Layout:
+    """What `config` says of a file of cells, and which columns it wants."""
+    wanted = [column for key in COLUMN_SETTINGS[1:] if (column := getattr(config, key))]
+    return Layout(config.delimiter, config.columns and list(config.columns), config.text_column, wanted)
+
+
+def from_file(
+    config: FileData, rows: Rows, *, names: Mapping[str, Sequence[str]] | None = None, notes: Iterable[str] = ()
+) -> Source:
     """The rows of `data.path`."""
     path = own_path(config)
-    return from_rows(config, rows, str(path), path.name, [f"{path.stem}/{row}" for row in range(len(rows))])
+    ids = [f"{path.stem}/{row}" for row in range(len(rows))]
+    return from_rows(config, rows, str(path), path.name, ids, names=names, notes=notes)
 
 
 def from_rows(
-    config: FileData, rows: Rows, origin: str, name: str, ids: list[str], splits: Sequence[str | None] | None = None
+    config: FileData,
+    rows: Rows,
+    origin: str,
+    name: str,
+    ids: list[str],
+    splits: Sequence[str | None] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
+    notes: Iterable[str] = (),
 ) -> Source:
     """Columns by configuration; every value that does not fit is named with its place. Rows are counted from 1.
 
-    `ids` and `splits` hold where the configuration names no column for them.
+    Columns may be fields inside others, `data.text` (`cells.lookup`). `ids` and `splits` hold where the configuration names
+    no column for them. `names` has the names behind the numbers of some columns, `notes` lines for the card.
 
     Raises:
         UserError: a column is missing, or a value does not fit.
     """
     columns = dict.fromkeys(column for row in rows for column in row)
-    for key in ("text_column", "label_column", "id_column", "date_column", "split_column", "rationale_column"):
+    for key in COLUMN_SETTINGS:
         column = getattr(config, key)
-        if column is not None and column not in columns:
-            raise UserError(f"{origin} has no column {column!r} (data.{key}); its columns are {', '.join(map(str, columns))}")
+        if column is None or column in columns or any(lookup(row, column) is not None for row in rows):
+            continue
+        known = field_names(rows)
+        if column not in known:
+            more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
+            raise UserError(
+                f"{origin} has no column {column!r} (data.{key}){did_you_mean(column, known=known)}; "
+                f"its columns are {', '.join(' '.join(name.split()) for name in known[:MOST_LISTED])}{more}"
+            )
 
     def cells(column: str) -> list[str]:
-        return [as_text(row.get(column)) for row in rows]
+        return [as_text(lookup(row, column)) for row in rows]
 
-    texts = []
-    for number, row in enumerate(rows, 1):
-        value = row.get(config.text_column)
-        if not isinstance(value, str) and not is_missing(value):
-            raise UserError(f"{origin}, row {number}: {config.text_column}={value!r} is not a text; check data.text_column")
-        texts.append(value if isinstance(value, str) else "")
+    texts = [_text(lookup(row, config.text_column), config, f"{origin}, row {number}") for number, row in enumerate(rows, 1)]
     if not any(text.strip() for text in texts):
         raise UserError(f"{origin}: every value of the column {config.text_column!r} is blank; check data.text_column")
 
     values: dict[str, Sequence[Any]] = {"text": texts, "id": ids, "split": splits or [None] * len(texts)}
     if config.label_column:
-        values["label"] = labels = _labels(config, cells(config.label_column), texts, origin)
+        found = [lookup(row, config.label_column) for row in rows]
+        values["label"] = labels = _labels(config, found, texts, origin, (names or {}).get(config.label_column, ()))
     if config.split_column:
         values["split"] = parts = _splits(config.split_column, cells(config.split_column), origin)
         if config.label_column and any(labels):  # a row without a label can neither test nor validate
@@ -62,8 +91,36 @@ def from_rows(
     for key, column in (("date", config.date_column), ("rationale", config.rationale_column)):
         if column:
             values[key] = [cell or None for cell in cells(column)]
+    _refuse_half_characters(values, origin)
     source = [{**dict(zip(values, row, strict=True)), "source": name} for row in zip(*values.values(), strict=True)]
-    return Source(source, origin, "the owner's", "data of one's own" if config.path else str(config.hub_id))
+    citation = "data of one's own" if config.path else str(config.hub_id)
+    return Source(source, origin, "the owner's", citation, notes=list(notes))
+
+
+def _text(value: Any, config: FileData, at: str) -> str:
+    if isinstance(value, bytes):  # as older Spark and Impala write texts
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str) and not is_missing(value):
+        inside = field_names([{config.text_column: value}])
+        fields = f"; it has the fields {', '.join(inside[:MOST_LISTED])}" if isinstance(value, Mapping | list) else ""
+        raise UserError(f"{at}: {config.text_column}={_short(value)} is not a text{fields}; check data.text_column")
+    return value if isinstance(value, str) else ""
+
+
+def _refuse_half_characters(values: Mapping[str, Sequence[Any]], origin: str) -> None:
+    """Raise UserError for half of a surrogate pair, which JSON can hold and no tokenizer can read."""
+    for key, column in values.items():
+        for number, value in enumerate(column, 1):
+            try:
+                (value or "").encode()
+            except UnicodeEncodeError as error:
+                half = value[error.start].encode("ascii", "backslashreplace").decode()
+                raise UserError(f"{origin}, row {number}: half a character ({half}) in the {key}; remove or mend it") from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _splits(column: str, cells: Sequence[str], origin: str) -> list[str]:
@@ -99,36 +156,98 @@ def _refuse_leaks(texts: Sequence[str], splits: Sequence[str], origin: str) -> N
         )
 
 
-def _labels(config: FileData, cells: Sequence[str], texts: Sequence[str], origin: str) -> list[str | None]:
+def _labels(config: FileData, cells: Sequence[Any], texts: Sequence[str], origin: str, names: Sequence[str]) -> list[str | None]:
     """Each row's label, None where the cell or the text is empty.
 
     Names are matched whatever their case. With `data.labels` unset, a label is spelled as where it comes first, but as
     `negative`, `neutral` or `positive` where it is one of these.
+
+    Args:
+        names: of numbers, unless `data.label_map` translates them.
     """
     renamed = by_text(config.label_map)
     for key, value in renamed.items():
         if config.labels is not None and value not in config.labels:
             raise UserError(f"data.label_map.{key}={value}: not one of data.labels=[{','.join(config.labels)}]")
-    names = SENTIMENT if config.labels is None else config.labels
-    spelling = {name.lower(): name for name in names} | {key.lower(): value for key, value in renamed.items()}
+    known = SENTIMENT if config.labels is None else config.labels
+    spelling = {folded(name): name for name in known} | {folded(key): value for key, value in renamed.items()}
+    if set(map(str, range(len(names)))) & set(spelling):
+        names = ()
     labels: list[str | None] = []
+    first: dict[str, int] = {}
     for number, (cell, text) in enumerate(zip(cells, texts, strict=True), 1):
-        if not cell or not text.strip():
+        label = _label(_named(cell, names), f"{origin}, row {number}", config)
+        key = folded(label)
+        if (key in NO_LABEL and key not in spelling) or not text.strip():
             labels.append(None)
             continue
-        if config.labels is not None and cell.lower() not in spelling:
+        if config.labels is not None and key not in spelling:
+            if _is_several(key, [*spelling]):
+                raise UserError(_several(f"{origin}, row {number}: {config.label_column}={_short(label)}"))
             raise UserError(
-                f"{origin}, row {number}: {config.label_column}={cell!r} is not one of {', '.join(config.labels)}.\n"
-                f"Add it to data.labels, or translate it: data.label_map={{{cell}: {config.labels[0]}}}"
+                f"{origin}, row {number}: {config.label_column}={_short(label)} is not one of {', '.join(config.labels)}.\n"
+                f"Add it to data.labels, or translate it: {typed('data.label_map', {label: config.labels[0]})}"
             )
-        labels.append(spelling.setdefault(cell.lower(), cell))
+        first.setdefault(key, number)
+        labels.append(spelling.setdefault(key, label))
+    for key, number in first.items() if config.labels is None and len(first) <= MOST_NAMES else ():
+        if _is_several(key, [*first]):
+            raise UserError(_several(f"{origin}, row {number}: {config.label_column}={_short(spelling[key])}"))
     return labels
 
 
+def _named(cell: Any, names: Sequence[str]) -> Any:
+    """A number of a `ClassLabel` column, or a list of them, as names; -1 is the hub's way to say that there is no label."""
+    if not names or isinstance(cell, str):
+        return cell
+    if isinstance(cell, list):
+        return [_named(each, names) for each in cell]
+    return names[int(cell)] if not is_missing(cell) and 0 <= cell < len(names) else None
+
+
+def _label(cell: Any, at: str, config: FileData) -> str:
+    try:
+        return as_label(cell)
+    except SeveralLabelsError as error:
+        raise UserError(_several(f"{at}: {config.label_column}={_short(error.args[0])}")) from None
+    except ValueError as error:
+        fields = ", ".join(field_names([{str(config.label_column): cell}])) if not isinstance(cell, str) else ""
+        raise UserError(
+            f"{at}: {config.label_column}={_short(cell)} is no label but {error}; name the field with the label in "
+            f"data.label_column{f', one of {fields}' if fields else ''}"
+        ) from None
+
+
+def _is_several(key: str, keys: Sequence[str]) -> bool:
+    """Whether a label, `a|b`, is several others with a mark between them: each is in `keys`, alone or with yet another one."""
+    for mark in "|;,#":
+        parts = {part.strip() for part in key.split(mark)}
+        known = [{part.strip() for part in other.split(mark)} if mark in "|;" else {other} for other in keys if other != key]
+        if len(parts) > 1 and all(any(part in other for other in known) for part in parts):
+            return True
+    return False
+
+
+def _several(at: str) -> str:
+    return (
+        f"{at} holds several labels, and findistill gives a text one label; keep one a row, or leave the cell empty "
+        "(names that are one label stand in data.labels)"
+    )
+
+
 def by_text(label_map: Any) -> dict[str, str]:
-    """`data.label_map` with its keys as text: {0: negative} and {"0": negative} mean the same. Raises UserError."""
+    """`data.label_map` with its keys as text: {0: negative} and {"0": negative} mean the same.
+
+    It may be a text, too, in YAML or JSON: '{"利好": positive}', for Hydra's own grammar has no quotes around keys.
+
+    Raises:
+        UserError: it is no map.
+    """
     if label_map is None:
         return {}
+    if isinstance(label_map, str):
+        with suppress(yaml.YAMLError):
+            label_map = yaml.load(label_map, yaml.BaseLoader)
     if not isinstance(label_map, Mapping):
         raise UserError(f"data.label_map={label_map}: a map from the file's names to labels is needed, {{0: negative}}")
-    return {str(key).strip(): value for key, value in label_map.items()}
+    return {str(key).strip(): str(value) for key, value in label_map.items()}

@@ -4,18 +4,22 @@ import errno
 import logging
 import os
 import re
+import shlex
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from textwrap import fill
 from typing import Any, NoReturn, cast
 
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from findistill.config.compose import compose_part, group_options, groups
+from findistill.config.overrides import typed
 from findistill.config.renames import rename_message
 from findistill.core import termination
 from findistill.core.step import flatten
@@ -78,7 +82,7 @@ def format_hydra_error(error: BaseException) -> str:
     quoted = text.split("'")[1] if text.count("'") > 1 else ""
     cause = _first_of_omegaconf(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read ({text.partition(chr(10))[0]}). Special characters need quotes: KEY='\"...\"'"
+        return f"{error.override}: cannot be read. {_with_quotes(str(error.override))}"
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if text.startswith("Ambiguous value for argument"):
@@ -97,6 +101,24 @@ def format_hydra_error(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment")]
     first, reason = lines[0] if lines else type(error).__name__, _reason(cause)
     return f"{first}{f' ({reason})' if reason and reason not in first else ''}"
+
+
+def _with_quotes(override: str) -> str:
+    """How to type an override that Hydra's grammar refuses."""
+    key, _, text = override.partition("=")
+    values = [value.strip().strip("'\"") for value in text[1:-1].split(",")]
+    value: Any = values if text[:1] == "[" and text[-1:] == "]" else text
+    if text[:1] == "{" and text[-1:] == "}":
+        with suppress(yaml.YAMLError):
+            value = yaml.load(text, yaml.BaseLoader)
+    remedy = typed(key, value)
+    try:
+        if isinstance(value, str) and text[:1] in "[{":  # a bracket that is not closed
+            raise ValueError
+        OverridesParser.create().parse_override(shlex.split(remedy)[0])
+    except (HydraException, ValueError):
+        return "Special characters need quotes: KEY='\"...\"'"
+    return f"Special characters need quotes: {remedy}"
 
 
 def _first_of_omegaconf(error: BaseException | None) -> OmegaConfBaseException | None:

@@ -111,7 +111,7 @@ class ResumingSweeper(BasicSweeper):
             page = folder / "report.html"
             if not config.sweep.report or not any(run_folder.is_done(one.folder) for one in plan):
                 continue
-            if finished or not page.exists():
+            if not run_folder.report_is_current(folder):
                 load(REPORT)(Path(config.runs_dir), config.study, config.report)
             else:
                 log.info("nothing to do: every job is done. Report: %s", page)

@@ -8,10 +8,14 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from findistill.data.tables import as_text, read_csv, read_jsonl, read_parquet
+from findistill.core.step import load
+from findistill.data.cells import as_text
+from findistill.data.delimited import read_csv
+from findistill.data.json_rows import read_jsonl
 from findistill.data.text_key import text_key
 from findistill.errors import UserError
 from findistill.llm.config import RecordedLLM
@@ -21,7 +25,11 @@ from findistill.llm.prompts import Template
 log = logging.getLogger(__name__)
 
 NO_ANSWER = "no recorded answer"
-READERS = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": lambda path, _: read_parquet(path)}
+READERS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    ".csv": read_csv,
+    ".jsonl": read_jsonl,
+    ".parquet": lambda path, _: load("findistill.data.parquet_files:read_parquet")(path)[0],
+}
 
 Row = Mapping[str, str]  # role of a column (key, answer, tokens_in, tokens_out) -> cell
 

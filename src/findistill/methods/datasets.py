@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from findistill.core.step import ModelFolder, Step
 from findistill.data.dataset import Dataset
 from findistill.models.files import model_files
@@ -16,7 +18,13 @@ def own(config: Any) -> dict[str, Step]:
 
 def with_tests(config: Any) -> dict[str, Step]:
     """The job's own data set and every further one that it is tested on (`evaluate.also`)."""
-    return own(config) | {f"{ALSO}/{number}": Dataset(value) for number, value in enumerate(config.evaluate.also)}
+    return own(config) | {f"{ALSO}/{number}": only_tested(value) for number, value in enumerate(config.evaluate.also)}
+
+
+def only_tested(section: Any) -> Step:
+    """A data set that nothing is learnt from: of one's own file all rows are test rows, unless it or `data.test` says which."""
+    own_share = "test" in section and section.test is None
+    return Dataset(OmegaConf.merge(section, {"test": 1.0}) if own_share else section)
 
 
 def demonstrations(config: Any) -> dict[str, Step]:

@@ -99,7 +99,14 @@ def rows_to_annotate(data: TextData, limit: int | None, seed: int) -> pd.DataFra
     """Training and validation rows, at most `limit`, drawn by `seed`; a larger limit keeps the rows of a smaller one.
 
     Gold labels, where the source has them, only measure the annotator.
+
+    Raises:
+        UserError: all rows are test rows.
     """
+    if not len(data.split("train", "validation")):
+        raise UserError(
+            f"data={data.card.name} has no training or validation rows to annotate: all are test or pool rows; set data.test=0.2"
+        )
     return draw(data.split("train", "validation"), limit, seed).sort_index().reset_index(drop=True)
 
 

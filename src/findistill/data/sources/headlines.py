@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from findistill.data.config import Data
+from findistill.data.delimited import read_csv
 from findistill.data.locations import csv_files, unavailable
 from findistill.data.rows import Source
-from findistill.data.tables import read_csv
 
 LICENCE = "mixed: benzinga listed as CC0, fnspid CC BY-NC 4.0, others not stated"
 CITATION = "Benzinga, Nasdaq (FNSPID, Dong, Fan, Peng 2024), CNBC, Guardian and Reuters headlines"

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from findistill.config.fields import setting
 from findistill.data.config import Data
+from findistill.data.delimited import read_csv
 from findistill.data.locations import csv_files, from_hub
 from findistill.data.rows import Source
-from findistill.data.tables import read_csv
 from findistill.errors import UserError
 
 LICENCE = "2013 files ODC PDDL 1.0, others not stated; Reddit's terms apply"

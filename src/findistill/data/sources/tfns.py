@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from findistill.data.config import Data
+from findistill.data.delimited import read_csv
 from findistill.data.locations import files_in, from_hub
 from findistill.data.rows import Source
-from findistill.data.tables import read_csv
 
 NAMES = {"0": "negative", "1": "positive", "2": "neutral"}
 FOLDER = "twitter_financial_news"

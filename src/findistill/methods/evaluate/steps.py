@@ -1,7 +1,7 @@
 """`stage=evaluate`: a model from anywhere on the test rows of any data set."""
 
 from findistill.core.step import Step
-from findistill.methods.datasets import model_at, with_tests
+from findistill.methods.datasets import DATA, model_at, only_tested, with_tests
 from findistill.methods.stage import Stage
 
 
@@ -11,4 +11,4 @@ class Evaluate(Stage):
     implementation = "findistill.methods.evaluate.stage:run"
 
     def parents(self) -> dict[str, Step]:
-        return {**with_tests(self._config), "model": model_at(self._config.evaluate.model)}
+        return {**with_tests(self._config), DATA: only_tested(self._config.data), "model": model_at(self._config.evaluate.model)}

@@ -19,7 +19,8 @@ def run(job: Job) -> None:
     rows, validation = training_rows(job, data, tests), data.split("validation")
     if rows["label"].nunique() < 2:
         raise UserError(
-            f"stage=teacher needs labels of at least two classes; data={data.card.name} has {rows['label'].nunique()}"
+            f"stage=teacher needs labels of at least two classes; data={data.card.name} has {rows['label'].nunique()} "
+            "among its training rows (data.label_column, data.test)"
         )
     augmented = reading.augmented_rows(job)["label"].notna().sum()
     job.metrics |= {"data/kept": len(rows), "data/kept_share": 1.0, "data/augmented": int(augmented)}

@@ -1,0 +1,196 @@
+"""CSV and its relatives, read strictly: the delimiter and the way of quoting are inferred, and every row has all its cells."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from findistill.config.overrides import typed
+from findistill.data.text_files import read_text
+from findistill.errors import UserError
+
+csv.field_size_limit(2**31 - 1)  # posts can be longer than csv's default of 128 KB
+
+NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+SAMPLE = 200  # rows by which a delimiter is judged
+NONE = "\x1f"  # a delimiter that no text has: for files of one column
+# How quotes inside a cell are written: doubled; behind a backslash, as Spark and MySQL do; as they are.
+QUOTING: tuple[dict[str, Any], ...] = ({}, {"escapechar": "\\", "doublequote": False}, {"quoting": csv.QUOTE_NONE})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read a file, where it does not say so itself, and what its reader is looking for.
+
+    Attributes:
+        delimiter: a character, or one of `NAMES`; None: the one that gives rows as long as the header.
+        columns: the names of the columns, for a file without a header line.
+        text_column: the column that must be there; the header is told from data by it.
+        wanted: further columns that should be there.
+    """
+
+    delimiter: str | None = None
+    columns: Sequence[str] | None = None
+    text_column: str | None = None
+    wanted: Sequence[str] = ()
+
+
+def read_csv(path: Path, encoding: str = "utf-8", layout: Layout | None = None) -> list[dict[str, Any]]:
+    """All cells as text, empty ones as ''; a cell such as `NA` stays what it is.
+
+    Raises:
+        UserError: no such file, not in this encoding, no header, no rows, a row with too many or too few cells, an open quote.
+    """
+    layout = layout or Layout()
+    content = read_text(path, encoding).getvalue()
+    hint = re.match(r"sep=(.)\r?\n", content)  # Excel's own way of saying it
+    content = content[hint.end() :] if hint else content
+    if not content.strip():
+        raise UserError(f"{path}: the file is empty; a header line with column names is needed")
+    if content.lstrip()[:2] in ('{"', "[{", "[\n", "[\r", "{}", "[]"):
+        raise UserError(f"{path}: this is JSON; use data=jsonl")
+    delimiter = _character(layout.delimiter) or (hint and hint[1]) or _delimiter(content, layout)
+    failure = None
+    for quoting in QUOTING:
+        if (quoting.get("escapechar") and '\\"' not in content) or (quoting.get("quoting") and delimiter not in ("\t", NONE)):
+            continue
+        try:
+            return as_rows(path, _cells(path, content, delimiter, quoting, layout.columns), layout)
+        except _NotRectangularError as error:
+            failure = failure or error
+    raise UserError(str(failure)) from failure
+
+
+def as_rows(path: Path, rows: list[list[Any]], layout: Layout) -> list[dict[str, Any]]:
+    """Rows of cells, of which the first is the header unless the columns are known, as a dict each.
+
+    Raises:
+        UserError: no rows, or a header that is none.
+    """
+    header = list(layout.columns or [])
+    if not header:
+        header = [str("" if cell is None else cell).strip() for cell in rows[0]] if rows else []
+        if layout.text_column and rows and layout.text_column not in header and looks_like_data(rows):
+            raise UserError(
+                f"{path} has no column {layout.text_column!r}; its first line is {_short(rows[0])}.\n"
+                f"Where that is no header, name the columns: {typed('data.columns', _guessed_columns(rows, layout))}"
+            )
+        rows = rows[1:]
+        header = _distinct(path, header, layout)
+    elif rows and [str(cell).strip().casefold() for cell in rows[0]] == [name.casefold() for name in header]:
+        raise UserError(f"{path}: the file has a header line; leave out data.columns")
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+class _NotRectangularError(UserError):
+    """A way of quoting that does not fit the file."""
+
+
+def _character(delimiter: str | None) -> str | None:
+    return {**NAMES, "none": NONE, "\\t": "\t"}.get(delimiter or "", delimiter)
+
+
+def _cells(
+    path: Path, content: str, delimiter: str, quoting: Mapping[str, Any], columns: Sequence[str] | None
+) -> list[list[str]]:
+    """The file's rows, each as long as the header, without blank lines."""
+    spaced = re.match(rf'[^"\n]*"?{re.escape(delimiter)} ', content) is not None  # `text, label` in the header
+    reader = csv.reader(StringIO(content, newline=""), delimiter=delimiter, strict=True, skipinitialspace=spaced, **quoting)
+    rows: list[list[str]] = []
+    width, whose = len(columns or ()), "data.columns has"
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row) and (not row or len(row) != width or width == 1):
+                continue
+            if not width:
+                width, whose = len(row), "the header has"
+            if len(row) > width and not any(cell.strip() for cell in row[width:]):
+                row = row[:width]  # delimiters at the end of lines
+            if len(row) != width:
+                name = next((name for name, character in NAMES.items() if character == delimiter), repr(delimiter))
+                raise _NotRectangularError(
+                    f"{path}, line {reader.line_num}: {_count(len(row))} where {whose} {width}; texts that hold a {name} need "
+                    'quotes ("..."), or set data.delimiter=comma, semicolon, tab, pipe or none'
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise _NotRectangularError(f"{path}, line {reader.line_num}: not valid CSV ({error}); check the quotes") from error
+    return rows
+
+
+def _count(cells: int) -> str:
+    return f"{cells} cell{'s' * (cells != 1)}"
+
+
+def _delimiter(content: str, layout: Layout) -> str:
+    """The delimiter under which the header has the wanted columns, and the rows are as long as the header."""
+    wanted = {layout.text_column, *layout.wanted} - {None}
+    scores: dict[str, tuple[int, bool, float, int]] = {}
+    regular: list[str] = []
+    for delimiter in NAMES.values():
+        rows = _sample(content, delimiter)
+        header = list(layout.columns or rows[0])
+        lengths = Counter(len(row) for row in rows[0 if layout.columns else 1 :])
+        share = lengths[len(header)] / max(1, lengths.total())
+        names = 0 if layout.columns else len(wanted & {cell.strip() for cell in header})
+        scores[delimiter] = names, len(header) > 1 and share > 0.9, share, len(header)
+        if len(header) == 1:
+            # Rows that have the same further cells everywhere are no texts with commas, but lack a name in the header.
+            regular += [delimiter] if len(lengths) == 1 and lengths.total() > 2 and 1 not in lengths else []
+    if all(length == 1 for *_, length in scores.values()):
+        return regular[0] if regular else NONE
+    return max(scores, key=lambda delimiter: scores[delimiter])
+
+
+def _sample(content: str, delimiter: str) -> list[list[str]]:
+    """The first rows, whatever their quotes; blank lines left out."""
+    lines = StringIO(content[: 2**20], newline="")
+    return list(islice((row for row in csv.reader(lines, delimiter=delimiter) if any(map(str.strip, row))), SAMPLE)) or [[]]
+
+
+def looks_like_data(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the first row has what a header has not: a sentence, a number, or a value that comes again in its column."""
+    header, *others = rows[:SAMPLE]
+    for column, cell in enumerate(header):
+        text = str("" if cell is None else cell).strip()
+        values = [row[column] for row in others if column < len(row)]
+        if len(text.split()) > 3 or len(text) > 60 or re.fullmatch(r"[+-]?\d+([.,]\d+)*", text) or (text and cell in values):
+            return True
+    return False
+
+
+def _guessed_columns(rows: Sequence[Sequence[Any]], layout: Layout) -> list[str]:
+    """Names for the columns of a file without a header: the longest cells are the texts, the fewest values the labels."""
+    table = [[str(cell) for cell in row] for row in rows[:SAMPLE]]
+    columns = range(len(table[0]))
+    text = max(columns, key=lambda column: sum(len(row[column]) for row in table))
+    names = [f"c{column + 1}" for column in columns]
+    names[text] = str(layout.text_column)
+    if others := [column for column in columns if column != text]:
+        label = min(others, key=lambda column: len({row[column] for row in table}))
+        names[label] = next((name for name in layout.wanted if name != layout.text_column), "label")
+    return names
+
+
+def _distinct(path: Path, header: list[str], layout: Layout) -> list[str]:
+    """The header with names for nameless columns, such as an index that pandas wrote, and each name once."""
+    wanted = {layout.text_column, *layout.wanted}
+    names: list[str] = []
+    for number, name in enumerate(header):
+        if name in names and (name in wanted or not layout.text_column):
+            raise UserError(f"{path}: a column name occurs twice in the header: {', '.join(header)}")
+        plain = name or f"Unnamed: {number}"
+        names.append(plain if plain not in names else f"{plain}.{number}")
+    return names
+
+
+def _short(cells: Iterable[Any], length: int = 100) -> str:
+    text = " ".join(", ".join(str(cell) for cell in cells).split())
+    return text if len(text) <= length else f"{text[:length]}..."

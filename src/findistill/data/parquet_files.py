@@ -1,0 +1,43 @@
+"""Parquet. Loaded when a file is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from findistill.core.step import load
+from findistill.data.text_files import refuse_other_formats
+from findistill.errors import UserError
+
+SAVED = ("state.json", "dataset_dict.json")  # of a folder that `save_to_disk` wrote
+
+
+def read_parquet(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, list[str]]]:
+    """The rows of a Parquet file, or of all in a folder as Spark writes it; and the names behind the numbers of columns.
+
+    Names come from the features that `datasets` leaves in a file.
+
+    Raises:
+        UserError: there is no such file, it is not Parquet, or it has no rows.
+    """
+    if path.is_file():
+        with path.open("rb") as handle:
+            start = handle.read(16)
+        if not start.startswith(b"PAR1"):
+            refuse_other_formats(path, start)
+    elif not path.is_dir():
+        raise UserError(f"{path}: no such file; check data.path")
+    elif any((path / name).is_file() for name in SAVED):
+        raise UserError(f"{path}: a folder of datasets.save_to_disk; use data=hub")
+    try:
+        table = pa.parquet.read_table(path)
+        table.validate(full=True)  # damaged offsets would end the process
+        rows = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({str(error).strip().partition(chr(10))[0][:160]})") from error
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    named = b"huggingface" in (table.schema.metadata or {})
+    return rows, load("findistill.data.hugging_face:names_in_schema")(table.schema) if named else {}
