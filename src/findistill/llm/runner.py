@@ -145,9 +145,9 @@ class AnnotationRunner:
         """US dollars that so many samples of a text can cost, where a budget limits that."""
         if self.budget.limit is None:
             return 0.0
-        characters = sum(len(message["content"]) for message in self.template.messages(demonstrations, text))
+        tokens_in = sum(pricing.token_bound(message["content"]) for message in self.template.messages(demonstrations, text))
         max_tokens_out = getattr(self.llm, "max_tokens", 0) * samples
-        return pricing.cost(self.llm.price, characters // pricing.CHARACTERS_A_TOKEN + 1, max_tokens_out) or 0.0
+        return pricing.cost(self.llm.price, tokens_in * self.engine.calls(samples), max_tokens_out) or 0.0
 
     def _store(self, batch: Sequence[Response], table: "ResponseTable", in_flight: "InFlight") -> None:
         """Cache responses and record them; a text of which nothing more will come releases its reservation."""
