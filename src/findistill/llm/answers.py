@@ -21,8 +21,8 @@ NESTED = 5  # levels of it
 
 # Scripts that are written without spaces between words, so that a label may stand in the midst of letters.
 _UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u"
-    "30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _LETTER = rf"[^\W_{_UNSPACED}]"  # of a script with spaces, or a digit
 _EDGE = " \t\n\r\"'`*_#~|.,;:!?()[]{}<>«»“”„‘’‚‹›…。、「」『』【】《》〈〉؟،؛·•\\"  # quotes, brackets, markup, punctuation

@@ -104,12 +104,17 @@ class RecordedLLM(LLM):
 @dataclass
 class Prompt:
     name: str = MISSING
-    instruction: str = MISSING
+    # what is classified: sentiment, topic, event, rating, ...; null: sentiment where the labels are negative, neutral and
+    # positive, else category
+    task: str | None = None
+    instruction: str | None = None  # null: one of the next two
+    sentiment_instruction: str | None = None  # where the task is sentiment
+    task_instruction: str | None = None  # for any other; {task} stands for it
     # The labels' words in the prompt: null, their own names; market (bearish ..), movement (down ..); or {label: word}. Not
     # typed as a dict: Hydra would want a `+` before its keys.
     wording: Any = None
     text_header: str = "Text:"
-    answer_header: str = "Sentiment:"
+    answer_header: str | None = None  # null: the task, "Sentiment:"
     steps: list[str] = field(default_factory=list)  # headers of the lines that the model writes before the label
     step_hints: list[str] = field(default_factory=list)  # what each step is to hold; "one sentence" where empty
     max_text_tokens: int = setting(96, ge=1)  # of each demonstration and of the text itself
@@ -144,6 +149,8 @@ class Annotate:
     retries: int = setting(2, ge=0)  # how often a response that names no label is requested again
     # share of responses that may stay failed after all retries
     max_failed: float = setting(0.02, ge=0, le=1, meaning="a share of the responses", runtime_only=True)
+    # share of responses that must name a label: with fewer, the annotation stops and shows one
+    min_readable: float = setting(0.5, ge=0, le=1, meaning="a share of the responses", runtime_only=True)
     max_cost_usd: float | None = setting(None, runtime_only=True)
     dry_run: bool = setting(False, runtime_only=True)  # print what would be requested and what it costs, and send nothing
     show_prompt: bool = setting(False, runtime_only=True)  # print one filled prompt, and send nothing

@@ -99,6 +99,10 @@ class Engine(ABC):
         """
         return template
 
+    def unreadable(self) -> str:
+        """What to do where few responses name a label."""
+        return "annotate.show_prompt=true prints the prompt that they answer"
+
     def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
         """The error where too many of the `total` responses to `texts` failed, mostly for `reason`."""
         return (

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from findistill.data.labels import LabelSet
+from findistill.data.labels import SENTIMENT, LabelSet
 from findistill.errors import UserError
 from findistill.llm import answers
 from findistill.llm.config import Prompt
@@ -89,7 +89,8 @@ class Template:
         if self.structured:
             return f"{instruction} Answer with one JSON object and nothing else: {self._json(slots)}"
         if not self.steps:
-            return f"{instruction} Answer with one word: {choice}."
+            unit = "label" if any(len(word.split()) > 1 for word in words) else "word"
+            return f"{instruction} Answer with one {unit}: {choice}."
         count = {2: "two", 3: "three"}.get(len(slots), str(len(slots)))
         return f"{instruction} Answer in {count} lines:\n{self._lines(slots)}"
 
@@ -187,12 +188,20 @@ class Template:
 
 
 def template(config: Prompt, labels: LabelSet) -> Template:
-    """The configured prompt for these labels.
+    """The configured prompt for these labels, about sentiment only where they are sentiments or `prompt.task` says so.
 
     Raises:
-        UserError: `prompt.wording` is unknown, or has no word for one of the labels, or one word for two.
+        UserError: there is no instruction; `prompt.wording` is unknown, or has no word for one of the labels, or one for two.
     """
+    task = config.task or ("sentiment" if set(labels.names) <= set(SENTIMENT) else "category")
+    of_task = config.sentiment_instruction if task == "sentiment" else config.task_instruction
+    instruction = config.instruction or of_task or config.task_instruction or config.sentiment_instruction
+    if not instruction:
+        raise UserError(
+            f"prompt={config.name} has no instruction: say what the model is to do, prompt.instruction='Name the topic.'"
+        )
+    header = config.answer_header or f"{task[:1].upper()}{task[1:]}:"
     return Template(
-        config.instruction, labels.words(config.wording), config.text_header, config.answer_header, tuple(config.steps),
+        instruction.replace("{task}", task), labels.words(config.wording), config.text_header, header, tuple(config.steps),
         tuple(config.step_hints), config.max_text_tokens,
     )  # fmt: skip
