@@ -115,7 +115,7 @@ class AnnotationRunner:
                     for batch in batches:
                         self._store(batch, table, in_flight)
                         progress.update(len(batch))
-                        if EARLY <= table.answered <= 2 * EARLY:  # half of what is due in the end is never bad luck in so many
+                        if table.answered >= EARLY:  # half of what is due in the end is never bad luck in so many
                             self._check_readable(table, self.min_readable / 2)
                 if not in_flight.over_budget:
                     break
@@ -182,8 +182,7 @@ class AnnotationRunner:
             raise UserError(self.engine.failure(int(failed.sum()), int(responses.sum()), len(failed), str(reason)))
 
     def _check_readable(self, table: "ResponseTable", share: float) -> None:
-        readable = int((table.codes >= 0).sum())
-        if not table.answered or readable >= share * table.answered:
+        if not table.answered or table.readable >= share * table.answered:
             return
         response = table.unreadable()
         shown = one_line(response.raw or "")[:EXAMPLE]
@@ -195,7 +194,7 @@ class AnnotationRunner:
         else:
             remedy = self.engine.unreadable()
         raise UserError(
-            f"llm={self.llm.name}: {readable} of {table.answered} responses name a label ({labels}), and this one does not: "
+            f"llm={self.llm.name}: {table.readable} of {table.answered} responses name a label ({labels}); this one does not: "
             f"{shown!r}\n"
             f"{remedy}; annotate.min_readable=0 counts such responses as no vote."
         )
@@ -218,7 +217,7 @@ class ResponseTable:
         self.offsets = np.zeros((rows, samples), np.int64)
         self.complete = 0  # texts that need no more
         self.reused = 0  # responses that the cache had
-        self.answered = 0  # responses that did not fail
+        self.answered = self.readable = 0  # responses that did not fail, and those of them that name a label
 
     def load_cached(self, row: int, key: int) -> list[Response]:
         """Record what the cache has for this row and is not recorded yet; failed calls stay missing."""
@@ -237,6 +236,7 @@ class ResponseTable:
         code = UNREADABLE if response.label is None else self.labels.index(response.label)
         self.codes[row, response.sample] = code if response.error is None else FAILED
         self.answered += response.error is None
+        self.readable += response.error is None and code != UNREADABLE
         self.offsets[row, response.sample] = offset
 
     def unreadable(self) -> Response:
