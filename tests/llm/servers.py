@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -16,21 +16,26 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass
 class Reply:
-    """What a server sends. `cut`: it hangs up, after `cut` characters of the body where that is more than none."""
+    """What a server sends. `cut`: it hangs up, after `cut` characters of the body where that is more than none.
+
+    With `pieces` the body is these, one chunk each, with `pause_s` before each, until the client hangs up.
+    """
 
     status: int = 200
-    body: str = ""
+    body: str | bytes = ""
     headers: dict[str, str] = field(default_factory=lambda: dict(JSON))
     after_s: float = 0.0
     cut: int | None = None
+    pieces: Iterable[bytes] | None = None
+    pause_s: float = 0.0
 
 
-def chat(contents: list[str], **choice: object) -> Reply:
+def chat(contents: list[str], usage: object = "honest", **choice: object) -> Reply:
     choices = [
         {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": content}, **choice}
         for i, content in enumerate(contents)
     ]
-    usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9} if usage == "honest" else usage
     found = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
     return Reply(body=json.dumps(found))
 
@@ -72,6 +77,8 @@ class LoopbackServer:
     def __init__(self, behave: Callable[[dict], Reply] = sampling) -> None:
         self.behave = behave
         self.bodies: list[dict] = []
+        self.heads: list[tuple[str, dict[str, str]]] = []  # address and headers of each call
+        self.key_header, self.key = "Authorization", f"Bearer {KEY}"
         self.in_flight = self.most_in_flight = 0
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
@@ -90,7 +97,7 @@ class LoopbackServer:
 
     def _run(self, started: threading.Event) -> None:
         app = web.Application(client_max_size=2**26)
-        app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_post("/{path:.*}chat/completions", self._answer)
         runner = web.AppRunner(app, access_log=None)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
@@ -104,18 +111,23 @@ class LoopbackServer:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
+        self.heads.append((request.path_qs, dict(request.headers)))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             reply = self.behave(body)
-            if request.headers.get("Authorization") != f"Bearer {KEY}":
-                reply = refusal(401, f"bad key {request.headers.get('Authorization')}")
+            if self.key and request.headers.get(self.key_header) != self.key:
+                reply = refusal(401, f"bad key {request.headers.get(self.key_header)}")
             if reply.after_s:
                 await asyncio.sleep(reply.after_s)
         finally:
             self.in_flight -= 1
+        if reply.pieces is not None:
+            return await self._stream(request, reply)
         if reply.cut is None:
-            return web.Response(status=reply.status, body=reply.body.encode(), headers=reply.headers)
+            body = reply.body if isinstance(reply.body, bytes) else reply.body.encode()
+            return web.Response(status=reply.status, body=body, headers=reply.headers)
+        assert isinstance(reply.body, str)
         if reply.cut:
             response = web.StreamResponse(headers={**reply.headers, "Content-Length": str(len(reply.body))})
             await response.prepare(request)
@@ -124,4 +136,16 @@ class LoopbackServer:
             response = web.StreamResponse()
         assert request.transport is not None
         request.transport.close()
+        return response
+
+    @staticmethod
+    async def _stream(request: web.Request, reply: Reply) -> web.StreamResponse:
+        response = web.StreamResponse(status=reply.status, headers=reply.headers)
+        try:
+            await response.prepare(request)
+            for piece in reply.pieces or ():
+                await asyncio.sleep(reply.pause_s)
+                await response.write(piece)
+        except ConnectionError:
+            pass
         return response

@@ -68,7 +68,7 @@ def test_rationales_are_shown_and_asked_for() -> None:
         ("The answer is bullish", "positive"),
         ("bullish or bearish", None),
         ("bullishness", None),
-        ("neutral\nI hope that this helps", None),
+        ("neutral\nI hope that this helps", "neutral"),
         ("positive", None),
         ("", None),
         ("\n \n", None),

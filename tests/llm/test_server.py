@@ -152,7 +152,7 @@ def test_impossible_token_counts_are_replaced_by_estimates(
     server.behave = behave
     responses = ask(server, tasks=2, samples=1)
     assert all(20 < each.tokens_in < 100 and each.tokens_out > 0 for each in responses)
-    assert sum("tokens and cost are estimated" in record.message for record in told.records) == 2  # the probe, the calls
+    assert sum("tokens and cost are estimated" in record.message for record in told.records) == 1
 
 
 def test_an_echoed_key_and_control_characters_are_masked(server: LoopbackServer) -> None:
@@ -161,7 +161,7 @@ def test_an_echoed_key_and_control_characters_are_masked(server: LoopbackServer)
     assert response.raw == "Your key is ***. positive" and response.label == "positive"
     server.behave = after_probes(lambda body: refusal(400, f"\x1b[31mno {KEY}"))
     [response] = ask(server, tasks=1, samples=1)
-    assert response.error == "400: [31mno ***"
+    assert response.error == "400: no ***"
 
 
 def test_a_reply_without_end_is_not_read_to_its_end(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,8 @@ def annotate(
 
     Raises:
         UserError: a setting does not fit the texts, the pool or the model, or the model not the memory;
-            `annotate.max_cost_usd` is spent; more than `annotate.max_failed` of the responses failed. What was received is
-            cached then.
+            `annotate.max_cost_usd` is spent; more than `annotate.max_failed` of the responses failed, or fewer than
+            `annotate.min_readable` name a label. What was received is cached then.
     """
     template = replace(prompts.template(prompt, labels), scoring=scoring)
     if engine is None:
@@ -79,10 +79,11 @@ def annotate(
         runner = AnnotationRunner(
             engine, engine.prepare(template, sampling), sampling, 1 if exact else settings.samples, responses,
             pricing.Budget(settings.max_cost_usd), llm, settings.max_failed,
+            0.0 if exact or (scoring == "generation" and declares(llm, "in_process")) else settings.min_readable,
         )  # fmt: skip
         if shots.rationales == "llm" and template.steps:
             with ResponseCache.shared(cache, request_identity(llm), _prompt_settings(prompt)) as rationales:
-                generated = _generate_rationales(replace(runner, cache=rationales), rows.demonstrations)
+                generated = _generate_rationales(replace(runner, cache=rationales, min_readable=0.0), rows.demonstrations)
             rows.demonstrations = rows.demonstrations.with_rationales(generated)
         table = runner.run(rows)
         if exact:

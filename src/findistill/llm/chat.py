@@ -1,7 +1,7 @@
 """OpenAI's chat protocol: the body of a request, and what a choice of the reply holds."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import exp
@@ -9,11 +9,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from findistill.errors import UserError
 from findistill.llm.config import EndpointLLM
 from findistill.llm.prompts import Template
-from findistill.llm.server import Reply
+from findistill.llm.refusals import SYSTEM
+from findistill.llm.replies import Reply
 
 OPTIONAL = ("logprobs", "response_format", "n", "seed", "temperature")  # the first to be omitted comes first
+LIMITS = ("max_tokens", "max_completion_tokens")  # OpenAI renamed it for newer models
+_TOO_LARGE = re.compile(r"too (large|high|big)|at most|exceed|greater than|less than|maximum", re.IGNORECASE)
 
 # -- requests ----------------------------------------------------------------------------------------------------------
 
@@ -23,25 +27,44 @@ class BodyBuilder:
     """Bodies of calls to one model; fields of `llm.extra_body` are put over all others."""
 
     settings: EndpointLLM
-    unsupported: set[str] = field(default_factory=set)  # fields that the server does not take at all
+    unsupported: set[str] = field(default_factory=set)  # fields, or `refusals.SYSTEM`, that the server does not take at all
 
-    def body(self, **fields: Any) -> dict[str, Any]:
-        """The body with these fields, without those that are None or that the server refused."""
-        # OpenAI renamed it for newer models.
-        limit = "max_completion_tokens" if "max_tokens" in self.unsupported else "max_tokens"
-        fields = {"model": self.settings.model, limit: self.settings.max_tokens, **fields}
-        fields = {name: value for name, value in fields.items() if value is not None and name not in self.unsupported}
+    def body(self, without: Collection[str] = (), **fields: Any) -> dict[str, Any]:
+        """The body with these fields, without those that are None, that the server refused, or that are in `without`."""
+        unsupported = {*self.unsupported, *without}
+        limit = next((name for name in LIMITS if name not in unsupported), None)
+        limits = {limit: self.settings.max_tokens} if limit else {}
+        fields = {"model": self.settings.model, **limits, **fields}
+        fields = {name: value for name, value in fields.items() if value is not None and name not in unsupported}
+        if SYSTEM in unsupported:
+            fields["messages"] = without_system(fields["messages"])
         return fields | dict(self.settings.extra_body or {})
 
-    def omit_unsupported(self, refusal: str, body: Collection[str]) -> bool:
-        """Omit a field from now on: the one that the refusal names, else the most dispensable. False: none is left."""
-        names = set(body) - set(self.settings.extra_body or {})
-        optional = [name for name in OPTIONAL if name in names]
-        if "max_completion_tokens" in refusal and "max_tokens" in names:
-            optional = ["max_tokens"]
-        named = [name for name in optional if re.search(rf"\b{name}\b", refusal)]
-        self.unsupported.update((named or optional)[:1])
-        return bool(optional)
+    def omit(self, names: Iterable[str], refusal: object) -> None:
+        """Leave these out of all bodies from now on.
+
+        Raises:
+            UserError: it is the limit of tokens, and it is too large for the model.
+        """
+        names = set(names)
+        if names & {*LIMITS} and _TOO_LARGE.search(str(refusal)):
+            raise UserError(
+                f"llm.max_tokens={self.settings.max_tokens} is more than llm.model={self.settings.model} takes: {refusal}\n"
+                f"Lower it: llm.max_tokens={max(1, self.settings.max_tokens // 2)}"
+            )
+        self.unsupported |= names
+
+    def next_optional(self, body: Collection[str]) -> str | None:
+        """The most dispensable field of a body; None where none is left."""
+        return next((name for name in OPTIONAL if name in body and name not in (self.settings.extra_body or {})), None)
+
+
+def without_system(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The messages with the system's in front of the first user's, for models that know no such role."""
+    if messages[0]["role"] != "system":
+        return list(messages)
+    system, first, *others = messages
+    return [first | {"content": f"{system['content']}\n\n{first['content']}"}, *others]
 
 
 def request_seed(*parts: object) -> int:
@@ -56,15 +79,9 @@ def response_format(template: Template) -> dict[str, Any]:
 # -- replies -----------------------------------------------------------------------------------------------------------
 
 
-def content(choice: Mapping[str, Any]) -> str:
-    text = choice["message"].get("content")
-    # Half a surrogate pair is valid in JSON, and cannot be written to a file.
-    return text.encode(errors="replace").decode() if isinstance(text, str) else ""
-
-
 def contents(replies: Iterable[Reply]) -> set[str]:
     """The different texts of all choices."""
-    return {content(choice) for reply in replies for choice in reply.choices}
+    return {choice.text for reply in replies for choice in reply.choices}
 
 
 def matches_schema(text: str, template: Template) -> bool:
@@ -76,15 +93,7 @@ def matches_schema(text: str, template: Template) -> bool:
     return True
 
 
-def log_probabilities(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The tokens of a choice with their log-probabilities; none where the server gives none, or not as the protocol has it."""
-    try:
-        return [(str(each["token"]), float(each["logprob"])) for each in choice["logprobs"]["content"]]
-    except (TypeError, KeyError, ValueError):
-        return []
-
-
-def confidence(tokens: list[tuple[str, float]], word: str) -> float | None:
+def confidence(tokens: Sequence[tuple[str, float]], word: str) -> float | None:
     """The probability of the tokens that write the word where it stands last; None where they do not write it."""
     word = word.lower()
     parts = [token.lower() for token, _ in tokens]

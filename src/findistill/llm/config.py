@@ -1,5 +1,6 @@
 """Settings of language models, prompts, demonstrations and annotation."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -47,7 +48,10 @@ class InProcessLLM(LLM):
 @dataclass
 class EndpointLLM(LLM):
     base_url: str | None = None
-    api_key_env: str = setting("OPENAI_API_KEY", runtime_only=True)  # the variable's name; the key is never configured
+    # the variable's name, the key is never configured; None: the server wants no key
+    api_key_env: str | None = setting("OPENAI_API_KEY", runtime_only=True)
+    # Authorization sends `Bearer KEY`, any other header the key alone, as Azure's api-key
+    api_key_header: str = setting("Authorization", pattern=r"[A-Za-z][A-Za-z0-9-]*", meaning="a header's name", runtime_only=True)
     timeout_s: float = setting(60.0, gt=0, runtime_only=True)  # of one call
     max_retries: int = setting(6, ge=0, runtime_only=True)  # of a transient failure: 429, 5xx, a cut connection, half a body
     give_up_s: float = setting(300.0, gt=0, runtime_only=True)  # stop after so long without any reply
@@ -56,6 +60,27 @@ class EndpointLLM(LLM):
     extra_body: Any = None  # further fields of every call, as the server's own documentation has them
     # a folder or hub id to count tokens with before a run; servers keep their own
     tokenizer: str = setting("embedded:smollm2", runtime_only=True)
+
+
+_SECRET_QUERY = re.compile(r"[?&](?:api[_-]?)?(?:key|token|sig|code|secret|password|subscription-key)=", re.IGNORECASE)
+
+
+def address_fault(base_url: str | None) -> str | None:
+    """What is wrong with an address, and how it is mended; None where nothing is. What is secret in it is masked."""
+    if base_url is None:
+        return None
+    begins = re.match(r"https?://[^/\s]", base_url)
+    if begins and "@" not in base_url.split("/")[2].partition("?")[0] and not _SECRET_QUERY.search(base_url):
+        return None
+    safe = re.sub(r"^(https?://)?[^/]*@", r"\1", base_url)
+    safe = re.sub(_SECRET_QUERY.pattern + "[^&#]*", "", safe, flags=re.IGNORECASE)
+    if begins:
+        return (
+            "llm.base_url has a user, a password or a key in it, which would be written to files: put the key into a variable "
+            f"(export LLM_API_KEY=...) and name that, llm.base_url={safe} llm.api_key_env=LLM_API_KEY"
+        )
+    masked, safe = re.sub(r"[^/@]*@", "***@", base_url), re.sub(r"^[^/]*:?//+", "", safe)
+    return f"llm.base_url={masked}: give the whole address, llm.base_url=http://{safe or '127.0.0.1:8000/v1'}"
 
 
 @dataclass
@@ -79,12 +104,17 @@ class RecordedLLM(LLM):
 @dataclass
 class Prompt:
     name: str = MISSING
-    instruction: str = MISSING
+    # what is classified: sentiment, topic, event, rating, ...; null: sentiment where the labels are negative, neutral and
+    # positive, else category
+    task: str | None = None
+    instruction: str | None = None  # null: one of the next two
+    sentiment_instruction: str | None = None  # where the task is sentiment
+    task_instruction: str | None = None  # for any other; {task} stands for it
     # The labels' words in the prompt: null, their own names; market (bearish ..), movement (down ..); or {label: word}. Not
     # typed as a dict: Hydra would want a `+` before its keys.
     wording: Any = None
     text_header: str = "Text:"
-    answer_header: str = "Sentiment:"
+    answer_header: str | None = None  # null: the task, "Sentiment:"
     steps: list[str] = field(default_factory=list)  # headers of the lines that the model writes before the label
     step_hints: list[str] = field(default_factory=list)  # what each step is to hold; "one sentence" where empty
     max_text_tokens: int = setting(96, ge=1)  # of each demonstration and of the text itself
@@ -119,6 +149,8 @@ class Annotate:
     retries: int = setting(2, ge=0)  # how often a response that names no label is requested again
     # share of responses that may stay failed after all retries
     max_failed: float = setting(0.02, ge=0, le=1, meaning="a share of the responses", runtime_only=True)
+    # share of responses that must name a label: with fewer, the annotation stops and shows one
+    min_readable: float = setting(0.5, ge=0, le=1, meaning="a share of the responses", runtime_only=True)
     max_cost_usd: float | None = setting(None, runtime_only=True)
     dry_run: bool = setting(False, runtime_only=True)  # print what would be requested and what it costs, and send nothing
     show_prompt: bool = setting(False, runtime_only=True)  # print one filled prompt, and send nothing

@@ -6,7 +6,6 @@ sent, so memory does not grow with the number of texts.
 
 import asyncio
 import logging
-import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,19 +16,19 @@ from omegaconf import MISSING
 from findistill.errors import UserError
 from findistill.llm import chat
 from findistill.llm.async_bridge import AsyncBridge, iterate_async
-from findistill.llm.config import EndpointLLM
+from findistill.llm.config import EndpointLLM, address_fault
 from findistill.llm.engine import Engine, Request, Response, Sampling
 from findistill.llm.probe import ServerCapabilities, probe
 from findistill.llm.prompts import Template
-from findistill.llm.server import CallError, RefusedError, Reply, Server, api_key
+from findistill.llm.refusals import SYSTEM, TOO_LONG
+from findistill.llm.replies import MOST_CHOICES, Answer, Reply
+from findistill.llm.server import CallError, RefusedError, Server, api_key
 from findistill.llm.text import CHARACTERS, truncate
 from findistill.llm.votes import needed
 
 log = logging.getLogger(__name__)
 
-MOST_CHOICES = 128  # of one call, by OpenAI's reference
 LONGEST_SPREAD_S = 1.0
-TOO_LONG = re.compile(r"context[ _-]?(length|window|size)|(prompt|input).{0,20} too long|too many (input )?tokens", re.IGNORECASE)
 
 
 @dataclass(eq=False)  # so that `__post_init__` is called
@@ -45,12 +44,12 @@ class EndpointEngine(EndpointLLM, Engine):
             raise UserError("llm.model is not set: name the model that the server is to use, llm.model=NAME.")
         if self.extra_body is not None and not isinstance(self.extra_body, Mapping):
             raise UserError(f"llm.extra_body={self.extra_body}: give fields and values, llm.extra_body={{top_p: 0.9}}.")
-        if self.base_url is not None and not re.match(r"https?://[^/\s]+", self.base_url):
-            masked = re.sub(r"[^/@]*@", "***@", self.base_url)
-            raise UserError(f"llm.base_url={masked}: give the whole address, like http://127.0.0.1:8000/v1.")
+        if fault := address_fault(self.base_url):
+            raise UserError(fault)
         api_key(self.api_key_env)
         self.capabilities: ServerCapabilities | None = None
         self.bodies = chat.BodyBuilder(self)
+        self.estimates = False  # some token counts are estimates, which has been logged
 
     def prepare(self, template: Template, sampling: Sampling) -> Template:
         """Probe with a few calls what the server supports (`capabilities`), and log it in one line.
@@ -71,6 +70,9 @@ class EndpointEngine(EndpointLLM, Engine):
         capabilities.check(sampling, self.structured)
         self.capabilities = capabilities
         return replace(template, structured=capabilities.schema)
+
+    def calls(self, samples: int) -> int:
+        return 1 if self.capabilities is None or self.capabilities.several else samples
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
         """Respond to every request with `sampling.concurrency` calls in flight, in the order in which replies come.
@@ -118,10 +120,13 @@ class EndpointRun:
     ) -> None:
         assert engine.capabilities is not None
         self.bodies, self.server, self.template, self.sampling, self.bridge = engine.bodies, server, template, sampling, bridge
+        self.engine = engine
         self.several = engine.capabilities.several
         # Calls that start together stay together, and each waits for all others to be read: they start evenly instead.
         self.spread = min(engine.capabilities.seconds, LONGEST_SPREAD_S)
         self.truncated = 0  # texts
+        self.accepted = self.guessed = False  # a call was; what to omit has been tried out in vain
+        self.guessing = asyncio.Lock()
         self.fields: dict[str, Any] = {
             "temperature": sampling.temperature,
             "response_format": chat.response_format(template) if template.structured else None,
@@ -138,7 +143,7 @@ class EndpointRun:
         votes, samples = Counter(request.votes), request.samples
         while count := needed(votes, len(samples), self.sampling.stop_at):
             responses = await self._call(messages, request.id, samples, min(count, MOST_CHOICES) if self.several else 1)
-            if examples and TOO_LONG.search(responses[0].error or ""):
+            if examples and TOO_LONG.search(responses[0].error or ""):  # a server's own words
                 examples = examples[1:]  # the farthest; only the server knows what its model can hold
                 messages = self.template.messages(examples, text)
                 continue
@@ -157,8 +162,8 @@ class EndpointRun:
         try:
             try:
                 reply = await self._ask(messages, request, samples[:count])
-            except RefusedError:
-                if count == 1:
+            except RefusedError as refusal:
+                if count == 1 or refusal.about_text:
                     raise
                 # Some servers take n=2, which the probe sent, and no more.
                 reply = await self._ask(messages, request, samples[:1])
@@ -190,17 +195,70 @@ class EndpointRun:
         return response
 
     async def _ask(self, messages: list[dict[str, str]], request: str, samples: tuple[int, ...], attempt: int = 0) -> Reply:
+        """The reply, without what the server turns out to refuse: a parameter that a refusal names, or one that is guessed."""
         n = len(samples) if len(samples) > 1 else None
         seed = chat.request_seed(self.sampling.seed, request, samples[0], attempt)
-        return await self.server.ask(self.bodies.body(messages=messages, n=n, seed=seed, **self.fields))
+        fields = {"messages": messages, "n": n, "seed": seed, **self.fields}
+        while True:
+            known = frozenset(self.bodies.unsupported)
+            try:
+                reply = await self.server.ask(self.bodies.body(**fields))
+            except RefusedError as refusal:
+                if refusal.about_text or refusal.parameter == "n":
+                    raise
+                if refusal.parameter:
+                    self._omit([refusal.parameter], refusal)
+                    continue
+                async with self.guessing:
+                    guess = await self._guess(fields) if self.bodies.unsupported == known else None
+                if guess:
+                    reply, names = guess
+                    self._omit(names, refusal)
+                elif self.bodies.unsupported != known:  # another call has learnt what to omit
+                    continue
+                else:
+                    raise
+            self.accepted = True
+            if reply.estimated and not self.engine.estimates:
+                self.engine.estimates = True
+                log.warning("%s counts no tokens (usage): tokens and cost are estimated from the texts", self.server.address)
+            return reply
 
-    def _read(self, request: str, sample: int, choice: dict[str, Any], reply: Reply) -> Response:
-        raw = chat.content(choice)
-        label = self.template.parse(raw)
+    def _omit(self, names: Iterable[str], refusal: RefusedError) -> None:
+        names = set(names) - self.bodies.unsupported
+        self.bodies.omit(names, refusal)
+        if names:
+            log.info("%s refuses %s (%s): calls go on without", self.server.address, ", ".join(sorted(names)), refusal)
+
+    async def _guess(self, fields: dict[str, Any]) -> tuple[Reply, tuple[str, ...]] | None:
+        """The reply to a call without the system's role or one of the optional fields, or without any; None where none helps.
+
+        For a server that refuses the very first calls without a word why. Once it has taken a call, a refusal is about its text.
+        """
+        sent = self.bodies.body(**fields)
+        names = [name for name in (SYSTEM, *chat.OPTIONAL) if name == SYSTEM or name in sent]
+        for without in (*((name,) for name in names), tuple(names)):
+            if self.accepted or self.guessed:
+                return None
+            try:
+                return await self.server.ask(self.bodies.body(without, **fields)), without
+            except RefusedError as refusal:
+                if refusal.about_text:
+                    return None
+        self.guessed = True
+        return None
+
+    def _read(self, request: str, sample: int, answer: Answer, reply: Reply) -> Response:
+        raw = self.server.mask_answer(answer.text)
+        spent: dict[str, Any] = {
+            "attempts": reply.attempts, "tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out, "seconds": reply.seconds,
+        }  # fmt: skip
+        if answer.refused:
+            return Response(request, sample, error=f"the model refuses: {self.server.clean(answer.refused)}", **spent)
+        label = self.template.parse(raw, cut=answer.cut)
         return Response(
-            request, sample, raw=raw, label=label, rationale=self.template.rationale(raw),
-            confidence=None if label is None else chat.confidence(chat.log_probabilities(choice), self.template.words[label]),
-            attempts=reply.attempts, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, seconds=reply.seconds,
+            request, sample, raw=raw, label=label, cut=answer.cut or None, rationale=self.template.rationale(raw),
+            confidence=None if label is None else chat.confidence(answer.tokens, self.template.words[label]), **spent,
         )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ batch to the response cache at once and later requests only what the cache lacks
 batches, queues and retries, as long as its responses to a request do not depend on other requests or on their order.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,7 @@ class Response:
     rationale: tuple[str, ...] | None = None  # the text of each of the prompt's steps
     confidence: float | None = None  # the probability of the label as the model wrote it, where the server reports it
     log_probabilities: dict[str, float] | None = None
+    cut: bool | None = None  # it ended at llm.max_tokens
     error: str | None = None
     # What several samples share, such as one call for all of them, is on the first, so that sums over samples are right.
     attempts: int = 1  # calls made for it, failed and unreadable ones included
@@ -85,6 +87,10 @@ class Engine(ABC):
             UserError: the model cannot be reached, loaded or trusted with these settings.
         """
 
+    def calls(self, samples: int) -> int:
+        """Calls that so many samples of a text take, each of which costs the prompt again."""
+        return 1
+
     def prepare(self, template: Template, sampling: Sampling) -> Template:
         """Check the model behind the engine, and return the template in the form in which requests will be sent.
 
@@ -93,9 +99,14 @@ class Engine(ABC):
         """
         return template
 
+    def unreadable(self) -> str:
+        """What to do where few responses name a label."""
+        return "annotate.show_prompt=true prints the prompt that they answer"
+
     def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
         """The error where too many of the `total` responses to `texts` failed, mostly for `reason`."""
         return (
             f"{failed} of {total} responses failed, mostly with: {reason}\n"
-            "Run the same command again to repeat those calls; annotate.max_failed=SHARE counts them as no vote."
+            "Run the same command again to repeat those calls; "
+            f"annotate.max_failed={math.ceil(1000 * failed / total) / 1000:g} counts them as no vote."
         )

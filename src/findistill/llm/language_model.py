@@ -20,6 +20,7 @@ from findistill.models.weights import loading, locate
 
 log = logging.getLogger(__name__)
 
+_MARK = re.compile(r"<\|?/?[\w-]{1,40}\|?>|<<?/?[A-Z]{2,20}>>?|\[/?[A-Z_]{3,30}\]")  # of a turn, in the source of a chat template
 STEP_TOKENS = 48  # of what is written in each step: a short opinion
 LINE_TOKENS = 16  # of a line's header, or of the label and what a model writes around it
 
@@ -46,20 +47,21 @@ class LanguageModel(InProcessLLM):
         Raises:
             UserError: `llm.max_prompt_tokens` leaves no room for a text.
         """
-        # A text must not open a turn of the chat: tokens of the template's own are no part of it.
-        tokens = [str(each) for each in self.tokenizer.added_tokens_decoder.values() if each.special]
-        special = re.compile("|".join(map(re.escape, tokens)) or "$^")
 
         @cache  # the same demonstration comes many times
         def truncate(text: str) -> str:
-            text = special.sub(" ", text)
+            text = self.plain_text(text)
             ids = self.ids(text)
             return text if len(ids) <= template.max_text_tokens else self.tokenizer.decode(ids[: template.max_text_tokens])
+
+        def example(each: Demonstration) -> Demonstration:
+            rationale = tuple(map(self.plain_text, each.rationale)) if each.rationale else each.rationale
+            return replace(each, text=truncate(each.text), rationale=rationale)
 
         most = self._longest(template)
         prompts, dropped, truncated = [], {}, 0
         for request in requests:
-            examples = [replace(each, text=truncate(each.text)) for each in request.demonstrations]
+            examples = [example(each) for each in request.demonstrations]
             text = truncate(request.text)
             ids = self._encode(template, examples, text)
             while len(ids) > most and examples:
@@ -87,6 +89,29 @@ class LanguageModel(InProcessLLM):
                 most, len(dropped), truncated,
             )  # fmt: skip
         return prompts, dropped
+
+    def plain_text(self, text: str) -> str:
+        """The text with a space inside each of its special tokens and of the chat template's marks.
+
+        A text must not open a turn of the chat: what the tokenizer or the template would read as a mark of theirs is text.
+        """
+        plain = self._marks.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}".rstrip(), text)
+        ids = self.ids(plain)
+        if self._special_ids.isdisjoint(ids):
+            return plain
+        return str(self.tokenizer.decode([each for each in ids if each not in self._special_ids]))  # in another Unicode form
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+
+    @cached_property
+    def _marks(self) -> re.Pattern[str]:
+        added = self.tokenizer.added_tokens_decoder.values()
+        tokens = {str(each) for each in added if each.special or re.fullmatch(r"[<\[].+[>\]]", str(each))}
+        template = self.tokenizer.chat_template
+        tokens |= set(_MARK.findall(template)) if self.chat and isinstance(template, str) else set()
+        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "$^")
 
     def _longest(self, template: Template) -> int:
         """Tokens that a prompt may have: `max_prompt_tokens`, or fewer where the model's positions end before the response's."""

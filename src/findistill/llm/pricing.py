@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from findistill.llm.config import Price
 
-CHARACTERS_A_TOKEN = 3  # fewer than any tokenizer in use has on English text, so that reservations suffice
+CHARACTERS_A_TOKEN = 3  # of ASCII: fewer than any tokenizer in use has on English text, so that reservations suffice
+BYTES_A_TOKEN = 2  # of other scripts in UTF-8: an ideograph counts as one and a half tokens
 
 
 def cost(price: Price, tokens_in: int, tokens_out: int) -> float | None:
@@ -12,6 +13,13 @@ def cost(price: Price, tokens_in: int, tokens_out: int) -> float | None:
     if price.per_million_in is None or price.per_million_out is None:
         return None
     return (tokens_in * price.per_million_in + tokens_out * price.per_million_out) / 1e6
+
+
+def token_bound(text: str) -> int:
+    """Tokens of a text without its tokenizer, rather too many."""
+    ascii_characters = len(text) if text.isascii() else sum(map(str.isascii, text))
+    other_bytes = len(text.encode(errors="surrogatepass")) - ascii_characters
+    return ascii_characters // CHARACTERS_A_TOKEN + other_bytes // BYTES_A_TOKEN + 1
 
 
 @dataclass

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from findistill.errors import UserError
-from findistill.llm.chat import BodyBuilder, content, contents, log_probabilities, matches_schema, request_seed, response_format
+from findistill.llm.chat import BodyBuilder, contents, matches_schema, request_seed, response_format
 from findistill.llm.engine import Sampling
 from findistill.llm.prompts import Template
-from findistill.llm.server import FailedError, RefusedError, Reply, Server
+from findistill.llm.replies import Reply
+from findistill.llm.server import FailedError, RefusedError, Server
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,10 @@ async def probe(server: Server, bodies: BodyBuilder, template: Template, samplin
             try:
                 return await server.ask(body)
             except RefusedError as refusal:
-                if not bodies.omit_unsupported(str(refusal), body):
+                omitted = refusal.parameter or bodies.next_optional(body)
+                if not omitted:
                     raise UserError(f"llm.model={model} at {server.address} refuses the call: {refusal}") from None
+                bodies.omit([omitted], refusal)
 
     # Warm enough for digits to differ; whether the server heeds any temperature is the question here.
     temperature = max(sampling.temperature, 1.0) if sampling.temperature else 0.0
@@ -75,10 +78,10 @@ async def probe(server: Server, bodies: BodyBuilder, template: Template, samplin
             replies.append(await ask(DIGITS, len(replies), temperature=temperature))
     except FailedError as failure:
         raise UserError(f"llm.base_url={server.address} gives no usable response: {failure}") from None
-    if contents(replies) == {""}:
+    if all(choice.text.startswith("<think>") or not choice.text for reply in replies for choice in reply.choices):
         raise UserError(
             f"llm.model={model} answers nothing within llm.max_tokens={bodies.settings.max_tokens}: raise it, "
-            "or switch off what the model thinks before it answers."
+            f"llm.max_tokens={8 * bodies.settings.max_tokens}, or switch off what the model thinks before it answers."
         )
     if sampling.temperature:  # choices that are copies of each other are no samples, whatever other calls give
         several = several and any(len(contents([reply])) > 1 for reply in replies)
@@ -86,9 +89,9 @@ async def probe(server: Server, bodies: BodyBuilder, template: Template, samplin
     if structured != "never":
         with suppress(FailedError):  # some servers break on a schema
             reply = await ask(QUESTION, len(replies), temperature=sampling.temperature, response_format=response_format(template))
-            schema = matches_schema(content(reply.choices[0]), template)
+            schema = matches_schema(reply.choices[0].text, template)
     capabilities = ServerCapabilities(
-        several, len(contents(replies)) > 1, schema, log_probabilities=bool(log_probabilities(replies[1].choices[0])),
+        several, len(contents(replies)) > 1, schema, log_probabilities=bool(replies[1].choices[0].tokens),
         seconds=min(reply.seconds for reply in replies),
     )  # fmt: skip
     words = {True: "yes", False: "no"}

@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from findistill.data.labels import LabelSet
+from findistill.data.labels import SENTIMENT, LabelSet
 from findistill.errors import UserError
+from findistill.llm import answers
 from findistill.llm.config import Prompt
-from findistill.llm.text import one_line, read_json, truncate
+from findistill.llm.text import one_line, truncate
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,9 @@ class Template:
     step_tokens: int | None = None  # of each step at most, where the engine counts them; None: as the engine has it
 
     def __post_init__(self) -> None:
-        lowered = [word.lower() for word in self.words.values()]
-        if len(set(lowered)) < len(lowered):
+        if len({answers.canonical(word) for word in self.words.values()}) < len(self.words):
             raise UserError(f"prompt.wording: two labels share a word: {self.words}. Choose another wording.")
-        keys = [_key(header) for header in (*self.steps, self.answer_header)]
+        keys = [answers.key(header) for header in (*self.steps, self.answer_header)]
         if len(set(keys)) < len(keys) or not all(keys):
             raise UserError(f"prompt.steps={list(self.steps)}, prompt.answer_header={self.answer_header}: headers must differ.")
         if self.step_hints and len(self.step_hints) != len(self.steps):
@@ -89,7 +89,8 @@ class Template:
         if self.structured:
             return f"{instruction} Answer with one JSON object and nothing else: {self._json(slots)}"
         if not self.steps:
-            return f"{instruction} Answer with one word: {choice}."
+            unit = "label" if any(len(word.split()) > 1 for word in words) else "word"
+            return f"{instruction} Answer with one {unit}: {choice}."
         count = {2: "two", 3: "three"}.get(len(slots), str(len(slots)))
         return f"{instruction} Answer in {count} lines:\n{self._lines(slots)}"
 
@@ -124,8 +125,8 @@ class Template:
     @cached_property
     def response_model(self) -> type[BaseModel]:
         """The form of a structured response: a string for each step, then one of the label words."""
-        fields: dict[str, Any] = {_key(step): (str, ...) for step in self.steps}
-        fields[_key(self.answer_header)] = (Literal[tuple(self.words.values())], ...)
+        fields: dict[str, Any] = {answers.key(step): (str, ...) for step in self.steps}
+        fields[answers.key(self.answer_header)] = (Literal[tuple(self.words.values())], ...)
         return create_model("answer", __config__=ConfigDict(extra="forbid"), **fields)
 
     @cached_property
@@ -135,28 +136,22 @@ class Template:
 
     # -- response ----------------------------------------------------------------------------------------------------
 
-    def parse(self, response: str) -> str | None:
-        """The label's name that a response ends on, or None where it names none or several.
+    def parse(self, response: str, *, cut: bool = False) -> str | None:
+        """The label's name that a response gives, or None where it gives none or several; see `answers`.
 
-        A JSON object with the label's key, anywhere in the response, is read by its keys. Else only the last line that is
-        not empty counts, and within it what follows `answer_header`, if that is there. Upper and lower case,
-        punctuation and markup around the word do not matter.
+        Args:
+            cut: the response ended at a limit of tokens.
         """
-        fields = self._fields(response)
-        if fields is not None:
-            return self._named(str(fields[_key(self.answer_header)]))
-        lines = [line for line in response.splitlines() if line.strip()]
-        if not lines or lines[-1].lstrip().startswith(("{", '"')):  # JSON that was cut short names no label
-            return None
-        return self._named(re.split(re.escape(self.answer_header), lines[-1], flags=re.IGNORECASE)[-1])
+        return self._reader.label(response, cut=cut)
 
     def rationale(self, response: str) -> tuple[str, ...] | None:
         """What a response says in each step, without the headers; None for a prompt without steps, or where a step is missing."""
         if not self.steps:
             return None
-        fields = self._fields(response)
-        if fields is not None:
-            parts = [str(fields.get(_key(step)) or "") for step in self.steps]
+        response = answers.visible(response[: answers.LONGEST]) or ""
+        fields = answers.json_object(response)[0]
+        if fields is not None and answers.key(self.answer_header) in fields:
+            parts = [str(fields.get(answers.key(step)) or "") for step in self.steps]
         else:
             headers = "|".join(re.escape(header) for header in (*self.steps, self.answer_header))
             pieces = re.split(f"({headers})", response, flags=re.IGNORECASE)
@@ -168,21 +163,15 @@ class Template:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _fields(self, response: str) -> dict[str, Any] | None:
-        """The JSON object of a response; braces without the label's key are part of the text."""
-        fields = _json_object(response)
-        return fields if fields and _key(self.answer_header) in fields else None
-
-    def _named(self, text: str) -> str | None:
-        text = text.lower()
-        named = {name for name, word in self.words.items() if re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", text)}
-        return named.pop() if len(named) == 1 else None
+    @cached_property
+    def _reader(self) -> answers.AnswerReader:
+        return answers.AnswerReader(self.words, self.answer_header, self.steps, self.text_header)
 
     def _lines(self, parts: Sequence[str]) -> str:
         return "\n".join(f"{header} {part}" for header, part in zip((*self.steps, self.answer_header), parts, strict=True))
 
     def _json(self, parts: Sequence[str]) -> str:
-        keys = [_key(header) for header in (*self.steps, self.answer_header)]
+        keys = [answers.key(header) for header in (*self.steps, self.answer_header)]
         return json.dumps(dict(zip(keys, parts, strict=True)), ensure_ascii=False)
 
     def _example(self, demonstration: Demonstration) -> str:
@@ -199,23 +188,20 @@ class Template:
 
 
 def template(config: Prompt, labels: LabelSet) -> Template:
-    """The configured prompt for these labels.
+    """The configured prompt for these labels, about sentiment only where they are sentiments or `prompt.task` says so.
 
     Raises:
-        UserError: `prompt.wording` is unknown, or has no word for one of the labels, or one word for two.
+        UserError: there is no instruction; `prompt.wording` is unknown, or has no word for one of the labels, or one for two.
     """
+    task = config.task or ("sentiment" if set(labels.names) <= set(SENTIMENT) else "category")
+    of_task = config.sentiment_instruction if task == "sentiment" else config.task_instruction
+    instruction = config.instruction or of_task or config.task_instruction or config.sentiment_instruction
+    if not instruction:
+        raise UserError(
+            f"prompt={config.name} has no instruction: say what the model is to do, prompt.instruction='Name the topic.'"
+        )
+    header = config.answer_header or f"{task[:1].upper()}{task[1:]}:"
     return Template(
-        config.instruction, labels.words(config.wording), config.text_header, config.answer_header, tuple(config.steps),
+        instruction.replace("{task}", task), labels.words(config.wording), config.text_header, header, tuple(config.steps),
         tuple(config.step_hints), config.max_text_tokens,
     )  # fmt: skip
-
-
-def _key(header: str) -> str:
-    """The JSON key for a header: `Opinion:` -> `opinion`."""
-    return re.sub(r"\W+", "_", header.strip().rstrip(":").lower()).strip("_")
-
-
-def _json_object(response: str) -> dict[str, Any] | None:
-    """The JSON object in a response, whatever stands around it; None where there is none that can be read."""
-    value = read_json(response[response.find("{") : response.rfind("}") + 1])
-    return {key.lower(): field for key, field in value.items()} if isinstance(value, dict) else None

@@ -18,9 +18,11 @@ from findistill.data.delimited import read_csv
 from findistill.data.json_rows import read_jsonl
 from findistill.data.text_key import text_key
 from findistill.errors import UserError
+from findistill.llm.answers import canonical
 from findistill.llm.config import RecordedLLM
 from findistill.llm.engine import Engine, Request, Response, Sampling
 from findistill.llm.prompts import Template
+from findistill.llm.text import without_controls
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,11 @@ class RecordedEngine(RecordedLLM, Engine):
                 f"llm.path={self.path}: none of the answers to {matched} texts names a label ({', '.join(template.words)}), "
                 f"such as {example[:60]!r}.\nCheck llm.{self._settings['answer']}, llm.answer_line and prompt.wording."
             )
+
+    def unreadable(self) -> str:
+        return (
+            f"Check llm.{self._settings['answer']}={getattr(self, self._settings['answer'])}, llm.answer_line and prompt.wording"
+        )
 
     def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
         key = self._settings["key"]
@@ -108,10 +115,10 @@ class RecordedEngine(RecordedLLM, Engine):
         return recorded
 
     def _response(self, request: str, sample: int, row: Row, template: Template) -> Response:
-        raw = row["answer"]
+        raw = without_controls(row["answer"])
         lines = [line for line in raw.splitlines() if line.strip()]
-        names = {name.lower(): name for name in template.words} if self.label_column else {}
-        label = names.get(raw.lower()) or template.parse(lines[0] if lines and self.answer_line == "first" else raw)
+        names = {canonical(name): name for name in template.words} if self.label_column else {}
+        label = names.get(canonical(raw)) or template.parse(lines[0] if lines and self.answer_line == "first" else raw)
         return Response(
             request, sample, raw=raw, label=label, rationale=template.rationale(raw),
             tokens_in=_count(row.get("tokens_in")), tokens_out=_count(row.get("tokens_out")),

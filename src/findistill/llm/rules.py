@@ -1,6 +1,5 @@
 """What the settings of an annotator must have in common."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from findistill.config.fields import declares
 from findistill.config.validate import missing
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
+from findistill.llm.config import address_fault
 
 FITTED = ("batch", "contextual", "pool")  # calibrations of label probabilities
 
@@ -37,8 +37,8 @@ def annotator(config: Any) -> Iterator[str]:
     if annotate.combine == "dawid_skene" and len(annotate.ensemble) < 2:
         yield "annotate.combine=dawid_skene weighs several annotators: name two or more in annotate.ensemble"
     address = OmegaConf.select(llm, "base_url", default=None)
-    if address is not None and not re.match(r"https?://[^/]", address):
-        yield "llm.base_url is no address: it begins with http:// or https:// and often ends in /v1"
+    if fault := address_fault(address):
+        yield fault
     if annotate.calibration in FITTED and (config.prompt.steps or not declares(llm, "in_process")):
         yield _no_probabilities(annotate)
     yield from _budget(annotate, llm)

@@ -25,11 +25,15 @@ from findistill.llm.demonstrations import DemonstrationTable
 from findistill.llm.engine import Engine, Request, Response, Sampling
 from findistill.llm.identity import request_identity
 from findistill.llm.prompts import Demonstration, Template
+from findistill.llm.text import one_line
 from findistill.llm.votes import needed
 
 log = logging.getLogger(__name__)
 
 MISSING, FAILED, UNREADABLE = -3, -2, -1  # in place of a label's index
+EXAMPLE = 120  # characters of a response in an error
+MOST_WORDS = 8  # of the labels in an error
+EARLY = 40  # responses after which a run that is far below `min_readable` stops
 
 
 def prompt_key(
@@ -88,6 +92,7 @@ class AnnotationRunner:
     budget: pricing.Budget
     llm: LLM
     max_failed: float
+    min_readable: float = 0.0  # share of responses that must name a label
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -97,7 +102,8 @@ class AnnotationRunner:
         """The responses to every row, from the cache or from the engine.
 
         Raises:
-            UserError: the budget is spent, or more than `max_failed` of the responses failed.
+            UserError: the budget is spent, more than `max_failed` of the responses failed, or fewer than `min_readable` of
+                them name a label; far fewer end the run at once.
         """
         table = ResponseTable(self.cache, tuple(self.template.words), len(rows), self.samples, self.sampling.stop_at)
         with ProgressMeter(total=len(rows) * self.samples, desc="annotate", unit="response", leave=True) as progress:
@@ -109,6 +115,8 @@ class AnnotationRunner:
                     for batch in batches:
                         self._store(batch, table, in_flight)
                         progress.update(len(batch))
+                        if table.answered >= EARLY:  # half of what is due in the end is never bad luck in so many
+                            self._check_readable(table, self.min_readable / 2)
                 if not in_flight.over_budget:
                     break
                 if not self.budget.allows(in_flight.over_budget):  # with nothing in flight, all reservations are released
@@ -120,6 +128,7 @@ class AnnotationRunner:
         if table.reused:
             log.info("reused %s cached responses", f"{table.reused:,}")
         self._check_failures(table)
+        self._check_readable(table, self.min_readable)
         return table
 
     def _requests(self, rows: PromptRows, table: "ResponseTable", in_flight: "InFlight", progress: Any) -> Iterator[Request]:
@@ -145,9 +154,9 @@ class AnnotationRunner:
         """US dollars that so many samples of a text can cost, where a budget limits that."""
         if self.budget.limit is None:
             return 0.0
-        characters = sum(len(message["content"]) for message in self.template.messages(demonstrations, text))
+        tokens_in = sum(pricing.token_bound(message["content"]) for message in self.template.messages(demonstrations, text))
         max_tokens_out = getattr(self.llm, "max_tokens", 0) * samples
-        return pricing.cost(self.llm.price, characters // pricing.CHARACTERS_A_TOKEN + 1, max_tokens_out) or 0.0
+        return pricing.cost(self.llm.price, tokens_in * self.engine.calls(samples), max_tokens_out) or 0.0
 
     def _store(self, batch: Sequence[Response], table: "ResponseTable", in_flight: "InFlight") -> None:
         """Cache responses and record them; a text of which nothing more will come releases its reservation."""
@@ -172,6 +181,24 @@ class AnnotationRunner:
             [(reason, _)] = Counter(table.errors(1000)).most_common(1)
             raise UserError(self.engine.failure(int(failed.sum()), int(responses.sum()), len(failed), str(reason)))
 
+    def _check_readable(self, table: "ResponseTable", share: float) -> None:
+        if not table.answered or table.readable >= share * table.answered:
+            return
+        response = table.unreadable()
+        shown = one_line(response.raw or "")[:EXAMPLE]
+        words = list(self.template.words.values())
+        labels = ", ".join([*words[:MOST_WORDS], *(["..."] if len(words) > MOST_WORDS else [])])
+        limit = getattr(self.llm, "max_tokens", None)
+        if response.cut and limit:
+            remedy = f"It was cut at llm.max_tokens={limit}: raise it, llm.max_tokens={8 * limit}"
+        else:
+            remedy = self.engine.unreadable()
+        raise UserError(
+            f"llm={self.llm.name}: {table.readable} of {table.answered} responses name a label ({labels}); this one does not: "
+            f"{shown!r}\n"
+            f"{remedy}; annotate.min_readable=0 counts such responses as no vote."
+        )
+
 
 @dataclass
 class InFlight:
@@ -186,10 +213,11 @@ class ResponseTable:
 
     def __init__(self, cache: ResponseCache, labels: Sequence[str], rows: int, samples: int, stop_at: int | None) -> None:
         self.cache, self.labels, self.stop_at = cache, list(labels), stop_at
-        self.codes = np.full((rows, samples), MISSING, np.int8)
+        self.codes = np.full((rows, samples), MISSING, np.int16)
         self.offsets = np.zeros((rows, samples), np.int64)
         self.complete = 0  # texts that need no more
         self.reused = 0  # responses that the cache had
+        self.answered = self.readable = 0  # responses that did not fail, and those of them that name a label
 
     def load_cached(self, row: int, key: int) -> list[Response]:
         """Record what the cache has for this row and is not recorded yet; failed calls stay missing."""
@@ -207,7 +235,14 @@ class ResponseTable:
     def record(self, row: int, response: Response, offset: int) -> None:
         code = UNREADABLE if response.label is None else self.labels.index(response.label)
         self.codes[row, response.sample] = code if response.error is None else FAILED
+        self.answered += response.error is None
+        self.readable += response.error is None and code != UNREADABLE
         self.offsets[row, response.sample] = offset
+
+    def unreadable(self) -> Response:
+        """A response that names no label; preferably one that says something."""
+        responses = [self.cache.read(int(offset)) for offset in self.offsets[self.codes == UNREADABLE][:EARLY]]
+        return next((each for each in responses if each.raw), responses[0])
 
     def missing(self, row: int) -> tuple[int, ...]:
         """Sample numbers without a response."""

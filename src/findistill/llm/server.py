@@ -14,21 +14,23 @@ import random
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
 from findistill.config.fields import masked_address
 from findistill.errors import UserError
+from findistill.llm import pricing, refusals
 from findistill.llm.config import EndpointLLM
-from findistill.llm.pricing import CHARACTERS_A_TOKEN
-from findistill.llm.text import one_line, read_json
+from findistill.llm.replies import Answer, Reply, read_choices, unpacked, usage
+from findistill.llm.secrets import Redactor
+from findistill.llm.text import one_line, read_json, without_controls
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +40,8 @@ LONGEST_PAUSE_S = 30.0
 LONGEST_RETRY_AFTER_S = 120.0
 HALVE_EVERY_S = 1.0  # the calls of one round all meet the same limit: it counts once
 FAILURES_IN_A_ROW = 16  # at least, and never fewer than the calls in flight, before the server counts as down
-LONGEST_BODY = 32 << 20  # bytes
-COUNTS = range(10**7)  # tokens of one call that a server may count
+LONGEST_BODY = 6 << 20  # bytes, packed or not: 128 choices with the log-probabilities of 256 tokens each
+LARGE_BODY = 256 << 10  # bytes; larger ones are read one at a time, whose values take many times their size
 TRANSIENT = {408, 409, 425, 429}
 RESUME = "All responses so far are cached; run the same command again to go on."
 
@@ -52,7 +54,11 @@ class CallError(Exception):
 
 
 class RefusedError(CallError):
-    """The server does not take this call, however often it is made."""
+    """The server does not take this call, however often it is made: for a parameter, or for what the text says."""
+
+    def __init__(self, reason: str, parameter: str | None = None, about_text: bool = False) -> None:
+        super().__init__(reason)
+        self.parameter, self.about_text = parameter, about_text
 
 
 class FailedError(CallError):
@@ -63,22 +69,11 @@ class FailedError(CallError):
         self.after, self.busy = after, busy
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A chat completion: its choices as the server sent them, at least one, and what it took."""
-
-    choices: list[dict[str, Any]]
-    tokens_in: int
-    tokens_out: int
-    attempts: int
-    seconds: float  # of all attempts, without the pauses between them
-
-
 class Server:
     """A server for the time of a run: `async with Server(...) as server: reply = await server.ask(body)`.
 
-    The key goes into the session's header and nowhere else; it is masked in whatever the server sends. An address with
-    `user:password@` is called with these instead. Proxies are taken from the environment.
+    The key goes into the session's header and nowhere else; it is masked in whatever the server sends. Proxies are taken
+    from the environment.
 
     Args:
         settings: the `llm` section: the address, where its key is, and how long calls may take and fail.
@@ -93,7 +88,9 @@ class Server:
         self.base_url = (settings.base_url or OPENAI).rstrip("/")
         self.address = masked_address(self.base_url)  # for messages: without a password
         self.concurrency = concurrency
+        self._url = completions_url(self.base_url)
         self._key = api_key(settings.api_key_env)
+        self._redactor = Redactor(self._key)
         self._reached = False  # it has sent an HTTP response of whatever status
         self._in_flight = 0
         self._limit = float(self.concurrency)
@@ -103,17 +100,17 @@ class Server:
         self._failures = 0  # in a row
         self._down = False
         self._trials = 0
-        self._estimated = False  # token counts
-        password = unquote(urlsplit(self.base_url).password or "")
-        self._secrets = [each for each in (self._key, password) if len(each) > 3]  # a shorter one would tear holes into words
 
     async def __aenter__(self) -> "Server":
         parts = urlsplit(self.base_url)
         self._freed = asyncio.Event()
+        self._large = asyncio.Lock()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.concurrency),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Content-Type": "application/json"} | ({} if parts.username else {"Authorization": f"Bearer {self._key}"}),
+            # Packed bodies are unpacked here, as far as they may go.
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity"} | self._credentials(),
+            auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=self.settings.timeout_s, sock_connect=min(self.settings.timeout_s, 30.0)),
             # Not `trust_env`: it looks the proxy up in a thread for every call, and a ~/.netrc entry collides with the key.
             proxy=None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme),
@@ -123,6 +120,17 @@ class Server:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()
+
+    def _credentials(self) -> dict[str, str]:
+        """The header of the key; a key that names its scheme (`Basic dXNlcjpw...`) goes as it is."""
+        if not self._key:
+            return {}
+        bearer = self.settings.api_key_header.lower() == "authorization" and " " not in self._key
+        return {self.settings.api_key_header: f"Bearer {self._key}" if bearer else self._key}
+
+    def mask_answer(self, text: str) -> str:
+        """A model's answer without the key, in whatever form the server may have sent it back."""
+        return self._redactor.mask_answer(text)
 
     async def ask(self, body: Mapping[str, Any]) -> Reply:
         """The server's reply to one request for a chat completion.
@@ -141,11 +149,10 @@ class Server:
             attempts += 1
             started = clock()
             try:
-                payload = await self._post(data)
+                choices, counts = await self._post(data, body)
                 self._record_success()
-                choices = payload["choices"]
-                tokens_in, tokens_out = self._tokens(body, choices, payload.get("usage"))
-                return Reply(choices, tokens_in, tokens_out, attempts, seconds + clock() - started)
+                tokens_in, tokens_out = counts or _estimate(body, choices)
+                return Reply(choices, tokens_in, tokens_out, attempts, seconds + clock() - started, counts is None)
             except CallError as error:
                 seconds += clock() - started
                 error.attempts, error.seconds = attempts, seconds
@@ -160,17 +167,6 @@ class Server:
                 self._in_flight -= 1
                 self._freed.set()
             await asyncio.sleep(pause)
-
-    def _tokens(self, body: Mapping[str, Any], choices: list[dict[str, Any]], usage: Any) -> tuple[int, int]:
-        """Prompt and completion tokens as the server counts them; estimated high from the texts where it counts none."""
-        usage = usage if isinstance(usage, dict) else {}
-        tokens_in, tokens_out = (usage.get(name, -1) for name in ("prompt_tokens", "completion_tokens"))
-        if isinstance(tokens_in, int) and isinstance(tokens_out, int) and tokens_in in COUNTS and tokens_out in COUNTS:
-            return tokens_in, tokens_out
-        if not self._estimated:
-            self._estimated = True
-            log.warning("%s counts no tokens (usage): tokens and cost are estimated from the texts", self.address)
-        return _estimate([m.get("content") for m in body["messages"]]), _estimate([c["message"].get("content") for c in choices])
 
     # -- pace --------------------------------------------------------------------------------------------------------
 
@@ -200,7 +196,8 @@ class Server:
         now = asyncio.get_running_loop().time()
         if self._failing_since is None:
             self._failing_since = now
-        if now - self._failing_since > self.settings.give_up_s:
+        patience = self.settings.give_up_s - (now - self._failing_since)  # seconds until it is given up
+        if patience < 0:
             raise UserError(
                 f"llm.base_url={self.address}: no reply for {self.settings.give_up_s:g} s (llm.give_up_s), the last failure: "
                 f"{failure}\n{RESUME}"
@@ -213,7 +210,7 @@ class Server:
                 log.log(logging.INFO if first else logging.DEBUG, "%s limits the rate (429): calls in flight go down to %d",
                         self.address, self._limit)  # fmt: skip
             if failure.after is not None:
-                self._paused_until = max(self._paused_until, now + failure.after)
+                self._paused_until = max(self._paused_until, now + min(failure.after, patience))
         else:
             self._failures += 1
             if not self._down and self._failures >= max(FAILURES_IN_A_ROW, self.concurrency):
@@ -221,23 +218,19 @@ class Server:
                 log.warning("%s fails call after call (%s): pausing, and trying again with single calls", self.address, failure)
             if self._down:
                 if now >= self._paused_until:  # else the call was in flight already when the pause began
-                    self._paused_until = now + (failure.after or _back_off(self._trials))
+                    self._paused_until = now + min(failure.after or _back_off(self._trials), patience)
                     self._trials += 1
                 return 0.0
-        return _back_off(failures) if failure.after is None else failure.after
+        return min(_back_off(failures) if failure.after is None else failure.after, patience)
 
     # -- one call ----------------------------------------------------------------------------------------------------
 
-    async def _post(self, data: bytes) -> dict[str, Any]:
-        """One attempt; a completion with at least one choice that has a message."""
+    async def _post(self, data: bytes, sent: Mapping[str, Any]) -> tuple[list[Answer], tuple[int, int] | None]:
+        """One attempt: the choices of the completion, at least one, and the token counts where the server gives any."""
         try:
             # A redirect would turn the POST into a GET, and might take the key elsewhere.
-            async with self._session.post(f"{self.base_url}/chat/completions", data=data, allow_redirects=False) as response:
-                body = b""
-                async for chunk in response.content.iter_chunked(1 << 16):
-                    body += chunk
-                    if len(body) > LONGEST_BODY:
-                        raise FailedError(f"the reply is longer than {LONGEST_BODY >> 20} MB")
+            async with self._session.post(self._url, data=data, allow_redirects=False) as response:
+                return await self._read(response, sent)
         except TimeoutError:
             raise FailedError(f"no reply within {self.settings.timeout_s:g} s (llm.timeout_s)") from None
         except (aiohttp.ClientSSLError, aiohttp.InvalidURL) as error:
@@ -249,27 +242,71 @@ class Server:
                     "Is the server on, and the address right?"
                 ) from None
             raise FailedError(self._reason(error)) from None
-        self._reached = True
-        for secret in self._secrets:  # a server may echo it, even in a response; a short one may be a word of any text
-            body = body.replace(secret.encode(), b"***") if len(secret) > 11 else body
-        if response.status != 200:
-            self._raise_for(response.status, response.headers, body)
-        payload = read_json(body)
-        choices = payload.get("choices") if isinstance(payload, dict) else None
-        whole = isinstance(choices, list) and all(
-            isinstance(each, dict) and isinstance(each.get("message"), dict) for each in choices
-        )
-        if not choices or not whole:
-            fault = "is not JSON" if payload is None else "has no choices, or one without a message"
-            raise FailedError(f"the reply {fault}: {self._summary(body)}")
-        return payload
 
-    def _raise_for(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        reason = f"{status}: {self._summary(body)}"
-        if status in (401, 403):
+    async def _read(
+        self, response: aiohttp.ClientResponse, sent: Mapping[str, Any]
+    ) -> tuple[list[Answer], tuple[int, int] | None]:
+        parts: list[bytes] = []
+        size, alone = 0, False
+        async with AsyncExitStack() as stack:
+            encoding = response.headers.get("Content-Encoding", "")
+            async for part in response.content.iter_any():
+                if not alone and (encoding or size + len(part) > LARGE_BODY):
+                    await stack.enter_async_context(self._large)
+                    alone = True
+                size += len(part)
+                parts.append(part)
+                if size > LONGEST_BODY:
+                    raise FailedError(f"the reply is longer than {LONGEST_BODY / 2**20:g} MB")
+                if len(parts) > 1000:  # an object for each byte would take more than the bytes
+                    parts = [b"".join(parts)]
+            self._reached = True
+            body = b"".join(parts)
+            body = self._unpacked(body, encoding) if encoding else body
+            if response.status != 200:
+                self._raise_for(response.status, response.headers, refusals.read(body), sent)
+            payload = read_json(body)
+            choices = read_choices(payload)
+            if choices is not None:
+                return choices, usage(payload)
+            if isinstance(payload, dict) and payload.get("error"):
+                self._raise_for(None, response.headers, refusals.read(payload), sent)
+            fault = "is not JSON" if payload is None else "has no choices, or one without a message"
+            raise FailedError(f"the reply {fault}: {self.clean(body[:4000].decode(errors='replace')) or '(nothing)'}")
+
+    def _unpacked(self, body: bytes, encoding: str) -> bytes:
+        try:
+            body = unpacked(body, encoding, LONGEST_BODY)
+        except ValueError as error:
+            raise FailedError(f"the reply {self.clean(str(error))}") from None
+        if len(body) > LONGEST_BODY:
+            raise FailedError(f"the reply is longer than {LONGEST_BODY / 2**20:g} MB when it is unpacked")
+        return body
+
+    def _raise_for(
+        self, status: int | None, headers: Mapping[str, str], refusal: refusals.Refusal, sent: Mapping[str, Any]
+    ) -> None:
+        """Raise what a reply means that is no completion; without `status`, an error under status 200."""
+        names = {*sent} - {*(self.settings.extra_body or {})}
+        names |= {refusals.SYSTEM} if any(message.get("role") == "system" for message in sent["messages"]) else set()
+        parameter = refusal.parameter(names, plain=status in (400, 422))
+        if status is None:
+            status = refusal.code or (400 if parameter or refusal.about_text else 500)
+        reason = f"{status}: {self.clean(refusal.message) or '(nothing)'}"
+        if (400 <= status < 502 and status not in TRANSIENT and status not in (401, 402)) and (parameter or refusal.about_text):
+            raise RefusedError(reason, None if refusal.about_text else parameter, refusal.about_text)
+        variable = self.settings.api_key_env
+        if status == 401 and not variable:
             raise UserError(
-                f"llm.base_url={self.address} refuses the key ({status}). "
-                f"Put a valid one into the environment variable {self.settings.api_key_env} (llm.api_key_env)."
+                f"llm.base_url={self.address} wants a key (401): put it into an environment variable and name that, "
+                "such as llm.api_key_env=LLM_API_KEY."
+            )
+        if status in (401, 403):
+            said = f"403: {self.clean(refusal.message)}" if status == 403 else "401"
+            raise UserError(
+                f"llm.base_url={self.address} refuses the key ({said}).\n"
+                f"Put a valid one into the environment variable {variable} (llm.api_key_env); "
+                f"it is sent in the header {self.settings.api_key_header} (llm.api_key_header)."
             )
         if status in (404, 405):
             raise UserError(
@@ -278,46 +315,44 @@ class Server:
             )
         if 300 <= status < 400:
             raise UserError(
-                f"llm.base_url={self.address} has moved ({status}) to {self._clean(headers.get('Location', '?'))}\n"
+                f"llm.base_url={self.address} has moved ({status}) to {self.clean(headers.get('Location', '?'))}\n"
                 "Set llm.base_url to where it is now, without /chat/completions."
             )
-        if status == 402 or (status == 429 and b"insufficient_quota" in body):
+        if status == 402 or (status == 429 and "insufficient_quota" in refusal.message):
             raise UserError(f"llm.base_url={self.address}: the account's credit is used up ({reason})\n{RESUME}")
         if status in TRANSIENT or (status >= 500 and status != 501):
             raise FailedError(reason, after=_seconds(headers.get("Retry-After")), busy=status == 429)
         raise RefusedError(reason)
 
-    def _summary(self, body: bytes) -> str:
-        """A body in one short line: the message of an error as the protocol has it, or the body's beginning."""
-        value = read_json(body)
-        for key in ("error", "message", "detail"):
-            if isinstance(value, dict) and value.get(key):
-                value = value[key]
-        return self._clean(value if isinstance(value, str) else body[:4000].decode(errors="replace")) or "(nothing)"
-
     def _reason(self, error: Exception) -> str:
-        return self._clean(f"{type(error).__name__}: {error}")
+        return self.clean(f"{type(error).__name__}: {error}")
 
-    def _clean(self, text: str) -> str:
-        """One short line without the key or the address's password. Cut last: half a key is too much of it."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        text = re.sub(r"//[^/@\s]*@", "//***@", text)
-        printable = "".join(each if each.isprintable() else " " for each in text.encode(errors="replace").decode())
-        return one_line(printable)[:300]
+    def clean(self, text: str) -> str:
+        """One short line without the key or a password. Cut last: half a key is too much of it."""
+        text = re.sub(r"//[^/@\s]*@", "//***@", self._redactor.mask(without_controls(text)))
+        return one_line("".join(each if each.isprintable() else " " for each in text.encode(errors="replace").decode()))[:300]
 
 
-def api_key(variable: str) -> str:
-    """The key that an environment variable holds.
+def completions_url(base_url: str) -> str:
+    """Where completions are requested: the path goes before a query, as Azure's `?api-version=` is one."""
+    parts = urlsplit(base_url)
+    path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+    return parts._replace(path=path, fragment="").geturl()
+
+
+def api_key(variable: str | None) -> str:
+    """The key that an environment variable holds; empty without a variable: a server that wants no key.
 
     Raises:
         UserError: it is not set, or holds what no key can be.
     """
+    if not variable:
+        return ""
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(
             f"llm.api_key_env={variable}: that environment variable is not set.\n"
-            "Set it to your key (to any word for a server that wants none), or name another variable."
+            "Set it to your key, or name another variable; llm.api_key_env=null is for a server that wants no key."
         )
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"llm.api_key_env={variable}: its value is no key: it has a line break or such inside.")
@@ -342,5 +377,9 @@ def _seconds(retry_after: str | None) -> float | None:
     return min(max(0.0, wait), LONGEST_RETRY_AFTER_S)
 
 
-def _estimate(texts: Iterable[Any]) -> int:
-    return sum(len(text) // CHARACTERS_A_TOKEN + 1 for text in texts if isinstance(text, str))
+def _estimate(body: Mapping[str, Any], choices: Iterable[Answer]) -> tuple[int, int]:
+    """Prompt and completion tokens, rather too many: where nothing is to be seen of a completion, as many as it may have."""
+    most = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+    prompt = sum(pricing.token_bound(str(message["content"])) for message in body["messages"])
+    written = sum(most if each.cut or not each.text else pricing.token_bound(each.text) for each in choices)
+    return prompt, written

@@ -5,6 +5,7 @@ threshold, and in the run folder what it cost and how good the annotator is wher
 """
 
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from findistill.stats.metrics import evaluate
 
 log = logging.getLogger(__name__)
 
+FEW = 30  # texts, of which one label on all may be chance
+ONE_SIDED = 0.97  # share of texts under one label
+
 
 def run(job: Job) -> None:
     folder, labels = job.parents["annotations"], reading.dataset(job).labels
@@ -29,6 +33,28 @@ def run(job: Job) -> None:
     with style.dispensable("agreement"):
         job.tracker.figures(style.save(plots.agreement(votes), job.folder / "figures" / "agreement"))
     log.info("annotations: %s", folder / "annotations.parquet")
+    for warning in doubts(job, votes):
+        log.warning("%s", warning)
+
+
+def doubts(job: Job, votes: pd.DataFrame) -> Iterator[str]:
+    """Why these annotations may be worth little: what a practitioner would want to know before a student learns from them."""
+    config = job.step.whole  # a warning is no part of the result, so what it reads is none of the key
+    rows = votes[votes["gold"].notna()]
+    right, shares = (rows["label"] == rows["gold"]).mean(), rows["gold"].value_counts(normalize=True)
+    if len(rows) and right < shares.iloc[0]:
+        yield (
+            f"the annotator is right about {right:.3f} of {len(rows):,} labelled texts, and always answering {shares.index[0]!r} "
+            f"would be about {shares.iloc[0]:.3f}: nothing is to be learnt from it"
+        )
+    elif not len(rows) and config.llm.get("model") == "embedded:smollm2" and not config.shots.k:
+        yield (
+            "SmolLM2 with shots.k=0 is close to guessing on financial texts, and no text here has a label to check it: label 100 "
+            "by hand and use them as demonstrations (data.labelled=100 shots.k=4), or use a larger model"
+        )
+    labels = votes["label"].value_counts(normalize=True)
+    if len(votes) >= FEW and len(labels) and labels.iloc[0] >= ONE_SIDED:
+        yield f"{labels.iloc[0]:.0%} of the texts got the label {labels.index[0]!r}: the annotator hardly tells them apart"
 
 
 def score(job: Job, votes: pd.DataFrame, shares: np.ndarray, labels: LabelSet) -> None:

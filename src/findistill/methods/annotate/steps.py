@@ -26,7 +26,7 @@ class LLMResponses(Step):
     """An LLM's answers to prompts about rows, tuned first where `llm.adapter` says so."""
 
     name = "annotate"
-    version = 2  # labels are scored in other batches: in bfloat16, log-probabilities round otherwise
+    version = 3  # labels are read otherwise: none from a cut answer, the longest match in words
     resumable = True
 
     def parents(self) -> dict[str, Step]:

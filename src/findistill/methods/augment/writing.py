@@ -30,7 +30,7 @@ from findistill.llm.demonstrations import DemonstrationTable, none
 from findistill.llm.engine import Engine, Response, Sampling
 from findistill.llm.estimate import token_counter
 from findistill.llm.identity import request_identity
-from findistill.llm.prompts import Demonstration, Template
+from findistill.llm.prompts import Demonstration, Template, template
 from findistill.llm.runner import AnnotationRunner, PromptRows, prompt_key
 from findistill.methods.augment.config import Augment
 from findistill.models import embeddings
@@ -125,7 +125,7 @@ def _template(
     fields = {"label": words.get(label or "", ""), "taken": words.get(confused_with or "", ""), "words": settings.max_words}
     return Template(
         instruction=PROMPTS["instructions"][method].format(**fields), words=words, text_header=prompt.text_header,
-        answer_header=prompt.answer_header, steps=(STEP,), step_hints=("the new text, one line",),
+        answer_header=template(prompt, labels).answer_header, steps=(STEP,), step_hints=("the new text, one line",),
         max_text_tokens=prompt.max_text_tokens, step_tokens=STEP_TOKENS,
     )  # fmt: skip
 

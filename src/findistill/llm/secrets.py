@@ -1,0 +1,45 @@
+"""Taking a secret out of whatever a server sends back: as it is, quoted, escaped, or in base64."""
+
+import html
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
+SHORTEST = 4  # shorter ones would tear holes into words
+SHORTEST_IN_ANSWERS = 8  # and not of letters alone, as a label may be
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+
+def _forms(secret: str) -> set[str]:
+    quoted = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+    return {secret, *quoted, json.dumps(secret)[1:-1], html.escape(secret), secret.encode().hex()}
+
+
+def _base64_forms(secret: str) -> Iterator[str]:
+    """What base64 of any text that holds the secret has in its middle: that depends on its place in three bytes alone."""
+    for lead, skipped in ((0, 0), (1, 2), (2, 3)):
+        packed = b64encode(b"\0" * lead + secret.encode()).decode()
+        middle = packed.rstrip("=")[skipped : -1 if packed.endswith("=") else None]
+        if len(middle) >= SHORTEST_IN_ANSWERS:
+            yield from (middle, middle.replace("+", "-").replace("/", "_"))
+
+
+class Redactor:
+    """Masks one secret, in messages (`mask`) and in answers (`mask_answer`), where a short word is left alone."""
+
+    def __init__(self, secret: str) -> None:
+        forms = {re.escape(form) for form in _forms(secret)} if len(secret) >= SHORTEST else set()
+        forms |= {rf"{re.escape(form)}[\w+/-]*={{0,2}}" for form in _base64_forms(secret)}
+        self._pattern = re.compile("|".join(sorted(forms, key=len, reverse=True)) or "$^", re.IGNORECASE)
+        self._in_answers = bool(forms) and len(secret) >= SHORTEST_IN_ANSWERS and not secret.isalpha()
+
+    def mask(self, text: str) -> str:
+        """A message without the secret; escapes of JSON that could hide it are resolved."""
+        return self._pattern.sub(MASK, _ESCAPED.sub(lambda match: chr(int(match.group(1), 16)), text))
+
+    def mask_answer(self, text: str) -> str:
+        """A model's answer without the secret."""
+        return self._pattern.sub(MASK, text) if self._in_answers else text
