@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -135,7 +136,7 @@ def test_the_tracker_sees_only_what_is_masked(tmp_path: Path, monkeypatch: pytes
     seen = []
 
     @contextmanager
-    def watching(config: DictConfig, folder: Path) -> Iterator[Tracker]:
+    def watching(config: DictConfig, folder: Path, loggers: Any) -> Iterator[Tracker]:
         seen.append(config.llm.base_url)
         yield Tracker(folder)
 

@@ -6,7 +6,7 @@ import pytest
 
 from findistill.core.files import read_json, write_json
 from findistill.core.step import flatten
-from findistill.core.study import admit
+from findistill.core.study import admit, note_command
 from findistill.errors import UserError
 
 
@@ -82,3 +82,13 @@ def test_the_folder_of_another_study_is_refused(tmp_path: Path) -> None:
 def test_the_unnamed_study_takes_anything(tmp_path: Path) -> None:
     admit(tmp_path, "default", [job()], [])
     admit(tmp_path, "default", [job(epochs=9)], [])
+
+
+def test_commands_are_noted_once_without_secrets_and_without_torn_lines(tmp_path: Path) -> None:
+    note_command(tmp_path, ["-m", "seed=0,1", "llm.base_url=http://me:pass@host/v1"])
+    with (tmp_path / "commands.txt").open("ab") as file:
+        file.write(b"findistill half\xff\n\0\0\0\0")
+    note_command(tmp_path, ["stage=teacher"])
+    note_command(tmp_path, ["stage=teacher"])
+    first = "findistill -m seed=0,1 'llm.base_url=http://***@host/v1'"
+    assert (tmp_path / "commands.txt").read_text() == f"{first}\nfindistill stage=teacher\n"

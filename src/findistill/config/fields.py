@@ -5,15 +5,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, OmegaConf, StringNode
 
-PASSWORD = re.compile(r"//[^/@\s]*@")  # user and password inside an address: no part of any result
+PASSWORD = re.compile(r"//[^/\s'\"]*@")  # user and password inside an address: no part of any result
+KEY = r"(?:api[-_]?key|access[-_]?key|auth[-_]?key|key|token|access[-_]?token|secret|password|passwd|pwd|signature|sig)"
+QUERY = re.compile(rf"([?&;]{KEY}=)[^&#\s'\"]+", re.IGNORECASE)  # a key inside an address
+SECRET_NAME = re.compile(rf"(?:.*[-_.])?{KEY}|authorization", re.IGNORECASE)  # of settings that take a secret itself
+HIDDEN = "***"
 CONSTRAINTS = "findistill"  # the key of a field's metadata
 
 
 def masked_address(address: str) -> str:
     """An address without its password, for messages and files."""
-    return re.sub(r"//[^/@]*@", "//***@", address)
+    return re.sub(r"//[^/]*@", "//***@", address)
+
+
+def without_secrets(value: Any) -> Any:
+    """Plain values with `***` for users and passwords inside addresses, keys in their queries, and settings named like a key."""
+    if isinstance(value, str):
+        name, assigned, rest = value.partition("=")
+        if assigned and re.fullmatch(r"[+~]*[\w.@/-]+", name) and rest and _is_secret(name):  # an override
+            return f"{name}={HIDDEN}"
+        return QUERY.sub(rf"\1{HIDDEN}", PASSWORD.sub(f"//{HIDDEN}@", value))
+    if isinstance(value, Mapping):
+        return {key: HIDDEN if inner and isinstance(inner, str) and _is_secret(str(key)) else without_secrets(inner)
+                for key, inner in value.items()}  # fmt: skip
+    return [without_secrets(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _is_secret(name: str) -> bool:
+    return bool(SECRET_NAME.fullmatch(name.lstrip("+~").rpartition(".")[2]))
 
 
 @dataclass(frozen=True)
@@ -85,14 +106,16 @@ def result_settings(section: Any, *, references: bool = False) -> Any:
         schema, settings = OmegaConf.get_type(section), {}
         for key in section:
             limits = constraints(schema, str(key)) if is_dataclass(schema) else Constraints()
-            if not limits.runtime_only and (references or not limits.names):
+            secret = _is_secret(str(key)) and isinstance(section._get_node(key), StringNode | AnyNode)
+            if not secret and not limits.runtime_only and (references or not limits.names):
                 missing = OmegaConf.is_missing(section, key)
                 settings[str(key)] = "???" if missing else result_settings(section[key], references=references)
         return settings
-    if OmegaConf.is_config(section):
+    if OmegaConf.is_config(section) or isinstance(section, list):
         return [result_settings(value, references=references) for value in section]
     if isinstance(section, str):
-        return PASSWORD.sub("//", section)
+        return QUERY.sub("", PASSWORD.sub("//", section))
     if isinstance(section, Mapping):
-        return {str(key): result_settings(value, references=references) for key, value in section.items()}
+        items = ((str(key), value) for key, value in section.items() if not (isinstance(value, str) and _is_secret(str(key))))
+        return {key: result_settings(value, references=references) for key, value in items}
     return section

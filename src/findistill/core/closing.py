@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from findistill.config.fields import without_secrets
 from findistill.core.run_folder import LATEST
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def closing_lines(config: "Config", folder: Path, overrides: Sequence[str]) -> s
     here = [one for one in settings if one.startswith("runs_dir=")]
     link = folder.with_name(f"{LATEST}{config.stage.name}")
     values = {
-        "settings": shlex.join(settings),
+        "settings": shlex.join(map(without_secrets, settings)),
         "study": shlex.join([f"study={config.study}", *here]),
         "latest": shlex.quote(str(link if link.exists() else folder)),
         "model": shlex.quote(str(config.evaluate.model)),

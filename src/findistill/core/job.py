@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from findistill import __version__
 from findistill.config.compose import plain
-from findistill.config.fields import masked_address
+from findistill.config.fields import without_secrets
 from findistill.config.instantiate import check_targets
 from findistill.core import hardware, termination
 from findistill.core.files import sync_tree, write_json, write_whole
@@ -75,11 +75,8 @@ def ephemeral(step: Step, config: "Config") -> Iterator[Job]:
 
 
 def masked(config: "Config") -> DictConfig:
-    """The resolved configuration, with passwords inside addresses hidden. Keys are never in it: only variables' names are."""
-    copy = OmegaConf.create(plain(config))
-    if address := OmegaConf.select(copy, "llm.base_url"):
-        copy.llm.base_url = masked_address(address)
-    return copy
+    """The resolved configuration without passwords and keys: what names, files, trackers and the screen get."""
+    return OmegaConf.create(without_secrets(plain(config)))
 
 
 @contextmanager
@@ -116,7 +113,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         write_json(folder / "lineage.json", step.lineage())
         hardware.reset_peak_memory()
         wall, cpu = time.perf_counter(), time.process_time()
-        with track(cast("Config", resolved), folder) as tracker:
+        with track(cast("Config", resolved), folder, config.logger) as tracker:
             store.loggers = tracker.lightning_loggers
             job = Job(step, step.config, folder, store.parents(step), store, tracker, config)
             yield job
@@ -142,7 +139,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         if not interrupted and not isinstance(error, UserError):
             line = f"{type(error).__name__}: {line}"
         with suppress(OSError):
-            write_json(folder / "status.json", {**status, "state": "failed", "ended": _now(), "error": line})
+            write_json(folder / "status.json", {**status, "state": "failed", "ended": _now(), "error": without_secrets(line)})
         raise
     finally:
         lock.release()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from findistill.config.fields import result_settings
+from findistill.config.fields import result_settings, without_secrets
 from findistill.core.files import read_json
 from findistill.core.hashing import damaged
 from findistill.core.step import Step, changed_files, sections_read
@@ -43,7 +43,7 @@ def folder_of(config: "Config", step: Step, overrides: Sequence[str]) -> Path:
 
 def _slug(stage: str, reads: Sequence[str], overrides: Sequence[str]) -> str:
     """The stage and as many settings as fit: group choices by their value, then the others, where the rows come from last."""
-    settings = [override.lstrip("+~").partition("=") for override in overrides]
+    settings = [without_secrets(override).lstrip("+~").partition("=") for override in overrides]
     # Only what the graph reads names its jobs: not where they go or how they are tracked.
     named = [(name, value) for name, _, value in settings if name.partition(".")[0] in reads]
     named = [(name, value) for name, value in named if name not in {f"data.{one}" for one in OF_A_FILE}]

@@ -1,12 +1,14 @@
 """A study: jobs that belong together. Its record says which settings may differ between them."""
 
 import logging
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from findistill.config.fields import without_secrets
 from findistill.core import run_folder
-from findistill.core.files import read_json, write_json
+from findistill.core.files import read_json, write_json, write_whole
 from findistill.core.step import flatten
 from findistill.errors import UserError
 
@@ -79,3 +81,19 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
             )
     if repr(record) != written or not path.exists():
         write_json(path, record)
+
+
+def commands(folder: Path) -> list[str]:
+    """The commands that made the study, oldest first; a line that a power cut left half written is none."""
+    path = folder / "commands.txt"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return [line.strip() for line in lines if line.endswith("\n") and not set(line) & {"\0", "\ufffd"}]
+
+
+def note_command(folder: Path, arguments: Iterable[str]) -> None:
+    """Add a command to those that made the study, once, without secrets."""
+    before, command = commands(folder), " ".join(["findistill", *(shlex.quote(without_secrets(each)) for each in arguments)])
+    if command not in before:
+        write_whole(folder / "commands.txt", "\n".join([*before, command]) + "\n")

@@ -71,9 +71,14 @@ class Tracker:
 
 
 @contextmanager
-def track(config: "Config", folder: Path) -> Iterator[Tracker]:
-    """One tracker for one job, closed in every case; a job that raises ends as failed there too."""
-    nodes = plain(config.logger)
+def track(config: "Config", folder: Path, loggers: Any = None) -> Iterator[Tracker]:
+    """One tracker for one job, closed in every case; a job that raises ends as failed there too.
+
+    Args:
+        config: what a tracker may show, without secrets.
+        loggers: the `logger` section to log in with, by default that of `config`.
+    """
+    nodes = plain(config.logger if loggers is None else loggers)
     settings = nodes.pop("wandb", None)
     if settings is None:
         yield Tracker(folder, nodes)

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from findistill.config.compose import compose_part, group_options, groups
+from findistill.config.fields import without_secrets
 from findistill.config.overrides import typed
 from findistill.config.renames import rename_message
 from findistill.core import termination
@@ -63,7 +64,7 @@ def exit_with(error: BaseException, trace: bool) -> NoReturn:
 def _exit(message: str, code: int, trace: bool) -> NoReturn:
     if trace:
         logging.getLogger("findistill").error("", exc_info=True)
-    sys.stderr.write(f"findistill: {message}\n")
+    sys.stderr.write(f"findistill: {without_secrets(message)}\n")
     sys.exit(code)
 
 

@@ -5,7 +5,6 @@ Works with every Hydra launcher, since only the jobs that are not done are hande
 """
 
 import logging
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from findistill.config.compose import without_hydra
 from findistill.config.targets import check_names
 from findistill.core import run_folder, study
-from findistill.core.files import read_json, write_whole
+from findistill.core.files import read_json
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
 from findistill.errors import SweepError, UserError
@@ -27,6 +26,7 @@ from findistill.methods.stage import stage_of
 
 log = logging.getLogger(__name__)
 
+PROGRESS_S = 5.0  # between two lines while a sweep is planned
 REPORT = "findistill.methods.report.stage:make"  # pandas and matplotlib, which a plan does not need
 
 
@@ -55,7 +55,7 @@ class ResumingSweeper(BasicSweeper):
             raise UserError("stage=report is one job for a study: run it without -m")
         self._admit(plan, overrides)
         for folder in {one.folder.parent for one in plan}:
-            _note_command(folder / "commands.txt")
+            study.note_command(folder, sys.argv[1:])
 
         pending = [one for one in plan if not run_folder.is_done(one.folder)]
         log.info("%d jobs: %d done before, %d to run", len(plan), len(plan) - len(pending), len(pending))
@@ -74,7 +74,11 @@ class ResumingSweeper(BasicSweeper):
         """Compose and check every job before any starts; no jobs where the stage is `report`, which works on a whole study."""
         assert self.config is not None and self.hydra_context is not None
         plan: dict[tuple[Path, str], Planned] = {}  # settings that nothing reads make no other job
-        for overrides in grid:
+        said = time.monotonic()
+        for number, overrides in enumerate(grid):
+            if time.monotonic() - said > PROGRESS_S:
+                said = time.monotonic()
+                log.info("planning: %d of %d jobs are composed and checked", number, len(grid))
             composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
             check_names(composed)
             task = list(composed.hydra.overrides.task)
@@ -121,14 +125,6 @@ class ResumingSweeper(BasicSweeper):
             more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
             header = f"{len(missing)} of {len(plan)} jobs are not done; the same command runs them again:"
             raise SweepError("\n".join([header, *lines[:5], *more]))
-
-
-def _note_command(path: Path) -> None:
-    """Add this command to those that made the study, once."""
-    commands = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    command = " ".join(["findistill", *map(shlex.quote, sys.argv[1:])])
-    if command not in commands:
-        write_whole(path, "\n".join([*commands, command]) + "\n")
 
 
 def costs(folders: Sequence[Path], seconds: float) -> str:

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from findistill.core import run_folder
+from findistill.core import study as study_record
 from findistill.core.files import write_json
 from findistill.core.store import Store
 from findistill.errors import UserError
@@ -45,11 +46,10 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     runs += baseline_runs(runs, settings.baselines, store)
     for part in parts.registered().values():
         runs = part.prepare(runs)
-    commands = folder / "commands.txt"
     files = build_report(
         study, runs, failed, folder, left_out=left_out, published=published, resamples=settings.resamples,
         annotations=annotations,
-        command=commands.read_text(encoding="utf-8", errors="replace").strip() if commands.exists() else None,
+        command="\n".join(study_record.commands(folder)) or None,
     )  # fmt: skip
     write_json(folder / run_folder.REPORT, {"jobs": jobs})
     for job in left_out:
