@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from findistill.config.compose import compose_part, group_options, groups
+from findistill.config.fields import masked_address
 from findistill.config.renames import rename_message
 from findistill.core import study
 from findistill.errors import SweepError, UserError, did_you_mean
@@ -75,7 +76,7 @@ def format_hydra_error(error: BaseException) -> str:
     quoted = text.split("'")[1] if text.count("'") > 1 else ""
     cause = _first_of_omegaconf(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read ({text.partition(chr(10))[0]}). Special characters need quotes: KEY='\"...\"'"
+        return f"{masked_address(str(error.override))}: cannot be read ({text.partition(chr(10))[0]}). Special characters need quotes: KEY='\"...\"'"
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if text.startswith("Ambiguous value for argument"):
