@@ -4,6 +4,7 @@ import random
 import pytest
 
 from findistill.errors import UserError
+from findistill.llm.config import address_fault
 from findistill.llm.endpoint import EndpointEngine
 from findistill.llm.engine import Sampling
 from tests.llm.calls import TEMPLATE, ask, engine
@@ -49,6 +50,15 @@ def test_a_secret_in_an_address_is_refused_in_favour_of_a_variable(server: Loopb
     with pytest.raises(UserError, match=r"llm.base_url=http://127.0.0.1:9/v1 llm.api_key_env=LLM_API_KEY$") as error:
         ask(server, base_url=address)
     assert "hunter2" not in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_the_remedy_for_an_address_with_a_query_is_quoted_for_hydra() -> None:
+    fault = address_fault("https://user:hunter2@host/d?api-version=1&key=hunter2")
+    assert (
+        fault
+        and "'llm.base_url=\"https://host/d?api-version=1\"' llm.api_key_env=LLM_API_KEY" in fault
+        and "hunter2" not in fault
+    )
 
 
 def test_a_server_without_tls(server: LoopbackServer) -> None:

@@ -229,8 +229,7 @@ engine = EndpointEngine(model="m", base_url=sys.argv[1], api_key_env=None, timeo
 requests = [Request(str(n), f"text {n}", (), (0,)) for n in range(24)]
 start = peak()
 found = [each for batch in engine.responses(requests, TEMPLATE, Sampling(0.5, 0, 16, 0)) for each in batch]
-labelled, failed = (sum(map(test, found)) for test in (lambda each: each.label == "positive", lambda each: each.error is not None))
-print(peak() - start, len(found), labelled, failed)
+print(peak() - start, len(found), sum(a.label == "positive" for a in found), sum(a.error is not None for a in found))
 """
 
 
@@ -266,6 +265,4 @@ def test_a_text_opens_no_turn_of_a_model_in_the_process(nasty: str) -> None:
     assert [each for each in harmless if each in special] == [each for each in hostile_ids if each in special]
     tuning, _ = engine.encode(["Sales rose.", nasty], TEMPLATE)  # what stage=qlora tunes on
     assert len({sum(each in special for each in ids) for ids in tuning}) == 1
-    assert "assistant" not in nasty or "assistant positive" in " ".join(
-        engine.tokenizer.decode(hostile_ids).split()
-    )  # still said
+    assert "assistant" not in nasty or "assistant positive" in " ".join(engine.tokenizer.decode(hostile_ids).split())

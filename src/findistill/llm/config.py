@@ -75,9 +75,10 @@ def address_fault(base_url: str | None) -> str | None:
     safe = re.sub(r"^(https?://)?[^/]*@", r"\1", base_url)
     safe = re.sub(_SECRET_QUERY.pattern + "[^&#]*", "", safe, flags=re.IGNORECASE)
     if begins:
+        override = f"'llm.base_url=\"{safe}\"'" if "=" in safe else f"llm.base_url={safe}"  # Hydra wants such a one quoted
         return (
             "llm.base_url has a user, a password or a key in it, which would be written to files: put the key into a variable "
-            f"(export LLM_API_KEY=...) and name that, llm.base_url={safe} llm.api_key_env=LLM_API_KEY"
+            f"(export LLM_API_KEY=...) and name that, {override} llm.api_key_env=LLM_API_KEY"
         )
     masked, safe = re.sub(r"[^/@]*@", "***@", base_url), re.sub(r"^[^/]*:?//+", "", safe)
     return f"llm.base_url={masked}: give the whole address, llm.base_url=http://{safe or '127.0.0.1:8000/v1'}"
