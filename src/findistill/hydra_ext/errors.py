@@ -76,7 +76,8 @@ def format_hydra_error(error: BaseException) -> str:
     quoted = text.split("'")[1] if text.count("'") > 1 else ""
     cause = _first_of_omegaconf(error)
     if isinstance(error, OverrideParseException):
-        return f"{masked_address(str(error.override))}: cannot be read ({text.partition(chr(10))[0]}). Special characters need quotes: KEY='\"...\"'"
+        setting, fault = masked_address(str(error.override)), text.partition("\n")[0]
+        return f"{setting}: cannot be read ({fault}). Special characters need quotes: KEY='\"...\"'"
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if text.startswith("Ambiguous value for argument"):
