@@ -66,8 +66,8 @@ def test_cleaning_up_is_not_interrupted(installed: None) -> None:
 def test_it_ends_a_process_whose_ctrl_c_is_ignored() -> None:
     program = (
         "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); from findistill.core import termination;"
-        "termination.install(); print('ready', flush=True)\n"
-        "try: time.sleep(20)\nexcept KeyboardInterrupt: raise SystemExit(7)"
+        "termination.install()\n"
+        "try: print('ready', flush=True); time.sleep(20)\nexcept KeyboardInterrupt: raise SystemExit(7)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"

@@ -326,7 +326,7 @@ def test_other_attention_is_copied(windowed: InProcessEngine, t5: InProcessEngin
 def test_mistakes(t5: InProcessEngine, tmp_path: object) -> None:
     with pytest.raises(UserError, match=r"llm.chat=true, but .* has no chat template"):
         with_(t5, chat=True).prepare(SENTIMENT, SAMPLING)
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="the folder is empty"):
         list(InProcessEngine(model=str(tmp_path)).responses(TASKS, SENTIMENT, SAMPLING))
 
 

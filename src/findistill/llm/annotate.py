@@ -79,7 +79,8 @@ def annotate(
         runner = AnnotationRunner(
             engine, engine.prepare(template, sampling), sampling, 1 if exact else settings.samples, responses,
             pricing.Budget(settings.max_cost_usd), llm, settings.max_failed,
-            0.0 if exact or (scoring == "generation" and declares(llm, "in_process")) else settings.min_readable,
+            # Where generated text is what is measured, what cannot be read is coverage.
+            0.0 if exact or scoring == "generation" else settings.min_readable,
         )  # fmt: skip
         if shots.rationales == "llm" and template.steps:
             with ResponseCache.shared(cache, request_identity(llm), _prompt_settings(prompt)) as rationales:
