@@ -79,9 +79,10 @@ def done_jobs(study: Path) -> dict[str, Any]:
 
 
 def report_is_current(study: Path) -> bool:
-    """Whether the study's page was made from just the jobs that are done now, each as it ended last."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return (study / "report.html").exists() and read_json(study / REPORT)["jobs"] == done_jobs(study)
+    """Whether the study's report was made from just the jobs that are done now, each as it ended last, and is whole."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        record = read_json(study / REPORT)
+        return bool(record["jobs"] == done_jobs(study)) and bool(record["files"]) and damaged(study, record["files"]) is None
     return False
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from findistill.core import run_folder
 from findistill.core import study as study_record
 from findistill.core.files import write_json
+from findistill.core.hashing import seal
 from findistill.core.store import Store
 from findistill.errors import UserError
 from findistill.methods.baselines.runs import baseline_runs, votes_of_students
@@ -51,7 +52,9 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         annotations=annotations,
         command="\n".join(study_record.commands(folder)) or None,
     )  # fmt: skip
-    write_json(folder / run_folder.REPORT, {"jobs": jobs})
+    written = [*folder.glob("*.csv"), files.table_md, files.html, *(path for path in folder.glob("figures/*") if path.is_file())]
+    names = [str(path.relative_to(folder)) for path in written]
+    write_json(folder / run_folder.REPORT, {"jobs": jobs, "files": seal(folder, names)})
     for job in left_out:
         log.warning("not in the report, though done: %s: %s", job["job"], job["error"])
     log.info("\n%s", files.table_md.read_text(encoding="utf-8"))
