@@ -21,6 +21,7 @@ CUTS: dict[str, Callable[[bytes], bytes]] = {
 def sweep(application: Application, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """A command that annotates, trains a teacher and two students and makes a report; it has been run."""
     monkeypatch.setenv("FINDISTILL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
     (tmp_path / "mine.csv").write_text(CSV)
     (tmp_path / "answers.csv").write_text("text,answer\n" + "".join(f"{text},Sentiment: {label}\n" for text, label in ROWS * 8))
     command = (
