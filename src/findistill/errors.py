@@ -16,6 +16,11 @@ class SweepError(Exception):
     """Some jobs of a sweep failed; the message names them. The others are done. Exit code 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its name where there is none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def did_you_mean(*names: str, known: Iterable[str]) -> str:
     """` (did you mean NAME?)` for the first of `names` that is close to a known one, else empty."""
     near = [match for name in names for match in get_close_matches(name, list(known), 1)]

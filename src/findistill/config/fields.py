@@ -15,11 +15,6 @@ HIDDEN = "***"
 CONSTRAINTS = "findistill"  # the key of a field's metadata
 
 
-def masked_address(address: str) -> str:
-    """An address without its password, for messages and files."""
-    return re.sub(r"//[^/]*@", "//***@", address)
-
-
 def without_secrets(value: Any) -> Any:
     """Plain values with `***` for users and passwords inside addresses, keys in their queries, and settings named like a key."""
     if isinstance(value, str):

@@ -35,22 +35,25 @@ def quoted(value: Any) -> str:
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
 
 
+def plain_keys(mapping: Mapping[Any, Any]) -> bool:
+    """Whether Hydra's grammar has these keys; none may be quoted in it."""
+    names = [str(name) for name in mapping]
+    return all(re.fullmatch(r"[A-Za-z_][\w-]*|0|[1-9]\d*", name, re.ASCII) and name.lower() not in RESERVED for name in names)
+
+
 def as_typed(key: str, mapping: Mapping[str, Any], values: Sequence[Any]) -> str:
     """`key=mapping` as one word of a shell; the list of its `values` where Hydra's grammar has no such keys.
 
     Example: `'evaluate.label_map={LABEL_0: negative, LABEL_1: positive}'`.
     """
-    plain_keys = all(
-        re.fullmatch(r"[A-Za-z_][\w-]*|0|[1-9]\d*", str(name), re.ASCII) and str(name).lower() not in RESERVED for name in mapping
-    )
     pairs = ", ".join(f"{name}: {quoted(value)}" for name, value in mapping.items())
-    word = f"{key}={{{pairs}}}" if plain_keys else f"{key}={quoted(list(values))}"
+    word = f"{key}={{{pairs}}}" if plain_keys(mapping) else f"{key}={quoted(list(values))}"
     return shlex.quote(word) if "'" not in word or set(word) & set('"$`\\!') else f'"{word}"'
 
 
 def typed(key: str, value: Any) -> str:
     """An override as one types it in a shell, for the remedy of a message."""
-    if isinstance(value, Mapping) and not all(re.fullmatch(r"[A-Za-z_]\w*|\d+", str(name), re.ASCII) for name in value):
+    if isinstance(value, Mapping) and not plain_keys(value):
         # Hydra's grammar has no quotes around keys: the whole map is a text, in YAML.
         value = yaml.safe_dump(dict(value), default_flow_style=True, allow_unicode=True, width=10**6).strip()
     override = f"{key}={quoted(value)}"

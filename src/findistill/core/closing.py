@@ -27,7 +27,6 @@ def closing_lines(config: "Config", folder: Path, overrides: Sequence[str]) -> s
         "settings": shlex.join(map(without_secrets, settings)),
         "study": shlex.join([f"study={config.study}", *here]),
         "latest": shlex.quote(str(link if link.exists() else folder)),
-        "model": shlex.quote(str(config.evaluate.model)),
     }
     commands = [command.format(**values).strip() for command in config.stage.next]
     lines = [f"{'next: ' if number == 0 else '      '}{command}" for number, command in enumerate(commands)]

@@ -34,7 +34,7 @@ from findistill.core.run_folder import status as status_of
 from findistill.core.step import Step, walk
 from findistill.core.store import Store, Work, artifact_seconds
 from findistill.core.tracking import Tracker, track
-from findistill.errors import UserError
+from findistill.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from findistill.schema import Config
@@ -134,7 +134,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
     except BaseException as error:
         termination.acknowledge()
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        line = "interrupted" if interrupted else (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = "interrupted" if interrupted else first_line(error)
         # On a full disk this may fail too; the state then stays `running`, which counts as not done.
         if not interrupted and not isinstance(error, UserError):
             line = f"{type(error).__name__}: {line}"

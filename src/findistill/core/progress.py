@@ -39,6 +39,6 @@ class ProgressMeter(tqdm):
         unit = state["unit"] + ("es" if state["unit"].endswith("ch") else "s")
         rate = (count - state["initial"]) / state["elapsed"] if state["elapsed"] else 0.0
         share = f" of {total:,} {unit} ({count / total:.0%})" if total else f" {unit}"
-        left = f", about {duration((total - count) / rate)} left" if total and rate else ""
+        remaining = f", about {duration((total - count) / rate)} left" if total and rate else ""
         notes = f"; {state['postfix']}" if state["postfix"] else ""
-        return f"{state['prefix'].rstrip(': ')}: {count:,}{share}, {rate:.3g} {unit}/s{left}{notes}"
+        return f"{state['prefix'].rstrip(': ')}: {count:,}{share}, {rate:.3g} {unit}/s{remaining}{notes}"

@@ -88,7 +88,8 @@ def report_is_current(study: Path) -> bool:
 
 def what_changed(folder: Path, step: Step) -> str | None:
     """One line where a done job of this study has the same settings but saw other content of its files; else None."""
-    for job in filter(is_done, jobs(folder.parent)):
+    for name in done_jobs(folder.parent):
+        job = folder.parent / name
         with suppress(OSError, ValueError, KeyError):
             if names := changed_files(read_json(job / "lineage.json"), step.lineage()):
                 return f"{', '.join(names)} changed since {job.name}: running again"

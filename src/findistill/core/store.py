@@ -181,6 +181,6 @@ def _set_aside(path: Path) -> Path:
 
 def artifact_seconds(folder: Path) -> float:
     """How long making a complete artifact, or half of one, took; 0 where it does not say."""
-    with suppress(OSError, ValueError, KeyError):
-        return float(read_json(folder / "artifact.json")["seconds"])
+    with suppress(ValueError, TypeError, KeyError):
+        return float(record_of(folder)["seconds"])
     return 0.0

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from findistill.config.compose import plain
 from findistill.core.hashing import digest
 from findistill.core.tracking import Tracker
+from findistill.errors import first_line
 
 if TYPE_CHECKING:
     from findistill.schema import Config
@@ -43,7 +44,7 @@ class Connection:
                 action()
             except Exception as error:
                 self.alive = False
-                log.warning("W&B failed, and the job goes on without it: %s", _line(error))
+                log.warning("W&B failed, and the job goes on without it: %s", first_line(error))
 
     def finish(self, exit_code: int) -> None:
         """Close the run; an upload that takes longer than `PATIENCE_S` is left to `wandb sync`."""
@@ -54,7 +55,6 @@ class Connection:
         closing.join(PATIENCE_S)
         if closing.is_alive():
             _go_offline(f"an upload took more than {PATIENCE_S:g} s")
-            log.info("wandb sync %s", Path(self.run.dir).parent)
 
 
 class GuardedLogger(WandbLogger):
@@ -123,14 +123,14 @@ def track(config: "Config", folder: Path, nodes: Mapping[str, Any], settings: An
         run = _start(config, folder, settings, "online" if online and _reachable() else "offline")
     except Exception as error:
         if online and not _unreachable:
-            _go_offline(_line(error))
+            _go_offline(first_line(error))
         # W&B's process may be gone, or hold the failed run's id: another one. The old one's end may fail, too.
         with suppress(Exception):
             wandb.teardown()
         with suppress(Exception):
             run = _start(config, folder, settings, "offline")
         if run is None:
-            log.warning("W&B cannot be used, and the job goes on without it: %s", _line(error))
+            log.warning("W&B cannot be used, and the job goes on without it: %s", first_line(error))
     connection, failed = Connection(run), 1
     try:
         yield WandbTracker(folder, nodes, connection, settings["table_rows"])
@@ -159,10 +159,6 @@ def _start(config: "Config", folder: Path, settings: Any, mode: Mode) -> Any:
             x_save_requirements=False, x_disable_machine_info=True, init_timeout=PATIENCE_S,
         ),
     )  # fmt: skip
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _reachable() -> bool:

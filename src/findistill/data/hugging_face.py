@@ -9,7 +9,7 @@ import httpx
 import pyarrow as pa
 
 from findistill.data.parquet_files import SAVED
-from findistill.errors import UserError
+from findistill.errors import UserError, first_line
 
 
 def read_saved(path: Path) -> "datasets.DatasetDict":
@@ -21,7 +21,7 @@ def read_saved(path: Path) -> "datasets.DatasetDict":
     try:
         saved = datasets.load_from_disk(str(path)) if _is_saved(path) else datasets.load_dataset(str(path))
     except Exception as error:  # of many kinds, and the files are not ours
-        raise UserError(f"{path}: cannot be read as a data set of Hugging Face datasets ({_first_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as a data set of Hugging Face datasets ({first_line(error)[:160]})") from error
     return saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict({"": saved})
 
 
@@ -31,7 +31,7 @@ def load_from_hub(hub_id: str, revision: str | None, options: Mapping[str, Any])
         return datasets.load_dataset(hub_id, revision=revision, **options)
     # The hub's errors are among these; a ValueError is an unknown configuration or a loading script.
     except (datasets.exceptions.DatasetsError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise ValueError(_first_line(error)) from error
+        raise ValueError(first_line(error)[:160]) from error
 
 
 def to_rows(part: "datasets.Dataset", path: object) -> list[dict[str, Any]]:
@@ -40,17 +40,17 @@ def to_rows(part: "datasets.Dataset", path: object) -> list[dict[str, Any]]:
         part.data.validate(full=True)  # a damaged Arrow file would end the process
         return part.to_list()
     except Exception as error:
-        raise UserError(f"{path}: cannot be read ({_first_line(error)})") from error
+        raise UserError(f"{path}: cannot be read ({first_line(error)[:160]})") from error
 
 
 def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
     """The names behind the numbers of each `ClassLabel` column, also of lists of them."""
-    found = {}
+    by_column = {}
     for column, feature in features.items():
         names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
         if names:
-            found[column] = list(names)
-    return found
+            by_column[column] = list(names)
+    return by_column
 
 
 def names_in_schema(schema: pa.Schema) -> dict[str, list[str]]:
@@ -60,8 +60,3 @@ def names_in_schema(schema: pa.Schema) -> dict[str, list[str]]:
 
 def _is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in SAVED)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

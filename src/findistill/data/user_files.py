@@ -78,8 +78,8 @@ def from_rows(
 
     values: dict[str, Sequence[Any]] = {"text": texts, "id": ids, "split": splits or [None] * len(texts)}
     if config.label_column:
-        found = [lookup(row, config.label_column) for row in rows]
-        values["label"] = labels = _labels(config, found, texts, origin, (names or {}).get(config.label_column, ()))
+        label_cells = [lookup(row, config.label_column) for row in rows]
+        values["label"] = labels = _labels(config, label_cells, texts, origin, (names or {}).get(config.label_column, ()))
     if config.split_column:
         values["split"] = parts = _splits(config.split_column, cells(config.split_column), origin)
         if config.label_column and any(labels):  # a row without a label can neither test nor validate

@@ -74,10 +74,10 @@ class ResumingSweeper(BasicSweeper):
         """Compose and check every job before any starts; no jobs where the stage is `report`, which works on a whole study."""
         assert self.config is not None and self.hydra_context is not None
         plan: dict[tuple[Path, str], Planned] = {}  # settings that nothing reads make no other job
-        said = time.monotonic()
+        last_line = time.monotonic()
         for number, overrides in enumerate(grid):
-            if time.monotonic() - said > PROGRESS_S:
-                said = time.monotonic()
+            if time.monotonic() - last_line > PROGRESS_S:
+                last_line = time.monotonic()
                 log.info("planning: %d of %d jobs are composed and checked", number, len(grid))
             composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
             check_names(composed)

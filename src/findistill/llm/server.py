@@ -24,7 +24,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from findistill.config.fields import masked_address
+from findistill.config.fields import without_secrets
 from findistill.errors import UserError
 from findistill.llm import pricing, refusals
 from findistill.llm.config import EndpointLLM
@@ -86,7 +86,7 @@ class Server:
     def __init__(self, settings: EndpointLLM, concurrency: int) -> None:
         self.settings = settings
         self.base_url = (settings.base_url or OPENAI).rstrip("/")
-        self.address = masked_address(self.base_url)  # for messages: without a password
+        self.address = without_secrets(self.base_url)  # for messages: without a password
         self.concurrency = concurrency
         self._url = completions_url(self.base_url)
         self._key = api_key(settings.api_key_env)

@@ -124,8 +124,8 @@ def _mismatch(model_labels: Sequence[str], labels: Sequence[str], missing: Seque
     )
     if unnamed(model_labels):
         has = f"does not name its labels ({', '.join(model_labels)}, id2label in its config.json)"
-    typed = example(model_labels, labels, setting)
-    return f"the model {model} {has}.\nSay what each stands for, such as {typed}; or edit id2label in its config.json."
+    remedy = example(model_labels, labels, setting)
+    return f"the model {model} {has}.\nSay what each stands for, such as {remedy}; or edit id2label in its config.json."
 
 
 def unnamed(model_labels: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from transformers.utils import logging as hf_logging
 
 from findistill.core.files import cache_dir
 from findistill.core.store import Store
-from findistill.errors import UserError
+from findistill.errors import UserError, first_line
 from findistill.models.files import EMBEDDED
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,6 @@ def loading(what: str, advice: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"{what}: {first_line(error)}{advice}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its name where there is none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
