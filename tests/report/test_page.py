@@ -34,7 +34,7 @@ def test_a_whole_study(runs: list[Run], tmp_path: Path) -> None:
     assert {path.suffix for path in files.figures} == {".png", ".svg"}
     page = files.html.read_text()
     assert "CLS ≥8 against REG ≥5, CLS against REG: −" in page and "different (p &lt; 0.001; 300 rows" in page
-    assert "2 seeds of each at least" in page and (tmp_path / "comparisons.csv").exists()
+    assert "2 seeds of a method are too few for a claim" in page and (tmp_path / "comparisons.csv").exists()
     assert "loss &lt;is&gt; not finite" in page and "reg-8-seed2" in page
     assert "findistill -m study=moon" in page and "second-hand" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page), "the page reaches outside itself"

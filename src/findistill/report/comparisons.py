@@ -14,7 +14,7 @@ from findistill.report.methods import Method, differing, setting
 from findistill.report.parts import Family
 from findistill.report.tables import points
 from findistill.stats.metrics import confusion, scores
-from findistill.stats.significance import Paired, holm, paired, paired_macro_f1
+from findistill.stats.significance import Paired, holm, paired
 
 SELECTED_BY = "val/macro_f1"
 # Presets that set several keys together, each of which counts as one setting: by what its keys begin with.
@@ -77,10 +77,10 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         intervals = {
             f"{metric}_{end}": value for metric, gap in gaps.items() for end, value in (("lo", gap.low), ("hi", gap.high))
         }
-        rows.append({**vars(one), **differences, **intervals, "p": one.accuracy.p})
+        rows.append({**vars(one), **differences, **intervals, "p": one.accuracy.p, "over": one.accuracy.over})
     return pd.DataFrame(rows, columns=[
         "test_set", "family", "contrast", "a", "b", "accuracy_difference", "accuracy_lo", "accuracy_hi", "macro_f1_difference",
-        "macro_f1_lo", "macro_f1_hi", "p", "p_holm", "n_rows", "n_seeds_a", "n_seeds_b",
+        "macro_f1_lo", "macro_f1_hi", "p", "p_holm", "over", "n_rows", "n_seeds_a", "n_seeds_b",
     ])  # fmt: skip
 
 
@@ -151,13 +151,15 @@ def _rank(method: Method, axis: str) -> tuple[int, float, str]:
 
 
 def _tested(family: Family, resamples: int) -> list[Comparison]:
-    gaps = [paired(a.correct, b.correct, a.ids, b.ids, resamples=resamples) for a, b in family.pairs]
-    adjusted = holm([gap.p or 0.0 for gap in gaps])
+    gaps = [
+        paired(a.gold, a.predicted, b.predicted, len(a.labels), seeds_a=a.seeds, seeds_b=b.seeds, resamples=resamples)
+        for a, b in family.pairs
+    ]
+    adjusted = holm([gap["accuracy"].p or 0.0 for gap in gaps])
     return [
         Comparison(
             a.test_set, family.name, family.contrast(a, b) if family.contrast else "", a.name, b.name, len(a.ids), len(a.runs),
-            len(b.runs), gap, paired_macro_f1(a.gold, a.predicted, b.predicted, len(a.labels), resamples=resamples), p,
-            main=family.main and index == 0,
+            len(b.runs), gap["accuracy"], gap["macro_f1"], p, main=family.main and index == 0,
         )
         for index, ((a, b), gap, p) in enumerate(zip(family.pairs, gaps, adjusted, strict=True))
     ]  # fmt: skip

@@ -55,6 +55,11 @@ class Method:
         return self.runs[0].config
 
     @property
+    def seeds(self) -> tuple[int | str | None, ...]:
+        """What tells the runs apart, as the rows of `predicted`."""
+        return tuple(run.seed for run in self.runs)
+
+    @property
     def correct(self) -> np.ndarray:
         """(seeds, n) of bool."""
         return self.predicted == self.gold

@@ -22,7 +22,7 @@ from findistill.stats.intervals import seed_means
 from findistill.stats.majority import doubt_of
 from findistill.stats.metrics import confusion
 
-MANY_SEEDS = 5  # with fewer, a difference between methods may be one between these runs
+MANY_SEEDS = 5  # with fewer, the spread over seeds is too uncertain for a claim about methods
 LEADERS = 3  # panels of the confusion and calibration figures
 
 
@@ -128,7 +128,11 @@ def summary(one: Results, tests: Sequence[Comparison]) -> str:
     score = one.estimates[top.name]
     if main := next((test for test in tests if test.main), None):
         seeds = min(main.n_seeds_a, main.n_seeds_b)
-        about = "" if seeds >= MANY_SEEDS else f", a result about these models: {seeds} seed{'s' * (seeds > 1)} of each at least"
+        about = f", over {main.accuracy.over}"
+        if main.accuracy.over == "rows":
+            about += ": a result about these two models, not about the methods"
+        elif seeds < MANY_SEEDS:
+            about += f": {seeds} seed{'s' * (seeds > 1)} of a method are too few for a claim, which takes {MANY_SEEDS}"
         verdict = "different" if main.p_holm < 0.05 else "not distinguishable"
         text = (
             f"{main.a} against {main.b}, {main.family}: {tables.difference(main.accuracy)} points of accuracy, {verdict} "

@@ -177,7 +177,7 @@ def comparison(
                 if len(one.per_seed) > 1:
                     axes.plot(one.per_seed, [y] * len(one.per_seed), ".", color="black", markersize=3)
             axes.annotate(f"{one.mean:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
-        axes.set(title=title, xlabel=f"{title[0].lower() + title[1:]} with 95% interval over rows")
+        axes.set(title=title, xlabel=f"{title[0].lower() + title[1:]} with 95% interval")
         axes.set_ylim(-0.6, len(ordered) - 0.4)
         axes.set_yticks(range(len(ordered)), names)
         if bars:

@@ -207,7 +207,7 @@ def cost_and_accuracy(
         unit: of the cost, the label of the axis.
     """
     figure, axes = canvas(legend_height(spent), title=f"Cost and accuracy, {test_set}", xlabel=f"{unit} (log scale)")
-    axes.set_ylabel("accuracy with 95% interval over rows")
+    axes.set_ylabel("accuracy with 95% interval")
     for name, look in looks(list(spent)).items():
         label = folded(name, LEGEND_WIDTH)
         mark(axes, spent[name], estimates[name]["accuracy"], look, width=3, seeds=False, label=label)

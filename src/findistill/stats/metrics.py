@@ -15,6 +15,7 @@ from findistill.errors import UserError
 from findistill.stats.curves import average_precisions, reliability
 
 INTERVAL = (2.5, 97.5)  # percentiles: 95% bounds
+RESAMPLED = ("accuracy", "macro_f1", "weighted_f1")  # that have intervals
 CELLS_AT_ONCE = 4_000_000  # resampled counts held in memory at a time (32 MB)
 
 
@@ -88,6 +89,27 @@ def resampled_confusions(gold: np.ndarray, predicted: np.ndarray, n_labels: int,
     return np.concatenate(parts, axis=1).reshape(len(predicted), resamples, n_labels, n_labels + 1)
 
 
+def influences(gold: np.ndarray, predicted: np.ndarray, n_labels: int) -> dict[str, np.ndarray]:
+    """What each row adds to accuracy, macro F1 and weighted F1: (m, n) of m predictions (m, n), each of mean 0 over the rows.
+
+    The derivative of the metric by the row's weight (infinitesimal jackknife), times n: the covariance of these numbers over
+    the rows, divided by n, is that of the metrics over samples of n rows, as a bootstrap would estimate it.
+    """
+    eye = np.eye(n_labels + 1)[:, :n_labels]
+    truth = eye[gold]  # (n, labels)
+    out: dict[str, list[np.ndarray]] = {key: [] for key in RESAMPLED}
+    for one in predicted:
+        guess = eye[np.where(one < 0, n_labels, one)]
+        table = scores(confusion(gold, one, n_labels))
+        total = table["support"] + guess.sum(0)
+        by_label = len(gold) * _ratio(2 * truth * guess - table["f1"] * (truth + guess), total)
+        share = table["support"] / len(gold)
+        out["accuracy"].append((one == gold) - table["accuracy"])
+        out["macro_f1"].append(by_label.sum(1) / (total > 0).sum())
+        out["weighted_f1"].append(by_label @ share + truth @ table["f1"] - table["weighted_f1"])
+    return {key: np.stack(rows) for key, rows in out.items()}
+
+
 def reference(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """`majority_share` of the most frequent label of gold (n,); `labels_predicted`, how many predictions (..., n) give."""
     return {
@@ -147,7 +169,7 @@ def evaluate(
         if samples is not None:
             out[f"{prefix}/{key}_lo"], out[f"{prefix}/{key}_hi"] = bounds(samples)
 
-    for key in ("accuracy", "macro_f1", "weighted_f1"):
+    for key in RESAMPLED:
         put(key, point[key], resampled[key])
     for key in ("macro_precision", "macro_recall", "weighted_precision"):
         put(key, point[key])

@@ -1,65 +1,61 @@
 """Paired tests between methods on the same test rows, and Holm's adjustment of their p-values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lcm
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binomtest
 
-from findistill.errors import UserError
-from findistill.stats.metrics import bounds, confusion, resampled_confusions, scores
+from findistill.stats.intervals import StandardError, standard_error
+from findistill.stats.metrics import bounds, confusion, influences, resampled_confusions, scores
+
+METRICS = ("accuracy", "macro_f1")
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two methods on the same rows: the difference a - b of a metric, 95% paired bootstrap bounds, two-sided p."""
+    """Two methods on the same rows: the difference a - b of a metric, its 95% bounds and two-sided p.
+
+    `over` says for what else the bounds and p hold: other `seeds and rows` of these methods, or other `rows` for these very
+    models (one run each; their macro F1 has no p).
+    """
 
     difference: float
     low: float
     high: float
     p: float | None
+    over: str
 
 
 def paired(
-    correct_a: np.ndarray,
-    correct_b: np.ndarray,
-    ids_a: np.ndarray | None = None,
-    ids_b: np.ndarray | None = None,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Paired:
-    """Difference of accuracy between methods a (seeds_a, n) and b (seeds_b, n) of bool, on the same n rows.
+    gold: np.ndarray, a: np.ndarray, b: np.ndarray, n_labels: int,
+    *, seeds_a: Sequence[object] = (), seeds_b: Sequence[object] = (), resamples: int = 2000, seed: int = 0,
+) -> dict[str, Paired]:  # fmt: skip
+    """Differences of accuracy and macro F1 between methods a (seeds_a, n) and b (seeds_b, n) on the same n rows.
 
-    Each row's difference is that of its two means over seeds. The bounds resample these differences. The p-value is the
-    exact sign-flip permutation test: were the methods alike, each row's difference would as soon have the other sign;
-    p is the share of all 2^n sign patterns whose sum is at least as far from 0 as the observed one. The differences are
-    whole multiples of 1 / lcm(seeds_a, seeds_b), so that share is counted, not sampled. With one seed each it is
-    McNemar's exact test.
+    Where a method has several runs, the bounds and p hold for other seeds and rows (`intervals.standard_error`). Runs that
+    share their seeds are subtracted seed by seed, for a seed may draw the same rows, order and first weights for both; other
+    runs are independent, as in Welch's test. A method of one run stands as it is.
 
-    Raises:
-        UserError: `ids_a` and `ids_b` are both set and are not the same rows in the same order.
+    With one run each, p is McNemar's exact test on the rows where one alone is right, and the bounds are a paired bootstrap
+    of `resamples` draws of the rows.
     """
-    if ids_a is not None and ids_b is not None and not np.array_equal(ids_a, ids_b):
-        raise UserError("the two methods were tested on different rows: a paired test needs the same ids in one order.")
-    unit = lcm(len(correct_a), len(correct_b))
-    steps = correct_a.sum(0) * (unit // len(correct_a)) - correct_b.sum(0) * (unit // len(correct_b))
-    values, counts = np.unique(steps, return_counts=True)
-    n_rows = len(steps)
-    resampled = np.random.default_rng(seed).multinomial(n_rows, counts / n_rows, size=resamples) @ values
-    low, high = bounds(resampled / (n_rows * unit))
-    return Paired(float(steps.sum() / (n_rows * unit)), low, high, _sign_flip(steps))
-
-
-def paired_macro_f1(
-    gold: np.ndarray, a: np.ndarray, b: np.ndarray, n_labels: int, *, resamples: int = 2000, seed: int = 0
-) -> Paired:
-    """Difference of mean macro F1 between predictions a (seeds_a, n) and b (seeds_b, n); bounds only, no p-value."""
-    both = np.vstack([a, b])
-    points = scores(np.stack([confusion(gold, one, n_labels) for one in both]))["macro_f1"]
-    resampled = scores(resampled_confusions(gold, both, n_labels, resamples=resamples, seed=seed))["macro_f1"]
-    low, high = bounds(resampled[: len(a)].mean(0) - resampled[len(a) :].mean(0))
-    return Paired(float(points[: len(a)].mean() - points[len(a) :].mean()), low, high, None)
+    tables = [scores(np.stack([confusion(gold, one, n_labels) for one in runs])) for runs in (a, b)]
+    gaps = {key: float(tables[0][key].mean() - tables[1][key].mean()) for key in METRICS}
+    if len(a) == len(b) == 1:
+        return _of_models(gold, a, b, n_labels, gaps, resamples, seed)
+    influence = [influences(gold, runs, n_labels) for runs in (a, b)]
+    errors: dict[str, StandardError] = {}
+    for key in METRICS:
+        first, second = ((own[key], rows[key]) for own, rows in zip(tables, influence, strict=True))
+        if seeds_a and list(seeds_a) == list(seeds_b):
+            errors[key] = standard_error((first[0] - second[0], first[1] - second[1]))
+        else:
+            errors[key] = standard_error(first, (-second[0], -second[1]))
+    return {
+        key: Paired(gap, gap - errors[key].half_width, gap + errors[key].half_width, errors[key].p(gap), "seeds and rows")
+        for key, gap in gaps.items()
+    }
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -72,17 +68,14 @@ def holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-def _sign_flip(steps: np.ndarray) -> float:
-    """Share of sign patterns of the whole numbers `steps` with |sum| >= |observed sum|.
-
-    The rows of one magnitude m sum to m * (2 * heads - count) with heads of Binomial(count, 1/2): the magnitudes'
-    distributions over m * heads are convolved.
-    """
-    sizes, counts = np.unique(np.abs(steps[steps != 0]), return_counts=True)
-    mass = np.ones(1)  # of 0, 1, 2, ... steps up
-    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        ways = np.zeros(size * count + 1)
-        ways[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        mass = np.convolve(mass, ways)
-    sums = 2 * np.arange(len(mass)) - (len(mass) - 1)
-    return float(min(1.0, mass[np.abs(sums) >= abs(int(steps.sum()))].sum()))
+def _of_models(
+    gold: np.ndarray, a: np.ndarray, b: np.ndarray, n_labels: int, gaps: dict[str, float], resamples: int, seed: int
+) -> dict[str, Paired]:
+    """Of one model each: over rows alone."""
+    only_a, only_b = (int(np.sum(one & ~other)) for one, other in [(a == gold, b == gold), (b == gold, a == gold)])
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    resampled = scores(resampled_confusions(gold, np.vstack([a, b]), n_labels, resamples=resamples, seed=seed))
+    return {
+        key: Paired(gap, *bounds(resampled[key][0] - resampled[key][1]), p if key == "accuracy" else None, "rows")
+        for key, gap in gaps.items()
+    }

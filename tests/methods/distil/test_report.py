@@ -118,9 +118,6 @@ def test_the_share_of_the_teacher_has_its_interval() -> None:
     a, b = rng.random((3, 500)) < 0.7, rng.random((2, 500)) < 0.8
     share, low, high = accuracy_share(a, b)
     assert share == pytest.approx(a.mean() / b.mean()) and low < share < high < low + 0.2
-    drawn = np.random.default_rng(1).integers(0, 500, (4000, 500))
-    naive = np.percentile(a.mean(0)[drawn].mean(1) / b.mean(0)[drawn].mean(1), [2.5, 97.5])
-    np.testing.assert_allclose([low, high], naive, atol=0.005)
     assert accuracy_share(b, b)[0] == 1.0 and accuracy_share(a, np.zeros_like(a))[0] > 1  # and no division by 0
 
 

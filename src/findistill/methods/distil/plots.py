@@ -20,13 +20,13 @@ from findistill.stats.intervals import Estimate
 
 Estimates = Mapping[str, Mapping[str, Estimate]]
 TEACHER: dict[str, Any] = {"color": GREEN, "marker": "D"}
-ACCURACY = "accuracy with 95% interval over test rows"
+ACCURACY = "accuracy with 95% interval"
 
 
 def thresholds(methods: Sequence[Method], estimates: Estimates) -> Figure:
     """Accuracy and macro F1 of the students by agreement threshold, and the share of texts that each threshold keeps.
 
-    Bars are 95% intervals over test rows, small marks single seeds, horizontal lines the teachers and baselines, with
+    Bars are 95% intervals, small marks single seeds, horizontal lines the teachers and baselines, with
     their accuracy and macro F1 in the legend; a line far from the students is off the scale.
     """
     series = facts.threshold_series(methods)

@@ -53,7 +53,7 @@ def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
     for axes in every[::PANELS]:
         axes.set_ylabel("accuracy")
     style.heading(figure, f"Accuracy by demonstrations, {methods[0].test_set}")
-    rows = {"95% interval over test rows": Line2D([], [], color="black", lw=1)}
+    rows = {"95% interval": Line2D([], [], color="black", lw=1)}
     style.shared_legend(figure, every, columns=3, **rows)
     return figure
 
