@@ -66,7 +66,8 @@ def results(
     Columns: method, kind, test_set, test_rows, labels_used, labels_share, n_seeds, seeds; accuracy, macro_f1 and
     weighted_f1, each with `_sd` (over seeds) `_lo` `_hi` (95%, over seeds and rows; of one seed over rows);
     micro_average_precision, ece (each with `_sd`), coverage; `<label>_f1`; further test sets as `<set>/accuracy`,
-    `<set>/macro_f1`; seconds, sizes, latency, cost and device; failed_jobs, the names of the method's failed jobs; and the columns of the methods' report parts.
+    `<set>/macro_f1`; seconds, sizes, latency, cost and device; failed_jobs, the names of the method's failed jobs; and the
+    columns of the methods' report parts.
     """
     rows = [_row(method, own) for method, own in zip(methods, estimates, strict=True)]
     names = {method.name for method in methods}
