@@ -107,7 +107,8 @@ def test_baselines_stand_on_the_annotated_rows(tmp_path: Path, embedded: None) -
     assert table.loc["smollm2 direct k=4", "n_seeds"] == 2 and table.loc["smollm2 direct k=4", "seeds"] == "0/0/0 1/0/0"
     # Once for each number of neighbours, eight where the prompts show none; never the llm against itself.
     assert sorted(table.index[table["kind"] == "baseline"]) == [
-        "majority class", *(f"nearest-neighbour vote (k={k})" for k in (4, 6, 8)),
+        "TF-IDF and logistic regression", "frozen MiniLM and logistic regression", "majority class",
+        *(f"nearest-neighbour vote (k={k})" for k in (4, 6, 8)),
     ]  # fmt: skip
     assert table["test_set"].nunique() == 1 and (table["test_rows"] == 40).all()
     runs, *_ = collect(tmp_path / "s")
@@ -133,6 +134,7 @@ def test_models_on_human_labels_have_baselines_that_know_the_same(tmp_path: Path
     table = pd.read_csv(tmp_path / "s" / "table.csv").set_index("method")
     assert list(table.index) == [
         "QLoRA smollm2", "minilm_l6 on 30 human labels", "majority class", "nearest-neighbour vote (k=8)",
+        "TF-IDF and logistic regression", "frozen MiniLM and logistic regression",
     ]  # fmt: skip
     assert table["test_set"].nunique() == 1 and table.loc["nearest-neighbour vote (k=8)", "accuracy"] < 1
     data = read_data(settings(tmp_path), tmp_path)

@@ -1,27 +1,48 @@
 """What each baseline predicts."""
 
-import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
-from findistill.core.files import write_json
+from findistill.core.files import read_json, write_json
 from findistill.core.store import Work
 from findistill.data.labels import LabelSet
 from findistill.data.neighbours import nearest, neighbour_vote
 from findistill.data.splits import sample
 from findistill.errors import UserError
-from findistill.inference.predict import predict
+from findistill.inference.predict import classify
 from findistill.methods import rows as reading
 from findistill.methods.baselines.steps import ANNOTATED, LIMITED, TESTS
 from findistill.models.embeddings import embed_once
 from findistill.models.encoders import open_trained
+from findistill.models.linear import fit_linear
 from findistill.stats.alignment import align_predictions, prediction_frame
 from findistill.stats.metrics import evaluate
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Answers:
+    """Probabilities (n, labels) of n rows, the label of each (None: no answer), the names of the columns, further columns."""
+
+    probabilities: np.ndarray
+    predicted: Sequence[str | None]
+    labels: Sequence[str]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, labels: Sequence[str]) -> "Answers":
+        """The most probable label of each row."""
+        return cls(probabilities, [labels[column] for column in probabilities.argmax(axis=1)], labels)
+
+
+# Predicts the rows of the test set with a number; and metrics of how it came about.
+Predictor = tuple[Callable[[pd.DataFrame, int], Answers], dict[str, float]]
 
 
 def predict_test_sets(work: Work) -> None:
@@ -30,26 +51,20 @@ def predict_test_sets(work: Work) -> None:
     Raises:
         UserError: there are too few labelled rows apart from those to predict.
     """
-    tests, kind, labels = evaluation_sets(work), work.step.kind, reading.dataset(work).labels
-    pool = labelled_pool(work, tests)
-    if kind in ("majority", "neighbours") and len(pool) < (work.step.k if work.step.rows != TESTS else 1):
-        raise UserError(f"no {work.step.title()}: there are only {len(pool)} labelled texts apart from those to predict")
-    metrics: dict[str, float] = {}
+    tests = evaluation_sets(work)
+    predict, metrics = KINDS[work.step.kind](work, tests)
     section, _, setting = work.step.label_map.partition(".")
-    label_map = work.config[section][setting]
-    if kind == "teacher":
-        model, _ = open_trained(str(work.parents["teacher"]))
-        metrics["model/parameters"] = sum(weight.numel() for weight in model.parameters())
     for number, (prefix, (rows, allowed)) in enumerate(tests.items()):
-        shares, predicted, names, columns = predictions(work, rows, pool, labels, number)
-        reference = str(work.parents.get("teacher", "baseline"))
+        answers = predict(rows, number)
         # The test set's labels may be fewer than those of the labelled rows.
-        probabilities, answers = align_predictions(
-            shares, predicted, names, allowed.names, model=reference, label_map=label_map, setting=work.step.label_map
-        )
-        frame = prediction_frame(rows, probabilities, answers, allowed.names).assign(**columns)
+        probabilities, predicted = align_predictions(
+            answers.probabilities, answers.predicted, answers.labels, allowed.names,
+            model=str(work.parents.get("model", "baseline")), label_map=work.config[section][setting],
+            setting=work.step.label_map,
+        )  # fmt: skip
+        frame = prediction_frame(rows, probabilities, predicted, allowed.names).assign(**answers.columns)
         frame.to_parquet(work.folder / f"predictions_{prefix}.parquet", index=False)
-        metrics |= evaluate(frame["label"].tolist(), probabilities, answers, allowed.names, prefix=prefix)
+        metrics |= evaluate(frame["label"].tolist(), probabilities, predicted, allowed.names, prefix=prefix)
     write_json(work.folder / "metrics.json", metrics)
 
 
@@ -72,34 +87,87 @@ def labelled_pool(work: Work, tests: reading.TestSets) -> pd.DataFrame:
     return reading.drop_test_overlap(reading.demonstration_pool(work), tests)
 
 
-def predictions(
-    work: Work, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, number: int
-) -> tuple[np.ndarray, Sequence[str | None], Sequence[str], dict[str, Any]]:
-    """What the step's baseline predicts for the rows of the test set with this number.
+def from_labels(
+    method: Callable[[Work, pd.DataFrame, LabelSet], Callable[[pd.DataFrame], np.ndarray]], work: Work, tests: reading.TestSets
+) -> Predictor:
+    """A method of the labelled rows alone, which gives probabilities of the data's labels."""
+    labels, pool = reading.dataset(work).labels, labelled_pool(work, tests)
+    if len(pool) < (work.step.k if work.step.rows != TESTS else 1):
+        raise UserError(f"no {work.step.title()}: there are only {len(pool)} labelled texts apart from those to predict")
+    start, processor = time.perf_counter(), time.process_time()
+    probabilities = method(work, pool, labels)
+    metrics = {"data/kept": len(pool), "time/train_s": time.perf_counter() - start, "time/cpu_s": time.process_time() - processor}
+    return (lambda rows, _: Answers.of(probabilities(rows), labels.names)), metrics
 
-    - majority: the most frequent label, with the labels' shares as probabilities
-    - neighbours: the vote of the nearest labelled texts by embedding, no LLM
-    - annotator: the LLM's vote shares; exact probabilities, where the engine reads them, only break their ties
-    - teacher: the model that the students learnt from
 
-    Returns:
-        probabilities (n, labels), the label of each row, the names of the labels, and further columns.
-    """
-    texts, kind, names = rows["text"].tolist(), work.step.kind, labels.names
-    if kind == "teacher":
-        result = predict(str(work.parents["teacher"]), texts, work.config.trainer, tokens_cache=work.tokens)
-        return result.probabilities, result.predicted, result.labels, {}
-    if kind == "annotator":
+def majority(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.DataFrame], np.ndarray]:
+    """The most frequent label, with the labels' shares as probabilities."""
+    frequency = pool["label"].value_counts(normalize=True).reindex(list(labels.names), fill_value=0.0)
+    return lambda rows: np.tile(frequency.to_numpy(), (len(rows), 1))
+
+
+def neighbours(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.DataFrame], np.ndarray]:
+    """The vote of the nearest labelled texts by embedding."""
+    vectors, known = embed_once(pool["text"].tolist()), pool["label"].tolist()
+
+    def vote(rows: pd.DataFrame) -> np.ndarray:
+        indexes, similarities = nearest(embed_once(rows["text"].tolist()), vectors, work.step.k)
+        return neighbour_vote(similarities, indexes, known, labels)
+
+    return vote
+
+
+def linear(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.DataFrame], np.ndarray]:
+    """Logistic regression on TF-IDF, or on frozen embeddings."""
+    if pool["label"].nunique() < 2:
+        raise UserError(f"no {work.step.title()}: the labelled texts have only one label")
+    model = fit_linear(work.step.kind, pool["text"].tolist(), pool["label"].tolist())
+    columns = [labels.names.index(name) for name in model.labels]
+
+    def probabilities(rows: pd.DataFrame) -> np.ndarray:
+        shares = np.zeros((len(rows), len(labels.names)))
+        shares[:, columns] = softmax(model.logits(rows["text"].tolist()), axis=1)
+        return shares
+
+    return probabilities
+
+
+def annotator(work: Work, tests: reading.TestSets) -> Predictor:
+    """The LLM's vote shares; exact probabilities, where the engine reads them, only break their ties."""
+    names = reading.dataset(work).labels.names
+
+    def votes(rows: pd.DataFrame, number: int) -> Answers:
         folder = work.parents[f"annotations/{number}"]
-        votes, shares = reading.read_votes(folder, names)
-        if f"p_{names[0]}" in votes:
+        frame, shares = reading.read_votes(folder, names)
+        if f"p_{names[0]}" in frame:
             shares = (shares + 1e-3 * reading.read_votes(folder, names, "p")[1]) / 1.001
-        columns = {name: votes[name].to_numpy() for name in ("agreement", "n_samples")}
-        return shares, reading.optional_labels(votes["label"]), names, columns
-    if kind == "majority":
-        frequency = pool["label"].value_counts(normalize=True).reindex(list(names), fill_value=0.0)
-        shares = np.tile(frequency.to_numpy(), (len(rows), 1))
-    else:
-        indexes, similarities = nearest(embed_once(texts), embed_once(pool["text"].tolist()), work.step.k)
-        shares = neighbour_vote(similarities, indexes, pool["label"].tolist(), labels)
-    return shares, [names[column] for column in shares.argmax(axis=1)], names, {}
+        columns = {name: frame[name].to_numpy() for name in ("agreement", "n_samples")}
+        return Answers(shares, reading.optional_labels(frame["label"]), names, columns)
+
+    return votes, {}
+
+
+def trained(work: Work, tests: reading.TestSets) -> Predictor:
+    """A model: the one that the students learnt from, or the students' own encoder on human labels."""
+    model, tokenizer = open_trained(str(work.parents["model"]))
+    metrics = {"model/parameters": float(sum(weight.numel() for weight in model.parameters()))}
+    if work.step.kind == "encoder":
+        training = read_json(work.parents["model"] / "training.json")
+        metrics |= {"data/kept": training["labels"], "time/train_s": training["train_s"], "time/cpu_s": training["cpu_s"]}
+
+    def answers(rows: pd.DataFrame, _: int) -> Answers:
+        found = classify(model, tokenizer, rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens)
+        return Answers(found.probabilities, found.predicted, found.labels)
+
+    return answers, metrics
+
+
+KINDS: dict[str, Callable[[Work, reading.TestSets], Predictor]] = {
+    "majority": partial(from_labels, majority),
+    "neighbours": partial(from_labels, neighbours),
+    "tfidf": partial(from_labels, linear),
+    "embeddings": partial(from_labels, linear),
+    "encoder": trained,
+    "annotator": annotator,
+    "teacher": trained,
+}

@@ -12,7 +12,7 @@ from findistill.core.files import read_json
 from findistill.core.store import Store
 from findistill.errors import UserError
 from findistill.methods.annotate.steps import annotations
-from findistill.methods.baselines.steps import KINDS, LEARNERS, Baseline, baselines
+from findistill.methods.baselines.steps import LEARNERS, Baseline, baselines
 from findistill.report import parts
 from findistill.report.methods import Run
 from findistill.report.parts import BASELINE
@@ -23,13 +23,7 @@ SECTIONS = ("data", "llm", "prompt", "shots", "annotate")  # that a baseline is 
 
 
 def baseline_runs(runs: Sequence[Run], kinds: Sequence[str], store: Store) -> list[Run]:
-    """The baselines of all jobs, each once. One that cannot be made is named in the log, with the reason.
-
-    Raises:
-        UserError: a kind that no baseline has.
-    """
-    if unknown := set(kinds) - set(KINDS):
-        raise UserError(f"report.baselines: {', '.join(sorted(unknown))} unknown; there are {', '.join(KINDS)}")
+    """The baselines of all jobs, each once. One that cannot be made is named in the log, with the reason."""
     of_key: dict[str, Run] = {}
     for run in _with_baselines(runs):
         config = _config(run)
@@ -57,17 +51,21 @@ def _config(run: Run) -> Any:
 
 def _run(step: Baseline, run: Run, config: Any, store: Store) -> Run:
     if step.kind == "teacher":
-        if not store.exists(step.inputs["teacher"]):
+        if not store.exists(step.inputs["model"]):
             raise UserError(f"the students' teacher is not in the report: {run.status['teacher']} is gone")
         settings: dict[str, Any] = {name: run.config[name] for name in ("data", "teacher", "trainer")}
         settings |= {"distill": {"teacher": config.distill.teacher}, "augment": {"use": config.augment.use}}
         kind, status = "teacher", {"teacher": run.status["teacher"]}
+    elif step.kind == "encoder":
+        settings = {name: run.config[name] for name in ("data", "student", "trainer", "augment") if name in run.config}
+        kind, status = BASELINE, {}
     else:
         settings = {name: run.config[name] for name in SECTIONS if name in run.config} | {"k": step.k}
         kind, status = BASELINE, {}
     folder = store.build(step)
     predictions = pd.read_parquet(folder / "predictions_test.parquet")
-    return Run(step.title(), kind, None, settings, read_json(folder / "metrics.json"), predictions, folder, status)
+    seed = run.seed if step.kind == "encoder" else None
+    return Run(step.title(), kind, seed, settings, read_json(folder / "metrics.json"), predictions, folder, status)
 
 
 def votes_of_students(runs: Sequence[Run], store: Store) -> pd.DataFrame | None:

@@ -6,9 +6,10 @@ from typing import Any
 from findistill.core.step import Step
 from findistill.methods.annotate.steps import annotations
 from findistill.methods.datasets import ALSO, DATA, demonstrations, with_tests
-from findistill.methods.finetune.steps import teacher
+from findistill.methods.finetune.steps import LabelledStudent, teacher
 from findistill.training.config import asks_teacher
 
+MODELS = ("encoder", "teacher")  # kinds that are models of a parent step
 NEIGHBOURS = 8  # that vote where the prompts show no demonstrations
 LEARNERS = ("teacher", "qlora")  # stages that learn from human labels
 
@@ -20,7 +21,7 @@ class Baseline(Step):
     """One baseline on the rows that the job of `config` is scored on."""
 
     name = "baseline"
-    version = 2  # macro F1 is over the labels that occur
+    version = 3  # the number of labels and the time are among the metrics
     implementation = "findistill.methods.baselines.models:predict_test_sets"
 
     def __init__(self, config: Any, kind: str) -> None:
@@ -36,13 +37,15 @@ class Baseline(Step):
     def parents(self) -> dict[str, Step]:
         config = self._config
         parents = with_tests(config)
-        if self.kind != "teacher" and config.stage.name not in LEARNERS:
+        if self.kind not in MODELS and config.stage.name not in LEARNERS:
             parents |= demonstrations(config)
         if self.kind == "annotator":
             sets = [DATA, *(role for role in parents if role.startswith(ALSO))]
             parents |= {f"annotations/{number}": annotations(config, f"test/{number}") for number in range(len(sets))}
         if self.kind == "teacher":
-            parents["teacher"] = teacher(config)
+            parents["model"] = teacher(config)
+        if self.kind == "encoder":
+            parents["model"] = LabelledStudent(config)
         return parents
 
     def settings(self) -> dict[str, Any]:
@@ -51,7 +54,7 @@ class Baseline(Step):
             "kind": self.kind,
             "rows": self.rows,
             "k": self.k if self.kind == "neighbours" else None,
-            "max_length": settings["trainer"]["max_length"] if self.kind == "teacher" else None,
+            "max_length": settings["trainer"]["max_length"] if self.kind in MODELS else None,
             "limits": {name: settings[name]["limit"] for name in ("annotate", "fewshot") if name in settings},
             "label_map": settings[self.label_map.partition(".")[0]]["label_map"],
             "seed": settings["data"]["seed"],
@@ -65,11 +68,11 @@ class Baseline(Step):
         return {
             "majority": "majority class",
             "neighbours": f"nearest-neighbour vote (k={self.k})",
+            "tfidf": "TF-IDF and logistic regression",
+            "embeddings": "frozen MiniLM and logistic regression",
+            "encoder": f"{config.student.name} on human labels",
             "annotator": f"annotator ({config.llm.name}, {config.annotate.samples} samples)",
         }[self.kind]
-
-
-KINDS = ("majority", "neighbours", "annotator", "teacher")
 
 
 def baselines(config: Any, kinds: Sequence[str]) -> list[Baseline]:
@@ -77,5 +80,6 @@ def baselines(config: Any, kinds: Sequence[str]) -> list[Baseline]:
     student = config.stage.name == "student"
     from_votes = student and config.distill.source == "annotator"
     from_model = student and config.distill.source == "teacher" and asks_teacher(config.distill)
-    possible = {"majority", "neighbours"} | ({"annotator"} if from_votes else set()) | ({"teacher"} if from_model else set())
+    possible = {"majority", "neighbours", "tfidf", "embeddings"}
+    possible |= {"annotator", "encoder"} if from_votes else {"teacher"} if from_model else set()
     return [Baseline(config, kind) for kind in kinds if kind in possible]

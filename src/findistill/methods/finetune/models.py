@@ -4,12 +4,14 @@ import logging
 from dataclasses import replace
 from typing import Any, cast
 
+import pandas as pd
 from omegaconf import OmegaConf
 
 from findistill.core.files import read_json, write_json
 from findistill.core.job import Job
 from findistill.core.store import Work
 from findistill.data.texts import TextData
+from findistill.errors import UserError
 from findistill.methods import rows as reading
 from findistill.methods import scoring
 from findistill.methods.finetune.card import write_classifier_card
@@ -57,17 +59,29 @@ def training_rows(work: Work, data: TextData, tests: TestSets) -> Any:
     return reading.drop_test_overlap(reading.concat_rows([reading.labelled_rows(data), new[new["label"].notna()]]), tests)
 
 
+def check_classes(rows: pd.DataFrame, data: TextData, what: str) -> None:
+    """Raise UserError where the labelled rows are of fewer than two classes."""
+    if (count := rows["label"].nunique()) < 2:
+        raise UserError(
+            f"{what} needs labels of at least two classes; data={data.card.name} has {count} "
+            "among its training rows (data.label_column, data.test)"
+        )
+
+
 def train_teacher(work: Work) -> None:
-    """The teacher that students of a sweep share: trained on the human labels, seed 0."""
-    encoder, data = work.config.teacher, reading.dataset(work)
+    """A model of the human labels that the jobs of a sweep share: the students' teacher, or a student without one."""
+    encoder, data = work.config[work.step.role], reading.dataset(work)
     rows = training_rows(work, data, reading.test_sets(work))
-    log.info("training the teacher %s on %s human labels", encoder.name, f"{len(rows):,}")
+    check_classes(rows, data, f"the {work.step.role} {encoder.name}")
+    log.info("training the %s %s on %s human labels", work.step.role, encoder.name, f"{len(rows):,}")
     validation = Examples.from_frame(data.split("validation"), data.labels)
     trained = fit(
         starting_point(work, encoder), None, data.labels, Examples.from_frame(rows, data.labels), validation,
-        Session(work.config.trainer, work.folder, tokens_cache=work.tokens), vocabulary_corpus(work, data, encoder),
+        Session(work.config.trainer, work.folder, work.step.seed, tokens_cache=work.tokens),
+        vocabulary_corpus(work, data, encoder),
     )  # fmt: skip
     write_json(work.folder / "history.json", trained.history)
+    write_json(work.folder / "training.json", {"labels": len(rows), "train_s": trained.train_s, "cpu_s": trained.cpu_s})
 
 
 def train(job: Job, encoder: Encoder, distill: Distill | None, data: TextData, rows: Examples, validation: Examples) -> Trained:

@@ -6,9 +6,8 @@ With `augment.use` the labelled texts of `stage=augment` are training rows too.
 """
 
 from findistill.core.job import Job
-from findistill.errors import UserError
 from findistill.methods import rows as reading
-from findistill.methods.finetune.models import score_and_describe, train, training_rows
+from findistill.methods.finetune.models import check_classes, score_and_describe, train, training_rows
 from findistill.training.trainer import Examples
 
 
@@ -17,11 +16,7 @@ def run(job: Job) -> None:
     tests = reading.test_sets(job)
     reading.check_labels(tests, data.labels, job.config.evaluate.label_map)
     rows, validation = training_rows(job, data, tests), data.split("validation")
-    if rows["label"].nunique() < 2:
-        raise UserError(
-            f"stage=teacher needs labels of at least two classes; data={data.card.name} has {rows['label'].nunique()} "
-            "among its training rows (data.label_column, data.test)"
-        )
+    check_classes(rows, data, "stage=teacher")
     augmented = reading.augmented_rows(job)["label"].notna().sum()
     job.metrics |= {"data/kept": len(rows), "data/kept_share": 1.0, "data/augmented": int(augmented)}
     examples = Examples.from_scores if job.config.teacher.objective == "regression" else Examples.from_frame

@@ -43,13 +43,15 @@ def pretrained(config: Any, role: str) -> dict[str, Step]:
 
 
 class TeacherTraining(Step):
-    """The `teacher` section's encoder and what it is trained on."""
+    """The encoder of a role's section (`teacher`) and what it is trained on."""
+
+    role = "teacher"
 
     def parents(self) -> dict[str, Step]:
-        return {**with_tests(self._config), **pretrained(self._config, "teacher"), **augmented(self._config)}
+        return {**with_tests(self._config), **pretrained(self._config, self.role), **augmented(self._config)}
 
     def files(self) -> Iterable[Path]:
-        return model_files(self._config.teacher.model)
+        return model_files(self._config[self.role].model)
 
 
 class TeacherModel(TeacherTraining):
@@ -62,7 +64,30 @@ class TeacherModel(TeacherTraining):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.reads = ("teacher", *loop(config), *SCHEDULE)
+        self.reads = (self.role, *loop(config), *SCHEDULE)
+
+    @property
+    def seed(self) -> int:
+        return 0
+
+
+class LabelledStudent(TeacherModel):
+    """The `student` section's encoder trained on the data's human labels: what a student has to be worth more than."""
+
+    name = "labelled_student"
+    role = "student"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        # A job's own settings of its training are the student's.
+        self.reads += tuple(f"trainer.{name}" for name in ("max_epochs", "batch_size", "learning_rate", "max_length"))
+
+    @property
+    def seed(self) -> int:
+        return int(self._config.seed)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "seed": self.seed}
 
 
 def teacher(config: Any) -> Step:
