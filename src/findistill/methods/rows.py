@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,11 +57,15 @@ def test_sets(work: Work, *, required: bool = True) -> dict[str, tuple[pd.DataFr
     return sets
 
 
-def check_labels(tests: TestSets, labels: LabelSet, label_map: Any) -> None:
-    """To be called before a training on `labels`. Raises UserError where a test set has others, see `match_labels`."""
-    for prefix, (_, label_set) in tests.items():
+def check_test_sets(work: Work) -> None:
+    """`Step.check` of stages whose models give the data's labels. Raises UserError where a test set has others, see
+    `match_labels`, or where there is none."""
+    labels = dataset(work).labels
+    for prefix, (_, label_set) in test_sets(work).items():
         try:
-            match_labels(labels.names, label_set.names, model=f"a model tested on {prefix}", label_map=label_map)
+            match_labels(
+                labels.names, label_set.names, model=f"a model tested on {prefix}", label_map=work.config.evaluate.label_map
+            )
         except UserError as error:
             raise UserError(
                 f"the test set {prefix} has the labels {', '.join(label_set.names)}; the data's are {', '.join(labels.names)}, "

@@ -15,7 +15,6 @@ from findistill.training.trainer import Examples
 def run(job: Job) -> None:
     data = reading.dataset(job)
     tests = reading.test_sets(job)
-    reading.check_labels(tests, data.labels, job.config.evaluate.label_map)
     rows, validation = training_rows(job, data, tests), data.split("validation")
     if rows["label"].nunique() < 2:
         raise UserError(

@@ -75,3 +75,4 @@ class Finetune(TeacherTraining, Stage):
     """`stage=teacher`: fine-tune an encoder on human labels."""
 
     implementation = "findistill.methods.finetune.stage:run"
+    check = "findistill.methods.rows:check_test_sets"

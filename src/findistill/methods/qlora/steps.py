@@ -57,6 +57,7 @@ class Qlora(Stage):
     """`stage=qlora`: tune an in-process language model on human labels, and score it."""
 
     implementation = "findistill.methods.qlora.stage:run"
+    check = "findistill.methods.rows:check_test_sets"
 
     def parents(self) -> dict[str, Step]:
         return {**with_tests(self._config), "adapter": Adapter(self._config, self._config.seed, own_trainer=True)}
