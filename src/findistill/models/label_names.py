@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from omegaconf import ListConfig
 
-from findistill.config.overrides import as_typed
+from findistill.config.overrides import mapping_of, typed
 from findistill.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ def match_labels(
     Raises:
         UserError: labels without an output, a mapping that names outputs or labels that there are not.
     """
+    label_map = mapping_of(label_map)
     names = _renamed(model_labels, labels, model, setting, label_map)
     if same_labels(model_labels, labels) and not set(names) <= {*labels, None}:  # of several test sets, the map is about another
         names, label_map = list(model_labels), None
@@ -141,4 +142,4 @@ def example(model_labels: Sequence[str], labels: Sequence[str], setting: str) ->
     columns = _by_name(model_labels, labels)
     free = [label for column, label in enumerate(labels) if column not in set(columns)]
     values = [labels[column] if column >= 0 else free.pop(0) if free else None for column in columns]
-    return as_typed(setting, dict(zip(model_labels, values, strict=True)), values)
+    return typed(setting, dict(zip(model_labels, values, strict=True)))
