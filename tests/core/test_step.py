@@ -130,7 +130,7 @@ def test_a_model_outside_the_store_is_its_content_and_a_hub_id_is_itself(tmp_pat
     weights.write_bytes(b"2")
     assert ModelFolder(str(tmp_path), [weights]).key != first
     assert ModelFolder("owner/a", []).key != ModelFolder("owner/b", []).key
-    child = SimpleNamespace(inputs={"model": ModelFolder("owner/a", [])})
+    child = SimpleNamespace(check=None, inputs={"model": ModelFolder("owner/a", [])})
     assert Store(tmp_path).parents(child) == {"model": Path("owner/a")}  # type: ignore[arg-type]
 
 

@@ -82,7 +82,7 @@ def test_unknown_label_names_file_row_value_and_the_known_ones(tmp_path: Path) -
     named = {"label_column": "label", "labels": ["negative", "neutral", "positive"]}
     message = fault(write(tmp_path, "text,label\na,neutral\nb,bullish\n"), **named)
     assert "mine.csv, row 2: label='bullish' is not one of negative, neutral, positive" in message
-    assert "data.label_map={bullish:negative}" in message
+    assert "data.label_map={bullish: negative}" in message
 
 
 def test_label_map_translates_text_and_numbers(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ NAMES = "data.labels=[negative,neutral,positive]"  # unset, they would be those 
 FAULTS = {
     "missing column": (CSV, "data.text_column=headline", ["mine.csv has no column 'headline' (data.text_column)", "text, label"]),
     "missing label column": (CSV, "data.label_column=mood", ["mine.csv has no column 'mood' (data.label_column)"]),
-    "unknown label": (CSV + "a,bullish\n", NAMES, ["row 61: label='bullish' is not one of", "data.label_map={bullish:negative}"]),
+    "unknown label": (CSV + "a,bullish\n", NAMES, ["row 61: label='bullish' is not one of", "label_map={bullish: negative}"]),
     "unknown name in label_map": (CSV, f"{NAMES} data.label_map={{up:good}}", ["data.label_map.up=good: not one of data.labels"]),
     "all texts empty": ("text,label\n,neutral\n ,positive\n", "", ["mine.csv: every value of the column 'text' is blank"]),
     "header only": ("text,label\n", "", ["mine.csv: no rows"]),

@@ -15,6 +15,7 @@ from findistill.llm.identity import request_identity
 from findistill.llm.prompts import Template
 from findistill.llm.votes import draw_labels, needed
 from findistill.schema import Config
+from tests.llm.servers import LoopbackServer, after_probes, chat
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 TEXTS = pd.DataFrame(
@@ -316,3 +317,31 @@ def test_mistakes(tmp_path: Path) -> None:
         run(TEXTS.head(0), POOL, config(), tmp_path / "x", FakeEngine())
     with pytest.raises(UserError, match="column id"):
         run(pd.concat([TEXTS, TEXTS]), POOL, config(), tmp_path / "x", FakeEngine())
+
+
+def test_cached_responses_are_parsed_anew_and_not_paid_for_again(
+    server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.behave = after_probes(lambda body: chat(["Opinion: it fell.\nSentiment: not positive, negative"] * body.get("n", 1)))
+    settings = config(steps=1, samples=2)
+    settings.llm = EndpointLLM(
+        "findistill.llm.endpoint.EndpointEngine", name="endpoint", model="m", base_url=server.url, api_key_env="TEST_KEY"
+    )
+
+    def run(name: str) -> pd.DataFrame:
+        annotate(
+            TEXTS, POOL, LABELS, settings.llm, settings.prompt, settings.shots, settings.annotate, tmp_path / name,
+            cache=tmp_path / "cache",
+        )  # fmt: skip
+        return pd.read_parquet(tmp_path / name / "annotations.parquet")
+
+    with monkeypatch.context() as older:  # a parser of an earlier version
+        older.setattr(Template, "parse", lambda *_, **__: "positive")
+        older.setattr(Template, "rationale", lambda *_: ("nothing",))
+        assert set(run("before")["label"]) == {"positive"}
+    asked = len(server.asked)
+    now = run("now")
+    assert set(now["label"]) == {"negative"} and set(now["rationale"]) == {"it fell."}
+    assert (now["n_valid"] == 2).all() and len(server.asked) == asked
+    lines = [json.loads(line) for line in (tmp_path / "now" / "samples.jsonl").read_text().splitlines()]
+    assert {line["label"] for line in lines} == {"negative"}

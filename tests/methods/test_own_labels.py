@@ -1,5 +1,7 @@
 """A file with labels of its own, not named in `data.labels`, and rows without any: trained on, distilled on, predicted."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,25 @@ def test_a_test_set_of_other_labels_is_refused_before_training(ratings: Path, tm
     config = composed("data=demo", "trainer=cpu", "stage=teacher", also)
     with pytest.raises(UserError, match=r"the test set csv has the labels buy.*\n.*'evaluate.label_map=\{negative: "):
         run_job(config, tmp_path)
+
+
+PAID = {
+    "fewshot": ["stage=fewshot", "llm=endpoint", "llm.model=m", "llm.api_key_env=null", "llm.base_url=http://127.0.0.1:9/v1"],
+    "qlora": ["stage=qlora", "llm.model=no/such"],
+    "student": ["stage=student", "distill=cls", "llm=endpoint", "llm.model=m", "llm.api_key_env=null",
+                "llm.base_url=http://127.0.0.1:9/v1"],
+    "teacher of a student": ["stage=student", "distill=logit", "teacher=folder", "teacher.model=no/such"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAID)
+def test_a_test_set_of_other_labels_is_refused_before_anything_is_paid_for(name: str, ratings: Path, tmp_path: Path) -> None:
+    also = f"evaluate.also=['csv path={ratings} label_column=rating']"
+    overrides = ["data=demo", "trainer=cpu", "shots.k=0", *PAID[name], also]
+    with pytest.raises(UserError, match=r"the test set csv has the labels buy, hold, sell; the data's are") as refused:
+        run_job(composed(*overrides), tmp_path)
+    [remedy] = re.findall(r"such as (\S.*), or leave", str(refused.value))
+    [typed] = shlex.split(remedy)
+    with pytest.raises(UserError) as failed:  # on the way to what is paid for
+        run_job(composed(*overrides, typed), tmp_path)
+    assert "the labels" not in str(failed.value) and len(str(refused.value).splitlines()) == 2

@@ -67,6 +67,7 @@ def test_mappings() -> None:
     assert columns(("up", "down", "flat"), label_map={"up": "positive", "down": "negative", "flat": "neutral"}) == [2, 0, 1]
     assert columns(("up", "Negative", "neutral"), label_map={"Up": "positive"}) == [2, 0, 1]
     assert columns(("0", "1"), label_map={0: "negative", 1: "positive"}) == [0, 2]  # a model of two labels, since it was said
+    assert columns(("上涨", "下跌", "?"), label_map='{上涨: positive, "下跌": negative, "?": null}') == [2, 0, -1]  # as a text
     assert columns(("a", "b", "c", "d"), label_map=["positive", None, "negative", "neutral"]) == [2, -1, 0, 1]
 
 

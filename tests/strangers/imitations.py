@@ -42,6 +42,52 @@ def refusing(*names: str, with_reply: Callable[[str], Reply]) -> Behaviour:
     return behave
 
 
+def openai(body: dict) -> Reply:
+    """Honours `n`, a JSON schema and log-probabilities."""
+
+    def content() -> str:
+        if "response_format" not in body:
+            return label(body)
+        properties = body["response_format"]["json_schema"]["schema"]["properties"]
+        return json.dumps({name: random.choice(each.get("enum", ["as said"])) for name, each in properties.items()})
+
+    texts = [content() for _ in range(body.get("n", 1))]
+    payload = json.loads(str(chat(texts).body))
+    if body.get("logprobs"):
+        for choice, text in zip(payload["choices"], texts, strict=True):
+            choice["logprobs"] = {"content": [{"token": text, "logprob": -0.1}]}
+    return Reply(body=json.dumps(payload))
+
+
+def ollama(body: dict) -> Reply:
+    """One choice, whatever `n`; a model that is not pulled is not found."""
+    if body["model"] != "llama3.1":
+        words = f'model "{body["model"]}" not found, try pulling it first'
+        return error(404, {"error": {"message": words, "type": "api_error", "param": None, "code": None}})
+    return drawn({**body, "n": 1})
+
+
+def lm_studio(body: dict) -> Reply:
+    """Errors as plain strings, and no token is counted."""
+    for name in ("response_format", "logprobs"):
+        if name in body:
+            return error(400, {"error": f"'{name}' is not a known field"})
+    return chat([label(body) for _ in range(body.get("n", 1))], usage={"prompt_tokens": 0, "completion_tokens": 0})
+
+
+def llama_cpp(body: dict) -> Reply:
+    """The template's error by 500, one choice, and a limit to the prompt."""
+    if has_system(body):
+        return error(500, {"error": {"code": 500, "message": "System role not supported", "type": "server_error"}})
+    if body.get("n", 1) > 1:
+        words = "Only one completion choice is allowed"
+        return error(400, {"error": {"code": 400, "message": words, "type": "invalid_request_error"}})
+    if len(str(body["messages"])) > 4000:
+        words = "the request exceeds the available context size, try increasing it"
+        return error(400, {"error": {"code": 400, "message": words, "type": "exceed_context_size_error"}})
+    return drawn(body)
+
+
 def gpt5(body: dict) -> Reply:
     def unsupported(name: str, words: str, code: str, status: int = 400) -> Reply:
         param = None if status == 403 else name
@@ -130,6 +176,7 @@ SERVERS: dict[str, Behaviour] = {
         if "seed" in body and not is_probe(body)
         else drawn(body)
     ),
+    "OpenAI, all that there is": openai,
     "Ollama, one choice": lambda body: drawn({**body, "n": 1}),
     "reasoning in its own field": message(content="neutral", reasoning_content="it may be positive"),
     "thinking and label on one line": message(content="<think>negative? no</think> positive"),

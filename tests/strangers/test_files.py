@@ -41,6 +41,7 @@ from findistill.methods.datasets import only_tested
 from findistill.methods.rows import rows_to_annotate
 from findistill.methods.stage import stage_of
 from findistill.schema import register
+from tests.config.test_compose import composed
 
 NAMES = ("negative", "neutral", "positive")
 ROWS = [(f"Firm {n}: sales of {n}, costs; up {n}%", NAMES[n % 3]) for n in range(12)]
@@ -724,3 +725,31 @@ def test_a_damaged_folder_of_save_to_disk_never_ends_the_process(tmp_path: Path)
         file.write_bytes(content[:at] if number % 2 else content[:at] + b"\xff" + content[at + 1 :])
         with contextlib.suppress(UserError):
             read("hub", tmp_path / "a", LABEL)
+
+
+SENTENCES = [
+    ("According to Gran , the company has no plans to move production to Turku", "neutral"),
+    ('"We are proud" , said the chief of Lännen Tehtaat , a firm in Äänekoski', "positive"),
+    ("Operating loss totalled EUR 0.2 mn , compared to a profit of EUR 1 mn", "negative"),
+]
+
+
+@pytest.mark.parametrize(
+    ("folder", "encoding"),
+    [("FinancialPhraseBank-v1.0", "iso-8859-1"), ("financial_phrasebank", "utf-8"), ("financial_phrasebank", "utf-8-sig")],
+)
+def test_phrasebank_as_its_authors_have_it(folder: str, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINDISTILL_DATA", str(tmp_path))
+    (tmp_path / folder).mkdir()
+    rows = [(f"{SENTENCES[n % 3][0]} in the {n + 1}th quarter .", SENTENCES[n % 3][1]) for n in range(60)]
+    for level, size in {"50Agree": 60, "66Agree": 45, "75Agree": 30, "AllAgree": 15}.items():
+        lines = "".join(f"{text}@{label}\r\n" for text, label in rows[:size])
+        (tmp_path / folder / f"Sentences_{level}.txt").write_bytes(lines.encode(encoding))
+    data = load(composed("data=phrasebank").data)
+    assert labels_of(data) == dict(rows)
+    assert data.frame["agreement"].value_counts().to_dict() == {4: 15, 5: 15, 6: 15, 8: 15}
+    file = tmp_path / folder / "Sentences_50Agree.txt"
+    columns = "data.columns=[text,label] data.label_column=label data.encoding=latin-1"
+    if encoding == "iso-8859-1":  # as a file of one's own, its delimiter found out or named
+        assert labels_of(read("csv", file, columns)) == labels_of(read("csv", file, f"{columns} data.delimiter=@")) == dict(rows)
+        assert "data.columns=[text,label]" in fault("csv", file, "data.encoding=latin-1 data.label_column=label")

@@ -2,7 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -26,7 +27,7 @@ def quoted(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{quoted(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {quoted(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(quoted, value)) + "]"
     text = str(value)
@@ -41,22 +42,23 @@ def plain_keys(mapping: Mapping[Any, Any]) -> bool:
     return all(re.fullmatch(r"[A-Za-z_][\w-]*|0|[1-9]\d*", name, re.ASCII) and name.lower() not in RESERVED for name in names)
 
 
-def as_typed(key: str, mapping: Mapping[str, Any], values: Sequence[Any]) -> str:
-    """`key=mapping` as one word of a shell; the list of its `values` where Hydra's grammar has no such keys.
-
-    Example: `'evaluate.label_map={LABEL_0: negative, LABEL_1: positive}'`.
-    """
-    pairs = ", ".join(f"{name}: {quoted(value)}" for name, value in mapping.items())
-    word = f"{key}={{{pairs}}}" if plain_keys(mapping) else f"{key}={quoted(list(values))}"
-    return shlex.quote(word) if "'" not in word or set(word) & set('"$`\\!') else f'"{word}"'
-
-
 def typed(key: str, value: Any) -> str:
-    """An override as one types it in a shell, for the remedy of a message."""
+    """An override as one types it in a shell, for the remedy of a message: `'evaluate.label_map={up: positive, down: negative}'`.
+
+    A mapping with keys that Hydra's grammar does not have is a text there, in YAML; `mapping_of` reads it.
+    """
     if isinstance(value, Mapping) and not plain_keys(value):
-        # Hydra's grammar has no quotes around keys: the whole map is a text, in YAML.
         value = yaml.safe_dump(dict(value), default_flow_style=True, allow_unicode=True, width=10**6).strip()
     override = f"{key}={quoted(value)}"
-    if re.fullmatch(r"[\w.=\[\],/+-]+|[\w.={}:/+-]+", override, re.ASCII):  # a shell expands {a,b}
+    if re.fullmatch(r"[\w.=\[\],/+-]+", override, re.ASCII):
         return override
-    return f'"{override}"' if not re.search(r'["$`\\!]', override) else shlex.quote(override)
+    return f'"{override}"' if "'" in override and not re.search(r'["$`\\!]', override) else shlex.quote(override)
+
+
+def mapping_of(value: Any) -> Any:
+    """A setting that is a mapping, also where it is given as a text in YAML or JSON; any other value as it is."""
+    if isinstance(value, str):
+        with suppress(yaml.YAMLError):
+            read = yaml.load(value, yaml.BaseLoader)
+            return {key: None if text == "null" else text for key, text in read.items()} if isinstance(read, dict) else value
+    return value

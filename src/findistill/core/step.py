@@ -64,6 +64,8 @@ class Step:
         estimate: `package.module:function`, called as `function(work)` by a plan: what making the artifact would request and
             cost, in one line. It sends nothing and makes nothing.
         cheap: making it takes seconds and costs nothing, so a plan may make it to estimate other steps.
+        check: `package.module:function`, called as `function(work)` with the cheap parents alone, before any other is made: a job
+            that it refuses has cost nothing.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Step:
     resumable: bool = False
     estimate: str | None = None
     cheap: bool = False
+    check: str | None = None
     reference: str | None = None  # where a model outside the store is
 
     def __init__(self, config: Any) -> None:

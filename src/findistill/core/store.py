@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from findistill.core.files import read_json, sync, sync_tree, write_json
 from findistill.core.hashing import damaged, digest, seal
-from findistill.core.step import Step
+from findistill.core.step import Step, load
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,14 @@ class Store:
         return self._get(path, step.record, lambda partial: step.run(work or self.at(step, partial)), step.resumable)
 
     def parents(self, step: Step) -> dict[str, Path]:
-        """The folders of a step's parents, by role; a model from outside the store is where it is."""
+        """The folders of a step's parents, by role; a model from outside the store is where it is.
+
+        Raises:
+            UserError: the step's `check` refuses it.
+        """
+        if step.check:
+            cheap = {role: self.build(parent) for role, parent in step.inputs.items() if parent.cheap}
+            load(step.check)(Work(step, step.config, self.root, cheap, self))
         return {role: self.locate(parent) for role, parent in step.inputs.items()}
 
     def locate(self, step: Step) -> Path:

@@ -17,6 +17,7 @@ from findistill.errors import UserError
 csv.field_size_limit(2**31 - 1)  # posts can be longer than csv's default of 128 KB
 
 NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+RARE = ("@", "^", "~", "¦")  # sentence@label
 SAMPLE = 200  # rows by which a delimiter is judged
 NONE = "\x1f"  # a delimiter that no text has: for files of one column
 # How quotes inside a cell are written: doubled; behind a backslash, as Spark and MySQL do; as they are.
@@ -57,7 +58,8 @@ def read_csv(path: Path, encoding: str = "utf-8", layout: Layout | None = None) 
     delimiter = _character(layout.delimiter) or (hint and hint[1]) or _delimiter(content, layout)
     failure = None
     for quoting in QUOTING:
-        if (quoting.get("escapechar") and '\\"' not in content) or (quoting.get("quoting") and delimiter not in ("\t", NONE)):
+        quotes_are_text = "quoting" in quoting and delimiter in (",", ";", "|")  # where a text may hold the delimiter
+        if quotes_are_text or ("escapechar" in quoting and '\\"' not in content):
             continue
         try:
             return as_rows(path, _cells(path, content, delimiter, quoting, layout.columns), layout)
@@ -134,14 +136,14 @@ def _delimiter(content: str, layout: Layout) -> str:
     wanted = {layout.text_column, *layout.wanted} - {None}
     scores: dict[str, tuple[int, bool, float, int]] = {}
     regular: list[str] = []
-    for delimiter in NAMES.values():
+    for delimiter in (*NAMES.values(), *RARE):
         rows = _sample(content, delimiter)
         header = list(layout.columns or rows[0])
         lengths = Counter(len(row) for row in rows[0 if layout.columns else 1 :])
         share = lengths[len(header)] / max(1, lengths.total())
         names = 0 if layout.columns else len(wanted & {cell.strip() for cell in header})
         scores[delimiter] = names, len(header) > 1 and share > 0.9, share, len(header)
-        if len(header) == 1:
+        if len(header) == 1 and delimiter not in RARE:
             # Rows that have the same further cells everywhere are no texts with commas, but lack a name in the header.
             regular += [delimiter] if len(lengths) == 1 and lengths.total() > 2 and 1 not in lengths else []
     if all(length == 1 for *_, length in scores.values()):

@@ -1,12 +1,9 @@
 """One's own data: columns by configuration, and every value that does not fit named with its place."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-import yaml
-
-from findistill.config.overrides import typed
+from findistill.config.overrides import mapping_of, typed
 from findistill.data.cells import SeveralLabelsError, as_label, as_text, folded, is_missing, lookup
 from findistill.data.cells import names as field_names
 from findistill.data.config import FileData
@@ -245,9 +242,7 @@ def by_text(label_map: Any) -> dict[str, str]:
     """
     if label_map is None:
         return {}
-    if isinstance(label_map, str):
-        with suppress(yaml.YAMLError):
-            label_map = yaml.load(label_map, yaml.BaseLoader)
+    label_map = mapping_of(label_map)
     if not isinstance(label_map, Mapping):
         raise UserError(f"data.label_map={label_map}: a map from the file's names to labels is needed, {{0: negative}}")
     return {str(key).strip(): str(value) for key, value in label_map.items()}

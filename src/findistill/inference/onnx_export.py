@@ -86,6 +86,7 @@ def portable_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> T
         )
     alone = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     alone.enable_truncation(max_length)
+    alone.encode_special_tokens = True  # not saved in tokenizer.json
     alone.enable_padding(pad_id=tokenizer.pad_token_id or 0, pad_token=tokenizer.pad_token or "[PAD]")
     return alone
 

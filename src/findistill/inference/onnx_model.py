@@ -7,7 +7,7 @@ Graphs of other exporters, which give `logits` only, are read as softmax over th
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +49,9 @@ class OnnxModel:
         """Token ids of the texts, truncated where the tokenizer says unless `max_length` does."""
         # A copy, since tokenising turns padding and truncation off.
         padding, truncation = self.tokenizer.padding or {}, self.tokenizer.truncation or {}
-        copy = Tokenizer.from_str(self.tokenizer.to_str())
-        wrapped = PreTrainedTokenizerFast(tokenizer_object=copy, pad_token=padding.get("pad_token"))
+        state = self.tokenizer.to_str()
+        names = {"pad_token": padding.get("pad_token"), "unk_token": unknown_token(json.loads(state)["model"])}
+        wrapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(state), **names)
         return tokenise(wrapped, texts, max_length or truncation.get("max_length", LONGEST), cache)
 
     def single_inputs(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
@@ -104,7 +105,14 @@ def open_onnx(path: Path) -> OnnxModel:
         tokenizer = Tokenizer.from_file(str(path.parent / "tokenizer.json"))
     except Exception as error:  # the only class that tokenizers raises
         raise UserError(f"{path.parent / 'tokenizer.json'} cannot be read: {str(error)[:150]}") from error
+    tokenizer.encode_special_tokens = True  # `[SEP]` in a text is text
     return OnnxModel(run, tuple(labels), tokenizer)
+
+
+def unknown_token(model: Mapping[str, Any]) -> str | None:
+    """What the `model` of a tokenizer.json gives for what it does not know; None where it knows every byte."""
+    number = model.get("unk_id")
+    return model.get("unk_token") if number is None else str(model["vocab"][number][0])
 
 
 def load(path: Path, threads: int | None = None) -> Run:

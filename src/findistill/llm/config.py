@@ -67,8 +67,14 @@ _SECRET_QUERY = re.compile(r"[?&](?:api[_-]?)?(?:key|token|sig|code|secret|passw
 
 def address_fault(base_url: str | None) -> str | None:
     """What is wrong with an address, and how it is mended; None where nothing is. What is secret in it is masked."""
-    if base_url is None:
+    if base_url is None:  # OpenAI's
         return None
+    if not base_url:
+        azure = "https://RESOURCE.openai.azure.com/openai/deployments/DEPLOYMENT?api-version=2024-10-21"
+        return (
+            "llm.base_url is not set: give the server's address, such as llm.base_url=http://127.0.0.1:8000/v1\n"
+            f"Azure's: 'llm.base_url=\"{azure}\"'"
+        )
     begins = re.match(r"https?://[^/\s]", base_url)
     if begins and "@" not in base_url.split("/")[2].partition("?")[0] and not _SECRET_QUERY.search(base_url):
         return None

@@ -51,6 +51,9 @@ class EndpointEngine(EndpointLLM, Engine):
         self.bodies = chat.BodyBuilder(self)
         self.estimates = False  # some token counts are estimates, which has been logged
 
+    def read(self, response: Response, template: Template) -> Response:
+        return response.parsed(template)
+
     def prepare(self, template: Template, sampling: Sampling) -> Template:
         """Probe with a few calls what the server supports (`capabilities`), and log it in one line.
 

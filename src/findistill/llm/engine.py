@@ -65,6 +65,12 @@ class Response:
     cost: float | None = None  # US dollars; filled in by the runner, which knows the prices
     dropped: int | None = None  # demonstrations left out because the prompt was too long
 
+    def parsed(self, template: Template) -> "Response":
+        """The same with label and rationale as `template` reads them from `raw`."""
+        label = template.parse(self.raw or "", cut=bool(self.cut))
+        confidence = self.confidence if label == self.label else None
+        return replace(self, label=label, rationale=template.rationale(self.raw or ""), confidence=confidence)
+
     def for_sample(self, sample: int) -> "Response":
         """The same for another sample of the same call, whose attempts, tokens and seconds stand on the first."""
         return replace(self, sample=sample, attempts=0, tokens_in=0, tokens_out=0, seconds=0.0)
@@ -98,6 +104,13 @@ class Engine(ABC):
             UserError: the model cannot be reached, loaded or trusted with these settings.
         """
         return template
+
+    def read(self, response: Response, template: Template) -> Response:
+        """A cached response with what is parsed from it, parsed anew: it outlives the code that did so when it came.
+
+        Here nothing changes, as for every engine whose labels do not come from `raw` alone.
+        """
+        return response
 
     def unreadable(self) -> str:
         """What to do where few responses name a label."""

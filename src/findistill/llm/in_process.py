@@ -48,6 +48,10 @@ class InProcessEngine(LanguageModel, Engine):
         self.check_chat_template()
         return template
 
+    def read(self, response: Response, template: Template) -> Response:
+        """Parsed anew where the model wrote it of itself; else its label was drawn, and none is parsed."""
+        return response.parsed(template) if template.scoring == "generation" else response
+
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
         """Respond to every request, shortest prompts first, in batches of at most `batch_tokens`.
 

@@ -16,6 +16,7 @@ from findistill.llm.engine import Request
 from findistill.llm.prompts import Demonstration, Template
 from findistill.models.causal_lm import load
 from findistill.models.folder import check_folder
+from findistill.models.special_tokens import mark_pattern, spaced
 from findistill.models.weights import loading, locate
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class LanguageModel(InProcessLLM):
 
         A text must not open a turn of the chat: what the tokenizer or the template would read as a mark of theirs is text.
         """
-        plain = self._marks.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}".rstrip(), text)
+        plain = spaced(text, self._marks)
         ids = self.ids(plain)
         if self._special_ids.isdisjoint(ids):
             return plain
@@ -111,7 +112,7 @@ class LanguageModel(InProcessLLM):
         tokens = {str(each) for each in added if each.special or re.fullmatch(r"[<\[].+[>\]]", str(each))}
         template = self.tokenizer.chat_template
         tokens |= set(_MARK.findall(template)) if self.chat and isinstance(template, str) else set()
-        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "$^")
+        return mark_pattern(tokens)
 
     def _longest(self, template: Template) -> int:
         """Tokens that a prompt may have: `max_prompt_tokens`, or fewer where the model's positions end before the response's."""

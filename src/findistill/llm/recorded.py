@@ -9,6 +9,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,16 @@ class RecordedEngine(RecordedLLM, Engine):
         return recorded
 
     def _response(self, request: str, sample: int, row: Row, template: Template) -> Response:
-        raw = without_controls(row["answer"])
+        tokens_in, tokens_out = _count(row.get("tokens_in")), _count(row.get("tokens_out"))
+        response = Response(request, sample, raw=without_controls(row["answer"]), tokens_in=tokens_in, tokens_out=tokens_out)
+        return self.read(response, template)
+
+    def read(self, response: Response, template: Template) -> Response:
+        raw = response.raw or ""
         lines = [line for line in raw.splitlines() if line.strip()]
         names = {canonical(name): name for name in template.words} if self.label_column else {}
         label = names.get(canonical(raw)) or template.parse(lines[0] if lines and self.answer_line == "first" else raw)
-        return Response(
-            request, sample, raw=raw, label=label, rationale=template.rationale(raw),
-            tokens_in=_count(row.get("tokens_in")), tokens_out=_count(row.get("tokens_out")),
-        )  # fmt: skip
+        return replace(response, label=label, rationale=template.rationale(raw))
 
 
 def _count(cell: str | None) -> int:

@@ -105,7 +105,7 @@ class AnnotationRunner:
             UserError: the budget is spent, more than `max_failed` of the responses failed, or fewer than `min_readable` of
                 them name a label; far fewer end the run at once.
         """
-        table = ResponseTable(self.cache, tuple(self.template.words), len(rows), self.samples, self.sampling.stop_at)
+        table = ResponseTable(self.cache, self.engine, self.template, len(rows), self.samples, self.sampling.stop_at)
         with ProgressMeter(total=len(rows) * self.samples, desc="annotate", unit="response", leave=True) as progress:
             while True:
                 in_flight = InFlight()
@@ -209,10 +209,15 @@ class InFlight:
 
 
 class ResponseTable:
-    """The samples of all rows: (rows, samples) label codes and cache offsets, no more."""
+    """The samples of all rows: (rows, samples) label codes and cache offsets, no more.
 
-    def __init__(self, cache: ResponseCache, labels: Sequence[str], rows: int, samples: int, stop_at: int | None) -> None:
-        self.cache, self.labels, self.stop_at = cache, list(labels), stop_at
+    What the cache has is parsed when it is used: only what a model wrote is as old as the file.
+    """
+
+    def __init__(
+        self, cache: ResponseCache, engine: Engine, template: Template, rows: int, samples: int, stop_at: int | None
+    ) -> None:
+        self.cache, self.engine, self.template, self.labels, self.stop_at = cache, engine, template, [*template.words], stop_at
         self.codes = np.full((rows, samples), MISSING, np.int16)
         self.offsets = np.zeros((rows, samples), np.int64)
         self.complete = 0  # texts that need no more
@@ -224,7 +229,7 @@ class ResponseTable:
         loaded = []
         for sample, offset in self.cache.offsets([key])[0].items():
             if sample < self.codes.shape[1] and self.codes[row, sample] == MISSING:
-                response = self.cache.read(offset)
+                response = self._read(offset)
                 if response.error is None:
                     self.record(row, response, offset)
                     loaded.append(response)
@@ -261,7 +266,11 @@ class ResponseTable:
 
     def responses(self, row: int) -> list[Response]:
         """The row's responses in the order of the samples; early stopping leaves the last ones out."""
-        return [self.cache.read(offset) for offset in self.offsets[row, self.codes[row] != MISSING].tolist()]
+        return [self._read(offset) for offset in self.offsets[row, self.codes[row] != MISSING].tolist()]
+
+    def _read(self, offset: int) -> Response:
+        response = self.cache.read(offset)
+        return response if response.error else self.engine.read(response, self.template)
 
     def samples(self, rows: int) -> Iterator[list[Response]]:
         return (self.responses(row) for row in range(rows))

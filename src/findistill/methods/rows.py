@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from findistill.core.store import Work
 from findistill.data.labels import LabelSet
 from findistill.data.serialization import read_folder
+from findistill.data.similarity import NEAR, near_duplicates
 from findistill.data.text_key import text_key
 from findistill.data.texts import COLUMNS, TextData
 from findistill.errors import UserError
@@ -23,19 +23,28 @@ log = logging.getLogger(__name__)
 TestSets = Mapping[str, tuple[pd.DataFrame, LabelSet]]
 
 
+class OwnTestSets(dict[str, tuple[pd.DataFrame, LabelSet]]):
+    """The test sets of a job, and whether rows that are nearly a test text are learnt from (`data.near_duplicates`)."""
+
+    def __init__(self, near_duplicates: str) -> None:
+        super().__init__()
+        self.near_duplicates = near_duplicates
+
+
 def dataset(work: Work, role: str = DATA) -> TextData:
     """The data set in this role; its card, licence included, is logged the first time the process reads it."""
     data = read_folder(work.parents[role])
-    _introduce(data.card.text())
+    _say(data.card.text())
     return data
 
 
 @cache
-def _introduce(card: str) -> None:
-    log.info("%s", card)
+def _say(line: str) -> None:
+    """Log it once a process."""
+    log.info("%s", line)
 
 
-def test_sets(work: Work, *, required: bool = True) -> dict[str, tuple[pd.DataFrame, LabelSet]]:
+def test_sets(work: Work, *, required: bool = True) -> OwnTestSets:
     """The human-labelled test rows by metric prefix: `test` for the data's own, a data set's name for each further one.
 
     Where the data has no test rows of its own, the first further set is the test set.
@@ -44,7 +53,7 @@ def test_sets(work: Work, *, required: bool = True) -> dict[str, tuple[pd.DataFr
         UserError: there is no labelled test set at all, and one is `required`.
     """
     data = dataset(work)
-    sets: dict[str, tuple[pd.DataFrame, LabelSet]] = {}
+    sets = OwnTestSets(work.step.whole.data.near_duplicates)  # it is in the key of the parent `data`
     if len(rows := data.split("test")):
         sets["test"] = (rows, data.labels)
     for role in (role for role in work.parents if role.startswith(f"{ALSO}/")):
@@ -58,11 +67,15 @@ def test_sets(work: Work, *, required: bool = True) -> dict[str, tuple[pd.DataFr
     return sets
 
 
-def check_labels(tests: TestSets, labels: LabelSet, label_map: Any) -> None:
-    """To be called before a training on `labels`. Raises UserError where a test set has others, see `match_labels`."""
-    for prefix, (_, label_set) in tests.items():
+def check_test_sets(work: Work) -> None:
+    """`Step.check` of stages whose models give the data's labels. Raises UserError where a test set has others, see
+    `match_labels`, or where there is none."""
+    labels = dataset(work).labels
+    for prefix, (_, label_set) in test_sets(work).items():
         try:
-            match_labels(labels.names, label_set.names, model=f"a model tested on {prefix}", label_map=label_map)
+            match_labels(
+                labels.names, label_set.names, model=f"a model tested on {prefix}", label_map=work.config.evaluate.label_map
+            )
         except UserError as error:
             raise UserError(
                 f"the test set {prefix} has the labels {', '.join(label_set.names)}; the data's are {', '.join(labels.names)}, "
@@ -72,12 +85,27 @@ def check_labels(tests: TestSets, labels: LabelSet, label_map: Any) -> None:
 
 
 def drop_test_overlap(rows: pd.DataFrame, tests: TestSets) -> pd.DataFrame:
-    """Remove training rows whose text (by `text_key`) is in any test set."""
-    test_texts = {text_key(text) for frame, _ in tests.values() for text in frame["text"]}
-    overlap = rows["text"].map(text_key).isin(test_texts)
+    """Remove training rows whose text (by `text_key`) is in any test set; count or remove those nearly in a job's own."""
+    keys = rows["text"].map(text_key)
+    in_tests = {prefix: set(frame["text"].map(text_key)) for prefix, (frame, _) in tests.items()}
+    overlap = keys.isin(set().union(*in_tests.values()))
     if overlap.any():
         log.info("%d training texts are in a test set and are left out", int(overlap.sum()))
-    return rows[~overlap].reset_index(drop=True)
+    rows, keys = rows[~overlap], keys[~overlap]
+    if isinstance(tests, OwnTestSets):
+        near = {prefix: _near(tuple(keys), tuple(sorted(others))) for prefix, others in in_tests.items()}
+        if counts := ", ".join(f"{int(each.sum()):,} of {prefix}" for prefix, each in near.items() if each.any()):
+            drop = tests.near_duplicates == "drop"
+            verb = "they are left out" if drop else "data.near_duplicates=drop leaves them out"
+            _say(f"training texts with an edit similarity of {NEAR:g} or more to a test text: {counts}; {verb}")
+            rows = rows[~np.logical_or.reduce([*near.values()])] if drop else rows
+    return rows.reset_index(drop=True)
+
+
+@lru_cache(maxsize=8)
+def _near(keys: tuple[str, ...], others: tuple[str, ...]) -> np.ndarray:
+    """`near_duplicates`, once for the jobs of a sweep."""
+    return near_duplicates(keys, others)
 
 
 def labelled_rows(data: TextData) -> pd.DataFrame:
@@ -147,7 +175,7 @@ def transfer_texts(
     """
     further = [unlabelled.split("train", "pool")] if unlabelled is not None else []
     texts = pd.concat([part[["id", "text"]] for part in (data.split("train"), new, *further)], ignore_index=True)
-    texts = drop_test_overlap(texts, {**tests, "validation": (data.split("validation"), data.labels)})
+    texts = drop_test_overlap(drop_test_overlap(texts, tests), {"validation": (data.split("validation"), data.labels)})
     keys = texts["text"].map(text_key)
     repeated = keys.isin(set(labelled["text"].map(text_key))) | keys.duplicated()
     return texts[~repeated].reset_index(drop=True)

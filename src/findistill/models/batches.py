@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from findistill.core.files import replacing
+from findistill.models.special_tokens import SpecialTokens, encode_plain
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Tokens:
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, cache: Path | None = None) -> Tokens:
     """Token ids of `texts`, truncated at `max_length` tokens; read from `cache` when the same were made before.
+
+    A special token that is written in a text is text, see `special_tokens`.
 
     The cache is one `.npy` file per key (sha256 of texts, tokenizer and length), written aside and renamed, so that
     jobs side by side can share a folder. It holds int32: n, the n lengths, all ids, then the sha256 of what comes before. One
@@ -84,17 +87,16 @@ def _checksum(packed: np.ndarray) -> np.ndarray:
 def _pack(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> np.ndarray:
     rows: list[np.ndarray] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
-        encoded = tokenizer(
-            list(texts[start : start + TEXTS_AT_ONCE]), truncation=True, max_length=max_length, return_attention_mask=False,
-            return_token_type_ids=False,
-        )  # fmt: skip
-        rows += [np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+        encoded = encode_plain(tokenizer, texts[start : start + TEXTS_AT_ONCE], max_length)
+        rows += [np.asarray(ids, dtype=np.int32) for ids in encoded]
     lengths = np.asarray([len(row) for row in rows], dtype=np.int32)
     return np.concatenate([np.asarray([len(rows)], dtype=np.int32), lengths, *rows])
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> str:
     digest = hashlib.sha256(f"{max_length}\0{len(texts)}\0".encode())
+    if SpecialTokens.of(tokenizer).occur_in(texts):
+        digest.update(b"plain\0")  # version 0.1 kept other ids of such texts
     if tokenizer.is_fast:
         # Truncation and padding are settings of the last call, not of the tokenizer.
         tokenizer.backend_tokenizer.no_truncation()

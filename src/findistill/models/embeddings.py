@@ -26,6 +26,7 @@ def _encoder() -> tuple[Any, Any]:
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # `[SEP]` in a text is text
     with quiet():
         model = AutoModel.from_pretrained(folder)
     return tokenizer, model.eval().to(device())

@@ -186,6 +186,8 @@ def save(
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     note_code(model)
     tokenizer.model_max_length = max_length
+    # As `encode_plain` does, for whoever opens the folder; only what is among `init_kwargs` is saved.
+    tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
     if thresholds is not None:
         setattr(model.config, LABELS, list(names))
         setattr(model.config, THRESHOLDS, asdict(thresholds))

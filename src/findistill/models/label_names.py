@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from omegaconf import ListConfig
 
-from findistill.config.overrides import as_typed
+from findistill.config.overrides import mapping_of, typed
 from findistill.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -33,12 +33,16 @@ def match_labels(
         model: the model's name, for messages.
         setting: where `label_map` is set, for messages.
         label_map: name of an output -> label (None: stands for none), or the labels in the order of the outputs; names that
-            a mapping leaves out stand for themselves.
+            a mapping leaves out stand for themselves. One that gives labels which the data lacks is not read where the model's
+            are those of the data.
 
     Raises:
         UserError: labels without an output, a mapping that names outputs or labels that there are not.
     """
+    label_map = mapping_of(label_map)
     names = _renamed(model_labels, labels, model, setting, label_map)
+    if same_labels(model_labels, labels) and not set(names) <= {*labels, None}:  # of several test sets, the map is about another
+        names, label_map = list(model_labels), None
     columns = _by_name(names, labels)
     missing = [label for column, label in enumerate(labels) if column not in set(columns)]
     if missing and label_map is None:
@@ -138,4 +142,4 @@ def example(model_labels: Sequence[str], labels: Sequence[str], setting: str) ->
     columns = _by_name(model_labels, labels)
     free = [label for column, label in enumerate(labels) if column not in set(columns)]
     values = [labels[column] if column >= 0 else free.pop(0) if free else None for column in columns]
-    return as_typed(setting, dict(zip(model_labels, values, strict=True)), values)
+    return typed(setting, dict(zip(model_labels, values, strict=True)))

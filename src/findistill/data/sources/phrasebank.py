@@ -15,6 +15,7 @@ LABELS = ("negative", "neutral", "positive")  # in the order of the hub's number
 LICENCE = "CC BY-NC-SA 3.0"
 CITATION = "Malo, Sinha, Korhonen, Wallenius, Takala (2014), Good debt or bad debt, JASIST 65(4)"
 FOLDER = "financial_phrasebank"
+UNPACKED = ("FinancialPhraseBank-v1.0", "FinancialPhraseBank")  # what the authors' archive is called
 
 
 @dataclass
@@ -26,7 +27,8 @@ class PhrasebankData(Data):
 
 
 def local_files(config: PhrasebankData) -> list[Path]:
-    return files_in(FOLDER, [f"Sentences_{level}.txt" for level in ("50Agree", "66Agree", "75Agree", "AllAgree")])
+    names = [f"Sentences_{level}.txt" for level in ("50Agree", "66Agree", "75Agree", "AllAgree")]
+    return next(filter(None, (files_in(folder, names) for folder in (FOLDER, *UNPACKED))), [])
 
 
 def read(config: PhrasebankData) -> Source:
@@ -47,7 +49,7 @@ def read(config: PhrasebankData) -> Source:
 def _levels(config: PhrasebankData) -> tuple[str, dict[str, list[tuple[str, str]]]]:
     """Where from, and the (sentence, label) pairs of each level in file order; levels are nested."""
     if paths := local_files(config):
-        pairs = [[_pair(line, path) for line in path.read_text("utf-8").splitlines() if line] for path in paths]
+        pairs = [[_pair(line, path) for line in _lines(path) if line] for path in paths]
         return str(paths[0].parent), dict(zip(LEVELS, pairs, strict=True))
     levels = {}
     for level in LEVELS:
@@ -55,6 +57,16 @@ def _levels(config: PhrasebankData) -> tuple[str, dict[str, list[tuple[str, str]
         part = from_hub(config, FOLDER, data_dir=f"sentences_{level}")["train"]
         levels[level] = [(row["sentence"].strip(), LABELS[row["label"]]) for row in part]
     return f"hub:{config.hub_id}", levels
+
+
+def _lines(path: Path) -> list[str]:
+    """The authors' files are in ISO-8859-1, with line ends of Windows; copies are often in UTF-8."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("iso-8859-1")
+    return text.replace("\r", "").split("\n")
 
 
 def _pair(line: str, path: Path) -> tuple[str, str]:

@@ -26,7 +26,7 @@ class LLMResponses(Step):
     """An LLM's answers to prompts about rows, tuned first where `llm.adapter` says so."""
 
     name = "annotate"
-    version = 3  # labels are read otherwise: none from a cut answer, the longest match in words
+    version = 4  # of the parser of answers (llm/answers.py), too: cached responses are parsed anew
     resumable = True
 
     def parents(self) -> dict[str, Step]:

@@ -22,6 +22,7 @@ class OutOfFold(Step):
     seen it."""
 
     name = "folds"
+    version = 2  # special tokens in a text are text
     implementation = "findistill.methods.augment.folds:cross_fit_teacher"
     resumable = True
 
@@ -40,6 +41,7 @@ class Augmented(Step):
     """The new texts that `augment` asks for, screened, with the provenance of every row."""
 
     name = "augment"
+    version = 2  # special tokens in a text are text
     reads = ("augment", "llm", "prompt", "shots", "annotate", "data.seed", "trainer.accelerator", "trainer.max_memory")
     implementation = "findistill.methods.augment.making:make"
     estimate = "findistill.methods.augment.making:requests"

@@ -20,6 +20,7 @@ from findistill.core.hardware import device
 from findistill.core.progress import ProgressMeter
 from findistill.data.neighbours import nearest
 from findistill.errors import UserError
+from findistill.models.special_tokens import SpecialTokens, spaced
 from findistill.models.weights import locate, quiet
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class WordSwaps:
     def _options(self, text: str) -> list[tuple[int, int, list[str]]]:
         """Start, end and candidates of every word that has any."""
         words = self._words(text)
-        predicted = self._predict(text, words) if self.masked_lm else {}
+        predicted = self._predict(text) if self.masked_lm else {}
         every = [(*word.span(), predicted.get(at, self._neighbours[word[0].lower()])) for at, word in enumerate(words)]
         return [option for option in every if option[2]]
 
@@ -124,8 +125,10 @@ class WordSwaps:
     # -- masked prediction -------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _predict(self, text: str, words: Sequence[re.Match[str]]) -> dict[int, list[str]]:
+    def _predict(self, text: str) -> dict[int, list[str]]:
         """For each word of one piece, what the model puts in its place when it reads the masked text and the text itself."""
+        text = spaced(text, SpecialTokens.of(self.tokenizer).marks)  # the only mask is ours
+        words = self._words(text)
         pieces = self.tokenizer([f" {word[0]}" for word in words], add_special_tokens=False).input_ids if words else []
         single = [number for number, ids in enumerate(pieces) if len(ids) == 1]
         mask, limit = self.tokenizer.mask_token, getattr(self.model.config, "max_position_embeddings", 512) - 2

@@ -39,7 +39,6 @@ def run(job: Job) -> None:
 
 def from_votes(job: Job) -> None:
     settings, data, tests = job.config.distill, reading.dataset(job), reading.test_sets(job)
-    reading.check_labels(tests, data.labels, job.config.evaluate.label_map)
     rows = reading.drop_test_overlap(votes(job, data), tests)
     candidates = rows[rows["split"] != "validation"]
     selected = candidates[candidates["agreement"] >= settings.min_agreement]
@@ -86,7 +85,6 @@ def from_teacher(job: Job) -> None:
     config = job.config
     distill = cast(TeacherDistill, config.distill)
     data, tests, new = reading.dataset(job), reading.test_sets(job), reading.augmented_rows(job)
-    reading.check_labels(tests, data.labels, job.config.evaluate.label_map)
     labelled = models.training_rows(job, data, tests)
     job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": 0, "data/augmented": len(new)}
     validation = data.split("validation")

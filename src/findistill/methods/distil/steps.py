@@ -19,6 +19,7 @@ class Distil(Stage):
     """`stage=student`: train a small model on votes, or on the outputs of a teacher model."""
 
     implementation = "findistill.methods.distil.stage:run"
+    check = "findistill.methods.rows:check_test_sets"
 
     def parents(self) -> dict[str, Step]:
         config = self._config

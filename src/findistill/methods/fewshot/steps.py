@@ -40,6 +40,7 @@ class Fewshot(Stage):
     """`stage=fewshot`: an LLM classifies the test rows with `shots.k` demonstrations in its prompt."""
 
     implementation = "findistill.methods.fewshot.stage:run"
+    check = "findistill.methods.rows:check_test_sets"
 
     def parents(self) -> dict[str, Step]:
         sets = range(1 + len(self._config.evaluate.also))

@@ -14,7 +14,6 @@ from findistill.training.trainer import Examples
 def run(job: Job) -> None:
     data = reading.dataset(job)
     tests = reading.test_sets(job)
-    reading.check_labels(tests, data.labels, job.config.evaluate.label_map)
     rows, validation = training_rows(job, data, tests), data.split("validation")
     check_classes(rows, data, "stage=teacher")
     augmented = reading.augmented_rows(job)["label"].notna().sum()

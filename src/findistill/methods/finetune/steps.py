@@ -17,6 +17,7 @@ class Pretrained(Step):
     """The encoder of a role (`teacher`, `student`) after masked-language pretraining on texts of the domain."""
 
     name = "pretrain"
+    version = 2  # special tokens in a text are text
     implementation = "findistill.methods.finetune.models:pretrain_encoder"
     resumable = True
 
@@ -58,7 +59,7 @@ class TeacherModel(TeacherTraining):
     """The `teacher` section's encoder trained on the data's human labels, seed 0: all students of a sweep share it."""
 
     name = "teacher"
-    version = 2  # macro F1, by which its epoch is chosen, is over the labels that occur
+    version = 3  # special tokens in a text are text; macro F1, by which its epoch is chosen, is over the labels that occur
     implementation = "findistill.methods.finetune.models:train_teacher"
     resumable = True
 
@@ -99,3 +100,4 @@ class Finetune(TeacherTraining, Stage):
     """`stage=teacher`: fine-tune an encoder on human labels."""
 
     implementation = "findistill.methods.finetune.stage:run"
+    check = "findistill.methods.rows:check_test_sets"

@@ -21,6 +21,7 @@ class Adapter(Step):
     """A LoRA adapter for `llm`, tuned on the labelled rows as the `qlora` section says."""
 
     name = "qlora"
+    version = 2  # data.near_duplicates=drop is about every test set
     implementation = "findistill.methods.qlora.adapters:tune_adapter"
     resumable = True
 
@@ -57,6 +58,7 @@ class Qlora(Stage):
     """`stage=qlora`: tune an in-process language model on human labels, and score it."""
 
     implementation = "findistill.methods.qlora.stage:run"
+    check = "findistill.methods.rows:check_test_sets"
 
     def parents(self) -> dict[str, Step]:
         return {**with_tests(self._config), "adapter": Adapter(self._config, self._config.seed, own_trainer=True)}

@@ -1,0 +1,50 @@
+"""Which rows are learnt from: none of a test set, and none that nearly is where that is asked for."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from findistill.core.job import Job
+from findistill.methods import rows as reading
+from tests.config.test_compose import composed
+from tests.fixtures.jobs import job_of
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+NAMES = ("negative", "neutral", "positive")
+NEAR = "Nimbus shares slip 3% after a weak outlook for the year"
+
+
+def job(folder: Path, *overrides: str) -> Job:
+    """A job on 28 rows, one of which nearly is a row of the further test set and one is the same."""
+    own = [(f"{letter * 9} {ord(letter) * 7919}", NAMES[n % 3], "test" if n < 3 else "train") for n, letter in enumerate(LETTERS)]
+    own += [(NEAR.replace("3", "4"), "negative", "train"), ("Aelfeld is flat today", "neutral", "train")]
+    other = [(NEAR, "negative", ""), ("Aelfeld is flat, today!", "neutral", ""), ("Rates stay where they are", "positive", "")]
+    for name, rows in (("own", own), ("other", other)):
+        pd.DataFrame(rows, columns=["text", "label", "part"]).to_csv(folder / f"{name}.csv", index=False)
+    also = f"evaluate.also=['csv path={folder / 'other.csv'} label_column=label name=wire']"
+    data = ["data=csv", f"data.path={folder / 'own.csv'}", "data.label_column=label", "data.split_column=part"]
+    return job_of(composed("stage=teacher", "shots.k=0", *data, also, *overrides), folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept", "words"),
+    [
+        ([], 2, "2 of wire; data.near_duplicates=drop leaves them out"),
+        (["data.near_duplicates=drop"], 0, "2 of wire; they are left out"),
+    ],
+)
+def test_near_duplicates_of_further_test_sets(
+    overrides: list[str], kept: int, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="findistill")
+    reading._say.cache_clear()
+    made = job(tmp_path, *overrides)
+    tests = reading.test_sets(made)
+    rows = pd.concat([reading.dataset(made).frame, pd.DataFrame({"text": [NEAR.upper(), NEAR + " and"]})], ignore_index=True)
+    left = reading.drop_test_overlap(rows, tests)["text"]
+    assert left.str.contains("Nimbus").sum() == kept and not left.str.contains("Aelfeld|NIMBUS").any()
+    assert f"an edit similarity of 90 or more to a test text: {words}" in caplog.text
+    reading.drop_test_overlap(rows, tests)
+    assert caplog.text.count("edit similarity") == 1  # for the jobs of a sweep
