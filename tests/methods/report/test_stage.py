@@ -143,10 +143,12 @@ def test_models_on_human_labels_have_baselines_that_know_the_same(tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["majority", "neighbours"])
 def test_jobs_that_are_scored_on_the_same_rows_share_a_baseline(kind: str) -> None:
-    keys = {words: Baseline(settings(Path(), *words), kind).key for words in (
-        ("stage=student",), ("stage=fewshot", "annotate.limit=null"), ("stage=fewshot", "annotate.limit=null", "fewshot.limit=20"),
-    )}  # fmt: skip
-    student, fewshot, limited = keys.values()
+    jobs = (
+        ["stage=student"],
+        ["stage=fewshot", "annotate.limit=null"],
+        ["stage=fewshot", "annotate.limit=null", "fewshot.limit=20"],
+    )
+    student, fewshot, limited = (Baseline(settings(Path(), *words), kind).key for words in jobs)
     assert student == fewshot != limited
 
 
