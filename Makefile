@@ -25,7 +25,7 @@ $(VENV)/.ready: requirements/lock.txt requirements/weights.txt pyproject.toml
 demo: setup
 	$(BIN)/findistill -m experiment=demo
 	@echo
-	@echo "Next, on your own texts:  $(BIN)/findistill data=csv data.path=FILE.csv data.label_column=COLUMN stage=teacher"
+	@echo "Next, your own texts:     README.md, 'From your own texts to a student you can trust'"
 	@echo "or the real study:        FINDISTILL_DATA=DIR $(BIN)/findistill -m experiment=reddit_cls_vs_reg"
 
 test: setup

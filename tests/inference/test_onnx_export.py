@@ -70,7 +70,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, student: Path, corpus) ->
     folder = tmp_path_factory.mktemp("onnx")
     model, tokenizer = open_trained(student)
     of_torch = Classifier(model)
-    save_companions(folder, portable_tokenizer(tokenizer, LENGTH), of_torch.labels)
+    save_companions(folder, portable_tokenizer(tokenizer, LENGTH), of_torch.labels, "hub/model")
     plain = folder / "model.onnx"
     to_onnx(of_torch, plain, 18)
     assert model.config._attn_implementation == "sdpa"  # torch is timed and used as it was
@@ -160,7 +160,7 @@ def test_a_scalar_student_is_exported_with_its_thresholds(encoder, labels, corpu
 
     model, tokenizer = open_trained(tmp_path / "model")
     of_torch = Classifier(model)
-    save_companions(tmp_path / "onnx", portable_tokenizer(tokenizer, 16), of_torch.labels)
+    save_companions(tmp_path / "onnx", portable_tokenizer(tokenizer, 16), of_torch.labels, "hub/model")
     to_onnx(of_torch, tmp_path / "onnx" / "model.onnx", 18)
     trainer = Trainer(accelerator="cpu")
     expected = predict(tmp_path / "model", texts, trainer)

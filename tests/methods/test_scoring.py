@@ -11,11 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
+from findistill.data import training_texts
 from findistill.errors import UserError
 from findistill.methods.scoring import regression
 from findistill.models.weights import locate
 from findistill.stats.majority import doubt
 from tests.config.test_compose import composed
+from tests.faults.conftest import tiny  # noqa: F401
 from tests.fixtures.jobs import run_job
 
 NAMES = ("negative", "neutral", "positive")
@@ -93,6 +95,41 @@ def test_a_model_that_is_not_above_the_majority_class_says_so_at_the_end(
         r"it gives every text the same label; accuracy 0\.\d+ \[.*\] is (below|not above) 0\.\d+, what always .*stage=teacher",
         warning,
     )
+
+
+def test_rows_that_a_model_learnt_from_are_said_and_scored_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that somebody trained on, given to `stage=evaluate`: not its score on those rows but that on the others counts."""
+    model = classifier(tmp_path / "model", NAMES)
+    rows = [(f"Text {number} of the file", NAMES[number % 3]) for number in range(30)]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "file.csv", index=False)
+    training_texts.write(model, [text.upper() for text, _ in rows[:20]])
+    path = f"path={tmp_path}/file.csv"
+    with caplog.at_level(logging.INFO):
+        _, metrics = evaluated(model, tmp_path, "data=csv", f"data.{path}", "data.label_column=label", "evaluate.also=[demo]")
+    [warning] = [line for line in caplog.messages if "learnt from" in line]
+    assert "not to be relied on: it learnt from 20 of the 30 test texts, and on the other 10 its accuracy is 0.400; " in warning
+    assert metrics["test/learnt_from"] == 20 and "demo/learnt_from" not in metrics
+
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        _, metrics = evaluated(model, tmp_path / "also", f"evaluate.also=['csv {path} label_column=label']")
+    [warning] = [line for line in caplog.messages if "learnt from" in line]
+    assert warning.startswith("csv: not to be relied on: it learnt from 20 of the 30") and "test/learnt_from" not in metrics
+
+
+def test_a_teacher_knows_its_training_rows_and_the_remedy_leaves_them_out(tmp_path: Path, tiny: Path) -> None:  # noqa: F811
+    rows = [(f"Text {number} of the file", NAMES[number % 3]) for number in range(60)]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "file.csv", index=False)
+    file = ["data=csv", f"data.path={tmp_path}/file.csv", "data.label_column=label"]
+    quick = ["trainer=cpu", "trainer.max_epochs=1", "evaluate.resamples=20", "evaluate.latency=false"]
+    trained = run_job(
+        composed("stage=teacher", f"teacher.model={tiny}", "teacher.layers=null", *file, *quick), tmp_path / "trained"
+    )
+    assert "test/learnt_from" not in trained.metrics
+    _, whole = evaluated(trained.folder, tmp_path / "whole", *file)
+    _, rest = evaluated(trained.folder, tmp_path / "rest", *file, "data.test=0.2")
+    assert (whole["test/n"], whole["test/learnt_from"], rest["test/n"]) == (60, 48, 12) and "test/learnt_from" not in rest
+    assert whole["test/unseen_accuracy"] == pytest.approx(rest["test/accuracy"])
 
 
 @pytest.mark.parametrize(

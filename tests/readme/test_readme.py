@@ -1,9 +1,11 @@
 """Every command in the documents is one that works: composed and checked here, the short ones run."""
 
+import os
 import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -49,7 +51,8 @@ def covering(overrides: list[Override]) -> list[list[str]]:
 
 @pytest.mark.parametrize("command", OURS)
 def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "news.csv").write_text("text,sentiment\nProfit rose,positive\n")
+    for name in ("news.csv", "tweets.csv"):
+        (tmp_path / name).write_text("text,sentiment,label\nProfit rose,positive,positive\n")
     (tmp_path / "answers.csv").write_text("text,answer\nProfit rose,positive\n")
     monkeypatch.chdir(tmp_path)
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
@@ -80,7 +83,7 @@ SHORT = (
 @pytest.mark.slow
 def test_the_three_things_people_do(findistill: Command, tmp_path: Path) -> None:
     for command in commands(ROOT / "README.md"):
-        if "study=" not in command:
+        if "study=" not in command or "tweets.csv" in command:
             continue
         extra = [] if "stage=report" in command else SHORT
         done = findistill(*shlex.split(command)[1:], *extra, timeout=900)
@@ -90,16 +93,35 @@ def test_the_three_things_people_do(findistill: Command, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_your_own_texts(findistill: Command, tmp_path: Path) -> None:
-    from findistill.data.demo import read_corpus
+def test_a_newcomers_tweets_to_a_checked_student(findistill: Command, tmp_path: Path) -> None:
+    """The README's own-texts section, typed as it stands: the end says what the student is worth, and what to do next works."""
+    source = Path(os.environ.get("FINDISTILL_DATA", "none")) / "twitter_financial_news" / "sent_train.csv"
+    if not source.exists():
+        pytest.skip("needs the finance tweets: set FINDISTILL_DATA")
+    tweets = pd.read_csv(source).sample(300, random_state=0).reset_index(drop=True)
+    tweets["label"] = tweets["label"].map({0: "bearish", 1: "bullish", 2: "neutral"}).where(tweets.index < 120)
+    tweets[["text", "label"]].to_csv(tmp_path / "tweets.csv", index=False)
 
-    rows = [each for each, _ in zip(read_corpus(), range(80), strict=False)]
-    import pandas as pd
+    first, second = (command for command in commands(ROOT / "README.md") if "tweets.csv" in command)
+    ends = []
+    for command in (first, second):
+        done = findistill(*shlex.split(command)[1:], timeout=600)
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+        ends.append(done.stdout + done.stderr)
+    assert re.search(r"^accuracy \d\.\d+ \[.*\]  macro F1 \d\.\d+, 60 rows$", ends[0], re.MULTILINE)
+    table = pd.read_csv(tmp_path / "runs" / "tweets" / "table.csv").set_index("method")
+    assert table["test_rows"].eq(60).all() and table.index.is_unique
+    [student] = table.index[table["kind"] == "student"]
+    often = table.loc["majority class", "accuracy"]
+    for name in (student, "majority class"):  # the score of each, on the screen
+        assert re.search(rf"^\| {re.escape(name)} \|.*\| {table.loc[name, 'accuracy']:.3f} ", ends[1], re.MULTILINE), name
+    place = re.search(
+        rf"not to be relied on \(csv\): {re.escape(student)}: .*accuracy .* is (.*?) {often:.3f}, what always", ends[1]
+    )
+    assert bool(place) == (table.loc[student, "accuracy_lo"] <= often)
+    if place:
+        assert (place[1] == "not clearly above") == (table.loc[student, "accuracy"] > often)
 
-    frame = pd.DataFrame({"text": [row["text"] for row in rows], "sentiment": [row["label"] for row in rows]})
-    frame.to_csv(tmp_path / "news.csv", index=False)
-    for command in commands(ROOT / "README.md"):
-        if "news.csv" in command:
-            extra = ["trainer.max_epochs=1", "logger=none", "evaluate.resamples=20"]
-            done = findistill(*shlex.split(command)[1:], *extra)
-            assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    [step] = re.findall(r"next: findistill (.*)", ends[0])
+    done = findistill(*shlex.split(step))
+    assert done.returncode == 0 and student in done.stdout + done.stderr, done.stderr[-2000:]

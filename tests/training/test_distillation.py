@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer
 
 from findistill.core.store import Store
+from findistill.data import training_texts
 from findistill.errors import UserError
 from findistill.inference.predict import predict
 from findistill.models.batches import Tokens
@@ -68,6 +69,7 @@ def test_a_student_learns_from_texts_without_labels(run, trainer, teacher, corpu
     assert (unlabelled.hard == -1).all() and unlabelled.targets.shape == (48, 3)
     trained = run(train=unlabelled, trainer=replace(trainer, max_epochs=10, learning_rate=3e-3))
     texts = corpus.validation.texts
+    assert training_texts.known(trained.model_dir, [*texts, *corpus.train.texts, "another one"]).tolist() == [True] * 72 + [False]
     taught = predict(teacher, texts, trainer).probabilities.argmax(1)
     assert (predict(trained.model_dir, texts, trainer).probabilities.argmax(1) == taught).mean() > 0.8
     assert trained.history[-1]["train/kl"] < 0.3 * trained.history[0]["train/kl"]

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.inference import predict as inference
@@ -76,6 +77,7 @@ def test_learns_and_plain_transformers_agrees(run, trainer, labels, corpus, dist
         assert torch.tensor(logits).softmax(-1).numpy() == pytest.approx(prediction.probabilities, abs=1e-5)
     assert not list(trained.model_dir.parent.rglob("*.ckpt"))
     assert [path.name for path in trained.model_dir.parent.iterdir()] == ["model"]
+    assert training_texts.known(trained.model_dir, [*texts, *corpus.train.texts, "another one"]).tolist() == [True] * 72 + [False]
 
 
 def test_same_seed_same_weights_bit_for_bit(run) -> None:

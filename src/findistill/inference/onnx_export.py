@@ -23,8 +23,10 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from findistill.data import training_texts
 from findistill.errors import UserError
 from findistill.models.heads import Scale, Thresholds, label_head
+from findistill.models.weights import locate
 
 VARIANTS = {"none": "fp32", "dynamic": "int8_dynamic", "static": "int8_static"}  # by the words of `export.quantize`
 
@@ -91,11 +93,12 @@ def portable_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> T
     return alone
 
 
-def save_companions(folder: Path, tokenizer: Tokenizer, labels: Sequence[str]) -> None:
-    """`tokenizer.json` and `labels.json`, which every ONNX file of the folder needs."""
+def save_companions(folder: Path, tokenizer: Tokenizer, labels: Sequence[str], model: str) -> None:
+    """`tokenizer.json` and `labels.json`, which every ONNX file of the folder needs, and what `model` learnt from."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "labels.json").write_text(json.dumps(list(labels)) + "\n", encoding="utf-8")
+    training_texts.write(folder, [], [locate(model)])
 
 
 def to_onnx(classifier: Classifier, path: Path, opset: int) -> None:

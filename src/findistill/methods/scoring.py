@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from findistill.core.job import Job
+from findistill.data import training_texts
 from findistill.inference import onnx_model, predict
 from findistill.methods.rows import TestSets, optional_labels
 from findistill.report.plots import save_run_figures
@@ -57,9 +58,18 @@ def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[s
             frame = frame.assign(score=rows["score"].to_numpy(), predicted_score=prediction.scores)
             job.metrics |= regression(frame["score"].to_numpy(), prediction.scores, prefix)
         record(job, prefix, frame, labels, history)
+        job.metrics |= overlap(training_texts.known(model, rows["text"].tolist()), frame, prefix)
     if config.evaluate.latency:
         rows = next(iter(tests.values()))[0]
         job.metrics |= runtime.latency(model, rows["text"].tolist(), config.trainer)
+
+
+def overlap(known: np.ndarray, frame: pd.DataFrame, prefix: str) -> dict[str, float]:
+    """How many test rows the model learnt from, (n,) bool, and its accuracy on the others; nothing where there are none."""
+    if not known.any():
+        return {}
+    others = (frame["label"] == frame["predicted"])[~known]
+    return {f"{prefix}/learnt_from": int(known.sum())} | ({f"{prefix}/unseen_accuracy": others.mean()} if len(others) else {})
 
 
 def record(job: Job, prefix: str, frame: pd.DataFrame, labels: tuple[str, ...], history: Sequence[dict[str, float]] = ()) -> None:
@@ -92,5 +102,9 @@ def summary(job: Job) -> None:
         values = [metrics[f"{prefix}/{name}"] for name in ("accuracy", "accuracy_lo", "accuracy_hi", "macro_f1", "n")]
         on = f"{prefix}: " if len(sets) > 1 else ""
         log.info("%saccuracy %.3f [%.3f, %.3f]  macro F1 %.3f, %d rows", on, *values)
-    if reason := doubt(metrics):
-        log.warning("not to be relied on: %s. %s", reason, REMEDIES.get(job.step.name, ""))
+        if metrics.get(f"{prefix}/learnt_from"):
+            remedy = "data.test=0.2, or the value that its training had, scores it on the test rows alone"
+        else:
+            remedy = REMEDIES.get(job.step.name, "")
+        if reason := doubt(metrics, prefix) if prefix == "test" or f"{prefix}/learnt_from" in metrics else "":
+            log.warning("%snot to be relied on: %s. %s", on, reason, remedy)

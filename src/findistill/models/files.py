@@ -4,7 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-PARTS = {".safetensors", ".bin", ".json", ".txt", ".model", ".gguf", ".onnx", ".jinja"}  # weights, tokenizer, configuration
+# Weights, tokenizer, configuration, and hashes of the training texts.
+PARTS = {".safetensors", ".bin", ".json", ".txt", ".model", ".gguf", ".onnx", ".jinja", ".npy"}
 
 
 class Package(NamedTuple):
@@ -36,8 +37,8 @@ def model_files(reference: str) -> list[Path]:
         path = EMBEDDED[name].path() or Path(reference)  # SmolLM2's file as shipped: it need not be converted yet
         return [path] if path.is_file() else _parts(path)
     path = Path(reference)
-    if path.is_file():  # ONNX: labels and tokenizer are beside it
-        return [path, *(part for part in _parts(path.parent) if part.suffix == ".json")]
+    if path.is_file():  # ONNX: labels, tokenizer and such are beside it
+        return [path, *(part for part in _parts(path.parent) if part.suffix in (".json", ".npy"))]
     inner = [folder for folder in (path / "model", path / "onnx") if folder.is_dir()]  # of a run folder
     return _parts(inner[0] if inner else path)
 

@@ -154,7 +154,10 @@ def summary(one: Results, tests: Sequence[Comparison]) -> str:
 def doubts(one: Results) -> list[str]:
     """The methods, baselines apart, that are not above the majority class of the test rows or give one label only."""
     reasons = {
-        method.name: doubt_of(one.estimates[method.name], method.gold, method.predicted)
+        method.name: doubt_of(
+            one.estimates[method.name], method.gold, method.predicted,
+            {name: method.mean_metric(f"test/{name}") for name in ("learnt_from", "unseen_accuracy")},
+        )
         for method in one.methods if method.kind != BASELINE
     }  # fmt: skip
     return [f"{name}: {reason}." for name, reason in reasons.items() if reason]

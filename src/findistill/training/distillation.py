@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.models.batches import Tokens, tokenise
@@ -20,6 +21,7 @@ from findistill.models.encoders import open_trained, save
 from findistill.models.features import Anatomy
 from findistill.models.heads import device_of
 from findistill.models.label_names import example, match_labels
+from findistill.models.weights import locate
 from findistill.training import published_faults
 from findistill.training.config import TeacherDistill, faults
 from findistill.training.distiller import Distiller, Stage, TeacherRows
@@ -28,7 +30,7 @@ from findistill.training.losses.base import UNLABELLED, Pair
 from findistill.training.losses.weighted import WeightedTerms
 from findistill.training.recipe import Recipe
 from findistill.training.teacher_outputs import Making, obtain
-from findistill.training.trainer import Examples, Trained, untrained
+from findistill.training.trainer import Examples, Trained, starting_folder, untrained
 
 
 def with_unlabelled(examples: Examples, ids: Sequence[str], texts: Sequence[str]) -> Examples:
@@ -94,6 +96,8 @@ def distil(
         start = history[-1]["epoch"] if history else 0.0
         history += [{**row, "epoch": start + row["epoch"]} for row in module.history]
     save(session.folder / "model", model, tokenizer, names, recipe.max_length)
+    learnt_from = [starting_folder(encoder), locate(teacher)]
+    training_texts.write(session.folder / "model", [*train.texts, *validation.texts], learnt_from)
     return Trained.of(model, session.folder, history, best_epoch, times)
 
 

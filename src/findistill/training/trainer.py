@@ -9,6 +9,7 @@ import pandas as pd
 import pytorch_lightning as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.models.batches import Rows, tokenise
@@ -16,6 +17,7 @@ from findistill.models.config import Encoder
 from findistill.models.encoders import load, save
 from findistill.models.heads import Scale, Thresholds, device_of, logits_of
 from findistill.models.vocabulary import trim
+from findistill.models.weights import locate
 from findistill.training import checkpoints
 from findistill.training.classifier import EncoderClassifier
 from findistill.training.config import Distill
@@ -127,6 +129,11 @@ def untrained(
     return model, tokenizer
 
 
+def starting_folder(encoder: Encoder) -> str:
+    """Where the weights that a training starts from lie, or the model's hub id; empty for new ones."""
+    return "" if encoder._target_ or encoder.init == "random" else locate(encoder.model)
+
+
 @freeing()
 def fit(
     encoder: Encoder, distill: Distill | None, labels: LabelSet, train: Examples, validation: Examples, session: Session,
@@ -162,4 +169,5 @@ def fit(
         scores = logits_of(model.eval(), validation_rows.tokens, LARGE * recipe.batch_size, device_of(trainer.accelerator))
         thresholds = objective.scale.choose(np.tanh(scores[:, 0].astype(np.float64)), validation_rows.hard)
     save(session.folder / "model", model, tokenizer, names, recipe.max_length, thresholds)
+    training_texts.write(session.folder / "model", [*train.texts, *validation.texts], [starting_folder(encoder)])
     return Trained.of(model, session.folder, module.history, module.best_epoch, times, thresholds)

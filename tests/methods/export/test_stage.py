@@ -15,6 +15,7 @@ from findistill.config.compose import config_dir
 from findistill.config.validate import validate
 from findistill.core import job as jobs
 from findistill.core import run_folder
+from findistill.data import training_texts
 from findistill.data.text_key import text_key
 from findistill.errors import UserError
 from findistill.methods import rows as reading
@@ -55,6 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:  # noqa
     made, tokenizer = load_encoder(Encoder(name="tiny", model=str(tiny)), NAMES, scalar=False, seed=0)
     folder = tmp_path_factory.mktemp("run") / "model"
     save(folder, made, tokenizer, NAMES, 16)
+    training_texts.write(folder, ["Profit rose"])
     return folder
 
 
@@ -76,6 +78,7 @@ def test_it_leaves_three_checked_files(exported: Path, model: Path) -> None:
     folder = exported / "onnx"
     assert {path.name for path in folder.iterdir()} == {
         "model.onnx", "model_int8_dynamic.onnx", "model_int8_static.onnx", "tokenizer.json", "labels.json", "run.py", "README.md",
+        training_texts.FILE,
     }  # fmt: skip
     assert json.loads((folder / "labels.json").read_text()) == list(NAMES)
     found = metrics(exported)

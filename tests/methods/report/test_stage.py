@@ -21,6 +21,7 @@ from findistill.data.texts import TextData
 from findistill.errors import UserError
 from findistill.methods import rows as reading
 from findistill.methods.annotate.report import PART as ANNOTATOR
+from findistill.methods.baselines.steps import Baseline
 from findistill.methods.report.stage import make
 from findistill.report.config import Report
 from findistill.report.runs import collect
@@ -140,6 +141,17 @@ def test_models_on_human_labels_have_baselines_that_know_the_same(tmp_path: Path
     data = read_data(settings(tmp_path), tmp_path)
     often = reading.labelled_rows(data)["label"].mode()[0]
     assert table.loc["majority class", "accuracy"] == pytest.approx((data.split("test")["label"] == often).mean())
+
+
+@pytest.mark.parametrize("kind", ["majority", "neighbours"])
+def test_jobs_that_are_scored_on_the_same_rows_share_a_baseline(kind: str) -> None:
+    jobs = (
+        ["stage=student"],
+        ["stage=fewshot", "annotate.limit=null"],
+        ["stage=fewshot", "annotate.limit=null", "fewshot.limit=20"],
+    )
+    student, fewshot, limited = (Baseline(settings(Path(), *words), kind).key for words in jobs)
+    assert student == fewshot != limited
 
 
 def test_no_baseline_learns_from_the_rows_it_is_tested_on(tmp_path: Path, embedded: None) -> None:

@@ -28,7 +28,8 @@ class Baseline(Step):
         super().__init__(config)
         self.kind = kind
         stage = config.stage.name
-        self.rows = {"annotate": ANNOTATED, "fewshot": LIMITED}.get(stage, TESTS)
+        limited = LIMITED if config.fewshot.limit is not None else TESTS  # without a limit the rows are those of other stages
+        self.rows = {"annotate": ANNOTATED, "fewshot": limited}.get(stage, TESTS)
         self.k = config.shots.k if stage not in LEARNERS and config.shots.k else NEIGHBOURS
         limit = {ANNOTATED: ("annotate.limit",), LIMITED: ("fewshot.limit",)}.get(self.rows, ())
         self.label_map = "distill.label_map" if kind == "teacher" else "evaluate.label_map"

@@ -8,6 +8,7 @@ from findistill.methods.stage import Stage
 class Evaluate(Stage):
     """`stage=evaluate`: score a trained classifier."""
 
+    version = 3  # counts the test rows that the model learnt from
     implementation = "findistill.methods.evaluate.stage:run"
 
     def parents(self) -> dict[str, Step]:

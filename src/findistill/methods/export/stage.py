@@ -44,7 +44,7 @@ def run(job: Job) -> None:
     rows, labels = next(iter(tests.values()))
 
     folder = job.folder / "onnx"
-    onnx_export.save_companions(folder, portable, of_torch.labels)
+    onnx_export.save_companions(folder, portable, of_torch.labels, name)
     files = write(job, of_torch, folder, calibration_texts(job, data, tests))
     write_whole(folder / "run.py", resources.files("findistill.methods.export").joinpath("run.py.txt").read_text("utf-8"))
     job.metrics |= {f"export/{variant}/mb": path.stat().st_size / 1e6 for variant, path in files.items()}

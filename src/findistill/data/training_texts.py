@@ -1,0 +1,53 @@
+"""Which texts a model has learnt from: hashes of their keys beside its weights, for whoever scores it on the same texts."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from findistill.data.text_key import text_key
+
+log = logging.getLogger(__name__)
+
+FILE = "training_texts.npy"  # sorted uint64, 8 bytes a text: 1 MB for 125,000 texts
+
+
+def write(folder: Path, texts: Iterable[str], starts: Sequence[Path | str] = ()) -> None:
+    """Leave `FILE` in a model's folder, unless nothing is known.
+
+    Args:
+        texts: of training and validation.
+        starts: models that it started or learnt from; the texts of those that are folders with such a file count as its own.
+    """
+    parts = [_hashes(texts), *(hashes for start in starts if start and (hashes := _read(Path(start))) is not None)]
+    if len(hashes := np.unique(np.concatenate(parts))):
+        np.save(folder / FILE, hashes)
+
+
+def known(model: Path | str, texts: Sequence[str]) -> np.ndarray:
+    """(n,) bool: whether the model learnt from each text, or from one that counts as the same; none where it has no such file.
+
+    Args:
+        model: a model's folder, or an ONNX file with `FILE` beside it.
+    """
+    path = Path(model)
+    hashes = _read(path.parent if path.is_file() else path)
+    return np.zeros(len(texts), bool) if hashes is None else np.isin(_hashes(texts), hashes)
+
+
+def _hashes(texts: Iterable[str]) -> np.ndarray:
+    digests = (hashlib.blake2b(text_key(text).encode(errors="surrogatepass"), digest_size=8).digest() for text in texts)
+    return np.frombuffer(b"".join(digests), "<u8")
+
+
+def _read(folder: Path) -> np.ndarray | None:
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        return np.load(path).astype(np.uint64)
+    except (ValueError, OSError, EOFError) as error:
+        log.warning("%s cannot be read (%s): which texts the model learnt from is not known", path, error)
+        return None
