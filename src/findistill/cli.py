@@ -101,10 +101,10 @@ def main() -> NoReturn:
     """
     trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and they are worded here
-    termination.install()
     configure_log()
     arguments = sys.argv[1:]
     try:
+        termination.install()
         if "--version" in arguments:
             sys.stdout.write(f"findistill {__version__}\n")
         elif "--help" in arguments or "-h" in arguments:

@@ -159,6 +159,7 @@ def test_the_latest_job_of_a_stage_has_a_link(tmp_path: Path) -> None:
         (tmp_path / job).mkdir()
         write_json(tmp_path / job / "status.json", {"state": "done"})
         run_folder.link_latest(tmp_path / job, "teacher")
+    (tmp_path / ".latest-teacher.123").symlink_to("teacher-a")  # of a process that was killed at it
     latest = tmp_path / "latest-teacher"
     assert latest.resolve() == tmp_path / "teacher-b"
     assert [path.name for path in run_folder.jobs(tmp_path)] == ["teacher-a", "teacher-b"]

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from hydra.core.plugins import Plugins
 
@@ -93,6 +95,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     """The console script's `main` in this process, where torch is loaded already; run in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
     log, terminated = logging.getLogger("findistill"), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
     def run(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["findistill", *arguments])
@@ -118,6 +121,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process = subprocess.Popen(
             [sys.executable, "-m", "findistill", *arguments],
             cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
+            start_new_session=True,  # so that a test can signal it with all that it has started
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background pytest ignores it
         )  # fmt: skip
         started.append(process)
@@ -149,8 +153,26 @@ def states(runs: Path, study: str = "*") -> dict[str, str]:
     return {
         f"{path.parts[-3]}/{path.parts[-2]}": json.loads(path.read_text())["state"]
         for path in sorted(runs.glob(f"{study}/*/status.json"))
-        if not path.parent.name.startswith("latest-")
+        if not path.parent.name.startswith(("latest-", "."))
     }
+
+
+def results(study: Path) -> tuple[pd.DataFrame, dict[str, dict[str, float]], dict[str, list[dict[str, Any]]]]:
+    """A study's table, and its jobs' metrics and predictions, without times and memory: what is equal for equal work."""
+    table = pd.read_csv(study / "table.csv")
+    jobs = [path.parent for path in sorted(study.glob("*/metrics.json")) if not path.parent.is_symlink()]
+    metrics = {job.name: json.loads((job / "metrics.json").read_text()) for job in jobs}
+    return (
+        table[[name for name in table if not re.search(r"_s$|_ms$|_mb$", name)]],
+        {job: {k: v for k, v in each.items() if not k.startswith(("time/", "memory/"))} for job, each in metrics.items()},
+        {job.name: pd.read_parquet(job / "predictions.parquet").to_dict("records") for job in jobs},
+    )
+
+
+def assert_same(these: Any, those: Any) -> None:
+    """Of what `results` gives."""
+    pd.testing.assert_frame_equal(these[0], those[0], check_exact=True)
+    assert these[1:] == those[1:]
 
 
 def assert_nothing_half_written(runs: Path, resumable: tuple[str, ...] = ()) -> None:

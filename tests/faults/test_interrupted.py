@@ -1,9 +1,12 @@
 """Ctrl-C, SIGTERM and SIGKILL: the job counts as not done, and the same command goes on."""
 
 import json
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -103,3 +106,46 @@ def test_a_killed_sweep_ends_as_one_that_was_not(start: Start, teacher: tuple[st
     assert len(found[0]) == 3 and found[0].keys() == found[1].keys()
     for job, predictions in found[0].items():
         pd.testing.assert_frame_equal(predictions, found[1][job], check_exact=True)
+
+
+def descendants(process: "subprocess.Popen[str]") -> set[int]:
+    """The processes that a process has started, and those that these have."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = path.read_text().rsplit(")", 1)[1].split()[:2]
+            if state != "Z":
+                parents[int(path.parent.name)] = int(parent)
+    family = {process.pid}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family - {process.pid}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent_to", ["the command", "all its processes"])
+def test_jobs_side_by_side_are_terminated(start: Start, teacher: tuple[str, ...], tmp_path: Path, sent_to: str) -> None:
+    """Docker signals the command alone, Slurm and systemd all its processes."""
+    sweep = (
+        "-m", *teacher, "study=moon", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.batch_size=1",
+        "trainer.max_epochs=2", "trainer.checkpoint_every=5", "seed=0,1,2",
+    )  # fmt: skip
+    process = start(*sweep)
+    wait_for(lambda: len([*tmp_path.glob("runs/moon/*/checkpoints/last.ckpt")]) == 2, process)
+    workers = descendants(process)
+    assert len(workers) >= 2
+    sent = time.monotonic()
+    if sent_to == "the command":
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGTERM)
+    outcome = ended(process)
+    assert outcome.code == 143 and time.monotonic() - sent < 10, outcome.errors
+    assert "\nfindistill: interrupted; the same command continues\n" in outcome.errors, outcome.errors
+    assert "Traceback" not in outcome.errors, outcome.errors
+    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    assert "done" not in states(tmp_path / "runs").values()
+    again = ended(start(*sweep))
+    assert again.code == 0, again.errors
+    assert list(states(tmp_path / "runs").values()) == ["done"] * 3
+    assert_nothing_half_written(tmp_path / "runs")

@@ -114,3 +114,29 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     weights = [path.read_bytes() for part in ("parts", "whole") for path in (tmp_path / part).rglob("*.safetensors")]
     assert len(weights) == 2 and weights[0] == weights[1]
     assert not list((tmp_path / "parts").rglob("*.ckpt"))
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "best.ckpt": lambda content: content[: len(content) // 2],
+    "last.ckpt": lambda content: content[:1000] + bytes([content[1000] ^ 1]) + content[1001:],  # torch would read it
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_no_beginning(
+    name: str, encoder: Encoder, labels: LabelSet, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    whole = teacher(encoder, labels, corpus, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        step, seen = EncoderClassifier.training_step, iter(range(11))
+        patch.setattr(EncoderClassifier, "training_step", lambda *batch: 1 / (10 - next(seen)) and step(*batch))
+        teacher(encoder, labels, corpus, tmp_path / "parts")
+    checkpoint = tmp_path / "parts" / "checkpoints" / name
+    checkpoint.write_bytes(DAMAGE[name](checkpoint.read_bytes()))
+    caplog.set_level("WARNING", "findistill")
+    parts = teacher(encoder, labels, corpus, tmp_path / "parts")
+    assert result(parts) == result(whole)
+    weights = [path.read_bytes() for part in ("parts", "whole") for path in (tmp_path / part).rglob("*.safetensors")]
+    assert len(weights) == 2 and weights[0] == weights[1]
+    assert caplog.messages == [f"{checkpoint} is damaged; it is kept as {name}.damaged and the training starts anew"]

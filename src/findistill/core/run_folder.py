@@ -60,7 +60,8 @@ def _slug(stage: str, reads: Sequence[str], overrides: Sequence[str]) -> str:
 
 def jobs(study: Path) -> Iterator[Path]:
     """The run folders of a study, whatever their state; not the links to the latest ones."""
-    return (path.parent for path in sorted(study.glob("*/status.json")) if not path.parent.name.startswith(LATEST))
+    folders = (path.parent for path in sorted(study.glob("*/status.json")))
+    return (folder for folder in folders if not folder.name.startswith((LATEST, ".")))  # a kill may leave a link half made
 
 
 def link_latest(folder: Path, stage: str) -> None:

@@ -1,20 +1,24 @@
 """SIGTERM, with which Slurm, Docker and systemd end a process: it ends a command as Ctrl-C does, and is never lost.
 
 Python drops what a signal handler raises inside a destructor or the callback of a weak reference. So the interrupt is raised
-again every few seconds until the job that it ends has noticed.
+again every few seconds until the job that it ends has noticed, and what is dropped is not printed.
 """
 
 import signal
+import sys
 from types import FrameType
 
 AGAIN_S = 2.0  # long enough for what has noticed to close its files first
 
 _requested = False
+_acknowledged = False
 
 
 def install() -> None:
     """Let SIGTERM interrupt this process; to be called in its main thread."""
     signal.signal(signal.SIGTERM, _terminate)
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda dropped: None if _requested and dropped.exc_type is KeyboardInterrupt else report(dropped)
 
 
 def requested() -> bool:
@@ -23,13 +27,17 @@ def requested() -> bool:
 
 
 def acknowledge() -> None:
-    """The interrupt has arrived: what follows is cleaning up, and is not interrupted again."""
+    """The interrupt has arrived: what follows is cleaning up, and is not interrupted again, not by a second SIGTERM either."""
+    global _acknowledged
     if _requested:
+        _acknowledged = True
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     global _requested
+    if _acknowledged:
+        return
     _requested = True
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, AGAIN_S, AGAIN_S)

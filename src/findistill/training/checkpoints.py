@@ -1,7 +1,9 @@
 """Checkpoints of a training in `folder/checkpoints`: the best epoch's weights, and where a killed run goes on from."""
 
+import logging
 import shutil
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from findistill.core.files import replacing
+
+log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 EVERY = 500  # optimizer steps between two checkpoints of an encoder
@@ -41,6 +45,24 @@ def mode_of(monitor: str) -> str:
 def remove(folder: Path) -> None:
     """Remove the checkpoints of a training in `folder` that has left its model."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """Let a training start from the beginning where a checkpoint that it would go on from is not as it was written."""
+    kept = [path for name in ("best.ckpt", "last.ckpt") if (path := folder / name).exists()]
+    if damaged := [path for path in kept if not _is_whole(path)]:
+        for path in kept:  # one alone is no use: the best weights are those of the steps before the last
+            path.replace(path.with_suffix(".ckpt.damaged"))
+        log.warning("%s is damaged; it is kept as %s.damaged and the training starts anew", damaged[0], damaged[0].name)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether all parts of a checkpoint have the checksums that torch wrote, and does not look at as it reads."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            return parts.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError):  # as the damage has it
+        return False
 
 
 class End(pl.Callback):

@@ -104,6 +104,7 @@ class Training:
         count = count_of(trainer)
         strategy = trainer.strategy if count == 1 or trainer.strategy == "fsdp" else "ddp"
         strategy = "auto" if count == 1 and strategy == "ddp" else strategy
+        checkpoints.set_damaged_aside(self.checkpoints)
         if strategy == "auto":
             times = self.fit(strategy, session.loggers)
         else:

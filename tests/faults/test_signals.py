@@ -1,0 +1,130 @@
+"""Twenty SIGTERMs and twenty SIGKILLs at random moments of a sweep that annotates, trains and reports: the same table."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from findistill.core import run_folder
+from tests.faults.conftest import CSV, OWN, assert_same, results, states
+from tests.fixtures.preloaded import Preloaded, Running
+from tests.llm.servers import KEY, LoopbackServer, Reply, seeded
+
+SIGNALS, IN_FLIGHT, SAMPLES, JOBS = 20, 4, 8, 4
+PHASES = ("start", "annotation", "training", "report", "end")
+PROMPTLY_S = 10.0  # Slurm kills after 30, Docker after 10
+
+
+def slowly(body: dict) -> Reply:
+    reply = seeded(body)
+    reply.after_s = 0.005
+    return reply
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A command whose annotator is a loopback server, in `folder`."""
+
+    preloaded: Preloaded
+    command: list[str]
+    folder: Path
+    server: LoopbackServer
+
+    def start(self, runs: str) -> Running:
+        environment = {**os.environ, "TEST_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+        return self.preloaded.start(["findistill", *self.command, f"runs_dir={runs}"], self.folder, environment)
+
+    def phase(self, runs: str, running: Running) -> str:
+        """What a process is doing."""
+        study = self.folder / runs / "moon"
+        if "jobs: " not in running.printed():
+            return "start"
+        if not any(path.suffix == "" for path in study.parent.glob(".artifacts/annotate-*")):
+            return "annotation"
+        done = list(states(study.parent).values()).count("done")
+        return "training" if done < JOBS else "report" if not run_folder.report_is_current(study) else "end"
+
+    def whole(self, runs: str) -> dict[str, float]:
+        """Run it to its end; gives the seconds that each phase took."""
+        running, seconds, before = self.start(runs), Counter[str](), time.monotonic()
+        while not running.ended(0.01):
+            now = time.monotonic()
+            seconds[self.phase(runs, running)] += now - before
+            before = now
+        done = running.wait(1)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return dict(seconds)
+
+
+@pytest.fixture
+def sweep(preloaded: Preloaded, tiny: Path, tmp_path: Path) -> Iterator[Sweep]:
+    server = LoopbackServer(slowly)
+    (tmp_path / "mine.csv").write_text(CSV)
+    command = [
+        "-m", "stage=student", "distill=cls,logit", "seed=0,1", f"student={tiny}", f"teacher={tiny}", *OWN, "study=moon",
+        "logger=csv", "trainer.max_epochs=3", "trainer.batch_size=4", "trainer.checkpoint_every=3",
+        "evaluate.latency=false", "evaluate.resamples=20", "report.resamples=10", "report.baselines=[majority]",
+        "llm=endpoint", "llm.model=m", f"llm.base_url={server.url}", "llm.api_key_env=TEST_KEY", "shots.k=0",
+        f"annotate.samples={SAMPLES}", f"annotate.concurrency={IN_FLIGHT}",
+    ]  # fmt: skip
+    yield Sweep(preloaded, command, tmp_path, server)
+    server.stop()
+
+
+def check_terminated(done: "subprocess.CompletedProcess[str]", phase: str, seconds: float) -> None:
+    """SIGTERM ended the command at once and in a line; before the first line of Python that is the system's own doing."""
+    assert seconds < PROMPTLY_S, (phase, seconds, done.stderr[-2000:])
+    if phase == "start" and done.returncode == -signal.SIGTERM:
+        return
+    assert done.returncode == 143, (phase, done.returncode, done.stderr[-2000:])
+    assert done.stderr.endswith("findistill: interrupted; the same command continues\n"), (phase, done.stderr[-2000:])
+    assert "Traceback" not in done.stderr, (phase, done.stderr[-4000:])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_is_ended_at_twenty_moments(sweep: Sweep, number: signal.Signals) -> None:
+    """Studies are begun, each is ended once in every phase, at a moment drawn from all that the phase takes, and completed."""
+    sweep.whole("warm")
+    paid_before = len(sweep.server.asked)
+    lasts = sweep.whole("whole")
+    paid = len(sweep.server.asked) - paid_before
+    expected, draw = results(sweep.folder / "whole" / "moon"), random.Random(number)
+    hit, delays, studies = Counter[str](), [0.0], 0
+    while hit.total() < SIGNALS:
+        runs, asked, studies, interrupted = f"runs{studies}", len(sweep.server.asked), studies + 1, 0
+        for phase in PHASES[:-1]:
+            running, goal, reached = sweep.start(runs), draw.uniform(0, 0.9) * lasts[phase], None
+            while not running.ended(0.002):
+                if reached is None and PHASES.index(sweep.phase(runs, running)) >= PHASES.index(phase):
+                    reached = time.monotonic()
+                if reached is not None and time.monotonic() - reached >= goal:
+                    break
+            if running.ended():  # faster than the first time: nothing was interrupted
+                assert running.wait(1).returncode == 0
+                continue
+            now, sent = sweep.phase(runs, running), time.monotonic()
+            os.kill(running.pid, number)
+            done = running.wait(60)
+            if done.returncode == 0 and now in ("report", "end"):  # all was done as the signal came
+                continue
+            delays.append(time.monotonic() - sent)
+            if number == signal.SIGTERM:
+                check_terminated(done, now, delays[-1])
+            else:
+                assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+            hit[now] += 1
+            interrupted += 1
+        sweep.whole(runs)
+        assert_same(results(sweep.folder / runs / "moon"), expected)
+        assert len(sweep.server.asked) - asked <= paid + interrupted * IN_FLIGHT
+    print(f"{number.name}: {dict(hit)} in {studies} studies; ended after {max(delays):.2f} s at most; a sweep took {lasts}")
+    assert all(hit[phase] >= 3 for phase in PHASES[:-1]), hit
