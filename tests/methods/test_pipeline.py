@@ -95,7 +95,9 @@ def test_annotations_are_made_once_for_both_students(study: Path) -> None:
 
 def test_the_report_shows_students_baselines_and_no_text(study: Path) -> None:
     table = pd.read_csv(study / "moon" / "table.csv")
-    assert {"CLS ≥5", "REG ≥5", "majority class", "annotator (smollm2, 8 samples)", "minilm_3l on human labels"} <= set(table["method"])
+    assert {"CLS ≥5", "REG ≥5", "majority class", "annotator (smollm2, 8 samples)", "minilm_3l on human labels"} <= set(
+        table["method"]
+    )
     page = (study / "moon" / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)=["']https?://[^"']+\.(?:js|css|png|svg)""", page)
     texts = pd.read_parquet(jobs(study)[0] / "predictions.parquet")["text"]
