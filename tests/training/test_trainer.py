@@ -50,6 +50,16 @@ def plain_logits(folder: Path, texts: list[str]) -> np.ndarray:
         return model(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits.numpy()
 
 
+def test_texts_that_are_cut_are_counted(run, encoder, trainer, corpus, caplog: pytest.LogCaptureFixture) -> None:
+    quick = replace(trainer, max_epochs=1)
+    run(trainer=quick, name="whole")
+    assert "are cut there" not in caplog.text
+    long = replace(corpus.train, texts=[*corpus.train.texts[:-20], *(f"{text} " * 60 for text in corpus.train.texts[-20:])])
+    run(trainer=replace(quick, max_length=16), train=long, name="cut")
+    [line] = [line for line in caplog.messages if "are cut there" in line]
+    assert line.startswith(f"20 of {len(long)} training texts (") and line.endswith("trainer.max_length=32 reads more of them")
+
+
 @pytest.mark.parametrize("distill", [None, replace(CLS, class_weights="balanced", label_smoothing=0.1), REG, SCALAR])
 def test_learns_and_plain_transformers_agrees(run, trainer, labels, corpus, distill: Distill | None) -> None:
     trained = run(distill, trainer=replace(trainer, max_epochs=12, learning_rate=3e-3))

@@ -60,10 +60,11 @@ class LanguageModel(InProcessLLM):
             return replace(each, text=truncate(each.text), rationale=rationale)
 
         most = self._longest(template)
-        prompts, dropped, truncated = [], {}, 0
+        prompts, dropped, truncated, shortened = [], {}, 0, 0
         for request in requests:
             examples = [example(each) for each in request.demonstrations]
             text = truncate(request.text)
+            shortened += text != self.plain_text(request.text)
             ids = self._encode(template, examples, text)
             while len(ids) > most and examples:
                 examples = examples[1:]
@@ -84,6 +85,8 @@ class LanguageModel(InProcessLLM):
             if len(examples) < len(request.demonstrations):
                 dropped[request.id] = len(request.demonstrations) - len(examples)
             prompts.append(ids)
+        if shortened:
+            log.info("%d texts were truncated to prompt.max_text_tokens=%d tokens", shortened, template.max_text_tokens)
         if dropped or truncated:
             log.info(
                 "a prompt may have %d tokens (llm.max_prompt_tokens): %d prompts lost demonstrations, %d texts were truncated",

@@ -32,7 +32,8 @@ class CharformerConfig(BertConfig):
 class SoftSubwords(nn.Module):
     """GBST, section 2.1 of the paper: each position mixes the means of the blocks of 1 to `blocks` bytes that hold it.
 
-    A convolution first tells every byte its neighbours, so that a block knows the order within it. The mixture's weights
+    A convolution first tells every byte its neighbours, so that a block knows the order within it. It is depthwise, a filter a
+    channel: the paper's own code mixes channels there too, with `width` times the weights. The mixture's weights
     are a softmax over block sizes of one linear score; with `calibrate` the weights are averaged over the positions whose
     weights are alike (2.1.4). Means of `downsample` neighbours come out.
 

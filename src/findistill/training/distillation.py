@@ -30,7 +30,7 @@ from findistill.training.losses.base import UNLABELLED, Pair
 from findistill.training.losses.weighted import WeightedTerms
 from findistill.training.recipe import Recipe
 from findistill.training.teacher_outputs import Making, obtain
-from findistill.training.trainer import Examples, Trained, starting_folder, untrained
+from findistill.training.trainer import Examples, Trained, longest_of, note_cut, starting_folder, untrained
 
 
 def with_unlabelled(examples: Examples, ids: Sequence[str], texts: Sequence[str]) -> Examples:
@@ -65,6 +65,7 @@ def distil(
     teacher_model, teacher_tokenizer = open_trained(teacher)
     columns = matched(names, teacher_model, teacher, distill.label_map)
     student_rows, validation_rows = (part.rows(tokenizer, recipe.max_length, cache) for part in (train, validation))
+    note_cut(student_rows.tokens, recipe.max_length, longest_of(model))
     teacher_length = min(recipe.max_length, getattr(teacher_model.config, "max_position_embeddings", recipe.max_length))
     teacher_tokens = tokenise(teacher_tokenizer, train.texts, teacher_length, cache)
 

@@ -1,5 +1,6 @@
 """`fit` trains an encoder and leaves a model folder."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.models.batches import Rows, tokenise
+from findistill.models.batches import Rows, Tokens, tokenise
 from findistill.models.config import Encoder
 from findistill.models.encoders import load, save
 from findistill.models.heads import Scale, Thresholds, device_of, logits_of
@@ -25,6 +26,10 @@ from findistill.training.datamodule import LARGE
 from findistill.training.loop import Session, Training, freeing
 from findistill.training.objectives import Objective
 from findistill.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+MANY_CUT = 0.05  # a share of the training texts
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,7 @@ def untrained(
     """
     pl.seed_everything(seed, workers=True, verbose=False)
     model, tokenizer = load(encoder, names, scalar=scalar, seed=seed)
-    longest = getattr(model.config, "max_position_embeddings", recipe.max_length)
-    if recipe.max_length > longest:
+    if recipe.max_length > (longest := longest_of(model) or recipe.max_length):
         raise UserError(f"trainer.max_length={recipe.max_length}: {encoder.model} reads at most {longest} tokens.")
     if encoder.trim_vocabulary:
         tokenizer = trim(model, tokenizer, texts, recipe.max_length)
@@ -132,6 +136,21 @@ def untrained(
 def starting_folder(encoder: Encoder) -> str:
     """Where the weights that a training starts from lie, or the model's hub id; empty for new ones."""
     return "" if encoder._target_ or encoder.init == "random" else locate(encoder.model)
+
+
+def longest_of(model: PreTrainedModel) -> int | None:
+    """How many tokens a model reads at most, where it says so."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def note_cut(tokens: Tokens, max_length: int, longest: int | None) -> None:
+    """Warn where more than `MANY_CUT` of the texts fill `max_length` tokens: their ends are not read."""
+    cut = int((tokens.lengths >= max_length).sum())
+    if cut > MANY_CUT * len(tokens):
+        longer = min(2 * max_length, longest or 2 * max_length)
+        remedy = f"; trainer.max_length={longer} reads more of them" if longer > max_length else ""
+        log.warning("%d of %d training texts (%.0f%%) are longer than %d tokens and are cut there%s",
+                    cut, len(tokens), 100 * cut / len(tokens), max_length, remedy)  # fmt: skip
 
 
 @freeing()
@@ -161,6 +180,7 @@ def fit(
     texts = [*train.texts, *corpus]
     model, tokenizer = untrained(encoder, names, recipe, texts, scalar=objective.scale is not None, seed=session.seed)
     rows, validation_rows = (part.rows(tokenizer, recipe.max_length, session.tokens_cache) for part in (train, validation))
+    note_cut(rows.tokens, recipe.max_length, longest_of(model))
     model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
     module = EncoderClassifier(model, objective, recipe, len(names))
     times = Training(module, rows, validation_rows, recipe, session).run()

@@ -1,4 +1,8 @@
-"""MiniLM v2's self-attention relations (Wang et al. 2021, section 3.1): what query-key and value-value terms share."""
+"""Self-attention relations: MiniLM's pair of them (Wang et al. 2020: query-key and value-value) over MiniLM v2's relation heads.
+
+MiniLM v2 (Wang et al. 2021, section 3.1) splits queries, keys and values into relation heads, whatever the number of attention
+heads, and learns query-query, key-key and value-value relations; the terms here keep version 1's pair.
+"""
 
 import math
 from typing import ClassVar
