@@ -13,6 +13,7 @@ from findistill.data.loading import load
 from findistill.data.sources.demo import DemoData
 from findistill.data.text_key import text_key
 from findistill.methods import rows as reading
+from findistill.methods.distil.stage import note_stopped
 from findistill.methods.stage import stage_of
 from tests.config.test_compose import composed
 from tests.conftest import Command
@@ -104,6 +105,13 @@ def test_settings_of_the_cache_and_of_the_llm_make_no_other_job() -> None:
 
     assert key() == key("distill.cache=all", "distill.cache_gb=99", "llm=endpoint", "llm.model=m", "annotate.samples=3")
     assert key() != key("teacher=bert_base") and key() != key("distill.recipe=mean")
+
+
+def test_vote_shares_of_fewer_samples_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    note_stopped(pd.Series([8, 8, 8]))
+    assert not caplog.messages
+    note_stopped(pd.Series([8, 5, 6]))
+    assert "vote shares of 5 to 8 samples: annotate.stop_at" in caplog.text
 
 
 def test_no_text_of_a_test_or_validation_set_is_distilled_on(tmp_path: Path) -> None:

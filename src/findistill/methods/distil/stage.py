@@ -52,18 +52,22 @@ def from_votes(job: Job) -> None:
     job.metrics["data/augmented"] = int(selected["id"].isin(set(reading.augmented_rows(job)["id"])).sum())
     if "gold" in selected and selected["gold"].notna().any():
         job.metrics["data/kept_accuracy"] = float((selected["label"] == selected["gold"]).mean())
-    stopped = "annotations" in job.parents and rows["n_samples"].nunique() > 1
-    if stopped and settings.objective == "reg":
-        few, many = rows["n_samples"].min(), rows["n_samples"].max()
-        log.warning(
-            "REG learns vote shares of %d to %d samples: annotate.stop_at ends the drawing where samples agree, which makes them "
-            "more extreme than %d samples would. CLS and the choice of texts are as without it",
-            few, many, many,
-        )  # fmt: skip
+    if "annotations" in job.parents and settings.objective == "reg":
+        note_stopped(rows["n_samples"])
     log.info("%d of %d texts kept at agreement >= %d", len(selected), len(candidates), settings.min_agreement)
     examples, held_out = (Examples.from_frame(part, data.labels) for part in (selected, validation))
     trained = models.train(job, job.config.student, settings, data, examples, held_out)
     models.score_and_describe(job, trained, data, tests, len(selected))
+
+
+def note_stopped(samples: pd.Series) -> None:
+    """Warn where texts have different numbers of samples: fewer of one label are no smaller share of them."""
+    if samples.nunique() > 1:
+        log.warning(
+            "REG learns vote shares of %d to %d samples: annotate.stop_at ends the drawing where samples agree, which makes them "
+            "more extreme than %d samples would. CLS and the choice of texts are as without it",
+            samples.min(), samples.max(), samples.max(),
+        )  # fmt: skip
 
 
 def votes(job: Job, data: TextData) -> pd.DataFrame:
