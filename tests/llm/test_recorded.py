@@ -70,6 +70,52 @@ def test_a_label_column_tokens_and_a_selection(file: Path) -> None:
     assert set(run(file, label_column="label", where={"model": "two"})["label"]) == {"neutral"}
 
 
+def test_a_column_an_annotator_and_no_label_is_no_vote(file: Path) -> None:
+    """As people, models or labelling functions leave them side by side; some have nothing to say of a text."""
+    columns = {"ann": ["negative", "", None], "bob": ["Negative", "positive", ""], "lf_rise": [None, "POSITIVE", " "]}
+    frame = pd.DataFrame({"text": TEXTS["text"], **columns})
+    frame.to_csv(file, index=False)
+    votes = run(file, label_columns=["ann", "bob", "lf_rise"])
+    assert list(votes["label"].fillna("none")) == ["negative", "positive", "none"]
+    assert list(votes["agreement"]) == [2, 2, 0] and list(votes["n_samples"]) == [2, 2, 0]
+    assert list(run(file, label_columns=["lf_rise"])["label"].fillna("none")) == ["none", "positive", "none"]
+    frame.assign(bob=["buy", "sell", "hold"]).to_csv(file, index=False)
+    with pytest.raises(UserError, match=r"(?s)names a label.*such as 'buy'.*llm.label_columns=\['bob'\]"):
+        run(file, label_columns=["bob"])
+
+
+def test_the_output_of_an_openai_batch(tmp_path: Path) -> None:
+    """One line a request, of which one failed; several choices are several samples, and the call's tokens count once."""
+
+    def line(custom_id: str, *contents: str, error: str | None = None) -> str:
+        choices = [{"index": at, "message": {"role": "assistant", "content": content}} for at, content in enumerate(contents)]
+        body = (
+            {"error": {"message": error}}
+            if error
+            else {"choices": choices, "usage": {"prompt_tokens": 90, "completion_tokens": 6}}
+        )
+        response = {"status_code": 500 if error else 200, "request_id": "r", "body": body}
+        return json.dumps({"id": f"batch_{custom_id}", "custom_id": custom_id, "response": response, "error": None})
+
+    lines = [line("b", "It rose. Positive", "positive", "Neutral"), line("a", "negative"), line("c", error="overloaded")]
+    (tmp_path / "batch.jsonl").write_text("\n".join(lines) + "\n")
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        llm = compose("config", ["llm=openai_batch", f"llm.path={tmp_path / 'batch.jsonl'}"]).llm
+    names = ("id_column", "answer_column", "tokens_in_column", "tokens_out_column")
+    votes = run(tmp_path / "batch.jsonl", max_failed=0.5, **{name: llm[name] for name in names})
+    assert list(votes["label"].fillna("none")) == ["negative", "positive", "none"]
+    assert list(votes["n_samples"]) == [1, 3, 1] and list(votes["agreement"]) == [1, 2, 0]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["tokens_in"], summary["tokens_out"]) == (180, 12)
+
+
+def test_what_was_annotated_is_read_again(file: Path) -> None:
+    votes = run(file)
+    (file.parent / "out" / "samples.jsonl").rename(file.parent / "samples.jsonl")
+    again = run(file.parent / "samples.jsonl", id_column="id", answer_column="raw")
+    pd.testing.assert_frame_equal(votes, again)
+
+
 def test_the_label_may_stand_in_the_first_line_and_steps_are_read(file: Path) -> None:
     pd.DataFrame({"text": TEXTS["text"], "answer": "NEGATIVE\n\nIt is neither positive nor neutral."}).to_csv(file, index=False)
     assert set(run(file, answer_line="first")["label"]) == {"negative"}

@@ -54,6 +54,8 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
     for name in ("news.csv", "tweets.csv"):
         (tmp_path / name).write_text("text,sentiment,label\nProfit rose,positive,positive\n")
     (tmp_path / "answers.csv").write_text("text,answer\nProfit rose,positive\n")
+    for name in ("people.csv", "batch.jsonl"):
+        (tmp_path / name).touch()  # read by the job alone
     monkeypatch.chdir(tmp_path)
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
     arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # what a search tries lies between

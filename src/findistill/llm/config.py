@@ -92,7 +92,11 @@ def address_fault(base_url: str | None) -> str | None:
 
 @dataclass
 class RecordedLLM(LLM):
-    """Answers that somebody already has. A text's rows are its samples; `annotate.samples` limits them."""
+    """Answers or labels that somebody already has; `annotate.samples` limits how many of a text are read.
+
+    A text's samples are its rows, in the order of the file, and in a row the elements of a list or several `label_columns`.
+    Columns of nested JSON have dotted names: `response.body.model`.
+    """
 
     recorded: ClassVar[bool] = True
 
@@ -101,6 +105,7 @@ class RecordedLLM(LLM):
     id_column: str | None = None  # rows belong to texts by this id; None: by the text
     answer_column: str = "answer"  # read by the prompt's template
     label_column: str | None = None  # a column of labels instead: names of data.labels, or words of prompt.wording
+    label_columns: list[str] | None = setting(None, distinct=True)  # or one a person, model or labelling function
     answer_line: str = setting("last", choices=("first", "last"))  # which line of an answer names the label
     where: Any = None  # only rows with these values, {model: gpt-4}
     tokens_in_column: str | None = None

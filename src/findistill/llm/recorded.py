@@ -1,7 +1,8 @@
 """Annotate from a file of answers that were recorded elsewhere; nothing is requested from any model.
 
-Rows belong to a text by its id or by its normal form (`data.text_key.text_key`). Several rows of one text are its
-samples, in the order of the file: at most `annotate.samples`, and fewer where the file has fewer.
+Rows belong to a text by its id or by its normal form (`data.text_key.text_key`). A text's samples are its rows in the order
+of the file, and in a row the elements of a list (the choices of one call) or of several columns (one a person, model or
+labelling function): at most `annotate.samples`, and fewer where the file has fewer.
 """
 
 import logging
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from findistill.core.step import load
-from findistill.data.cells import as_text
+from findistill.data.cells import as_text, lookup, names
 from findistill.data.delimited import read_csv
 from findistill.data.json_rows import read_jsonl
 from findistill.data.text_key import text_key
@@ -34,7 +35,7 @@ READERS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     ".parquet": lambda path, _: load("findistill.data.parquet_files:read_parquet")(path)[0],
 }
 
-Row = Mapping[str, str]  # role of a column (key, answer, tokens_in, tokens_out) -> cell
+Row = Mapping[str, str]  # of one sample: role of a column (key, answer, tokens_in, tokens_out) -> cell
 
 
 class RecordedEngine(RecordedLLM, Engine):
@@ -51,42 +52,46 @@ class RecordedEngine(RecordedLLM, Engine):
         matched = short = labelled = 0
         example = ""
         for request in requests:
-            rows = recorded.get(request.id if self.id_column else text_key(request.text), [])
+            rows = recorded.get(request.id if self.id_column else text_key(request.text))
+            if rows is None:
+                yield [Response(request.id, request.samples[0], error=NO_ANSWER, attempts=0)]
+                continue
             samples = [self._response(request.id, at, rows[at], template) for at in request.samples if at < len(rows)]
-            matched += bool(rows)
+            matched += 1
             short += 0 < len(rows) <= request.samples[-1]
             labelled += sum(response.label is not None for response in samples)
             example = example or next((response.raw for response in samples if response.raw), "")
-            yield samples if rows else [Response(request.id, request.samples[0], error=NO_ANSWER, attempts=0)]
+            yield samples
         if short:
             log.info("%s: %d of %d texts have fewer answers than annotate.samples", self.path, short, matched)
         if example and not labelled:
             raise UserError(
                 f"llm.path={self.path}: none of the answers to {matched} texts names a label ({', '.join(template.words)}), "
-                f"such as {example[:60]!r}.\nCheck llm.{self._settings['answer']}, llm.answer_line and prompt.wording."
+                f"such as {example[:60]!r}.\n{self.unreadable()}."
             )
 
     def unreadable(self) -> str:
-        return (
-            f"Check llm.{self._settings['answer']}={getattr(self, self._settings['answer'])}, llm.answer_line and prompt.wording"
-        )
+        columns = " and ".join(f"llm.{setting}={value}" for setting, value in self._answers.items())
+        return f"Check {columns}, llm.answer_line and prompt.wording"
 
     def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
-        key = self._settings["key"]
+        key = "id_column" if self.id_column else "text_column"
         return (
             f"llm.path={self.path} has answers to {texts - failed} of {texts} texts, matched by llm.{key}={getattr(self, key)}; "
             f"annotate.max_failed={math.ceil(1000 * failed / texts) / 1000:g} leaves the others without a label."
         )
 
     @property
-    def _settings(self) -> dict[str, str]:
-        """The settings that name the columns in use, by the column's role."""
-        settings = {
-            "key": "id_column" if self.id_column else "text_column",
-            "answer": "label_column" if self.label_column else "answer_column",
-        }
-        optional = {"tokens_in": "tokens_in_column", "tokens_out": "tokens_out_column"}
-        return settings | {role: setting for role, setting in optional.items() if getattr(self, setting)}
+    def _labels(self) -> bool:
+        """Whether the file has labels, not answers that are to be parsed."""
+        return bool(self.label_columns or self.label_column)
+
+    @property
+    def _answers(self) -> dict[str, str | list[str]]:
+        """The setting that names the columns of answers or labels, with its value."""
+        if self.label_columns:
+            return {"label_columns": list(self.label_columns)}
+        return {"label_column": self.label_column} if self.label_column else {"answer_column": self.answer_column}
 
     def _recorded(self) -> dict[str, list[Row]]:
         """The rows that `llm.where` selects, by id or normal form of the text."""
@@ -98,21 +103,31 @@ class RecordedEngine(RecordedLLM, Engine):
         except UserError as error:  # the reader's remedies name the settings of the section `data`
             raise UserError(re.sub(r"\bdata\.(path|encoding)\b", r"llm.\1", str(error))) from None
         where = dict(self.where or {})
-        roles = {role: getattr(self, setting) for role, setting in self._settings.items()}
-        columns = dict.fromkeys(column for row in rows for column in row)
-        settings = [*self._settings.values(), *(f"where.{name}" for name in where)]
-        for setting, column in zip(settings, [*roles.values(), *where], strict=True):
-            if column not in columns:
-                raise UserError(
-                    f"{path} has no column {column!r} (llm.{setting}); its columns are {', '.join(map(str, columns))}."
-                )
-        rows = [row for row in rows if all(as_text(row.get(column)) == str(value) for column, value in where.items())]
+        key = {"id_column": self.id_column} if self.id_column else {"text_column": self.text_column}
+        optional = {name: getattr(self, name) for name in ("tokens_in_column", "tokens_out_column") if getattr(self, name)}
+        columns = names(rows)
+        for setting, wanted in {**key, **self._answers, **optional, **{f"where.{name}": name for name in where}}.items():
+            for column in wanted if isinstance(wanted, list) else [wanted]:
+                if column not in columns and all(lookup(row, column) is None for row in rows):
+                    raise UserError(
+                        f"{path} has no column {column!r} (llm.{setting}); its columns are {', '.join(columns)[:300]}."
+                    )
+        rows = [row for row in rows if all(as_text(lookup(row, column)) == str(value) for column, value in where.items())]
         if not rows:
             raise UserError(f"llm.where={where}: no row of {path} has these values.")
         recorded: dict[str, list[Row]] = defaultdict(list)
+        [[key_column], [answers]] = [*key.values()], [*self._answers.values()]
         for cells in rows:
-            row = {role: as_text(cells.get(column)) for role, column in roles.items()}
-            recorded[row["key"] if self.id_column else text_key(row["key"])].append(row)
+            name = as_text(lookup(cells, str(key_column)))
+            samples = recorded[name if self.id_column else text_key(name)]
+            # Of the choices of one call, the first has its tokens.
+            counts = {role.removesuffix("_column"): as_text(lookup(cells, column)) for role, column in optional.items()}
+            for column in answers if isinstance(answers, list) else [answers]:
+                value = lookup(cells, column)
+                for answer in map(as_text, value if isinstance(value, list) else [value]):
+                    if answer or not self.label_columns:  # who had nothing to say has no sample
+                        samples.append({"answer": answer, **counts})
+                        counts = {}
         return recorded
 
     def _response(self, request: str, sample: int, row: Row, template: Template) -> Response:
@@ -123,8 +138,8 @@ class RecordedEngine(RecordedLLM, Engine):
     def read(self, response: Response, template: Template) -> Response:
         raw = response.raw or ""
         lines = [line for line in raw.splitlines() if line.strip()]
-        names = {canonical(name): name for name in template.words} if self.label_column else {}
-        label = names.get(canonical(raw)) or template.parse(lines[0] if lines and self.answer_line == "first" else raw)
+        known = {canonical(name): name for name in template.words} if self._labels else {}
+        label = known.get(canonical(raw)) or template.parse(lines[0] if lines and self.answer_line == "first" else raw)
         return replace(response, label=label, rationale=template.rationale(raw))
 
 
