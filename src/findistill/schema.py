@@ -16,7 +16,17 @@ from findistill import plugins
 from findistill.config.fields import setting
 from findistill.core.config import StageSettings, Sweep, Wandb
 from findistill.data.config import Data, FileData
-from findistill.llm.config import LLM, Annotate, EndpointLLM, InProcessLLM, Prompt, RecordedLLM, Shots
+from findistill.llm.config import (
+    LLM,
+    Annotate,
+    ClassifierLLM,
+    EndpointLLM,
+    InProcessLLM,
+    LabellingFunctions,
+    Prompt,
+    RecordedLLM,
+    Shots,
+)
 from findistill.methods.augment.config import Augment
 from findistill.methods.evaluate.config import Evaluate
 from findistill.methods.export.config import Export
@@ -66,7 +76,14 @@ def register() -> None:
     schemas: dict[str, dict[str, Any]] = {
         "stage": {"stage": StageSettings},
         "data": {"data": Data, "file": FileData},
-        "llm": {"llm": LLM, "in_process": InProcessLLM, "endpoint": EndpointLLM, "recorded": RecordedLLM},
+        "llm": {
+            "llm": LLM,
+            "in_process": InProcessLLM,
+            "endpoint": EndpointLLM,
+            "recorded": RecordedLLM,
+            "classifier": ClassifierLLM,
+            "rules": LabellingFunctions,
+        },
         "prompt": {"prompt": Prompt},
         "teacher": {"teacher": Teacher},
         "student": {"encoder": Encoder, "charformer": CharformerEncoder},

@@ -7,6 +7,7 @@ import pytest
 
 from findistill.core.files import write_json
 from findistill.data.labels import LabelSet
+from findistill.errors import UserError
 from findistill.llm.aggregate import aggregate
 from findistill.llm.votes import Votes
 
@@ -33,10 +34,10 @@ def artifact(folder: Path, said: Said, gold: list[str] | None = None) -> Path:
     return folder
 
 
-def combined(folders: list[Path], how: str, tmp_path: Path) -> pd.DataFrame:
+def combined(folders: list[Path], how: str, tmp_path: Path, labelled: list[Path] = []) -> pd.DataFrame:  # noqa: B006
     folder = tmp_path / how
     folder.mkdir()
-    aggregate(folders, [each.name for each in folders], LABELS, how, folder)
+    aggregate(folders, [each.name for each in folders], LABELS, how, folder, labelled)
     return pd.read_parquet(folder / "annotations.parquet")
 
 
@@ -72,3 +73,55 @@ def test_dawid_skene_finds_out_who_can_be_trusted(tmp_path: Path) -> None:
     frame = pd.read_parquet(tmp_path / "dawid_skene" / "annotations.parquet")
     assert frame[["soft_negative", "soft_neutral", "soft_positive"]].sum(axis=1).tolist() == pytest.approx([1] * 300)
     assert frame["agreement"].between(0, 5).all()
+
+
+def crowd(tmp_path: Path, n: int, labelled: int) -> tuple[list[str], list[Path], list[Path]]:
+    """Gold labels, and five annotators' votes on them and on labelled rows: one good, a poor one and its copies, one perverse."""
+    draw = random.Random(1)
+    gold = [draw.choice(LABELS.names) for _ in range(n + labelled)]
+
+    def others(label: str) -> str:
+        return draw.choice([name for name in LABELS.names if name != label])
+
+    good = [label if draw.random() < 0.8 else others(label) for label in gold]
+    poor = [label if draw.random() < 0.5 else others(label) for label in gold]
+    copies = [[label if draw.random() < 0.9 else others(label) for label in poor] for _ in range(2)]
+    # Never right, and always wrong in the same way: worth as much as one that is always right to who can learn it.
+    perverse = [LABELS.names[(LABELS.index(label) + 1) % 3] if draw.random() < 0.9 else label for label in gold]
+    folders, measured = [], []
+    for number, said in enumerate([good, poor, *copies, perverse]):
+        folders.append(artifact(tmp_path / f"a{number}", [[label] for label in said[:n]], gold[:n]))
+        measured.append(artifact(tmp_path / f"m{number}", [[label] for label in said[n:]], gold[n:]))
+    return gold[:n], folders, measured
+
+
+def test_labelled_rows_say_whom_to_believe(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    gold, folders, measured = crowd(tmp_path, 600, 100)
+    ways = ("majority", "dawid_skene", "weighted_majority", "stacking")
+    frames = {how: combined(folders, how, tmp_path, measured if how in ways[2:] else []) for how in ways}
+    right = {how: (frame["label"] == gold).mean() for how, frame in frames.items()}
+    assert right["weighted_majority"] > right["majority"] + 0.2 and right["weighted_majority"] > 0.75, right
+    assert right["stacking"] > 0.88 > max(right["majority"], right["dawid_skene"], right["weighted_majority"]), right
+    for how in ways[2:]:
+        soft = frames[how][["soft_negative", "soft_neutral", "soft_positive"]]
+        assert soft.sum(axis=1).tolist() == pytest.approx([1] * 600) and frames[how]["agreement"].between(0, 5).all()
+        quality = json.loads((tmp_path / how / "summary.json").read_text())["accuracies"]
+        assert quality["a0"] == pytest.approx(0.8, abs=0.1) and quality["a4"] < 0.2
+    assert "right about 100 labelled rows: a0 0." in caplog.text
+
+
+def test_a_text_that_nobody_labelled_has_no_label_in_any_way(tmp_path: Path) -> None:
+    said: Said = [["positive"], [None], ["negative"]] + [["positive"], ["negative"]] * 15
+    gold = ["positive", "neutral", "negative"] + ["positive", "negative"] * 15
+    folders = [artifact(tmp_path / name, said, gold) for name in ("a", "b", "c")]
+    for how in ("weighted_majority", "stacking"):
+        frame = combined(folders, how, tmp_path, folders)
+        assert frame["label"].fillna("none").tolist()[:3] == ["positive", "none", "negative"]
+        assert frame.loc[1, ["soft_negative", "soft_neutral", "soft_positive"]].tolist() == [0, 0, 0]
+
+
+def test_stacking_takes_labelled_rows(tmp_path: Path) -> None:
+    folders = [artifact(tmp_path / name, [["positive"], ["negative"]], ["positive", "negative"]) for name in ("a", "b")]
+    with pytest.raises(UserError, match="learns from 20 labelled rows or more, and there are 2 of 2 labels"):
+        combined(folders, "stacking", tmp_path, folders)

@@ -1,10 +1,16 @@
-"""Several annotators' votes as one: `majority` over all samples, or Dawid and Skene's model (1979).
+"""Several annotators' votes as one: weak supervision.
 
-Dawid-Skene learns from the disagreements alone how often each annotator confuses which labels, and weighs their votes by
-that. It needs three annotators or more to tell who is wrong, and none that copies another.
+- `majority` over all samples.
+- `dawid_skene` (Dawid and Skene 1979) learns from the disagreements alone how often each annotator confuses which labels, and
+  weighs their votes by that. It needs three annotators or more to tell who is wrong, and none that copies another.
+- `weighted_majority` weighs each annotator by the log-odds of its accuracy on labelled rows against chance, which is best where
+  annotators err independently and evenly over the labels (Nitzan and Paroush 1982).
+- `stacking` (Wolpert 1992): logistic regression of the labelled rows' labels on all annotators' vote shares. It learns, too, who
+  copies whom, and which label an annotator prefers.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,33 +20,56 @@ from crowdkit.aggregation import DawidSkene
 
 from findistill.core.files import read_json, replacing, write_json
 from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.models.linear import fit_logistic
+
+log = logging.getLogger(__name__)
+
+LEAST_ACCURACY = 0.02  # an annotator that was right, or wrong, about every labelled row is not so about all others
+LEAST_LABELLED = 20
+STACKING_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
-def aggregate(folders: Sequence[Path], names: Sequence[str], labels: LabelSet, how: str, folder: Path) -> None:
+def aggregate(
+    folders: Sequence[Path], names: Sequence[str], labels: LabelSet, how: str, folder: Path, labelled: Sequence[Path] = ()
+) -> None:
     """Write the annotation artifact that stands for several annotators of the same texts.
 
     `agreement` counts the samples of all of them for the label chosen; the soft label is the share of the valid samples
-    (`majority`) or the posterior (`dawid_skene`).
+    (`majority`), the share of the weights, or the probability that the model gives.
 
     Args:
         folders: the annotators' artifacts.
         names: what each is called, in `samples.jsonl`.
-        how: `majority` or `dawid_skene`.
+        how: as `annotate.combine`.
         folder: where the files go.
+        labelled: the annotators' artifacts on labelled rows, of which `gold` is the label; needed by `MEASURED` ways.
+
+    Raises:
+        UserError: the labelled rows are too few to learn from.
     """
-    frames = [pd.read_parquet(each / "annotations.parquet") for each in folders]
+    frames, known = ([pd.read_parquet(each / "annotations.parquet") for each in some] for some in (folders, labelled))
     soft = [f"soft_{name}" for name in labels.names]
+    quality = accuracies(known) if known else []
+    if quality:
+        measured = ", ".join(f"{name} {share:.3f}" for name, share in zip(names, quality, strict=True))
+        log.info("right about %d labelled rows: %s", len(known[0]), measured)
     votes = sum((frame[soft].to_numpy() * frame[["n_valid"]].to_numpy()).round().astype(int) for frame in frames)
     if how == "majority":
         counts, shares = votes, votes / votes.sum(axis=1, keepdims=True).clip(min=1)
         # A tie goes to the label of the first annotator whose own it is.
         for frame in reversed(frames):
             counts = counts + 1e-6 * (frame["label"].to_numpy()[:, None] == [list(labels.names)])
+    elif how == "weighted_majority":
+        shares = counts = weighted_shares(frames, quality, labels)
+    elif how == "stacking":
+        shares = counts = stacked(frames, known, labels)
     else:
         shares = counts = _dawid_skene(frames, labels)
     best = counts.argmax(axis=1)
     valid = pd.concat([frame["n_valid"] for frame in frames], axis=1).sum(axis=1)
     label = pd.Series([labels.names[column] for column in best], dtype="str").where(valid > 0, None)
+    shares = np.where(valid.to_numpy()[:, None] > 0, shares, 0.0)
     combined = frames[0][["id", "text"]].assign(
         label=label, gold=frames[0]["gold"], agreement=votes[range(len(best)), best], n_valid=valid,
         n_samples=sum(frame["n_samples"] for frame in frames),
@@ -54,9 +83,53 @@ def aggregate(folders: Sequence[Path], names: Sequence[str], labels: LabelSet, h
     summaries = pd.DataFrame([read_json(each / "summary.json") for each in folders], dtype=object)
     costs = summaries["cost_usd"]
     totals = {**summaries.sum(), "texts": len(combined), "cost_usd": costs.sum() if costs.notna().all() else None}
+    if quality:
+        totals["accuracies"] = dict(zip(names, quality, strict=True))
     write_json(folder / "summary.json", totals)
     with replacing(folder / "annotations.parquet") as aside:
         combined.to_parquet(aside, index=False)
+
+
+def accuracies(known: Sequence[pd.DataFrame]) -> list[float]:
+    """The share of the labelled rows that each annotator is right about, of those that it labels; 0 where it labels none."""
+    right = [(frame["label"] == frame["gold"])[frame["label"].notna()] for frame in known]
+    return [float(rows.mean()) if len(rows) else 0.0 for rows in right]
+
+
+def weighted_shares(frames: Sequence[pd.DataFrame], quality: Sequence[float], labels: LabelSet) -> np.ndarray:
+    """(texts, labels): the annotators' vote shares weighted by the log-odds of their accuracy against chance, summing to 1.
+
+    Who is at or below chance has no say; where that leaves nobody, all have the same.
+    """
+    others = len(labels.names) - 1
+    share = np.clip(np.asarray(quality), LEAST_ACCURACY, 1 - LEAST_ACCURACY)
+    weights = np.clip(np.log(share * others / (1 - share)), 0, None)
+    weights = weights if weights.any() else np.ones_like(weights)
+    soft = [f"soft_{name}" for name in labels.names]
+    votes = sum(weight * frame[soft].to_numpy() for weight, frame in zip(weights, frames, strict=True))
+    # Texts that only annotators without a say have labelled go by these.
+    votes = np.where(votes.sum(1, keepdims=True) > 0, votes, sum(frame[soft].to_numpy() for frame in frames))
+    return votes / votes.sum(axis=1, keepdims=True).clip(min=1e-12)
+
+
+def stacked(frames: Sequence[pd.DataFrame], known: Sequence[pd.DataFrame], labels: LabelSet) -> np.ndarray:
+    """(texts, labels): probabilities of a logistic regression on all annotators' vote shares, fitted to the labelled rows.
+
+    Raises:
+        UserError: fewer than `LEAST_LABELLED` labelled rows, or all of one label.
+    """
+    gold = known[0]["gold"]
+    if len(gold) < LEAST_LABELLED or gold.nunique() < 2:
+        raise UserError(
+            f"annotate.combine=stacking learns from {LEAST_LABELLED} labelled rows or more, and there are {len(gold)} of "
+            f"{gold.nunique()} labels: label more, or use annotate.combine=weighted_majority."
+        )
+    soft = [f"soft_{name}" for name in labels.names]
+    seen, new = (np.hstack([frame[soft].to_numpy() for frame in some]) for some in (known, frames))
+    model = fit_logistic(seen, gold.to_numpy(), STACKING_PENALTIES)
+    out = np.zeros((len(new), len(labels.names)))
+    out[:, [labels.names.index(name) for name in model.classes_]] = model.predict_proba(new)
+    return out
 
 
 def _dawid_skene(frames: Sequence[pd.DataFrame], labels: LabelSet) -> np.ndarray:

@@ -20,6 +20,7 @@ from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.llm import artifact, calibration, demonstrations, pricing, prompts
 from findistill.llm.cache import ResponseCache
+from findistill.llm.classifiers import ClassifierEngine
 from findistill.llm.config import LLM, Annotate, Prompt, Shots
 from findistill.llm.demonstrations import DemonstrationTable
 from findistill.llm.engine import Engine, Response, Sampling
@@ -69,6 +70,9 @@ def annotate(
     if engine is None:
         check_memory(llm, max_memory, sampling=bool(template.steps))
         engine = build(llm, "llm")  # type: ignore[arg-type]
+    if isinstance(engine, ClassifierEngine):
+        _classify(engine, texts, pool, labels, settings, folder)
+        return
     exact = engine.exact(template)
     rows, kind, held_out = plan_rows(texts, pool, labels, llm, shots, settings, exact)
     stop_at = None if exact else settings.stop_at
@@ -96,6 +100,25 @@ def annotate(
             artifact.write(folder, texts, _draw_samples(rows, scores, table, settings), labels, scores)
         else:
             artifact.write(folder, texts, table.samples(len(texts)), labels, None)
+
+
+def _classify(
+    engine: ClassifierEngine, texts: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, settings: Annotate, folder: Path
+) -> None:
+    """The annotations of a classifier: samples drawn from its probabilities."""
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = engine.scores(texts["text"].tolist(), pool, labels, settings.seed)
+    scores = [dict(zip(labels.names, row.tolist(), strict=True)) for row in logs]
+    samples = (
+        [
+            Response(text_id, number, label=label, raw=label, attempts=0, cost=0.0)
+            for number, label in enumerate(
+                draw_labels(own, settings.temperature, f"{settings.seed}\0{text_id}", settings.samples)
+            )
+        ]
+        for text_id, own in zip(map(str, texts["id"]), scores, strict=True)
+    )
+    artifact.write(folder, texts, samples, labels, scores)
 
 
 def response_cache(folder: Path, llm: LLM, prompt: Prompt, shots: Shots, pool: pd.DataFrame) -> ResponseCache:

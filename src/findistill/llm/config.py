@@ -24,6 +24,7 @@ class LLM:
 
     in_process: ClassVar[bool] = False  # it gives label probabilities, and can be tuned
     recorded: ClassVar[bool] = False  # it requests nothing, so it needs no demonstrations
+    fitted: ClassVar[bool] = False  # it is a classifier of the labelled rows
 
     _target_: str = MISSING
     name: str = MISSING
@@ -114,6 +115,26 @@ class RecordedLLM(LLM):
 
 
 @dataclass
+class ClassifierLLM(LLM):
+    """A classifier of the labelled rows as an annotator; its labels are drawn from its probabilities, like those of an LLM."""
+
+    recorded: ClassVar[bool] = True
+    fitted: ClassVar[bool] = True
+
+    kind: str = setting(MISSING, choices=("tfidf", "embeddings", "neighbours"))
+    k: int = setting(8, ge=1)  # neighbours that vote
+
+
+@dataclass
+class LabellingFunctions(LLM):
+    """Regular expressions as an annotator, without regard to case: `llm.rules={positive: [profit rose, record sales]}`."""
+
+    recorded: ClassVar[bool] = True
+
+    rules: Any = MISSING  # label -> one pattern or several
+
+
+@dataclass
 class Prompt:
     name: str = MISSING
     # what is classified: sentiment, topic, event, rating, ...; null: sentiment where the labels are negative, neutral and
@@ -144,6 +165,9 @@ class Shots:
     source: Any = setting(None, names="data")  # the data set whose labelled rows they come from; None: the data's own pool
 
 
+MEASURED = ("weighted_majority", "stacking")  # ways to combine annotators that need labelled rows
+
+
 @dataclass
 class Annotate:
     samples: int = setting(8, ge=1)
@@ -156,7 +180,10 @@ class Annotate:
     stop_at: int | None = setting(None, ge=1)  # draw no more samples of a text once so many agree; None: always all
     seed: int = setting(0, ge=0)
     ensemble: list[Any] = setting([], names="overrides")  # several annotators, each as overrides: 'prompt=cot shots.k=6'
-    combine: str = setting("majority", choices=("majority", "dawid_skene"))  # of the members: majority over all votes
+    # majority of all votes; weighted_majority: each annotator's by how often it is right on labelled rows; dawid_skene: by how
+    # they disagree, without labels; stacking: logistic regression of the labels on all their votes
+    combine: str = setting("majority", choices=("majority", "dawid_skene", *MEASURED))
+    measure_on: int = setting(300, ge=10)  # labelled rows at most that weighted_majority and stacking have annotated
     concurrency: int = setting(32, ge=1, runtime_only=True)  # calls in flight at most, endpoint engines
     retries: int = setting(2, ge=0)  # how often a response that names no label is requested again
     # share of responses that may stay failed after all retries

@@ -10,7 +10,7 @@ from findistill.config.fields import declares
 from findistill.config.validate import missing
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.llm.config import address_fault
+from findistill.llm.config import MEASURED, address_fault
 
 FITTED = ("batch", "contextual", "pool")  # calibrations of label probabilities
 
@@ -24,6 +24,10 @@ def annotator(config: Any) -> Iterator[str]:
             LabelSet(tuple(config.data.labels)).words(config.prompt.wording)
         except UserError as error:
             yield str(error)
+    if annotate.combine != "majority" and len(annotate.ensemble) < 2:
+        yield f"annotate.combine={annotate.combine} weighs several annotators: name two or more in annotate.ensemble"
+    if annotate.combine in MEASURED and (config.stage.name == "augment" or config.augment.use):
+        yield f"annotate.combine={annotate.combine} learns from labelled rows: with augment use majority or dawid_skene"
     if declares(llm, "recorded"):
         yield from _recorded(config)
         return
@@ -34,8 +38,6 @@ def annotator(config: Any) -> Iterator[str]:
         )
     if annotate.stop_at is not None and annotate.stop_at > annotate.samples:
         yield f"annotate.stop_at={annotate.stop_at} can never be reached with annotate.samples={annotate.samples}"
-    if annotate.combine == "dawid_skene" and len(annotate.ensemble) < 2:
-        yield "annotate.combine=dawid_skene weighs several annotators: name two or more in annotate.ensemble"
     address = OmegaConf.select(llm, "base_url", default=None)
     if fault := address_fault(address):
         yield fault
@@ -50,9 +52,9 @@ def _recorded(config: Any) -> Iterator[str]:
     if path and not Path(path).is_file():
         yield f"llm.path={path}: {'a folder, not a file' if Path(path).is_dir() else 'no such file'}"
     if config.stage.name in ("augment", "fewshot") or config.augment.use:
-        yield "llm=recorded generates nothing: use it with stage=annotate or student, and without augment.use"
+        yield f"llm={config.llm.name} generates nothing: use it with stage=annotate or student, and without augment.use"
     if annotate.dry_run or annotate.max_cost_usd is not None:
-        yield "annotate.dry_run and annotate.max_cost_usd are for requests, and llm=recorded sends none; leave them out"
+        yield f"annotate.dry_run and annotate.max_cost_usd are for requests, and llm={config.llm.name} sends none; leave them out"
     if annotate.calibration in FITTED:
         yield _no_probabilities(annotate)
 

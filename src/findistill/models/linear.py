@@ -7,6 +7,7 @@ The penalty is chosen by cross-validated macro F1 on the rows that it is fitted 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import hstack
@@ -21,7 +22,6 @@ from findistill.models.embeddings import embed_once
 KINDS = ("tfidf", "embeddings")
 # Inverse strengths of the penalty, as scikit-learn has them.
 PENALTIES = {"tfidf": (0.25, 1.0, 4.0, 16.0, 64.0), "embeddings": (1.0, 4.0, 16.0, 64.0, 256.0)}
-DEFAULT_PENALTY = 16.0  # where a label has too few rows to be in two folds
 FOLDS = 5
 MACRO_F1 = make_scorer(f1_score, average="macro", zero_division=0)  # scikit-learn 1.9 refuses its own "f1_macro" of two labels
 RARE_FROM = 500  # from so many texts on, words that occur in one text alone are left out
@@ -56,19 +56,24 @@ def fit_linear(kind: str, texts: Sequence[str], labels: Sequence[str], *, seed: 
             TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=3 if many else 1),
         )
         features = hstack([each.fit_transform(texts) for each in vectorizers]).tocsr()
-    rarest = int(np.unique(np.asarray(labels), return_counts=True)[1].min())
-    if rarest >= 2:
-        folds = StratifiedKFold(min(FOLDS, rarest), shuffle=True, random_state=seed)
-        model = LogisticRegressionCV(
-            Cs=PENALTIES[kind], cv=folds, scoring=MACRO_F1, max_iter=500, l1_ratios=(0,), use_legacy_attributes=False
-        )
-    else:
-        model = LogisticRegression(C=DEFAULT_PENALTY, max_iter=500)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest penalty, whose scores are near their limit by then
-        warnings.filterwarnings("ignore", "Note that pos_label")  # which scikit-learn itself adds to the scorer
-        model.fit(features, np.asarray(labels))
+    model = fit_logistic(features, np.asarray(labels), PENALTIES[kind], seed)
     weights, bias = model.coef_, model.intercept_
     if len(weights) == 1:  # of two labels scikit-learn keeps the second's alone
         weights, bias = np.vstack([np.zeros_like(weights), weights]), np.concatenate([[0.0], bias])
     return LinearClassifier(kind, tuple(map(str, model.classes_)), vectorizers, weights, bias)
+
+
+def fit_logistic(features: Any, labels: np.ndarray, penalties: Sequence[float], seed: int = 0) -> Any:
+    """scikit-learn's logistic regression on features (n, d) and labels (n,), its penalty chosen by cross-validated macro F1."""
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    if rarest >= 2:
+        folds = StratifiedKFold(min(FOLDS, rarest), shuffle=True, random_state=seed)
+        model = LogisticRegressionCV(
+            Cs=penalties, cv=folds, scoring=MACRO_F1, max_iter=500, l1_ratios=(0,), use_legacy_attributes=False
+        )
+    else:
+        model = LogisticRegression(C=penalties[len(penalties) // 2], max_iter=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest penalty, whose scores are near their limit by then
+        warnings.filterwarnings("ignore", "Note that pos_label")  # which scikit-learn itself adds to the scorer
+        return model.fit(features, labels)

@@ -18,7 +18,7 @@ from findistill.llm.aggregate import aggregate
 from findistill.llm.annotate import annotate
 from findistill.llm.estimate import Estimate, estimate
 from findistill.methods import rows as reading
-from findistill.methods.annotate.steps import TRAINING, Annotations
+from findistill.methods.annotate.steps import LABELLED, TRAINING, Annotations
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ def annotate_with(
 def rows_of(work: Work) -> tuple[pd.DataFrame, Any]:
     """The rows to annotate and the labels to choose from, by the step's `rows`; new texts are annotated unlabelled."""
     data, settings = reading.dataset(work), work.config.annotate
+    if work.step.rows == LABELLED:
+        return reading.draw(reading.demonstration_pool(work), settings.measure_on, work.config.data.seed), data.labels
     if work.step.rows != TRAINING:
         tests = list(reading.test_sets(work).values())
         number = int(work.step.rows.partition("/")[2])
@@ -67,9 +69,20 @@ def with_adapter(work: Work, llm: Any) -> Any:
 
 def combine(work: Work) -> None:
     """Aggregate the members' votes on the same texts."""
-    folders = [path for role, path in work.parents.items() if role.startswith("member/")]
-    names = [f"{member.config.llm.name} {member.config.prompt.name}" for member in work.step.members]
-    aggregate(folders, names, reading.dataset(work).labels, work.config.annotate.combine, work.folder)
+    folders, labelled = (
+        [path for role, path in work.parents.items() if role.startswith(f"{kind}/")] for kind in ("member", "labelled")
+    )
+    names = [annotator_name(member.config) for member in work.step.members]
+    aggregate(folders, names, reading.dataset(work).labels, work.config.annotate.combine, work.folder, labelled)
+
+
+def annotator_name(config: Any) -> str:
+    """What an annotator of an ensemble is called: its LLM, and the prompt that it reads or the rows that are its own."""
+    llm = config.llm
+    if not declares(llm, "recorded"):
+        return f"{llm.name} {config.prompt.name}"
+    own = [*(llm.get("where") or {}).values(), llm.get("label_column") or ""]
+    return " ".join([llm.name, *(str(part) for part in own if part)])
 
 
 def preview(job: Job) -> None:

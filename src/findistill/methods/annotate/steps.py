@@ -6,12 +6,14 @@ from typing import Any
 
 from findistill.config.expand import annotators
 from findistill.core.step import Step
+from findistill.llm.config import MEASURED
 from findistill.llm.identity import llm_files, llm_identity
 from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
 from findistill.methods.stage import Stage, without
 
-TRAINING = "training"  # which rows: the data's training and validation rows, or test/<number of the test set>
+# Which rows: the data's training and validation rows, the labelled ones, or test/<number of the test set>.
+TRAINING, LABELLED = "training", "labelled"
 
 
 def shots_settings(shots: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +46,7 @@ class LLMResponses(Step):
             "llm": llm_identity(self._config.llm),
             "prompt": without(settings["prompt"], "name"),
             "shots": shots_settings(settings["shots"]),
-            "annotate": without(settings["annotate"], "combine"),
+            "annotate": without(settings["annotate"], "combine", "measure_on"),
         }
 
 
@@ -61,14 +63,14 @@ class Annotations(LLMResponses):
 
     def parents(self) -> dict[str, Step]:
         parents = super().parents()
-        if self.rows == TRAINING:
+        if self.rows in (TRAINING, LABELLED):
             parents = {role: step for role, step in parents.items() if not role.startswith(ALSO)}
         return parents | ({"augment": self.extra} if self.extra is not None else {})
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         if self.rows != TRAINING:
-            settings["annotate"]["limit"] = None
+            settings["annotate"]["limit"] = self.config.annotate.measure_on if self.rows == LABELLED else None
         return {"rows": self.rows, **settings}
 
 
@@ -82,9 +84,12 @@ class Ensemble(Step):
     def __init__(self, config: Any, rows: str = TRAINING, extra: Step | None = None) -> None:
         super().__init__(config)
         self.members = [Annotations(member, rows, extra) for member in annotators(config)]
+        measured = config.annotate.combine in MEASURED
+        self.measured = [Annotations(member, LABELLED) for member in annotators(config)] if measured else []
 
     def parents(self) -> dict[str, Step]:
-        return {**own(self._config), **{f"member/{number}": member for number, member in enumerate(self.members)}}
+        members = {f"member/{number}": member for number, member in enumerate(self.members)}
+        return {**own(self._config), **members, **{f"labelled/{number}": each for number, each in enumerate(self.measured)}}
 
     def settings(self) -> dict[str, Any]:
         return {"combine": self.config.annotate.combine}

@@ -1,0 +1,98 @@
+"""Annotators that are no language models: classifiers of the labelled rows, and regular expressions.
+
+They vote beside LLMs in `annotate.ensemble`: each errs in its own way, which is what makes several annotators worth more
+than one.
+"""
+
+import re
+from collections.abc import Generator, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from findistill.data.labels import LabelSet
+from findistill.data.neighbours import nearest, neighbour_vote
+from findistill.data.text_key import text_key
+from findistill.errors import UserError
+from findistill.llm.config import ClassifierLLM, LabellingFunctions
+from findistill.llm.engine import Engine, Request, Response, Sampling
+from findistill.llm.prompts import Template
+from findistill.models.embeddings import embed_once
+from findistill.models.linear import fit_linear
+
+FOLDS = 5
+LEAST_SHARE = 1e-4  # of a label that no neighbour has
+
+
+class ClassifierEngine(ClassifierLLM, Engine):
+    """A classifier fitted to the labelled rows (`llm=tfidf`, `embeddings`, `neighbours`): seconds, and no request."""
+
+    def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
+        raise UserError(f"llm={self.name} is a classifier of labelled rows and writes no answers: use it with stage=annotate.")
+
+    def scores(self, texts: Sequence[str], pool: pd.DataFrame, labels: LabelSet, seed: int) -> np.ndarray:
+        """Log-probabilities (n, labels) of the texts. A text of the pool itself is left to a model that has not seen it.
+
+        Raises:
+            UserError: the pool has fewer than two labels, or fewer than four rows.
+        """
+        pool = pool[pool["label"].isin(labels.names)].reset_index(drop=True)
+        if pool["label"].nunique() < 2 or len(pool) < 4:
+            raise UserError(
+                f"llm={self.name} is fitted to labelled rows, and there are {len(pool)} of {pool['label'].nunique()} labels: "
+                "label more rows, or name a labelled set in shots.source."
+            )
+        keys = pool["text"].map(text_key)
+        place = {key: row for row, key in enumerate(keys)}
+        known = np.array([place.get(text_key(text), -1) for text in texts])
+        out = self._predicted(pool, texts, labels)
+        if (known >= 0).any():
+            rarest = int(pool["label"].value_counts().min())
+            splitter = StratifiedKFold if rarest >= 2 else KFold
+            folds = splitter(min(FOLDS, rarest) if rarest >= 2 else 2, shuffle=True, random_state=seed)
+            own = np.empty((len(pool), len(labels.names)))
+            for fitted, left in folds.split(pool, pool["label"]):
+                own[left] = self._predicted(pool.iloc[fitted], pool["text"].iloc[left].tolist(), labels)
+            out[known >= 0] = own[known[known >= 0]]
+        return out
+
+    def _predicted(self, pool: pd.DataFrame, texts: Sequence[str], labels: LabelSet) -> np.ndarray:
+        known, gold = pool["text"].tolist(), pool["label"].tolist()
+        if self.kind == "neighbours" or len(set(gold)) < 2:
+            indexes, similarities = nearest(embed_once(texts), embed_once(known), self.k)
+            shares = neighbour_vote(similarities, indexes, gold, labels)
+            return np.log(np.clip(shares, LEAST_SHARE, None))
+        model = fit_linear(self.kind, known, gold)
+        out = np.full((len(texts), len(labels.names)), np.log(LEAST_SHARE))
+        out[:, [labels.names.index(name) for name in model.labels]] = log_softmax(model.logits(texts), axis=1)
+        return out
+
+
+class LabellingFunctionEngine(LabellingFunctions, Engine):
+    """Regular expressions, each with a label (`llm=rules`): every one that matches a text is a sample; none is no vote."""
+
+    def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
+        """The labels of the patterns that match, in the order of `llm.rules`, each pattern at most once.
+
+        Raises:
+            UserError: `llm.rules` is no map of labels to patterns, has another label, or a pattern that is none.
+        """
+        patterns = self._compiled(template)
+        for request in requests:
+            labels = [label for label, pattern in patterns if pattern.search(request.text)]
+            samples = [at for at in request.samples if at < len(labels)]
+            yield [Response(request.id, at, raw=labels[at], label=labels[at], attempts=0) for at in samples]
+
+    def _compiled(self, template: Template) -> list[tuple[str, re.Pattern[str]]]:
+        compiled = []
+        for label, patterns in dict(self.rules or {}).items():
+            if label not in template.words:
+                raise UserError(f"llm.rules.{label} is no label; the labels are {', '.join(template.words)}.")
+            for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                try:
+                    compiled.append((str(label), re.compile(str(pattern), re.IGNORECASE)))
+                except re.error as error:
+                    raise UserError(f"llm.rules.{label}: {pattern!r} is no regular expression ({error}).") from error
+        return compiled
