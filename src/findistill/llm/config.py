@@ -184,6 +184,7 @@ class Annotate:
     # they disagree, without labels; stacking: logistic regression of the labels on all their votes
     combine: str = setting("majority", choices=("majority", "dawid_skene", *MEASURED))
     measure_on: int = setting(300, ge=10)  # labelled rows at most that weighted_majority and stacking have annotated
+    next: int | None = setting(None, ge=1)  # so many texts for a person to label next are written to to_label.csv
     concurrency: int = setting(32, ge=1, runtime_only=True)  # calls in flight at most, endpoint engines
     retries: int = setting(2, ge=0)  # how often a response that names no label is requested again
     # share of responses that may stay failed after all retries

@@ -59,6 +59,20 @@ def test_several_annotators(findistill: Command, tmp_path: Path) -> None:
     assert wrong.returncode == 2 and "annotate.ensemble" in wrong.stderr and "colour" in wrong.stderr
 
 
+def test_annotators_that_are_no_llm_are_measured_on_labelled_rows(findistill: Command, tmp_path: Path) -> None:
+    members = 'annotate.ensemble=["llm=rules llm.rules.positive=(rose|grew) llm.rules.negative=[fell,loss]","llm=tfidf"]'
+    done = findistill(*BASE, members, "annotate.combine=weighted_majority", "annotate.limit=60", "annotate.next=5")
+    assert done.returncode == 0, done.stderr
+    assert "right about 60 labelled rows: rules 0." in done.stderr and "tfidf 0." in done.stderr
+    [job] = (tmp_path / "runs" / "default").glob("annotate-*")
+    found = json.loads((job / "metrics.json").read_text())
+    assert found["annotate/requests"] == 0 and found["annotate/texts"] == 60 and found["test/accuracy"] > 1 / 3
+    rows = pd.read_csv(job / "to_label.csv")
+    assert len(rows) == 5 and rows["label"].isna().all() and rows["id"].is_unique
+    one = findistill(*BASE, "annotate.combine=stacking")
+    assert one.returncode == 2 and "annotate.combine=stacking weighs several annotators" in one.stderr
+
+
 @pytest.mark.slow
 def test_the_key_is_written_nowhere(findistill: Command, tmp_path: Path) -> None:
     server = LoopbackServer(sampling)

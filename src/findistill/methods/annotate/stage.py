@@ -10,12 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from findistill.core.files import write_whole
 from findistill.core.job import Job
 from findistill.data.labels import LabelSet
 from findistill.methods import rows as reading
 from findistill.methods import scoring
 from findistill.methods.annotate import measures
-from findistill.report import plots, style
+from findistill.methods.annotate.labelling import next_to_label
+from findistill.report import plots, style, tables
 from findistill.stats.alignment import prediction_frame
 from findistill.stats.metrics import evaluate
 
@@ -32,9 +34,19 @@ def run(job: Job) -> None:
     score(job, votes, shares, labels)
     with style.dispensable("agreement"):
         job.tracker.figures(style.save(plots.agreement(votes), job.folder / "figures" / "agreement"))
+    if job.config.annotate.next:
+        write_next(job, votes, shares)
     log.info("annotations: %s", folder / "annotations.parquet")
     for warning in doubts(job, votes):
         log.warning("%s", warning)
+
+
+def write_next(job: Job, votes: pd.DataFrame, shares: np.ndarray) -> None:
+    """Leave `to_label.csv`, the texts that a person should label next."""
+    known = reading.demonstration_pool(job)["text"].tolist()
+    rows = next_to_label(votes, shares, known, job.config.annotate.next)
+    path = write_whole(job.folder / "to_label.csv", tables.csv(rows))
+    log.info("%d texts to label next, least agreed and unlike each other: fill in the column label of %s", len(rows), path)
 
 
 def doubts(job: Job, votes: pd.DataFrame) -> Iterator[str]:

@@ -46,7 +46,7 @@ class LLMResponses(Step):
             "llm": llm_identity(self._config.llm),
             "prompt": without(settings["prompt"], "name"),
             "shots": shots_settings(settings["shots"]),
-            "annotate": without(settings["annotate"], "combine", "measure_on"),
+            "annotate": without(settings["annotate"], "combine", "measure_on", "next"),
         }
 
 
