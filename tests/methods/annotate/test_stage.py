@@ -1,6 +1,7 @@
 """`stage=annotate` through the application: what it tells before it asks, what it keeps, what it never writes."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -63,7 +64,7 @@ def test_annotators_that_are_no_llm_are_measured_on_labelled_rows(findistill: Co
     members = 'annotate.ensemble=["llm=rules llm.rules.positive=(rose|grew) llm.rules.negative=[fell,loss]","llm=tfidf"]'
     done = findistill(*BASE, members, "annotate.combine=weighted_majority", "annotate.limit=60", "annotate.next=5")
     assert done.returncode == 0, done.stderr
-    assert "right about 60 labelled rows: rules 0." in done.stderr and "tfidf 0." in done.stderr
+    assert re.search(r"right about 60 labelled rows: rules [01]\.\d+, tfidf 0\.\d+\n", done.stderr)
     [job] = (tmp_path / "runs" / "default").glob("annotate-*")
     found = json.loads((job / "metrics.json").read_text())
     assert found["annotate/requests"] == 0 and found["annotate/texts"] == 60 and found["test/accuracy"] > 1 / 3
