@@ -39,6 +39,18 @@ def test_the_documents_only_show_commands_that_are_tested() -> None:
     assert len(OURS) > 8
 
 
+def write_own_files(folder: Path) -> None:
+    """The files that the documents' commands name as a user's own: invented texts, 120 of 300 with a label."""
+    rows = [f"Profit {word} {number}%,{label}" for number in range(100) for word, label in TEXTS.items()]
+    labelled = [row if number < 120 else f"{row.partition(',')[0]}," for number, row in enumerate(rows)]
+    (folder / "tweets.csv").write_text("\n".join(["text,label", *labelled]))
+    (folder / "news.csv").write_text("\n".join(["text,sentiment", *rows]))
+    (folder / "answers.csv").write_text("\n".join(["text,answer", *rows]))
+
+
+TEXTS = {"rose": "positive", "fell": "negative", "was": "neutral"}
+
+
 def covering(overrides: list[Override]) -> list[list[str]]:
     """Jobs of a sweep that hold every value of every swept setting: as many as the longest list has, not their product."""
     lists = [
@@ -51,9 +63,7 @@ def covering(overrides: list[Override]) -> list[list[str]]:
 
 @pytest.mark.parametrize("command", OURS)
 def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("news.csv", "tweets.csv"):
-        (tmp_path / name).write_text("text,sentiment,label\nProfit rose,positive,positive\n")
-    (tmp_path / "answers.csv").write_text("text,answer\nProfit rose,positive\n")
+    write_own_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
     arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # what a search tries lies between
