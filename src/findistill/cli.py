@@ -69,10 +69,10 @@ def run_job(config: Config) -> float | None:
     single = HydraConfig.get().mode == hydra.types.RunMode.RUN
     if run_folder.is_done(folder):
         log.info("already done: %s", folder)
-        return run_folder.objective(config, folder)
-    if single:
-        study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
-    load(JOB + "run")(config, stage, folder)
+    else:
+        if single:
+            study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
+        load(JOB + "run")(config, stage, folder)
     if single:  # a sweep ends with a report
         log.info("%s", closing_lines(config, folder, list(HydraConfig.get().overrides.task)))
     return run_folder.objective(config, folder)

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from findistill.config.compose import config_dir, options
 from findistill.config.validate import validate
-from findistill.core.closing import closing_lines
+from findistill.core.closing import closing_lines, next_lines
 from tests.config.test_compose import composed
 
 SETTINGS = ["study=moon", "data=csv", "data.path=my news.csv", "data.label_column=label", "seed=3"]
@@ -38,6 +38,12 @@ def test_the_next_commands_of_a_stage_compose(stage: str, tmp_path: Path, monkey
             assert config.study == "moon"
         else:
             assert program == "python" and re.search(rf"latest-{stage}/onnx/run.py", command)
+
+
+def test_after_a_sweep_that_made_its_report_the_report_is_not_next(tmp_path: Path) -> None:
+    for overrides, words in ((["stage=student"], ["next: findistill stage=export "]), (["stage=fewshot"], [])):
+        lines = next_lines(composed(*overrides), tmp_path / "moon" / "job-0", overrides, report=False)
+        assert len(lines) == len(words) and all(line.startswith(word) for line, word in zip(lines, words, strict=True))
 
 
 def test_what_concerned_this_command_alone_is_not_in_the_next(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override
 from findistill.config.compose import without_hydra
 from findistill.config.targets import check_names
 from findistill.core import run_folder, study
+from findistill.core.closing import next_lines
 from findistill.core.files import read_json
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
@@ -107,7 +108,7 @@ class ResumingSweeper(BasicSweeper):
 
     @staticmethod
     def _close(plan: Sequence[Planned], pending: Sequence[Planned], seconds: float) -> None:
-        """Say what the sweep did and cost, make the reports, and raise if any job is not done."""
+        """Say what the sweep did and cost, make the reports, and what comes next; raise if any job is not done."""
         finished = [one for one in pending if run_folder.is_done(one.folder)]
         if finished:
             log.info("%s", costs([one.folder for one in finished], seconds))
@@ -125,6 +126,8 @@ class ResumingSweeper(BasicSweeper):
             more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
             header = f"{len(missing)} of {len(plan)} jobs are not done; the same command runs them again:"
             raise SweepError("\n".join([header, *lines[:5], *more]))
+        for line in next_lines(plan[-1].config, plan[-1].folder, plan[-1].overrides, report=not plan[-1].config.sweep.report):
+            log.info("%s", line)
 
 
 def costs(folders: Sequence[Path], seconds: float) -> str:

@@ -67,7 +67,7 @@ def test_annotators_that_are_no_llm_are_measured_on_labelled_rows(findistill: Co
     assert re.search(r"right about 60 labelled rows: rules [01]\.\d+, tfidf 0\.\d+\n", done.stderr)
     [job] = (tmp_path / "runs" / "default").glob("annotate-*")
     found = json.loads((job / "metrics.json").read_text())
-    assert found["annotate/requests"] == 0 and found["annotate/texts"] == 60 and found["test/accuracy"] > 1 / 3
+    assert found["annotate/requests"] == 0 and found["annotate/texts"] == 60 and found["test/accuracy"] > 0.3
     rows = pd.read_csv(job / "to_label.csv")
     assert len(rows) == 5 and rows["label"].isna().all() and rows["id"].is_unique
     one = findistill(*BASE, "annotate.combine=stacking")
