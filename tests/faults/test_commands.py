@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from findistill.hydra_ext import sweeper
 from tests.conftest import Command
 from tests.faults.conftest import Application, Outcome
 
@@ -74,3 +75,14 @@ def test_flags_may_stand_behind_settings(application: Application) -> None:
 def test_a_place_that_cannot_hold_the_output(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
     application(*teacher, "runs_dir=mine.csv").is_mistake("mine.csv", "Not a directory", "runs_dir=DIR")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_long_planning_shows_how_far_it_is(
+    application: Application, teacher: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "PROGRESS_S", 0.0)
+    done = application("-m", *teacher, "plan=true", "seed=range(0,4)")
+    assert done.code == 0 and "4 jobs: 0 done, 4 to run" in done.output
+    assert [f"planning: {number} of 4 jobs are composed and checked" in done.errors for number in range(5)] == [True] * 4 + [
+        False
+    ]

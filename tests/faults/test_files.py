@@ -76,3 +76,43 @@ def test_a_model_that_is_none(application: Application, teacher: tuple[str, ...]
     application(*evaluate, f"evaluate.model={tiny}").is_mistake(
         str(tiny), "BertModel", "has no classification head", "stage=teacher"
     )
+
+
+DAMAGE = {
+    "model.safetensors": "model.safetensors is cut or damaged",
+    "config.json": "config.json cannot be read",
+    "tokenizer.json": "tokenizer.json is cut or damaged",
+}
+USES = {
+    "scored": ("stage=evaluate", "evaluate.model={}"),
+    "trained": ("stage=teacher", "teacher={}"),
+    "a student": ("stage=student", "distill=cls", "student={}", "shots.k=0"),
+    "learnt from": ("stage=student", "distill=logit", "distill.teacher={}", "shots.k=0"),
+}
+
+
+@pytest.fixture
+def trained(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> Path:
+    """The model of a done job."""
+    assert application(*teacher, "study=parents").code == 0
+    return next(tmp_path.glob("runs/parents/teacher-*/model"))
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_half_a_model(application: Application, trained: Path, name: str) -> None:
+    """Refused by every use, and before anything is paid for."""
+    folder = trained.rename("half")
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    for settings in USES.values() if name == "tokenizer.json" else [USES["scored"]]:
+        command = [setting.format("./half") for setting in settings]
+        application(*command, *OWN, *SMALL).is_mistake("half", DAMAGE[name])
+
+
+def test_a_model_that_is_not_as_its_job_wrote_it(application: Application, trained: Path) -> None:
+    weights = trained / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
+    for folder, settings in ((trained, USES["trained"]), (trained.parent, USES["scored"])):
+        command = [setting.format(folder) for setting in settings]
+        application(*command, *OWN, *SMALL).is_mistake("model/model.safetensors is not as its job wrote it", "again")

@@ -72,7 +72,7 @@ def sweep(application: Application, tiny: Path, tmp_path: Path, monkeypatch: pyt
         "-m", "stage=student", "distill=cls,logit", f"student={tiny}", f"teacher={tiny}", *OWN, *SMALL, "study=moon",
         "sweep.report=true", "report.resamples=10", "report.baselines=[majority]", "llm=endpoint", "llm.model=m",
         f"llm.base_url={server.url}", "llm.api_key_env=TEST_KEY", "shots.k=0",
-        "trainer.batch_size=8", "trainer.checkpoint_every=3", "trainer.max_epochs=2",
+        "trainer.batch_size=2", "trainer.checkpoint_every=5", "trainer.max_epochs=2",
     )  # fmt: skip
     yield Sweep(application, command, tmp_path)
     server.stop()
@@ -119,11 +119,12 @@ def test_all_files_at_once(sweep: Sweep, way: str) -> None:
     assert "nothing to do: every job is done" in sweep.run().errors
 
 
+# After how many calls it is interrupted: the first student takes 16 steps, the teacher after it 44.
 STATES: dict[str, tuple[type, str, int] | None] = {
     "done": None,
-    "annotating": (ResponseCache, "append", 60),
-    "training the teacher": (EncoderClassifier, "training_step", 30),
-    "training a student": (EncoderClassifier, "training_step", 15),
+    "annotating": (ResponseCache, "append", 5),
+    "training the teacher": (EncoderClassifier, "training_step", 46),
+    "training a student": (EncoderClassifier, "training_step", 14),
 }
 
 
@@ -141,7 +142,7 @@ def test_a_file_of_each_kind(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, stat
             (sweep.folder / place).mkdir()
         interrupted(sweep, monkeypatch, *interrupt)
     sweep.keep()
-    kinds = {kind: path for kind, path in sweep.kinds().items() if not interrupt or kind not in done}
+    kinds = {kind: path for kind, path in sweep.kinds().items() if kind not in done or state in ("done", "annotating")}
     assert kinds
     codes = {}
     for kind, path in kinds.items():

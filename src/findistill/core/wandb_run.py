@@ -142,6 +142,8 @@ def track(config: "Config", folder: Path, nodes: Mapping[str, Any], settings: An
 
 
 def _start(config: "Config", folder: Path, settings: Any, mode: Mode) -> Any:
+    # W&B's reports on itself: a process would wait 15 s at its end for a server that does not take them.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     return wandb.init(
         project=settings["project"],
         group=config.study,

@@ -7,13 +7,16 @@ plan looks, too: torch is not needed here.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from findistill.core import run_folder
 from findistill.core.files import read_json
-from findistill.errors import UserError
+from findistill.core.hashing import damaged
+from findistill.errors import UserError, first_line
 
 # Names in a saved model's config.json: its class, where that is not one of transformers'; labels and cuts of a scalar head.
 CODE, LABELS, THRESHOLDS = "findistill_code", "findistill_labels", "findistill_thresholds"
@@ -70,6 +73,7 @@ def check_folder(model: str, where: str, use: str = "", *, tokenizer: bool = Tru
     if "config.json" not in files:
         raise UserError(f"the model {model} has no config.json; in it are {', '.join(files[:5])}")
     settings = _settings(model, path)
+    _check_files(model, path)
     if tokenizer and not any(name in files for name in TOKENIZERS):
         raise UserError(f"the model {model} has no tokenizer ({', '.join(TOKENIZERS[:3])}).\n{tokenizer_remedy(settings, path)}")
     if use == "classifier":
@@ -86,6 +90,37 @@ def problems(model: str | None, use: str = "") -> Iterator[str]:
             check_folder(model, str(inner if (inner / "config.json").exists() else model), use)
         except UserError as error:
             yield str(error)
+
+
+def _check_files(model: str, path: Path) -> None:
+    """Raise UserError for weights or a tokenizer that are cut, and weights that are not those that their job wrote."""
+    for file in sorted([*path.glob("*.safetensors"), *path.glob("tokenizer*.json")]):
+        if fault := _fault(file, file.stat().st_mtime_ns):
+            raise UserError(
+                f"the model {model} cannot be loaded: {file.name} is cut or damaged ({fault}).\n"
+                "Copy the folder again, or train the model anew"
+            )
+    written = run_folder.status(path.parent).get("files", {})
+    weights = {name: seal for name, seal in written.items() if Path(name).match(f"{path.name}/*.safetensors")}
+    if name := damaged(path.parent, weights):
+        raise UserError(
+            f"the model {model}: {name} is not as its job wrote it.\n"
+            "Run the job's command again, which makes it anew; a copy of the folder elsewhere is used as it is"
+        )
+
+
+@cache
+def _fault(file: Path, changed: int) -> str | None:
+    """What is wrong with a file as it was at a time (ns): weights by their header, JSON as a whole."""
+    try:
+        if file.suffix == ".json":
+            read_json(file)
+        else:
+            with safe_open(file, "numpy"):
+                pass
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        return first_line(error)
+    return None
 
 
 def _settings(model: str, path: Path) -> dict[str, Any]:
