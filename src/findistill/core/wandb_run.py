@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ import wandb
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from findistill.config.compose import plain
+from findistill.core.connection import reachable
 from findistill.core.hashing import digest
 from findistill.core.tracking import Tracker
 from findistill.errors import first_line
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONNECT_S = 5.0  # for the first connection to the server
-PATIENCE_S = 15.0  # for its first answer, and for the last upload when a job ends
+PATIENCE_S = 15.0  # for the first answer of the server, and for the last upload when a job ends
 
 Mode = Literal["online", "offline"]
 
@@ -164,18 +163,9 @@ def _start(config: "Config", folder: Path, settings: Any, mode: Mode) -> Any:
 
 
 def _reachable() -> bool:
-    """Whether the server takes a connection; behind a proxy that is the proxy's to say."""
-    if _unreachable:
-        return False
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
-        return True
-    address = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
-    with suppress(OSError, ValueError):
-        port = address.port or (80 if address.scheme == "http" else 443)
-        socket.create_connection((address.hostname or "", port), timeout=CONNECT_S).close()
-        return True
-    _go_offline("no connection")
-    return False
+    if not _unreachable and not reachable(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"):
+        _go_offline("no connection")
+    return not _unreachable
 
 
 def _go_offline(reason: str) -> None:

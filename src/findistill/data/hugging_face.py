@@ -8,6 +8,7 @@ import datasets
 import httpx
 import pyarrow as pa
 
+from findistill.core.connection import hub_offline
 from findistill.data.parquet_files import SAVED
 from findistill.errors import UserError, first_line
 
@@ -27,6 +28,7 @@ def read_saved(path: Path) -> "datasets.DatasetDict":
 
 def load_from_hub(hub_id: str, revision: str | None, options: Mapping[str, Any]) -> "datasets.DatasetDict":
     """Raises ValueError with the reason where the hub or the data set cannot be reached."""
+    datasets.config.HF_HUB_OFFLINE = hub_offline()  # it keeps a copy
     try:
         return datasets.load_dataset(hub_id, revision=revision, **options)
     # The hub's errors are among these; a ValueError is an unknown configuration or a loading script.

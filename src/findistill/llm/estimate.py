@@ -23,7 +23,7 @@ from findistill.llm.identity import request_identity
 from findistill.llm.prompts import Demonstration, Template
 from findistill.llm.runner import prompt_key
 from findistill.llm.text import truncate
-from findistill.models.weights import locate, quiet
+from findistill.models.weights import loading, locate
 
 COUNTED = 500  # prompts that are tokenised; where there are more, the others are assumed to be like them
 MIN_MEASURED = 5  # annotated texts that the measured part of an estimate builds on at least
@@ -139,9 +139,14 @@ def _cached(
 
 
 def token_counter(llm: LLM, prompt: Prompt) -> Counter:
-    """A function (template, demonstrations, text) -> prompt tokens, with texts truncated as the engine does."""
-    reference = llm.model if declares(llm, "in_process") else getattr(llm, "tokenizer", "embedded:smollm2")
-    with quiet():
+    """A function (template, demonstrations, text) -> prompt tokens, with texts truncated as the engine does.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded.
+    """
+    setting = "model" if declares(llm, "in_process") else "tokenizer"
+    reference = getattr(llm, setting, "embedded:smollm2")
+    with loading(f"llm.{setting}={reference}: its tokenizer, to count tokens with, cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(locate(reference))
 
     def count(template: Template, examples: tuple[Demonstration, ...], text: str) -> int:

