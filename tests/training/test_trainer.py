@@ -50,6 +50,23 @@ def plain_logits(folder: Path, texts: list[str]) -> np.ndarray:
         return model(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits.numpy()
 
 
+def test_few_texts_are_gone_through_several_times(run, encoder, corpus, trainer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    few = Examples(*(getattr(corpus.train, name)[:20] for name in ("ids", "texts", "targets", "hard")))
+    asked = replace(encoder, min_steps=45)  # three epochs of three batches are nine steps
+    assert recipe.Recipe.of(asked, trainer).passes(20) == 5 and recipe.Recipe.of(asked, trainer).passes(20, accumulate=2) == 8
+    assert recipe.Recipe.of(asked, trainer).passes(200) == recipe.Recipe.of(encoder, trainer).passes(20) == 1
+    once = run(encoder=encoder, train=few, name="once")
+    assert "passes over them" not in caplog.text
+    often = run(encoder=asked, train=few, name="often")
+    assert "20 texts: an epoch is 5 passes over them, for 45 steps at least" in caplog.text
+    assert len(often.history) == len(once.history) == 3
+    assert often.history[-1]["train/loss"] < 0.8 * once.history[-1]["train/loss"]
+    caplog.clear()
+    run(encoder=asked, train=few, trainer=replace(trainer, max_epochs=1), name="exactly")
+    assert "passes over them" not in caplog.text
+
+
 def test_texts_that_are_cut_are_counted(run, encoder, trainer, corpus, caplog: pytest.LogCaptureFixture) -> None:
     quick = replace(trainer, max_epochs=1)
     run(trainer=quick, name="whole")

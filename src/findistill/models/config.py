@@ -51,6 +51,9 @@ class Encoder:
     freeze_embeddings: bool = False  # the word embeddings stay as they begin; only `pretrain` moves them
     pretrain: Pretrain = field(default_factory=Pretrain)
     epochs: int = setting(5, ge=1)
+    # Few texts are gone through several times an epoch, so that the training has so many steps at least; None: once. Not where
+    # trainer.max_epochs is set, nor in learning from a teacher's outputs
+    min_steps: int | None = setting(None, ge=1)
     batch_size: int = setting(32, ge=1)
     learning_rate: float = setting(5e-5, gt=0)
     max_length: int = setting(64, ge=8)  # tokens, or bytes for a charformer

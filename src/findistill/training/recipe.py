@@ -6,6 +6,7 @@ others join from the top.
 """
 
 import inspect
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -50,6 +51,7 @@ class Recipe:
     layer_decay: float = 1.0
     unfreeze: str = "none"
     freeze_embeddings: bool = False
+    min_steps: int | None = None  # optimizer steps of the whole training at least, see `passes`
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "_partial_": True})
     scheduler: Mapping[str, Any] | None = None  # in the place of `schedule`
 
@@ -62,8 +64,14 @@ class Recipe:
             values[name] = getattr(section, name, None) if value is None else value
         values["precision"] = LIGHTNING_PRECISION[hardware.precision(trainer.precision, trainer.accelerator)]
         values["freeze_embeddings"] = getattr(section, "freeze_embeddings", False)
+        values["min_steps"] = getattr(section, "min_steps", None) if trainer.max_epochs is None else None
         values |= {"optimizer": plain(trainer.optimizer), "scheduler": plain(trainer.scheduler) if trainer.scheduler else None}
         return cls(**values | settings)
+
+    def passes(self, rows: int, accumulate: int = 1) -> int:
+        """How often an epoch goes through so many rows: once, or as often as `min_steps` takes."""
+        steps = self.epochs * math.ceil(math.ceil(rows / self.batch_size) / accumulate)
+        return max(1, math.ceil((self.min_steps or 0) / steps))
 
     @property
     def fused(self) -> bool:
