@@ -95,6 +95,14 @@ def test_draws_do_not_touch_each_other() -> None:
     assert ids(other_seed, "test") != ids(plain, "test")
 
 
+def test_the_draw_of_labelled_rows_has_a_seed_of_its_own() -> None:
+    frames = [assign(table(many()), settings_(labelled=20, labelled_seed=seed), LABELS)[0] for seed in (None, 0, 1)]
+    ids = [{split: set(frame.loc[frame["split"] == split, "id"]) for split in ("test", "validation", "pool")} for frame in frames]
+    assert ids[0] == ids[1]  # as `seed`
+    assert ids[2]["pool"] != ids[1]["pool"] and len(ids[2]["pool"]) == 20
+    assert all(ids[2][split] == ids[1][split] for split in ("test", "validation"))
+
+
 def test_a_text_with_two_labels_is_dropped_unless_test_has_it() -> None:
     rows = [*many(), ("Same text", "neutral", None), ("same text!", "positive", None)]
     frame, removed = assign(table(rows), settings_(), LABELS)

@@ -26,6 +26,8 @@ class Data:
     limit: int | None = setting(None, ge=2)  # at most this many training rows, drawn with `seed`
     # training rows whose labels may be used, as demonstrations and neighbours; the other labels count as hidden
     labelled: int = setting(0, ge=0)
+    # of their draw; None: as `seed`. Draws are repeats of a method, like seeds: 'data.labelled_seed=${seed}' varies both
+    labelled_seed: int | None = setting(None, ge=0)
     validation: float = setting(0.1, gt=0, lt=1, meaning="a share of the rows")  # of the training rows
     # share of all rows, where the source has no test rows of its own; 1: all are for testing
     test: float | None = setting(0.2, gt=0, le=1, meaning="a share of the rows")

@@ -72,7 +72,8 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         elif split != "pool":
             size = min(len(train), max(1, round(shares[split] * len(train))))
         if labelled and not len(own):
-            parts[split] = train.loc[_draw(train, size, split, config.seed, labels)]
+            seed = config.seed if split != "pool" or config.labelled_seed is None else config.labelled_seed
+            parts[split] = train.loc[_draw(train, size, split, seed, labels)]
             train = train.drop(parts[split].index)
         if split == "test":
             after_test = len(train)

@@ -114,6 +114,7 @@ class Part:
         columns: further columns of `table.csv`, with their keys in metrics.json.
         omitted: columns that say nothing about these methods.
         listed_last: its methods stand behind all others.
+        scored_on_training_rows: another draw of the labelled rows gives other rows to score.
         own_baselines: baselines are made for its jobs; models on human labels alone share those of other jobs.
     """
 
@@ -125,6 +126,7 @@ class Part:
     columns: Mapping[str, str] = field(default_factory=dict)
     omitted: Sequence[str] = ()
     listed_last: bool = False
+    scored_on_training_rows: bool = False
     own_baselines: bool = True
 
     # One run

@@ -67,6 +67,10 @@ def read_run(folder: Path, state: dict[str, Any]) -> Run:
     metrics = read_json(folder / "metrics.json")
     part = parts.of_stage(config["stage"]["name"])
     seed, settings = part.identity(config)
+    draw = settings["data"].get("labelled_seed")
+    if draw is not None and not part.scored_on_training_rows:  # which rows are labelled is a repeat, too
+        settings = {**settings, "data": {**settings["data"], "labelled_seed": None}}
+        seed = draw if draw == seed else f"{seed}/{draw}"
     predictions = pd.read_parquet(folder / "predictions.parquet")
     status = {**state, **part.status(config, folder)}
     return Run(part.name(config, metrics), part.kind, seed, settings, metrics, predictions, folder, status)

@@ -118,14 +118,25 @@ def test_baselines_stand_on_the_annotated_rows(tmp_path: Path, embedded: None) -
     assert table.loc["majority class", "accuracy"] == pytest.approx((gold == pool["label"].mode()[0]).mean())
 
 
-def write_learner(folder: Path, stage: str) -> None:
+def write_learner(folder: Path, stage: str, *overrides: str) -> None:
     """A job that learnt from human labels as it is left behind; it knows all of them."""
-    config = settings(folder, f"stage={stage}")
-    path = folder / "s" / f"{stage}-0"
+    config = settings(folder, f"stage={stage}", *overrides)
+    path = folder / "s" / f"{stage}-{'-'.join(overrides) or 0}"
     data = read_data(config, folder)
     rows = data.split("test")
     frame = rows[["id", "text", "label"]].assign(predicted=rows["label"])
     leave(config, path, frame, {"data/kept": len(reading.labelled_rows(data))})
+
+
+def test_draws_of_the_labelled_rows_are_repeats_of_a_method_and_of_its_baselines(tmp_path: Path, embedded: None) -> None:
+    for draw in (0, 1):
+        write_learner(tmp_path, "teacher", f"seed={draw}", f"data.labelled_seed={draw}")
+    make(tmp_path, "s", Report(resamples=20))
+    table = pd.read_csv(tmp_path / "s" / "table.csv").set_index("method")
+    assert table["n_seeds"].to_dict() == dict.fromkeys(table.index, 2) and table["test_set"].nunique() == 1
+    assert {"minilm_l6 on 30 human labels", "TF-IDF and logistic regression"} <= set(table.index)
+    tests = pd.read_csv(tmp_path / "s" / "comparisons.csv")
+    assert len(tests) == 4 and (tests["over"] == "seeds and rows").all()
 
 
 def test_models_on_human_labels_have_baselines_that_know_the_same(tmp_path: Path, embedded: None) -> None:

@@ -137,4 +137,4 @@ def spending(annotators: Sequence[Method]) -> tuple[dict[str, float], str]:
     return tokens, "tokens read and written for a text"
 
 
-PART = AnnotatorPart(**WORDING.content["part"])
+PART = AnnotatorPart(scored_on_training_rows=True, **WORDING.content["part"])

@@ -64,7 +64,7 @@ def _run(step: Baseline, run: Run, config: Any, store: Store) -> Run:
         kind, status = BASELINE, {}
     folder = store.build(step)
     predictions = pd.read_parquet(folder / "predictions_test.parquet")
-    seed = run.seed if step.kind == "encoder" else None
+    seed = run.seed if step.kind == "encoder" else config.data.labelled_seed
     return Run(step.title(), kind, seed, settings, read_json(folder / "metrics.json"), predictions, folder, status)
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from findistill.report.comparisons import TRAINED_PRESETS, setting_families
+from findistill.report.comparisons import TRAINED_PRESETS, best, setting_families
 from findistill.report.methods import Method
-from findistill.report.parts import Family, Part
+from findistill.report.parts import BASELINE, Family, Part
 
 DIFFER_IN = "teachers that differ in "
+AGAINST_BASELINES = "best teacher against the baselines"
 
 
 class TeacherPart(Part):
@@ -22,7 +23,10 @@ class TeacherPart(Part):
         return f"{config['teacher']['name']} on {metrics['data/kept'] - new:,.0f} human labels{more}{pretrained}{unfrozen}"
 
     def families(self, methods: Sequence[Method]) -> Iterator[Family]:
-        yield from setting_families(DIFFER_IN, self.own(methods), TRAINED_PRESETS)
+        own = self.own(methods)
+        yield from setting_families(DIFFER_IN, own, TRAINED_PRESETS)
+        if top := best(own)[0]:
+            yield Family(AGAINST_BASELINES, [(top, method) for method in methods if method.kind == BASELINE])
 
 
 PART = TeacherPart(kind="teacher", noun="classifier", own_baselines=False)
