@@ -42,8 +42,9 @@ class SpecialTokens:
 @lru_cache(maxsize=8)
 def _special_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> SpecialTokens:
     """`size` tells a tokenizer from itself with more tokens."""
-    written = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    written |= {number: str(tokenizer.convert_ids_to_tokens(number)) for number in tokenizer.all_special_ids}
+    written = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special and str(token)}
+    named = [number for number in tokenizer.all_special_ids if number is not None]  # None: it is not in the vocabulary
+    written |= {number: token for number in named if (token := tokenizer.convert_ids_to_tokens(number))}
     ids = frozenset(written) - {tokenizer.unk_token_id}
     first = frozenset(token[0] for token in written.values())
     return SpecialTokens(mark_pattern(written.values()), first, ids, sum(each in ids for each in tokenizer("").input_ids))
