@@ -9,16 +9,16 @@ from findistill.data import training_texts
 
 
 def test_texts_are_known_by_their_key_and_inherited(tmp_path: Path) -> None:
-    first, second, exported = (tmp_path / name for name in ("first", "second", "onnx"))
+    first, second, exported = (tmp_path / name for name in ("first", "run/model", "onnx"))
     for folder in (first, second, exported):
-        folder.mkdir()
+        folder.mkdir(parents=True)
     training_texts.write(first, ["Profit rose 5%", "利润上升"])
     training_texts.write(second, ["Shares fell"], ["", "hub/model", first])
     training_texts.write(exported, [], [second])
     (exported / "model.onnx").touch()
     texts = ["PROFIT rose: 5 %!", "Profit rose -5%", "利润上升", "Shares fell", "\ud83d"]
     assert training_texts.known(first, texts).tolist() == [True, False, True, False, False]
-    for model in (second, exported, exported / "model.onnx"):
+    for model in (second, second.parent, exported, exported / "model.onnx"):
         assert training_texts.known(model, texts).tolist() == [True, False, True, True, False]
 
 

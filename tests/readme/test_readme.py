@@ -70,6 +70,10 @@ def covering(overrides: list[Override]) -> list[list[str]]:
 @pytest.mark.parametrize("command", OURS)
 def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_own_files(tmp_path)
+    for job in re.findall(r"runs/[\w-]+/[\w-]+", command):  # a model that an earlier command made
+        (tmp_path / job / "model").mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (tmp_path / job / "model" / name).write_text("{}")
     monkeypatch.chdir(tmp_path)
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
     arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # what a search tries lies between

@@ -19,6 +19,7 @@ from findistill.errors import UserError
 from findistill.models.causal_lm import load_base
 from findistill.models.config import Encoder
 from findistill.models.encoders import load, open_trained
+from findistill.models.folder import problems
 from tests.config.test_compose import composed
 
 NAMES = ("negative", "neutral", "positive")
@@ -311,3 +312,9 @@ def test_a_plan_looks_at_model_folders_before_anything_is_paid_for(
     validate(config)
     no_tokenizer(folder)
     assert "has no tokenizer" in one_message(lambda: validate(config), folder)
+
+
+def test_a_path_that_can_be_no_hub_id_is_a_folder_that_is_not_there() -> None:
+    for model in ("runs/moon/latest-student", "./nowhere", "nowhere/model/"):
+        assert list(problems(model)) == [f"the model {model}: no such folder"], model
+    assert not [*problems("owner/name"), *problems("name")]

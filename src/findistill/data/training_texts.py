@@ -30,7 +30,7 @@ def known(model: Path | str, texts: Sequence[str]) -> np.ndarray:
     """(n,) bool: whether the model learnt from each text, or from one that counts as the same; none where it has no such file.
 
     Args:
-        model: a model's folder, or an ONNX file with `FILE` beside it.
+        model: a folder of a model, of an adapter or of a run, an ONNX file with `FILE` beside it, or a hub id.
     """
     path = Path(model)
     hashes = _read(path.parent if path.is_file() else path)
@@ -43,8 +43,8 @@ def _hashes(texts: Iterable[str]) -> np.ndarray:
 
 
 def _read(folder: Path) -> np.ndarray | None:
-    path = folder / FILE
-    if not path.is_file():
+    path = next((path for path in (folder / FILE, folder / "model" / FILE) if path.is_file()), None)
+    if path is None:
         return None
     try:
         return np.load(path).astype(np.uint64)

@@ -58,14 +58,15 @@ def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[s
             frame = frame.assign(score=rows["score"].to_numpy(), predicted_score=prediction.scores)
             job.metrics |= regression(frame["score"].to_numpy(), prediction.scores, prefix)
         record(job, prefix, frame, labels, history)
-        job.metrics |= overlap(training_texts.known(model, rows["text"].tolist()), frame, prefix)
+        job.metrics |= overlap(model, frame, prefix)
     if config.evaluate.latency:
         rows = next(iter(tests.values()))[0]
         job.metrics |= runtime.latency(model, rows["text"].tolist(), config.trainer)
 
 
-def overlap(known: np.ndarray, frame: pd.DataFrame, prefix: str) -> dict[str, float]:
-    """How many test rows the model learnt from, (n,) bool, and its accuracy on the others; nothing where there are none."""
+def overlap(model: Path | str, frame: pd.DataFrame, prefix: str) -> dict[str, float]:
+    """How many of the predicted rows a model's folder says it learnt from, and its accuracy on the others; nothing where none."""
+    known = training_texts.known(model, frame["text"].tolist())
     if not known.any():
         return {}
     others = (frame["label"] == frame["predicted"])[~known]
@@ -102,9 +103,9 @@ def summary(job: Job) -> None:
         values = [metrics[f"{prefix}/{name}"] for name in ("accuracy", "accuracy_lo", "accuracy_hi", "macro_f1", "n")]
         on = f"{prefix}: " if len(sets) > 1 else ""
         log.info("%saccuracy %.3f [%.3f, %.3f]  macro F1 %.3f, %d rows", on, *values)
-        if metrics.get(f"{prefix}/learnt_from"):
+        known = f"{prefix}/learnt_from" in metrics
+        remedy = REMEDIES.get(job.step.name)
+        if remedy and known:
             remedy = "data.test=0.2, or the value that its training had, scores it on the test rows alone"
-        else:
-            remedy = REMEDIES.get(job.step.name, "")
-        if reason := doubt(metrics, prefix) if prefix == "test" or f"{prefix}/learnt_from" in metrics else "":
-            log.warning("%snot to be relied on: %s. %s", on, reason, remedy)
+        if reason := doubt(metrics, prefix) if known or prefix == "test" else "":
+            log.warning("%snot to be relied on: %s%s", on, reason, f". {remedy}" if remedy else "")

@@ -49,7 +49,8 @@ def check_folder(model: str, where: str, use: str = "", *, tokenizer: bool = Tru
     """
     path = Path(where)
     if not path.exists():
-        if where.startswith((".", "/", "~")) or (path.parent != Path() and path.parent.exists()):
+        hub_id = where.count("/") <= 1 and not where.startswith((".", "/", "~"))  # NAME or OWNER/NAME
+        if not hub_id or (path.parent != Path() and path.parent.exists()):
             raise UserError(f"the model {model}: no such folder")
         return
     if path.is_file():

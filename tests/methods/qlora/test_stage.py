@@ -109,12 +109,26 @@ def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(done: Job, 
     assert stage_of(one.whole).key != key  # other weights in the same folder are another annotator
     weights.write_bytes(content)
     assert stage_of(one.whole).key == key
+    one.step.run(one)
+    assert one.metrics["test/n"] == 12 and "test/learnt_from" not in one.metrics
     votes = pd.read_parquet(one.parents["annotations"] / "annotations.parquet")
     summary = json.loads((one.parents["annotations"] / "calibration.json").read_text())
     assert summary["calibration"] == "none"  # it may have learnt from the labelled rows
     engine, form = build(one.whole.llm), template(one.whole.prompt, reading.dataset(one).labels)
     shares, _ = qlora.ask(engine, form, votes["text"].tolist())
     assert np.allclose(votes[["p_negative", "p_neutral", "p_positive"]].to_numpy(), shares, atol=1e-6)
+
+
+def test_a_tuned_model_that_is_asked_about_its_training_rows_says_so(done: Job, tiny: Path, tmp_path: Path) -> None:
+    tuned = ("shots.k=0", f"llm.adapter='{done.folder}'")
+    fewshot, annotate = ("stage=fewshot", "fewshot.limit=40", *tuned), ("stage=annotate", "annotate.limit=200", *tuned)
+    own = job(tmp_path / "own", tiny, *fewshot)
+    whole = job(tmp_path / "whole", tiny, *fewshot, "data.test=1.0", "data.labelled=0")
+    annotator = job(tmp_path / "annotator", tiny, *annotate, "data.labelled=0")
+    for one in (own, whole, annotator):
+        one.step.run(one)
+    assert "test/learnt_from" not in own.metrics and 0 < whole.metrics["test/learnt_from"] < 40 == whole.metrics["test/n"]
+    assert 0 < annotator.metrics["test/learnt_from"] < 200 == annotator.metrics["test/n"]
 
 
 def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_it(tiny: Path, tmp_path: Path) -> None:

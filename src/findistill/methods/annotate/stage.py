@@ -80,4 +80,6 @@ def score(job: Job, votes: pd.DataFrame, shares: np.ndarray, labels: LabelSet) -
     frame.to_parquet(job.folder / "predictions.parquet", index=False)
     resamples = job.config.evaluate.resamples
     job.metrics |= evaluate(frame["label"].tolist(), shares, predicted, labels.names, resamples=resamples)
+    if adapter := job.step.whole.llm.get("adapter"):
+        job.metrics |= scoring.overlap(adapter, frame, "test")
     scoring.summary(job)

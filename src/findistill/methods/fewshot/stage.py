@@ -33,6 +33,8 @@ def run(job: Job) -> None:
         shown = limited(job, rows, labels)
         frame = predictions(folder, shown, data.labels.names, labels.names, job.config.evaluate.label_map)
         scoring.record(job, prefix, frame, labels.names)
+        if adapter := job.config.llm.get("adapter"):
+            job.metrics |= scoring.overlap(adapter, frame, prefix)
         spent.append(used(folder))
     job.metrics |= costs(job.config, spent)
     if dropped := job.metrics["data/shots_dropped"]:

@@ -10,6 +10,7 @@ from findistill.config.instantiate import build
 from findistill.core.files import write_json
 from findistill.core.hardware import peak_memory_mb
 from findistill.core.store import Work
+from findistill.data import training_texts
 from findistill.data.texts import TextData
 from findistill.errors import UserError
 from findistill.llm.config import InProcessLLM
@@ -57,6 +58,7 @@ def tune_adapter(work: Work) -> None:
         dtype=llm.dtype,
     )  # fmt: skip
     engine.tokenizer.save_pretrained(work.folder / "model")
+    training_texts.write(work.folder / "model", [*rows["text"], *validation["text"]])
     write_json(work.folder / SUMMARY, {"texts": len(rows), "host_peak_mb": peak_memory_mb(), **result.as_dict()})
     write_adapter_card(work.folder / "model", work.step.whole, data.labels.names, len(rows), data.card.licence, {})
 
