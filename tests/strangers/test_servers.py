@@ -243,8 +243,9 @@ requests = [Request(str(n), f"text {n}", (), (0,)) for n in range(int(sys.argv[2
 start = peak()
 found = [each for batch in engine.responses(requests, TEMPLATE, Sampling(0.5, 0, 16, 0)) for each in batch]
 refused = 0
+impatient = {"timeout_s": 1.0, "max_retries": 0, "give_up_s": 2.0}
 for number in range(len(requests) // 2):
-    engine = EndpointEngine(model=str(number), base_url=sys.argv[1], api_key_env=None, timeout_s=1.0, max_retries=0, give_up_s=2.0)
+    engine = EndpointEngine(model=str(number), base_url=sys.argv[1], api_key_env=None, **impatient)
     try:
         list(engine.responses(requests[:1], TEMPLATE, Sampling(0.5, 0, 16, 0)))
     except UserError:
