@@ -20,6 +20,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(termination, "_requested", False)
     monkeypatch.setattr(termination, "_acknowledged", False)
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest's time limit uses it
     termination.install()
     yield
     termination.acknowledge()
@@ -52,6 +53,18 @@ def test_it_arrives_wherever_the_process_is(installed: None, place: str, capfd: 
         for _ in range(200):
             time.sleep(0.01)
     assert termination.requested() and capfd.readouterr().err == ""
+
+
+def test_it_arrives_though_handlers_are_put_back(installed: None) -> None:
+    """As Lightning does at the end of a fit."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(1)
 
 
 def test_cleaning_up_is_not_interrupted(installed: None) -> None:

@@ -23,7 +23,7 @@ from findistill.llm.in_process import InProcessEngine
 from findistill.llm.prompts import Demonstration
 from tests.llm import conftest as fixtures
 from tests.llm.calls import TEMPLATE, ask
-from tests.llm.servers import KEY, LoopbackServer, Reply, after_probes, chat, refusal
+from tests.llm.servers import KEY, LoopbackServer, Reply, after_probes, chat, is_probe, refusal, sampling
 from tests.strangers.imitations import SERVERS, azure_filter, drawn, error, has_system, message
 
 server, told = fixtures.server, fixtures.told
@@ -207,11 +207,23 @@ ATTACKS = [
     Reply(pieces=repeat(b" "), pause_s=0.02),  # slowly
     refusal(429, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT"),
     refusal(503, Retry_After="1e400"),
+    Reply(status=400, pieces=repeat(b"x" * 2**16)),  # a refusal without end
+    Reply(status=429, body=gzipped(2**27), headers={"Content-Encoding": "gzip"}),
+    Reply(body=zlib.compress(gzipped(2**27)), headers={"Content-Encoding": "gzip, deflate"}),
+    Reply(body='{"choices":' * 10**5),
+    Reply(body=f'{{"choices": [], "usage": {"9" * 10**6}}}'),
+    Reply(body=f'{{"choices": [{{"index": {"9" * 10**5}, "message": {{"content": "positive"}}}}]}}'),
+    chat(["positive"], logprobs={"content": [{"token": "positive", "logprob": 0, "top_logprobs": [{}] * 10**6}]}),
+    Reply(body="x", headers={f"X-{number}": "y" * 8000 for number in range(1000)}),
 ]
 
 
 def hostile(body: dict) -> Reply:
-    """Half of the texts are answered; the others get one attack each."""
+    """Half of the texts are answered; the others get one attack each. Probes of a model with a number get that attack."""
+    if body["model"] != "m":
+        return ATTACKS[int(body["model"])]
+    if is_probe(body):
+        return sampling(body)
     number = int(body["messages"][-1]["content"].split()[-1])
     return ATTACKS[number // 2] if number % 2 else chat(["positive"] * body.get("n", 1))
 
@@ -220,26 +232,38 @@ SCRIPT = """
 import sys
 import findistill.llm.server as calling
 from findistill.llm.endpoint import EndpointEngine
+from findistill.errors import UserError
 from findistill.llm.engine import Request, Sampling
 from tests.llm.calls import TEMPLATE
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 calling.LONGEST_RETRY_AFTER_S = 0.05
 engine = EndpointEngine(model="m", base_url=sys.argv[1], api_key_env=None, timeout_s=3.0, max_retries=0, structured="never")
-requests = [Request(str(n), f"text {n}", (), (0,)) for n in range(24)]
+requests = [Request(str(n), f"text {n}", (), (0,)) for n in range(int(sys.argv[2]))]
 start = peak()
 found = [each for batch in engine.responses(requests, TEMPLATE, Sampling(0.5, 0, 16, 0)) for each in batch]
-print(peak() - start, len(found), sum(a.label == "positive" for a in found), sum(a.error is not None for a in found))
+refused = 0
+impatient = {"timeout_s": 1.0, "max_retries": 0, "give_up_s": 2.0}
+for number in range(len(requests) // 2):
+    engine = EndpointEngine(model=str(number), base_url=sys.argv[1], api_key_env=None, **impatient)
+    try:
+        list(engine.responses(requests[:1], TEMPLATE, Sampling(0.5, 0, 16, 0)))
+    except UserError:
+        refused += 1
+print(peak() - start, refused, len(found), sum(a.label == "positive" for a in found), sum(a.error is not None for a in found))
 """
 
 
 def test_memory_stays_whatever_a_server_sends(server: LoopbackServer) -> None:
-    server.key, server.behave = "", after_probes(hostile)
-    done = subprocess.run([sys.executable, "-c", SCRIPT, server.url], capture_output=True, text=True, timeout=60)
+    server.key, server.behave = "", hostile
+    command = [sys.executable, "-c", SCRIPT, server.url, str(2 * len(ATTACKS))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    grown, responses, labelled, failed = done.stdout.split()
-    assert (int(responses), int(labelled), int(failed)) == (24, 13, 10)  # one answer is all brackets
+    grown, refused, responses, labelled, failed = done.stdout.split()
+    assert (int(responses), int(labelled), int(failed)) == (40, 22, 17)  # one answer is all brackets
+    assert int(refused) == len(ATTACKS)  # as an answer to a probe
     assert float(grown) < 300
+    print(f"memory grew by {float(grown):.0f} MB")
 
 
 def test_pauses_end_when_the_server_is_given_up(server: LoopbackServer) -> None:

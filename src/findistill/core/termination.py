@@ -17,6 +17,9 @@ _acknowledged = False
 def install() -> None:
     """Let SIGTERM interrupt this process; to be called in its main thread."""
     signal.signal(signal.SIGTERM, _terminate)
+    # Now, since Lightning puts all handlers back at the end of a fit: the default, to end the process, would be one of them.
+    if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+        signal.signal(signal.SIGALRM, _interrupt)
     report = sys.unraisablehook
     sys.unraisablehook = lambda dropped: None if _requested and dropped.exc_type is KeyboardInterrupt else report(dropped)
 
