@@ -14,9 +14,9 @@ from findistill.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# Anyone may try anything in the unnamed study; a seed is what a study repeats over.
+# Anyone may try anything in the unnamed study; seeds are what a study repeats over.
 UNCHECKED = "default"
-ALWAYS_VARIES = ("seed",)
+ALWAYS_VARIES = ("seed", "data.labelled_seed")
 
 
 def _record(path: Path) -> dict[str, Any] | None:
