@@ -137,6 +137,16 @@ def test_unlabelled_texts_all_stay_in_train() -> None:
     assert frame["split"].tolist() == ["train"] * 5 and frame["label"].isna().all()
 
 
+def test_all_labels_may_be_the_pool_where_there_are_other_texts_to_label() -> None:
+    texts = [*many(40), *((f"another text {row}", None, None) for row in range(10))]
+    assign(table(texts), settings_(test=0.5, labelled=17), LABELS)  # the one label that is left need not be two classes
+    frame, _ = assign(table(texts), settings_(test=0.5, labelled=18), LABELS)
+    assert frame["split"].value_counts().to_dict() == {"test": 20, "pool": 18, "train": 10, "validation": 2}
+    assert frame.loc[frame["split"] == "train", "label"].isna().all()
+    with pytest.raises(UserError, match=r"18 labelled rows beside test and validation.*data.labelled=18 at most"):
+        assign(table(texts), settings_(test=0.5, labelled=19), LABELS)
+
+
 def test_all_rows_may_be_for_testing() -> None:
     frame, _ = assign(table(many()), settings_(test=1), LABELS)
     assert frame["split"].tolist() == ["test"] * 100

@@ -64,10 +64,11 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         if split == "pool" and config.labelled and not len(own):
             if not labelled:
                 raise UserError(f"data.labelled={config.labelled}: data={config.name} has no labels to keep")
-            if config.labelled >= len(train):
+            most = len(train) if len(unlabelled) else len(train) - 1  # something is left to train on
+            if config.labelled > most:
                 raise UserError(
-                    f"data.labelled={config.labelled} leaves nothing to train on: "
-                    f"data={config.name} has {len(train):,} training rows"
+                    f"data.labelled={config.labelled} leaves nothing to train on: data={config.name} has {len(train):,} labelled "
+                    f"rows beside test and validation. Label more texts, or lower it: data.labelled={max(most, 0)} at most"
                 )
         elif split != "pool":
             size = min(len(train), max(1, round(shares[split] * len(train))))
@@ -85,14 +86,15 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
                 removed["near-duplicates of test rows"] += len(dropped)
                 rows, train, unlabelled = (part.drop(dropped, errors="ignore") for part in (rows, train, unlabelled))
 
-    if after_test and not len(train):
+    if after_test and not len(train) and not len(parts["pool"]):
         raise UserError(
             f"data={config.name}: of {len(rows):,} rows none is left to train on once data.test={shares['test']} "
             f"and data.validation={config.validation} have theirs; give more rows or other shares"
         )
-    if labelled and len(train) and train["label"].nunique() < 2:
+    known = _concat(train, parts["pool"])
+    if labelled and len(known) and known["label"].nunique() < 2:
         raise UserError(
-            f"data={config.name}: all {len(train):,} training rows have the label {train['label'].iloc[0]!r}; "
+            f"data={config.name}: all {len(known):,} training rows have the label {known['label'].iloc[0]!r}; "
             "two classes at least are needed, check data.label_column and data.label_map"
         )
     extra = claim(unlabelled, *parts.values())
