@@ -21,8 +21,8 @@ def test_the_next_commands_of_a_stage_compose(stage: str, tmp_path: Path, monkey
     Path("my news.csv").write_text("text,label\nProfit rose,positive\n")
     folder = Path("runs/moon/job-0123abcd")
     (folder / "model").mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (folder / "model" / name).write_text("{}")
+    for name, content in {"config.json": "{}", "model.safetensors": "\2\0\0\0\0\0\0\0{}", "tokenizer.json": "{}"}.items():
+        (folder / "model" / name).write_text(content)
     folder.with_name(f"latest-{stage}").symlink_to(folder.name)
     overrides = [f"stage={stage}", *SETTINGS, *(["evaluate.model=runs/moon/other"] if stage in ("evaluate", "export") else [])]
     first, *following = closing_lines(composed(*overrides), folder, overrides).splitlines()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from findistill.core import termination
+from findistill.hydra_ext.errors import exit_with
 
 
 @pytest.fixture
@@ -65,6 +66,19 @@ def test_it_arrives_though_handlers_are_put_back(installed: None) -> None:
         signal.signal(number, handler)
     with pytest.raises(KeyboardInterrupt):
         time.sleep(1)
+
+
+def test_an_error_that_a_library_makes_of_it_is_no_error(installed: None, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        try:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+            except BaseException as error:
+                raise ValueError("cannot be read") from error
+        except ValueError as error:
+            exit_with(error, trace=False)
+    assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
 
 
 def test_cleaning_up_is_not_interrupted(installed: None) -> None:

@@ -133,7 +133,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         link_latest(folder, config.stage.name)
     except BaseException as error:
         termination.acknowledge()
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or termination.requested()
         line = "interrupted" if interrupted else first_line(error)
         # On a full disk this may fail too; the state then stays `running`, which counts as not done.
         if not interrupted and not isinstance(error, UserError):

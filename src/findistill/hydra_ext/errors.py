@@ -45,7 +45,8 @@ def exit_with(error: BaseException, trace: bool) -> NoReturn:
     terminated.
     """
     termination.acknowledge()
-    if isinstance(error, KeyboardInterrupt):
+    # A library in which the interrupt arrives may make another error of it.
+    if isinstance(error, KeyboardInterrupt) or termination.requested():
         _exit("interrupted; the same command continues", 143 if termination.requested() else 130, trace)
     if isinstance(error, SweepError | UserError):
         _exit(str(error), 1 if isinstance(error, SweepError) else 2, trace)
