@@ -27,7 +27,11 @@ def test_swept_settings_and_seeds_may_differ(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job(5), job(6), job(5, seed=1)], ["distill.min_agreement"])
     done(tmp_path)
     admit(tmp_path, "moon", [job(8, seed=7)], [])
-    assert read_json(tmp_path / "study.json")["stages"]["student"]["varied"] == ["data.labelled_seed", "distill.min_agreement", "seed"]
+    assert read_json(tmp_path / "study.json")["stages"]["student"]["varied"] == [
+        "data.labelled_seed",
+        "distill.min_agreement",
+        "seed",
+    ]
 
 
 def test_a_swept_group_frees_all_its_settings(tmp_path: Path) -> None:
