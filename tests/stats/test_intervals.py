@@ -14,8 +14,8 @@ from findistill.stats.significance import holm, paired
 def runs(rng: np.random.Generator, difficulty: np.ndarray, n: int, spread: float) -> np.ndarray:
     """Which rows `n` runs of one method get right: (n, rows); `spread` is the true sd of a run's accuracy."""
     weight = difficulty * (1 - difficulty)
-    moved = difficulty + rng.normal(0, spread, (n, 1)) * weight / weight.mean()
-    return rng.random((n, len(difficulty))) < np.clip(moved, 0, 1)
+    moved = (difficulty + rng.normal(0, spread, (n, 1)) * weight / weight.mean()).astype(np.float32)
+    return rng.random((n, len(difficulty)), dtype=np.float32) < np.clip(moved, 0, 1)
 
 
 def false_alarms(n_rows: int, spread: float, *, repeats: int, share_seeds: bool = True, seeds: int = 5) -> float:
