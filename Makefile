@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Processes that `make test` shares the test files among; each keeps to one thread.
 WORKERS ?= 2
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow test-thorough lint bench clean
 
 setup: $(VENV)/.ready
 
@@ -33,6 +33,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
+
+test-thorough: setup
+	$(BIN)/python -m pytest -m thorough -n $(WORKERS) --dist load
 
 lint: setup
 	$(BIN)/ruff check .

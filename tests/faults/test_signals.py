@@ -1,4 +1,4 @@
-"""Twenty SIGTERMs and twenty SIGKILLs at random moments of a sweep that annotates, trains and reports: the same table."""
+"""SIGTERMs and SIGKILLs, twenty each, at random moments of a sweep that annotates, trains and reports: the same table."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from tests.faults.conftest import CSV, OWN, assert_same, results, states
 from tests.fixtures.preloaded import Preloaded, Running
 from tests.llm.servers import KEY, LoopbackServer, Reply, seeded
 
-SIGNALS, IN_FLIGHT, SAMPLES, JOBS = 20, 4, 8, 4
+IN_FLIGHT, SAMPLES, JOBS = 4, 8, 4
 PHASES = ("start", "annotation", "training", "report", "end")
 PROMPTLY_S = 10.0  # Slurm kills after 30, Docker after 10
 
@@ -88,10 +88,12 @@ def check_terminated(done: "subprocess.CompletedProcess[str]", phase: str, secon
     assert "Traceback" not in done.stderr, (phase, done.stderr[-4000:])
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_is_ended_at_twenty_moments(sweep: Sweep, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "signals", [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.thorough)], ids=["four", "twenty"]
+)
+def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals, signals: int) -> None:
     """Studies are begun, each is ended once in every phase, at a moment drawn from all that the phase takes, and completed."""
     sweep.whole("warm")
     paid_before = len(sweep.server.asked)
@@ -99,7 +101,7 @@ def test_a_sweep_is_ended_at_twenty_moments(sweep: Sweep, number: signal.Signals
     paid = len(sweep.server.asked) - paid_before
     expected, draw = results(sweep.folder / "whole" / "moon"), random.Random(number)
     hit, delays, studies = Counter[str](), [0.0], 0
-    while hit.total() < SIGNALS:
+    while hit.total() < signals:
         runs, asked, studies, interrupted = f"runs{studies}", len(sweep.server.asked), studies + 1, 0
         for phase in PHASES[:-1]:
             running, goal, reached = sweep.start(runs), draw.uniform(0, 0.9) * lasts[phase], None
@@ -127,4 +129,4 @@ def test_a_sweep_is_ended_at_twenty_moments(sweep: Sweep, number: signal.Signals
         assert_same(results(sweep.folder / runs / "moon"), expected)
         assert len(sweep.server.asked) - asked <= paid + interrupted * IN_FLIGHT
     print(f"{number.name}: {dict(hit)} in {studies} studies; ended after {max(delays):.2f} s at most; a sweep took {lasts}")
-    assert all(hit[phase] >= 3 for phase in PHASES[:-1]), hit
+    assert signals < 20 or all(hit[phase] >= 3 for phase in PHASES[:-1]), hit
