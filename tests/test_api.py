@@ -127,7 +127,7 @@ def test_it_works_inside_another_hydra_application(tmp_path: Path) -> None:
         (lambda: api.Distiller("data.pool=30"), "data.pool is now data.labelled"),
         (lambda: api.Distiller("distill.min_agreement=9").fit(), "distill.min_agreement=9 can never be reached"),
         (lambda: api.Distiller().fit(votes="nowhere"), "distill.annotations=nowhere: no annotations.parquet there"),
-        (lambda: api.Classifier.from_pretrained("runs/none/such"), "the model runs/none/such cannot be loaded"),
+        (lambda: api.Classifier.from_pretrained("runs/none/such"), "the model runs/none/such: no such folder"),
     ],
 )  # fmt: skip
 def test_mistakes_are_worded_as_on_the_command_line(

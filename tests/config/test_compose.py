@@ -34,7 +34,7 @@ NEEDS = {
     "llm=azure": ['llm.base_url="https://example.invalid/openai/deployments/d?api-version=2024-10-21"'],
     "llm=recorded": ["llm.path=README.md"],
     "llm=openai_batch": ["llm.path=README.md"],
-    "llm=rules": ["llm.rules.positive=rose"],
+    "llm=rules": ["llm.rules={positive: rose}"],
     "teacher=folder": ["teacher.model=some/folder"],
     "student=folder": ["student.model=some/folder"],
     "stage=evaluate": ["evaluate.model=some/folder"],

@@ -5,7 +5,7 @@ than one.
 """
 
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from findistill.models.embeddings import embed_once
 from findistill.models.linear import fit_linear
 
 FOLDS = 5
-LEAST_SHARE = 1e-4  # of a label that no neighbour has
+LEAST_SHARE = 1e-4  # of a label that was not seen, or that no neighbour has
 
 
 class ClassifierEngine(ClassifierLLM, Engine):
@@ -59,15 +59,36 @@ class ClassifierEngine(ClassifierLLM, Engine):
         return out
 
     def _predicted(self, pool: pd.DataFrame, texts: Sequence[str], labels: LabelSet) -> np.ndarray:
-        known, gold = pool["text"].tolist(), pool["label"].tolist()
-        if self.kind == "neighbours" or len(set(gold)) < 2:
-            indexes, similarities = nearest(embed_once(texts), embed_once(known), self.k)
-            shares = neighbour_vote(similarities, indexes, gold, labels)
-            return np.log(np.clip(shares, LEAST_SHARE, None))
-        model = fit_linear(self.kind, known, gold)
-        out = np.full((len(texts), len(labels.names)), np.log(LEAST_SHARE))
-        out[:, [labels.names.index(name) for name in model.labels]] = log_softmax(model.logits(texts), axis=1)
+        return fit_classifier(self.kind, pool["text"].tolist(), pool["label"].tolist(), labels, k=self.k)(texts)
+
+
+def fit_classifier(
+    kind: str, texts: Sequence[str], gold: Sequence[str], labels: LabelSet, *, k: int
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """A function of n texts that gives log-probabilities (n, labels), fitted to labelled texts.
+
+    Args:
+        kind: `tfidf`, `embeddings` or `neighbours`.
+        gold: the labels; where they are all the same, the neighbours vote whatever the kind.
+        k: neighbours that vote.
+    """
+    if kind == "neighbours" or len(set(gold)) < 2:
+        known = embed_once(texts)
+
+        def vote(asked: Sequence[str]) -> np.ndarray:
+            indexes, similarities = nearest(embed_once(asked), known, k)
+            return np.log(np.clip(neighbour_vote(similarities, indexes, gold, labels), LEAST_SHARE, None))
+
+        return vote
+    model = fit_linear(kind, texts, gold)
+    columns = [labels.names.index(name) for name in model.labels]
+
+    def classify(asked: Sequence[str]) -> np.ndarray:
+        out = np.full((len(asked), len(labels.names)), np.log(LEAST_SHARE))
+        out[:, columns] = log_softmax(model.logits(asked), axis=1)
         return out
+
+    return classify
 
 
 class LabellingFunctionEngine(LabellingFunctions, Engine):

@@ -13,15 +13,13 @@ from scipy.special import softmax
 from findistill.core.files import read_json, write_json
 from findistill.core.store import Work
 from findistill.data.labels import LabelSet
-from findistill.data.neighbours import nearest, neighbour_vote
 from findistill.data.splits import sample
 from findistill.errors import UserError
 from findistill.inference.predict import classify
+from findistill.llm.classifiers import fit_classifier
 from findistill.methods import rows as reading
 from findistill.methods.baselines.steps import ANNOTATED, LIMITED, TESTS
-from findistill.models.embeddings import embed_once
 from findistill.models.encoders import open_trained
-from findistill.models.linear import fit_linear
 from findistill.stats.alignment import align_predictions, prediction_frame
 from findistill.stats.metrics import evaluate
 
@@ -106,30 +104,13 @@ def majority(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.D
     return lambda rows: np.tile(frequency.to_numpy(), (len(rows), 1))
 
 
-def neighbours(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.DataFrame], np.ndarray]:
-    """The vote of the nearest labelled texts by embedding."""
-    vectors, known = embed_once(pool["text"].tolist()), pool["label"].tolist()
-
-    def vote(rows: pd.DataFrame) -> np.ndarray:
-        indexes, similarities = nearest(embed_once(rows["text"].tolist()), vectors, work.step.k)
-        return neighbour_vote(similarities, indexes, known, labels)
-
-    return vote
-
-
-def linear(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.DataFrame], np.ndarray]:
-    """Logistic regression on TF-IDF, or on frozen embeddings."""
-    if pool["label"].nunique() < 2:
+def classifier(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.DataFrame], np.ndarray]:
+    """The vote of the nearest labelled texts, or logistic regression on TF-IDF or on frozen embeddings."""
+    kind, known, gold = work.step.kind, pool["text"].tolist(), pool["label"].tolist()
+    if kind != "neighbours" and len(set(gold)) < 2:
         raise UserError(f"no {work.step.title()}: the labelled texts have only one label")
-    model = fit_linear(work.step.kind, pool["text"].tolist(), pool["label"].tolist())
-    columns = [labels.names.index(name) for name in model.labels]
-
-    def probabilities(rows: pd.DataFrame) -> np.ndarray:
-        shares = np.zeros((len(rows), len(labels.names)))
-        shares[:, columns] = softmax(model.logits(rows["text"].tolist()), axis=1)
-        return shares
-
-    return probabilities
+    fitted = fit_classifier(kind, known, gold, labels, k=work.step.k)
+    return lambda rows: softmax(fitted(rows["text"].tolist()), axis=1)
 
 
 def annotator(work: Work, tests: reading.TestSets) -> Predictor:
@@ -164,9 +145,9 @@ def trained(work: Work, tests: reading.TestSets) -> Predictor:
 
 KINDS: dict[str, Callable[[Work, reading.TestSets], Predictor]] = {
     "majority": partial(from_labels, majority),
-    "neighbours": partial(from_labels, neighbours),
-    "tfidf": partial(from_labels, linear),
-    "embeddings": partial(from_labels, linear),
+    "neighbours": partial(from_labels, classifier),
+    "tfidf": partial(from_labels, classifier),
+    "embeddings": partial(from_labels, classifier),
     "encoder": trained,
     "annotator": annotator,
     "teacher": trained,

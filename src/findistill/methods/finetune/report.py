@@ -25,8 +25,9 @@ class TeacherPart(Part):
     def families(self, methods: Sequence[Method]) -> Iterator[Family]:
         own = self.own(methods)
         yield from setting_families(DIFFER_IN, own, TRAINED_PRESETS)
-        if top := best(own)[0]:
-            yield Family(AGAINST_BASELINES, [(top, method) for method in methods if method.kind == BASELINE])
+        baselines = [method for method in methods if method.kind == BASELINE]
+        if (top := best(own)[0]) and len(own) + len(baselines) == len(methods):  # elsewhere another kind is the question
+            yield Family(AGAINST_BASELINES, [(top, method) for method in baselines])
 
 
 PART = TeacherPart(kind="teacher", noun="classifier", own_baselines=False)
