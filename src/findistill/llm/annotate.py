@@ -109,16 +109,13 @@ def _classify(
     folder.mkdir(parents=True, exist_ok=True)
     logs = engine.scores(texts["text"].tolist(), pool, labels, settings.seed)
     scores = [dict(zip(labels.names, row.tolist(), strict=True)) for row in logs]
-    samples = (
-        [
-            Response(text_id, number, label=label, raw=label, attempts=0, cost=0.0)
-            for number, label in enumerate(
-                draw_labels(own, settings.temperature, f"{settings.seed}\0{text_id}", settings.samples)
-            )
-        ]
-        for text_id, own in zip(map(str, texts["id"]), scores, strict=True)
-    )
-    artifact.write(folder, texts, samples, labels, scores)
+
+    def samples() -> Iterator[list[Response]]:
+        for text_id, own in zip(map(str, texts["id"]), scores, strict=True):
+            names = draw_labels(own, settings.temperature, f"{settings.seed}\0{text_id}", settings.samples)
+            yield [Response(text_id, at, label=name, raw=name, attempts=0, cost=0.0) for at, name in enumerate(names)]
+
+    artifact.write(folder, texts, samples(), labels, scores)
 
 
 def response_cache(folder: Path, llm: LLM, prompt: Prompt, shots: Shots, pool: pd.DataFrame) -> ResponseCache:
