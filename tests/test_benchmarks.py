@@ -25,6 +25,7 @@ def test_endpoint_throughput() -> None:
     assert "findistill" in told and "of the possible 640" in told
 
 
+@pytest.mark.slow
 def test_annotation_memory() -> None:
     told = run("annotation_memory.py", "--texts", "40")
     assert "20 texts: peak" in told and "40 texts: peak" in told and "growth:" in told

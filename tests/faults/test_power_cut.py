@@ -105,7 +105,9 @@ def survives(sweep: Sweep, path: Path, way: str, expected: Any) -> int:
     return ended.code
 
 
-@pytest.mark.parametrize("way", ["zeros", *(pytest.param(way, marks=pytest.mark.slow) for way in ("empty", "half"))])
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.slow if way == "zeros" else pytest.mark.thorough) for way in CUTS]
+)
 def test_all_files_at_once(sweep: Sweep, way: str) -> None:
     sweep = replace(sweep, command=(*sweep.command, "trainer.batch_size=32", "trainer.max_epochs=1"))  # a quick one
     assert sweep.run().code == 0

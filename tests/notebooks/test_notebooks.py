@@ -14,7 +14,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIGURES = {"explore_study.ipynb": 2, "distil_in_python.ipynb": 1}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+SLOW = {"distil_in_python.ipynb"}  # it annotates and trains
+
+
+@pytest.mark.parametrize("path", [
+    pytest.param(path, marks=pytest.mark.slow if path.name in SLOW else (), id=path.name) for path in NOTEBOOKS
+])  # fmt: skip
 def test_notebook_runs(path: Path, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINDISTILL_STUDY", str(study / "moon"))
     notebook = nbformat.read(path, as_version=4)
