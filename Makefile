@@ -32,10 +32,10 @@ test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal
 
 test-thorough: setup
-	$(BIN)/python -m pytest -m thorough -n $(WORKERS) --dist load
+	$(BIN)/python -m pytest -m thorough -n $(WORKERS) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -49,6 +49,14 @@ def test_an_estimate_a_pilot_and_the_rest(findistill: Command, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_an_llm_with_demonstrations_is_measured_on_half_of_the_labelled_rows(findistill: Command) -> None:
+    members = 'annotate.ensemble=["shots.k=4","llm=tfidf"]'
+    done = findistill(*BASE, members, "annotate.combine=stacking", "annotate.limit=20")
+    assert done.returncode == 0, done.stderr
+    assert "right about 30 labelled rows: smollm2 direct 0." in done.stderr
+
+
+@pytest.mark.slow
 def test_several_annotators(findistill: Command, tmp_path: Path) -> None:
     members = 'annotate.ensemble=["shots.k=4","shots.k=0","shots.selection=balanced shots.k=3"]'
     done = findistill(*BASE, members, "annotate.combine=dawid_skene", "annotate.limit=30")

@@ -18,7 +18,7 @@ from findistill.llm.aggregate import aggregate
 from findistill.llm.annotate import annotate
 from findistill.llm.estimate import Estimate, estimate
 from findistill.methods import rows as reading
-from findistill.methods.annotate.steps import LABELLED, TRAINING, Annotations
+from findistill.methods.annotate.steps import HALF, LABELLED, TRAINING, Annotations
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,10 @@ def annotate_with(
 def rows_of(work: Work) -> tuple[pd.DataFrame, Any]:
     """The rows to annotate and the labels to choose from, by the step's `rows`; new texts are annotated unlabelled."""
     data, settings = reading.dataset(work), work.config.annotate
-    if work.step.rows == LABELLED:
-        return reading.draw(reading.demonstration_pool(work), settings.measure_on, work.config.data.seed), data.labels
+    if work.step.rows in (LABELLED, HALF):
+        pool = reading.demonstration_pool(work)
+        most = len(pool) // 2 if work.step.rows == HALF else len(pool)
+        return reading.draw(pool, min(settings.measure_on, most), work.config.data.seed), data.labels
     if work.step.rows != TRAINING:
         tests = list(reading.test_sets(work).values())
         number = int(work.step.rows.partition("/")[2])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.expand import annotators
+from findistill.config.fields import declares
 from findistill.core.step import Step
 from findistill.llm.config import MEASURED
 from findistill.llm.identity import llm_files, llm_identity
@@ -12,8 +13,9 @@ from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
 from findistill.methods.stage import Stage, without
 
-# Which rows: the data's training and validation rows, the labelled ones, or test/<number of the test set>.
-TRAINING, LABELLED = "training", "labelled"
+# Which rows: the data's training and validation rows, the labelled ones, half of these (the others are demonstrations), or
+# test/<number of the test set>.
+TRAINING, LABELLED, HALF = "training", "labelled", "half of the labelled"
 
 
 def shots_settings(shots: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,14 +65,14 @@ class Annotations(LLMResponses):
 
     def parents(self) -> dict[str, Step]:
         parents = super().parents()
-        if self.rows in (TRAINING, LABELLED):
+        if self.rows in (TRAINING, LABELLED, HALF):
             parents = {role: step for role, step in parents.items() if not role.startswith(ALSO)}
         return parents | ({"augment": self.extra} if self.extra is not None else {})
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         if self.rows != TRAINING:
-            settings["annotate"]["limit"] = self.config.annotate.measure_on if self.rows == LABELLED else None
+            settings["annotate"]["limit"] = self.config.annotate.measure_on if self.rows in (LABELLED, HALF) else None
         return {"rows": self.rows, **settings}
 
 
@@ -84,8 +86,9 @@ class Ensemble(Step):
     def __init__(self, config: Any, rows: str = TRAINING, extra: Step | None = None) -> None:
         super().__init__(config)
         self.members = [Annotations(member, rows, extra) for member in annotators(config)]
-        measured = config.annotate.combine in MEASURED
-        self.measured = [Annotations(member, LABELLED) for member in annotators(config)] if measured else []
+        shown = any(member.shots.k and not declares(member.llm, "recorded") for member in annotators(config))
+        labelled = annotators(config) if config.annotate.combine in MEASURED else []
+        self.measured = [Annotations(member, HALF if shown else LABELLED) for member in labelled]
 
     def parents(self) -> dict[str, Step]:
         members = {f"member/{number}": member for number, member in enumerate(self.members)}
