@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from findistill import __version__
+from findistill import __version__, cli
+from findistill.core import termination
 from findistill.errors import UserError
 from findistill.hydra_ext import argv
 from tests.conftest import Command
@@ -52,3 +53,17 @@ def test_a_model_folder_becomes_the_folder_option(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     turned = argv.with_model_folders([f"student={tmp_path}/mine", "seed=1", "teacher=minilm_l6"])
     assert turned == ["student=folder", f"student.model={tmp_path}/mine", "student.name=mine", "seed=1", "teacher=minilm_l6"]
+
+
+def test_a_termination_that_python_dropped_at_the_very_end_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["findistill", "stage=annotate"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(termination, "install", lambda: None)
+    monkeypatch.setattr(termination, "_acknowledged", False)
+    monkeypatch.setattr(cli, "run", lambda: monkeypatch.setattr(termination, "_requested", True))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 143
+    assert capsys.readouterr().err.endswith("findistill: interrupted; the same command continues\n")

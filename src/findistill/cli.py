@@ -113,6 +113,8 @@ def main() -> NoReturn:
         else:
             sys.argv[1:] = normalize_argv(arguments)
             run()
+            if termination.requested():  # the interrupt was dropped, and all was done before it came again
+                raise KeyboardInterrupt
     except JobError as error:
         exit_with(error.args[0], trace)
     except (KeyboardInterrupt, Exception) as error:
