@@ -52,8 +52,7 @@ def run_job(config: Config) -> float | None:
         UserError: the configuration or the data has a mistake that the user can fix.
         KeyboardInterrupt: SIGTERM came in an earlier job of this process, and something kept it back.
     """
-    if termination.requested():
-        raise KeyboardInterrupt
+    termination.check()
     stage = stage_of(config)
     if config.plan:
         sys.stdout.write(plans.describe([plans.PlannedJob([], config, stage)]))
@@ -113,8 +112,7 @@ def main() -> NoReturn:
         else:
             sys.argv[1:] = normalize_argv(arguments)
             run()
-            if termination.requested():  # the interrupt was dropped, and all was done before it came again
-                raise KeyboardInterrupt
+            termination.check()  # all may have been done before the interrupt came again
     except JobError as error:
         exit_with(error.args[0], trace)
     except (KeyboardInterrupt, Exception) as error:

@@ -41,6 +41,7 @@ def hub_offline() -> bool:
 
 @lru_cache(maxsize=1)
 def _hub_reachable(address: str, period: int) -> bool:
-    if not (found := reachable(address)):
+    answers = reachable(address)
+    if not answers:
         log.warning("%s cannot be reached: only what was downloaded before is there", urlsplit(address).hostname)
-    return found
+    return answers

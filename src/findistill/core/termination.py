@@ -29,6 +29,12 @@ def requested() -> bool:
     return _requested
 
 
+def check() -> None:
+    """Raise KeyboardInterrupt where SIGTERM came and what it raised was dropped."""
+    if _requested:
+        raise KeyboardInterrupt
+
+
 def acknowledge() -> None:
     """The interrupt has arrived: what follows is cleaning up, and is not interrupted again, not by a second SIGTERM either."""
     global _acknowledged

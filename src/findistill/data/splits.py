@@ -91,10 +91,10 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
             f"data={config.name}: of {len(rows):,} rows none is left to train on once data.test={shares['test']} "
             f"and data.validation={config.validation} have theirs; give more rows or other shares"
         )
-    known = _concat(train, parts["pool"])
-    if labelled and len(known) and known["label"].nunique() < 2:
+    learnable = _concat(train, parts["pool"])
+    if labelled and len(learnable) and learnable["label"].nunique() < 2:
         raise UserError(
-            f"data={config.name}: all {len(known):,} training rows have the label {known['label'].iloc[0]!r}; "
+            f"data={config.name}: all {len(learnable):,} training rows have the label {learnable['label'].iloc[0]!r}; "
             "two classes at least are needed, check data.label_column and data.label_map"
         )
     extra = claim(unlabelled, *parts.values())

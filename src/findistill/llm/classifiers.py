@@ -46,16 +46,16 @@ class ClassifierEngine(ClassifierLLM, Engine):
             )
         keys = pool["text"].map(text_key)
         place = {key: row for row, key in enumerate(keys)}
-        known = np.array([place.get(text_key(text), -1) for text in texts])
+        rows = np.array([place.get(text_key(text), -1) for text in texts])  # of the pool
         out = self._predicted(pool, texts, labels)
-        if (known >= 0).any():
+        if (rows >= 0).any():
             rarest = int(pool["label"].value_counts().min())
             splitter = StratifiedKFold if rarest >= 2 else KFold
             folds = splitter(min(FOLDS, rarest) if rarest >= 2 else 2, shuffle=True, random_state=seed)
             own = np.empty((len(pool), len(labels.names)))
             for fitted, left in folds.split(pool, pool["label"]):
                 own[left] = self._predicted(pool.iloc[fitted], pool["text"].iloc[left].tolist(), labels)
-            out[known >= 0] = own[known[known >= 0]]
+            out[rows >= 0] = own[rows[rows >= 0]]
         return out
 
     def _predicted(self, pool: pd.DataFrame, texts: Sequence[str], labels: LabelSet) -> np.ndarray:
@@ -73,10 +73,10 @@ def fit_classifier(
         k: neighbours that vote.
     """
     if kind == "neighbours" or len(set(gold)) < 2:
-        known = embed_once(texts)
+        vectors = embed_once(texts)
 
         def vote(asked: Sequence[str]) -> np.ndarray:
-            indexes, similarities = nearest(embed_once(asked), known, k)
+            indexes, similarities = nearest(embed_once(asked), vectors, k)
             return np.log(np.clip(neighbour_vote(similarities, indexes, gold, labels), LEAST_SHARE, None))
 
         return vote

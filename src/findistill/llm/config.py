@@ -24,7 +24,6 @@ class LLM:
 
     in_process: ClassVar[bool] = False  # it gives label probabilities, and can be tuned
     recorded: ClassVar[bool] = False  # it requests nothing, so it needs no demonstrations
-    fitted: ClassVar[bool] = False  # it is a classifier of the labelled rows
 
     _target_: str = MISSING
     name: str = MISSING
@@ -119,7 +118,6 @@ class ClassifierLLM(LLM):
     """A classifier of the labelled rows as an annotator; its labels are drawn from its probabilities, like those of an LLM."""
 
     recorded: ClassVar[bool] = True
-    fitted: ClassVar[bool] = True
 
     kind: str = setting(MISSING, choices=("tfidf", "embeddings", "neighbours"))
     k: int = setting(8, ge=1)  # neighbours that vote

@@ -50,21 +50,24 @@ class LanguageModel(InProcessLLM):
         """
 
         @cache  # the same demonstration comes many times
-        def truncate(text: str) -> str:
+        def truncate(text: str) -> tuple[str, bool]:
+            """As plain text of at most `max_text_tokens`, and whether any of it is gone."""
             text = self.plain_text(text)
             ids = self.ids(text)
-            return text if len(ids) <= template.max_text_tokens else self.tokenizer.decode(ids[: template.max_text_tokens])
+            if len(ids) <= template.max_text_tokens:
+                return text, False
+            return self.tokenizer.decode(ids[: template.max_text_tokens]), True
 
         def example(each: Demonstration) -> Demonstration:
             rationale = tuple(map(self.plain_text, each.rationale)) if each.rationale else each.rationale
-            return replace(each, text=truncate(each.text), rationale=rationale)
+            return replace(each, text=truncate(each.text)[0], rationale=rationale)
 
         most = self._longest(template)
         prompts, dropped, truncated, shortened = [], {}, 0, 0
         for request in requests:
             examples = [example(each) for each in request.demonstrations]
-            text = truncate(request.text)
-            shortened += text != self.plain_text(request.text)
+            text, is_cut = truncate(request.text)
+            shortened += is_cut
             ids = self._encode(template, examples, text)
             while len(ids) > most and examples:
                 examples = examples[1:]

@@ -75,7 +75,7 @@ class RecordedEngine(RecordedLLM, Engine):
         return f"Check {columns}, llm.answer_line and prompt.wording"
 
     def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
-        key = "id_column" if self.id_column else "text_column"
+        key = self._key
         return (
             f"llm.path={self.path} has answers to {texts - failed} of {texts} texts, matched by llm.{key}={getattr(self, key)}; "
             f"annotate.max_failed={math.ceil(1000 * failed / texts) / 1000:g} leaves the others without a label."
@@ -85,6 +85,11 @@ class RecordedEngine(RecordedLLM, Engine):
     def _labels(self) -> bool:
         """Whether the file has labels, not answers that are to be parsed."""
         return bool(self.label_columns or self.label_column)
+
+    @property
+    def _key(self) -> str:
+        """The setting that names the column by which rows belong to texts."""
+        return "id_column" if self.id_column else "text_column"
 
     @property
     def _answers(self) -> dict[str, str | list[str]]:
@@ -103,10 +108,15 @@ class RecordedEngine(RecordedLLM, Engine):
         except UserError as error:  # the reader's remedies name the settings of the section `data`
             raise UserError(re.sub(r"\bdata\.(path|encoding)\b", r"llm.\1", str(error))) from None
         where = dict(self.where or {})
-        key = {"id_column": self.id_column} if self.id_column else {"text_column": self.text_column}
+        key_column, [answers] = str(getattr(self, self._key)), self._answers.values()
         optional = {name: getattr(self, name) for name in ("tokens_in_column", "tokens_out_column") if getattr(self, name)}
         columns = names(rows)
-        for setting, wanted in {**key, **self._answers, **optional, **{f"where.{name}": name for name in where}}.items():
+        for setting, wanted in {
+            self._key: key_column,
+            **self._answers,
+            **optional,
+            **{f"where.{name}": name for name in where},
+        }.items():
             for column in wanted if isinstance(wanted, list) else [wanted]:
                 if column not in columns and all(lookup(row, column) is None for row in rows):
                     raise UserError(
@@ -116,9 +126,8 @@ class RecordedEngine(RecordedLLM, Engine):
         if not rows:
             raise UserError(f"llm.where={where}: no row of {path} has these values.")
         recorded: dict[str, list[Row]] = defaultdict(list)
-        [[key_column], [answers]] = [*key.values()], [*self._answers.values()]
         for cells in rows:
-            name = as_text(lookup(cells, str(key_column)))
+            name = as_text(lookup(cells, key_column))
             samples = recorded[name if self.id_column else text_key(name)]
             # Of the choices of one call, the first has its tokens.
             counts = {role.removesuffix("_column"): as_text(lookup(cells, column)) for role, column in optional.items()}
@@ -138,8 +147,8 @@ class RecordedEngine(RecordedLLM, Engine):
     def read(self, response: Response, template: Template) -> Response:
         raw = response.raw or ""
         lines = [line for line in raw.splitlines() if line.strip()]
-        known = {canonical(name): name for name in template.words} if self._labels else {}
-        label = known.get(canonical(raw)) or template.parse(lines[0] if lines and self.answer_line == "first" else raw)
+        names_by_form = {canonical(name): name for name in template.words} if self._labels else {}
+        label = names_by_form.get(canonical(raw)) or template.parse(lines[0] if lines and self.answer_line == "first" else raw)
         return replace(response, label=label, rationale=template.rationale(raw))
 
 

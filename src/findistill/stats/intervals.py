@@ -81,24 +81,30 @@ def seed_means(
     One seed has the percentile bootstrap over `resamples` draws of the rows.
     """
     points = scores(np.stack([confusion(gold, one, n_labels) for one in predicted]))
-    resampled = scores(resampled_confusions(gold, predicted[:1], n_labels, resamples=resamples, seed=seed)[0])
-    influence = influences(gold, predicted, n_labels)
+    if len(predicted) == 1:
+        resampled = scores(resampled_confusions(gold, predicted, n_labels, resamples=resamples, seed=seed)[0])
+        intervals = {key: bounds(resampled[key]) for key in RESAMPLED}
+    else:
+        influence = influences(gold, predicted, n_labels)
+        intervals = {key: _interval(points[key], influence[key]) for key in RESAMPLED}
+    spread = {key: float(points[key].std(ddof=1)) if len(predicted) > 1 else None for key in RESAMPLED}
+    return {
+        key: Estimate(float(points[key].mean()), spread[key], *intervals[key], tuple(map(float, points[key])))
+        for key in RESAMPLED
+    }
 
-    def estimate(key: str) -> Estimate:
-        values = points[key]
-        mean, per_seed = float(values.mean()), tuple(map(float, values))
-        if len(values) == 1:
-            return Estimate(mean, None, *bounds(resampled[key]), per_seed)
-        half = standard_error((values, influence[key])).half_width
-        return Estimate(mean, float(values.std(ddof=1)), max(0.0, mean - half), min(1.0, mean + half), per_seed)
 
-    return {key: estimate(key) for key in RESAMPLED}
+def _interval(values: np.ndarray, influence: np.ndarray) -> tuple[float, float]:
+    """95% bounds of a share over seeds and rows."""
+    mean, half = float(values.mean()), standard_error((values, influence)).half_width
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def accuracy_share(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[float, float, float]:
     """Accuracy of method a (seeds_a, n) of bool as a share of method b's (seeds_b, n), with 95% bounds over seeds and rows."""
     a, b = (correct.mean(1) for correct in (correct_a, correct_b))
-    share, whole = float(a.mean() / max(b.mean(), 1 / correct_b.shape[1])), max(float(b.mean()), 1 / correct_b.shape[1])
+    whole = max(float(b.mean()), 1 / correct_b.shape[1])
+    share = float(a.mean()) / whole
     # The derivatives of a / b.
     terms = [(a / whole, (correct_a - a[:, None]) / whole), (-share * b / whole, -share * (correct_b - b[:, None]) / whole)]
     half = standard_error(*terms).half_width

@@ -65,7 +65,7 @@ def distil(
     teacher_model, teacher_tokenizer = open_trained(teacher)
     columns = matched(names, teacher_model, teacher, distill.label_map)
     student_rows, validation_rows = (part.rows(tokenizer, recipe.max_length, cache) for part in (train, validation))
-    note_cut(student_rows.tokens, recipe.max_length, longest_of(model))
+    note_cut(student_rows.tokens.lengths, recipe.max_length, longest_of(model))
     teacher_length = min(recipe.max_length, getattr(teacher_model.config, "max_position_embeddings", recipe.max_length))
     teacher_tokens = tokenise(teacher_tokenizer, train.texts, teacher_length, cache)
 

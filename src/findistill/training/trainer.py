@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.models.batches import Rows, Tokens, tokenise
+from findistill.models.batches import Rows, tokenise
 from findistill.models.config import Encoder
 from findistill.models.encoders import load, save
 from findistill.models.heads import Scale, Thresholds, device_of, logits_of
@@ -148,14 +148,14 @@ def longest_of(model: PreTrainedModel) -> int | None:
     return getattr(model.config, "max_position_embeddings", None)
 
 
-def note_cut(tokens: Tokens, max_length: int, longest: int | None) -> None:
+def note_cut(lengths: np.ndarray, max_length: int, longest: int | None) -> None:
     """Warn where more than `MANY_CUT` of the texts fill `max_length` tokens: their ends are not read."""
-    cut = int((tokens.lengths >= max_length).sum())
-    if cut > MANY_CUT * len(tokens):
+    cut = int((lengths >= max_length).sum())
+    if cut > MANY_CUT * len(lengths):
         longer = min(2 * max_length, longest or 2 * max_length)
         remedy = f"; trainer.max_length={longer} reads more of them" if longer > max_length else ""
         log.warning("%d of %d training texts (%.0f%%) are longer than %d tokens and are cut there%s",
-                    cut, len(tokens), 100 * cut / len(tokens), max_length, remedy)  # fmt: skip
+                    cut, len(lengths), 100 * cut / len(lengths), max_length, remedy)  # fmt: skip
 
 
 @freeing()
@@ -187,7 +187,7 @@ def fit(
     model, tokenizer = untrained(encoder, names, recipe, texts, scalar=objective.scale is not None, seed=session.seed)
     several = train.repeated(passes)
     rows, validation_rows = (part.rows(tokenizer, recipe.max_length, session.tokens_cache) for part in (several, validation))
-    note_cut(rows.tokens, recipe.max_length, longest_of(model))
+    note_cut(rows.tokens.lengths[: len(train)], recipe.max_length, longest_of(model))
     if passes > 1:
         log.info("%d texts: an epoch is %d passes over them, for %d steps at least", len(train), passes, recipe.min_steps)
     model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are

@@ -20,7 +20,7 @@ from findistill.data.texts import TextData
 from findistill.inference.predict import predict
 from findistill.llm.aggregate import aggregate
 from findistill.methods import rows as reading
-from findistill.methods.annotate.annotations import annotate_with, with_adapter
+from findistill.methods.annotate.annotations import annotate_with, annotator_name, with_adapter
 from findistill.methods.annotate.steps import Annotations
 from findistill.methods.augment import writing
 from findistill.methods.augment.config import WRITTEN
@@ -188,7 +188,7 @@ def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int) -> tuple
         of_member = replace(work, config=step.config, parents={**work.parents, **adapter})
         annotate_with(of_member, with_adapter(of_member, member.llm), texts, pool, data.labels, target)
     if len(members) > 1:
-        names = [f"{member.llm.name} {member.prompt.name}" for member in members]
+        names = [annotator_name(member) for member in members]
         aggregate(folders, names, data.labels, work.config.annotate.combine, folder)
     votes = pd.read_parquet((folder if len(members) > 1 else folders[0]) / "annotations.parquet")
     shutil.rmtree(folder)

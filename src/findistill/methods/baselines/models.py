@@ -106,11 +106,11 @@ def majority(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.D
 
 def classifier(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd.DataFrame], np.ndarray]:
     """The vote of the nearest labelled texts, or logistic regression on TF-IDF or on frozen embeddings."""
-    kind, known, gold = work.step.kind, pool["text"].tolist(), pool["label"].tolist()
+    kind, texts, gold = work.step.kind, pool["text"].tolist(), pool["label"].tolist()
     if kind != "neighbours" and len(set(gold)) < 2:
         raise UserError(f"no {work.step.title()}: the labelled texts have only one label")
-    fitted = fit_classifier(kind, known, gold, labels, k=work.step.k)
-    return lambda rows: softmax(fitted(rows["text"].tolist()), axis=1)
+    predict = fit_classifier(kind, texts, gold, labels, k=work.step.k)
+    return lambda rows: softmax(predict(rows["text"].tolist()), axis=1)
 
 
 def annotator(work: Work, tests: reading.TestSets) -> Predictor:
@@ -137,8 +137,8 @@ def trained(work: Work, tests: reading.TestSets) -> Predictor:
         metrics |= {"data/kept": training["labels"], "time/train_s": training["train_s"], "time/cpu_s": training["cpu_s"]}
 
     def answers(rows: pd.DataFrame, _: int) -> Answers:
-        found = classify(model, tokenizer, rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens)
-        return Answers(found.probabilities, found.predicted, found.labels)
+        prediction = classify(model, tokenizer, rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens)
+        return Answers(prediction.probabilities, prediction.predicted, prediction.labels)
 
     return answers, metrics
 
