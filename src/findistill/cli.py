@@ -93,6 +93,20 @@ def help_text() -> str:
     return text.format(groups="".join(f"  {group:<11} {', '.join(names)}\n" for group, names in options().items()))
 
 
+def command(arguments: list[str]) -> None:
+    """What the arguments ask for; raises whatever goes wrong."""
+    termination.install()
+    if "--version" in arguments:
+        sys.stdout.write(f"findistill {__version__}\n")
+    elif "--help" in arguments or "-h" in arguments:
+        add_conf_folders(arguments)
+        sys.stdout.write(help_text())
+    else:
+        sys.argv[1:] = normalize_argv(arguments)
+        run()
+        termination.check()  # all may have been done before the interrupt came again
+
+
 def main() -> NoReturn:
     """The console script.
 
@@ -103,20 +117,14 @@ def main() -> NoReturn:
     configure_log()
     arguments = sys.argv[1:]
     try:
-        termination.install()
-        if "--version" in arguments:
-            sys.stdout.write(f"findistill {__version__}\n")
-        elif "--help" in arguments or "-h" in arguments:
-            add_conf_folders(arguments)
-            sys.stdout.write(help_text())
-        else:
-            sys.argv[1:] = normalize_argv(arguments)
-            run()
-            termination.check()  # all may have been done before the interrupt came again
-    except JobError as error:
-        exit_with(error.args[0], trace)
-    except (KeyboardInterrupt, Exception) as error:
-        exit_with(error, trace)
+        try:
+            command(arguments)
+        except JobError as error:
+            exit_with(error.args[0], trace)
+        except (KeyboardInterrupt, Exception) as error:
+            exit_with(error, trace)
+    except KeyboardInterrupt as interrupt:  # while another error was put into words
+        exit_with(interrupt, trace)
     sys.exit(0)
 
 

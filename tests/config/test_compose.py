@@ -90,7 +90,7 @@ def test_named_data_sets_take_settings() -> None:
         (["shots.selection=balanced", "shots.k=4"], "multiple of 3"),
         (["annotate.calibration=batch", "prompt=cot"], "label probabilities"),
         (["shots.selection=sometimes"], "choose one of random, balanced, nearest"),
-        (["data.validation=1.5"], "a share of the rows: above 0, below 1"),
+        (["data.validation=1.5"], "a share of the rows: at least 0, below 1"),
         (["study=a/b"], "not a folder's name"),
         (["data=csv"], "data.path is not set"),
         (["data=csv", "data.path=nowhere.csv", "shots.k=0"], "no such file"),

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from findistill import cli
 from findistill.core import termination
+from findistill.hydra_ext import errors
 from findistill.hydra_ext.errors import exit_with
 
 
@@ -78,6 +80,21 @@ def test_an_error_that_a_library_makes_of_it_is_no_error(installed: None, capfd:
                 raise ValueError("cannot be read") from error
         except ValueError as error:
             exit_with(error, trace=False)
+    assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
+
+
+def test_it_arrives_while_an_error_is_put_into_words(
+    installed: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def word(error: BaseException) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+        return "no such setting"
+
+    monkeypatch.setattr(errors, "format_hydra_error", word)
+    monkeypatch.setattr(sys, "argv", ["findistill", "no.such=1"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
     assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
 
 

@@ -147,6 +147,30 @@ def test_all_labels_may_be_the_pool_where_there_are_other_texts_to_label() -> No
         assign(table(texts), settings_(test=0.5, labelled=19), LABELS)
 
 
+@pytest.mark.parametrize("labelled", [0, 40])
+def test_folds_of_the_labelled_rows_are_test_splits_in_turn(labelled: int) -> None:
+    """Every labelled row that may be learnt from is in one fold; the source's own test and validation rows are in none."""
+    texts = table([*many(), *((f"another text {row}", None, None) for row in range(10))])
+    whole, _ = assign(texts, settings_(labelled=labelled), LABELS)
+    known = set(whole.loc[(whole["split"] == ("pool" if labelled else "train")) & whole["label"].notna(), "id"])
+    tested: list[str] = []
+    for fold in range(3):
+        frame, removed = assign(texts, settings_(labelled=labelled, fold=fold, folds=3), LABELS)
+        assert removed["test rows that are no part of a fold"] == 20 and ids(frame, "validation") == ids(whole, "validation")
+        test = frame[frame["split"] == "test"]
+        assert 0.5 < (test["label"] == "neutral").mean() < 0.7
+        assert not {*ids(frame, "train"), *ids(frame, "pool")} & {*test["id"], *ids(whole, "test")}
+        tested += test["id"].tolist()
+    assert len(tested) == len(known) and set(tested) == known
+    with pytest.raises(UserError, match="has only"):
+        assign(table(many(20)), settings_(fold=0, folds=15), LABELS)
+
+
+def test_without_validation_rows_all_others_are_learnt_from() -> None:
+    frame, _ = assign(table(many()), settings_(validation=0), LABELS)
+    assert frame["split"].value_counts().to_dict() == {"train": 80, "test": 20}
+
+
 def test_all_rows_may_be_for_testing() -> None:
     frame, _ = assign(table(many()), settings_(test=1), LABELS)
     assert frame["split"].tolist() == ["test"] * 100

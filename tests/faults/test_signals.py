@@ -116,7 +116,10 @@ def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals
                 continue
             now, sent = sweep.phase(runs, running), time.monotonic()
             os.kill(running.pid, number)
-            done = running.wait(60)
+            try:
+                done = running.wait(60)
+            except subprocess.TimeoutExpired as late:
+                pytest.fail(f"{now}: not ended after 60 s\n{late.stderr}")
             if done.returncode == 0 and now in ("report", "end"):  # all was done as the signal came
                 continue
             delays.append(time.monotonic() - sent)

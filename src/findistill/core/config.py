@@ -23,6 +23,11 @@ class Sweep:
     on_error: str = setting("continue", choices=("continue", "stop"))
     report: bool = True  # make the study's report when the sweep ends
     vary: list[str] = field(default_factory=list)  # settings that may differ between a study's jobs, besides swept ones
+    # by their mean on data.folds folds of the labelled rows, the best swept settings are chosen and run on all of them; None: all
+    # are run. Test rows have no part in it
+    choose: str | None = setting(None, choices=("accuracy", "macro_f1"))
+    then: list[str] = field(default_factory=list)  # settings of what is chosen, such as a sweep over seeds: ['seed=0,1,2']
+    export: bool = False  # what is chosen as ONNX files, too, float32 and 8-bit
 
 
 @dataclass

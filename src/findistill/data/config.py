@@ -28,7 +28,12 @@ class Data:
     labelled: int = setting(0, ge=0)
     # of their draw; None: as `seed`. Draws are repeats of a method, like seeds: 'data.labelled_seed=${seed}' varies both
     labelled_seed: int | None = setting(None, ge=0)
-    validation: float = setting(0.1, gt=0, lt=1, meaning="a share of the rows")  # of the training rows
+    # of the training rows; 0: none, every label is learnt from and the last epoch is kept
+    validation: float = setting(0.1, ge=0, lt=1, meaning="a share of the rows")
+    # the labelled rows are in so many folds, and this one, from 0, is the test split in place of the source's own: what settings
+    # are chosen by. None: no folds
+    fold: int | None = setting(None, ge=0)
+    folds: int = setting(5, ge=2)
     # share of all rows, where the source has no test rows of its own; 1: all are for testing
     test: float | None = setting(0.2, gt=0, le=1, meaning="a share of the rows")
     # training, pool and validation rows with an edit similarity of 90 or more to a test row: count them, or drop them

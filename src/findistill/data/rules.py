@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from findistill.config.fields import declares
 from findistill.config.validate import missing, rule, sections
-from findistill.data.config import FileData
+from findistill.data.config import Data, FileData
 from findistill.data.locations import local_files
 from findistill.errors import UserError
 
@@ -18,6 +18,8 @@ def sources(config: Any) -> Iterator[str]:
     """Every data set of the configuration: the job's own, and those named in settings once `config.expand` made nodes of them."""
     yield from missing(config, "data")
     for key, data, schema in sections(config):
+        if issubclass(schema, Data) and data.fold is not None and data.fold >= data.folds:
+            yield f"{key}.fold={data.fold}: the folds are numbered from 0 to {data.folds - 1}, {key}.folds={data.folds}"
         if not issubclass(schema, FileData):
             continue
         path = Path(data.path or ".").expanduser()

@@ -17,7 +17,7 @@ from findistill.data.text_key import text_key
 from findistill.errors import UserError
 
 TEST_SHARE = 0.2  # of one's own rows, where data.test is not set
-_STREAMS = {"test": 1, "validation": 2, "pool": 3, "limit": 4, "sample": 5}
+_STREAMS = {"test": 1, "validation": 2, "pool": 3, "limit": 4, "sample": 5, "folds": 6}
 
 
 def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -71,7 +71,7 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
                     f"rows beside test and validation. Label more texts, or lower it: data.labelled={max(most, 0)} at most"
                 )
         elif split != "pool":
-            size = min(len(train), max(1, round(shares[split] * len(train))))
+            size = min(len(train), max(1, round(shares[split] * len(train)))) if shares[split] else 0
         if labelled and not len(own):
             seed = config.seed if split != "pool" or config.labelled_seed is None else config.labelled_seed
             parts[split] = train.loc[_draw(train, size, split, seed, labels)]
@@ -104,6 +104,12 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
     if config.limit is not None and config.limit < len(train):
         removed["over data.limit"] = len(train) - config.limit
         train = train.loc[_draw(train, config.limit, "limit", config.seed, labels)]
+    if config.fold is not None:  # the test rows themselves are not looked at
+        known = parts["pool"] if len(parts["pool"]) else train[train["label"].notna()]
+        fold = known.loc[_fold(known, config, labels)]
+        removed["test rows that are no part of a fold"] += len(parts["test"])
+        train, parts["pool"] = (part.drop(fold.index, errors="ignore") for part in (train, parts["pool"]))
+        parts["test"] = fold
     parts = {"train": train, **parts}
     frame = _concat(*(part.assign(split=name) for name, part in parts.items()))
     return frame.drop(columns="_key").reset_index(drop=True), dict(removed)
@@ -128,17 +134,34 @@ def _concat(*parts: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows).sort_index() if rows else parts[0]
 
 
+def _fold(rows: pd.DataFrame, config: Data, labels: LabelSet) -> list[int]:
+    """Index values of the rows of fold `config.fold`; every fold has the labels in their natural proportions.
+
+    Raises:
+        UserError: there are fewer labelled rows than folds.
+    """
+    assert config.fold is not None
+    if len(rows) < config.folds:
+        raise UserError(f"data.folds={config.folds}: data={config.name} has only {len(rows)} labelled rows to learn from")
+    groups = _shuffled(rows, "folds", config.seed if config.labelled_seed is None else config.labelled_seed, labels)
+    return sorted(int(row) for row in np.concatenate(groups)[config.fold :: config.folds])
+
+
 def _draw(rows: pd.DataFrame, size: int, purpose: str, seed: int, labels: LabelSet) -> list[int]:
     """Index values of `size` rows, labels in their natural proportions (largest remainders), in the rows' order."""
+    shuffled = _shuffled(rows, purpose, seed, labels)
+    exact = [size * len(group) / max(1, len(rows)) for group in shuffled]
+    takes = [math.floor(value) for value in exact]
+    by_remainder = sorted(range(len(shuffled)), key=lambda group: takes[group] - exact[group])
+    for group in by_remainder[: size - sum(takes)]:
+        takes[group] += 1
+    return sorted(int(row) for group, take in zip(shuffled, takes, strict=True) for row in group[:take])
+
+
+def _shuffled(rows: pd.DataFrame, purpose: str, seed: int, labels: LabelSet) -> list[np.ndarray]:
+    """Index values of the rows of each label, and of those without one, shuffled whole: a smaller draw is a part of a larger."""
     random = np.random.default_rng([seed, _STREAMS[purpose]])
     groups = [rows.index[rows["label"] == name].to_numpy() for name in labels.names if rows["label"].notna().any()]
     if rows["label"].isna().any():
         groups.append(rows.index[rows["label"].isna()].to_numpy())
-    # Shuffled whole, so that a smaller draw is a part of a larger one.
-    shuffled = [group[random.permutation(len(group))] for group in groups]
-    exact = [size * len(group) / max(1, len(rows)) for group in groups]
-    takes = [math.floor(value) for value in exact]
-    by_remainder = sorted(range(len(groups)), key=lambda group: takes[group] - exact[group])
-    for group in by_remainder[: size - sum(takes)]:
-        takes[group] += 1
-    return sorted(int(row) for group, take in zip(shuffled, takes, strict=True) for row in group[:take])
+    return [group[random.permutation(len(group))] for group in groups]

@@ -1,13 +1,14 @@
 """Sweeps that continue: Hydra's multirun, with the whole plan known and checked before the first job starts.
 
 The same command again skips the jobs that are done, runs the others, and says so; one failed job does not stop the rest.
-Works with every Hydra launcher, since only the jobs that are not done are handed to it.
+Works with every Hydra launcher, since only the jobs that are not done are handed to it. With `sweep.choose` the grid is run on
+folds of the labelled rows, and its best settings on all of them.
 """
 
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from findistill.core.files import read_json
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
 from findistill.errors import SweepError, UserError
+from findistill.hydra_ext import choice
 from findistill.methods.stage import stage_of
+from findistill.schema import Config
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +46,53 @@ class ResumingSweeper(BasicSweeper):
     """Grid sweep over the command line's and the experiment's lists; what is done is not done again."""
 
     def sweep(self, arguments: list[str]) -> None:
-        assert self.config is not None and self.hydra_context is not None and self.launcher is not None
-        started = time.perf_counter()
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        overrides = self._parsed([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        varied = [str(each.get_key_element()).lstrip("+") for each in overrides if each.is_sweep_override()]
         [grid] = self.split_arguments(overrides, None)
         plan = self._planned(grid)
-        if plan and plan[0].config.plan:
-            sys.stdout.write(describe(plan))
-            return
         if not plan:
             raise UserError("stage=report is one job for a study: run it without -m")
-        self._admit(plan, overrides)
+        config = plan[0].config
+        if config.sweep.choose:
+            self._choose(grid, varied, config, config.sweep.choose)
+        elif config.plan:
+            sys.stdout.write(describe(plan))
+        else:
+            self._run(plan, varied)
+
+    def _choose(self, grid: Sequence[list[str]], varied: list[str], config: Config, metric: str) -> None:
+        """Run every combination on folds, the best on all labelled rows, and export it where `sweep.export` says so."""
+        if "data.fold" in varied:
+            raise UserError("sweep.choose runs the folds itself: leave data.fold out, data.folds says how many")
+        candidates, trials = [], dict[Path, Planned]()
+        for one in grid:
+            jobs = self._planned([[*one, *choice.fold_overrides(config.study, fold)] for fold in range(config.data.folds)])
+            settings = " ".join(each for each in one if each.partition("=")[0].lstrip("+") in varied)
+            candidates.append(choice.Candidate(settings, one, [job.folder for job in jobs]))
+            trials |= {job.folder: job for job in jobs}
+        if config.plan:
+            sys.stdout.write(describe(list(trials.values())))
+            sys.stdout.write(f"the best of {len(grid)} settings by {metric} is then run on all labelled rows\n")
+            return
+        self._run(list(trials.values()), [*varied, "data.fold"], last=False)
+        best, comparison = choice.choose(candidates, metric, run_folder.study_folder(config))
+        log.info("%s", comparison)
+        then = self._parsed(list(config.sweep.then))
+        plan = self._planned([[*best.overrides, *more] for more in self.split_arguments(then, None)[0]])
+        varied += [str(each.get_key_element()) for each in then]
+        self._run(plan, varied, last=not config.sweep.export)
+        if config.sweep.export:
+            self._run(self._planned([[*best.overrides, "stage=export", f"evaluate.model={plan[0].folder}"]]), varied)
+
+    def _parsed(self, arguments: list[str]) -> list[Override]:
+        assert self.hydra_context is not None
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
+
+    def _run(self, plan: Sequence[Planned], varied: Sequence[str], *, last: bool = True) -> None:
+        """Run the jobs that are not done and make the report; the `last` ones say what comes next."""
+        assert self.config is not None and self.launcher is not None
+        started = time.perf_counter()
+        self._admit(plan, varied)
         for folder in {one.folder.parent for one in plan}:
             study.note_command(folder, sys.argv[1:])
 
@@ -69,7 +107,7 @@ class ResumingSweeper(BasicSweeper):
             self.launcher.launch([one.arguments for one in batch], initial_job_idx=0)
             if stop and any(run_folder.status(one.folder).get("state") == "failed" for one in batch):
                 break
-        self._close(plan, pending, time.perf_counter() - started)
+        self._close(plan, pending, time.perf_counter() - started, last)
 
     def _planned(self, grid: Sequence[list[str]]) -> list[Planned]:
         """Compose and check every job before any starts; no jobs where the stage is `report`, which works on a whole study."""
@@ -97,8 +135,8 @@ class ResumingSweeper(BasicSweeper):
         return list(plan.values())
 
     @staticmethod
-    def _admit(plan: Sequence[Planned], overrides: Iterable[Override]) -> None:
-        swept = [each.get_key_element().lstrip("+") for each in overrides if each.is_sweep_override()]
+    def _admit(plan: Sequence[Planned], varied: Sequence[str]) -> None:
+        swept = [*varied]
         if "experiment" in swept:  # an experiment may set whatever its stage reads
             swept += {section for one in plan for section in sections_read(one.step)}
         for folder in {one.folder.parent for one in plan}:
@@ -107,7 +145,7 @@ class ResumingSweeper(BasicSweeper):
             study.admit(folder, config.study, settings, [*swept, *config.sweep.vary])
 
     @staticmethod
-    def _close(plan: Sequence[Planned], pending: Sequence[Planned], seconds: float) -> None:
+    def _close(plan: Sequence[Planned], pending: Sequence[Planned], seconds: float, last: bool) -> None:
         """Say what the sweep did and cost, make the reports, and what comes next; raise if any job is not done."""
         finished = [one for one in pending if run_folder.is_done(one.folder)]
         if finished:
@@ -126,7 +164,8 @@ class ResumingSweeper(BasicSweeper):
             more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
             header = f"{len(missing)} of {len(plan)} jobs are not done; the same command runs them again:"
             raise SweepError("\n".join([header, *lines[:5], *more]))
-        for line in next_lines(plan[-1].config, plan[-1].folder, plan[-1].overrides, report=not plan[-1].config.sweep.report):
+        end = plan[-1]
+        for line in next_lines(end.config, end.folder, end.overrides, report=not end.config.sweep.report) if last else ():
             log.info("%s", line)
 
 

@@ -118,6 +118,20 @@ def labelled_rows(data: TextData) -> pd.DataFrame:
     return rows[rows["label"].notna()].reset_index(drop=True)
 
 
+def supervision(work: Work, data: TextData, *, tests_required: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The labelled rows to learn from, none of them in a test set, and those that choose the epoch: `data.validation`.
+
+    With `data.labelled`, the other labels count as hidden, those of the validation split too: a share of the labelled rows is
+    held out instead.
+    """
+    settings = work.step.whole.data  # in the key of the parent `data`
+    rows = drop_test_overlap(labelled_rows(data), test_sets(work, required=tests_required))
+    if not len(data.split("pool")):
+        return rows, data.split("validation")
+    held_out = rows.sample(frac=settings.validation, random_state=settings.seed).index
+    return rows.drop(held_out).reset_index(drop=True), rows.loc[held_out].reset_index(drop=True)
+
+
 def demonstration_pool(work: Work) -> pd.DataFrame:
     """The labelled rows that demonstrations, calibration and the neighbour vote may use: never a test row."""
     return labelled_rows(dataset(work, "shots" if "shots" in work.parents else DATA))
@@ -167,15 +181,20 @@ def concat_rows(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def transfer_texts(
-    data: TextData, labelled: pd.DataFrame, tests: TestSets, new: pd.DataFrame, unlabelled: TextData | None
+    data: TextData,
+    labelled: pd.DataFrame,
+    validation: pd.DataFrame,
+    tests: TestSets,
+    new: pd.DataFrame,
+    unlabelled: TextData | None,
 ) -> pd.DataFrame:
     """Texts to distil on besides the `labelled` ones: the data's other training texts, `new` ones, those of `unlabelled`.
 
-    None of them is in a test set or among the validation rows, and each text comes once.
+    None of them is in a test set or among the `validation` rows, and each text comes once.
     """
     further = [unlabelled.split("train", "pool")] if unlabelled is not None else []
-    texts = pd.concat([part[["id", "text"]] for part in (data.split("train"), new, *further)], ignore_index=True)
-    texts = drop_test_overlap(drop_test_overlap(texts, tests), {"validation": (data.split("validation"), data.labels)})
+    texts = pd.concat([part[["id", "text"]] for part in (data.split("train", "validation"), new, *further)], ignore_index=True)
+    texts = drop_test_overlap(drop_test_overlap(texts, tests), {"validation": (validation, data.labels)})
     keys = texts["text"].map(text_key)
     repeated = keys.isin(set(labelled["text"].map(text_key))) | keys.duplicated()
     return texts[~repeated].reset_index(drop=True)

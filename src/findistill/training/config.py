@@ -42,6 +42,7 @@ class Distill:
     source: str = setting("annotator", choices=("annotator", "folder", "human", "teacher"))
     annotations: str = ""  # source=folder: where `annotations.parquet` is, an artifact's or one of edited votes
     min_agreement: int | None = setting(5, ge=1)  # None only where there are no votes
+    gold: bool = False  # votes only: texts with human labels are learnt from too, as unanimous votes, and choose the epoch
     label_smoothing: float = setting(0.0, ge=0, lt=1, meaning="a share")  # cls only
     class_weights: str = setting("none", choices=("none", "balanced"))
 

@@ -123,7 +123,7 @@ def test_no_text_of_a_test_or_validation_set_is_distilled_on(tmp_path: Path) -> 
     other = SimpleNamespace(split=lambda *_: pool)
     labelled = reading.labelled_rows(data)
     tests = {"test": (data.split("test"), data.labels)}
-    texts = reading.transfer_texts(data, labelled, tests, labelled.head(0), other)  # type: ignore[arg-type]
+    texts = reading.transfer_texts(data, labelled, held, tests, labelled.head(0), other)  # type: ignore[arg-type]
     assert len(labelled) == 60
     assert set(texts["id"]) == {"a", *data.split("train")["id"]}  # the labels of other training rows count as hidden
     keys = {text_key(text) for text in texts["text"]}

@@ -19,9 +19,9 @@ from findistill.errors import UserError
 from findistill.llm.prompts import template
 from findistill.methods import rows as reading
 from findistill.methods.qlora import stage as qlora
-from findistill.methods.qlora.adapters import supervision
 from findistill.methods.qlora.report import PART
 from findistill.methods.qlora.steps import Adapter
+from findistill.methods.rows import supervision
 from findistill.methods.stage import stage_of
 from findistill.models.causal_lm import load
 from findistill.models.weights import locate

@@ -89,7 +89,7 @@ class Teacher:
 def source_rows(work: Work) -> pd.DataFrame:
     """The labelled rows that new texts are made from, none in a test set."""
     data = reading.dataset(work)
-    rows = reading.drop_test_overlap(reading.labelled_rows(data), reading.test_sets(work))
+    rows, _ = reading.supervision(work, data)
     if rows["label"].nunique() < 2:
         raise UserError(f"new texts are made from texts with human labels, and data={data.card.name} has none to train on")
     return rows
@@ -98,9 +98,10 @@ def source_rows(work: Work) -> pd.DataFrame:
 def cross_fit_teacher(work: Work) -> None:
     """Fit the teacher once a fold, and leave its out-of-fold predictions."""
     data, settings = reading.dataset(work), work.config.augment
+    _, validation = reading.supervision(work, data)
     cross_fit(
-        work.config.teacher, work.config.trainer, data.labels, source_rows(work), data.split("validation"), settings.folds,
-        work.folder, seed=settings.seed, tokens_cache=work.tokens,
+        work.config.teacher, work.config.trainer, data.labels, source_rows(work), validation, settings.folds, work.folder,
+        seed=settings.seed, tokens_cache=work.tokens,
     )  # fmt: skip
 
 

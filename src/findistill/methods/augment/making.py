@@ -69,7 +69,7 @@ def make(work: Work) -> None:
     """Leave `augmented.parquet`, `dropped.parquet`, `prompts.json` and `summary.json`."""
     data = reading.dataset(work)
     test_texts = {name: frame["text"].tolist() for name, (frame, _) in reading.test_sets(work).items()}
-    held_out = {"validation": data.split("validation")["text"].tolist(), **test_texts}
+    held_out = {"validation": reading.supervision(work, data)[1]["text"].tolist(), **test_texts}
 
     rows, teacher = _with_predictions(work)
     sources = _sources(work.config, rows)

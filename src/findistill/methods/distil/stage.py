@@ -3,7 +3,7 @@
 From votes (`distill=cls`, `reg`): the annotations of an LLM, or a source with human votes. Keeps the rows on which at
 least `distill.min_agreement` of the answers agree, and trains CLS on the hard label or REG on the vote shares (Deng et al.
 2023, section on distillation). The student never sees a human label of the training rows: validation, too, is against
-the votes.
+the votes. With `distill.gold` the labelled rows are learnt from as well, and validation is against human labels.
 
 From a teacher model (`distill=logit`, `minilm`, `tinybert`): its outputs on the labelled texts and on those of
 `distill.unlabelled`. Validation is against human labels. Where the gold label is the only term, the student is trained as a
@@ -19,6 +19,7 @@ from typing import cast
 import pandas as pd
 
 from findistill.core.job import Job
+from findistill.data.labels import LabelSet
 from findistill.data.texts import TextData
 from findistill.errors import UserError
 from findistill.methods import rows as reading
@@ -55,9 +56,20 @@ def from_votes(job: Job) -> None:
     if "annotations" in job.parents and settings.objective == "reg":
         note_stopped(rows["n_samples"])
     log.info("%d of %d texts kept at agreement >= %d", len(selected), len(candidates), settings.min_agreement)
+    if settings.gold:
+        known, validation = reading.supervision(job, data)
+        log.info("and %d texts with human labels", len(known))
+        selected = with_gold(selected, known, validation, data.labels)
     examples, held_out = (Examples.from_frame(part, data.labels) for part in (selected, validation))
     trained = models.train(job, job.config.student, settings, data, examples, held_out)
     models.score_and_describe(job, trained, data, tests, len(selected))
+
+
+def with_gold(votes: pd.DataFrame, known: pd.DataFrame, validation: pd.DataFrame, labels: LabelSet) -> pd.DataFrame:
+    """The votes on all other texts, and the `known` rows, whose human label stands for unanimous votes."""
+    shares = {f"soft_{name}": (known["label"] == name).astype(float) for name in labels.names}
+    others = votes[~votes["id"].isin({*known["id"], *validation["id"]})]
+    return pd.concat([known[["id", "text", "label"]].assign(**shares), others], ignore_index=True)
 
 
 def note_stopped(samples: pd.Series) -> None:
@@ -97,16 +109,16 @@ def from_teacher(job: Job) -> None:
     config = job.config
     distill = cast(TeacherDistill, config.distill)
     data, tests, new = reading.dataset(job), reading.test_sets(job), reading.augmented_rows(job)
-    labelled = models.training_rows(job, data, tests)
+    labelled, validation = models.training_rows(job, data)
     job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": 0, "data/augmented": len(new)}
-    validation = data.split("validation")
+    scored = validation
     if "selection" in faults(distill.recipe):
         log.warning("distill.recipe=%s picks the student on the test rows: its test scores are too high", distill.recipe)
-        validation = next(iter(tests.values()))[0]
-    examples, held_out = Examples.from_frame(labelled, data.labels), Examples.from_frame(validation, data.labels)
+        scored = next(iter(tests.values()))[0]
+    examples, held_out = Examples.from_frame(labelled, data.labels), Examples.from_frame(scored, data.labels)
     if asks_teacher(distill):
         unlabelled = reading.dataset(job, "unlabelled") if "unlabelled" in job.parents else None
-        texts = reading.transfer_texts(data, labelled, tests, new[new["label"].isna()], unlabelled)
+        texts = reading.transfer_texts(data, labelled, validation, tests, new[new["label"].isna()], unlabelled)
         job.metrics["data/unlabelled"] = len(texts)
         log.info("distilling on %s labelled and %s unlabelled texts", f"{len(labelled):,}", f"{len(texts):,}")
         trained = distil(

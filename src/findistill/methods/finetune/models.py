@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 from omegaconf import OmegaConf
@@ -53,10 +53,12 @@ def vocabulary_corpus(work: Work, data: TextData, encoder: Encoder) -> list[str]
     return [*data.split("train", "pool")["text"], *domain]
 
 
-def training_rows(work: Work, data: TextData, tests: TestSets) -> Any:
-    """Labelled rows to learn from, with the labelled new texts of augmentation; none of them in a test set."""
+def training_rows(work: Work, data: TextData) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labelled rows to learn from, with the labelled new texts of augmentation, none in a test set; and the validation rows."""
+    rows, validation = reading.supervision(work, data)
     new = reading.augmented_rows(work)
-    return reading.drop_test_overlap(reading.concat_rows([reading.labelled_rows(data), new[new["label"].notna()]]), tests)
+    new = reading.drop_test_overlap(new[new["label"].notna()], reading.test_sets(work)) if len(new) else new
+    return reading.concat_rows([rows, new]), validation
 
 
 def check_classes(rows: pd.DataFrame, data: TextData, what: str) -> None:
@@ -71,12 +73,12 @@ def check_classes(rows: pd.DataFrame, data: TextData, what: str) -> None:
 def train_teacher(work: Work) -> None:
     """A model of the human labels that the jobs of a sweep share: the students' teacher, or a student without one."""
     encoder, data = work.config[work.step.role], reading.dataset(work)
-    rows = training_rows(work, data, reading.test_sets(work))
+    rows, held_out = training_rows(work, data)
     check_classes(rows, data, f"the {work.step.role} {encoder.name}")
     log.info("training the %s %s on %s human labels", work.step.role, encoder.name, f"{len(rows):,}")
-    validation = Examples.from_frame(data.split("validation"), data.labels)
+    examples, validation = (Examples.from_frame(part, data.labels) for part in (rows, held_out))
     trained = fit(
-        starting_point(work, encoder), None, data.labels, Examples.from_frame(rows, data.labels), validation,
+        starting_point(work, encoder), None, data.labels, examples, validation,
         Session(work.config.trainer, work.folder, work.step.seed, tokens_cache=work.tokens),
         vocabulary_corpus(work, data, encoder),
     )  # fmt: skip

@@ -11,7 +11,6 @@ from findistill.core.files import write_json
 from findistill.core.hardware import peak_memory_mb
 from findistill.core.store import Work
 from findistill.data import training_texts
-from findistill.data.texts import TextData
 from findistill.errors import UserError
 from findistill.llm.config import InProcessLLM
 from findistill.llm.in_process import InProcessEngine
@@ -36,7 +35,7 @@ def tune_adapter(work: Work) -> None:
         UserError: there are no labelled rows of two classes to learn from; the model cannot be loaded or tuned.
     """
     config, data = work.config, reading.dataset(work)
-    rows, validation = supervision(work, data)
+    rows, validation = reading.supervision(work, data, tests_required=False)
     if (classes := rows["label"].nunique()) < 2:
         raise UserError(f"tuning needs labels of at least two classes; data={data.card.name} has {classes} in {len(rows)} rows")
     llm, trainer = cast(InProcessLLM, config.llm), cast(Trainer, OmegaConf.to_object(config.trainer))
@@ -61,16 +60,3 @@ def tune_adapter(work: Work) -> None:
     training_texts.write(work.folder / "model", [*rows["text"], *validation["text"]])
     write_json(work.folder / SUMMARY, {"texts": len(rows), "host_peak_mb": peak_memory_mb(), **result.as_dict()})
     write_adapter_card(work.folder / "model", work.step.whole, data.labels.names, len(rows), data.card.licence, {})
-
-
-def supervision(work: Work, data: TextData) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows to learn from, and those that choose the epoch.
-
-    With `data.labelled`, the other labels count as hidden, so a share of the labelled rows is held out: `data.validation`.
-    """
-    tests = reading.test_sets(work, required=False)
-    rows = reading.drop_test_overlap(reading.labelled_rows(data), tests)
-    if not len(data.split("pool")):
-        return rows, data.split("validation")
-    sample = rows.sample(frac=work.config.data.validation, random_state=work.config.data.seed).index
-    return rows.drop(sample).reset_index(drop=True), rows.loc[sample].reset_index(drop=True)
