@@ -62,6 +62,7 @@ def test_a_termination_that_python_dropped_at_the_very_end_is_no_success(
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setattr(termination, "install", lambda: None)
     monkeypatch.setattr(termination, "_acknowledged", False)
+    monkeypatch.setattr(termination, "CLEANUP_S", 1e9)  # this process goes on
     monkeypatch.setattr(cli, "run", lambda: monkeypatch.setattr(termination, "_requested", True))
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -20,6 +20,8 @@ from findistill.hydra_ext.errors import exit_with
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
     monkeypatch.setattr(termination, "AGAIN_S", 0.1)
+    monkeypatch.setattr(termination, "CLEANUP_S", 1e9)  # the process goes on
+    monkeypatch.setattr(termination, "_said", False)
     monkeypatch.setattr(termination, "_requested", False)
     monkeypatch.setattr(termination, "_acknowledged", False)
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
@@ -107,6 +109,18 @@ def test_cleaning_up_is_not_interrupted(installed: None) -> None:
             termination.acknowledge()
             os.kill(os.getpid(), signal.SIGTERM)  # Slurm sends it to every process of a step, and again to the script
             time.sleep(0.3)  # three times longer than until the next one
+
+
+def test_cleaning_up_that_hangs_is_cut() -> None:
+    program = (
+        "import os, signal, time; from findistill.core import termination; termination.CLEANUP_S = 0.3; termination.install()\n"
+        "try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)\n"
+        "finally: termination.acknowledge(); time.sleep(20)"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 143 and time.monotonic() - started < 10
+    assert done.stderr == "findistill: interrupted; the same command continues\n"
 
 
 def test_it_ends_a_process_whose_ctrl_c_is_ignored() -> None:

@@ -83,6 +83,23 @@ def test_a_student_learns_from_texts_without_labels(run, trainer, teacher, corpu
     assert "findistill" not in (trained.model_dir / "config.json").read_text()
 
 
+def test_several_teachers_are_learnt_from_as_the_mean_of_their_logits(
+    run, trainer, teacher, tiny, labels, corpus, tmp_path
+) -> None:
+    quick = replace(trainer, max_epochs=1)
+    alone = run(trainer=quick, name="alone")
+    same = run(trainer=quick, name="same", others=[str(teacher / "model")])
+    assert load_file(alone.model_dir / "model.safetensors").keys() == load_file(same.model_dir / "model.safetensors").keys()
+    for name, weights in load_file(alone.model_dir / "model.safetensors").items():
+        torch.testing.assert_close(weights, load_file(same.model_dir / "model.safetensors")[name])
+    another = fit(
+        Encoder(name="another", model=str(tiny), epochs=1, batch_size=8, learning_rate=3e-3, max_length=16), None, labels,
+        corpus.train, corpus.validation, Session(quick, tmp_path / "another", 7),
+    )  # fmt: skip
+    mixed = run(trainer=quick, name="mixed", others=[str(another.model_dir)])
+    assert mixed.history[0]["train/kl"] != alone.history[0]["train/kl"]
+
+
 def test_two_stages_with_a_narrower_student(run, trainer, tiny, tmp_path: Path) -> None:
     encoder = Encoder(name="narrow", model=str(narrow(tmp_path, tiny)), epochs=3, batch_size=8, learning_rate=3e-3, max_length=16)
     trained = run(TINYBERT, encoder=encoder)

@@ -1,17 +1,25 @@
 """SIGTERM, with which Slurm, Docker and systemd end a process: it ends a command as Ctrl-C does, and is never lost.
 
 Python drops what a signal handler raises inside a destructor or the callback of a weak reference. So the interrupt is raised
-again every few seconds until the job that it ends has noticed, and what is dropped is not printed.
+again every few seconds until the job that it ends has noticed, and what is dropped is not printed. Cleaning up may hang, too,
+in a library that was interrupted where it did not expect it: it has a time limit, since all files are whole at any moment.
 """
 
+import os
 import signal
 import sys
+import threading
+import time
 from types import FrameType
 
 AGAIN_S = 2.0  # long enough for what has noticed to close its files first
+CLEANUP_S = 8.0  # Docker kills 10 s after SIGTERM, Slurm 30
+EXIT_CODE = 128 + signal.SIGTERM
+INTERRUPTED = "findistill: interrupted; the same command continues\n"
 
 _requested = False
 _acknowledged = False
+_said = False
 
 
 def install() -> None:
@@ -36,11 +44,30 @@ def check() -> None:
 
 
 def acknowledge() -> None:
-    """The interrupt has arrived: what follows is cleaning up, and is not interrupted again, not by a second SIGTERM either."""
+    """The interrupt has arrived: what follows is cleaning up, and is not interrupted again, not by a second SIGTERM either.
+
+    After `CLEANUP_S` seconds of it the process ends all the same.
+    """
     global _acknowledged
-    if _requested:
+    if _requested and not _acknowledged:
         _acknowledged = True
         signal.setitimer(signal.ITIMER_REAL, 0)
+        threading.Thread(target=_end, args=(CLEANUP_S,), daemon=True).start()
+
+
+def say() -> None:
+    """Print that the command was interrupted."""
+    global _said
+    _said = True
+    sys.stderr.write(INTERRUPTED)
+
+
+def _end(after_s: float) -> None:
+    time.sleep(after_s)
+    if not _said:
+        say()
+    sys.stderr.flush()
+    os._exit(EXIT_CODE)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

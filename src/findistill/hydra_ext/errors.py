@@ -26,6 +26,8 @@ from findistill.core import termination
 from findistill.core.step import flatten
 from findistill.errors import SweepError, UserError, did_you_mean
 
+log = logging.getLogger("findistill")
+
 # What is wrong with a place on disk, not with the program.
 PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
 
@@ -47,7 +49,10 @@ def exit_with(error: BaseException, trace: bool) -> NoReturn:
     termination.acknowledge()
     # A library in which the interrupt arrives may make another error of it.
     if isinstance(error, KeyboardInterrupt) or termination.requested():
-        _exit("interrupted; the same command continues", 143 if termination.requested() else 130, trace)
+        if trace:
+            log.error("", exc_info=True)
+        termination.say()
+        sys.exit(termination.EXIT_CODE if termination.requested() else 130)
     if isinstance(error, SweepError | UserError):
         _exit(str(error), 1 if isinstance(error, SweepError) else 2, trace)
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -64,7 +69,7 @@ def exit_with(error: BaseException, trace: bool) -> NoReturn:
 
 def _exit(message: str, code: int, trace: bool) -> NoReturn:
     if trace:
-        logging.getLogger("findistill").error("", exc_info=True)
+        log.error("", exc_info=True)
     sys.stderr.write(f"findistill: {without_secrets(message)}\n")
     sys.exit(code)
 

@@ -24,7 +24,6 @@ from findistill.core.files import read_json
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
 from findistill.errors import SweepError, UserError
-from findistill.hydra_ext import choice
 from findistill.methods.stage import stage_of
 from findistill.schema import Config
 
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PROGRESS_S = 5.0  # between two lines while a sweep is planned
 REPORT = "findistill.methods.report.stage:make"  # pandas and matplotlib, which a plan does not need
+CHOOSE = "findistill.report.choice:choose"
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,26 @@ class ResumingSweeper(BasicSweeper):
         """Run every combination on folds, the best on all labelled rows, and export it where `sweep.export` says so."""
         if "data.fold" in varied:
             raise UserError("sweep.choose runs the folds itself: leave data.fold out, data.folds says how many")
-        candidates, trials = [], dict[Path, Planned]()
+        candidates, trials, composed = dict[str, list[Path]](), dict[Path, Planned](), dict[str, list[str]]()
         for one in grid:
-            jobs = self._planned([[*one, *choice.fold_overrides(config.study, fold)] for fold in range(config.data.folds)])
+            jobs = self._planned([[*one, *of_fold(config.study, fold)] for fold in range(config.data.folds)])
             settings = " ".join(each for each in one if each.partition("=")[0].lstrip("+") in varied)
-            candidates.append(choice.Candidate(settings, one, [job.folder for job in jobs]))
+            composed[settings], candidates[settings] = one, [job.folder for job in jobs]
             trials |= {job.folder: job for job in jobs}
         if config.plan:
             sys.stdout.write(describe(list(trials.values())))
             sys.stdout.write(f"the best of {len(grid)} settings by {metric} is then run on all labelled rows\n")
             return
         self._run(list(trials.values()), [*varied, "data.fold"], last=False)
-        best, comparison = choice.choose(candidates, metric, run_folder.study_folder(config))
+        settings, comparison = load(CHOOSE)(candidates, metric, run_folder.study_folder(config))
         log.info("%s", comparison)
+        best = composed[settings]
         then = self._parsed(list(config.sweep.then))
-        plan = self._planned([[*best.overrides, *more] for more in self.split_arguments(then, None)[0]])
+        plan = self._planned([[*best, *more] for more in self.split_arguments(then, None)[0]])
         varied += [str(each.get_key_element()) for each in then]
         self._run(plan, varied, last=not config.sweep.export)
         if config.sweep.export:
-            self._run(self._planned([[*best.overrides, "stage=export", f"evaluate.model={plan[0].folder}"]]), varied)
+            self._run(self._planned([[*best, "stage=export", f"evaluate.model={plan[0].folder}", "sweep.report=false"]]), varied)
 
     def _parsed(self, arguments: list[str]) -> list[Override]:
         assert self.hydra_context is not None
@@ -167,6 +168,11 @@ class ResumingSweeper(BasicSweeper):
         end = plan[-1]
         for line in next_lines(end.config, end.folder, end.overrides, report=not end.config.sweep.report) if last else ():
             log.info("%s", line)
+
+
+def of_fold(study: str, fold: int) -> list[str]:
+    """What makes a job that of a fold, in a study of its own; nothing is measured that the choice does not need."""
+    return [f"study={study}-folds", f"data.fold={fold}", "evaluate.also=[]", "evaluate.latency=false"]
 
 
 def costs(folders: Sequence[Path], seconds: float) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from findistill.core.files import write_whole
 from findistill.errors import UserError
 from findistill.report import glyphs, parts, plots, style, tables
+from findistill.report.choice import Choice
 from findistill.report.comparisons import Comparison, best, compare, comparisons_table, contrasts_table
 from findistill.report.methods import Method, Run, gather
 from findistill.report.parts import BASELINE, Picture, Results
@@ -41,6 +42,7 @@ class ReportFiles:
 def build_report(
     study: str, runs: list[Run], failed: list[dict[str, Any]], out: Path, *, published: str | None = None, resamples: int = 2000,
     command: str | None = None, annotations: pd.DataFrame | None = None, left_out: Sequence[dict[str, Any]] = (),
+    choice: Choice | None = None,
 ) -> ReportFiles:  # fmt: skip
     """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
 
@@ -52,6 +54,7 @@ def build_report(
         annotations: the annotator's votes on the training texts, for the agreement figure (columns agreement, label,
             n_samples, gold where known). Without it the figure is drawn from a baseline whose predictions have
             `agreement` and `n_samples`.
+        choice: of the settings that the study's jobs have, on folds.
 
     No text of the data gets into the files; rows are known by their ids alone.
 
@@ -72,7 +75,7 @@ def build_report(
     for test_set in test_sets:
         here = [(method, own) for method, own in zip(methods, estimates, strict=True) if method.test_set == test_set]
         one = Results(test_set, [method for method, _ in here], {method.name: own for method, own in here}, annotations)
-        section = _section(one, table, comparisons)
+        section = _section(one, table, comparisons, chosen=choice is not None)
         prefix = re.sub(r"[^a-z0-9]+", "_", test_set.lower()).strip("_") + "_" if len(test_sets) > 1 else ""
         for picture in _pictures(one):
             name = f"{prefix}{picture.name}"
@@ -89,8 +92,8 @@ def build_report(
 
     reading = [note for part in parts.present(methods) for note in part.notes(methods)]
     reading += tables.WORDING.notes(resamples=resamples)
-    page = {"study": study, "table": table, "sections": sections, "failed": failed, "published": numbers, "reading": reading}
-    page |= {"command": command, "left_out": list(left_out)}
+    page: dict[str, Any] = {"study": study, "table": table, "sections": sections, "failed": failed, "published": numbers}
+    page |= {"reading": reading, "command": command, "left_out": list(left_out), "choice": choice}
     return ReportFiles(
         write_whole(out / "table.csv", tables.csv(table)),
         write_whole(out / "table.md", _rendered("table.md.j2", page)),
@@ -100,7 +103,7 @@ def build_report(
     )
 
 
-def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison], *, chosen: bool) -> dict[str, Any]:
     """What the page says about one test set; `pictures` (and their data URIs) are added when they are drawn."""
     tests = [test for test in comparisons if test.test_set == one.test_set]
     here = parts.present(one.methods)
@@ -108,7 +111,7 @@ def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison
     return {
         "test_set": one.test_set,
         "rows": f"{len(one.methods[0].ids):,} {here[0].rows if here else 'test rows'}",
-        "summary": summary(one, tests),
+        "summary": summary(one, tests, chosen=chosen),
         "doubts": doubts(one),
         "label_key": glyphs.key(one.methods[0].labels),
         "quality": rows.drop(columns=[column for column in (*tables.COST, "Test set") if column in rows]),
@@ -120,7 +123,7 @@ def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison
     }
 
 
-def summary(one: Results, tests: Sequence[Comparison]) -> str:
+def summary(one: Results, tests: Sequence[Comparison], *, chosen: bool = False) -> str:
     """The main result on a test set in one sentence, how the best was selected, and the best baseline if it is better."""
     here = parts.present(one.methods)
     top, fair = best(here[0].own(one.methods) if here else one.methods)
@@ -142,7 +145,10 @@ def summary(one: Results, tests: Sequence[Comparison]) -> str:
         noun = here[0].noun if here and here[0].noun else "method"
         accuracy, macro_f1 = (tables.estimate(score[name]) for name in ("accuracy", "macro_f1"))
         text = f"Best {noun}: {top.name}, accuracy {accuracy}, macro F1 {macro_f1}."
-    text += " Selected on the validation split." if fair else " Selected on the rows that it is scored on, which favours it."
+    if chosen:
+        text += " Its settings were chosen on folds of the labelled rows."
+    else:
+        text += " Selected on the validation split." if fair else " Selected on the rows that it is scored on, which favours it."
     baselines = [method for method in one.methods if method.kind == BASELINE and method is not top]
     means = {method.name: one.estimates[method.name]["accuracy"].mean for method in (top, *baselines)}
     rival = max(baselines, key=lambda method: means[method.name], default=None)

@@ -34,6 +34,8 @@ def collect(folder: Path) -> Jobs:
         if state.get("state") != "done":
             failed.append({"job": job.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
             continue
+        if not scores(job):
+            continue
         try:
             run = read_run(job, state)
             checked(run)
@@ -47,6 +49,15 @@ def collect(folder: Path) -> Jobs:
     return Jobs(sorted(runs, key=lambda run: parts.of_kind(run.kind).listed_last), failed, left_out)
 
 
+def scores(folder: Path) -> bool:
+    """Whether a job's stage leaves something to compare, as those that make texts or files do not."""
+    try:
+        stage = read_config(folder / "config.yaml")["stage"]["name"]
+    except Exception:  # `read_run` says what is wrong with it
+        return True
+    return (folder / "predictions.parquet").exists() or parts.of_stage(stage) in parts.registered().values()
+
+
 def settings_of(folder: Path) -> dict[str, Any]:
     """A job's settings that can change a result, by section, as plain values."""
     config = read_config(folder / "config.yaml")
@@ -57,13 +68,12 @@ def read_run(folder: Path, state: dict[str, Any]) -> Run:
     """A done job as its stage's report part describes it.
 
     Raises:
-        UserError: it has no predictions, as a stage that scores nothing; and whatever reading a damaged file raises.
+        UserError: it has no predictions; and whatever reading a damaged file raises.
     """
     config = settings_of(folder)
     if not (folder / "predictions.parquet").exists():
-        scored = parts.of_stage(config["stage"]["name"]) in parts.registered().values()
         without = "its texts have no gold labels" if config["stage"]["name"] == "annotate" else "the file is gone: run it again"
-        raise UserError(f"no predictions.parquet: {without if scored else 'the stage scores no model'}")
+        raise UserError(f"no predictions.parquet: {without}")
     metrics = read_json(folder / "metrics.json")
     part = parts.of_stage(config["stage"]["name"])
     seed, settings = part.identity(config)

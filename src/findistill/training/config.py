@@ -142,6 +142,7 @@ class TeacherDistill(Distill):
     source: str = setting("teacher", choices=("annotator", "folder", "human", "teacher"))
     min_agreement: int | None = setting(None, ge=1)
     teacher: str = ""  # a run folder, model folder or hub id; empty: the `teacher` section, trained first on this `data`
+    teachers: int = setting(1, ge=1)  # trained on the labels with seeds 0, 1, ...: a student learns the mean of their logits
     # names of `teacher` -> the data's labels, or these in the order of its outputs. Not typed as a dict: Hydra would want a `+`
     label_map: Any = None
     # a data set whose texts, labels dropped, are distilled on too: 'headlines limit=20000'

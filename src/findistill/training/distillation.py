@@ -6,6 +6,7 @@ two-step task distillation of TinyBERT, Jiao et al. 2020); with 0 all terms are 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,13 @@ def with_unlabelled(examples: Examples, ids: Sequence[str], texts: Sequence[str]
 @freeing()
 def distil(
     encoder: Encoder, distill: TeacherDistill, labels: LabelSet, train: Examples, validation: Examples, teacher: str | Path,
-    session: Session, *, artifact: Making, root: Path, corpus: Sequence[str] = (),
+    session: Session, *, artifact: Making, root: Path, others: Sequence[str] = (), corpus: Sequence[str] = (),
 ) -> Trained:  # fmt: skip
     """Train `encoder` on what the model `teacher` says of `train`, and leave `model` in the session's folder as `fit` does.
 
     Rows of `train` with the hard label -1 have none: every term but `hard` learns from them. The teacher's outputs are
-    artifacts, made by `artifact` under `root` where they are not there yet. Its labels are matched by name. The weights
+    artifacts, made by `artifact` under `root` where they are not there yet. Its labels are matched by name. The logits are the
+    mean over it and the models `others`, of the same kind (an ensemble as teacher: Hinton et al. 2015, section 1). The weights
     kept are those of the best validation epoch of the last stage. `corpus` as in `fit`.
 
     Raises UserError for a teacher that lacks a label, for terms that the two models cannot be compared by (other tokens,
@@ -78,11 +80,15 @@ def distil(
     wanted = {name: None for stage in stages for name in ("logits", *stage.terms.teacher_arrays)}
     if distill.cache == "all" and by_token:
         wanted |= dict.fromkeys(sizes[1].all_arrays())
-    outputs = obtain(
-        teacher_model, sizes[1], teacher_tokens, list(wanted), artifact=artifact, root=root, limit_gb=distill.cache_gb,
-        dtype=distill.cache_dtype, device=device_of(session.trainer.accelerator),
+    get = partial(
+        obtain, artifact=artifact, root=root, limit_gb=distill.cache_gb, dtype=distill.cache_dtype,
+        device=device_of(session.trainer.accelerator),
     )  # fmt: skip
+    outputs = get(teacher_model, sizes[1], teacher_tokens, list(wanted))
     del teacher_model
+    if others:
+        models = (open_trained(other)[0] for other in others)
+        outputs = outputs.averaged([get(each, Anatomy.of(each, teacher), teacher_tokens, ["logits"]) for each in models])
 
     history: list[dict[str, float]] = []
     best_epoch, times = 0, {"train_s": 0.0, "cpu_s": 0.0}
@@ -97,7 +103,7 @@ def distil(
         start = history[-1]["epoch"] if history else 0.0
         history += [{**row, "epoch": start + row["epoch"]} for row in module.history]
     save(session.folder / "model", model, tokenizer, names, recipe.max_length)
-    learnt_from = [starting_folder(encoder), locate(teacher)]
+    learnt_from = [starting_folder(encoder), *(locate(each) for each in (teacher, *others))]
     training_texts.write(session.folder / "model", [*train.texts, *validation.texts], learnt_from)
     return Trained.of(model, session.folder, history, best_epoch, times)
 

@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,11 @@ class TeacherOutputs:
 
     arrays: dict[str, np.ndarray]
     offsets: dict[str, np.ndarray]  # (n + 1,) int64 each
+
+    def averaged(self, others: Sequence["TeacherOutputs"]) -> "TeacherOutputs":
+        """The same, but for logits that are the mean over this teacher and others, whose arrays are of the same texts."""
+        logits = np.stack([each.arrays["logits"] for each in (self, *others)]).mean(axis=0, dtype=np.float32)
+        return replace(self, arrays={**self.arrays, "logits": logits})
 
     def rows(self, indexes: Sequence[int], names: Sequence[str]) -> dict[str, torch.Tensor]:
         """The named arrays of these texts, end to end, in the stored precision."""

@@ -9,11 +9,12 @@ import yaml
 
 from findistill.core import run_folder
 from findistill.core.files import read_json
+from findistill.data.labels import LabelSet
 from findistill.data.loading import load
 from findistill.data.sources.demo import DemoData
 from findistill.data.text_key import text_key
 from findistill.methods import rows as reading
-from findistill.methods.distil.stage import note_stopped
+from findistill.methods.distil.stage import note_stopped, with_gold
 from findistill.methods.stage import stage_of
 from tests.config.test_compose import composed
 from tests.conftest import Command
@@ -112,6 +113,14 @@ def test_vote_shares_of_fewer_samples_are_warned_of(caplog: pytest.LogCaptureFix
     assert not caplog.messages
     note_stopped(pd.Series([8, 5, 6]))
     assert "vote shares of 5 to 8 samples: annotate.stop_at" in caplog.text
+
+
+def test_human_labels_take_the_place_of_votes() -> None:
+    votes = pd.DataFrame({"id": list("abc"), "text": list("ABC"), "label": ["up"] * 3, "soft_down": 0.25, "soft_up": 0.75})
+    known = pd.DataFrame({"id": ["b", "x"], "text": ["B", "X"], "label": ["down", "up"], "score": 0})
+    rows = with_gold(votes, known, votes[votes["id"] == "c"], LabelSet(("down", "up"))).set_index("id")
+    assert rows["label"].to_dict() == {"b": "down", "x": "up", "a": "up"}
+    assert rows["soft_down"].to_dict() == {"b": 1.0, "x": 0.0, "a": 0.25}
 
 
 def test_no_text_of_a_test_or_validation_set_is_distilled_on(tmp_path: Path) -> None:

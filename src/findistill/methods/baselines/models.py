@@ -129,16 +129,21 @@ def annotator(work: Work, tests: reading.TestSets) -> Predictor:
 
 
 def trained(work: Work, tests: reading.TestSets) -> Predictor:
-    """A model: the one that the students learnt from, or the students' own encoder on human labels."""
-    model, tokenizer = open_trained(str(work.parents["model"]))
-    metrics = {"model/parameters": float(sum(weight.numel() for weight in model.parameters()))}
+    """A model: the one or the ones that the students learnt from, or the students' own encoder on human labels."""
+    folders = [str(folder) for role, folder in work.parents.items() if role.partition("/")[0] == "model"]
+    models = [open_trained(folder) for folder in folders]
+    metrics = {"model/parameters": float(sum(weight.numel() for model, _ in models for weight in model.parameters()))}
     if work.step.kind == "encoder":
         training = read_json(work.parents["model"] / "training.json")
         metrics |= {"data/kept": training["labels"], "time/train_s": training["train_s"], "time/cpu_s": training["cpu_s"]}
 
     def answers(rows: pd.DataFrame, _: int) -> Answers:
-        prediction = classify(model, tokenizer, rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens)
-        return Answers(prediction.probabilities, prediction.predicted, prediction.labels)
+        each = [classify(*model, rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens) for model in models]
+        if len(each) == 1:
+            return Answers(each[0].probabilities, each[0].predicted, each[0].labels)
+        # The mean of the logits, which is what students learn.
+        logits = np.mean([np.log(one.probabilities.clip(1e-30)) for one in each], axis=0)
+        return Answers.of(softmax(logits, axis=1), each[0].labels)
 
     return answers, metrics
 

@@ -6,7 +6,7 @@ from typing import Any
 from findistill.core.step import Step
 from findistill.methods.annotate.steps import annotations
 from findistill.methods.datasets import ALSO, DATA, demonstrations, with_tests
-from findistill.methods.finetune.steps import LabelledStudent, teacher
+from findistill.methods.finetune.steps import LabelledStudent, teachers
 from findistill.training.config import asks_teacher
 
 MODELS = ("encoder", "teacher")  # kinds that are models of a parent step
@@ -44,7 +44,7 @@ class Baseline(Step):
             sets = [DATA, *(role for role in parents if role.startswith(ALSO))]
             parents |= {f"annotations/{number}": annotations(config, f"test/{number}") for number in range(len(sets))}
         if self.kind == "teacher":
-            parents["model"] = teacher(config)
+            parents |= {role.replace("teacher", "model"): step for role, step in teachers(config).items()}
         if self.kind == "encoder":
             parents["model"] = LabelledStudent(config)
         return parents
@@ -65,7 +65,12 @@ class Baseline(Step):
         """How tables name it."""
         config = self._config
         if self.kind == "teacher":
-            return "the students' teacher" + ("" if config.distill.teacher else f", {config.teacher.name}")
+            name = "" if config.distill.teacher else f", {config.teacher.name}"
+            return (
+                f"the students' {config.distill.teachers} teachers{name}"
+                if config.distill.teachers > 1
+                else f"the students' teacher{name}"
+            )
         return {
             "majority": "majority class",
             "neighbours": f"nearest-neighbour vote (k={self.k})",

@@ -49,6 +49,8 @@ def _from_teacher(config: Any) -> Iterator[str]:
             f"distill.intermediate.epochs={distill.intermediate.epochs} has nothing to learn: give one of distill.terms."
             f"{', '.join(INTERMEDIATE_TERMS)} a weight above 0"
         )
+    if distill.teachers > 1 and distill.teacher:
+        yield f"distill.teachers={distill.teachers} trains teachers of its own: leave out distill.teacher, or distill.teachers=1"
     numbers = OmegaConf.is_list(distill.layers) and all(isinstance(layer, int) for layer in distill.layers)
     if not numbers and distill.layers not in LAYER_MAPS:
         yield f"distill.layers={distill.layers}: choose one of {', '.join(LAYER_MAPS)}, or list teacher layers: [2,4,6]"

@@ -9,7 +9,7 @@ from findistill.data.dataset import Dataset
 from findistill.methods.annotate.steps import annotations
 from findistill.methods.augment.steps import augmented
 from findistill.methods.datasets import with_tests
-from findistill.methods.finetune.steps import pretrained, teacher
+from findistill.methods.finetune.steps import pretrained, teachers
 from findistill.methods.stage import Stage
 from findistill.models.files import model_files
 from findistill.training.config import asks_teacher
@@ -30,7 +30,7 @@ class Distil(Stage):
             folder = config.distill.annotations
             parents["annotations"] = ModelFolder(folder, [Path(folder) / "annotations.parquet"])
         elif config.distill.source == "teacher" and asks_teacher(config.distill):
-            parents["teacher"] = teacher(config)
+            parents |= teachers(config)
             if config.distill.unlabelled:
                 parents["unlabelled"] = Dataset(config.distill.unlabelled)
         return parents

@@ -56,20 +56,20 @@ class TeacherTraining(Step):
 
 
 class TeacherModel(TeacherTraining):
-    """The `teacher` section's encoder trained on the data's human labels, seed 0: all students of a sweep share it."""
+    """The `teacher` section's encoder trained on the data's human labels: all students of a sweep share it."""
 
     name = "teacher"
     version = 3  # special tokens in a text are text; macro F1, by which its epoch is chosen, is over the labels that occur
     implementation = "findistill.methods.finetune.models:train_teacher"
     resumable = True
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, seed: int = 0) -> None:
         super().__init__(config)
         self.reads = (self.role, *loop(config), *SCHEDULE)
+        self.seed = seed
 
-    @property
-    def seed(self) -> int:
-        return 0
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "seed": self.seed}
 
 
 class LabelledStudent(TeacherModel):
@@ -79,21 +79,21 @@ class LabelledStudent(TeacherModel):
     role = "student"
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)
+        super().__init__(config, int(config.seed))
         # A job's own settings of its training are the student's.
         self.reads += tuple(f"trainer.{name}" for name in ("max_epochs", "batch_size", "learning_rate", "max_length"))
-
-    @property
-    def seed(self) -> int:
-        return int(self._config.seed)
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "seed": self.seed}
 
 
 def teacher(config: Any) -> Step:
     """The teacher that `distill.teacher` names, or else the one that the `teacher` section describes."""
     return model_at(config.distill.teacher) if config.distill.teacher else TeacherModel(config)
+
+
+def teachers(config: Any) -> dict[str, Step]:
+    """The parents `teacher`, and `teacher/1`, ... where several are learnt from."""
+    return {"teacher": teacher(config)} | {
+        f"teacher/{seed}": TeacherModel(config, seed) for seed in range(1, config.distill.teachers)
+    }
 
 
 class Finetune(TeacherTraining, Stage):

@@ -15,6 +15,7 @@ from findistill.core.store import Store
 from findistill.errors import UserError
 from findistill.methods.baselines.runs import baseline_runs, votes_of_students
 from findistill.report import parts
+from findistill.report.choice import read_choice
 from findistill.report.config import Report
 from findistill.report.page import build_report
 from findistill.report.runs import collect
@@ -49,7 +50,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         runs = part.prepare(runs)
     files = build_report(
         study, runs, failed, folder, left_out=left_out, published=published, resamples=settings.resamples,
-        annotations=annotations,
+        annotations=annotations, choice=read_choice(folder),
         command="\n".join(study_record.commands(folder)) or None,
     )  # fmt: skip
     written = [*folder.glob("*.csv"), files.table_md, files.html, *(path for path in folder.glob("figures/*") if path.is_file())]
