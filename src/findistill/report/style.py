@@ -245,7 +245,8 @@ def legend_height(names: Iterable[str]) -> float:
 
 def legend_below(axes: Axes, columns: int, distance: float = 0.18) -> None:
     """The legend of one of several panels, below it; `distance` in heights of the panel."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -distance), ncols=columns)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -distance), ncols=columns)
 
 
 def handle(label: str, look: Mapping[str, Any], **more: Any) -> Line2D:
