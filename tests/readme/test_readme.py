@@ -152,3 +152,43 @@ def test_a_newcomers_tweets_to_a_checked_student(findistill: Command, tmp_path: 
         assert step.startswith(words)
         done = findistill(*shlex.split(step))
         assert done.returncode == 0, done.stderr[-2000:]
+
+
+def students_and_baselines(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    table = pd.read_csv(study / "table.csv")
+    return table[table["kind"] == "student"], table[table["kind"] == "baseline"]
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(3600)
+def test_the_demo_ends_with_a_student_above_every_baseline(findistill: Command, tmp_path: Path) -> None:
+    done = findistill("-m", "experiment=demo", "logger=none", timeout=3000)
+    assert done.returncode == 0, done.stderr[-2000:]
+    students, baselines = students_and_baselines(tmp_path / "runs" / "demo")
+    assert students["accuracy"].max() > baselines["accuracy"].max() and len(baselines) >= 4
+    assert "Chosen on 2 folds of 300 labelled rows" in (tmp_path / "runs" / "demo" / "table.md").read_text()
+    assert list((tmp_path / "runs" / "demo").glob("latest-export/onnx/*int8*.onnx"))
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(3600)
+def test_a_strangers_binary_file_to_a_student_above_tfidf(findistill: Command, tmp_path: Path) -> None:
+    """200 labels of two names, 3,000 unlabelled texts and 800 test rows of finance tweets, in one command."""
+    source = Path(os.environ.get("FINDISTILL_DATA", "none")) / "twitter_financial_news" / "sent_train.csv"
+    if not source.exists():
+        pytest.skip("needs the finance tweets: set FINDISTILL_DATA")
+    tweets = pd.read_csv(source).drop_duplicates("text")
+    tweets["view"] = tweets["label"].map({0: "sell", 1: "buy"})
+    decided = tweets[tweets["view"].notna()].sample(frac=1, random_state=0)
+    known, scored, others = decided.iloc[:200], decided.iloc[200:1000], decided.iloc[1000:]
+    others = pd.concat([others, tweets[tweets["view"].isna()]]).sample(3000, random_state=0).assign(view=None)
+    rows = pd.concat([known.assign(part="train"), scored.assign(part="test"), others.assign(part="train")])
+    rows[["text", "view", "part"]].to_csv(tmp_path / "views.csv", index=False)
+    done = findistill(
+        "experiment=best_student", "data=csv", "data.path=views.csv", "data.label_column=view", "data.split_column=part",
+        "logger=none", timeout=3000,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    students, baselines = students_and_baselines(tmp_path / "runs" / "best_student")
+    [tfidf] = baselines.loc[baselines["method"].str.startswith("TF-IDF"), "accuracy"]
+    assert students["accuracy"].max() > tfidf and students["test_rows"].eq(800).all()

@@ -13,7 +13,7 @@ import pandas as pd
 
 from findistill.core.files import write_whole
 from findistill.errors import UserError
-from findistill.report import glyphs, parts, plots, style, tables
+from findistill.report import budgets, glyphs, parts, plots, style, tables
 from findistill.report.choice import Choice
 from findistill.report.comparisons import Comparison, best, compare, comparisons_table, contrasts_table
 from findistill.report.methods import Method, Run, gather
@@ -180,6 +180,8 @@ def _of_all_methods(one: Results) -> Iterator[Picture]:
     here = parts.present(one.methods)
     groups = {method.name: parts.of_kind(method.kind).group(method) for method in one.methods}
     runs = here[0].runs.lower() if here else "seeds"
+    if curves := budgets.series(one.methods):
+        yield tables.WORDING.picture("labels", budgets.by_labels(curves, one.estimates))
     yield tables.WORDING.picture("comparison", plots.comparison(one.methods, one.estimates, groups), runs=runs)
 
 

@@ -40,9 +40,11 @@ class StudentPart(Part):
         if distill["source"] == "teacher":
             recipe = setting(distill, "recipe")
             faults = "" if recipe in (None, "fixed") else f" ({recipe})"
-            return f"{config['student']['name']}: {facts.terms_name(distill['terms'])}{faults}"
+            several = f", {distill['teachers']} teachers" if (setting(distill, "teachers") or 1) > 1 else ""
+            return f"{config['student']['name']}: {facts.terms_name(distill['terms'])}{several}{faults}"
         scalar = " scalar" if distill["target"] == "scalar" else ""
-        return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}"
+        gold = " and human labels" if setting(distill, "gold") else ""
+        return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}{gold}"
 
     def status(self, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """The teacher model of the student: the name of an artifact, or what `distill.teacher` facts."""

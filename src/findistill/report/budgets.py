@@ -1,0 +1,55 @@
+"""What a method is worth by the number of human labels that it may use: the curve that says when a baseline is enough."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from findistill.core.step import flatten
+from findistill.report import style
+from findistill.report.methods import Method, setting
+from findistill.report.parts import BASELINE
+from findistill.report.plots import SCORES
+from findistill.stats.intervals import Estimate
+
+BUDGET = "data.labelled"
+
+
+def series(methods: Sequence[Method]) -> dict[str, list[Method]]:
+    """Methods that differ in the number of labels alone, fewest labels first, by name; those with one number are left out."""
+    groups: dict[tuple[str, str], list[Method]] = {}
+    for method in methods:
+        if setting(method.config, BUDGET):
+            same = {key: value for key, value in flatten(method.config).items() if key != BUDGET}
+            groups.setdefault((method.runs[0].method, json.dumps(same, sort_keys=True, default=str)), []).append(method)
+    curves: dict[str, list[Method]] = {}
+    for (name, _), members in groups.items():
+        if len(members) > 1:
+            number = sum(other == name or other.startswith(f"{name} #") for other in curves)
+            key = f"{name} #{number + 1}" if number else name
+            curves[key] = sorted(members, key=lambda member: setting(member.config, BUDGET))
+    return curves
+
+
+def by_labels(curves: Mapping[str, Sequence[Method]], estimates: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """Accuracy and macro F1 with 95% intervals by the number of labels, a line a method; dashed lines are baselines."""
+    budgets = sorted({setting(member.config, BUDGET) for members in curves.values() for member in members})
+    figure = style.blank(10, 5.2)
+    panels = figure.subplots(1, 2)
+    for axes, (key, title) in zip(panels, SCORES, strict=True):
+        for place, (name, members) in enumerate(curves.items()):
+            look: dict[str, Any] = style.look_of(place)
+            look |= {"linestyle": "--"} if members[0].kind == BASELINE else {"linestyle": "-"}
+            own = [estimates[member.name][key] for member in members]
+            # Side by side: bars of one budget would hide each other.
+            x = [setting(member.config, BUDGET) * 1.03 ** (place - (len(curves) - 1) / 2) for member in members]
+            axes.plot(x, [one.mean for one in own], label=style.folded(name, 60), markersize=6, **look)
+            for at, one in zip(x, own, strict=True):
+                axes.vlines(at, one.low, one.high, color=look["color"], lw=2.5, alpha=0.35)
+        axes.set_xscale("log")
+        axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
+        axes.minorticks_off()
+        axes.set(title=title, ylabel=f"{title[0].lower()}{title[1:]} with 95% interval", xlabel="human labels")
+    style.shared_legend(figure, panels[0], columns=2)
+    return figure

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+from findistill.report import budgets, style
+from findistill.report.methods import Run, gather
+from findistill.report.parts import BASELINE
+from findistill.stats.intervals import seed_means
+from tests.fixtures.studies import make_run
+
+
+def run(method: str, labels: int, seed: int, skill: float, **more: object) -> Run:
+    kind = str(more.pop("kind", "student"))
+    return make_run(method, kind, seed, skill=skill, config={"data": {"name": "made", "labelled": labels}, **more})
+
+
+def test_a_curve_is_of_methods_that_differ_in_the_number_of_labels_alone(tmp_path: Path) -> None:
+    runs = [run("kl", labels, seed, labels / 1000) for labels in (500, 100) for seed in (0, 1)]
+    runs += [run("kl", labels, 0, 0.5, trainer={"batch_size": 64}) for labels in (100, 500)]
+    runs += [run("TF-IDF", labels, 0, 0.3, kind=BASELINE) for labels in (100, 500)]
+    runs += [run("once", 100, 0, 0.3)]
+    methods = gather(runs)
+    curves = budgets.series(methods)
+    assert {name: [one.config["data"]["labelled"] for one in members] for name, members in curves.items()} == {
+        "kl": [100, 500], "kl #2": [100, 500], "TF-IDF": [100, 500],
+    }  # fmt: skip
+    estimates = {method.name: seed_means(method.gold, method.predicted, 3, resamples=20) for method in methods}
+    left, right = budgets.by_labels(curves, estimates).axes[:2]
+    [first, second, baseline] = left.get_lines()
+    assert first.get_ydata()[0] == estimates[curves["kl"][0].name]["accuracy"].mean  # type: ignore[index]
+    assert (first.get_linestyle(), second.get_linestyle(), baseline.get_linestyle()) == ("-", "-", "--")
+    assert [tick.get_text() for tick in right.get_xticklabels()] == ["100", "500"]
+    assert not budgets.series([method for method in methods if method.config["data"]["labelled"] == 100])
+    style.save(budgets.by_labels(curves, estimates), tmp_path / "labels")
