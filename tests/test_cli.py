@@ -60,6 +60,7 @@ def test_a_termination_that_python_dropped_at_the_very_end_is_no_success(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["findistill", "stage=annotate"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(cli, "configure_log", lambda: None)
     monkeypatch.setattr(termination, "install", lambda: None)
     monkeypatch.setattr(termination, "_acknowledged", False)
     monkeypatch.setattr(termination, "CLEANUP_S", 1e9)  # this process goes on

@@ -94,6 +94,8 @@ def test_it_arrives_while_an_error_is_put_into_words(
         return "no such setting"
 
     monkeypatch.setattr(errors, "format_hydra_error", word)
+    monkeypatch.setattr(cli, "configure_log", lambda: None)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setattr(sys, "argv", ["findistill", "no.such=1"])
     with pytest.raises(SystemExit) as left:
         cli.main()
