@@ -172,7 +172,7 @@ class ResumingSweeper(BasicSweeper):
 
 def of_fold(study: str, fold: int) -> list[str]:
     """What makes a job that of a fold, in a study of its own; nothing is measured that the choice does not need."""
-    return [f"study={study}-folds", f"data.fold={fold}", "evaluate.also=[]", "evaluate.latency=false"]
+    return [f"study={study}-folds", f"data.fold={fold}", "evaluate.also=[]", "evaluate.latency=false", "sweep.report=false"]
 
 
 def costs(folders: Sequence[Path], seconds: float) -> str:
