@@ -90,7 +90,7 @@ def drop_test_overlap(rows: pd.DataFrame, tests: TestSets) -> pd.DataFrame:
     in_tests = {prefix: set(frame["text"].map(text_key)) for prefix, (frame, _) in tests.items()}
     overlap = keys.isin(set().union(*in_tests.values()))
     if overlap.any():
-        log.info("%d training texts are in a test set and are left out", int(overlap.sum()))
+        _say(f"{int(overlap.sum())} training texts are in a test set and are left out")
     rows, keys = rows[~overlap], keys[~overlap]
     if isinstance(tests, OwnTestSets):
         near = {prefix: _near(tuple(keys), tuple(sorted(others))) for prefix, others in in_tests.items()}
