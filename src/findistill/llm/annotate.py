@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from findistill.config.fields import declares, result_settings
@@ -71,7 +72,7 @@ def annotate(
         check_memory(llm, max_memory, sampling=bool(template.steps))
         engine = build(llm, "llm")  # type: ignore[arg-type]
     if isinstance(engine, ClassifierEngine):
-        _classify(engine, texts, pool, labels, settings, folder)
+        vote(engine.scores(texts["text"].tolist(), pool, labels, settings.seed), texts, labels, settings, folder)
         return
     exact = engine.exact(template)
     rows, kind, held_out = plan_rows(texts, pool, labels, llm, shots, settings, exact)
@@ -102,12 +103,9 @@ def annotate(
             artifact.write(folder, texts, table.samples(len(texts)), labels, None)
 
 
-def _classify(
-    engine: ClassifierEngine, texts: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, settings: Annotate, folder: Path
-) -> None:
-    """The annotations of a classifier: samples drawn from its probabilities."""
+def vote(logs: np.ndarray, texts: pd.DataFrame, labels: LabelSet, settings: Annotate, folder: Path) -> None:
+    """The annotations of a classifier: samples drawn from its log-probabilities (n, labels)."""
     folder.mkdir(parents=True, exist_ok=True)
-    logs = engine.scores(texts["text"].tolist(), pool, labels, settings.seed)
     scores = [dict(zip(labels.names, row.tolist(), strict=True)) for row in logs]
 
     def samples() -> Iterator[list[Response]]:

@@ -24,6 +24,7 @@ class LLM:
 
     in_process: ClassVar[bool] = False  # it gives label probabilities, and can be tuned
     recorded: ClassVar[bool] = False  # it requests nothing, so it needs no demonstrations
+    cross_fitted: ClassVar[bool] = False  # models that a step fits to the labelled rows first
 
     _target_: str = MISSING
     name: str = MISSING
@@ -119,8 +120,17 @@ class ClassifierLLM(LLM):
 
     recorded: ClassVar[bool] = True
 
-    kind: str = setting(MISSING, choices=("tfidf", "embeddings", "neighbours"))
+    kind: str = setting(MISSING, choices=("tfidf", "embeddings", "neighbours", "encoder"))
     k: int = setting(8, ge=1)  # neighbours that vote
+
+
+@dataclass
+class CrossFittedLLM(ClassifierLLM):
+    """The `teacher` section's encoder as an annotator: a model a fold of the labelled rows, none of which has seen that fold."""
+
+    cross_fitted: ClassVar[bool] = True
+
+    folds: int = setting(4, ge=2)
 
 
 @dataclass

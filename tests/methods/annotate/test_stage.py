@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 
 from tests.conftest import Command
+from tests.fixtures.models import tiny
 from tests.llm.servers import KEY, LoopbackServer, refusal, sampling
+
+assert tiny  # a fixture
 
 BASE = ("stage=annotate", "data.labelled=60", "logger=none", "evaluate.resamples=20")
 
@@ -80,6 +83,23 @@ def test_annotators_that_are_no_llm_are_measured_on_labelled_rows(findistill: Co
     assert len(rows) == 5 and rows["label"].isna().all() and rows["id"].is_unique
     one = findistill(*BASE, "annotate.combine=stacking")
     assert one.returncode == 2 and "annotate.combine=stacking weighs several annotators" in one.stderr
+
+
+def test_an_encoder_votes_out_of_fold(findistill: Command, tiny: Path, tmp_path: Path) -> None:
+    """Rows that it has learnt from are predicted by the model that has not; its models serve both, and are fitted once."""
+    quick = (f"teacher={tiny}", "teacher.min_steps=null", "teacher.epochs=1", "teacher.max_length=16", "data.validation=0")
+    members = 'annotate.ensemble=["llm=encoder llm.folds=2","llm=tfidf"]'
+    done = findistill(*BASE, *quick, members, "annotate.combine=stacking", "annotate.limit=60")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"right about 60 labelled rows: encoder [01]\.\d+, tfidf 0\.\d+\n", done.stderr)
+    store = tmp_path / "runs" / ".artifacts"
+    [folds] = [path for path in store.glob("folds-*") if path.is_dir()]
+    assert len(list(folds.glob("without_*/model"))) == 2 and done.stderr.count("teacher 1 of 2") == 1
+    unseen = pd.read_parquet(folds / "out_of_fold.parquet").set_index("id")
+    votes = [pd.read_parquet(path) for path in store.glob("annotate-*/annotations.parquet")]
+    [labelled] = [frame for frame in votes if "p_neutral" in frame and set(frame["id"]) == set(unseen.index)
+                  and abs(frame.set_index("id")["p_neutral"] - unseen["p_neutral"]).max() < 1e-4]  # fmt: skip
+    assert len(labelled) == 60 and labelled["n_samples"].eq(8).all()
 
 
 @pytest.mark.slow

@@ -15,10 +15,11 @@ from findistill.core.store import Work
 from findistill.data.labels import LabelSet
 from findistill.llm import demonstrations, prompts
 from findistill.llm.aggregate import aggregate
-from findistill.llm.annotate import annotate
+from findistill.llm.annotate import annotate, vote
 from findistill.llm.estimate import Estimate, estimate
 from findistill.methods import rows as reading
 from findistill.methods.annotate.steps import HALF, LABELLED, TRAINING, Annotations
+from findistill.methods.augment.folds import predict_texts
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ def annotate_rows(work: Work) -> None:
         return  # the data has no test rows of its own: the further sets come first
     llm = with_adapter(work, work.config.llm)
     log.info("annotating %s texts of %s with %s", f"{len(rows):,}", reading.dataset(work).card.name, llm.name)
+    if "folds" in work.parents:
+        vote(predict_texts(work, rows["text"].tolist()), rows, labels, work.config.annotate, work.folder)
+        return
     annotate_with(work, llm, rows, reading.demonstration_pool(work), labels, work.folder)
 
 

@@ -9,6 +9,7 @@ from findistill.config.fields import declares
 from findistill.core.step import Step
 from findistill.llm.config import MEASURED
 from findistill.llm.identity import llm_files, llm_identity
+from findistill.methods.augment.steps import OutOfFold
 from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
 from findistill.methods.stage import Stage, without
@@ -37,7 +38,8 @@ class LLMResponses(Step):
         adapter: dict[str, Step] = {}
         if tuned_first(self._config.llm):
             adapter["adapter"] = Adapter(self._config, seed=0)  # one annotator for the students of all seeds
-        return {**with_tests(self._config), **demonstrations(self._config), **adapter}
+        fitted = {"folds": OutOfFold(self._config, self._config.llm.folds)} if declares(self._config.llm, "cross_fitted") else {}
+        return {**with_tests(self._config), **demonstrations(self._config), **adapter, **fitted}
 
     def files(self) -> Iterable[Path]:
         return llm_files(self._config.llm)
@@ -62,6 +64,8 @@ class Annotations(LLMResponses):
     def __init__(self, config: Any, rows: str = TRAINING, extra: Step | None = None) -> None:
         super().__init__(config)
         self.rows, self.extra = rows, extra
+        if declares(config.llm, "cross_fitted"):
+            self.reads += ("trainer.accelerator", "trainer.max_length")
 
     def parents(self) -> dict[str, Step]:
         parents = super().parents()
@@ -73,6 +77,8 @@ class Annotations(LLMResponses):
         settings = super().settings()
         if self.rows != TRAINING:
             settings["annotate"]["limit"] = self.config.annotate.measure_on if self.rows in (LABELLED, HALF) else None
+        if "folds" in self.inputs:
+            settings["max_length"] = self.config.trainer.max_length
         return {"rows": self.rows, **settings}
 
 

@@ -6,15 +6,18 @@ could take FinBERT's errors on PhraseBank's training rows: 382 of 3,876, from a 
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 
 from findistill.core.store import Work
 from findistill.data.labels import LabelSet
+from findistill.data.text_key import text_key
 from findistill.errors import UserError
 from findistill.inference.predict import predict
 from findistill.methods import rows as reading
@@ -27,6 +30,7 @@ from findistill.training.trainer import Examples, fit
 log = logging.getLogger(__name__)
 
 FILE = "out_of_fold.parquet"
+LEAST = 1e-6  # a probability, before its logarithm is taken
 
 
 def model(folder: Path, fold: int) -> Path:
@@ -50,8 +54,8 @@ def cross_fit(
     counts = rows["label"].value_counts()
     if counts.min() < folds:
         raise UserError(
-            f"augment.folds={folds}: only {counts.min()} of the {len(rows)} labelled rows are {counts.idxmin()}.\n"
-            "Lower it, or name a trained model: augment.teacher=RUN_FOLDER."
+            f"{folds} folds: only {counts.min()} of the {len(rows)} labelled rows are {counts.idxmin()}.\n"
+            "Lower augment.folds or name a trained model, augment.teacher=RUN_FOLDER; of llm=encoder, lower llm.folds."
         )
     shares = np.zeros((len(rows), len(labels)))
     fold_of = np.zeros(len(rows), int)
@@ -86,6 +90,23 @@ class Teacher:
     models: list[str]
 
 
+def predict_texts(work: Work, texts: Sequence[str]) -> np.ndarray:
+    """Log-probabilities (n, labels) of the parent `folds`: a labelled row's of the model that has not seen it, any other text's
+    the mean over the models."""
+    folder, names = work.parents["folds"], reading.dataset(work).labels.names
+    known = pd.read_parquet(folder / FILE)
+    row_of = {text_key(text): row for row, text in enumerate(known["text"])}
+    rows = np.array([row_of.get(text_key(text), -1) for text in texts])
+    out = np.log(known[[f"p_{name}" for name in names]].to_numpy()[rows].clip(LEAST))
+    if new := [text for text, row in zip(texts, rows, strict=True) if row < 0]:
+        each = [
+            predict(path, new, work.config.trainer, tokens_cache=work.tokens) for path in sorted(folder.glob("without_*/model"))
+        ]
+        shares = [one.probabilities[:, [one.labels.index(name) for name in names]] for one in each]
+        out[rows < 0] = np.mean(np.log(np.clip(shares, LEAST, None)), axis=0)
+    return log_softmax(out, axis=1)
+
+
 def source_rows(work: Work) -> pd.DataFrame:
     """The labelled rows that new texts are made from, none in a test set."""
     data = reading.dataset(work)
@@ -97,11 +118,11 @@ def source_rows(work: Work) -> pd.DataFrame:
 
 def cross_fit_teacher(work: Work) -> None:
     """Fit the teacher once a fold, and leave its out-of-fold predictions."""
-    data, settings = reading.dataset(work), work.config.augment
+    data = reading.dataset(work)
     _, validation = reading.supervision(work, data)
     cross_fit(
-        work.config.teacher, work.config.trainer, data.labels, source_rows(work), validation, settings.folds, work.folder,
-        seed=settings.seed, tokens_cache=work.tokens,
+        work.config.teacher, work.config.trainer, data.labels, source_rows(work), validation, work.step.folds, work.folder,
+        seed=work.step.seed, tokens_cache=work.tokens,
     )  # fmt: skip
 
 

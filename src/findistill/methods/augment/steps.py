@@ -18,17 +18,21 @@ OF_ERRORS = ("generate", "rephrase", "similar")  # start from what the teacher g
 
 
 class OutOfFold(Step):
-    """The `teacher` section's encoder cross-fitted on the labelled rows: each row's prediction is of a model that has not
-    seen it."""
+    """The `teacher` section's encoder cross-fitted on the labelled rows, in so many folds: each row's prediction is of a model
+    that has not seen it."""
 
     name = "folds"
     version = 2  # special tokens in a text are text
     implementation = "findistill.methods.augment.folds:cross_fit_teacher"
     resumable = True
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, folds: int, seed: int = 0) -> None:
         super().__init__(config)
-        self.reads = ("teacher", "augment.folds", "augment.seed", *loop(config), *SCHEDULE)
+        self.folds, self.seed = folds, seed
+        self.reads = ("teacher", *loop(config), *SCHEDULE)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "folds": self.folds, "seed": self.seed}
 
     def parents(self) -> dict[str, Step]:
         return with_tests(self._config)
@@ -50,7 +54,9 @@ class Augmented(Step):
         config = self._config
         parents: dict[str, Step] = with_tests(config)
         if needs_teacher(config):
-            parents["teacher"] = model_at(config.augment.teacher) if config.augment.teacher else OutOfFold(config)
+            augment = config.augment
+            cross_fitted = OutOfFold(config, augment.folds, augment.seed)
+            parents["teacher"] = model_at(augment.teacher) if augment.teacher else cross_fitted
         if config.augment.relabel == "llm":
             parents |= demonstrations(config)
             members = enumerate(annotators(config))
