@@ -16,7 +16,7 @@ from findistill.data.labels import LabelSet
 from findistill.data.neighbours import nearest, neighbour_vote
 from findistill.data.text_key import text_key
 from findistill.errors import UserError
-from findistill.llm.config import ClassifierLLM, LabellingFunctions
+from findistill.llm.config import ClassifierLLM, CrossFittedLLM, LabellingFunctions
 from findistill.llm.engine import Engine, Request, Response, Sampling
 from findistill.llm.prompts import Template
 from findistill.models.embeddings import embed_once
@@ -60,6 +60,13 @@ class ClassifierEngine(ClassifierLLM, Engine):
 
     def _predicted(self, pool: pd.DataFrame, texts: Sequence[str], labels: LabelSet) -> np.ndarray:
         return fit_classifier(self.kind, pool["text"].tolist(), pool["label"].tolist(), labels, k=self.k)(texts)
+
+
+class CrossFittedEngine(CrossFittedLLM, ClassifierEngine):
+    """A fine-tuned encoder (`llm=encoder`): a step fits and asks its models, see `findistill.methods.augment.folds`."""
+
+    def scores(self, texts: Sequence[str], pool: pd.DataFrame, labels: LabelSet, seed: int) -> np.ndarray:
+        raise UserError(f"llm={self.name} is fitted by the steps of stage=annotate and stage=student: use it there.")
 
 
 def fit_classifier(
