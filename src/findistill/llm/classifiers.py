@@ -63,7 +63,7 @@ class ClassifierEngine(ClassifierLLM, Engine):
 
 
 class CrossFittedEngine(CrossFittedLLM, ClassifierEngine):
-    """A fine-tuned encoder (`llm=encoder`): a step fits and asks its models, see `findistill.methods.augment.folds`."""
+    """A fine-tuned encoder (`llm=encoder`): a step fits and asks its models, see `findistill.methods.cross_fit.folds`."""
 
     def scores(self, texts: Sequence[str], pool: pd.DataFrame, labels: LabelSet, seed: int) -> np.ndarray:
         raise UserError(f"llm={self.name} is fitted by the steps of stage=annotate and stage=student: use it there.")

@@ -27,9 +27,9 @@ from findistill.inference.predict import Prediction
 from findistill.methods import rows as reading
 from findistill.methods.annotate.steps import Annotations
 from findistill.methods.augment import making
-from findistill.methods.augment.folds import Teacher
 from findistill.methods.augment.screening import Screening
 from findistill.methods.augment.steps import OF_ERRORS, Augmented
+from findistill.methods.augment.teacher import Teacher
 from findistill.methods.stage import stage_of
 from findistill.models import embeddings
 from findistill.models.weights import locate

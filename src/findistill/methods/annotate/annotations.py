@@ -19,7 +19,7 @@ from findistill.llm.annotate import annotate, vote
 from findistill.llm.estimate import Estimate, estimate
 from findistill.methods import rows as reading
 from findistill.methods.annotate.steps import HALF, LABELLED, TRAINING, Annotations
-from findistill.methods.augment.folds import predict_texts
+from findistill.methods.cross_fit.folds import predict_texts
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from findistill.config.fields import declares
 from findistill.core.step import Step
 from findistill.llm.config import MEASURED
 from findistill.llm.identity import llm_files, llm_identity
-from findistill.methods.augment.steps import OutOfFold
+from findistill.methods.cross_fit.steps import OutOfFold
 from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
 from findistill.methods.stage import Stage, without
@@ -57,7 +57,7 @@ class LLMResponses(Step):
 class Annotations(LLMResponses):
     """One annotator's votes: an artifact that every threshold, objective and seed of a student shares."""
 
-    reads = ("llm", "prompt", "shots", "annotate", "trainer.max_memory", "data.seed")
+    reads: tuple[str, ...] = ("llm", "prompt", "shots", "annotate", "trainer.max_memory", "data.seed")
     implementation = "findistill.methods.annotate.annotations:annotate_rows"
     estimate = "findistill.methods.annotate.annotations:requests"
 
@@ -65,7 +65,7 @@ class Annotations(LLMResponses):
         super().__init__(config)
         self.rows, self.extra = rows, extra
         if declares(config.llm, "cross_fitted"):
-            self.reads += ("trainer.accelerator", "trainer.max_length")
+            self.reads = (*self.reads, "trainer.accelerator", "trainer.max_length")
 
     def parents(self) -> dict[str, Step]:
         parents = super().parents()

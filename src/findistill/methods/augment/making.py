@@ -24,9 +24,9 @@ from findistill.methods.annotate.annotations import annotate_with, annotator_nam
 from findistill.methods.annotate.steps import Annotations
 from findistill.methods.augment import writing
 from findistill.methods.augment.config import WRITTEN
-from findistill.methods.augment.folds import Teacher, source_rows, teacher_of
 from findistill.methods.augment.screening import Screening
 from findistill.methods.augment.steps import OF_ERRORS, Augmented
+from findistill.methods.augment.teacher import Teacher, source_rows, teacher_of
 from findistill.methods.augment.word_swaps import WordSwaps
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""New training texts, and the out-of-fold errors of a teacher that they start from."""
+"""New training texts, as steps."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,37 +8,12 @@ from findistill.config.expand import annotators
 from findistill.core.step import Step
 from findistill.llm.identity import llm_files, llm_identity
 from findistill.methods.augment.config import WRITTEN
+from findistill.methods.cross_fit.steps import OutOfFold
 from findistill.methods.datasets import demonstrations, model_at, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
 from findistill.methods.stage import Stage, without
-from findistill.methods.trainer_settings import SCHEDULE, loop
-from findistill.models.files import model_files
 
 OF_ERRORS = ("generate", "rephrase", "similar")  # start from what the teacher gets wrong
-
-
-class OutOfFold(Step):
-    """The `teacher` section's encoder cross-fitted on the labelled rows, in so many folds: each row's prediction is of a model
-    that has not seen it."""
-
-    name = "folds"
-    version = 2  # special tokens in a text are text
-    implementation = "findistill.methods.augment.folds:cross_fit_teacher"
-    resumable = True
-
-    def __init__(self, config: Any, folds: int, seed: int = 0) -> None:
-        super().__init__(config)
-        self.folds, self.seed = folds, seed
-        self.reads = ("teacher", *loop(config), *SCHEDULE)
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "folds": self.folds, "seed": self.seed}
-
-    def parents(self) -> dict[str, Step]:
-        return with_tests(self._config)
-
-    def files(self) -> Iterable[Path]:
-        return model_files(self._config.teacher.model)
 
 
 class Augmented(Step):

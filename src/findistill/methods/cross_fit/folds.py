@@ -7,7 +7,6 @@ could take FinBERT's errors on PhraseBank's training rows: 382 of 3,876, from a 
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from findistill.errors import UserError
 from findistill.inference.predict import predict
 from findistill.methods import rows as reading
 from findistill.models.config import Encoder
-from findistill.models.weights import locate
 from findistill.training.config import Trainer
 from findistill.training.loop import Session
 from findistill.training.trainer import Examples, fit
@@ -79,15 +77,16 @@ def cross_fit(
     frame.to_parquet(folder / FILE, index=False)
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """Predictions of the labelled rows (id, fold, predicted), and the models that made them.
-
-    Model `i` was not fitted to the rows of fold `i`. A teacher that is named is one model, and every row has fold 0.
-    """
-
-    predictions: pd.DataFrame
-    models: list[str]
+def cross_fit_teacher(work: Work) -> None:
+    """Fit the teacher once a fold, and leave its out-of-fold predictions."""
+    data = reading.dataset(work)
+    rows, validation = reading.supervision(work, data)
+    if rows["label"].nunique() < 2:
+        raise UserError(f"a teacher of folds learns from human labels, and data={data.card.name} has none of two classes")
+    cross_fit(
+        work.config.teacher, work.config.trainer, data.labels, rows, validation, work.step.folds, work.folder,
+        seed=work.step.seed, tokens_cache=work.tokens,
+    )  # fmt: skip
 
 
 def predict_texts(work: Work, texts: Sequence[str]) -> np.ndarray:
@@ -105,33 +104,3 @@ def predict_texts(work: Work, texts: Sequence[str]) -> np.ndarray:
         shares = [one.probabilities[:, [one.labels.index(name) for name in names]] for one in each]
         out[rows < 0] = np.mean(np.log(np.clip(shares, LEAST, None)), axis=0)
     return log_softmax(out, axis=1)
-
-
-def source_rows(work: Work) -> pd.DataFrame:
-    """The labelled rows that new texts are made from, none in a test set."""
-    data = reading.dataset(work)
-    rows, _ = reading.supervision(work, data)
-    if rows["label"].nunique() < 2:
-        raise UserError(f"new texts are made from texts with human labels, and data={data.card.name} has none to train on")
-    return rows
-
-
-def cross_fit_teacher(work: Work) -> None:
-    """Fit the teacher once a fold, and leave its out-of-fold predictions."""
-    data = reading.dataset(work)
-    _, validation = reading.supervision(work, data)
-    cross_fit(
-        work.config.teacher, work.config.trainer, data.labels, source_rows(work), validation, work.step.folds, work.folder,
-        seed=work.step.seed, tokens_cache=work.tokens,
-    )  # fmt: skip
-
-
-def teacher_of(work: Work, rows: pd.DataFrame) -> Teacher:
-    """The named model's predictions of `rows`, or the out-of-fold ones."""
-    settings, folder = work.config.augment, work.parents["teacher"]
-    if settings.teacher:
-        path = locate(settings.teacher)
-        prediction = predict(path, rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens)
-        return Teacher(rows[["id"]].assign(fold=0, predicted=prediction.predicted), [path])
-    models = [str(model(folder, fold)) for fold in range(settings.folds)]
-    return Teacher(pd.read_parquet(folder / FILE), models)

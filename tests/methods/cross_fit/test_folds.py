@@ -8,7 +8,7 @@ import pytest
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.inference.predict import predict
-from findistill.methods.augment import folds
+from findistill.methods.cross_fit import folds
 from findistill.models.config import Encoder
 from findistill.training.config import Trainer
 from findistill.training.trainer import Examples
@@ -51,5 +51,5 @@ def test_every_row_is_predicted_by_the_model_that_is_blind_to_it(
 def test_a_label_with_too_few_rows(corpus: Corpus, labels: LabelSet, encoder: Encoder, tmp_path: Path) -> None:
     rows = frame(corpus.train, labels)
     rows = pd.concat([rows[rows["label"] != "neutral"], rows[rows["label"] == "neutral"].head(2)])
-    with pytest.raises(UserError, match=r"augment\.folds=3: only 2 of the 34 labelled rows are neutral"):
+    with pytest.raises(UserError, match=r"3 folds: only 2 of the 34 labelled rows are neutral"):
         folds.cross_fit(encoder, Trainer(), labels, rows, rows.head(0), 3, tmp_path, seed=0)

@@ -1,0 +1,1 @@
+"""Predictions of labelled rows by models that have not seen them."""
