@@ -48,7 +48,7 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
     assert " on disk, 0.00 MB kept before, limit 8 GB" in done.stderr
     for folder in folders:
         metrics, artifacts, card = job(folder)
-        assert metrics["data/kept"] == 60 and metrics["data/unlabelled"] > 200
+        assert metrics["data/kept"] == 54 and metrics["data/unlabelled"] > 200  # 6 of 60 labels choose the epoch
         assert 0 <= metrics["test/macro_f1"] <= 1
         assert (artifacts["teacher"], artifacts["outputs"]) == (teacher.name, outputs.name)
         assert "Distillation at temperature 1" in card and "the teacher tiny" in card and "texts of demo rows=700" in card
@@ -83,10 +83,10 @@ def test_a_student_on_labels_alone_has_no_teacher(findistill: Command, tiny: Pat
         "distill.unlabelled='demo rows=700'", OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "training on gold labels only: 60 labelled texts" in done.stderr
+    assert "training on gold labels only: 54 labelled texts" in done.stderr
     [student] = [path.parent for path in (tmp_path / "runs/alone").glob("student-*/metrics.json")]
     metrics, artifacts, card = job(student)
-    assert not {"teacher", "outputs"} & artifacts.keys() and metrics["data/unlabelled"] == 0 and metrics["data/kept"] == 60
+    assert not {"teacher", "outputs"} & artifacts.keys() and metrics["data/unlabelled"] == 0 and metrics["data/kept"] == 54
     assert "without a teacher" in card
     # As the same encoder would learn as a teacher: the same loss, batches and seed.
     shared = [setting for setting in QUICK if setting.split(".")[0] in ("trainer", "data", "logger", "evaluate")]
