@@ -56,7 +56,7 @@ def test_rows_without_a_label_are_distilled_on_and_predicted(teacher: Job) -> No
     assert data.card.counts["train"]["unlabelled"] == 30
     assert len(reading.labelled_rows(data)) == teacher.metrics["data/kept"]
     empty = data.frame[data.frame["label"].isna()]
-    known, held_out = reading.supervision(teacher, data)
+    known, held_out = reading.supervision(teacher, data, reading.test_sets(teacher))
     more = reading.transfer_texts(data, known, held_out, reading.test_sets(teacher), data.frame.head(0), None)
     assert set(more["id"]) == set(empty["id"]) <= set(reading.rows_to_annotate(data, None, 0)["id"])
     prediction = predict(teacher.folder / "model", empty["text"].tolist(), teacher.config.trainer)

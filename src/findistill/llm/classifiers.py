@@ -62,10 +62,10 @@ class ClassifierEngine(ClassifierLLM, Engine):
         return fit_classifier(self.kind, pool["text"].tolist(), pool["label"].tolist(), labels, k=self.k)(texts)
 
 
-class CrossFittedEngine(CrossFittedLLM, ClassifierEngine):
+class CrossFittedEngine(CrossFittedLLM, Engine):
     """A fine-tuned encoder (`llm=encoder`): a step fits and asks its models, see `findistill.methods.cross_fit.folds`."""
 
-    def scores(self, texts: Sequence[str], pool: pd.DataFrame, labels: LabelSet, seed: int) -> np.ndarray:
+    def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
         raise UserError(f"llm={self.name} is fitted by the steps of stage=annotate and stage=student: use it there.")
 
 

@@ -120,14 +120,15 @@ class ClassifierLLM(LLM):
 
     recorded: ClassVar[bool] = True
 
-    kind: str = setting(MISSING, choices=("tfidf", "embeddings", "neighbours", "encoder"))
+    kind: str = setting(MISSING, choices=("tfidf", "embeddings", "neighbours"))
     k: int = setting(8, ge=1)  # neighbours that vote
 
 
 @dataclass
-class CrossFittedLLM(ClassifierLLM):
+class CrossFittedLLM(LLM):
     """The `teacher` section's encoder as an annotator: a model a fold of the labelled rows, none of which has seen that fold."""
 
+    recorded: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = True
 
     folds: int = setting(4, ge=2)

@@ -118,18 +118,27 @@ def labelled_rows(data: TextData) -> pd.DataFrame:
     return rows[rows["label"].notna()].reset_index(drop=True)
 
 
-def supervision(work: Work, data: TextData, *, tests_required: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+def supervision(work: Work, data: TextData, tests: TestSets) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The labelled rows to learn from, none of them in a test set, and those that choose the epoch: `data.validation`.
 
     With `data.labelled`, the other labels count as hidden, those of the validation split too: a share of the labelled rows is
     held out instead.
     """
     settings = work.step.whole.data  # in the key of the parent `data`
-    rows = drop_test_overlap(labelled_rows(data), test_sets(work, required=tests_required))
+    rows = drop_test_overlap(labelled_rows(data), tests)
     if not len(data.split("pool")):
         return rows, data.split("validation")
     held_out = rows.sample(frac=settings.validation, random_state=settings.seed).index
     return rows.drop(held_out).reset_index(drop=True), rows.loc[held_out].reset_index(drop=True)
+
+
+def check_classes(rows: pd.DataFrame, data: TextData, what: str) -> None:
+    """Raise UserError where the labelled rows are of fewer than two classes."""
+    if (count := rows["label"].nunique()) < 2:
+        raise UserError(
+            f"{what} needs labels of at least two classes; data={data.card.name} has {count} "
+            "among its training rows (data.label_column, data.test)"
+        )
 
 
 def demonstration_pool(work: Work) -> pd.DataFrame:

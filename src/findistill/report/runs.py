@@ -34,10 +34,9 @@ def collect(folder: Path) -> Jobs:
         if state.get("state") != "done":
             failed.append({"job": job.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
             continue
-        if not scores(job):
-            continue
         try:
-            run = read_run(job, state)
+            if (run := read_run(job, state)) is None:
+                continue
             checked(run)
         except Exception as error:  # whatever is wrong with one job's files, the others are reported
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -49,29 +48,22 @@ def collect(folder: Path) -> Jobs:
     return Jobs(sorted(runs, key=lambda run: parts.of_kind(run.kind).listed_last), failed, left_out)
 
 
-def scores(folder: Path) -> bool:
-    """Whether a job's stage leaves something to compare, as those that make texts or files do not."""
-    try:
-        stage = read_config(folder / "config.yaml")["stage"]["name"]
-    except Exception:  # `read_run` says what is wrong with it
-        return True
-    return (folder / "predictions.parquet").exists() or parts.of_stage(stage) in parts.registered().values()
-
-
 def settings_of(folder: Path) -> dict[str, Any]:
     """A job's settings that can change a result, by section, as plain values."""
     config = read_config(folder / "config.yaml")
     return {str(name): result_settings(config[name], references=True) for name in config}
 
 
-def read_run(folder: Path, state: dict[str, Any]) -> Run:
-    """A done job as its stage's report part describes it.
+def read_run(folder: Path, state: dict[str, Any]) -> Run | None:
+    """A done job as its stage's report part describes it; None of a stage that makes texts or files and scores nothing.
 
     Raises:
         UserError: it has no predictions; and whatever reading a damaged file raises.
     """
     config = settings_of(folder)
     if not (folder / "predictions.parquet").exists():
+        if parts.of_stage(config["stage"]["name"]) not in parts.registered().values():
+            return None
         without = "its texts have no gold labels" if config["stage"]["name"] == "annotate" else "the file is gone: run it again"
         raise UserError(f"no predictions.parquet: {without}")
     metrics = read_json(folder / "metrics.json")

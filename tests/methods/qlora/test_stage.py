@@ -154,7 +154,7 @@ def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_
 def test_nothing_tested_or_annotated_is_learnt_from(tiny: Path, tmp_path: Path) -> None:
     one = job(tmp_path, tiny, "stage=qlora", "data.labelled=60", "evaluate.also=['demo rows=700']")
     data, work = reading.dataset(one), one.store.at(one.step.inputs["adapter"], tmp_path)
-    rows, validation = supervision(work, data)
+    rows, validation = supervision(work, data, reading.test_sets(work, required=False))
     learnt = set(rows["text"]) | set(validation["text"])
     assert learnt <= set(data.split("pool")["text"]) and not set(rows["text"]) & set(validation["text"])
     assert not learnt & set(reading.rows_to_annotate(data, None, 0)["text"])
@@ -162,7 +162,7 @@ def test_nothing_tested_or_annotated_is_learnt_from(tiny: Path, tmp_path: Path) 
         assert not learnt & set(test_rows["text"])
     adapter = Adapter(composed("stage=qlora", "data.labelled=0"), seed=0)
     work = one.store.at(adapter, tmp_path)
-    _, validation = supervision(work, reading.dataset(work))
+    _, validation = supervision(work, reading.dataset(work), reading.test_sets(work, required=False))
     assert validation.equals(reading.dataset(work).split("validation"))
 
 

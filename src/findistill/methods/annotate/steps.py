@@ -38,8 +38,7 @@ class LLMResponses(Step):
         adapter: dict[str, Step] = {}
         if tuned_first(self._config.llm):
             adapter["adapter"] = Adapter(self._config, seed=0)  # one annotator for the students of all seeds
-        fitted = {"folds": OutOfFold(self._config, self._config.llm.folds)} if declares(self._config.llm, "cross_fitted") else {}
-        return {**with_tests(self._config), **demonstrations(self._config), **adapter, **fitted}
+        return {**with_tests(self._config), **demonstrations(self._config), **adapter}
 
     def files(self) -> Iterable[Path]:
         return llm_files(self._config.llm)
@@ -71,6 +70,8 @@ class Annotations(LLMResponses):
         parents = super().parents()
         if self.rows in (TRAINING, LABELLED, HALF):
             parents = {role: step for role, step in parents.items() if not role.startswith(ALSO)}
+        if declares(self._config.llm, "cross_fitted"):
+            parents["folds"] = OutOfFold(self._config, self._config.llm.folds)
         return parents | ({"augment": self.extra} if self.extra is not None else {})
 
     def settings(self) -> dict[str, Any]:

@@ -68,8 +68,10 @@ def _orders(work: Work, rows: pd.DataFrame | None = None) -> list[writing.Order]
 def make(work: Work) -> None:
     """Leave `augmented.parquet`, `dropped.parquet`, `prompts.json` and `summary.json`."""
     data = reading.dataset(work)
-    test_texts = {name: frame["text"].tolist() for name, (frame, _) in reading.test_sets(work).items()}
-    held_out = {"validation": reading.supervision(work, data)[1]["text"].tolist(), **test_texts}
+    tests = reading.test_sets(work)
+    _, validation = reading.supervision(work, data, tests)
+    held_out = {name: frame["text"].tolist() for name, (frame, _) in tests.items()}
+    held_out = {"validation": validation["text"].tolist(), **held_out}
 
     rows, teacher = _with_predictions(work)
     sources = _sources(work.config, rows)

@@ -26,7 +26,7 @@ class Teacher:
 def source_rows(work: Work) -> pd.DataFrame:
     """The labelled rows that new texts are made from, none in a test set."""
     data = reading.dataset(work)
-    rows, _ = reading.supervision(work, data)
+    rows, _ = reading.supervision(work, data, reading.test_sets(work))
     if rows["label"].nunique() < 2:
         raise UserError(f"new texts are made from texts with human labels, and data={data.card.name} has none to train on")
     return rows

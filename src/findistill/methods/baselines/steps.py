@@ -65,12 +65,9 @@ class Baseline(Step):
         """How tables name it."""
         config = self._config
         if self.kind == "teacher":
-            name = "" if config.distill.teacher else f", {config.teacher.name}"
-            return (
-                f"the students' {config.distill.teachers} teachers{name}"
-                if config.distill.teachers > 1
-                else f"the students' teacher{name}"
-            )
+            number = config.distill.teachers
+            noun = "teacher" if number == 1 else f"{number} teachers"
+            return f"the students' {noun}" + ("" if config.distill.teacher else f", {config.teacher.name}")
         return {
             "majority": "majority class",
             "neighbours": f"nearest-neighbour vote (k={self.k})",

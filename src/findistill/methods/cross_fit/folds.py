@@ -80,9 +80,8 @@ def cross_fit(
 def cross_fit_teacher(work: Work) -> None:
     """Fit the teacher once a fold, and leave its out-of-fold predictions."""
     data = reading.dataset(work)
-    rows, validation = reading.supervision(work, data)
-    if rows["label"].nunique() < 2:
-        raise UserError(f"a teacher of folds learns from human labels, and data={data.card.name} has none of two classes")
+    rows, validation = reading.supervision(work, data, reading.test_sets(work))
+    reading.check_classes(rows, data, f"cross-fitting {work.config.teacher.name}")
     cross_fit(
         work.config.teacher, work.config.trainer, data.labels, rows, validation, work.step.folds, work.folder,
         seed=work.step.seed, tokens_cache=work.tokens,
@@ -98,9 +97,8 @@ def predict_texts(work: Work, texts: Sequence[str]) -> np.ndarray:
     rows = np.array([row_of.get(text_key(text), -1) for text in texts])
     out = np.log(known[[f"p_{name}" for name in names]].to_numpy()[rows].clip(LEAST))
     if new := [text for text, row in zip(texts, rows, strict=True) if row < 0]:
-        each = [
-            predict(path, new, work.config.trainer, tokens_cache=work.tokens) for path in sorted(folder.glob("without_*/model"))
-        ]
+        models = [model(folder, fold) for fold in sorted(known["fold"].unique())]
+        each = [predict(path, new, work.config.trainer, tokens_cache=work.tokens) for path in models]
         shares = [one.probabilities[:, [one.labels.index(name) for name in names]] for one in each]
         out[rows < 0] = np.mean(np.log(np.clip(shares, LEAST, None)), axis=0)
     return log_softmax(out, axis=1)

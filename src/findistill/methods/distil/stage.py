@@ -57,7 +57,7 @@ def from_votes(job: Job) -> None:
         note_stopped(rows["n_samples"])
     log.info("%d of %d texts kept at agreement >= %d", len(selected), len(candidates), settings.min_agreement)
     if settings.gold:
-        known, validation = reading.supervision(job, data)
+        known, validation = reading.supervision(job, data, tests)
         log.info("and %d texts with human labels", len(known))
         selected = with_gold(selected, known, validation, data.labels)
     examples, held_out = (Examples.from_frame(part, data.labels) for part in (selected, validation))
@@ -109,7 +109,7 @@ def from_teacher(job: Job) -> None:
     config = job.config
     distill = cast(TeacherDistill, config.distill)
     data, tests, new = reading.dataset(job), reading.test_sets(job), reading.augmented_rows(job)
-    labelled, validation = models.training_rows(job, data)
+    labelled, validation = models.training_rows(job, data, tests)
     job.metrics |= {"data/kept": len(labelled), "data/kept_share": 1.0, "data/unlabelled": 0, "data/augmented": len(new)}
     scored = validation
     if "selection" in faults(distill.recipe):

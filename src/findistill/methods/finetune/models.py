@@ -11,7 +11,6 @@ from findistill.core.files import read_json, write_json
 from findistill.core.job import Job
 from findistill.core.store import Work
 from findistill.data.texts import TextData
-from findistill.errors import UserError
 from findistill.methods import rows as reading
 from findistill.methods import scoring
 from findistill.methods.finetune.card import write_classifier_card
@@ -53,28 +52,19 @@ def vocabulary_corpus(work: Work, data: TextData, encoder: Encoder) -> list[str]
     return [*data.split("train", "pool")["text"], *domain]
 
 
-def training_rows(work: Work, data: TextData) -> tuple[pd.DataFrame, pd.DataFrame]:
+def training_rows(work: Work, data: TextData, tests: TestSets) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Labelled rows to learn from, with the labelled new texts of augmentation, none in a test set; and the validation rows."""
-    rows, validation = reading.supervision(work, data)
+    rows, validation = reading.supervision(work, data, tests)
     new = reading.augmented_rows(work)
-    new = reading.drop_test_overlap(new[new["label"].notna()], reading.test_sets(work)) if len(new) else new
+    new = reading.drop_test_overlap(new[new["label"].notna()], tests) if len(new) else new
     return reading.concat_rows([rows, new]), validation
-
-
-def check_classes(rows: pd.DataFrame, data: TextData, what: str) -> None:
-    """Raise UserError where the labelled rows are of fewer than two classes."""
-    if (count := rows["label"].nunique()) < 2:
-        raise UserError(
-            f"{what} needs labels of at least two classes; data={data.card.name} has {count} "
-            "among its training rows (data.label_column, data.test)"
-        )
 
 
 def train_teacher(work: Work) -> None:
     """A model of the human labels that the jobs of a sweep share: the students' teacher, or a student without one."""
     encoder, data = work.config[work.step.role], reading.dataset(work)
-    rows, held_out = training_rows(work, data)
-    check_classes(rows, data, f"the {work.step.role} {encoder.name}")
+    rows, held_out = training_rows(work, data, reading.test_sets(work))
+    reading.check_classes(rows, data, f"the {work.step.role} {encoder.name}")
     log.info("training the %s %s on %s human labels", work.step.role, encoder.name, f"{len(rows):,}")
     examples, validation = (Examples.from_frame(part, data.labels) for part in (rows, held_out))
     trained = fit(

@@ -35,7 +35,7 @@ def tune_adapter(work: Work) -> None:
         UserError: there are no labelled rows of two classes to learn from; the model cannot be loaded or tuned.
     """
     config, data = work.config, reading.dataset(work)
-    rows, validation = reading.supervision(work, data, tests_required=False)
+    rows, validation = reading.supervision(work, data, reading.test_sets(work, required=False))
     if (classes := rows["label"].nunique()) < 2:
         raise UserError(f"tuning needs labels of at least two classes; data={data.card.name} has {classes} in {len(rows)} rows")
     llm, trainer = cast(InProcessLLM, config.llm), cast(Trainer, OmegaConf.to_object(config.trainer))
