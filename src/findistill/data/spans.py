@@ -1,0 +1,174 @@
+"""Entity mentions: spans of characters in a text, and the forms in which libraries have them.
+
+Offsets count Unicode code points, as Python's strings do: `text[start:end]` is the surface form. Everything else (words,
+tokens with BIO tags, UTF-16 offsets of browsers) is converted to it on the way in and from it on the way out.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from findistill.errors import UserError
+
+# Words as GLiNER has them: letters and digits, joined by hyphens and underscores, or one other character.
+_WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
+
+Offsets = tuple[int, int]
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """One mention: `text[start:end]` is of the type `label`."""
+
+    start: int
+    end: int
+    label: str
+
+    def overlaps(self, other: "Span") -> bool:
+        return self.start < other.end and other.start < self.end
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where surface forms stand in a text.
+
+    Attributes:
+        spans: every mention, in order; none overlap.
+        repeated: forms that occur more than once, each mention of which is a span.
+        missing: forms that do not occur.
+    """
+
+    spans: list[Span]
+    repeated: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def to_cell(spans: Iterable[Span]) -> list[dict[str, Any]]:
+    """Spans as a table has them: a list of mappings with start, end and label."""
+    return [asdict(span) for span in sorted(spans)]
+
+
+def from_cell(cell: Iterable[Mapping[str, Any]]) -> list[Span]:
+    """Spans from a table's cell; further values of a span, such as its votes, are ignored."""
+    return sorted(Span(int(each["start"]), int(each["end"]), str(each["label"])) for each in cell)
+
+
+def check(text: str, spans: Iterable[Span], labels: Sequence[str], where: str) -> list[Span]:
+    """The spans in order.
+
+    Args:
+        where: what the error names, such as a file and a row.
+
+    Raises:
+        UserError: an offset outside the text, an empty span, a label outside the set, or two spans that overlap.
+    """
+    ordered = sorted(spans)
+    for span in ordered:
+        shown = f"{where}: span {span.start}:{span.end} ({span.label})"
+        if not 0 <= span.start < span.end <= len(text):
+            raise UserError(f"{shown} is empty or outside the text of {len(text)} characters: offsets count characters from 0")
+        if not text[span.start : span.end].strip():
+            raise UserError(f"{shown} covers nothing but blanks")
+        if span.label not in labels:
+            raise UserError(f"{shown}: the labels are {', '.join(labels)}; name it in data.labels, or leave the span out")
+    for one, other in pairwise(ordered):
+        if one.overlaps(other):
+            raise UserError(
+                f"{where}: spans {one.start}:{one.end} and {other.start}:{other.end} overlap, and a character belongs to one "
+                "mention at most: leave one of them out"
+            )
+    return ordered
+
+
+def without_overlaps(spans: Iterable[Span]) -> list[Span]:
+    """Of spans that overlap, the longest; of equally long ones, the first."""
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda each: (each.start - each.end, each)):
+        if not any(span.overlaps(other) for other in kept):
+            kept.append(span)
+    return sorted(kept)
+
+
+def locate(text: str, forms: Iterable[str], label: str) -> Located:
+    """Every mention of the surface forms in the text, longer forms first.
+
+    A form stands at word boundaries. It is looked for as it is written, then regardless of case and of the kind of blanks, both of
+    which language models change.
+    """
+    spans: list[Span] = []
+    repeated, missing = [], []
+    wanted = dict.fromkeys(form.strip() for form in forms)
+    for form in sorted(filter(None, wanted), key=len, reverse=True):
+        occurrences = _occurrences(text, form)
+        mentions = [Span(start, end, label) for start, end in occurrences]
+        free = [mention for mention in mentions if not any(mention.overlaps(other) for other in spans)]
+        spans += free
+        if len(free) > 1:
+            repeated.append(form)
+        if not occurrences:
+            missing.append(form)
+    return Located(sorted(spans), repeated, missing)
+
+
+def _occurrences(text: str, form: str) -> list[Offsets]:
+    pattern = r"\s+".join(map(re.escape, form.split()))
+    before = r"(?<!\w)" if re.match(r"\w", form) else ""
+    after = r"(?!\w)" if re.search(r"\w$", form) else ""
+    for flags in (0, re.IGNORECASE):
+        if matches := [match.span() for match in re.finditer(before + pattern + after, text, flags)]:
+            return matches
+    return []
+
+
+def words(text: str) -> list[Offsets]:
+    """Offsets of the words of a text as GLiNER splits it."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+def to_words(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[tuple[int, int, str]]:
+    """Spans as (first word, last word, label), both inclusive; a span that ends inside a word has the whole word.
+
+    Args:
+        offsets: of the words, in order. A span without any word is left out.
+    """
+    entities = []
+    for span in spans:
+        inside = [at for at, (start, end) in enumerate(offsets) if start < span.end and span.start < end]
+        if inside:
+            entities.append((inside[0], inside[-1], span.label))
+    return entities
+
+
+def from_words(entities: Iterable[tuple[int, int, str]], offsets: Sequence[Offsets]) -> list[Span]:
+    """Spans from (first word, last word, label), both inclusive."""
+    return sorted(Span(offsets[first][0], offsets[last][1], label) for first, last, label in entities)
+
+
+def to_bio(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[str]:
+    """One tag a token: `B-company` where a mention begins, `I-company` inside it, `O` elsewhere.
+
+    Args:
+        offsets: of the tokens, in order; a token without characters (0, 0), such as a special one, is `O`.
+    """
+    tags = ["O"] * len(offsets)
+    for first, last, label in to_words(spans, offsets):
+        tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
+    return tags
+
+
+def from_bio(tags: Sequence[str], offsets: Sequence[Offsets]) -> list[Span]:
+    """Spans from one tag a token. `I-` after another label or after `O` begins a mention, as in CoNLL's scorer."""
+    spans: list[Span] = []
+    inside = False
+    for tag, (start, end) in zip(tags, offsets, strict=True):
+        if start == end:
+            continue
+        prefix, _, label = tag.partition("-")
+        if prefix == "I" and inside and spans[-1].label == label:
+            spans[-1] = Span(spans[-1].start, end, label)
+        elif prefix in ("B", "I"):
+            spans.append(Span(start, end, label))
+        inside = prefix in ("B", "I")
+    return spans
