@@ -94,8 +94,8 @@ def without_overlaps(spans: Iterable[Span]) -> list[Span]:
 def locate(text: str, forms: Iterable[str], label: str) -> Located:
     """Every mention of the surface forms in the text, longer forms first.
 
-    A form stands at word boundaries. It is looked for as it is written, then regardless of case and of the kind of blanks, both of
-    which language models change.
+    A form stands at word boundaries. It is looked for as it is written, then regardless of case and of the kind of blanks:
+    language models change both.
     """
     spans: list[Span] = []
     repeated, missing = [], []
