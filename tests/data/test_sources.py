@@ -12,7 +12,9 @@ import pytest
 
 from findistill.data.config import Data, FileData
 from findistill.data.dataset import Dataset
+from findistill.data.delimited import read_csv
 from findistill.data.loading import load
+from findistill.data.locations import local_files
 from findistill.data.sources.demo import DemoData
 from findistill.data.sources.fiqa import FiqaData
 from findistill.data.sources.headlines import HeadlinesData
@@ -50,6 +52,15 @@ def test_phrasebank_in_the_published_split_without_its_leaks() -> None:
     }
     assert len(data.frame) + sum(data.card.removed.values()) == 4846
     assert data.frame["text"].map(text_key).is_unique
+
+
+@pytest.mark.usefixtures("real")
+def test_phrasebank_sentences_that_language_models_answered_are_trained_on_and_the_others_tested() -> None:
+    answered = {text_key(row["text"]) for row in read_csv(REAL / "llm_answers" / "phrasebank.csv")}
+    data = load(phrasebank(split="answered"))
+    in_train = data.frame["text"].map(text_key).isin(answered)
+    assert (data.frame["split"].isin(["train", "validation"]) == in_train).all() and in_train.sum() == 1118
+    assert REAL / "llm_answers" / "phrasebank.csv" in local_files(phrasebank(split="answered"))  # so it enters the key
 
 
 @pytest.mark.usefixtures("real")
@@ -158,7 +169,7 @@ def test_demo_is_the_corpus_alone_or_grown_to_size() -> None:
     ("settings", "message"),
     [
         ({"level": "90agree"}, "data.level=90agree: choose one of 50agree, 66agree, 75agree, allagree"),
-        ({"split": "random"}, "data.split=random: choose one of stratified, finbert"),
+        ({"split": "random"}, "data.split=random: choose one of stratified, finbert, answered"),
     ],
 )
 def test_unknown_choices_are_refused_before_anything_is_read(settings: dict[str, str], message: str) -> None:

@@ -19,6 +19,10 @@ MISTAKES = {
     "wrong type in a sweep": ("-m seed=0,x", "seed=x: a whole number is needed"),
     "value that cannot be read": ("trainer=[cpu", "trainer=[cpu: cannot be read"),
     "sweep without -m": ("seed=0,1", "seed=0,1: several values make a sweep, findistill -m"),
+    "variable that is not set": (
+        "data=csv data.path=${oc.env:NO_SUCH_FOLDER}/a.csv",
+        "data.path names the environment variable NO_SUCH_FOLDER, which is not set: export NO_SUCH_FOLDER=",
+    ),
     "unknown flag": ("--badflag", "--badflag: no such flag"),
     "two modes": ("-m --cfg job seed=0,1", "--multirun and --cfg do not go together"),
     "threshold above n": ("distill.min_agreement=9", "distill.min_agreement=9 can never be reached: annotate.samples=8"),

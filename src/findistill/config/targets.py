@@ -162,12 +162,12 @@ def check_name(key: str, path: Any, slot: Slot) -> None:
 
 # Resolvers that read nothing but the configuration. The environment holds secrets, and a configuration is written to files.
 RESOLVERS = ("oc.select", "oc.dict.keys", "oc.dict.values", "now", "hydra")
-FROM_ENVIRONMENT = ("runs_dir", "data.path")
+FROM_ENVIRONMENT = ("runs_dir", "data.path", "llm.path")
 
 
 def _check_resolvers(key: str, text: str) -> None:
     for resolver in re.findall(r"\$\{\s*([\w.]+)\s*:", text):
         if resolver in RESOLVERS or (resolver == "oc.env" and key in FROM_ENVIRONMENT):
             continue
-        where = f"; it may stand in {' and '.join(FROM_ENVIRONMENT)}" if resolver == "oc.env" else ""
+        where = f"; it may stand in {', '.join(FROM_ENVIRONMENT)}" if resolver == "oc.env" else ""
         raise UserError(f"{key}={text} is refused: ${{{resolver}:...}} may not stand there{where}")

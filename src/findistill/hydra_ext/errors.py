@@ -105,6 +105,9 @@ def format_hydra_error(error: BaseException) -> str:
         return rename_message(quoted) or f"{quoted}: no such setting{' or group' if '@' in quoted else ''}.{_suggestion(quoted)}"
     if isinstance(cause, ValidationError) and text.startswith("In '"):
         return f"{quoted}: {cause.full_key}: {_reason(cause)}"
+    if variable := re.search(r"Environment variable '(\w+)' not found", text):
+        key = f"{cause.full_key} names" if cause is not None and cause.full_key else "a setting names"
+        return f"{key} the environment variable {variable[1]}, which is not set: export {variable[1]}=..."
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment")]
     first, reason = lines[0] if lines else type(error).__name__, _reason(cause)
     return f"{first}{f' ({reason})' if reason and reason not in first else ''}"

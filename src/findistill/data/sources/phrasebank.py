@@ -6,8 +6,10 @@ from typing import ClassVar
 
 from findistill.config.fields import setting
 from findistill.data.config import Data
-from findistill.data.locations import files_in, from_hub
+from findistill.data.delimited import read_csv
+from findistill.data.locations import files_in, from_hub, unavailable
 from findistill.data.rows import Source
+from findistill.data.text_key import text_key
 from findistill.errors import UserError
 
 LEVELS = {"50agree": 4, "66agree": 5, "75agree": 6, "allagree": 8}  # name -> lower bound in eighths
@@ -15,6 +17,7 @@ LABELS = ("negative", "neutral", "positive")  # in the order of the hub's number
 LICENCE = "CC BY-NC-SA 3.0"
 CITATION = "Malo, Sinha, Korhonen, Wallenius, Takala (2014), Good debt or bad debt, JASIST 65(4)"
 FOLDER = "financial_phrasebank"
+ANSWERS = ("llm_answers", ["phrasebank.csv"])  # "Zero is Not Hero Yet", arXiv:2305.16633
 UNPACKED = ("FinancialPhraseBank-v1.0", "FinancialPhraseBank")  # what the authors' archive is called
 
 
@@ -23,19 +26,22 @@ class PhrasebankData(Data):
     has_votes: ClassVar[bool] = True
 
     level: str = setting("50agree", choices=tuple(LEVELS))
-    split: str = setting("stratified", choices=("stratified", "finbert"))  # finbert: the published 72/8/20, random_state 0
+    # finbert: the published 72/8/20, random_state 0; answered: the sentences with published answers of LLMs (Shah and Chava 2023)
+    # are to train on, all others to test on
+    split: str = setting("stratified", choices=("stratified", "finbert", "answered"))
 
 
 def local_files(config: PhrasebankData) -> list[Path]:
     names = [f"Sentences_{level}.txt" for level in ("50Agree", "66Agree", "75Agree", "AllAgree")]
-    return next(filter(None, (files_in(folder, names) for folder in (FOLDER, *UNPACKED))), [])
+    sentences = next(filter(None, (files_in(folder, names) for folder in (FOLDER, *UNPACKED))), [])
+    return sentences + (files_in(*ANSWERS) if config.split == "answered" else [])
 
 
 def read(config: PhrasebankData) -> Source:
     """`agreement` is derived from the four nested files: the highest level that a sentence reaches, in eighths."""
     origin, levels = _levels(config)
     pairs = levels[config.level]
-    splits = _published_split(len(pairs)) if config.split == "finbert" else [None] * len(pairs)
+    splits = _splits(config, [sentence for sentence, _ in pairs])
     agreement = {pair: eighths for level, eighths in LEVELS.items() for pair in levels[level]}
     rows = [
         {"id": f"phrasebank/{config.level}/{number}", "text": pair[0], "label": pair[1], "split": split, "source": "phrasebank",
@@ -48,7 +54,7 @@ def read(config: PhrasebankData) -> Source:
 
 def _levels(config: PhrasebankData) -> tuple[str, dict[str, list[tuple[str, str]]]]:
     """Where from, and the (sentence, label) pairs of each level in file order; levels are nested."""
-    if paths := local_files(config):
+    if paths := [path for path in local_files(config) if path.suffix == ".txt"]:
         pairs = [[_pair(line, path) for line in _lines(path) if line] for path in paths]
         return str(paths[0].parent), dict(zip(LEVELS, pairs, strict=True))
     levels = {}
@@ -74,6 +80,21 @@ def _pair(line: str, path: Path) -> tuple[str, str]:
     if not mark:
         raise UserError(f"{path}: a line without '@label': {line[:60]}")
     return sentence.strip(), label.strip()
+
+
+def _splits(config: PhrasebankData, sentences: list[str]) -> list[str | None]:
+    """The split of each sentence, None where it is drawn.
+
+    Raises:
+        UserError: the published answers are not there.
+    """
+    if config.split == "finbert":
+        return _published_split(len(sentences))
+    if config.split == "stratified":
+        return [None] * len(sentences)
+    paths = files_in(*ANSWERS) or unavailable(config, ANSWERS[0])
+    answered = {text_key(row["text"]) for row in read_csv(paths[0])}
+    return ["train" if text_key(sentence) in answered else "test" for sentence in sentences]
 
 
 def _published_split(rows: int) -> list[str | None]:
