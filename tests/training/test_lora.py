@@ -206,6 +206,13 @@ def test_gradient_checkpointing_changes_no_weight(family: str, tmp_path: Path, r
     assert with_ == without
 
 
+def test_few_prompts_are_gone_through_several_times(causal: str, tmp_path: Path) -> None:
+    once = tuned(causal, tmp_path / "once")
+    often = tuned(causal, tmp_path / "often", replace(SETTINGS, min_steps=72))  # two epochs of twelve batches are 24 steps
+    assert len(often.history) == len(once.history) == 2
+    assert often.history[-1]["train/loss"] < 0.8 * once.history[-1]["train/loss"]
+
+
 def test_without_validation_rows_the_last_epoch_is_kept(causal: str, tmp_path: Path) -> None:
     session = Session(TRAINER, tmp_path)
     result = tune(causal, SETTINGS, prompts(24, 0), prompts(0, 1), WORDS, END, session, dtype="float32")

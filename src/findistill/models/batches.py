@@ -8,9 +8,9 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -45,6 +45,11 @@ class Tokens:
     def lengths(self) -> np.ndarray:
         """(n,) tokens of each text, special tokens included."""
         return np.diff(self.offsets)
+
+    def repeated(self, times: int) -> "Tokens":
+        """The same texts so many times."""
+        offsets = np.concatenate([[0], np.cumsum(np.tile(self.lengths, times), dtype=np.int64)])
+        return Tokens(np.tile(self.flat, times), offsets, self.pad_id)
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, cache: Path | None = None) -> Tokens:
@@ -191,6 +196,11 @@ class Rows(TokenRows):
 
     targets: np.ndarray
     hard: np.ndarray
+
+    def repeated(self, times: int) -> Self:
+        """The same rows so many times."""
+        targets, hard = np.tile(self.targets, (times, 1)), np.tile(self.hard, times)
+        return replace(self, tokens=self.tokens.repeated(times), targets=targets, hard=hard) if times > 1 else self
 
     def __getitem__(self, indexes: list[int]) -> dict[str, torch.Tensor]:
         return super().__getitem__(indexes) | {

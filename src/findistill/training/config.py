@@ -183,6 +183,8 @@ class QLoRA:
     target_modules: Any = None
     gradient_checkpointing: bool = False  # activations are computed again in the backward pass: less memory, more time
     epochs: int = setting(3, ge=1)
+    # Few texts are gone through several times an epoch, so that the training has so many steps at least; None: once
+    min_steps: int | None = setting(None, ge=1)
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(5e-4, gt=0)
     checkpoint_every: int = setting(50, ge=1, runtime_only=True)  # optimizer steps after which a killed run can go on from there

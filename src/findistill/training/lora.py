@@ -94,7 +94,8 @@ def tune(
     hardware.reset_device_peak()
     module, folder = WordClassifier(base, words, end, recipe), session.folder
     validation_rows = validation if len(validation) else None
-    times = Training(module, train, validation_rows, recipe, replace(session, trainer=trainer)).run()
+    rows = recipe.epoch_of(train, trainer.accumulate_grad_batches)
+    times = Training(module, rows, validation_rows, recipe, replace(session, trainer=trainer)).run()
     adapted.save_pretrained(str(folder / "model"), save_embedding_layers=False)
     Adapter("", model, settings.quantization, str(compute_dtype(dtype)).removeprefix("torch.")).save(folder / "model")
     checkpoints.remove(folder)
@@ -104,7 +105,7 @@ def tune(
         module.history, module.best_epoch, **times, parameters=base.num_parameters(),
         trainable=sum(value.numel() for value in learning),
         megabytes=sum(value.numel() * value.element_size() for value in learning) / 1e6,
-        examples_per_s=len(train) * len(module.history) / training_s,
+        examples_per_s=len(rows) * len(module.history) / training_s,
         device_peak_mb=hardware.device_peak_mb().get("memory/device_peak_mb"),
     )  # fmt: skip
 

@@ -6,12 +6,13 @@ others join from the top.
 """
 
 import inspect
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -26,9 +27,14 @@ from findistill.config.compose import plain
 from findistill.config.instantiate import build
 from findistill.core import hardware
 from findistill.errors import UserError
+from findistill.models.batches import Rows
 from findistill.models.config import Encoder
 from findistill.models.encoders import depths
 from findistill.training.config import QLoRA, Trainer
+
+log = logging.getLogger(__name__)
+
+RowsT = TypeVar("RowsT", bound=Rows)
 
 LOWEST = 1 / 32  # of the rate, where a slanted schedule ends (ULMFiT's ratio)
 COMMON = ("weight_decay", "warmup", "monitor", "schedule", "layer_decay", "unfreeze")  # taken from `trainer` as they are
@@ -72,6 +78,13 @@ class Recipe:
         """How often an epoch goes through so many rows: once, or as often as `min_steps` takes."""
         steps = self.epochs * math.ceil(math.ceil(rows / self.batch_size) / accumulate)
         return max(1, math.ceil((self.min_steps or 0) / steps))
+
+    def epoch_of(self, rows: RowsT, accumulate: int = 1) -> RowsT:
+        """What an epoch goes through: the rows, as often as `passes` says."""
+        passes = self.passes(len(rows), accumulate)
+        if passes > 1:
+            log.info("%d texts: an epoch is %d passes over them, for %d steps at least", len(rows), passes, self.min_steps)
+        return rows.repeated(passes)
 
     @property
     def fused(self) -> bool:

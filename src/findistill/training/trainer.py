@@ -47,11 +47,6 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def repeated(self, times: int) -> "Examples":
-        """The same texts so many times."""
-        targets, hard = np.tile(self.targets, (times, 1)), np.tile(self.hard, times)
-        return Examples(self.ids * times, self.texts * times, targets, hard)
-
     def rows(self, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path | None) -> Rows:
         """The same, tokenised."""
         return Rows(tokenise(tokenizer, self.texts, max_length, cache), self.targets, self.hard)
@@ -176,7 +171,6 @@ def fit(
     if not len(train):
         raise UserError("no training rows are left: lower distill.min_agreement or raise data.limit.")
     recipe = Recipe.of(encoder, trainer)
-    passes = recipe.passes(len(train), trainer.accumulate_grad_batches)
     objective = Objective.of(distill, names, train.hard, encoder)
     if objective.scale and not len(validation):
         raise UserError(
@@ -185,11 +179,9 @@ def fit(
         )
     texts = [*train.texts, *corpus]
     model, tokenizer = untrained(encoder, names, recipe, texts, scalar=objective.scale is not None, seed=session.seed)
-    several = train.repeated(passes)
-    rows, validation_rows = (part.rows(tokenizer, recipe.max_length, session.tokens_cache) for part in (several, validation))
-    note_cut(rows.tokens.lengths[: len(train)], recipe.max_length, longest_of(model))
-    if passes > 1:
-        log.info("%d texts: an epoch is %d passes over them, for %d steps at least", len(train), passes, recipe.min_steps)
+    rows, validation_rows = (part.rows(tokenizer, recipe.max_length, session.tokens_cache) for part in (train, validation))
+    note_cut(rows.tokens.lengths, recipe.max_length, longest_of(model))
+    rows = recipe.epoch_of(rows, trainer.accumulate_grad_batches)
     model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
     module = EncoderClassifier(model, objective, recipe, len(names))
     times = Training(module, rows, validation_rows, recipe, session).run()

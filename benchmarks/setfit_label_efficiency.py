@@ -1,0 +1,132 @@
+"""SetFit (Tunstall et al. 2022) on the labelled rows of the study `label_efficiency`, tested on the same rows.
+
+For each number of labels and each seed: the rows that `data.labelled` and `data.labelled_seed` draw, all-MiniLM-L6-v2 (22.7 M
+parameters) tuned by SetFit's own trainer with its default rates, then its logistic regression; the unlabelled rows are not used.
+SetFit runs in an environment of its own, which sees this one's torch and transformers.
+
+    python benchmarks/setfit_label_efficiency.py [--data tfns] [--labels 50,100,...] [--seeds 5] [--steps 500] [--env FOLDER] [--out CSV]
+
+`--out` has a line for each training; lines that are there are not made again. Pairs of 2,000 labels are two million, so the number
+of optimiser steps is bounded; with fewer labels than about 100 SetFit's own single epoch is shorter than that.
+"""
+
+import argparse
+import csv
+import json
+import os
+import site
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+REQUIREMENTS = ["setfit==1.2.0", "sentence-transformers==6.2.0", "evaluate==0.4.6"]
+COLUMNS = ("data", "labels", "seed", "steps", "accuracy", "macro_f1", "train_s", "cpu_s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="tfns")
+    parser.add_argument("--labels", default="50,100,250,500,1000,2000")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--env", type=Path, default=Path(".bench/setfit"))
+    parser.add_argument("--out", type=Path, default=Path("experiments/label_efficiency/setfit.csv"))
+    parser.add_argument("--peer", help=argparse.SUPPRESS)  # the folder of a training, in SetFit's environment
+    options = parser.parse_args()
+    if options.peer:
+        peer(Path(options.peer))
+        return
+    python = environment(options.env)
+    for seed in range(options.seeds):
+        for labels in map(int, options.labels.split(",")):
+            key = {"data": options.data, "labels": str(labels), "seed": str(seed), "steps": str(options.steps)}
+            if not any(key.items() <= row.items() for row in lines(options.out)):
+                append(options.out, key | train(python, options.data, labels, seed, options.steps))
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+
+
+def environment(folder: Path) -> Path:
+    """The interpreter of SetFit's environment, made where it is missing."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        [packages] = folder.glob("lib/python*/site-packages")
+        ours = "; ".join(f"site.addsitedir({path!r})" for path in site.getsitepackages())
+        (packages / "ours.pth").write_text(f"import site; {ours}\n")
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *REQUIREMENTS], check=True)
+    return python
+
+
+def train(python: Path, data: str, labels: int, seed: int, steps: int) -> dict[str, str]:
+    """Train in SetFit's environment, and score what it predicts as a study does."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    import findistill
+    from findistill.models.weights import locate
+
+    texts = findistill.load_dataset(data, labelled=labels, labelled_seed=seed, validation=0)
+    pool, test = texts.train, texts.test
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        request = {
+            "model": str(locate("embedded:minilm_l6")), "texts": pool["text"].tolist(), "labels": pool["label"].tolist(),
+            "test": test["text"].tolist(), "seed": seed, "steps": steps,
+        }  # fmt: skip
+        (folder / "request.json").write_text(json.dumps(request))
+        subprocess.run([python, __file__, "--peer", str(folder)], check=True, stdout=subprocess.DEVNULL)
+        answer = json.loads((folder / "answer.json").read_text())
+    gold = test["label"].tolist()
+    return {
+        "accuracy": f"{accuracy_score(gold, answer['predicted']):.4f}",
+        "macro_f1": f"{f1_score(gold, answer['predicted'], labels=sorted(set(gold)), average='macro', zero_division=0):.4f}",
+        "train_s": f"{answer['train_s']:.1f}",
+        "cpu_s": f"{answer['cpu_s']:.1f}",
+    }
+
+
+def peer(folder: Path) -> None:
+    """In SetFit's environment."""
+    import torch
+    from datasets import Dataset
+    from setfit import SetFitModel, Trainer, TrainingArguments
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    request = json.loads((folder / "request.json").read_text())
+    names = sorted(set(request["labels"]))
+    model = SetFitModel.from_pretrained(request["model"], labels=names, device="cpu")
+    arguments = TrainingArguments(
+        output_dir=str(folder / "out"), batch_size=16, num_epochs=1, max_steps=request["steps"], seed=request["seed"],
+        report_to="none", save_strategy="no", logging_strategy="no",
+    )  # fmt: skip
+    rows = Dataset.from_dict({"text": request["texts"], "label": [names.index(label) for label in request["labels"]]})
+    start, processor = time.perf_counter(), time.process_time()
+    Trainer(model=model, args=arguments, train_dataset=rows).train()
+    times = {"train_s": time.perf_counter() - start, "cpu_s": time.process_time() - processor}
+    predicted = [str(label) for label in model.predict(request["test"])]
+    (folder / "answer.json").write_text(json.dumps({"predicted": predicted, **times}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
