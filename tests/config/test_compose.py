@@ -1,6 +1,7 @@
 """Every shipped configuration composes and obeys the rules."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,8 @@ from findistill.config.instantiate import check_targets, resolve
 from findistill.config.targets import check_names
 from findistill.config.validate import validate
 from findistill.core import rules
+from findistill.core.step import walk
+from findistill.core.store import Store
 from findistill.errors import UserError
 
 
@@ -164,3 +167,10 @@ def test_keys_are_only_ever_named() -> None:
     whole = OmegaConf.to_yaml(composed("llm=endpoint", "llm.model=m"), resolve=True)
     assert "api_key_env: OPENAI_API_KEY" in whole
     assert os.environ.get("OPENAI_API_KEY", "never") not in whole
+
+
+def test_a_data_set_stands_without_the_settings_that_it_refers_to(tmp_path: Path) -> None:
+    config = composed("data=demo", "data.labelled=20", "data.labelled_seed=${seed}", "data.validation=0", "seed=3")
+    [own] = [step for step in walk(resolve(config.stage._target_, "stage._target_")(expand(config))) if step.name == "data"]
+    Store(tmp_path).build(own)
+    assert own.record["settings"]["labelled_seed"] == 3

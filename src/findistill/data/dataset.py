@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf, read_write
+
 from findistill.config.fields import result_settings
 from findistill.core.step import Step
 from findistill.data.locations import files_under, local_files
@@ -21,7 +23,7 @@ class Dataset(Step):
 
     def __init__(self, section: Any) -> None:
         super().__init__(None)
-        self.section = section
+        self.section = _detached(section)
 
     @cached_property
     def config(self) -> Any:
@@ -40,3 +42,13 @@ class Dataset(Step):
         if self.files():  # the hub serves it otherwise
             settings |= {"hub_id": None, "hub_revision": None}
         return settings
+
+
+def _detached(section: Any) -> Any:
+    """A copy of a section whose references to other settings (`data.labelled_seed=${seed}`) are replaced by their values."""
+    if not OmegaConf.is_config(section):
+        return section
+    own = section.copy()
+    with read_write(own):
+        OmegaConf.resolve(own)
+    return own
