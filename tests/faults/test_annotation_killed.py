@@ -4,14 +4,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.fixtures.preloaded import Preloaded, Running
 from tests.llm.servers import KEY, LoopbackServer, seeded
 
 ROWS, SAMPLES, IN_FLIGHT, KILLS = 2000, 2, 8, 20
@@ -49,9 +47,7 @@ annotate(texts, texts.head(0), LabelSet(("negative", "neutral", "positive")), *s
 )
 
 
-def start(server: LoopbackServer, folder: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "TEST_KEY": KEY, "NO_PROXY": "127.0.0.1"}
-    return subprocess.Popen([sys.executable, "-c", RUN, server.url, str(folder)], env=environment, stderr=subprocess.DEVNULL)
+MODULE = "annotate_rows"
 
 
 def responses(cache: Path) -> int:
@@ -59,25 +55,31 @@ def responses(cache: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments(tmp_path: Path) -> None:
+def test_killed_at_twenty_moments(preloaded: Preloaded, tmp_path: Path) -> None:
     server = LoopbackServer(seeded)
+    (tmp_path / f"{MODULE}.py").write_text(RUN)
+
+    def start(name: str) -> Running:
+        environment = {**os.environ, "TEST_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+        return preloaded.start([MODULE, server.url, str(tmp_path / name)], tmp_path, environment)
+
     try:
-        assert start(server, tmp_path / "straight").wait(120) == 0
+        assert start("straight").wait(120).returncode == 0
         straight = len(server.asked)
         assert straight == ROWS * SAMPLES
         draw, kills = random.Random(0), 0
         for number in range(KILLS):
             # Spread over the whole job, at any moment of writing.
             while kills == number:
-                running = start(server, tmp_path / "cut")
+                running = start("cut")
                 goal = draw.uniform(number, number + 1) / KILLS * ROWS * SAMPLES
-                while running.poll() is None and responses(tmp_path / "cut" / "cache") < goal:
-                    time.sleep(0.002)
-                assert running.poll() is None, "it ended before it could be killed"
-                running.send_signal(signal.SIGKILL)
+                while not running.ended(0.002) and responses(tmp_path / "cut" / "cache") < goal:
+                    pass
+                assert not running.ended(), "it ended before it could be killed"
+                os.kill(running.pid, signal.SIGKILL)
                 running.wait(10)
                 kills += 1
-        assert start(server, tmp_path / "cut").wait(120) == 0
+        assert start("cut").wait(120).returncode == 0
     finally:
         server.stop()
     asked = len(server.asked) - straight
