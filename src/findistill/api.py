@@ -38,9 +38,7 @@ from findistill.hydra_ext.errors import format_hydra_error
 from findistill.inference import onnx_model, predict
 from findistill.methods.annotate.steps import annotations
 from findistill.methods.stage import stage_of
-from findistill.models.encoders import open_trained
 from findistill.models.label_names import unnamed
-from findistill.models.weights import locate
 from findistill.schema import Config
 from findistill.training.config import Trainer
 
@@ -312,11 +310,10 @@ class Classifier:
         if file := onnx_model.find(reference):
             opened = onnx_model.open_onnx(file)
             return cls(partial(onnx_model.classify, opened), opened.labels, trainer)
-        loaded, tokenizer = open_trained(locate(reference))
-        names = predict.label_head(loaded)[0]
-        if unnamed(names):
+        classifier = predict.open_classifier(reference)
+        if unnamed(classifier.labels):
             raise UserError(f"the model {reference} does not name its labels: write them into id2label of its config.json")
-        return cls(partial(predict.classify, loaded, tokenizer), names, trainer)
+        return cls(classifier, classifier.labels, trainer)
 
     def predict(self, texts: Iterable[str], *, batch_size: int = 128) -> pd.DataFrame:
         """Classify texts, in batches of similar length, float32.

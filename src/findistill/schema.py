@@ -34,7 +34,7 @@ from findistill.methods.export.config import Export
 from findistill.methods.fewshot.config import Fewshot
 from findistill.models.config import CharformerEncoder, Encoder
 from findistill.report.config import Report
-from findistill.training.config import Distill, QLoRA, Teacher, TeacherDistill, Trainer
+from findistill.training.config import Distill, LinearTeacher, QLoRA, Teacher, TeacherDistill, Trainer
 
 
 @dataclass
@@ -87,7 +87,7 @@ def register() -> None:
             "rules": LabellingFunctions,
         },
         "prompt": {"prompt": Prompt},
-        "teacher": {"teacher": Teacher},
+        "teacher": {"teacher": Teacher, "linear": LinearTeacher},
         "student": {"encoder": Encoder, "charformer": CharformerEncoder},
         "augment": {"augment": Augment},
         "distill": {"distill": Distill, "teacher_distill": TeacherDistill},

@@ -1,12 +1,14 @@
 """Predicting texts with a model folder or hub id, and timing one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.errors import UserError
@@ -14,6 +16,7 @@ from findistill.inference.latency import latency as measure_latency
 from findistill.models.batches import pad, tokenise
 from findistill.models.encoders import open_trained
 from findistill.models.heads import device_of, label_head, logits_of, probabilities, text_length
+from findistill.models.linear import LinearClassifier
 
 if TYPE_CHECKING:
     from findistill.training.config import Trainer
@@ -38,7 +41,32 @@ def predict(model: str | Path, texts: Sequence[str], trainer: "Trainer", **setti
     So plain `from_pretrained` gives the same predictions. Label names are the model's own; texts are truncated at
     `trainer.max_length`, or where the model's tokenizer says it was trained to. `settings` as of `classify`.
     """
-    return classify(*open_trained(model), texts, trainer, **settings)
+    return open_classifier(model)(texts, trainer, **settings)
+
+
+@dataclass(frozen=True)
+class OpenClassifier:
+    """A classifier in memory, one of transformers' or a linear one: called with texts and a `trainer` section, as `predict`."""
+
+    labels: tuple[str, ...]
+    parameters: int
+    classify: Callable[..., Prediction]
+
+    def __call__(self, texts: Sequence[str], trainer: "Trainer", **settings: Any) -> Prediction:
+        return self.classify(texts, trainer, **settings)
+
+
+def open_classifier(model: str | Path) -> OpenClassifier:
+    """Open a run folder, a model folder or a hub id; raises UserError as `open_trained` does."""
+    if linear := LinearClassifier.find(model):
+        return OpenClassifier(linear.labels, linear.parameters, partial(_classify_linear, linear))
+    loaded, tokenizer = open_trained(model)
+    return OpenClassifier(label_head(loaded)[0], loaded.num_parameters(), partial(classify, loaded, tokenizer))
+
+
+def _classify_linear(model: LinearClassifier, texts: Sequence[str], trainer: "Trainer", **_: Any) -> Prediction:
+    shares = softmax(model.logits(texts), axis=1)
+    return Prediction(shares, model.labels, [model.labels[i] for i in shares.argmax(axis=1)])
 
 
 def classify(
@@ -59,6 +87,8 @@ def classify(
 
 def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict[str, float]:
     """Text in, logits out, tokenising included, float32: milliseconds at batch 1 (median, 95%), texts a second at 32."""
+    if linear := LinearClassifier.find(model):
+        return measure_latency(linear.logits, texts)
     loaded, tokenizer = open_trained(model)
     device = device_of(trainer.accelerator)
     loaded.to(device)

@@ -39,6 +39,7 @@ class Encoder:
     """
 
     word_pieces: ClassVar[bool] = True  # it has a vocabulary of them
+    linear: ClassVar[bool] = False  # no encoder: logistic regression, see `findistill.models.linear`
 
     _target_: str | None = None
     name: str = MISSING

@@ -27,11 +27,17 @@ EMBEDDED = {
 }
 
 
+# What a linear classifier is made of besides the rows it is fitted to.
+LINEAR_FEATURES = {"tfidf": (), "embeddings": ("embedded:minilm_l6",)}
+
+
 def model_files(reference: str) -> list[Path]:
     """Weights, tokenizer and configuration of a run folder, a model folder, an ONNX file or embedded weights.
 
     Empty for a hub id, which stands for itself.
     """
+    if reference in LINEAR_FEATURES:
+        return [file for source in LINEAR_FEATURES[reference] for file in model_files(source)]
     kind, _, name = reference.partition(":")
     if kind == "embedded" and name in EMBEDDED:
         path = EMBEDDED[name].path() or Path(reference)  # SmolLM2's file as shipped: it need not be converted yet

@@ -20,6 +20,7 @@ from findistill.errors import UserError, first_line
 
 # Names in a saved model's config.json: its class, where that is not one of transformers'; labels and cuts of a scalar head.
 CODE, LABELS, THRESHOLDS = "findistill_code", "findistill_labels", "findistill_thresholds"
+LINEAR = "findistill_linear"  # which features a linear classifier has (`models.linear`), which is no model of transformers
 TOKENIZERS = (
     "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model",
     "tokenizer.model",
@@ -75,6 +76,10 @@ def check_folder(model: str, where: str, use: str = "", *, tokenizer: bool = Tru
         raise UserError(f"the model {model} has no config.json; in it are {', '.join(files[:5])}")
     settings = _settings(model, path)
     _check_files(model, path)
+    if LINEAR in settings:
+        if use == "classifier":
+            return
+        raise UserError(f"the model {model} is logistic regression on {settings[LINEAR]}: there are no weights to start from")
     if tokenizer and not any(name in files for name in TOKENIZERS):
         raise UserError(f"the model {model} has no tokenizer ({', '.join(TOKENIZERS[:3])}).\n{tokenizer_remedy(settings, path)}")
     if use == "classifier":

@@ -7,9 +7,11 @@ The penalty is chosen by cross-validated macro F1 on the rows that it is fitted 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -17,7 +19,10 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import StratifiedKFold
 
+from findistill.core.files import read_json, write_json
 from findistill.models.embeddings import embed_once
+from findistill.models.folder import LINEAR, check_folder
+from findistill.models.weights import locate
 
 KINDS = ("tfidf", "embeddings")
 # Inverse strengths of the penalty, as scikit-learn has them.
@@ -37,11 +42,55 @@ class LinearClassifier:
     weights: np.ndarray  # (labels, features)
     bias: np.ndarray  # (labels,)
 
+    @property
+    def parameters(self) -> int:
+        return self.weights.size + self.bias.size
+
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(n, labels) float64; their softmax is the probability of each label."""
         words = [each.transform(texts) for each in self.vectorizers]
         features = hstack(words).tocsr() if words else embed_once(texts)
         return np.asarray(features @ self.weights.T + self.bias)
+
+    def save(self, folder: Path) -> None:
+        """Leave `config.json`, with labels and vocabularies, and `model.safetensors` in `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"weights": self.weights, "bias": self.bias}
+        arrays |= {f"idf/{at}": each.idf_ for at, each in enumerate(self.vectorizers)}
+        save_file({name: np.ascontiguousarray(array, np.float64) for name, array in arrays.items()}, folder / "model.safetensors")
+        vocabularies = [each.get_feature_names_out().tolist() for each in self.vectorizers]
+        write_json(folder / "config.json", {LINEAR: self.kind, "labels": self.labels, "vocabularies": vocabularies})
+
+    @classmethod
+    def find(cls, reference: str | Path) -> "LinearClassifier | None":
+        """The one in a run folder or a model folder; None where there is another model.
+
+        Raises:
+            UserError: the folder is damaged.
+        """
+        folder = Path(locate(str(reference)))
+        if LINEAR not in (read_json(folder / "config.json") if (folder / "config.json").is_file() else {}):
+            return None
+        check_folder(str(reference), str(folder), "classifier")
+        return cls.load(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "LinearClassifier":
+        """What `save` left."""
+        config, arrays = read_json(folder / "config.json"), load_file(folder / "model.safetensors")
+        vectorizers = _vectorizers() if config["vocabularies"] else ()
+        for at, (vectorizer, terms) in enumerate(zip(vectorizers, config["vocabularies"], strict=True)):
+            vectorizer.vocabulary = {term: place for place, term in enumerate(terms)}
+            vectorizer.idf_ = arrays[f"idf/{at}"]
+        return cls(config[LINEAR], tuple(config["labels"]), vectorizers, arrays["weights"], arrays["bias"])
+
+
+def _vectorizers(rarest: tuple[int, int] = (1, 1)) -> tuple[TfidfVectorizer, TfidfVectorizer]:
+    """Of words and of pieces of words, without those in fewer than `rarest` texts."""
+    return (
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=rarest[0], token_pattern=r"(?u)\b\w+\b"),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=rarest[1]),
+    )
 
 
 def fit_linear(kind: str, texts: Sequence[str], labels: Sequence[str], *, seed: int = 0) -> LinearClassifier:
@@ -50,11 +99,7 @@ def fit_linear(kind: str, texts: Sequence[str], labels: Sequence[str], *, seed: 
     if kind == "embeddings":
         features = embed_once(texts)
     else:
-        many = len(texts) >= RARE_FROM
-        vectorizers = (
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2 if many else 1, token_pattern=r"(?u)\b\w+\b"),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=3 if many else 1),
-        )
+        vectorizers = _vectorizers((2, 3) if len(texts) >= RARE_FROM else (1, 1))
         features = hstack([each.fit_transform(texts) for each in vectorizers]).tocsr()
     model = fit_logistic(features, np.asarray(labels), PENALTIES[kind], seed)
     weights, bias = model.coef_, model.intercept_

@@ -14,6 +14,12 @@ def encoder(config: Any, role: str) -> Iterator[str]:
     """Rules for the section `role`, teacher or student."""
     section = config[role]
     yield from missing(config, role)
+    if declares(section, "linear"):
+        if getattr(section, "objective", "classification") == "regression" or section.class_weights != "none":
+            yield f"{role}={section.name} is logistic regression of labels that count alike: choose an encoder, {role}=minilm_l6"
+        if section.pretrain.source:
+            yield f"{role}.pretrain.source is for encoders; {role}={section.name} has no weights to pretrain"
+        return
     if not section._target_ and not OmegaConf.is_missing(section, "model"):
         yield from problems(section.model)
     if not declares(section, "word_pieces"):

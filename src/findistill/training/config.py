@@ -27,6 +27,18 @@ class Teacher(Encoder):
 
 
 @dataclass
+class LinearTeacher(Teacher):
+    """Logistic regression on words or on frozen sentence embeddings, fitted to human labels in seconds.
+
+    It takes nothing of an encoder's recipe: its one setting, the penalty, is chosen by cross-validation.
+    """
+
+    linear: ClassVar[bool] = True
+
+    model: str = setting(MISSING, choices=("tfidf", "embeddings"))
+
+
+@dataclass
 class Distill:
     """What a student learns. This base learns from votes."""
 

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.models.batches import Tokens, tokenise
 from findistill.models.config import Encoder
-from findistill.models.encoders import open_trained, save
+from findistill.models.encoders import save
 from findistill.models.features import Anatomy
 from findistill.models.heads import device_of
 from findistill.models.label_names import example, match_labels
@@ -31,6 +29,7 @@ from findistill.training.losses.base import UNLABELLED, Pair
 from findistill.training.losses.weighted import WeightedTerms
 from findistill.training.recipe import Recipe
 from findistill.training.teacher_outputs import Making, obtain
+from findistill.training.teachers import Reading, open_teacher
 from findistill.training.trainer import Examples, Trained, longest_of, note_cut, starting_folder, untrained
 
 
@@ -64,31 +63,22 @@ def distil(
     recipe, cache = Recipe.of(encoder, session.trainer), session.tokens_cache
     names, teacher = labels.names, str(teacher)
     model, tokenizer = untrained(encoder, names, recipe, [*train.texts, *corpus], scalar=False, seed=session.seed)
-    teacher_model, teacher_tokenizer = open_trained(teacher)
-    columns = matched(names, teacher_model, teacher, distill.label_map)
+    source = open_teacher(teacher)
+    columns = matched(names, source.labels, teacher, distill.label_map)
     student_rows, validation_rows = (part.rows(tokenizer, recipe.max_length, cache) for part in (train, validation))
     note_cut(student_rows.tokens.lengths, recipe.max_length, longest_of(model))
-    teacher_length = min(recipe.max_length, getattr(teacher_model.config, "max_position_embeddings", recipe.max_length))
-    teacher_tokens = tokenise(teacher_tokenizer, train.texts, teacher_length, cache)
-
-    sizes = Anatomy.of(model, encoder.name), Anatomy.of(teacher_model, teacher)
     distiller = published_faults.PublishedDistiller if faults(distill.recipe) else Distiller
-    stages = stages_of(distill, distiller.term_nodes(distill), recipe, *sizes)
-    by_token = any(stage.terms.needs_same_tokens for stage in stages)
-    if by_token:
-        check_same_tokens(tokenizer, student_rows.tokens, teacher_tokenizer, teacher_tokens, encoder.name, teacher)
-    wanted = {name: None for stage in stages for name in ("logits", *stage.terms.teacher_arrays)}
-    if distill.cache == "all" and by_token:
-        wanted |= dict.fromkeys(sizes[1].all_arrays())
+    stages = stages_of(distill, distiller.term_nodes(distill), recipe, Anatomy.of(model, encoder.name), source.anatomy)
     get = partial(
         obtain, artifact=artifact, root=root, limit_gb=distill.cache_gb, dtype=distill.cache_dtype,
         device=device_of(session.trainer.accelerator),
     )  # fmt: skip
-    outputs = get(teacher_model, sizes[1], teacher_tokens, list(wanted))
-    del teacher_model
+    reading = Reading(train.texts, recipe.max_length, tokenizer, student_rows.tokens, encoder.name, cache)
+    terms = [stage.terms for stage in stages]
+    outputs = source.outputs(reading, terms, get, every=distill.cache == "all")
+    del source
     if others:
-        models = (open_trained(other)[0] for other in others)
-        outputs = outputs.averaged([get(each, Anatomy.of(each, teacher), teacher_tokens, ["logits"]) for each in models])
+        outputs = outputs.averaged([open_teacher(other).outputs(reading, [], get) for other in others])
 
     history: list[dict[str, float]] = []
     best_epoch, times = 0, {"train_s": 0.0, "cpu_s": 0.0}
@@ -135,9 +125,8 @@ def stages_of(
     return stages
 
 
-def matched(names: Sequence[str], teacher: PreTrainedModel, where: str, label_map: Any = None) -> list[int]:
+def matched(names: Sequence[str], teacher_labels: Sequence[str], where: str, label_map: Any = None) -> list[int]:
     """The column of the teacher's logits for each of our labels. Raises UserError unless each has one of its own."""
-    teacher_labels = [str(teacher.config.id2label[column]) for column in range(teacher.config.num_labels)]
     if len(teacher_labels) < len(names):
         raise UserError(
             f"distill.teacher: {where} has {len(teacher_labels)} outputs ({', '.join(teacher_labels)}), the data "
@@ -151,21 +140,3 @@ def matched(names: Sequence[str], teacher: PreTrainedModel, where: str, label_ma
                 f"logit for every label: {example(teacher_labels, names, 'distill.label_map')}"
             )
     return [columns.index(label) for label in range(len(names))]
-
-
-def check_same_tokens(
-    student: PreTrainedTokenizerBase, ours: Tokens, teacher: PreTrainedTokenizerBase, theirs: Tokens, name: str, where: str
-) -> None:
-    """Raise UserError unless both models read every text as the same pieces, whatever the numbers of the pieces.
-
-    Hidden states and attention are compared position by position, which means nothing where the pieces differ.
-    """
-    numbers, pieces = teacher.get_vocab(), student.get_vocab()
-    translation = np.full(max(pieces.values(), default=0) + 1, -1, dtype=np.int64)
-    translation[list(pieces.values())] = [numbers.get(piece, -1) for piece in pieces]
-    if not np.array_equal(ours.offsets, theirs.offsets) or not np.array_equal(translation[ours.flat], theirs.flat):
-        raise UserError(
-            f"distill.terms: {name} ({len(pieces):,} pieces) and its teacher {where} ({len(numbers):,}) cut texts into "
-            "different tokens, so their layers cannot be compared.\nUse a student with the teacher's vocabulary, or the "
-            "terms on logits alone (distill=logit)."
-        )

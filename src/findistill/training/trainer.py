@@ -1,6 +1,7 @@
 """`fit` trains an encoder and leaves a model folder."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytorch_lightning as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from findistill.config.fields import declares
 from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
@@ -17,6 +19,7 @@ from findistill.models.batches import Rows, tokenise
 from findistill.models.config import Encoder
 from findistill.models.encoders import load, save
 from findistill.models.heads import Scale, Thresholds, device_of, logits_of
+from findistill.models.linear import fit_linear
 from findistill.models.vocabulary import trim
 from findistill.models.weights import locate
 from findistill.training import checkpoints
@@ -153,6 +156,16 @@ def note_cut(lengths: np.ndarray, max_length: int, longest: int | None) -> None:
                     cut, len(lengths), 100 * cut / len(lengths), max_length, remedy)  # fmt: skip
 
 
+def _fit_linear(kind: str, labels: LabelSet, train: Examples, session: Session) -> Trained:
+    """`fit` of a linear classifier, which has no epochs."""
+    start, processor = time.perf_counter(), time.process_time()
+    model = fit_linear(kind, train.texts, [labels.names[label] for label in train.hard], seed=session.seed)
+    wall, cpu = time.perf_counter() - start, time.process_time() - processor
+    model.save(session.folder / "model")
+    training_texts.write(session.folder / "model", train.texts, [])
+    return Trained(session.folder / "model", [], 0, wall, cpu, model.parameters, megabytes=8 * model.parameters / 1e6)
+
+
 @freeing()
 def fit(
     encoder: Encoder, distill: Distill | None, labels: LabelSet, train: Examples, validation: Examples, session: Session,
@@ -170,6 +183,8 @@ def fit(
     trainer, names = session.trainer, labels.names
     if not len(train):
         raise UserError("no training rows are left: lower distill.min_agreement or raise data.limit.")
+    if declares(encoder, "linear"):
+        return _fit_linear(encoder.model, labels, train, session)
     recipe = Recipe.of(encoder, trainer)
     objective = Objective.of(distill, names, train.hard, encoder)
     if objective.scale and not len(validation):

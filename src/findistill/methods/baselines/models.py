@@ -15,11 +15,10 @@ from findistill.core.store import Work
 from findistill.data.labels import LabelSet
 from findistill.data.splits import sample
 from findistill.errors import UserError
-from findistill.inference.predict import classify
+from findistill.inference.predict import open_classifier
 from findistill.llm.classifiers import fit_classifier
 from findistill.methods import rows as reading
 from findistill.methods.baselines.steps import ANNOTATED, LIMITED, TESTS
-from findistill.models.encoders import open_trained
 from findistill.stats.alignment import align_predictions, prediction_frame
 from findistill.stats.metrics import evaluate
 
@@ -131,14 +130,14 @@ def annotator(work: Work, tests: reading.TestSets) -> Predictor:
 def trained(work: Work, tests: reading.TestSets) -> Predictor:
     """A model: the one or the ones that the students learnt from, or the students' own encoder on human labels."""
     folders = [str(folder) for role, folder in work.parents.items() if role.partition("/")[0] == "model"]
-    models = [open_trained(folder) for folder in folders]
-    metrics = {"model/parameters": float(sum(weight.numel() for model, _ in models for weight in model.parameters()))}
+    models = [open_classifier(folder) for folder in folders]
+    metrics = {"model/parameters": float(sum(model.parameters for model in models))}
     if work.step.kind == "encoder":
         training = read_json(work.parents["model"] / "training.json")
         metrics |= {"data/kept": training["labels"], "time/train_s": training["train_s"], "time/cpu_s": training["cpu_s"]}
 
     def answers(rows: pd.DataFrame, _: int) -> Answers:
-        each = [classify(*model, rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens) for model in models]
+        each = [model(rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens) for model in models]
         if len(each) == 1:
             return Answers(each[0].probabilities, each[0].predicted, each[0].labels)
         # The mean of the logits, which is what students learn.

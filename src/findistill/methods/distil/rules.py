@@ -34,6 +34,9 @@ def _from_teacher(config: Any) -> Iterator[str]:
         yield from missing(config, "teacher")
     yield from problems(distill.teacher, "classifier")
     terms = term_nodes(distill.terms)
+    inner = [name for name, node in terms.items() if node["_target_"] in INTERMEDIATE_TERMS.values()]
+    if inner and not distill.teacher and declares(config.teacher, "linear"):
+        yield f"distill.terms.{inner[0]} compares layers, and teacher={config.teacher.name} has none: use distill=logit"
     for name, node in terms.items():
         weight = node["weight"]
         if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < float("inf"):

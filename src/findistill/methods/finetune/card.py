@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.compose import plain
+from findistill.config.fields import declares
 from findistill.report.model_card import write_model_card
 from findistill.training.config import FAULTS, asks_teacher, faults, term_nodes
 
@@ -26,9 +27,10 @@ def write_classifier_card(
     if role == "student" and distill.source == "teacher":
         facts |= {"asks_teacher": asks_teacher(distill), "terms": term_nodes(distill.terms)}
         facts["faults"] = [meaning for name, meaning in FAULTS.items() if name in faults(distill.recipe)]
-    code = (encoder._target_ or "").rpartition(".")[0]
+    code, linear = (encoder._target_ or "").rpartition(".")[0], declares(encoder, "linear")
+    library = "findistill" if linear else "transformers"
     return write_model_card(
-        folder, "classifier", name=encoder.name, data=config.data, licence=licence, library="transformers", tags=[stage],
-        base_model=None if code or encoder.init == "random" else encoder.model, metrics=metrics, labels=labels,
+        folder, "classifier", name=encoder.name, data=config.data, licence=licence, library=library, tags=[stage], linear=linear,
+        base_model=None if code or linear or encoder.init == "random" else encoder.model, metrics=metrics, labels=labels,
         rows=rows, config=settings, stage=stage, code=code, **facts,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import cast
 import pandas as pd
 from omegaconf import OmegaConf
 
+from findistill.config.fields import declares
 from findistill.core.files import read_json, write_json
 from findistill.core.job import Job
 from findistill.core.store import Work
@@ -52,18 +53,25 @@ def vocabulary_corpus(work: Work, data: TextData, encoder: Encoder) -> list[str]
     return [*data.split("train", "pool")["text"], *domain]
 
 
-def training_rows(work: Work, data: TextData, tests: TestSets) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Labelled rows to learn from, with the labelled new texts of augmentation, none in a test set; and the validation rows."""
+def training_rows(
+    work: Work, data: TextData, tests: TestSets, encoder: Encoder | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labelled rows to learn from, with the labelled new texts of augmentation, none in a test set; and the validation rows.
+
+    A linear `encoder` is chosen by cross-validation, so it learns from the validation rows, too.
+    """
     rows, validation = reading.supervision(work, data, tests)
     new = reading.augmented_rows(work)
     new = reading.drop_test_overlap(new[new["label"].notna()], tests) if len(new) else new
+    if encoder is not None and declares(encoder, "linear"):
+        return reading.concat_rows([rows, validation, new]), validation.head(0)
     return reading.concat_rows([rows, new]), validation
 
 
 def train_teacher(work: Work) -> None:
     """A model of the human labels that the jobs of a sweep share: the students' teacher, or a student without one."""
     encoder, data = work.config[work.step.role], reading.dataset(work)
-    rows, held_out = training_rows(work, data, reading.test_sets(work))
+    rows, held_out = training_rows(work, data, reading.test_sets(work), encoder)
     reading.check_classes(rows, data, f"the {work.step.role} {encoder.name}")
     log.info("training the %s %s on %s human labels", work.step.role, encoder.name, f"{len(rows):,}")
     examples, validation = (Examples.from_frame(part, data.labels) for part in (rows, held_out))
@@ -97,8 +105,9 @@ def record_training(job: Job, trained: Trained) -> None:
         job.metrics |= {f"pretrain/{name}": value for name, value in scores.items()}
     job.metrics |= {"time/train_s": trained.train_s, "time/cpu_s": trained.cpu_s, "train/best_epoch": trained.best_epoch}
     job.metrics |= {"model/parameters": trained.parameters, "model/mb": trained.megabytes}
-    best = trained.history[trained.best_epoch - 1]
-    job.metrics |= {name: value for name, value in best.items() if name.startswith("val/")}
+    if trained.history:
+        best = trained.history[trained.best_epoch - 1]
+        job.metrics |= {name: value for name, value in best.items() if name.startswith("val/")}
 
 
 def score_and_describe(job: Job, trained: Trained, data: TextData, tests: TestSets, texts: int) -> None:

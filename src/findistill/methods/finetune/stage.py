@@ -14,7 +14,7 @@ from findistill.training.trainer import Examples
 def run(job: Job) -> None:
     data = reading.dataset(job)
     tests = reading.test_sets(job)
-    rows, validation = training_rows(job, data, tests)
+    rows, validation = training_rows(job, data, tests, job.config.teacher)
     reading.check_classes(rows, data, "stage=teacher")
     augmented = reading.augmented_rows(job)["label"].notna().sum()
     job.metrics |= {"data/kept": len(rows), "data/kept_share": 1.0, "data/augmented": int(augmented)}
