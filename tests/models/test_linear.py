@@ -1,5 +1,7 @@
 """Logistic regression on words and on embeddings: what it predicts, how its penalty is chosen, and how few rows it takes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -8,7 +10,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from findistill.models.embeddings import embed_once
-from findistill.models.linear import KINDS, PENALTIES, fit_linear
+from findistill.models.linear import KINDS, PENALTIES, LinearClassifier, fit_linear
 
 UP = ["profit rose", "sales grew strongly", "shares gained", "orders rose again", "the margin grew", "revenue gained pace"]
 DOWN = ["profit fell", "sales shrank badly", "shares lost", "orders fell again", "the margin shrank", "revenue lost pace"]
@@ -76,3 +78,15 @@ def test_a_label_with_one_row_is_no_trouble() -> None:
 def test_words_of_one_character_and_of_any_script_count() -> None:
     model = fit_linear("tfidf", ["涨 了", "跌 了"] * 3, ["up", "down"] * 3)
     assert [model.labels[column] for column in model.logits(["涨 了 很多", "跌 了 很多"]).argmax(1)] == ["up", "down"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_saved_without_pickle_and_gives_the_same_numbers(kind: str, tmp_path: Path) -> None:
+    texts, labels = corpus(UP, DOWN, FLAT)
+    model = fit_linear(kind, texts, labels)
+    model.save(tmp_path / "run" / "model")
+    assert {path.suffix for path in (tmp_path / "run" / "model").iterdir()} == {".json", ".safetensors"}
+    opened = LinearClassifier.find(tmp_path / "run")  # a run folder stands for its model
+    assert opened is not None and opened.labels == model.labels
+    np.testing.assert_array_equal(opened.logits([*texts, "unseen 三菱 words"]), model.logits([*texts, "unseen 三菱 words"]))
+    assert LinearClassifier.find("embedded:minilm_l6") is None

@@ -98,6 +98,14 @@ def problems(model: str | None, use: str = "") -> Iterator[str]:
             yield str(error)
 
 
+def is_linear(model: str | Path) -> bool:
+    """Whether a run folder or a model folder holds a linear classifier."""
+    for place in (Path(model) / "model" / "config.json", Path(model) / "config.json"):
+        with suppress(OSError, ValueError, TypeError):  # whoever opens another model says what is wrong with its folder
+            return LINEAR in read_json(place)
+    return False
+
+
 def _check_files(model: str, path: Path) -> None:
     """Raise UserError for weights or a tokenizer that are cut, and weights that are not those that their job wrote."""
     for file in sorted([*path.glob("*.safetensors"), *path.glob("tokenizer*.json")]):

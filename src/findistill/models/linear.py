@@ -4,6 +4,7 @@
 The penalty is chosen by cross-validated macro F1 on the rows that it is fitted to, with nothing else to set.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
@@ -20,8 +22,8 @@ from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import StratifiedKFold
 
 from findistill.core.files import read_json, write_json
-from findistill.models.embeddings import embed_once
-from findistill.models.folder import LINEAR, check_folder
+from findistill.models.embeddings import MODEL, embed_once
+from findistill.models.folder import LINEAR, check_folder, is_linear
 from findistill.models.weights import locate
 
 KINDS = ("tfidf", "embeddings")
@@ -44,7 +46,12 @@ class LinearClassifier:
 
     @property
     def parameters(self) -> int:
-        return self.weights.size + self.bias.size
+        """Numbers in it, those of the frozen encoder included."""
+        own = self.weights.size + self.bias.size
+        if self.vectorizers:
+            return own
+        with safe_open(Path(locate(MODEL)) / "model.safetensors", "numpy") as file:
+            return own + sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(n, labels) float64; their softmax is the probability of each label."""
@@ -68,9 +75,9 @@ class LinearClassifier:
         Raises:
             UserError: the folder is damaged.
         """
-        folder = Path(locate(str(reference)))
-        if LINEAR not in (read_json(folder / "config.json") if (folder / "config.json").is_file() else {}):
+        if not is_linear(reference):
             return None
+        folder = Path(locate(str(reference)))
         check_folder(str(reference), str(folder), "classifier")
         return cls.load(folder)
 

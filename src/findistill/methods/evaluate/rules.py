@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.validate import rule
-from findistill.models.folder import problems
+from findistill.models.folder import is_linear, problems
 
 
 @rule("evaluate", "export")
@@ -14,6 +14,8 @@ def model(config: Any) -> Iterator[str]:
     if not config.evaluate.model:
         onnx = ", or an ONNX file" if stage == "evaluate" else ""
         yield f"stage={stage} needs evaluate.model: a run folder, a model folder or a hub id{onnx}"
+    elif stage == "export" and is_linear(config.evaluate.model):
+        yield f"evaluate.model={config.evaluate.model} is logistic regression, which is not exported: name a student"
     elif stage == "export" or not _is_onnx(Path(config.evaluate.model)):
         yield from problems(config.evaluate.model, "classifier")
 

@@ -1,0 +1,59 @@
+"""A linear teacher through the application: trained in seconds, learnt from, scored, opened, and refused where it cannot be."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import findistill as package
+from findistill.core.files import read_json
+from findistill.models.linear import fit_linear
+from tests.conftest import Command
+from tests.fixtures.models import tiny
+
+assert tiny  # a fixture
+
+QUICK = ("study=lin", "data=demo", "data.rows=300", "data.labelled=60", "logger=none",
+         "evaluate.resamples=20", "evaluate.latency=false")  # fmt: skip
+
+
+def test_from_teacher_to_student(findistill: Command, tiny: Path, tmp_path: Path) -> None:
+    done = findistill("stage=teacher", "teacher=tfidf", *QUICK)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "lin" / "latest-teacher"
+    metrics = read_json(run / "metrics.json")
+    assert metrics["data/kept"] == 60 and metrics["test/accuracy"] > metrics["test/majority_share"]
+    assert "TF-IDF of words" in (run / "model" / "README.md").read_text()
+
+    texts = pd.read_parquet(run / "predictions.parquet")
+    opened = package.Classifier.from_pretrained(run).predict(texts["text"].tolist())
+    assert opened["label"].tolist() == texts["predicted"].tolist()
+
+    student = (f"student={tiny}", "trainer.max_epochs=1", "student.max_length=24", *QUICK)
+    done = findistill("stage=student", "distill=logit", "teacher=tfidf", *student)
+    assert done.returncode == 0, done.stderr
+    assert read_json(tmp_path / "runs" / "lin" / "latest-student" / "metrics.json")["data/unlabelled"] > 60
+
+    for arguments, message in (
+        (
+            ("stage=student", "distill=tinybert", "teacher=tfidf", *student),
+            "distill.terms.hidden compares layers, and teacher=tfidf",
+        ),
+        (("stage=student", "distill=tinybert", f"distill.teacher={run}", *student), "no"),
+        (("stage=export", f"evaluate.model={run}", *QUICK), "is logistic regression, which is not exported"),
+        (("stage=teacher", f"teacher={run}", *QUICK), "is logistic regression on tfidf: there are no weights to start from"),
+        (("stage=teacher", "teacher=embeddings", "teacher.class_weights=balanced", *QUICK), "labels that count alike"),
+        (("stage=teacher", "teacher=tfidf", "teacher.model=bm25", *QUICK), "teacher.model=bm25: choose one of tfidf, embeddings"),
+    ):
+        done = findistill(*arguments)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("damage", ["model.safetensors", "config.json"])
+def test_a_damaged_one_is_named(damage: str, tmp_path: Path) -> None:
+    model = fit_linear("tfidf", ["profit rose", "profit fell"] * 3, ["up", "down"] * 3)
+    model.save(tmp_path / "model")
+    path = tmp_path / "model" / damage
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(package.UserError, match=damage.split(".")[0]):
+        package.Classifier.from_pretrained(tmp_path)
