@@ -41,9 +41,22 @@ def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> 
     A model that already names exactly these labels keeps its head, its rows put in the order of `names`. `scalar` asks
     for one output. Raises UserError where the weights or a layer number do not exist, or a shape does not fit.
     """
-    outputs = ["score"] if scalar else list(names)
+    model, tokenizer = with_head(encoder, AutoModelForSequenceClassification, ["score"] if scalar else list(names), seed)
+    for key in (LABELS, THRESHOLDS):  # of a scalar head that the model had before
+        if hasattr(model.config, key):
+            delattr(model.config, key)
+    return model, tokenizer
+
+
+def with_head(
+    encoder: Encoder, auto: Any, outputs: Sequence[str], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with one output for each name, and its tokenizer; see `begin` for `auto`.
+
+    The head is that of the weights where they name just these outputs, its rows put in their order, and new otherwise.
+    """
     labels = {"id2label": dict(enumerate(outputs)), "label2id": {name: i for i, name in enumerate(outputs)}}
-    model, tokenizer, own = begin(encoder, AutoModelForSequenceClassification, labels, seed)
+    model, tokenizer, own = begin(encoder, auto, labels, seed)
     head = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == len(outputs)][-1]
     with torch.no_grad():
         if encoder.init == "pretrained" and same_labels(own, outputs):
@@ -55,9 +68,6 @@ def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> 
             head.weight.copy_(noise * getattr(model.config, "initializer_range", 0.02))
             if head.bias is not None:
                 head.bias.zero_()
-    for key in (LABELS, THRESHOLDS):  # of a scalar head that the model had before
-        if hasattr(model.config, key):
-            delattr(model.config, key)
     return model, tokenizer
 
 
