@@ -48,9 +48,7 @@ def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> 
     return model, tokenizer
 
 
-def with_head(
-    encoder: Encoder, auto: Any, outputs: Sequence[str], seed: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def with_head(encoder: Encoder, auto: Any, outputs: Sequence[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model with one output for each name, and its tokenizer; see `begin` for `auto`.
 
     The head is that of the weights where they name just these outputs, its rows put in their order, and new otherwise.
