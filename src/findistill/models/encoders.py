@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -214,19 +221,26 @@ def save(
 
 
 def open_trained(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A trained model, float32 in evaluation mode, and its tokenizer.
+    """A trained text classifier, float32 in evaluation mode, and its tokenizer.
 
     Raises UserError where it cannot be loaded or is no whole text classifier, see `models.folder`.
     """
+    return _opened(model, "classifier", AutoModelForSequenceClassification)
+
+
+def open_tagger(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A trained token classifier, as `open_trained` gives text classifiers."""
+    return _opened(model, "token classifier", AutoModelForTokenClassification)
+
+
+def _opened(model: str | Path, use: str, auto: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     where = locate(str(model))
-    check_folder(str(model), where, "classifier")
+    check_folder(str(model), where, use)
     import_code(where)
     check_code(str(model), where)
     advice = "\nGive a model folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
     with loading(f"the model {model} cannot be loaded", advice):
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(
-            where, dtype=torch.float32, output_loading_info=True, **NO_CODE
-        )
+        loaded, info = auto.from_pretrained(where, dtype=torch.float32, output_loading_info=True, **NO_CODE)
         tokenizer = AutoTokenizer.from_pretrained(where, **NO_CODE)
     check_opened(str(model), loaded, tokenizer, info)
     return loaded.eval(), tokenizer

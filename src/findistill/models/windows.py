@@ -6,6 +6,7 @@ sides; the window that has most of them around a word decides about it. A word i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -49,7 +50,7 @@ class Windows:
         farthest from an end of the window."""
         merged: list[np.ndarray] = [np.empty(0)] * len(self.words)
         starts = np.searchsorted(self.text, np.arange(len(self.words) + 1))
-        for number, (first, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        for number, (first, end) in enumerate(pairwise(starts)):
             if end - first == 1:
                 merged[number] = values[first]
                 continue
