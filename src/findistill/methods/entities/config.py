@@ -11,6 +11,7 @@ from findistill.config.fields import setting
 
 LEARNT = ("token", "gliner", "span_marker")
 UNTRAINED = ("spacy", "company_list")
+FROM_ANSWERS = ("llm", "mixed")  # sources that an LLM's answers have a part in
 
 
 @dataclass
@@ -36,7 +37,6 @@ class Gliner:
     threshold: float | None = setting(None, gt=0, lt=1)  # of a span's probability; None: the best on validation rows
     prompts: Any = None  # how types are worded for it, {company: company name}; None: as they are called
     max_width: int = setting(12, ge=1)  # words of a span at most; of a new model
-    negatives: float = setting(1.0, ge=0)  # training only: types of other texts per text, as many as its own times this
     epochs: int = setting(8, ge=1)
     min_steps: int | None = setting(600, ge=1)
     batch_size: int = setting(16, ge=1)
