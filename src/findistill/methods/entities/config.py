@@ -21,7 +21,7 @@ class TokenClassifier:
     model: str | None = None  # a token classifier to begin with, a folder or hub id; None: a new one on `encoder`
     encoder: str = "embedded:minilm_l6"  # embedded:minilm_l6, a folder, or a hub id
     layers: list[int] | None = None  # keep these encoder layers, counted from 1; None keeps all
-    epochs: int = setting(8, ge=1)
+    epochs: int = setting(4, ge=1)
     min_steps: int | None = setting(600, ge=1)  # few texts are gone through several times an epoch, for so many steps at least
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(2e-4, gt=0)
@@ -37,11 +37,11 @@ class Gliner:
     threshold: float | None = setting(None, gt=0, lt=1)  # of a span's probability; None: the best on validation rows
     prompts: Any = None  # how types are worded for it, {company: company name}; None: as they are called
     max_width: int = setting(12, ge=1)  # words of a span at most; of a new model
-    epochs: int = setting(8, ge=1)
+    epochs: int = setting(4, ge=1)
     min_steps: int | None = setting(600, ge=1)
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(2e-4, gt=0)  # of the encoder
-    head_learning_rate: float = setting(5e-4, gt=0)  # of everything else
+    head_learning_rate: float = setting(1e-3, gt=0)  # of everything else
     focal_alpha: float = setting(0.75, gt=0, le=1)
     focal_gamma: float = setting(2.0, ge=0)
     max_length: int = setting(128, ge=8)  # words of a window; longer texts are read in several
