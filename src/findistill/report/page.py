@@ -83,17 +83,16 @@ def build_report(
         sections.append(section)
     for part in parts.registered().values():
         for own in part.sections([run for run in runs if run.kind == part.kind], resamples):
-            sections.append(
-                {**SIMPLE, **vars(own), "tables": [(each, tables.formatted(each)) for each in own.tables], "pictures": []}
-            )
+            shown = [(each, tables.formatted(each)) for each in own.tables]
+            sections.append({**SIMPLE, **vars(own), "tables": shown, "pictures": []})
             figures += _drawn(own.pictures, out, sections[-1])
     further = [(section["test_set"], each) for section in sections for each, _ in section["tables"]]
     for name in {each.name: None for _, each in further}:
         frames = [each.frame.assign(test_set=test_set) for test_set, each in further if each.name == name]
         write_whole(out / f"{name}.csv", tables.csv(pd.concat(frames)))
 
-    here = [part for part in parts.registered().values() if any(run.kind == part.kind for run in runs)]
-    reading = [note for part in here for note in part.notes(part.own(methods))]
+    with_runs = [part for part in parts.registered().values() if any(run.kind == part.kind for run in runs)]
+    reading = [note for part in with_runs for note in part.notes(part.own(methods))]
     reading += tables.WORDING.notes(resamples=resamples) if methods else []
     short = tables.readable(table) if methods else None
     if not methods and sections:  # the study has no other table
