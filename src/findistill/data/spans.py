@@ -7,13 +7,14 @@ tokens with BIO tags, UTF-16 offsets of browsers) is converted to it on the way 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from findistill.errors import UserError
 
 # Words as GLiNER has them: letters and digits, joined by hyphens and underscores, or one other character.
 _WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
+_PIECE = re.compile(r"\w+|[^\w\s]")
 
 Offsets = tuple[int, int]
 
@@ -43,6 +44,21 @@ class Located:
     spans: list[Span]
     repeated: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Texts with their spans, none of which overlap: what a model of entities learns from, or is measured on."""
+
+    texts: list[str]
+    spans: list[list[Span]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def repeated(self, times: int) -> "Marked":
+        """The same texts so many times."""
+        return Marked(self.texts * times, self.spans * times)
 
 
 def to_cell(spans: Iterable[Span]) -> list[dict[str, Any]]:
@@ -122,9 +138,45 @@ def _occurrences(text: str, form: str) -> list[Offsets]:
     return []
 
 
+def to_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
+    """The spans with offsets in UTF-16 code units, as JavaScript counts: a character beyond U+FFFF, most emoji, counts twice."""
+    units = _units(text)
+    return [Span(units[span.start], units[span.end], span.label) for span in spans]
+
+
+def from_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
+    """Spans from offsets in UTF-16 code units.
+
+    Raises:
+        UserError: an offset outside the text, or inside a character.
+    """
+    units = {unit: at for at, unit in enumerate(_units(text))}
+    converted = []
+    for span in spans:
+        if span.start not in units or span.end not in units:
+            raise UserError(
+                f"span {span.start}:{span.end} ({span.label}) is outside the text, or ends inside a character: as UTF-16 offsets"
+            )
+        converted.append(Span(units[span.start], units[span.end], span.label))
+    return converted
+
+
+def _units(text: str) -> list[int]:
+    """UTF-16 code units before each character, and in the whole text."""
+    return [0, *accumulate(1 + (character > "\uffff") for character in text)]
+
+
 def words(text: str) -> list[Offsets]:
     """Offsets of the words of a text as GLiNER splits it."""
     return [match.span() for match in _WORD.finditer(text)]
+
+
+def pieces(text: str) -> list[Offsets]:
+    """Offsets of the runs of letters and digits of a text, and of each other character: `Tata-led` is three.
+
+    A name ends inside one of `words` where it is joined to another word, and hardly ever inside one of these.
+    """
+    return [match.span() for match in _PIECE.finditer(text)]
 
 
 def to_words(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[tuple[int, int, str]]:
@@ -144,6 +196,11 @@ def to_words(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[tuple[in
 def from_words(entities: Iterable[tuple[int, int, str]], offsets: Sequence[Offsets]) -> list[Span]:
     """Spans from (first word, last word, label), both inclusive."""
     return sorted(Span(offsets[first][0], offsets[last][1], label) for first, last, label in entities)
+
+
+def tags_of(labels: Iterable[str]) -> list[str]:
+    """The BIO tags of these labels, `O` first."""
+    return ["O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
 
 
 def to_bio(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[str]:

@@ -16,7 +16,7 @@ from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.models.config import Encoder
-from findistill.models.encoders import save
+from findistill.models.encoders import load, save
 from findistill.models.features import Anatomy
 from findistill.models.heads import device_of
 from findistill.models.label_names import example, match_labels
@@ -62,7 +62,8 @@ def distil(
         raise UserError("no training rows are left: raise data.limit or name texts in distill.unlabelled.")
     recipe, cache = Recipe.of(encoder, session.trainer), session.tokens_cache
     names, teacher = labels.names, str(teacher)
-    model, tokenizer = untrained(encoder, names, recipe, [*train.texts, *corpus], scalar=False, seed=session.seed)
+    begin = partial(load, encoder, names, scalar=False, seed=session.seed)
+    model, tokenizer = untrained(encoder, recipe, [*train.texts, *corpus], begin, seed=session.seed)
     source = open_teacher(teacher)
     columns = matched(names, source.labels, teacher, distill.label_map)
     student_rows, validation_rows = (part.rows(tokenizer, recipe.max_length, cache) for part in (train, validation))
