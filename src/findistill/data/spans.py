@@ -16,6 +16,7 @@ from findistill.errors import UserError
 
 # Words as GLiNER has them: letters and digits, joined by hyphens and underscores, or one other character.
 _WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
+_PIECE = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, order=True)
@@ -43,6 +44,21 @@ class Located:
     spans: list[Span]
     repeated: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Texts with their spans, none of which overlap: what a model of entities learns from, or is measured on."""
+
+    texts: list[str]
+    spans: list[list[Span]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def repeated(self, times: int) -> "Marked":
+        """The same texts so many times."""
+        return Marked(self.texts * times, self.spans * times)
 
 
 def to_cell(spans: Iterable[Span]) -> list[dict[str, Any]]:
@@ -122,6 +138,14 @@ def words(text: str) -> list[Offsets]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
+def pieces(text: str) -> list[Offsets]:
+    """Offsets of the runs of letters and digits of a text, and of each other character: `Tata-led` is three.
+
+    A name ends inside one of `words` where it is joined to another word, and hardly ever inside one of these.
+    """
+    return [match.span() for match in _PIECE.finditer(text)]
+
+
 def to_words(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[tuple[int, int, str]]:
     """Spans as (first word, last word, label), both inclusive; a span that ends inside a word has the whole word.
 
@@ -139,6 +163,11 @@ def to_words(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[tuple[in
 def from_words(entities: Iterable[tuple[int, int, str]], offsets: Sequence[Offsets]) -> list[Span]:
     """Spans from (first word, last word, label), both inclusive."""
     return sorted(Span(offsets[first][0], offsets[last][1], label) for first, last, label in entities)
+
+
+def tags_of(labels: Iterable[str]) -> list[str]:
+    """The BIO tags of these labels, `O` first."""
+    return ["O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
 
 
 def to_bio(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[str]:

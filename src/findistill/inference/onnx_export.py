@@ -43,6 +43,8 @@ class Classifier(nn.Module):
     Raises UserError for a model with fewer than two labels.
     """
 
+    outputs = ("logits", "probabilities")
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
@@ -65,6 +67,21 @@ class Classifier(nn.Module):
         """`forward` on arrays, as an ONNX session gives it (see `onnx_model.Run`)."""
         logits, probabilities = self(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
         return logits.numpy(), probabilities.numpy()
+
+
+class TokenClassifier(nn.Module):
+    """A model that labels tokens: token ids in, logits of the labels out."""
+
+    outputs = ("logits",)
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(batch, length) int64 twice -> logits (batch, length, labels) float32."""
+        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
 
 
 def shares(scores: torch.Tensor, scale: Scale, thresholds: Thresholds) -> torch.Tensor:
@@ -101,7 +118,7 @@ def save_companions(folder: Path, tokenizer: Tokenizer, labels: Sequence[str], m
     training_texts.write(folder, [], [locate(model)])
 
 
-def to_onnx(classifier: Classifier, path: Path, opset: int) -> None:
+def to_onnx(classifier: Classifier | TokenClassifier, path: Path, opset: int) -> None:
     """Write the classifier as one float32 ONNX file; batch and length are free.
 
     Raises:
@@ -116,7 +133,7 @@ def to_onnx(classifier: Classifier, path: Path, opset: int) -> None:
         with _quiet():
             program = torch.onnx.export(
                 classifier.eval(), (ids, mask), input_names=["input_ids", "attention_mask"], verbose=False, dynamo=True,
-                output_names=["logits", "probabilities"], dynamic_shapes={"input_ids": free, "attention_mask": free},
+                output_names=list(classifier.outputs), dynamic_shapes={"input_ids": free, "attention_mask": free},
                 opset_version=opset,
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:

@@ -178,6 +178,11 @@ class TokenRows(Dataset[dict[str, torch.Tensor]]):
     tokens: Tokens
     pad_left: ClassVar[bool] = False
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) by which rows are grouped into batches."""
+        return self.tokens.lengths
+
     def __len__(self) -> int:
         return len(self.tokens)
 

@@ -32,7 +32,7 @@ class TrainingData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         assert self.trainer is not None
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        sampler: Sampler[Any] = LengthGroupedBatches(self.rows.tokens.lengths, self.batch_size, self.seed, rank, world)
+        sampler: Sampler[Any] = LengthGroupedBatches(self.rows.lengths, self.batch_size, self.seed, rank, world)
         if self.trainer.overfit_batches:
             sampler = InOrder(list(sampler))
         return DataLoader(self.rows, batch_size=None, sampler=sampler)
@@ -41,5 +41,5 @@ class TrainingData(pl.LightningDataModule):
         assert self.trainer is not None
         if not self.validation:
             return []
-        batches = sorted_batches(self.validation.tokens.lengths, LARGE * self.batch_size // self.trainer.world_size)
+        batches = sorted_batches(self.validation.lengths, LARGE * self.batch_size // self.trainer.world_size)
         return DataLoader(self.validation, batch_size=None, sampler=InOrder(batches))
