@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from findistill.config.overrides import typed
 from findistill.errors import UserError
 
+COMPANY = "company"  # the type of entity that is looked for unless others are named
 SENTIMENT = ("negative", "neutral", "positive")
 MOST_NAMES = 100  # in a column; more are ids, scores or texts
 MOST_DISTINCT = 0.75  # names as a share of the labelled rows; more are ids, scores or texts, too

@@ -178,6 +178,7 @@ class Extract:
     normalized: bool = True  # request each entity's usual name, too, where there is one type
     wording: Any = None  # the types' words in the prompt, {ORG: organization}; those that are not named are called as they are
     label_map: Any = None  # what answers may call the types besides, {Organisation: company}
+    rows: str = setting("training", choices=("training", "test"), runtime_only=True)  # which rows entities.step=label is about
     text_header: str = "Text:"
     max_text_tokens: int = setting(128, ge=1)  # of each demonstration and of the text itself
 

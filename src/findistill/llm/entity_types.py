@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from typing import NamedTuple
 
 from findistill.llm.answers import canonical
 
@@ -17,6 +18,14 @@ _ALIASES = (
 _WORDS = {"per": "person", "loc": "location", "org": "organization", "misc": "other name"}
 _OUTSIDE = ("o", "other", "none", "outside", "null", "n/a")
 _TAG = re.compile(r"(?:(?P<before>[bieslu]) )?(?P<type>.+?)(?: (?P<after>[bieslu]))?")  # in canonical form: joints are spaces
+
+
+class Tag(NamedTuple):
+    """A token's tag: `B` or `I` of a label, or `O`; `other` is a type that is none of the data's."""
+
+    prefix: str
+    label: str | None = None
+    other: str = ""
 
 
 def word(label: str) -> str:
@@ -40,23 +49,25 @@ class EntityTypes:
         """The label that a name stands for, in whatever case and number; None where it is none of them."""
         return self._names.get(_singular(canonical(name)))
 
-    def tag(self, tag: str) -> tuple[str, str | None] | None:
-        """A token's tag as (`B`, label), (`I`, label) or (`O`, None); None where it is no tag.
+    def tag(self, tag: str) -> Tag | None:
+        """What a token's tag stands for; None where it is no tag.
 
         A type alone counts as `I`: it goes on with a mention of the type, or begins one. A type that is none of the data's is
         outside of any mention.
         """
         name = canonical(tag)
         if name in _OUTSIDE:
-            return "O", None
+            return Tag("O")
         match = _TAG.fullmatch(name)
         if match is None:
             return None
         kind = _singular(match["type"])
         begins = (match["before"] or match["after"]) in ("b", "s", "u")
         if label := self._names.get(kind):
-            return ("B" if begins else "I"), label
-        return ("O", None) if kind in _OUTSIDE or kind in _KNOWN else None
+            return Tag("B" if begins else "I", label)
+        if kind in _OUTSIDE:
+            return Tag("O")
+        return Tag("O", other=kind) if kind in _KNOWN else None
 
     @cached_property
     def _names(self) -> dict[str, str]:

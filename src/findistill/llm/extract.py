@@ -26,6 +26,8 @@ from findistill.models.memory import check_memory
 
 log = logging.getLogger(__name__)
 
+MOST_OTHER = 100  # names of other types that are counted
+
 _SPAN = [("start", pa.int64()), ("end", pa.int64()), ("label", pa.string())]
 _SPANS, _VOTES = pa.list_(pa.struct(_SPAN)), pa.list_(pa.struct([*_SPAN, ("votes", pa.int64())]))
 SCHEMA = pa.schema([
@@ -127,6 +129,7 @@ class Tally:
         self.form = form
         names = ("mentions", "cut", "unreadable", "missing", "repeated", "unmatched", "other_types", "tokens", "aligned")
         self.totals: Counter[str] = Counter(dict.fromkeys(names, 0))
+        self.other: Counter[str] = Counter()
 
     def row(self, text: str, responses: Sequence[Response], gold: Any) -> dict[str, Any]:
         """The columns of one text."""
@@ -148,8 +151,9 @@ class Tally:
             return None
         self.totals.update(
             mentions=len(said.spans), missing=len(said.missing), repeated=len(said.repeated), unmatched=int(said.unmatched),
-            other_types=said.other, tokens=said.tokens, aligned=said.aligned,
+            other_types=len(said.other), tokens=said.tokens, aligned=said.aligned,
         )  # fmt: skip
+        self.other.update(name for name in said.other if name in self.other or len(self.other) < MOST_OTHER)
         return said
 
     def log(self) -> None:
@@ -162,3 +166,10 @@ class Tally:
         if self.totals["tokens"]:
             said.append(f"{self.totals['aligned'] / self.totals['tokens']:.1%} of the answers' tokens aligned to their texts")
         log.info("%s", ", ".join([f"{self.totals['mentions']:,} mentions", *said]))
+        if self.other and not self.totals["mentions"]:
+            name, number = self.other.most_common(1)[0]
+            label = next(iter(self.form.words))
+            log.warning(
+                "no response names a %s, and %d times they name a %s: if that is what you mean, 'extract.label_map={%s: %s}'",
+                label, number, name, name, label,
+            )  # fmt: skip

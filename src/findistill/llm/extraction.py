@@ -47,7 +47,7 @@ class Extracted:
     missing: Sequence[str] = ()
     repeated: Sequence[str] = ()
     unmatched: bool = False
-    other: int = 0
+    other: Sequence[str] = ()
     tokens: int = 0
     aligned: int = 0
 
@@ -121,7 +121,9 @@ class Extraction(Template):
         answer = tagged.read(response, self.types)
         if answer is None:
             return None
-        return canonical((token, f"{tag[0]}-{tag[1]}") for token, tag in zip(answer.tokens, answer.tags, strict=True) if tag[1])
+        return canonical(
+            (token, f"{tag.prefix}-{tag.label}") for token, tag in zip(answer.tokens, answer.tags, strict=True) if tag.label
+        )
 
     def rationale(self, response: str) -> None:
         return None
@@ -135,16 +137,14 @@ class Extraction(Template):
         if (listed := self._listed(response, cut)) is not None:
             located = locate_typed(text, [(each.form, each.label) for each in listed.mentions])
             normalized = {each.form: each.normalized for each in listed.mentions if each.normalized}
-            return Extracted(located.spans, normalized, located.missing, located.repeated, listed.unmatched, len(listed.other))
+            return Extracted(located.spans, normalized, located.missing, located.repeated, listed.unmatched, listed.other)
         answer = tagged.read(response, self.types)
         if answer is None:
             return None
         aligned = tagged.align(answer, text)
         if aligned.aligned < tagged.READABLE * aligned.tokens:
             return None
-        return Extracted(
-            aligned.spans, missing=aligned.lost, other=answer.unknown, tokens=aligned.tokens, aligned=aligned.aligned
-        )
+        return Extracted(aligned.spans, missing=aligned.lost, other=answer.other, tokens=aligned.tokens, aligned=aligned.aligned)
 
     @property
     def answer(self) -> str:
@@ -209,7 +209,7 @@ def template(config: Extract, types: Sequence[str]) -> Extraction:
         raise UserError(f"extract.label_map: {unknown[0]} is none of the data's labels, {', '.join(types)}")
     return Extraction(
         config.instruction.replace("{types}", listed), words, config.text_header, max_text_tokens=config.max_text_tokens,
-        step_tokens=LINE_TOKENS, scoring="generation", examples=examples, normalized=config.normalized and single,
+        step_tokens=LINE_TOKENS, examples=examples, normalized=config.normalized and single,
         label_map=label_map,
     )  # fmt: skip
 

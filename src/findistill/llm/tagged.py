@@ -14,9 +14,11 @@ from itertools import accumulate, groupby
 from findistill.data.spans import Span
 from findistill.data.surface_forms import Offsets, folded
 from findistill.llm import answers
-from findistill.llm.entity_types import EntityTypes
+from findistill.llm.entity_types import EntityTypes, Tag
+from findistill.llm.text import one_line
 
 MOST_LINES = 2000
+LONGEST_TAG = 30  # characters
 READABLE = 0.5  # share of the lines that must be a token and a tag, and of the tokens that must stand in the text
 SKIPPED_WORDS = 2  # that a mention goes on over where the answer drops them
 
@@ -27,16 +29,14 @@ _AFFIXED = re.compile(r"(.+)_([BI])")
 _WRAPPING = " \"'`*“”"
 _WORD = re.compile(r"\w+")
 
-Tag = tuple[str, str | None]
-
 
 @dataclass(frozen=True)
 class Tokens:
-    """An answer's tokens with their tags; `unknown` counts lines whose tag is none."""
+    """An answer's tokens with their tags; `other` are names of types that are none of the data's, and what is no tag at all."""
 
     tokens: tuple[str, ...]
     tags: tuple[Tag, ...]
-    unknown: int
+    other: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,24 @@ def read(response: str, types: EntityTypes) -> Tokens | None:
     known = [pair for pair in pairs if pair]
     if not known or len(known) < READABLE * len(lines):
         return None
-    # A line without a tag is a token of no mention, in case it is one.
-    tagged = [pair or (line.rpartition(":")[0].strip() or line, ("O", None)) for pair, line in zip(pairs, lines, strict=True)]
-    return Tokens(tuple(token for token, _ in tagged), tuple(tag for _, tag in tagged), len(lines) - len(known))
+    tokens, tags, other = [], [], []
+    for line, pair in zip(lines, pairs, strict=True):
+        token, said = line.rpartition(":")[::2]
+        token, tag = pair or (token.strip() or line, Tag("O", other=one_line(said)[:LONGEST_TAG]))
+        tokens.append(token)
+        tags.append(tag)
+        other += [tag.other] if tag.other else []
+    return Tokens(tuple(tokens), tuple(tags), tuple(other))
 
 
 def _pair(line: str, types: EntityTypes) -> tuple[str, Tag] | None:
     for pattern in (_SEPARATED, _SPACED):
         if (match := pattern.fullmatch(line)) and (tag := types.tag(match[2])):
             token = match[1] or line[: match.start(2)].strip()[:1]  # a colon may be the token
-            if tag[1] and (affixed := _AFFIXED.fullmatch(token)):  # `Acme_B:Organisation`
+            if tag.label and (affixed := _AFFIXED.fullmatch(token)):  # `Acme_B:Organisation`
                 name, _, kind = affixed[1].rpartition("_")  # `Acme_Organisation_B`
                 token = name if name and types.tag(kind) else affixed[1]
-                return token, ("B" if affixed[2] == "B" else tag[0], tag[1])
+                return token, Tag("B" if affixed[2] == "B" else tag.prefix, tag.label)
             return token, tag
     return None
 
@@ -110,7 +115,7 @@ def _mentions(answer: Tokens) -> Iterator[tuple[str, list[int]]]:
     number = 0
     numbers: list[tuple[int, str | None]] = []
     before: str | None = None
-    for prefix, label in answer.tags:
+    for prefix, label, _ in answer.tags:
         number += label is not None and (prefix == "B" or label != before)
         numbers.append((number, label))
         before = label
