@@ -39,6 +39,11 @@ def folded(text: str) -> tuple[str, tuple[Offsets, ...]]:
     return "".join(characters), tuple(offsets)
 
 
+def form_key(form: str) -> str:
+    """Equal for forms that `occurrences` takes for one another."""
+    return " ".join(folded(form)[0].split()).casefold()
+
+
 def occurrences(text: str, form: str) -> list[Offsets]:
     """Where a form stands in a text at the boundaries of words: as it is written, else regardless of case.
 

@@ -221,7 +221,7 @@ def _example(name: str, number: int, example: Mapping[str, Any], label: str) -> 
         UserError: it lacks a text or a result, its lists differ in length, or a name does not stand in its text.
     """
     text, forms = example.get("text"), example.get(RESULT)
-    usual = example.get(NORMALIZED) or forms
+    usual = forms if example.get(NORMALIZED) is None else example[NORMALIZED]
     if not text or forms is None or usual is None or len(forms) != len(usual):
         raise UserError(
             f"extract.examples of extract={name}, number {number}: give text, result and normalized_result, two lists of one "

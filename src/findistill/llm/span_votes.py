@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from findistill.data.spans import Span
+from findistill.data.surface_forms import form_key
 from findistill.llm.extraction import Extracted
 
 MAJORITY = 0.5
@@ -36,9 +37,9 @@ class SpanVotes:
         counts = Counter(span for sample in readable for span in set(sample.spans))
         names: dict[Span, Counter[str]] = {span: Counter() for span in sorted(counts)}
         for sample in readable:
-            usual = {" ".join(form.split()).casefold(): name for form, name in sample.normalized.items()}
+            usual = {form_key(form): name for form, name in sample.normalized.items()}
             for span in sample.spans:
-                if name := usual.get(" ".join(text[span.start : span.end].split()).casefold()):
+                if name := usual.get(form_key(text[span.start : span.end])):
                     names[span][name] += 1
         missing = Counter(form for sample in readable for form in sample.missing)
         return cls(
