@@ -18,6 +18,7 @@ class Data:
     has_labels: ClassVar[bool] = True  # human labels
     has_scores: ClassVar[bool] = False  # a number for each text, to regress on
     has_votes: ClassVar[bool] = False  # how many of its annotators agreed, in eighths
+    has_spans: ClassVar[bool] = False  # mentions of entities, of the types `labels`, instead of a label a text
 
     _target_: str = MISSING
     name: str = MISSING
@@ -36,6 +37,9 @@ class Data:
     folds: int = setting(5, ge=2)
     # share of all rows, where the source has no test rows of its own; 1: all are for testing
     test: float | None = setting(0.2, gt=0, le=1, meaning="a share of the rows")
+    # the periods of training, validation and test rows, [2010/2016, 2017/2018, 2019/2020], or of training and test rows; other
+    # rows are left out. None: not by date
+    split_by_date: list[str] | None = None
     # training, pool and validation rows with an edit similarity of 90 or more to a test row: count them, or drop them
     near_duplicates: str = setting("keep", choices=("keep", "drop"))
     seed: int = setting(0, ge=0)  # of splits and draws; apart from the training seed, so that seeds share annotations
@@ -53,6 +57,10 @@ class FileData(Data):
     path: str | None = None
     text_column: str = "text"
     label_column: str | None = None  # None: the texts are unlabelled
+    # mentions of entities: a list of {start, end, label} or [start, end, label], or an export of Label Studio, doccano, Argilla
+    spans_column: str | None = None
+    # how the spans' offsets count: characters, or UTF-16 code units as browsers do; None: as fits the texts
+    offsets: str | None = setting(None, choices=("characters", "utf16"))
     id_column: str | None = None
     date_column: str | None = None
     rationale_column: str | None = None  # what leads to the label, for demonstrations of chain of thought
@@ -70,3 +78,7 @@ class FileData(Data):
     @property
     def has_labels(self) -> bool:  # type: ignore[override]
         return self.label_column is not None
+
+    @property
+    def has_spans(self) -> bool:  # type: ignore[override]
+        return self.spans_column is not None

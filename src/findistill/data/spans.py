@@ -7,7 +7,7 @@ tokens with BIO tags, UTF-16 offsets of browsers) is converted to it on the way 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from findistill.data.surface_forms import Offsets as Offsets
@@ -131,6 +131,34 @@ def locate_typed(text: str, forms: Iterable[tuple[str, str]]) -> Located:
         if not places:
             missing.append(form)
     return Located(sorted(spans), repeated, missing)
+
+
+def to_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
+    """The spans with offsets in UTF-16 code units, as JavaScript counts: a character beyond U+FFFF, most emoji, counts twice."""
+    units = _units(text)
+    return [Span(units[span.start], units[span.end], span.label) for span in spans]
+
+
+def from_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
+    """Spans from offsets in UTF-16 code units.
+
+    Raises:
+        UserError: an offset outside the text, or inside a character.
+    """
+    units = {unit: at for at, unit in enumerate(_units(text))}
+    converted = []
+    for span in spans:
+        if span.start not in units or span.end not in units:
+            raise UserError(
+                f"span {span.start}:{span.end} ({span.label}) is outside the text, or ends inside a character: as UTF-16 offsets"
+            )
+        converted.append(Span(units[span.start], units[span.end], span.label))
+    return converted
+
+
+def _units(text: str) -> list[int]:
+    """UTF-16 code units before each character, and in the whole text."""
+    return [0, *accumulate(1 + (character > "\uffff") for character in text)]
 
 
 def words(text: str) -> list[Offsets]:

@@ -130,7 +130,7 @@ def to_onnx(classifier: Classifier | TokenClassifier, path: Path, opset: int) ->
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # fewer operations in the graph than the fused attention unfolds to
     try:
-        with _quiet():
+        with quietly():
             program = torch.onnx.export(
                 classifier.eval(), (ids, mask), input_names=["input_ids", "attention_mask"], verbose=False, dynamo=True,
                 output_names=list(classifier.outputs), dynamic_shapes={"input_ids": free, "attention_mask": free},
@@ -156,7 +156,7 @@ def quantise(source: Path, target: Path, calibration: Iterable[dict[str, np.ndar
     graph = quantise_tables(onnx.load(source))
     shared: dict[str, Any] = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8, "per_channel": True}
     shared["extra_options"] = {"MatMulConstBOnly": True}
-    with _quiet():
+    with quietly():
         if calibration is None:
             quantize_dynamic(graph, target, **shared)
         else:
@@ -208,7 +208,7 @@ class _Reader(CalibrationDataReader):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keeps the exporter's and the quantiser's advice off the terminal: it is about operators that no text model has."""
     root, silent = logging.getLogger(), logging.NullHandler()
     root.addHandler(silent)  # the quantiser logs by the root logger, which would set itself up to print

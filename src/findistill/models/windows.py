@@ -27,6 +27,7 @@ class Windows:
         text: (m,) int64, whose text's window it is.
         word: of each window, the numbers of its words in their text, int64.
         place: of each window, the position of each such word's first token in it, int64.
+        decides: of each window, whether it decides about each such word, bool.
     """
 
     tokens: Tokens
@@ -34,6 +35,7 @@ class Windows:
     text: np.ndarray
     word: list[np.ndarray]
     place: list[np.ndarray]
+    decides: list[np.ndarray]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -46,22 +48,28 @@ class Windows:
         return flat
 
     def by_text(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Values of the words of each window, as those of each text: of a word in several windows, the value where it stands
-        farthest from an end of the window."""
-        merged: list[np.ndarray] = [np.empty(0)] * len(self.words)
+        """Values of the words of each window, as those of the words of each text."""
+        own = [value[decides] for value, decides in zip(values, self.decides, strict=True)]
         starts = np.searchsorted(self.text, np.arange(len(self.words) + 1))
-        for number, (first, end) in enumerate(pairwise(starts)):
-            if end - first == 1:
-                merged[number] = values[first]
-                continue
-            merged[number] = np.zeros((len(self.words[number]), *values[first].shape[1:]), values[first].dtype)
-            context = np.full(len(self.words[number]), -1)
-            for window in range(first, end):
-                word, place = self.word[window], self.place[window]
-                around = np.minimum(place, len(self.tokens[window]) - 1 - place)
-                better = around > context[word]
-                merged[number][word[better]], context[word[better]] = values[window][better], around[better]
-        return merged
+        return [own[first] if end - first == 1 else np.concatenate(own[first:end]) for first, end in pairwise(starts)]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A window from `start` to `end` of a sequence, which decides about what stands from `first` to `last`; ends excluded."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+def cuts(length: int, room: int) -> list[Cut]:
+    """Windows of at most `room` positions over a sequence; each position is decided about once, where it is most inside."""
+    half = max(1, room // 2)
+    starts = [0] if length <= room else list(range(0, length - room + half, half))
+    borders = [0, *(start + (room - half) // 2 for start in starts[1:]), length]
+    return [Cut(start, min(start + room, length), *borders[at : at + 2]) for at, start in enumerate(starts)]
 
 
 def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Windows:
@@ -79,7 +87,7 @@ def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
     room = max_length - len(before) - len(after)
     ids: list[np.ndarray] = []
     words: list[list[Offsets]] = []
-    text_of, word_of, places = [], [], []
+    text_of, word_of, places, decides = [], [], [], []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = texts[start : start + TEXTS_AT_ONCE]
         for number, (text, own, offsets) in enumerate(zip(part, *_encoded(tokenizer, part), strict=True), start):
@@ -88,23 +96,17 @@ def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
             known = first >= 0
             words.append([word for word, there in zip(whole, known, strict=True) if there])
             first = first[known]
-            for left in _starts(len(own), room):
-                right = min(left + room, len(own))
-                inside = np.flatnonzero((first >= left) & (first < right))
-                ids.append(np.concatenate([before, own[left:right], after]))
+            for cut in cuts(len(own), room):
+                inside = np.flatnonzero((first >= cut.start) & (first < cut.end))
+                ids.append(np.concatenate([before, own[cut.start : cut.end], after]))
                 text_of.append(number)
                 word_of.append(inside)
-                places.append(first[inside] - left + len(before))
+                places.append(first[inside] - cut.start + len(before))
+                decides.append((first[inside] >= cut.first) & (first[inside] < cut.last))
     lengths = np.asarray([len(row) for row in ids], dtype=np.int64)
     flat = np.concatenate(ids) if ids else np.empty(0, np.int32)
     tokens = Tokens(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), tokenizer.pad_token_id or 0)
-    return Windows(tokens, words, np.asarray(text_of, np.int64), word_of, places)
-
-
-def _starts(length: int, room: int) -> range:
-    """Where the windows of a text of so many tokens begin; each has `room` of them at most."""
-    half = max(1, room // 2)
-    return range(1) if length <= room else range(0, length - room + half, half)
+    return Windows(tokens, words, np.asarray(text_of, np.int64), word_of, places, decides)
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,8 @@ def write_model_card(
     language = None if getattr(data, "path", None) else "en"  # nothing is known of the language of a file
     metadata = ModelCardData(
         library_name=library, pipeline_tag=task, language=language, tags=["findistill", "finance", *tags],
-        base_model=hub_id(base_model), datasets=[data.hub_id] if data.hub_id else None, metrics=["accuracy", "f1"] if task == "text-classification" else ["f1"],
+        base_model=hub_id(base_model), datasets=[data.hub_id] if data.hub_id else None,
+        metrics=["accuracy", "f1"] if task == "text-classification" else ["f1"],
         model_name=name, eval_results=results or None, **licence_metadata(licence),
     )  # fmt: skip
     text = files("findistill.report").joinpath(f"templates/{template}.md.j2").read_text("utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
-from findistill.models.batches import LengthGroupedBatches, TokenRows, sorted_batches
+from findistill.models.batches import BatchedRows, LengthGroupedBatches, sorted_batches
 
 LARGE = 4  # batches at once where no gradients are kept
 
@@ -25,7 +25,7 @@ class TrainingData(pl.LightningDataModule):
     is the same in all of them.
     """
 
-    def __init__(self, rows: TokenRows, validation: TokenRows | None, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: BatchedRows, validation: BatchedRows | None, batch_size: int, seed: int) -> None:
         super().__init__()
         self.rows, self.validation, self.batch_size, self.seed = rows, validation, batch_size, seed
 

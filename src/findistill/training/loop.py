@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from findistill.errors import UserError
-from findistill.models.batches import TokenRows
+from findistill.models.batches import BatchedRows
 from findistill.models.encoders import depths, layer_stack
 from findistill.models.features import admit
 from findistill.training import callbacks, checkpoints
@@ -82,8 +82,8 @@ class Training:
     """
 
     module: RecipeModule
-    rows: TokenRows
-    validation: TokenRows | None
+    rows: BatchedRows
+    validation: BatchedRows | None
     recipe: Recipe
     session: Session
     check_every: int | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.data import training_texts
@@ -104,7 +105,7 @@ class Trained:
 
     @classmethod
     def of(
-        cls, model: PreTrainedModel, folder: Path, history: list[dict[str, float]], best_epoch: int, times: dict[str, float],
+        cls, model: nn.Module, folder: Path, history: list[dict[str, float]], best_epoch: int, times: dict[str, float],
         thresholds: Thresholds | None = None,
     ) -> "Trained":  # fmt: skip
         """Of a model that is saved in `folder`, whose checkpoints are removed."""
@@ -116,7 +117,7 @@ class Trained:
             history,
             best_epoch,
             **times,
-            parameters=model.num_parameters(),
+            parameters=sum(value.numel() for value in model.parameters()),
             megabytes=megabytes,
             thresholds=cuts,
         )

