@@ -78,10 +78,10 @@ def _pair(line: str, types: EntityTypes) -> tuple[str, Tag] | None:
     for pattern in (_SEPARATED, _SPACED):
         if (match := pattern.fullmatch(line)) and (tag := types.tag(match[2])):
             token = match[1] or line[: match.start(2)].strip()[:1]  # a colon may be the token
-            if tag.label and (affixed := _AFFIXED.fullmatch(token)):  # `Acme_B:Organisation`
+            if (tag.label or tag.other) and (affixed := _AFFIXED.fullmatch(token)):  # `Acme_B:Organisation`
                 name, _, kind = affixed[1].rpartition("_")  # `Acme_Organisation_B`
                 token = name if name and types.tag(kind) else affixed[1]
-                return token, Tag("B" if affixed[2] == "B" else tag.prefix, tag.label)
+                return token, tag._replace(prefix="B" if affixed[2] == "B" and tag.label else tag.prefix)
             return token, tag
     return None
 

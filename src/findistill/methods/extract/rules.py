@@ -9,8 +9,7 @@ from findistill.config.fields import declares
 from findistill.config.validate import missing, rule
 from findistill.llm.identity import TUNED
 from findistill.llm.rules import FITTED, requests
-
-FROM_ANSWERS = ("llm", "mixed")  # sources of `entities.source` that an LLM's answers have a part in
+from findistill.methods.entities.config import FROM_ANSWERS
 
 
 @rule("entities")
