@@ -25,10 +25,9 @@ class Pipeline:
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
         """As `SpanModel.spans`."""
-        return [
-            without_overlaps(Span(each.start_char, each.end_char, self.label) for each in document.ents if each.label_ in self.types)
-            for document in self.pipeline.pipe(texts, batch_size=BATCH)
-        ]
+        documents = self.pipeline.pipe(texts, batch_size=BATCH)
+        entities = ([each for each in document.ents if each.label_ in self.types] for document in documents)
+        return [without_overlaps(Span(each.start_char, each.end_char, self.label) for each in own) for own in entities]
 
 
 def open_pipeline(model: str, types: Sequence[str], label: str) -> Pipeline:

@@ -30,7 +30,7 @@ def marks(config: Any) -> Iterator[str]:
         )
     if entities.model == "gliner":
         if trainer.layer_decay != 1 or trainer.unfreeze != "none":
-            yield "trainer.layer_decay and trainer.unfreeze: GLiNER has one rate for its encoder and one for all else, see entities.gliner"
+            yield "trainer.layer_decay and trainer.unfreeze: a GLiNER's encoder learns at one rate, all else at another"
         if trainer.devices not in ("auto", 1):
             yield f"trainer.devices={trainer.devices}: a GLiNER is trained on one device; use trainer.devices=1"
     if entities.model == "token" and section.model and section.layers is not None:

@@ -12,6 +12,11 @@ from findistill.models.company_list import list_files
 from findistill.models.files import model_files
 
 
+def extractions(config: Any, rows: str) -> Step:
+    """What a language model names in the texts."""
+    return load("findistill.methods.extract.steps:Extractions")(config, rows=rows)  # type: ignore[no-any-return]
+
+
 class Entities(Stage):
     """`stage=entities`: a model that marks entities is trained, as far as it can be, and scored (`entities.step=train`)."""
 
@@ -32,7 +37,7 @@ class Entities(Stage):
     def parents(self) -> dict[str, Step]:
         parents = with_tests(self._config)
         if self._config.entities.source in FROM_ANSWERS:
-            parents["extractions"] = load("findistill.methods.extract.steps:Extractions")(self._config, rows="training")
+            parents["extractions"] = extractions(self._config, rows="training")
         return parents
 
     def files(self) -> Iterable[Path]:

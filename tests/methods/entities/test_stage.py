@@ -1,0 +1,195 @@
+"""`stage=entities`, as a user runs it: trained on each source of spans, scored, reported; and the mistakes that one makes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+
+from findistill.config.compose import config_dir
+from findistill.config.expand import expand
+from findistill.core.files import read_json
+from findistill.core.job import run
+from findistill.core.step import Step
+from findistill.data.spans import Span, to_cell
+from findistill.errors import UserError
+from findistill.methods.entities import models
+from findistill.methods.entities.sources import agreement
+from findistill.methods.report.stage import make
+from findistill.methods.stage import stage_of
+from findistill.report.config import Report
+from tests.fixtures.spans import NAMES, draw, surfaces, write_jsonl
+
+FAST = (
+    "stage=entities", "entities.token.epochs=2", "entities.token.min_steps=null", "entities.token.max_length=32", "trainer=cpu",
+    "entities.token.learning_rate=1e-2", "logger=none", "evaluate.resamples=50", "evaluate.latency=false", "callbacks=none",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(config_dir()), version_base=None):
+        yield
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Path, hydra: None, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = write_jsonl(tmp_path_factory.mktemp("data") / "news.jsonl", draw(100))
+    data = ("data=jsonl", f"data.path={path}", "data.spans_column=spans", "data.labels=[company]")
+    return [*FAST, *data, f"entities.token.encoder={tiny}"]
+
+
+def run_job(settings: list[str], root: Path, *more: str, folder: str = "job") -> Path:
+    config: Any = expand(compose("config", [*settings, *more, f"runs_dir={root}", "study=names"]))
+    place = root / "names" / folder
+    run(config, stage_of(config), place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def study(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds on human labels, and one on fewer texts."""
+    root = tmp_path_factory.mktemp("runs")
+    for number, more in enumerate((["seed=0"], ["seed=1"], ["seed=0", "data.limit=20"])):
+        run_job(settings, root, *more, folder=f"job-{number}")
+    return root
+
+
+def test_a_run_leaves_what_the_contract_names(study: Path) -> None:
+    job = study / "names" / "job-0"
+    metrics, frame = read_json(job / "metrics.json"), pd.read_parquet(job / "predictions.parquet")
+    assert frame.columns.tolist() == ["id", "text", "spans", "predicted"] and len(frame) == metrics["test/n"] == 20
+    assert metrics["test/f1_lo"] <= metrics["test/f1"] <= metrics["test/f1_hi"] and metrics["test/overlap_f1"] > 0.8
+    assert {"test/precision", "test/recall", "val/f1", "time/train_s", "model/parameters", "data/kept"} <= set(metrics)
+    marked = [[Span(**each) for each in cell] for cell in frame["predicted"]]
+    assert any(name in own for own in surfaces(frame["text"].tolist(), marked) for name in NAMES)
+    card = (job / "model" / "README.md").read_text()
+    assert "token-classification" in card and "| spans from | people |" in card and "72 of jsonl" in card
+
+
+def test_a_report_has_models_seeds_and_the_curve(study: Path) -> None:
+    make(study, "names", Report())
+    table, by_seed = (pd.read_csv(study / "names" / f"{name}.csv") for name in ("entities", "entities_by_seed"))
+    assert table["n_seeds"].tolist() == [2, 1] and table["labels_used"].tolist() == [72, 20] and len(by_seed) == 3
+    page, words = (study / "names" / "report.html").read_text(), (study / "names" / "table.md").read_text()
+    assert "Exact F1 by the number of labelled texts" in page and "token on 72 texts, human labels" in words
+    assert {path.stem for path in (study / "names" / "figures").glob("*.svg")} == {"entities", "entities_by_texts"}
+    assert "again" not in page  # no text of the data
+
+
+def test_a_trained_model_is_scored_as_it_is(study: Path, settings: list[str]) -> None:
+    model = f"entities.token.model={study / 'names' / 'job-0'}"
+    job = run_job(settings, study, "entities.source=none", model, folder="scored")
+    before, metrics = (read_json(each / "metrics.json") for each in (study / "names" / "job-0", job))
+    assert metrics["test/f1"] == before["test/f1"] and "data/kept" not in metrics and not (job / "model").exists()
+
+
+def test_a_key_depends_on_the_chosen_model_alone(settings: list[str]) -> None:
+    def key(*more: str) -> str:
+        return stage_of(compose("config", [*settings, *more])).key
+
+    assert key() == key("entities.gliner.epochs=9", "entities.spacy.types=[GPE]")
+    changed = ("entities.token.epochs=3", "entities.source=spacy", "entities.model=spacy", "seed=1")
+    assert len({key(), *(key(each) for each in changed)}) == 5
+    assert key("entities.source=spacy", "entities.spacy.types=[GPE]") != key("entities.source=spacy")
+
+
+# Sources
+
+
+class Answers(Step):
+    """In the place of a language model's answers: half of the texts are marked wrongly, by fewer votes."""
+
+    name = "extractions"
+
+    def __init__(self, config: Any, rows: str) -> None:
+        super().__init__(config)
+
+
+def answer(work: Any) -> None:
+    texts = draw(100)
+    rows = []
+    for number, (text, spans) in enumerate(zip(texts.texts, texts.spans, strict=True)):
+        sure = number % 2 == 0
+        own = spans if sure else [Span(0, len(text.split()[0]), "company")]
+        cell = [{**each, "votes": 8 if sure else 5} for each in to_cell(own)]
+        rows.append({"id": str(number), "text": f"{text} ({number})", "spans": cell, "n_valid": 8, "n_samples": 8})
+    pd.DataFrame(rows).to_parquet(work.folder / "annotations.parquet")
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Answers, "implementation", f"{__name__}:answer", raising=False)
+    monkeypatch.setattr("findistill.methods.entities.steps.extractions", Answers)
+
+
+@pytest.mark.parametrize(
+    ("settings_of", "kept", "human"),
+    [(["llm", "0.5"], 72, None), (["llm", "0.9"], 36, None), (["mixed", "0.9"], 72, 0.5)],
+)
+def test_answers_are_learnt_from_where_they_agree_enough(
+    settings: list[str], tmp_path: Path, answers: None, settings_of: list[str], kept: int, human: float | None
+) -> None:
+    source, share = settings_of
+    job = run_job(settings, tmp_path, f"entities.source={source}", f"entities.min_agreement={share}", "trainer.max_epochs=1")
+    metrics = read_json(job / "metrics.json")
+    assert metrics["data/kept"] == pytest.approx(kept, abs=10)
+    assert metrics.get("data/human_share") == (None if human is None else pytest.approx(human, abs=0.15))
+
+
+def test_agreement_of_a_text_is_that_of_its_least_certain_span() -> None:
+    assert agreement([{"votes": 8}, {"votes": 5}], 8) == 5 / 8
+    assert agreement([], 8) == 1 and agreement([], 0) < 0
+
+
+class Upper:
+    def spans(self, texts: list[str]) -> list[list[Span]]:
+        return [[Span(0, len(text.split()[0]), "company")] for text in texts]
+
+
+def test_an_untrained_model_labels_the_texts(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = models._part
+    monkeypatch.setattr(models, "_part", lambda name, what: (lambda *_: Upper()) if name == "spacy" else known(name, what))
+    job = run_job(settings, tmp_path, "entities.source=spacy", "trainer.max_epochs=1")
+    assert read_json(job / "metrics.json")["data/spans"] == read_json(job / "metrics.json")["data/kept"] == 72
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=demo"], r"scored on spans that people marked; data=demo has none"),
+        (["data.spans_column=null"], r"name its column, data.spans_column=COLUMN"),
+        (["entities.source=none"], r"name one, entities.token.model=FOLDER"),
+        (["entities.model=spacy", "entities.source=llm"], r"entities.model=spacy learns nothing"),
+        (["entities.min_agreement=0.9"], r"needs entities.source=llm or entities.source=mixed"),
+        (["entities.model=gliner", "trainer.layer_decay=0.9"], r"a GLiNER's encoder learns at one rate"),
+        (["entities.model=glinre"], r"choose one of token, gliner.*did you mean gliner"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_loaded(settings: list[str], words: list[str], message: str) -> None:
+    own = [each for each in settings if not (words[0] == "data=demo" and each.startswith("data"))]
+    with pytest.raises(UserError, match=message):
+        stage_of(compose("config", [*own, *words]))
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(target: str) -> Any:
+        raise ModuleNotFoundError("No module named 'gliner'", name="gliner.config")
+
+    monkeypatch.setattr(models, "load", missing)
+    remedy = r"entities.model=gliner needs the package gliner.\nInstall it: pip install 'findistill\[gliner\]'"
+    with pytest.raises(UserError, match=remedy):
+        models.open_model("gliner", {}, ["company"])
+
+
+def test_no_span_at_all_is_nothing_to_learn(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = models._part
+    nothing = type("Nothing", (), {"spans": lambda self, texts: [[] for _ in texts]})
+    monkeypatch.setattr(models, "_part", lambda name, what: (lambda *_: nothing()) if name == "spacy" else known(name, what))
+    with pytest.raises(UserError, match=r"entities.source=spacy: none of the 72 training texts"):
+        run_job(settings, tmp_path, "entities.source=spacy")
