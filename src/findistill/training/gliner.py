@@ -120,10 +120,8 @@ def fit_gliner(
     """
     pl.seed_everything(session.seed, workers=True, verbose=False)
     model = begin().train()
-    rows, validation_rows = (
-        WindowRows.of(model, recipe.epoch_of(train, session.trainer.accumulate_grad_batches), use),
-        WindowRows.of(model, validation, use),
-    )
+    epoch = recipe.epoch_of(train, session.trainer.accumulate_grad_batches)
+    rows, validation_rows = (WindowRows.of(model, part, use) for part in (epoch, validation))
     if wide := WindowRows.of(model, train, use).wider_than(model.config.max_width):
         log.warning(
             "%d of %d spans have more than %d words, which this GLiNER cannot mark; entities.gliner.max_width sets what a new "
