@@ -32,6 +32,7 @@ from findistill.methods.augment.config import Augment
 from findistill.methods.evaluate.config import Evaluate
 from findistill.methods.export.config import Export
 from findistill.methods.fewshot.config import Fewshot
+from findistill.methods.review.config import Review
 from findistill.models.config import CharformerEncoder, Encoder
 from findistill.report.config import Report
 from findistill.training.config import Distill, QLoRA, Teacher, TeacherDistill, Trainer
@@ -58,6 +59,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=dict)  # name -> a node with a _target_
     qlora: QLoRA = field(default_factory=QLoRA)
     fewshot: Fewshot = field(default_factory=Fewshot)
+    review: Review = field(default_factory=Review)
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
     report: Report = field(default_factory=Report)

@@ -15,7 +15,7 @@ PATTERN = r"comma|semicolon|tab|pipe|none|\\t|[^\w\"\r\n\\]"  # of delimiters
 class Data:
     """A source of texts and how it is split. `_target_` is its reader, `findistill.data.sources.tfns.read`."""
 
-    has_labels: ClassVar[bool] = True  # human labels
+    has_labels: ClassVar[bool] = True  # human labels; a property where `reviewed` or a column may bring them
     has_scores: ClassVar[bool] = False  # a number for each text, to regress on
     has_votes: ClassVar[bool] = False  # how many of its annotators agreed, in eighths
 
@@ -39,6 +39,7 @@ class Data:
     # training, pool and validation rows with an edit similarity of 90 or more to a test row: count them, or drop them
     near_duplicates: str = setting("keep", choices=("keep", "drop"))
     seed: int = setting(0, ge=0)  # of splits and draws; apart from the training seed, so that seeds share annotations
+    reviewed: str | None = None  # decisions of stage=review, its reviewed.parquet: they are human labels of these texts
     hub_id: str | None = None
     hub_revision: str | None = None
 
@@ -69,4 +70,4 @@ class FileData(Data):
 
     @property
     def has_labels(self) -> bool:  # type: ignore[override]
-        return self.label_column is not None
+        return self.label_column is not None or self.reviewed is not None

@@ -11,6 +11,7 @@ from findistill.config.validate import wrong_values
 from findistill.core.store import Work
 from findistill.data.config import Data
 from findistill.data.labels import SENTIMENT, LabelSet, names_in
+from findistill.data.reviewed import with_decisions
 from findistill.data.rows import Source
 from findistill.data.serialization import write_folder
 from findistill.data.similarity import NEAR, near_duplicates
@@ -29,14 +30,17 @@ def load(config: Data) -> TextData:
     if problems := [*wrong_values(OmegaConf.create({"data": config}))]:
         raise UserError("\n".join(problems[:3]))
     source = cast(Source, resolve(config._target_, "data._target_")(config))
-    rows = _frame(source.rows)
+    decided, reviews = with_decisions(source.rows, config)
+    rows = _frame(decided)
     labels, notes = _label_set(source, config, rows)
     frame, removed = assign(rows, config, labels)
     counts = _counts(frame, labels)
     notes += _near_duplicates(frame)
     if config.test == 1 and set(counts) == {"test"}:
         notes.append("all labelled rows are test rows (data.test=1)")
-    card = DataCard(config.name, source.licence, source.citation, source.origin, counts, removed, (*source.notes, *notes))
+    card = DataCard(
+        config.name, source.licence, source.citation, source.origin, counts, removed, (*source.notes, *reviews, *notes)
+    )
     return TextData(frame, labels, card)
 
 

@@ -122,6 +122,32 @@ def _occurrences(text: str, form: str) -> list[Offsets]:
     return []
 
 
+def to_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
+    """Spans whose offsets count UTF-16 code units, as those of browsers do: an emoji is two."""
+
+    def units(offset: int) -> int:
+        return len(text[:offset].encode("utf-16-le", "surrogatepass")) // 2
+
+    return [Span(units(span.start), units(span.end), span.label) for span in spans]
+
+
+def from_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
+    """The converse of `to_utf16`.
+
+    Raises:
+        UserError: an offset outside the text, or inside a character.
+    """
+    offsets = {0: 0}
+    units = 0
+    for number, character in enumerate(text, 1):
+        units += 2 if ord(character) > 0xFFFF else 1
+        offsets[units] = number
+    try:
+        return [Span(offsets[span.start], offsets[span.end], span.label) for span in spans]
+    except KeyError as error:
+        raise UserError(f"the offset {error} is outside the text of {units} UTF-16 code units, or inside a character") from None
+
+
 def words(text: str) -> list[Offsets]:
     """Offsets of the words of a text as GLiNER splits it."""
     return [match.span() for match in _WORD.finditer(text)]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from findistill.data.config import Data
 from findistill.data.delimited import read_csv
@@ -16,11 +15,13 @@ FOLDERS = ("ticker_headlines", "media_headlines")
 
 @dataclass
 class HeadlinesData(Data):
-    has_labels: ClassVar[bool] = False
-
     files: list[str] = field(
         default_factory=lambda: ["benzinga_2009_2020", "stocknews_2019_2021", "fnspid_sample", "cnbc", "guardian", "reuters"]
     )
+
+    @property
+    def has_labels(self) -> bool:  # type: ignore[override]
+        return self.reviewed is not None
 
 
 def local_files(config: HeadlinesData) -> list[Path]:
