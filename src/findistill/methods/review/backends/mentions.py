@@ -15,14 +15,17 @@ _OFFSETS = re.compile(r"@(\d+):(\d+)")
 
 
 def in_words(spans: Sequence[Span], text: str) -> str:
-    """A cell for spans of one label: plain forms where these give the same spans again, else with numbers, else offsets."""
+    """A cell for spans of one label: forms alone where all their mentions are marked, else with numbers, else offsets."""
     ordered = sorted(spans)
     forms = [text[span.start : span.end] for span in ordered]
     numbered = [f"{form} #{1 + _starts(text, form).index(span.start)}" for form, span in zip(forms, ordered, strict=True)]
-    for items in ([*dict.fromkeys(forms)], numbered):
+    label = ordered[0].label if ordered else ""
+    whole = {form for form in forms if {*locate(text, [form], label).spans} <= {*ordered}}
+    shortest = [form if form in whole else item for form, item in zip(forms, numbered, strict=True)]
+    for items in ([*dict.fromkeys(shortest)], numbered):
         cell = MARK.join(items)
         try:
-            if from_words(cell, text, ordered[0].label if ordered else "") == ordered:
+            if from_words(cell, text, label) == ordered:
                 return cell
         except UserError:
             continue
