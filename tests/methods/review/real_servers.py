@@ -79,9 +79,11 @@ class RealServer:
         with log.open("a") as output:
             for command in before:
                 subprocess.run(command, cwd=self.folder, env=env, stdout=output, stderr=output, check=True)
-            self.process = subprocess.Popen(last, cwd=self.folder, env=env, stdout=output, stderr=output, start_new_session=True)
+            self.process = process = subprocess.Popen(
+                last, cwd=self.folder, env=env, stdout=output, stderr=output, start_new_session=True
+            )
         end = time.monotonic() + START_S
-        while time.monotonic() < end and self.process.poll() is None:
+        while time.monotonic() < end and process.poll() is None:
             try:
                 if httpx.get(self.url + self.ready, timeout=5).is_success:
                     return
@@ -92,11 +94,11 @@ class RealServer:
 
     def kill(self) -> None:
         """SIGKILL: nothing of it gets to say goodbye."""
-        if self.process is not None:
+        process, self.process = self.process, None
+        if process is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     @contextmanager
     def running(self) -> Iterator["RealServer"]:
