@@ -16,13 +16,11 @@ class Stage(Step):
 
     Attributes:
         preview: `package.module:function`, called as `function(job)` instead of running where `previews()` says so.
-        live: its result depends on what people do meanwhile, so that it is never done: the same command runs it again.
         of_study: it works on a whole study, not in a run folder of its own.
     """
 
     version = 3  # special tokens in a text are text; macro F1 is over the labels that occur
     preview: str | None = None
-    live: bool = False
     of_study: bool = False
 
     def __init__(self, config: Any) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from findistill.methods.stage import stage_of
 from tests.config.test_compose import composed
 from tests.conftest import Command
 from tests.fixtures.jobs import job_of, run_job
+from tests.fixtures.preloaded import Preloaded
 from tests.methods.review.servers import KEY, LabelStudio, company
 
 VERBS = {"rose": "positive", "fell": "negative", "was": None}
@@ -155,6 +158,31 @@ def test_the_command_runs_again_each_time_and_no_key_is_written(findistill: Comm
         for path in tmp_path.rglob("*"):
             assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
         assert KEY not in first.stderr + second.stderr + third.stderr
+
+
+def test_a_command_that_is_killed_while_it_pushes(preloaded: Preloaded, findistill: Command, tmp_path: Path) -> None:
+    rows = [f"n{number},Profit rose {number}%" for number in range(250)]
+    (tmp_path / "news.csv").write_text("\n".join(["id,text", *rows]))
+    with LabelStudio().running() as server:
+        assert isinstance(server, LabelStudio)
+        plain, imports, running = server.answer, [], []
+
+        def answer(method: str, path: str, query: dict[str, str], body: Any) -> Any:
+            if path.endswith("/import"):
+                imports.append(path)
+                if len(imports) == 2:
+                    os.kill(running[0].pid, signal.SIGKILL)
+            return plain(method, path, query, body)
+
+        server.answer = answer  # type: ignore[method-assign]
+        command = [*REVIEW, "review.size=250", "logger=none", "review.backend=label_studio", f"review.url={server.url}"]
+        environment = {**os.environ, "LABEL_STUDIO_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+        running.append(preloaded.start(["findistill", *command], tmp_path, environment))
+        assert running[0].wait(120).returncode == -signal.SIGKILL
+        assert len(server.ids()) == 200
+        again = findistill(*command, LABEL_STUDIO_API_KEY=KEY, NO_PROXY="127.0.0.1")
+        assert again.returncode == 0 and "50 texts pushed; of 250 there" in again.stderr, again.stderr
+        assert len(set(server.ids())) == len(server.ids()) == 250
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def run(job: Job) -> None:
     summarise(job, content, reviewed, pushed)
     for warning in content.warnings:
         log.warning("%s", warning)
-    log.info("to review: %s", place.place)
+    log.info("people review in %s: %s", place.place, place.advice)
     if len(conflicts):
         log.info(
             "%d texts are no human labels, since reviewers disagree: see %s, and let one decide with review.adjudicator=NAME",

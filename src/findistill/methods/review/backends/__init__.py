@@ -22,12 +22,14 @@ class Backend(Protocol):
 
     Attributes:
         place: where people review, in words, for messages.
+        advice: what they do there.
 
     Raises:
         UserError: on whatever cannot be reached, refuses, or is not as expected.
     """
 
     place: str
+    advice: str
 
     def check(self) -> None:
         """See, before anything is annotated, that it can be reached with this key."""

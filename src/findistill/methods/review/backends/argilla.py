@@ -23,6 +23,8 @@ API = "/api/v1"
 
 
 class Backend:
+    advice = "submit each text, or discard it"
+
     def __init__(self, settings: Any) -> None:
         self._settings = settings
         key = api_key(KEY, "in your settings in Argilla")

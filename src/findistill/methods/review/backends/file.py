@@ -28,6 +28,8 @@ Row = dict[str, Any]
 
 
 class Backend:
+    advice = "correct the answers, and write x into the column done where one is right, or skip"
+
     def __init__(self, settings: Any) -> None:
         self._files = [Path(name).expanduser() for name in settings.files]
         self._rows: dict[Path, list[Row]] = {}

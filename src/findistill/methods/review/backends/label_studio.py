@@ -17,6 +17,8 @@ AGENT = "findistill"
 
 
 class Backend:
+    advice = "submit each text, or skip it"
+
     def __init__(self, settings: Any) -> None:
         self._settings = settings
         self._key = api_key(KEY, "a token of your account in Label Studio")
