@@ -1,5 +1,6 @@
 """The named sources on the real files, by their published counts, and what is said where they are not at hand."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,10 +15,13 @@ from findistill.data.config import Data, FileData
 from findistill.data.dataset import Dataset
 from findistill.data.loading import load
 from findistill.data.sources.demo import DemoData
+from findistill.data.sources.demo_companies import DemoCompaniesData
+from findistill.data.sources.finer import FinerData
 from findistill.data.sources.fiqa import FiqaData
 from findistill.data.sources.headlines import HeadlinesData
 from findistill.data.sources.phrasebank import PhrasebankData
 from findistill.data.sources.reddit import RedditData, shorten
+from findistill.data.sources.sentfin import SentfinData
 from findistill.data.text_key import text_key
 from findistill.errors import UserError
 from tests.conftest import ROOT
@@ -142,7 +146,7 @@ def test_headlines_from_both_folders() -> None:
 def test_demo_is_the_corpus_alone_or_grown_to_size() -> None:
     corpus = load(config("demo", DemoData, labelled=50))
     assert set(corpus.card.counts) == {"train", "validation", "test", "pool"}
-    assert {"spans", "difficulty"} <= set(corpus.frame.columns) and set(corpus.frame["difficulty"]) == {"easy", "hard"}
+    assert "difficulty" in corpus.frame.columns and set(corpus.frame["difficulty"]) == {"easy", "hard"}
     for rows, seed in ((100, 0), (1_264, 0), (1_264, 1)):
         part = load(config("demo", DemoData, rows=rows, seed=seed))
         assert len(part.frame) == rows and not sum(part.card.removed.values())
@@ -310,3 +314,58 @@ def test_the_files_of_a_reader_of_ones_own_enter_the_key(tmp_path: Path, monkeyp
         keys.append(Dataset(own).key)
         assert load(own).frame["text"].tolist() == texts.split()
     assert keys[0] != keys[1]
+
+
+@pytest.mark.usefixtures("real")
+def test_sentfin_mentions_are_the_listed_names() -> None:
+    data = load(config("sentfin", SentfinData))
+    assert len(data.frame) + sum(data.card.removed.values()) == 6964
+    assert "64 names are not in their headline as written: 64 headlines count as not annotated" in data.card.notes
+    assert data.labels.names == ("company",) and data.frame["label"].isna().all()
+    known = data.frame[data.frame["spans"].notna()]
+    surfaces = {
+        text[span["start"] : span["end"]] for text, spans in zip(known["text"], known["spans"], strict=True) for span in spans
+    }
+    assert {"SpiceJet", "MMTC"} <= surfaces
+    assert sum(known["split"] == "test") == 1372 and data.card.counts["test"]["with mentions"] == 1372
+
+
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize(
+    ("labels", "counts"),
+    [
+        (["company"], {"company": 2870}),
+        (["person", "location", "organisation"], {"person": 1250, "location": 1459, "organisation": 2870}),
+    ],
+)
+def test_finer_entities_by_type_and_ids_that_answers_can_be_matched_by(labels: list[str], counts: dict[str, int]) -> None:
+    data = load(config("finer", FinerData, labels=labels))
+    shown = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    assert f"mentions, in all rows: {shown}" in data.card.notes
+    test = data.split("test").set_index("id")
+    with (REAL / "llm_answers" / "finer_ord_test.jsonl").open(encoding="utf-8") as lines:
+        answers = [json.loads(line) for line in lines]
+    by_id = {f"finer/test/{answer['doc_idx']}/{answer['sent_idx']}": answer["tokens"] for answer in answers}
+    assert all(by_id[name] == text.split(" ") for name, text in test["text"].items())
+    assert data.frame["text"].map(text_key).is_unique
+
+
+@pytest.mark.usefixtures("real")
+def test_finer_has_one_name_for_organisations() -> None:
+    with pytest.raises(UserError, match="are the same here"):
+        load(config("finer", FinerData, labels=["company", "organisation"]))
+
+
+def test_the_demo_corpus_has_companies_too() -> None:
+    data = load(config("demo_companies", DemoCompaniesData, rows=30))
+    row = data.frame.set_index("id").loc["demo/h001"]
+    assert [row["text"][span["start"] : span["end"]] for span in row["spans"]] == ["Nimbus Harbor"]
+
+
+PERIODS = ["2010/2016", "2017/2018", "2019/2020"]
+
+
+@pytest.mark.usefixtures("real")
+def test_headlines_in_the_published_periods() -> None:
+    data = load(config("headlines", HeadlinesData, files=["benzinga_2009_2020"], split_by_date=PERIODS))
+    assert data.split("test")["date"].min()[:4] == "2019" and data.split("train")["date"].max()[:4] == "2016"

@@ -9,10 +9,12 @@ from findistill.data.spans import (
     check,
     from_bio,
     from_cell,
+    from_utf16,
     from_words,
     locate,
     to_bio,
     to_cell,
+    to_utf16,
     to_words,
     without_overlaps,
     words,
@@ -87,3 +89,17 @@ def test_of_overlapping_spans_the_longest_stays() -> None:
 def test_tags_without_a_beginning_begin_a_mention() -> None:
     offsets = [(0, 2), (3, 5), (0, 0), (6, 8), (9, 11)]
     assert from_bio(["I-a", "I-a", "O", "I-b", "B-b"], offsets) == [Span(0, 5, "a"), Span(6, 8, "b"), Span(9, 11, "b")]
+
+
+@given(texts())
+def test_utf16_offsets_are_those_of_browsers(case: tuple[str, list[Span]]) -> None:
+    text, spans = case
+    units = to_utf16(text, spans)
+    encoded = text.encode("utf-16-le")
+    assert [encoded[2 * u.start : 2 * u.end].decode("utf-16-le") for u in units] == [text[s.start : s.end] for s in spans]
+    assert from_utf16(text, units) == spans
+
+
+def test_an_utf16_offset_inside_a_character_is_refused() -> None:
+    with pytest.raises(UserError, match="inside a character"):
+        from_utf16("🚀 Acme", [Span(1, 3, "company")])

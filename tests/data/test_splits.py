@@ -191,3 +191,108 @@ def test_all_rows_may_be_for_testing() -> None:
 def test_what_cannot_be_split_is_refused(rows: list, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         assign(table(rows), settings_(**changes), LABELS)
+
+
+def entity_table(rows: list[tuple[str, list[tuple[int, int]] | None]], **columns: Any) -> pd.DataFrame:
+    """(text, offsets of its companies)"""
+    frame = table([(text, None, None) for text, _ in rows])
+    cells = [
+        None if spans is None else [{"start": start, "end": end, "label": "company"} for start, end in spans] for _, spans in rows
+    ]
+    return frame.assign(spans=pd.Series(cells, dtype=object), **columns)
+
+
+COMPANIES = LabelSet(("company",), fewest=1)
+
+
+def mentions(n: int = 100) -> list[tuple[str, list[tuple[int, int]] | None]]:
+    """Three of four texts name a company."""
+    return [(f"Acme {row}", [] if row % 4 == 0 else [(0, 4)]) for row in range(n)]
+
+
+def test_entity_rows_are_split_by_whether_they_name_one() -> None:
+    frame, _ = assign(entity_table(mentions()), settings_(labelled=16), COMPANIES)
+    counts = frame.groupby("split")["spans"].agg(lambda cells: (len(cells), sum(map(bool, cells)))).to_dict()
+    assert counts == {"test": (20, 15), "validation": (8, 6), "pool": (16, 12), "train": (56, 42)}
+    smaller, _ = assign(entity_table(mentions()), settings_(labelled=16, limit=8), COMPANIES)
+    assert set(ids(smaller, "train")) < set(ids(frame, "train")) and ids(smaller, "test") == ids(frame, "test")
+
+
+def test_folds_of_entity_rows_have_each_row_once_and_unannotated_ones_never() -> None:
+    rows = [*mentions(), *((f"nobody read {n}", None) for n in range(5))]
+    tests = [ids(assign(entity_table(rows), settings_(fold=fold), COMPANIES)[0], "test") for fold in range(5)]
+    flat = [name for names in tests for name in names]
+    assert len(flat) == len(set(flat)) == 72 and not {f"t/{row}" for row in range(100, 105)} & set(flat)
+
+
+def test_duplicates_whose_mentions_disagree_are_dropped() -> None:
+    rows = [
+        ("Acme beats Beta", [(0, 4)]),
+        ("ACME beats Beta!", [(0, 4), (11, 15)]),
+        ("  Acme rises", [(2, 6)]),
+        ("acme rises", [(0, 4)]),
+    ]
+    frame, removed = assign(entity_table([*mentions(), *rows]), settings_(), COMPANIES)
+    texts = set(frame["text"])
+    assert not {"Acme beats Beta", "ACME beats Beta!"} & texts and "  Acme rises" in texts
+    assert removed["duplicates with different labels"] == 2 and removed["duplicates"] == 1
+
+
+def test_entities_need_a_mention_to_learn_from() -> None:
+    with pytest.raises(UserError, match="none of the 72 training rows mentions any of company"):
+        assign(entity_table([(text, []) for text, _ in mentions()]), settings_(), COMPANIES)
+
+
+PERIODS = ["2010/2016", "2017/2018-06", "2018-07-01/"]
+
+
+def dated(n: int = 60) -> list[str | None]:
+    """A month after the other from 2015, every tenth without a date."""
+    return [None if row % 10 == 9 else f"{2015 + row // 12}-{row % 12 + 1:02}-15T09:00:00-05:00" for row in range(n)]
+
+
+def test_rows_are_split_by_their_dates() -> None:
+    frame, removed = assign(entity_table(mentions(60), date=dated()), settings_(split_by_date=PERIODS), COMPANIES)
+    years = frame.groupby("split")["date"].agg(["min", "max"]).map(lambda date: date[:7])
+    assert years.to_dict("index") == {
+        "train": {"min": "2015-01", "max": "2016-12"}, "validation": {"min": "2017-01", "max": "2018-06"},
+        "test": {"min": "2018-07", "max": "2019-11"},
+    }  # fmt: skip
+    assert removed["outside data.split_by_date"] == 6
+
+
+def test_a_text_that_comes_again_later_is_no_training_row_and_later_unlabelled_ones_are_left_out() -> None:
+    rows = [*mentions(60), ("acme 59!", [(0, 4)]), ("nobody read this", None), ("nor this", None)]
+    dates = ["2016-01-01", *dated()[1:58], "2019-01-01", "2019-01-01", "2015-01-01", "2015-01-01", "2019-01-01"]
+    frame, removed = assign(entity_table(rows, date=dates), settings_(split_by_date=["/2017", "2018/2020"]), COMPANIES)
+    assert "acme 59!" not in set(frame["text"]) and removed["also in an earlier split"] == 1
+    assert frame.set_index("text")["split"].get("nobody read this") == "train" and "nor this" not in set(frame["text"])
+    assert removed["without a label, outside the period of training"] == 1
+
+
+def test_classes_and_unlabelled_texts_are_split_by_date_too() -> None:
+    frame, _ = assign(table(many(60)).assign(date=dated()), settings_(split_by_date=["/2016", "2017/"]), LABELS)
+    assert frame.loc[frame["split"] == "test", "date"].min()[:4] == "2017"
+    frame, _ = assign(
+        table([(f"t {n}", None, None) for n in range(60)]).assign(date=dated()), settings_(split_by_date=PERIODS), LABELS
+    )
+    assert set(frame["split"]) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize(
+    ("periods", "dates", "message"),
+    [
+        (["2010-2016", "2017/2018"], dated(), "'2010-2016' is no period such as 2010/2016"),
+        (["2016/2010", "2017/2018"], dated(), "ends before it begins"),
+        (["2010/2017", "2017/2018"], dated(), "two periods have the day 2017"),
+        (["2010/2017"], dated(), "give the periods of training, validation and test"),
+        (["2010/2016", "2017/"], [None] * 60, "has no dates"),
+        (["2010/2016", "2017/"], ["31/12/2016"] * 60, "row 1: '31/12/2016' is no date"),
+        (["2010/2016", "2030/"], dated(), "is in the period of test"),
+        (["2001/2002", "2015/"], dated(), "is in the period of train"),
+    ],
+)
+def test_a_faulty_split_by_date_is_named(periods: list[str], dates: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        assign(table(many(60)).assign(date=pd.Series(dates, dtype=object)), settings_(split_by_date=periods), LABELS)
+    assert str(caught.value).startswith("data.split_by_date") and "\n" not in str(caught.value)

@@ -38,6 +38,8 @@ def _inside(value: Any, parts: list[str]) -> Any:
         return _inside(value[int(parts[0])], parts[1:]) if int(parts[0]) < len(value) else None
     fields = [_inside(element, parts) for element in value if isinstance(element, Mapping)]
     flat = [one for each in fields for one in (each if isinstance(each, list) else [each]) if not is_missing(one)]
+    if not flat and any(isinstance(each, list) for each in fields):  # empty lists: there is such a field, and nothing in it
+        return []
     return flat[0] if len(flat) == 1 else flat or None
 
 

@@ -1,6 +1,9 @@
 """Settings of data sources."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from os import SEEK_END
+from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
@@ -15,9 +18,10 @@ PATTERN = r"comma|semicolon|tab|pipe|none|\\t|[^\w\"\r\n\\]"  # of delimiters
 class Data:
     """A source of texts and how it is split. `_target_` is its reader, `findistill.data.sources.tfns.read`."""
 
-    has_labels: ClassVar[bool] = True  # human labels; a property where `reviewed` or a column may bring them
+    has_labels: ClassVar[bool] = True  # human labels
     has_scores: ClassVar[bool] = False  # a number for each text, to regress on
     has_votes: ClassVar[bool] = False  # how many of its annotators agreed, in eighths
+    has_spans: ClassVar[bool] = False  # mentions of entities, of the types `labels`, instead of a label a text
 
     _target_: str = MISSING
     name: str = MISSING
@@ -36,12 +40,31 @@ class Data:
     folds: int = setting(5, ge=2)
     # share of all rows, where the source has no test rows of its own; 1: all are for testing
     test: float | None = setting(0.2, gt=0, le=1, meaning="a share of the rows")
+    # the periods of training, validation and test rows, [2010/2016, 2017/2018, 2019/2020], or of training and test rows; other
+    # rows are left out. None: not by date
+    split_by_date: list[str] | None = None
     # training, pool and validation rows with an edit similarity of 90 or more to a test row: count them, or drop them
     near_duplicates: str = setting("keep", choices=("keep", "drop"))
     seed: int = setting(0, ge=0)  # of splits and draws; apart from the training seed, so that seeds share annotations
     reviewed: str | None = None  # decisions of stage=review, its reviewed.parquet: they are human labels of these texts
     hub_id: str | None = None
     hub_revision: str | None = None
+
+
+def decided(data: Data, column: str) -> bool:
+    """Whether people decided on the column `label` or `spans` of these texts (`data.reviewed`).
+
+    A Parquet file names its columns in its footer, whose size stands before its last four bytes. A plan reads no more of it:
+    importing pandas would take longer than the plan.
+    """
+    if data.reviewed is None:
+        return False
+    with suppress(OSError, ValueError), Path(data.reviewed).expanduser().open("rb") as file:
+        file.seek(-8, SEEK_END)
+        size = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - size, SEEK_END)
+        return (b'"name": "spans"' in file.read(size)) == (column == "spans")
+    return column == "label"
 
 
 @dataclass
@@ -54,6 +77,10 @@ class FileData(Data):
     path: str | None = None
     text_column: str = "text"
     label_column: str | None = None  # None: the texts are unlabelled
+    # mentions of entities: a list of {start, end, label} or [start, end, label], or an export of Label Studio, doccano, Argilla
+    spans_column: str | None = None
+    # how the spans' offsets count: characters, or UTF-16 code units as browsers do; None: as fits the texts
+    offsets: str | None = setting(None, choices=("characters", "utf16"))
     id_column: str | None = None
     date_column: str | None = None
     rationale_column: str | None = None  # what leads to the label, for demonstrations of chain of thought
@@ -70,4 +97,8 @@ class FileData(Data):
 
     @property
     def has_labels(self) -> bool:  # type: ignore[override]
-        return self.label_column is not None or self.reviewed is not None
+        return self.label_column is not None or decided(self, "label")
+
+    @property
+    def has_spans(self) -> bool:  # type: ignore[override]
+        return self.spans_column is not None or decided(self, "spans")

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from findistill.config.overrides import typed
 from findistill.errors import UserError
 
 SENTIMENT = ("negative", "neutral", "positive")
+COMPANY = "company"  # the type of entity that is looked for unless others are named
 MOST_NAMES = 100  # in a column; more are ids, scores or texts
 MOST_DISTINCT = 0.75  # names as a share of the labelled rows; more are ids, scores or texts, too
 MOST_STEPS = 12  # of a rating with fractions
@@ -25,17 +26,23 @@ WORDINGS: dict[str, dict[str, str]] = {
 class LabelSet:
     """Ordered label names. The order is that of the columns everywhere; labels are matched by name, never by position.
 
+    Attributes:
+        fewest: names that there must be: two classes, or one type of entity.
+
     Raises:
-        UserError: fewer than two names, an empty name, or a name that occurs twice.
+        UserError: fewer names, an empty name, or a name that occurs twice.
     """
 
     names: tuple[str, ...]
+    fewest: int = field(default=2, compare=False)
 
     def __post_init__(self) -> None:
-        if len(self.names) < 2 or len(set(self.names)) < len(self.names) or not all(n.strip() for n in self.names):
+        if len(self.names) < self.fewest or len(set(self.names)) < len(self.names) or not all(n.strip() for n in self.names):
             raise UserError(
                 f"data.labels={list(self.names)}: give at least two different, non-empty names, "
                 "such as data.labels=[negative,neutral,positive]"
+                if self.fewest > 1
+                else f"data.labels={list(self.names)}: give different, non-empty names, such as data.labels=[company]"
             )
 
     def __len__(self) -> int:

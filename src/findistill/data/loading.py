@@ -1,5 +1,6 @@
 """From a data configuration to texts."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -10,15 +11,18 @@ from findistill.config.instantiate import resolve
 from findistill.config.validate import wrong_values
 from findistill.core.store import Work
 from findistill.data.config import Data
-from findistill.data.labels import SENTIMENT, LabelSet, names_in
+from findistill.data.labels import COMPANY, SENTIMENT, LabelSet, names_in
 from findistill.data.reviewed import with_decisions
 from findistill.data.rows import Source
 from findistill.data.serialization import write_folder
 from findistill.data.similarity import NEAR, near_duplicates
+from findistill.data.spans import check, from_cell
 from findistill.data.splits import assign
 from findistill.data.text_key import text_key
 from findistill.data.texts import COLUMNS, SPLITS, DataCard, TextData
 from findistill.errors import UserError
+
+TYPED = (*COLUMNS, "spans")  # columns whose gaps are None
 
 
 def load(config: Data) -> TextData:
@@ -33,6 +37,8 @@ def load(config: Data) -> TextData:
     decided, reviews = with_decisions(source.rows, config)
     rows = _frame(decided)
     labels, notes = _label_set(source, config, rows)
+    if "spans" in rows:
+        _check_spans(rows, labels, source.origin)
     frame, removed = assign(rows, config, labels)
     counts = _counts(frame, labels)
     notes += _near_duplicates(frame)
@@ -53,12 +59,24 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Canonical columns first, None where a row has no value; pandas' own text type would turn None into NaN."""
     names = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
     return pd.DataFrame(
-        {name: pd.Series([row.get(name) for row in rows], dtype=object if name in COLUMNS else None) for name in names}
+        {name: pd.Series([row.get(name) for row in rows], dtype=object if name in TYPED else None) for name in names}
     )
+
+
+def _check_spans(rows: pd.DataFrame, labels: LabelSet, origin: str) -> None:
+    """Raise UserError for the first faulty span; rows are counted from 1."""
+    for number, (text, spans) in enumerate(zip(rows["text"], rows["spans"], strict=True), 1):
+        if spans:
+            check(text, from_cell(spans), labels.names, f"{origin}, row {number}")
 
 
 def _label_set(source: Source, config: Data, rows: pd.DataFrame) -> tuple[LabelSet, list[str]]:
     """The source's labels or `data.labels`; where neither names them, those of the rows. With a note for the card."""
+    if "spans" in rows:
+        mentions = Counter(span["label"] for spans in rows["spans"] if spans for span in spans)
+        types = tuple(source.labels or config.labels or sorted(mentions) or [COMPANY])
+        counts = ", ".join(f"{mentions[name]:,} of {name}" for name in types)
+        return LabelSet(types, fewest=1), [f"mentions, in all rows: {counts}"]
     if names := source.labels or config.labels:
         return LabelSet(tuple(names)), []
     labels = rows["label"].dropna()
@@ -81,11 +99,16 @@ def _near_duplicates(frame: pd.DataFrame) -> list[str]:
 
 
 def _counts(frame: pd.DataFrame, labels: LabelSet) -> dict[str, dict[str, int]]:
-    """Rows by split and label."""
+    """Rows by split and label; in a data set of entities, rows with and without mentions."""
     counts = {}
+    names = labels.names
+    if "spans" in frame:
+        names = ("with mentions", "without mentions")
+        kinds = frame["spans"].map(lambda spans: None if spans is None else names[not len(spans)])
+        frame = frame.assign(label=kinds)
     for split in SPLITS:
         rows = frame.loc[frame["split"] == split, "label"]
-        by_label = {name: int((rows == name).sum()) for name in labels.names} if rows.notna().any() else {}
+        by_label = {name: int((rows == name).sum()) for name in names} if rows.notna().any() else {}
         without = {"unlabelled": int(rows.isna().sum())} if rows.isna().any() else {}
         if len(rows):
             counts[split] = by_label | without

@@ -14,7 +14,7 @@ class Source:
 
     Attributes:
         rows: a mapping a row, with `id`, `text` and what the source has of `label`, `split`, `date` and `source`; further keys
-            become further columns.
+            become further columns. With `spans` it is a data set of entities (`TextData`).
         origin: the folder, file or hub id that was read.
         labels: the label names, where they are not `data.labels`.
         notes: lines of the data card.

@@ -10,7 +10,7 @@ from findistill.data.config import Data, FileData
 from findistill.data.locations import local_files
 from findistill.errors import UserError
 
-FORMATS = {"delimiter": ("csv",), "columns": ("csv", "excel"), "sheet": ("excel",), "encoding": ("csv", "jsonl")}
+FORMATS = {"delimiter": ("csv", "conll"), "columns": ("csv", "excel"), "sheet": ("excel",), "encoding": ("csv", "jsonl", "conll")}
 
 
 @rule()
@@ -18,6 +18,11 @@ def sources(config: Any) -> Iterator[str]:
     """Every data set of the configuration: the job's own, and those named in settings once `config.expand` made nodes of them."""
     yield from missing(config, "data")
     for key, data, schema in sections(config):
+        if issubclass(schema, FileData) and data.spans_column and data.label_column:
+            yield (
+                f"{key}.spans_column={data.spans_column} and {key}.label_column={data.label_column}: a data set has classes or "
+                f"mentions; leave one of them out"
+            )
         if issubclass(schema, Data) and data.fold is not None and data.fold >= data.folds:
             yield f"{key}.fold={data.fold}: the folds are numbered from 0 to {data.folds - 1}, {key}.folds={data.folds}"
         if issubclass(schema, Data) and data.reviewed is not None and not Path(data.reviewed).expanduser().is_file():
@@ -33,6 +38,16 @@ def sources(config: Any) -> Iterator[str]:
             local_files(cast(FileData, data))
         except UserError as error:  # a path or a hub id is needed
             yield str(error) if key == "data" else f"{key}: {error}"
+
+
+@rule("annotate", "augment", "teacher", "student", "qlora", "fewshot", "evaluate")
+def classes(config: Any) -> Iterator[str]:
+    """Stages that give a text one label have nothing to do with mentions."""
+    if declares(config.data, "has_spans"):
+        yield (
+            f"stage={config.stage.name} gives a text one label, and data={config.data.name} has mentions of entities instead; "
+            "stage=entities marks them"
+        )
 
 
 def _unread(key: str, data: Any) -> Iterator[str]:

@@ -18,5 +18,7 @@ def write_folder(data: TextData, folder: Path) -> None:
 def read_folder(folder: Path) -> TextData:
     frame = pd.read_parquet(folder / "texts.parquet")
     card = read_json(folder / "card.json")
-    labels = LabelSet(tuple(card.pop("labels")))
+    if has_spans := "spans" in frame:
+        frame["spans"] = pd.Series([None if cell is None else list(cell) for cell in frame["spans"]], frame.index, dtype=object)
+    labels = LabelSet(tuple(card.pop("labels")), fewest=1 if has_spans else 2)
     return TextData(frame, labels, DataCard(**{**card, "notes": tuple(card["notes"])}))

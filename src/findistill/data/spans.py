@@ -7,7 +7,7 @@ tokens with BIO tags, UTF-16 offsets of browsers) is converted to it on the way 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from findistill.errors import UserError
@@ -123,29 +123,31 @@ def _occurrences(text: str, form: str) -> list[Offsets]:
 
 
 def to_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
-    """Spans whose offsets count UTF-16 code units, as those of browsers do: an emoji is two."""
-
-    def units(offset: int) -> int:
-        return len(text[:offset].encode("utf-16-le", "surrogatepass")) // 2
-
-    return [Span(units(span.start), units(span.end), span.label) for span in spans]
+    """The spans with offsets in UTF-16 code units, as JavaScript counts: a character beyond U+FFFF, most emoji, counts twice."""
+    units = _units(text)
+    return [Span(units[span.start], units[span.end], span.label) for span in spans]
 
 
 def from_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
-    """The converse of `to_utf16`.
+    """Spans from offsets in UTF-16 code units.
 
     Raises:
         UserError: an offset outside the text, or inside a character.
     """
-    offsets = {0: 0}
-    units = 0
-    for number, character in enumerate(text, 1):
-        units += 2 if ord(character) > 0xFFFF else 1
-        offsets[units] = number
-    try:
-        return [Span(offsets[span.start], offsets[span.end], span.label) for span in spans]
-    except KeyError as error:
-        raise UserError(f"the offset {error} is outside the text of {units} UTF-16 code units, or inside a character") from None
+    units = {unit: at for at, unit in enumerate(_units(text))}
+    converted = []
+    for span in spans:
+        if span.start not in units or span.end not in units:
+            raise UserError(
+                f"span {span.start}:{span.end} ({span.label}) is outside the text, or ends inside a character: as UTF-16 offsets"
+            )
+        converted.append(Span(units[span.start], units[span.end], span.label))
+    return converted
+
+
+def _units(text: str) -> list[int]:
+    """UTF-16 code units before each character, and in the whole text."""
+    return [0, *accumulate(1 + (character > "\uffff") for character in text)]
 
 
 def words(text: str) -> list[Offsets]:

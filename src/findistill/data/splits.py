@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from findistill.data.config import Data
+from findistill.data.date_periods import periods_of
 from findistill.data.labels import LabelSet
 from findistill.data.similarity import near_duplicates
 from findistill.data.text_key import text_key
+from findistill.data.texts import is_labelled
 from findistill.errors import UserError
 
 TEST_SHARE = 0.2  # of one's own rows, where data.test is not set
@@ -24,17 +26,21 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
     """Drop blanks and duplicates, give every row its split, and count what was removed.
 
     `rows` has the columns of `TextData.frame`; `split` is what the source itself says, None where it says nothing.
-    Texts of an unlabelled source all stay in train unless the source says otherwise. In a labelled one, rows without a label
-    go to train whatever it says, after all others: they take no part in any other draw.
+    Texts of an unlabelled source all stay in train unless the source, or `data.split_by_date`, says otherwise. In a labelled one,
+    rows without a label go to train, after all others, and take no part in any other draw; by date, to the period of training.
 
     Raises:
         UserError: nothing is left (to train on); more `data.labelled` than rows; a label outside the set; training rows of
-            one class only.
+            one class only, or none with a mention; dates that cannot be split by.
     """
-    labelled = bool(rows["label"].notna().any())
+    labelled = bool(is_labelled(rows).any())
     removed: Counter[str] = Counter()
     if not len(rows):
         raise UserError(f"data={config.name}: the source holds no rows")
+    if config.split_by_date is not None:
+        rows = rows.assign(split=periods_of(rows["date"], list(config.split_by_date), config.name))
+        removed["outside data.split_by_date"] += int(rows["split"].isna().sum())
+        rows = rows[rows["split"].notna()]
     blank = ~rows["text"].str.strip().astype(bool)
     removed["blank texts"] += int(blank.sum())
     rows = rows[~blank]
@@ -43,9 +49,19 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
     for name in rows["label"].dropna().unique():
         labels.index(name)
 
-    rows = rows.assign(_key=rows["text"].map(text_key))
-    unlabelled = rows[rows["label"].isna() & labelled]
+    rows = rows.assign(_key=rows["text"].map(text_key), _target=_targets(rows))
+    unlabelled = rows[~is_labelled(rows) & labelled]
     rows = rows.drop(unlabelled.index)
+    if config.split_by_date is not None:  # what was written later is not learnt from
+        if empty := {"train", "test"} - set(rows["split"]):
+            of = "labelled row" if labelled else "row"
+            raise UserError(
+                f"data.split_by_date=[{','.join(config.split_by_date)}]: no {of} of data={config.name} is in the period of "
+                f"{min(empty)}; choose others"
+            )
+        later = unlabelled["split"] != "train"
+        removed["without a label, outside the period of training"] += int(later.sum())
+        unlabelled = unlabelled[~later]
 
     def claim(part: pd.DataFrame, *earlier: pd.DataFrame) -> pd.DataFrame:
         """The part without texts that an earlier split has, and each text once."""
@@ -92,7 +108,12 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
             f"and data.validation={config.validation} have theirs; give more rows or other shares"
         )
     learnable = _concat(train, parts["pool"])
-    if labelled and len(learnable) and learnable["label"].nunique() < 2:
+    if labelled and len(learnable) and "spans" in rows and not learnable["spans"].map(len).any():
+        raise UserError(
+            f"data={config.name}: none of the {len(learnable):,} training rows mentions any of {', '.join(labels.names)}; check "
+            "data.spans_column, data.label_map and data.split_by_date"
+        )
+    if labelled and len(learnable) and "spans" not in rows and learnable["label"].nunique() < 2:
         raise UserError(
             f"data={config.name}: all {len(learnable):,} training rows have the label {learnable['label'].iloc[0]!r}; "
             "two classes at least are needed, check data.label_column and data.label_map"
@@ -105,14 +126,14 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         removed["over data.limit"] = len(train) - config.limit
         train = train.loc[_draw(train, config.limit, "limit", config.seed, labels)]
     if config.fold is not None:  # the test rows themselves are not looked at
-        known = parts["pool"] if len(parts["pool"]) else train[train["label"].notna()]
+        known = parts["pool"] if len(parts["pool"]) else train[is_labelled(train)]
         fold = known.loc[_fold(known, config, labels)]
         removed["test rows that are no part of a fold"] += len(parts["test"])
         train, parts["pool"] = (part.drop(fold.index, errors="ignore") for part in (train, parts["pool"]))
         parts["test"] = fold
     parts = {"train": train, **parts}
     frame = _concat(*(part.assign(split=name) for name, part in parts.items()))
-    return frame.drop(columns="_key").reset_index(drop=True), dict(removed)
+    return frame.drop(columns=["_key", "_target"]).reset_index(drop=True), dict(removed)
 
 
 def sample(rows: pd.DataFrame, size: int, seed: int, labels: LabelSet) -> pd.DataFrame:
@@ -121,11 +142,22 @@ def sample(rows: pd.DataFrame, size: int, seed: int, labels: LabelSet) -> pd.Dat
 
 
 def _unique(part: pd.DataFrame, removed: Counter[str]) -> pd.DataFrame:
-    """Each text once, its first row; a text whose rows disagree on the label is dropped: which is right?"""
-    conflicting = part.groupby("_key")["label"].transform("nunique") > 1 if len(part) else part["_key"].isna()
+    """Each text once, its first row; a text whose rows disagree on the label, or the mentions, is dropped: which is right?"""
+    conflicting = part.groupby("_key")["_target"].transform("nunique") > 1 if len(part) else part["_key"].isna()
     duplicate = part["_key"].duplicated() & ~conflicting
     removed.update({"duplicates": int(duplicate.sum()), "duplicates with different labels": int(conflicting.sum())})
     return part[~duplicate & ~conflicting]
+
+
+def _targets(rows: pd.DataFrame) -> pd.Series:
+    """What must agree between duplicates, None where unlabelled: the label, or the mentions whatever blanks stand before them."""
+    if "spans" not in rows:
+        return rows["label"]
+    targets = [
+        None if spans is None else repr([(each["label"], text_key(text[each["start"] : each["end"]])) for each in spans])
+        for text, spans in zip(rows["text"], rows["spans"], strict=True)
+    ]
+    return pd.Series(targets, rows.index, dtype=object)
 
 
 def _concat(*parts: pd.DataFrame) -> pd.DataFrame:
@@ -159,9 +191,18 @@ def _draw(rows: pd.DataFrame, size: int, purpose: str, seed: int, labels: LabelS
 
 
 def _shuffled(rows: pd.DataFrame, purpose: str, seed: int, labels: LabelSet) -> list[np.ndarray]:
-    """Index values of the rows of each label, and of those without one, shuffled whole: a smaller draw is a part of a larger."""
+    """Index values of the rows of each label, and of those without one, shuffled whole: a smaller draw is a part of a larger.
+
+    In place of labels, a data set of entities has rows with and without mentions.
+    """
     random = np.random.default_rng([seed, _STREAMS[purpose]])
-    groups = [rows.index[rows["label"] == name].to_numpy() for name in labels.names if rows["label"].notna().any()]
-    if rows["label"].isna().any():
-        groups.append(rows.index[rows["label"].isna()].to_numpy())
+    known = is_labelled(rows)
+    if "spans" in rows:
+        mentions = rows["spans"].map(lambda spans: bool(spans is not None and len(spans))).astype(bool)
+        masks = [mentions, known & ~mentions]
+    else:
+        masks = [rows["label"] == name for name in labels.names]
+    groups = [rows.index[mask].to_numpy() for mask in masks if known.any()]
+    if not known.all():
+        groups.append(rows.index[~known].to_numpy())
     return [group[random.permutation(len(group))] for group in groups]

@@ -13,6 +13,11 @@ SPLITS = ("train", "validation", "test", "pool")
 COLUMNS = ("id", "text", "label", "split", "date", "source")
 
 
+def is_labelled(rows: "pd.DataFrame") -> "pd.Series":
+    """Whether each row has a human label; in a data set of entities, whether its mentions are known, were it none."""
+    return rows["spans" if "spans" in rows else "label"].notna()
+
+
 @dataclass(frozen=True)
 class DataCard:
     """What is known of a data set: for people, for reports and for model cards."""
@@ -42,7 +47,10 @@ class TextData:
 
     `frame` has one row a text and the columns `id` (unique), `text`, `label` (None where unlabelled), `split` (train,
     validation, test or pool), `date` (ISO or None) and `source`; after them whatever else the source tells: `agreement`
-    (eighths), `score`, `ticker`, `spans` (JSON), `difficulty`, ... No text (by `text_key`) occurs twice.
+    (eighths), `score`, `ticker`, `difficulty`, ... No text (by `text_key`) occurs twice.
+
+    A data set of entities has a column `spans` instead of labels: a list of {start, end, label} (`data.spans`), empty for a text
+    without mentions, None for one that nobody annotated. `labels` are the types of entities then.
     """
 
     frame: "pd.DataFrame"

@@ -12,10 +12,11 @@ from findistill.data.labels import MOST_NAMES, SENTIMENT
 from findistill.data.locations import own_path
 from findistill.data.rows import SPLIT_NAMES, Source
 from findistill.data.text_key import text_key
+from findistill.data.user_spans import read_spans
 from findistill.errors import UserError, did_you_mean
 
 Rows = Sequence[Mapping[str, Any]]
-COLUMN_SETTINGS = ("text_column", "label_column", "id_column", "date_column", "split_column", "rationale_column")
+COLUMN_SETTINGS = ("text_column", "label_column", "spans_column", "id_column", "date_column", "split_column", "rationale_column")
 NO_LABEL = {"", "nan", "null", "<na>", "\\n"}  # as pandas and databases write a gap in text
 MOST_LISTED = 40  # column names in a message
 
@@ -76,11 +77,15 @@ def from_rows(
     values: dict[str, Sequence[Any]] = {"text": texts, "id": ids, "split": splits or [None] * len(texts)}
     if config.label_column:
         label_cells = [lookup(row, config.label_column) for row in rows]
-        values["label"] = labels = _labels(config, label_cells, texts, origin, (names or {}).get(config.label_column, ()))
+        values["label"] = _labels(config, label_cells, texts, origin, (names or {}).get(config.label_column, ()))
+    if config.spans_column:
+        values["spans"], remark = read_spans(config, rows, texts, origin)
+        notes = [*notes, *filter(None, [remark])]
     if config.split_column:
         values["split"] = parts = _splits(config.split_column, cells(config.split_column), origin)
-        if config.label_column and any(labels):  # a row without a label can neither test nor validate
-            values["split"] = parts = [part if label else "train" for part, label in zip(parts, labels, strict=True)]
+        annotated = values.get("spans", values.get("label", []))
+        if any(each is not None for each in annotated):  # a row without a label can neither test nor validate
+            values["split"] = parts = ["train" if each is None else part for part, each in zip(parts, annotated, strict=True)]
         if config.on_leak == "refuse":
             _refuse_leaks(texts, parts, origin)
     if config.id_column:
@@ -107,7 +112,7 @@ def _text(value: Any, config: FileData, at: str) -> str:
 def _refuse_half_characters(values: Mapping[str, Sequence[Any]], origin: str) -> None:
     """Raise UserError for half of a surrogate pair, which JSON can hold and no tokenizer can read."""
     for key, column in values.items():
-        for number, value in enumerate(column, 1):
+        for number, value in enumerate(column, 1) if key != "spans" else ():
             try:
                 (value or "").encode()
             except UnicodeEncodeError as error:

@@ -13,7 +13,7 @@ from findistill.data.labels import LabelSet
 from findistill.data.serialization import read_folder
 from findistill.data.similarity import NEAR, near_duplicates
 from findistill.data.text_key import text_key
-from findistill.data.texts import COLUMNS, TextData
+from findistill.data.texts import COLUMNS, TextData, is_labelled
 from findistill.errors import UserError
 from findistill.methods.datasets import ALSO, DATA
 from findistill.models.label_names import example, match_labels
@@ -54,7 +54,8 @@ def test_sets(work: Work, *, required: bool = True) -> OwnTestSets:
     """
     data = dataset(work)
     sets = OwnTestSets(work.step.whole.data.near_duplicates)  # it is in the key of the parent `data`
-    if len(rows := data.split("test")):
+    rows = data.split("test")
+    if is_labelled(rows).any():  # test rows of a split by date may have no labels at all
         sets["test"] = (rows, data.labels)
     for role in (role for role in work.parents if role.startswith(f"{ALSO}/")):
         other = dataset(work, role)
@@ -115,7 +116,7 @@ def labelled_rows(data: TextData) -> pd.DataFrame:
     """
     pool = data.split("pool")
     rows = pool if len(pool) else data.split("train")
-    return rows[rows["label"].notna()].reset_index(drop=True)
+    return rows[is_labelled(rows)].reset_index(drop=True)
 
 
 def supervision(work: Work, data: TextData, tests: TestSets) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -62,7 +62,7 @@ def test_utf16_and_back(case: tuple[str, tuple[Span, ...]]) -> None:
 
 @pytest.mark.parametrize("offsets", [(0, 9), (1, 3), (0, 1), (-1, 2)])
 def test_offsets_outside_the_text_or_inside_a_character(offsets: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match="outside the text of 4 UTF-16 code units, or inside a character"):
+    with pytest.raises(UserError, match="outside the text, or ends inside a character"):
         from_utf16("🚀ab", [Span(*offsets, "company")])
 
 

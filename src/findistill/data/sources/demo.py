@@ -1,6 +1,5 @@
 """The project's own corpus (`findistill.data.demo`), for trying things: no result is reported on it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +22,7 @@ def local_files(config: DemoData) -> list[Path]:
 def read(config: DemoData) -> Source:
     rows = [
         {"id": f"demo/{row['id']}", "text": row["text"], "label": row["label"], "date": row.get("date"),
-         "source": f"demo/{row['kind']}", "spans": json.dumps(row["companies"]), "difficulty": row["difficulty"],
-         "rationale": row.get("rationale")}
+         "source": f"demo/{row['kind']}", "difficulty": row["difficulty"], "rationale": row.get("rationale")}
         for row in demo.read_corpus(config.rows)
     ]  # fmt: skip
     notes = ["written for this project, for trying things: no result is reported on it"]

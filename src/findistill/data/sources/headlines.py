@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from findistill.data.config import Data
+from findistill.data.config import Data, decided
 from findistill.data.delimited import read_csv
 from findistill.data.locations import csv_files, unavailable
 from findistill.data.rows import Source
@@ -21,7 +21,11 @@ class HeadlinesData(Data):
 
     @property
     def has_labels(self) -> bool:  # type: ignore[override]
-        return self.reviewed is not None
+        return decided(self, "label")
+
+    @property
+    def has_spans(self) -> bool:  # type: ignore[override]
+        return decided(self, "spans")
 
 
 def local_files(config: HeadlinesData) -> list[Path]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from findistill.config.fields import setting
-from findistill.data.config import Data
+from findistill.data.config import Data, decided
 from findistill.data.delimited import read_csv
 from findistill.data.locations import csv_files, from_hub
 from findistill.data.rows import Source
@@ -24,7 +24,11 @@ class RedditData(Data):
 
     @property
     def has_labels(self) -> bool:  # type: ignore[override]
-        return self.reviewed is not None
+        return decided(self, "label")
+
+    @property
+    def has_spans(self) -> bool:  # type: ignore[override]
+        return decided(self, "spans")
 
 
 def local_files(config: RedditData) -> list[Path]:

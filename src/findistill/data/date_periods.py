@@ -1,0 +1,61 @@
+"""Splitting by date: which texts are of the time to learn from, and which come later."""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pandas as pd
+
+from findistill.config.overrides import typed
+from findistill.errors import UserError
+
+EXAMPLE = ["2010/2016", "2017/2018", "2019/2020"]
+SETTING = "data.split_by_date"
+_DAY = r"\d{4}(?:-\d\d(?:-\d\d)?)?"  # a year, a month or a day
+_PERIOD = re.compile(rf"({_DAY})?/({_DAY})?|({_DAY})")
+
+
+def periods_of(dates: pd.Series, periods: Sequence[str], name: str) -> pd.Series:
+    """The split of each row by its date, None outside all periods and without a date.
+
+    Args:
+        dates: in ISO format, with or without a time; None where there is none. The day counts as it is written, in its time zone.
+        periods: of training, validation and test, or of training and test. `2010/2016` is from the first day of 2010 to the last
+            of 2016; months and days are written `2016-05` and `2016-05-31`; a side may be left open (`2019/`).
+        name: of the data set.
+
+    Raises:
+        UserError: a period is none, or shares days with another; there are no dates, or one is not in ISO format.
+    """
+    shown, remedy = f"{SETTING}=[{','.join(map(str, periods))}]", typed(SETTING, EXAMPLE)
+    names = {2: ("train", "test"), 3: ("train", "validation", "test")}.get(len(periods))
+    if names is None:
+        raise UserError(f"{shown}: give the periods of training, validation and test, or of training and test: {remedy}")
+    bounds = [_bounds(period) for period in periods]
+    for (_, end), (begin, _) in pairwise(sorted(bounds)):
+        if end >= begin:
+            raise UserError(f"{shown}: two periods have the day {begin} in common; let each begin after another's end: {remedy}")
+    known = dates.dropna().astype(str)
+    if known.empty:
+        raise UserError(f"{shown}: data={name} has no dates; name their column in data.date_column, or leave the setting out")
+    wrong = known[~known.str.match(r"\d{4}-\d\d-\d\d")]
+    if len(wrong):
+        row, date = wrong.index[0] + 1, wrong.iloc[0][:40]
+        raise UserError(f"{shown}: data={name}, row {row}: {date!r} is no date; write dates as 2019-12-31")
+    days = known.str[:10]
+    splits = pd.Series(None, dates.index, dtype=object)
+    for split, (begin, end) in zip(names, bounds, strict=True):
+        splits[days.index[(days >= begin) & (days <= end)]] = split
+    return splits
+
+
+def _bounds(period: str) -> tuple[str, str]:
+    """The first day and the last, as texts that compare as days do."""
+    match = _PERIOD.fullmatch(str(period).strip())
+    if not match or str(period).strip() == "/":
+        raise UserError(f"{SETTING}: {period!r} is no period such as 2010/2016, 2019-06 or 2020/: {typed(SETTING, EXAMPLE)}")
+    begin, end = match[1] or match[3] or "", match[2] or match[3] or "9999"
+    last = end + "-12-31"[len(end) - 4 :] if len(end) < 10 else end
+    if begin > last:
+        raise UserError(f"{SETTING}: {period!r} ends before it begins")
+    return begin, last

@@ -1,0 +1,60 @@
+"""Mentions in one's own files: the column with spans, its types renamed, and every fault named with its row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from findistill.config.overrides import mapping_of, typed
+from findistill.data.cells import folded, lookup
+from findistill.data.config import FileData
+from findistill.data.span_cells import AnnotationsDifferError, as_spans, read_cell
+from findistill.data.spans import Span, to_cell
+from findistill.errors import UserError
+
+ANNOTATED = ("annotation_id", "annotator")  # columns of Label Studio, which leaves out the spans of a text that has none
+
+
+def read_spans(
+    config: FileData, rows: Sequence[Mapping[str, Any]], texts: Sequence[str], origin: str
+) -> tuple[list[list[dict[str, Any]] | None], str]:
+    """`TextData.frame`'s cells of spans, and a note for the data card where there is something to say.
+
+    Types are matched whatever their case. `data.label_map` renames them, or leaves those out that it maps to null.
+
+    Raises:
+        UserError: a cell is no list of spans, or has a type that is not in `data.labels`.
+    """
+    column = str(config.spans_column)
+    mentions = []
+    for number, row in enumerate(rows, 1):
+        try:
+            of_row = read_cell(lookup(row, column))
+        except AnnotationsDifferError as error:
+            remedy = f"settle them first, or name one of them, {typed('data.spans_column', f'{column}.0')}"
+            raise UserError(f"{origin}, row {number}: {column} {error}; {remedy}") from None
+        except ValueError as error:
+            shown = " ".join(str(lookup(row, column)).split())[:60]
+            raise UserError(f"{origin}, row {number}: {column}={shown} {error} (data.spans_column)") from None
+        mentions.append([] if of_row is None and any(lookup(row, name) for name in ANNOTATED) else of_row)
+    located, note = as_spans([*zip(texts, mentions, strict=True)], config.offsets)
+    renamed = {folded(str(name)): value for name, value in (mapping_of(config.label_map) or {}).items()}
+    known = {folded(name): name for name in config.labels or ()}
+    cells: list[list[dict[str, Any]] | None] = []
+    for number, spans in enumerate(located, 1):
+        if spans is None:
+            cells.append(None)
+            continue
+        named = []
+        for span in spans:
+            name = renamed.get(folded(span.label), span.label)
+            if name is None:
+                continue
+            name = known.get(folded(name), name) if config.labels else known.setdefault(folded(name), name)
+            if config.labels is not None and name not in config.labels:
+                raise UserError(
+                    f"{origin}, row {number}: {column} has the type {name!r}; data.labels are {', '.join(config.labels)}.\n"
+                    f"Rename it, {typed('data.label_map', {span.label: config.labels[0]})}, or leave it out, "
+                    f"{typed('data.label_map', {span.label: None})}"
+                )
+            named.append(Span(span.start, span.end, name))
+        cells.append(to_cell(named))
+    return cells, note

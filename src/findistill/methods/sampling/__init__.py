@@ -1,0 +1,1 @@
+"""`stage=entities entities.step=sample`: which headlines people review."""

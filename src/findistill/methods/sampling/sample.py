@@ -1,0 +1,230 @@
+"""Draws the headlines that people review: some of every company, and some without a name.
+
+The annotations are read in batches, twice: for their names, then for the rows that are drawn. What is kept of every headline is a
+few numbers: 900,000 headlines take 270 MB, what is imported included.
+"""
+
+import csv
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from findistill.core.files import write_json
+from findistill.core.store import Work
+from findistill.data.name_clusters import cluster_names, fold_name
+from findistill.errors import UserError
+from findistill.methods.sampling.leaks import overlap, split_by_cluster
+
+log = logging.getLogger(__name__)
+
+BATCH = 20_000  # headlines read at once
+NONE, NOT_DRAWN = -1, -2  # in place of a cluster: a headline without a name, one that is not drawn
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names in all headlines.
+
+    Attributes:
+        names: distinct ones, folded, in the order of their first mention.
+        spellings: the first spelling of each.
+        rows, codes: (mentions,) int32: the headline of each mention, and its name.
+        answered: (headlines,) bool: whether there was a valid answer.
+    """
+
+    names: list[str]
+    spellings: list[str]
+    rows: np.ndarray
+    codes: np.ndarray
+    answered: np.ndarray
+
+
+def draw_sample(work: Work) -> None:
+    """Leave the sample of the parent `extraction` in the artifact's folder.
+
+    Raises:
+        UserError: no headline has a valid answer.
+    """
+    settings = work.config.entities.sample
+    annotations = Path(work.parents["extraction"]) / "annotations.parquet"
+    names = read_names(annotations)
+    if not names.answered.any():
+        raise UserError(f"{annotations}: no headline has a valid answer, so there is nothing to draw; label again")
+    clusters = cluster_names(names.names, settings.similarity, settings.threshold)
+    representatives = representatives_of(names, clusters)
+    drawn_for = draw(names, clusters, settings.share, settings.seed)
+    rows = np.flatnonzero(drawn_for != NOT_DRAWN)
+    clusters_of = _clusters_of(names, clusters, rows)
+    table = _rows(annotations, rows)
+    texts = _rows_by_id(Path(work.parents["data"]) / "texts.parquet", table["id"])
+    splits = [texts[each][1] for each in table["id"].to_pylist()]
+    if settings.split == "cluster":
+        splits = split_by_cluster(clusters_of, settings.test, settings.validation, settings.seed)
+    columns = {
+        "id": table["id"],
+        "text": table["text"],
+        "date": pa.array([texts[each][0] for each in table["id"].to_pylist()], pa.string()),
+        "split": pa.array(splits, pa.string()),
+        "cluster": pa.array([None if each == NONE else int(each) for each in drawn_for[rows]], pa.int32()),
+        "representative": pa.array([None if each == NONE else representatives[each] for each in drawn_for[rows]], pa.string()),
+        "clusters": pa.array(clusters_of, pa.list_(pa.int32())),
+        "spans": table["spans"],
+        "agreement": pa.array(_agreement(table), pa.float64()),
+    }
+    pq.write_table(pa.table(columns), work.folder / "sample.parquet")
+    _write_clusters(work.folder / "clusters.csv", names, clusters, representatives, drawn_for)
+    facts: dict[str, Any] = {
+        "headlines": len(names.answered),
+        "without_answer": int((~names.answered).sum()),
+        "without_name": int(names.answered.sum() - len(np.unique(names.rows))),
+        "names": len(names.names),
+        "clusters": len(representatives),
+        "largest_cluster": int(np.bincount(clusters).max(initial=0)),
+        "drawn": len(rows),
+        "drawn_without_name": int((drawn_for[rows] == NONE).sum()),
+        "splits": {name: splits.count(name) for name in ("train", "validation", "test")},
+        "test_clusters_in_train": overlap(clusters_of, splits, "test"),
+        "validation_clusters_in_train": overlap(clusters_of, splits, "validation"),
+    }
+    write_json(work.folder / "sample.json", facts)
+    log.info(
+        "%s of %s headlines drawn: %s names in %s clusters, and %s headlines without a name",
+        *(f"{facts[key]:,}" for key in ("drawn", "headlines", "names", "clusters", "drawn_without_name")),
+    )
+    if facts["test_clusters_in_train"] is not None:
+        log.info("%.0f%% of the test clusters occur in training headlines, too", 100 * facts["test_clusters_in_train"])
+
+
+def read_names(annotations: Path) -> Names:
+    """The names of all headlines: as the LLM normalised them, or as they stand in the text."""
+    codes: dict[str, int] = {}
+    spellings: list[str] = []
+    rows, of_mentions, answered = [], [], []
+    row = 0
+    for batch in _batches(annotations, ["text", "spans", "normalized", "n_valid"]):
+        for text, spans, normalized in zip(*(batch[name].to_pylist() for name in ("text", "spans", "normalized")), strict=True):
+            for at, span in enumerate(spans or ()):
+                known = normalized[at] if normalized and at < len(normalized) else None
+                spelling = (known or text[span["start"] : span["end"]]).strip()
+                if (name := fold_name(spelling)) not in codes:
+                    codes[name] = len(codes)
+                    spellings.append(spelling)
+                rows.append(row)
+                of_mentions.append(codes[name])
+            row += 1
+        valid = pc.and_kleene(pc.is_valid(batch["spans"]), pc.greater(batch["n_valid"], 0))
+        answered.append(valid.to_numpy(zero_copy_only=False).astype(bool))
+    flags = np.concatenate([*answered, np.zeros(0, bool)])
+    return Names([*codes], spellings, np.array(rows, np.int32), np.array(of_mentions, np.int32), flags)
+
+
+def representatives_of(names: Names, clusters: np.ndarray) -> list[str]:
+    """Of each cluster the name with the most mentions; of equally frequent ones the shortest, then the first in the alphabet."""
+    mentions = np.bincount(names.codes, minlength=len(names.names))
+    best: dict[int, int] = {}
+    for name in sorted(range(len(names.names)), key=lambda name: (-mentions[name], len(names.names[name]), names.names[name])):
+        best.setdefault(int(clusters[name]), name)
+    return [names.spellings[best[cluster]] for cluster in range(len(best))]
+
+
+def draw(names: Names, clusters: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """(headlines,) int: the cluster for which each headline is drawn, `NONE` without a name, `NOT_DRAWN` for the others.
+
+    Every cluster has its share of its headlines, rounded, one at least. The headlines have one random order: a smaller share is
+    a part of a larger one, and a headline that names two companies counts for both.
+    """
+    priority = np.random.default_rng(seed).permutation(len(names.answered))
+    drawn_for = np.full(len(names.answered), NOT_DRAWN)
+    for cluster, rows in _groups(_pairs(names, clusters)):
+        chosen = rows[np.argsort(priority[rows], kind="stable")][: max(1, round(share * len(rows)))]
+        drawn_for[chosen[drawn_for[chosen] < 0]] = cluster
+    nameless = np.setdiff1d(np.flatnonzero(names.answered), names.rows)
+    count = max(1, round(share * len(nameless))) if len(nameless) else 0
+    drawn_for[nameless[np.argsort(priority[nameless], kind="stable")][:count]] = NONE
+    return drawn_for
+
+
+def _pairs(names: Names, clusters: np.ndarray) -> np.ndarray:
+    """(2, n): each cluster with each of its headlines, once, in the order of both."""
+    size = len(names.answered) + 1
+    pairs = np.unique(clusters[names.codes].astype(np.int64) * size + names.rows)
+    return np.stack([pairs // size, pairs % size])
+
+
+def _groups(pairs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(cluster, its headlines) of (2, n) pairs, sorted by cluster."""
+    starts = [*np.flatnonzero(np.diff(pairs[0], prepend=-1)), pairs.shape[1]]
+    for start, end in pairwise(starts):
+        yield int(pairs[0, start]), pairs[1, start:end]
+
+
+def _clusters_of(names: Names, clusters: np.ndarray, rows: np.ndarray) -> list[list[int]]:
+    """The clusters of each of these headlines, each once."""
+    place = {int(row): at for at, row in enumerate(rows)}
+    sets: list[set[int]] = [set() for _ in place]
+    mask = np.isin(names.rows, rows)
+    for row, code in zip(names.rows[mask].tolist(), names.codes[mask].tolist(), strict=True):
+        sets[place[row]].add(int(clusters[code]))
+    return [sorted(each) for each in sets]
+
+
+def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        there = [name for name in columns if name in file.schema_arrow.names]
+        yield from file.iter_batches(BATCH, columns=there)
+
+
+def _rows(path: Path, rows: np.ndarray) -> pa.Table:
+    """These rows, which are in ascending order."""
+    parts, start = [], 0
+    for batch in _batches(path, ["id", "text", "spans", "n_valid"]):
+        first, last = np.searchsorted(rows, [start, start + len(batch)])
+        parts.append(pa.Table.from_batches([batch]).take(pa.array(rows[first:last] - start)))
+        start += len(batch)
+    return pa.concat_tables(parts)
+
+
+def _rows_by_id(path: Path, ids: Any) -> dict[str, tuple[str | None, str | None]]:
+    """The date and the split of these texts of a data set."""
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for each in ids.to_pylist():
+        found[each] = None, None
+    wanted = pa.array([*found], pa.string())
+    for batch in _batches(path, ["id", "date", "split"]):
+        part = batch.filter(pc.is_in(batch["id"].cast(pa.string()), wanted))
+        dates = part["date"].cast(pa.string()).to_pylist()
+        found |= dict(zip(part["id"].to_pylist(), zip(dates, part["split"].to_pylist(), strict=True), strict=True))
+    return found
+
+
+def _agreement(table: pa.Table) -> list[float | None]:
+    """Of each headline, the share of the valid answers that have its least certain span; None without a span."""
+    return [
+        min(span["votes"] for span in spans) / valid if spans and valid else None
+        for spans, valid in zip(table["spans"].to_pylist(), table["n_valid"].to_pylist(), strict=True)
+    ]
+
+
+def _write_clusters(
+    path: Path, names: Names, clusters: np.ndarray, representatives: Sequence[str], drawn_for: np.ndarray
+) -> None:
+    """A row a cluster, those with the most headlines first."""
+    members: list[list[str]] = [[] for _ in representatives]
+    for name, cluster in zip(names.spellings, clusters.tolist(), strict=True):
+        members[cluster].append(name)
+    headlines = np.bincount(_pairs(names, clusters)[0], minlength=len(members))
+    drawn = np.bincount(drawn_for[drawn_for >= 0], minlength=len(members))
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["cluster", "representative", "names", "headlines", "drawn", "spellings"])
+        for cluster in np.argsort(-headlines, kind="stable").tolist():
+            own = members[cluster]
+            writer.writerow([cluster, representatives[cluster], len(own), headlines[cluster], drawn[cluster], " | ".join(own)])
