@@ -22,6 +22,7 @@ from findistill.llm.config import (
     ClassifierLLM,
     CrossFittedLLM,
     EndpointLLM,
+    Extract,
     InProcessLLM,
     LabellingFunctions,
     Prompt,
@@ -29,6 +30,7 @@ from findistill.llm.config import (
     Shots,
 )
 from findistill.methods.augment.config import Augment
+from findistill.methods.entities.config import Entities
 from findistill.methods.evaluate.config import Evaluate
 from findistill.methods.export.config import Export
 from findistill.methods.fewshot.config import Fewshot
@@ -51,6 +53,7 @@ class Config:
     prompt: Prompt = MISSING
     shots: Shots = field(default_factory=Shots)
     annotate: Annotate = field(default_factory=Annotate)
+    extract: Extract = MISSING
     teacher: Teacher = MISSING
     student: Encoder = MISSING
     augment: Augment = MISSING
@@ -59,6 +62,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=dict)  # name -> a node with a _target_
     qlora: QLoRA = field(default_factory=QLoRA)
     fewshot: Fewshot = field(default_factory=Fewshot)
+    entities: Entities = field(default_factory=Entities)
     review: Review = field(default_factory=Review)
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
@@ -89,6 +93,7 @@ def register() -> None:
             "rules": LabellingFunctions,
         },
         "prompt": {"prompt": Prompt},
+        "extract": {"extract": Extract},
         "teacher": {"teacher": Teacher},
         "student": {"encoder": Encoder, "charformer": CharformerEncoder},
         "augment": {"augment": Augment},

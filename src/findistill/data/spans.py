@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
 
+from findistill.data.surface_forms import Offsets as Offsets
+from findistill.data.surface_forms import occurrences
 from findistill.errors import UserError
 
 # Words as GLiNER has them: letters and digits, joined by hyphens and underscores, or one other character.
 _WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
-
-Offsets = tuple[int, int]
+_PIECE = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, order=True)
@@ -43,6 +44,21 @@ class Located:
     spans: list[Span]
     repeated: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Texts with their spans, none of which overlap: what a model of entities learns from, or is measured on."""
+
+    texts: list[str]
+    spans: list[list[Span]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def repeated(self, times: int) -> "Marked":
+        """The same texts so many times."""
+        return Marked(self.texts * times, self.spans * times)
 
 
 def to_cell(spans: Iterable[Span]) -> list[dict[str, Any]]:
@@ -94,32 +110,27 @@ def without_overlaps(spans: Iterable[Span]) -> list[Span]:
 def locate(text: str, forms: Iterable[str], label: str) -> Located:
     """Every mention of the surface forms in the text, longer forms first.
 
-    A form stands at word boundaries. It is looked for as it is written, then regardless of case and of the kind of blanks:
-    language models change both.
+    A form stands at word boundaries. It is looked for as it is written, then regardless of case; the kind of blanks, quotes and
+    dashes and the Unicode form do not count: language models change them all (`surface_forms`).
     """
+    return locate_typed(text, [(form, label) for form in forms])
+
+
+def locate_typed(text: str, forms: Iterable[tuple[str, str]]) -> Located:
+    """As `locate`, for forms each of which has a label of its own; of two labels for one form the first counts."""
     spans: list[Span] = []
     repeated, missing = [], []
-    wanted = dict.fromkeys(form.strip() for form in forms)
-    for form in sorted(filter(None, wanted), key=len, reverse=True):
-        occurrences = _occurrences(text, form)
-        mentions = [Span(start, end, label) for start, end in occurrences]
+    wanted = {form.strip(): label for form, label in reversed(list(forms))}
+    for form in sorted(filter(None, reversed(wanted)), key=len, reverse=True):
+        places = occurrences(text, form)
+        mentions = [Span(start, end, wanted[form]) for start, end in places]
         free = [mention for mention in mentions if not any(mention.overlaps(other) for other in spans)]
         spans += free
         if len(free) > 1:
             repeated.append(form)
-        if not occurrences:
+        if not places:
             missing.append(form)
     return Located(sorted(spans), repeated, missing)
-
-
-def _occurrences(text: str, form: str) -> list[Offsets]:
-    pattern = r"\s+".join(map(re.escape, form.split()))
-    before = r"(?<!\w)" if re.match(r"\w", form) else ""
-    after = r"(?!\w)" if re.search(r"\w$", form) else ""
-    for flags in (0, re.IGNORECASE):
-        if matches := [match.span() for match in re.finditer(before + pattern + after, text, flags)]:
-            return matches
-    return []
 
 
 def to_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
@@ -155,6 +166,14 @@ def words(text: str) -> list[Offsets]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
+def pieces(text: str) -> list[Offsets]:
+    """Offsets of the runs of letters and digits of a text, and of each other character: `Tata-led` is three.
+
+    A name ends inside one of `words` where it is joined to another word, and hardly ever inside one of these.
+    """
+    return [match.span() for match in _PIECE.finditer(text)]
+
+
 def to_words(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[tuple[int, int, str]]:
     """Spans as (first word, last word, label), both inclusive; a span that ends inside a word has the whole word.
 
@@ -172,6 +191,11 @@ def to_words(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[tuple[in
 def from_words(entities: Iterable[tuple[int, int, str]], offsets: Sequence[Offsets]) -> list[Span]:
     """Spans from (first word, last word, label), both inclusive."""
     return sorted(Span(offsets[first][0], offsets[last][1], label) for first, last, label in entities)
+
+
+def tags_of(labels: Iterable[str]) -> list[str]:
+    """The BIO tags of these labels, `O` first."""
+    return ["O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
 
 
 def to_bio(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[str]:

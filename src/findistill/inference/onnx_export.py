@@ -43,6 +43,8 @@ class Classifier(nn.Module):
     Raises UserError for a model with fewer than two labels.
     """
 
+    outputs = ("logits", "probabilities")
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
@@ -65,6 +67,21 @@ class Classifier(nn.Module):
         """`forward` on arrays, as an ONNX session gives it (see `onnx_model.Run`)."""
         logits, probabilities = self(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
         return logits.numpy(), probabilities.numpy()
+
+
+class TokenClassifier(nn.Module):
+    """A model that labels tokens: token ids in, logits of the labels out."""
+
+    outputs = ("logits",)
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(batch, length) int64 twice -> logits (batch, length, labels) float32."""
+        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
 
 
 def shares(scores: torch.Tensor, scale: Scale, thresholds: Thresholds) -> torch.Tensor:
@@ -101,7 +118,7 @@ def save_companions(folder: Path, tokenizer: Tokenizer, labels: Sequence[str], m
     training_texts.write(folder, [], [locate(model)])
 
 
-def to_onnx(classifier: Classifier, path: Path, opset: int) -> None:
+def to_onnx(classifier: Classifier | TokenClassifier, path: Path, opset: int) -> None:
     """Write the classifier as one float32 ONNX file; batch and length are free.
 
     Raises:
@@ -113,10 +130,10 @@ def to_onnx(classifier: Classifier, path: Path, opset: int) -> None:
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # fewer operations in the graph than the fused attention unfolds to
     try:
-        with _quiet():
+        with quietly():
             program = torch.onnx.export(
                 classifier.eval(), (ids, mask), input_names=["input_ids", "attention_mask"], verbose=False, dynamo=True,
-                output_names=["logits", "probabilities"], dynamic_shapes={"input_ids": free, "attention_mask": free},
+                output_names=list(classifier.outputs), dynamic_shapes={"input_ids": free, "attention_mask": free},
                 opset_version=opset,
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
@@ -139,7 +156,7 @@ def quantise(source: Path, target: Path, calibration: Iterable[dict[str, np.ndar
     graph = quantise_tables(onnx.load(source))
     shared: dict[str, Any] = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8, "per_channel": True}
     shared["extra_options"] = {"MatMulConstBOnly": True}
-    with _quiet():
+    with quietly():
         if calibration is None:
             quantize_dynamic(graph, target, **shared)
         else:
@@ -191,7 +208,7 @@ class _Reader(CalibrationDataReader):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keeps the exporter's and the quantiser's advice off the terminal: it is about operators that no text model has."""
     root, silent = logging.getLogger(), logging.NullHandler()
     root.addHandler(silent)  # the quantiser logs by the root logger, which would set itself up to print

@@ -47,12 +47,8 @@ class OnnxModel:
 
     def tokens(self, texts: Sequence[str], max_length: int | None = None, cache: Path | None = None) -> Tokens:
         """Token ids of the texts, truncated where the tokenizer says unless `max_length` does."""
-        # A copy, since tokenising turns padding and truncation off.
-        padding, truncation = self.tokenizer.padding or {}, self.tokenizer.truncation or {}
-        state = self.tokenizer.to_str()
-        names = {"pad_token": padding.get("pad_token"), "unk_token": unknown_token(json.loads(state)["model"])}
-        wrapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(state), **names)
-        return tokenise(wrapped, texts, max_length or truncation.get("max_length", LONGEST), cache)
+        wrapped, longest = wrapped_tokenizer(self.tokenizer)
+        return tokenise(wrapped, texts, max_length or longest, cache)
 
     def single_inputs(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         """The graph's inputs for one text after the other, so that no padding is among them."""
@@ -83,30 +79,51 @@ def find(model: str) -> Path | None:
     return preferred[0] if files else None
 
 
+def wrapped_tokenizer(tokenizer: Tokenizer) -> tuple[PreTrainedTokenizerFast, int]:
+    """A tokenizer of the tokenizers library as one of transformers, and where it truncates."""
+    # A copy, since tokenising turns padding and truncation off.
+    padding, truncation = tokenizer.padding or {}, tokenizer.truncation or {}
+    state = tokenizer.to_str()
+    names = {"pad_token": padding.get("pad_token"), "unk_token": unknown_token(json.loads(state)["model"])}
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(state), **names)
+    return wrapped, int(truncation.get("max_length", LONGEST))
+
+
 def open_onnx(path: Path) -> OnnxModel:
     """Open a file with the labels and the tokenizer beside it. Raises UserError for what is missing or unreadable."""
+    labels, tokenizer = companions(path)
+    run = load(path)
+    columns = run(np.ones((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))[1].shape[1]
+    check_outputs(path, columns, labels)
+    return OnnxModel(run, labels, tokenizer)
+
+
+def check_outputs(path: Path, columns: int, labels: Sequence[str]) -> None:
+    """Raise UserError where the file has more or fewer outputs than labels."""
+    if columns != len(labels):
+        raise UserError(f"{path} gives {columns} probabilities, but labels.json beside it names {len(labels)} labels")
+
+
+def companions(path: Path) -> tuple[tuple[str, ...], Tokenizer]:
+    """The labels and the tokenizer beside an ONNX file. Raises UserError for what is missing or unreadable."""
     for name in ("labels.json", "tokenizer.json"):
         if not (path.parent / name).is_file():
             raise UserError(
                 f"{path}: there is no {name} beside it.\nstage=export leaves both; labels.json is the list of label names"
                 " in the order of the outputs."
             )
-    run = load(path)
     try:
         labels = json.loads((path.parent / "labels.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path.parent / 'labels.json'}: no JSON ({error})") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise UserError(f'{path.parent / "labels.json"} must be a list of label names, such as ["negative", "positive"]')
-    columns = run(np.ones((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))[1].shape[1]
-    if columns != len(labels):
-        raise UserError(f"{path} gives {columns} probabilities, but labels.json beside it names {len(labels)} labels")
     try:
         tokenizer = Tokenizer.from_file(str(path.parent / "tokenizer.json"))
     except Exception as error:  # the only class that tokenizers raises
         raise UserError(f"{path.parent / 'tokenizer.json'} cannot be read: {str(error)[:150]}") from error
     tokenizer.encode_special_tokens = True  # `[SEP]` in a text is text
-    return OnnxModel(run, tuple(labels), tokenizer)
+    return tuple(labels), tokenizer
 
 
 def unknown_token(model: Mapping[str, Any]) -> str | None:
@@ -120,6 +137,22 @@ def load(path: Path, threads: int | None = None) -> Run:
 
     Raises:
         UserError: it is no ONNX file, or one with other inputs or outputs than a text classifier's.
+    """
+    gives, compute = open_graph(path, threads)
+    names = ["logits", "probabilities"] if "probabilities" in gives else ["logits"]
+
+    def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, *shares = compute(names, input_ids, attention_mask)
+        return logits, shares[0] if shares else probabilities(logits, None, None)
+
+    return run
+
+
+def open_graph(path: Path, threads: int | None = None) -> tuple[set[str], Callable[..., list[np.ndarray]]]:
+    """The outputs of the graph of `path`, and a function of names among them, input_ids and attention_mask that gives these.
+
+    Raises:
+        UserError: as `load`.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -136,22 +169,18 @@ def load(path: Path, threads: int | None = None) -> Run:
             " input_ids, attention_mask and gives logits"
         )
 
-    def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def compute(names: list[str], input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": np.zeros_like(input_ids)}
-        inputs = {name: arrays[name] for name in takes}
         try:
-            if "probabilities" in gives:
-                logits, shares = session.run(["logits", "probabilities"], inputs)
-                return logits, shares
-            [logits] = session.run(["logits"], inputs)
+            given: list[np.ndarray] = session.run(names, {name: arrays[name] for name in takes})
         except UNREADABLE as error:
             raise UserError(
                 f"{path} cannot be run on the tokens of tokenizer.json beside it, perhaps another model's: "
                 f"{str(error).splitlines()[0][:150]}"
             ) from error
-        return logits, probabilities(logits, None, None)
+        return given
 
-    return run
+    return gives, compute
 
 
 def outputs(run: Run, tokens: Tokens, batch_size: int = 128) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -171,12 +171,28 @@ def pad(tokens: Tokens, rows: Sequence[int], *, left: bool = False) -> dict[str,
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
+class BatchedRows(Dataset[dict[str, Any]]):
+    """Rows that a training asks for whole batches: `rows[indexes]` is a mapping, with `input_ids` where it is learnt from."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) by which rows are grouped into batches."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
 @dataclass(frozen=True)
-class TokenRows(Dataset[dict[str, torch.Tensor]]):
+class TokenRows(BatchedRows):
     """A data set that is asked for whole batches: `rows[indexes]` is `pad` of these rows."""
 
     tokens: Tokens
     pad_left: ClassVar[bool] = False
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.tokens.lengths
 
     def __len__(self) -> int:
         return len(self.tokens)

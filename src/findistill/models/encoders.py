@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -41,9 +48,20 @@ def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> 
     A model that already names exactly these labels keeps its head, its rows put in the order of `names`. `scalar` asks
     for one output. Raises UserError where the weights or a layer number do not exist, or a shape does not fit.
     """
-    outputs = ["score"] if scalar else list(names)
+    model, tokenizer = with_head(encoder, AutoModelForSequenceClassification, ["score"] if scalar else list(names), seed)
+    for key in (LABELS, THRESHOLDS):  # of a scalar head that the model had before
+        if hasattr(model.config, key):
+            delattr(model.config, key)
+    return model, tokenizer
+
+
+def with_head(encoder: Encoder, auto: Any, outputs: Sequence[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with one output for each name, and its tokenizer; see `begin` for `auto`.
+
+    The head is that of the weights where they name just these outputs, its rows put in their order, and new otherwise.
+    """
     labels = {"id2label": dict(enumerate(outputs)), "label2id": {name: i for i, name in enumerate(outputs)}}
-    model, tokenizer, own = begin(encoder, AutoModelForSequenceClassification, labels, seed)
+    model, tokenizer, own = begin(encoder, auto, labels, seed)
     head = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == len(outputs)][-1]
     with torch.no_grad():
         if encoder.init == "pretrained" and same_labels(own, outputs):
@@ -55,9 +73,6 @@ def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> 
             head.weight.copy_(noise * getattr(model.config, "initializer_range", 0.02))
             if head.bias is not None:
                 head.bias.zero_()
-    for key in (LABELS, THRESHOLDS):  # of a scalar head that the model had before
-        if hasattr(model.config, key):
-            delattr(model.config, key)
     return model, tokenizer
 
 
@@ -206,19 +221,26 @@ def save(
 
 
 def open_trained(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A trained model, float32 in evaluation mode, and its tokenizer.
+    """A trained text classifier, float32 in evaluation mode, and its tokenizer.
 
     Raises UserError where it cannot be loaded or is no whole text classifier, see `models.folder`.
     """
+    return _opened(model, "classifier", AutoModelForSequenceClassification)
+
+
+def open_tagger(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A trained token classifier, as `open_trained` gives text classifiers."""
+    return _opened(model, "token classifier", AutoModelForTokenClassification)
+
+
+def _opened(model: str | Path, use: str, auto: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     where = locate(str(model))
-    check_folder(str(model), where, "classifier")
+    check_folder(str(model), where, use)
     import_code(where)
     check_code(str(model), where)
     advice = "\nGive a model folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
     with loading(f"the model {model} cannot be loaded", advice):
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(
-            where, dtype=torch.float32, output_loading_info=True, **NO_CODE
-        )
+        loaded, info = auto.from_pretrained(where, dtype=torch.float32, output_loading_info=True, **NO_CODE)
         tokenizer = AutoTokenizer.from_pretrained(where, **NO_CODE)
     check_opened(str(model), loaded, tokenizer, info)
     return loaded.eval(), tokenizer

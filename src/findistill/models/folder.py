@@ -41,7 +41,8 @@ def check_folder(model: str, where: str, use: str = "", *, tokenizer: bool = Tru
     Args:
         model: as the user gave it.
         where: what `weights.locate` makes of it.
-        use: `classifier`, its labels are to be used as they are; `language model`; empty, it is to be trained.
+        use: `classifier` or `token classifier`, whose labels are to be used as they are; `language model`; empty, it is to be
+            trained.
         tokenizer: whether one is needed.
 
     Raises:
@@ -79,6 +80,11 @@ def check_folder(model: str, where: str, use: str = "", *, tokenizer: bool = Tru
         raise UserError(f"the model {model} has no tokenizer ({', '.join(TOKENIZERS[:3])}).\n{tokenizer_remedy(settings, path)}")
     if use == "classifier":
         _check_head(model, path, settings)
+    if use == "token classifier" and not (kind := _class(settings)).endswith("TokenClassification"):
+        raise UserError(
+            f"the model {model} ({kind or 'of no class'}) is no token classifier.\n"
+            f"Train one on it: stage=entities entities.model=token entities.token.encoder={path.resolve()} data=NAME"
+        )
     if use == "language model" and (kind := _class(settings)).endswith("Classification"):
         raise UserError(f"the model {model} ({kind}) is a classifier, no language model: stage=evaluate evaluate.model={path}")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -95,11 +95,16 @@ def gather(runs: Iterable[Run]) -> list[Method]:
         UserError: predictions without a needed column, with repeated ids or unlabelled rows; seeds of one method tested
             on different rows; the same seed twice.
     """
+    methods = [_method(group) for group in repeats(runs)]
+    return with_unique_names(_on_test_sets(methods))
+
+
+def repeats(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs of each method, in order of first appearance; seeds ascending."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.method, json.dumps(_deciding(run.config), sort_keys=True, default=str)), []).append(run)
-    methods = [_method(sorted(group, key=lambda run: (len(str(run.seed)), str(run.seed)))) for group in groups.values()]
-    return _with_unique_names(_on_test_sets(methods))
+    return [sorted(group, key=lambda run: (len(str(run.seed)), str(run.seed))) for group in groups.values()]
 
 
 def differing(configs: list[dict[str, Any]]) -> list[str]:
@@ -166,12 +171,31 @@ def _on_test_sets(methods: list[Method]) -> list[Method]:
     return [replace(method, test_set=names[digest(method)]) for method in methods]
 
 
-def _with_unique_names(methods: list[Method]) -> list[Method]:
-    by_name: dict[tuple[str, str], list[Method]] = {}
+class Named(Protocol):
+    """A method as its name is made of."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def test_set(self) -> str: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def with_unique_names(methods: list[N]) -> list[N]:
+    """The methods, dataclasses; those of one name on one test set get the settings that tell them apart appended."""
+    by_name: dict[tuple[str, str], list[N]] = {}
     for method in methods:
         by_name.setdefault((method.test_set, method.name), []).append(method)
     details = {place: _distinguishing([twin.config for twin in twins]) for place, twins in by_name.items()}
-    return [replace(method, name=_detailed(method, details[method.test_set, method.name])) for method in methods]
+    return [
+        cast(N, replace(cast(Any, method), name=_detailed(method, details[method.test_set, method.name]))) for method in methods
+    ]
 
 
 def _distinguishing(configs: list[dict[str, Any]]) -> list[str]:
@@ -185,7 +209,7 @@ def _distinguishing(configs: list[dict[str, Any]]) -> list[str]:
     return keys
 
 
-def _detailed(method: Method, keys: list[str]) -> str:
+def _detailed(method: Named, keys: list[str]) -> str:
     part = parts.of_kind(method.kind)
     values = {part.setting_name(key): setting(method.config, key) for key in keys}
     details = ", ".join(f"{name}={'none' if value in ('', None) else value}" for name, value in values.items())

@@ -23,12 +23,13 @@ SCORES = {  # key in metrics.json -> the hub's metric and its name on the page
     "test/accuracy": ("accuracy", "Accuracy"),
     "test/macro_f1": ("f1", "Macro F1"),
     "test/weighted_f1": ("f1", "Weighted F1"),
+    "test/f1": ("f1", "Exact F1 of spans"),
 }
 
 
 def write_model_card(
     folder: Path, template: str, *, name: str, data: Data, licence: str, library: str, tags: list[str],
-    base_model: str | None, metrics: Mapping[str, float], **facts: Any,
+    base_model: str | None, metrics: Mapping[str, float], task: str = "text-classification", **facts: Any,
 ) -> Path:  # fmt: skip
     """Write `folder/README.md`; nothing is asked of the hub.
 
@@ -39,20 +40,22 @@ def write_model_card(
         licence: of the texts, as the data card has it.
         base_model: `embedded:...`, a hub id, or a local folder, which has no place in the metadata.
         metrics: of the run; accuracy and F1 on the test split become evaluation results.
+        task: the hub's name of what the model does.
         facts: further variables of the template.
     """
     dataset = data.hub_id or data.name
     results = [
         EvalResult(
-            task_type="text-classification", dataset_type=dataset, dataset_name=data.name, dataset_split="test",
+            task_type=task, dataset_type=dataset, dataset_name=data.name, dataset_split="test",
             metric_type=kind, metric_name=title, metric_value=round(float(metrics[key]), 4),
         )
         for key, (kind, title) in SCORES.items() if key in metrics
     ]  # fmt: skip
     language = None if getattr(data, "path", None) else "en"  # nothing is known of the language of a file
     metadata = ModelCardData(
-        library_name=library, pipeline_tag="text-classification", language=language, tags=["findistill", "finance", *tags],
-        base_model=hub_id(base_model), datasets=[data.hub_id] if data.hub_id else None, metrics=["accuracy", "f1"],
+        library_name=library, pipeline_tag=task, language=language, tags=["findistill", "finance", *tags],
+        base_model=hub_id(base_model), datasets=[data.hub_id] if data.hub_id else None,
+        metrics=["accuracy", "f1"] if task == "text-classification" else ["f1"],
         model_name=name, eval_results=results or None, **licence_metadata(licence),
     )  # fmt: skip
     text = files("findistill.report").joinpath(f"templates/{template}.md.j2").read_text("utf-8")

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from findistill.stats.majority import doubt_of
 from findistill.stats.metrics import confusion
 
 MANY_SEEDS = 5  # with fewer, the spread over seeds is too uncertain for a claim about methods
+# What a section of models that classify nothing lacks.
+SIMPLE: dict[str, Any] = {"label_key": "", "quality": None, "cost": None, "comparisons": [], "contrasts": []}
 LEADERS = 3  # panels of the confusion and calibration figures
 
 
@@ -64,7 +66,7 @@ def build_report(
     if not runs:
         raise UserError(f"study={study}: no finished job to report on. Run some first, then stage=report again.")
     numbers = read_published(published) if published else None
-    methods = gather(runs)
+    methods = gather([run for run in runs if parts.of_kind(run.kind).classifies])
     estimates = [seed_means(method.gold, method.predicted, len(method.labels), resamples=resamples) for method in methods]
     table = tables.results(methods, estimates, failed)
     comparisons = compare(methods, resamples=resamples)
@@ -77,22 +79,25 @@ def build_report(
         one = Results(test_set, [method for method, _ in here], {method.name: own for method, own in here}, annotations)
         section = _section(one, table, comparisons, chosen=choice is not None)
         prefix = re.sub(r"[^a-z0-9]+", "_", test_set.lower()).strip("_") + "_" if len(test_sets) > 1 else ""
-        for picture in _pictures(one):
-            name = f"{prefix}{picture.name}"
-            with style.dispensable(name):
-                paths = style.save(picture.figure, out / "figures" / name)
-                figures += paths
-                address = "data:image/svg+xml;base64," + base64.b64encode(paths[-1].read_bytes()).decode()
-                section["pictures"].append((replace(picture, name=name), address))
+        figures += _drawn(_pictures(one), out, section, prefix)
         sections.append(section)
+    for part in parts.registered().values():
+        for own in part.sections([run for run in runs if run.kind == part.kind], resamples):
+            shown = [(each, tables.formatted(each)) for each in own.tables]
+            sections.append({**SIMPLE, **vars(own), "tables": shown, "pictures": []})
+            figures += _drawn(own.pictures, out, sections[-1])
     further = [(section["test_set"], each) for section in sections for each, _ in section["tables"]]
     for name in {each.name: None for _, each in further}:
         frames = [each.frame.assign(test_set=test_set) for test_set, each in further if each.name == name]
         write_whole(out / f"{name}.csv", tables.csv(pd.concat(frames)))
 
-    reading = [note for part in parts.present(methods) for note in part.notes(methods)]
-    reading += tables.WORDING.notes(resamples=resamples)
-    page: dict[str, Any] = {"study": study, "table": table, "sections": sections, "failed": failed, "published": numbers}
+    with_runs = [part for part in parts.registered().values() if any(run.kind == part.kind for run in runs)]
+    reading = [note for part in with_runs for note in part.notes(part.own(methods))]
+    reading += tables.WORDING.notes(resamples=resamples) if methods else []
+    short = tables.readable(table) if methods else None
+    if not methods and sections:  # the study has no other table
+        table = sections[0]["tables"][0][0].frame
+    page: dict[str, Any] = {"study": study, "table": short, "sections": sections, "failed": failed, "published": numbers}
     page |= {"reading": reading, "command": command, "left_out": list(left_out), "choice": choice}
     return ReportFiles(
         write_whole(out / "table.csv", tables.csv(table)),
@@ -101,6 +106,19 @@ def build_report(
         write_whole(out / "report.html", _rendered("report.html.j2", page)),
         figures,
     )
+
+
+def _drawn(pictures: Iterable[Picture], out: Path, section: dict[str, Any], prefix: str = "") -> list[Path]:
+    """Save the pictures of a section and put them, with their data URIs, into it; gives their files."""
+    figures: list[Path] = []
+    for picture in pictures:
+        name = f"{prefix}{picture.name}"
+        with style.dispensable(name):
+            paths = style.save(picture.figure, out / "figures" / name)
+            figures += paths
+            address = "data:image/svg+xml;base64," + base64.b64encode(paths[-1].read_bytes()).decode()
+            section["pictures"].append((replace(picture, name=name), address))
+    return figures
 
 
 def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison], *, chosen: bool) -> dict[str, Any]:
@@ -203,6 +221,6 @@ def _rendered(template: str, page: Mapping[str, Any]) -> str:
         loader=jinja2.PackageLoader("findistill.report"), autoescape=jinja2.select_autoescape(["html.j2"]), trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    names = ("difference", "p_value", "job_name", "markdown", "markdown_cell", "readable")
+    names = ("difference", "p_value", "job_name", "markdown", "markdown_cell")
     environment.filters |= {name: getattr(tables, name) for name in names}
     return environment.get_template(template).render(**page, words=tables.WORDS)

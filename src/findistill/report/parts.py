@@ -67,6 +67,24 @@ class Picture:
     figure: Figure
 
 
+@dataclass(frozen=True)
+class Section:
+    """What the page says about one test set of models that do not give texts labels.
+
+    Attributes:
+        rows: how many test rows there are, in words.
+        summary: the main result in a sentence.
+        doubts: why a method is not to be relied on, a sentence each.
+    """
+
+    test_set: str
+    rows: str
+    summary: str
+    doubts: Sequence[str]
+    tables: Sequence[Table]
+    pictures: Sequence[Picture] = ()
+
+
 class Wording:
     """The words of a package's tables, figures and notes, from its `report.yaml`; {names} in them are filled in."""
 
@@ -115,6 +133,7 @@ class Part:
         omitted: columns that say nothing about these methods.
         listed_last: its methods stand behind all others.
         scored_on_training_rows: another draw of the labelled rows gives other rows to score.
+        classifies: its models give each text a label, and its methods stand in the table of all; others have `sections`.
         own_baselines: baselines are made for its jobs; models on human labels alone share those of other jobs.
     """
 
@@ -127,6 +146,7 @@ class Part:
     omitted: Sequence[str] = ()
     listed_last: bool = False
     scored_on_training_rows: bool = False
+    classifies: bool = True
     own_baselines: bool = True
 
     # One run
@@ -177,6 +197,10 @@ class Part:
         yield from ()
 
     def pictures(self, results: Results) -> Iterator[Picture]:
+        yield from ()
+
+    def sections(self, runs: "Sequence[Run]", resamples: int) -> Iterator[Section]:
+        """Of runs of this kind, if they classify nothing: one for each test set."""
         yield from ()
 
     def notes(self, methods: "Sequence[Method]") -> list[str]:

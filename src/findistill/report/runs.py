@@ -37,7 +37,8 @@ def collect(folder: Path) -> Jobs:
         try:
             if (run := read_run(job, state)) is None:
                 continue
-            checked(run)
+            if parts.of_kind(run.kind).classifies:
+                checked(run)
         except Exception as error:  # whatever is wrong with one job's files, the others are reported
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             left_out.append({"job": job.name, "error": (reason.splitlines() or [""])[0]})

@@ -114,9 +114,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def formatted(table: Table) -> pd.DataFrame:
-    """A report part's table as text, under its titles."""
+    """A report part's table as text, under its titles; the pattern `spread` also takes the spread and the interval."""
+    rows = table.frame.to_dict("records")
     return pd.DataFrame({
-        title: [_cell(value, pattern) for value in table.frame[column]] for column, (title, pattern) in table.columns.items()
+        title: [spread(row, column) if pattern == "spread" else _cell(row.get(column), pattern) for row in rows]
+        for column, (title, pattern) in table.columns.items()
     })  # fmt: skip
 
 

@@ -81,17 +81,24 @@ def seed_means(
     One seed has the percentile bootstrap over `resamples` draws of the rows.
     """
     points = scores(np.stack([confusion(gold, one, n_labels) for one in predicted]))
+    influence = influences(gold, predicted, n_labels)
+    draws = {}
     if len(predicted) == 1:
-        resampled = scores(resampled_confusions(gold, predicted, n_labels, resamples=resamples, seed=seed)[0])
-        intervals = {key: bounds(resampled[key]) for key in RESAMPLED}
-    else:
-        influence = influences(gold, predicted, n_labels)
-        intervals = {key: _interval(points[key], influence[key]) for key in RESAMPLED}
-    spread = {key: float(points[key].std(ddof=1)) if len(predicted) > 1 else None for key in RESAMPLED}
-    return {
-        key: Estimate(float(points[key].mean()), spread[key], *intervals[key], tuple(map(float, points[key])))
-        for key in RESAMPLED
-    }
+        draws = scores(resampled_confusions(gold, predicted, n_labels, resamples=resamples, seed=seed)[0])
+    return {key: estimate_of(points[key], influence[key], draws.get(key)) for key in RESAMPLED}
+
+
+def estimate_of(values: np.ndarray, influence: np.ndarray, draws: np.ndarray | None = None) -> Estimate:
+    """Of a share between 0 and 1.
+
+    Args:
+        values: (seeds,).
+        influence: what each row adds to them, (seeds, n).
+        draws: of one seed, the bootstrap samples over rows.
+    """
+    spread = float(values.std(ddof=1)) if len(values) > 1 else None
+    low, high = _interval(values, influence) if draws is None else bounds(draws)
+    return Estimate(float(values.mean()), spread, low, high, tuple(map(float, values)))
 
 
 def _interval(values: np.ndarray, influence: np.ndarray) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from findistill.stats.intervals import StandardError, standard_error
+from findistill.stats.intervals import Group, standard_error
 from findistill.stats.metrics import bounds, confusion, influences, resampled_confusions, scores
 
 METRICS = ("accuracy", "macro_f1")
@@ -45,17 +45,16 @@ def paired(
     if len(a) == len(b) == 1:
         return _of_models(gold, a, b, n_labels, gaps, resamples, seed)
     influence = [influences(gold, runs, n_labels) for runs in (a, b)]
-    errors: dict[str, StandardError] = {}
-    for key in METRICS:
-        first, second = ((own[key], rows[key]) for own, rows in zip(tables, influence, strict=True))
-        if seeds_a and list(seeds_a) == list(seeds_b):
-            errors[key] = standard_error((first[0] - second[0], first[1] - second[1]))
-        else:
-            errors[key] = standard_error(first, (-second[0], -second[1]))
-    return {
-        key: Paired(gap, gap - errors[key].half_width, gap + errors[key].half_width, errors[key].p(gap), "seeds and rows")
-        for key, gap in gaps.items()
-    }
+    groups = {key: [(own[key], rows[key]) for own, rows in zip(tables, influence, strict=True)] for key in METRICS}
+    same_seeds = bool(seeds_a) and list(seeds_a) == list(seeds_b)
+    return {key: difference_of(*pair, same_seeds=same_seeds) for key, pair in groups.items()}
+
+
+def difference_of(a: Group, b: Group, *, same_seeds: bool) -> Paired:
+    """Mean score of method a less that of b, on the same rows, one of them of several runs; see `paired`."""
+    gap = float(a[0].mean() - b[0].mean())
+    error = standard_error((a[0] - b[0], a[1] - b[1])) if same_seeds else standard_error(a, (-b[0], -b[1]))
+    return Paired(gap, gap - error.half_width, gap + error.half_width, error.p(gap), "seeds and rows")
 
 
 def holm(p_values: list[float]) -> list[float]:

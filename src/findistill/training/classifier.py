@@ -1,65 +1,33 @@
-"""The one LightningModule: an encoder with a classification head, trained on labels (teacher) or votes (student)."""
+"""The LightningModule of an encoder with a classification head, trained on labels (teacher) or votes (student)."""
 
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from findistill.errors import UserError
 from findistill.models.heads import macro_f1, probabilities
+from findistill.training.measured import MeasuredModule
 from findistill.training.objectives import Objective
-from findistill.training.recipe import Recipe, RecipeModule
+from findistill.training.recipe import Recipe
 
 
-class EncoderClassifier(RecipeModule):
-    """Trains `model` for `objective` and measures it on validation rows after every epoch.
-
-    `history` has one row an epoch; `best_epoch` is the one whose weights `load_best` loaded, counted from 1.
-    """
-
-    SAFER = "trainer.precision=32"  # what helps where numbers overflow
+class EncoderClassifier(MeasuredModule):
+    """Trains `model` for `objective` and measures it on validation rows after every epoch."""
 
     def __init__(self, model: PreTrainedModel, objective: Objective, recipe: Recipe | Mapping[str, Any], n_labels: int) -> None:
         super().__init__(model, recipe)
         self.save_hyperparameters({"n_labels": n_labels}, logger=False)
         self.objective, self.n_labels = objective, n_labels
-        self.history: list[dict[str, float]] = []
-        self.best_epoch = 0
-        self._losses: dict[str, list[torch.Tensor]] = {}  # of the epoch's batches so far
         self._outputs: list[dict[str, torch.Tensor]] = []
-        self._started = 0.0
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits (batch, outputs)."""
         return self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
-    def on_train_epoch_start(self) -> None:
-        self._started = time.perf_counter()
-        self._losses.clear()
-
     def training_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.objective.loss(self(batch), batch["targets"], batch["hard"])
-
-    def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        loss = self.training_loss(batch)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the training loss became {loss.item()} at optimizer step {self.global_step}"
-                f" (epoch {self.current_epoch + 1})."
-                f"\nLower trainer.learning_rate (now {self.recipe.learning_rate:g}) or set {self.SAFER}."
-            )
-        self._note({"train/loss": loss.detach()})
-        self.log("train/loss", loss, batch_size=len(batch["hard"]))
-        return loss
-
-    def _note(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Remember a batch's losses, whose means go into the history."""
-        for name, value in losses.items():
-            self._losses.setdefault(name, []).append(value)
 
     def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
         self._outputs.append({"logits": self(batch).float(), "targets": batch["targets"], "hard": batch["hard"]})
@@ -79,33 +47,3 @@ class EncoderClassifier(RecipeModule):
         }
         self.log_dict(measured, batch_size=len(gold))
         self._end_epoch(measured)
-
-    def on_train_epoch_end(self) -> None:
-        if len(self.history) <= self.current_epoch:  # no validation rows
-            self._end_epoch({})
-
-    def _end_epoch(self, measured: dict[str, float]) -> None:
-        schedule: Any = self.lr_schedulers()
-        # means over batches, and over the processes that share them
-        means = {name: torch.stack(values).mean() for name, values in self._losses.items()}
-        losses = {name: float(self.trainer.strategy.reduce(mean, reduce_op="mean")) for name, mean in means.items()}
-        row = {"epoch": float(self.current_epoch + 1), **losses, **measured}
-        self.history.append(row | {"lr": float(schedule.get_last_lr()[0]), "seconds": time.perf_counter() - self._started})
-
-    def load_best(self, path: Path) -> None:
-        """Load the best epoch's checkpoint; where there is none (no validation) the last epoch's weights stay."""
-        self.best_epoch = len(self.history)
-        if path.exists():
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            self.load_state_dict(checkpoint["state_dict"])
-            self.best_epoch = len(checkpoint["run"]["history"])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the epochs so far, and the one that is under way."""
-        epoch_s = time.perf_counter() - self._started
-        checkpoint["run"] = {"history": self.history, "losses": self._losses, "epoch_s": epoch_s}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        run = checkpoint["run"]
-        self.history, self._losses = run["history"], run["losses"]
-        self._started = time.perf_counter() - run["epoch_s"]

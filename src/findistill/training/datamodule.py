@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
-from findistill.models.batches import LengthGroupedBatches, TokenRows, sorted_batches
+from findistill.models.batches import BatchedRows, LengthGroupedBatches, sorted_batches
 
 LARGE = 4  # batches at once where no gradients are kept
 
@@ -25,14 +25,14 @@ class TrainingData(pl.LightningDataModule):
     is the same in all of them.
     """
 
-    def __init__(self, rows: TokenRows, validation: TokenRows | None, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: BatchedRows, validation: BatchedRows | None, batch_size: int, seed: int) -> None:
         super().__init__()
         self.rows, self.validation, self.batch_size, self.seed = rows, validation, batch_size, seed
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         assert self.trainer is not None
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        sampler: Sampler[Any] = LengthGroupedBatches(self.rows.tokens.lengths, self.batch_size, self.seed, rank, world)
+        sampler: Sampler[Any] = LengthGroupedBatches(self.rows.lengths, self.batch_size, self.seed, rank, world)
         if self.trainer.overfit_batches:
             sampler = InOrder(list(sampler))
         return DataLoader(self.rows, batch_size=None, sampler=sampler)
@@ -41,5 +41,5 @@ class TrainingData(pl.LightningDataModule):
         assert self.trainer is not None
         if not self.validation:
             return []
-        batches = sorted_batches(self.validation.tokens.lengths, LARGE * self.batch_size // self.trainer.world_size)
+        batches = sorted_batches(self.validation.lengths, LARGE * self.batch_size // self.trainer.world_size)
         return DataLoader(self.validation, batch_size=None, sampler=InOrder(batches))

@@ -18,7 +18,7 @@ from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.models.batches import Tokens, tokenise
 from findistill.models.config import Encoder
-from findistill.models.encoders import open_trained, save
+from findistill.models.encoders import load, open_trained, save
 from findistill.models.features import Anatomy
 from findistill.models.heads import device_of
 from findistill.models.label_names import example, match_labels
@@ -63,7 +63,8 @@ def distil(
         raise UserError("no training rows are left: raise data.limit or name texts in distill.unlabelled.")
     recipe, cache = Recipe.of(encoder, session.trainer), session.tokens_cache
     names, teacher = labels.names, str(teacher)
-    model, tokenizer = untrained(encoder, names, recipe, [*train.texts, *corpus], scalar=False, seed=session.seed)
+    begin = partial(load, encoder, names, scalar=False, seed=session.seed)
+    model, tokenizer = untrained(encoder, recipe, [*train.texts, *corpus], begin, seed=session.seed)
     teacher_model, teacher_tokenizer = open_trained(teacher)
     columns = matched(names, teacher_model, teacher, distill.label_map)
     student_rows, validation_rows = (part.rows(tokenizer, recipe.max_length, cache) for part in (train, validation))

@@ -21,13 +21,13 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from findistill.errors import UserError
-from findistill.models.batches import TokenRows
+from findistill.models.batches import BatchedRows
 from findistill.models.encoders import depths, layer_stack
 from findistill.models.features import admit
 from findistill.training import callbacks, checkpoints
-from findistill.training.classifier import EncoderClassifier
 from findistill.training.config import Trainer, lightning_extras
 from findistill.training.datamodule import TrainingData
+from findistill.training.measured import MeasuredModule
 from findistill.training.processes import count_of, run_in_processes
 from findistill.training.recipe import Recipe, RecipeModule
 
@@ -71,7 +71,7 @@ class Session:
 class Training:
     """Lightning's loop over length-grouped batches of `rows`; `validation` rows, if any, are measured after every epoch.
 
-    A classifier ends with the weights of its best validation, or those of the last epoch where nothing was validated. A run
+    A `MeasuredModule` ends with the weights of its best validation, or those of the last epoch where nothing was validated. A run
     that was killed goes on from its last checkpoint in `folder/checkpoints/<part>`, on the same CPU and number of threads to
     the same weights, bit for bit. The caller removes the checkpoints when the model is saved. Several devices have a process
     each, which share every batch; in the end `module`, on the CPU, has what they learnt.
@@ -82,8 +82,8 @@ class Training:
     """
 
     module: RecipeModule
-    rows: TokenRows
-    validation: TokenRows | None
+    rows: BatchedRows
+    validation: BatchedRows | None
     recipe: Recipe
     session: Session
     check_every: int | None = None
@@ -113,7 +113,7 @@ class Training:
             parts = run_in_processes(partial(alone.fit, strategy), count, session.seed, session.loggers)
             times = {"train_s": max(part["train_s"] for part in parts), "cpu_s": sum(part["cpu_s"] for part in parts)}
             checkpoints.load_end(self.module, self.checkpoints)
-        if isinstance(self.module, EncoderClassifier):
+        if isinstance(self.module, MeasuredModule):
             self.module.load_best(self.checkpoints / "best.ckpt")
         return times
 
@@ -122,7 +122,7 @@ class Training:
         module, rows, recipe, session, check_every = self.module, self.rows, self.recipe, self.session, self.check_every
         last = checkpoints.Last(self.checkpoints, session.trainer.checkpoint_every or checkpoints.EVERY, rows)
         used = [*callbacks.make(session.callbacks, validates=bool(self.validation), logs=bool(loggers)), last]
-        if self.validation and isinstance(module, EncoderClassifier):
+        if self.validation and isinstance(module, MeasuredModule):
             used.append(checkpoints.best_of(self.checkpoints, recipe.monitor))
         if recipe.unfreeze == "gradual":
             used.append(callbacks.Unfreezing(module.model.named_parameters(), depths(module.model)))

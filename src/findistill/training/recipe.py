@@ -52,6 +52,7 @@ class Recipe:
     unfreeze: str = "none"
     freeze_embeddings: bool = False
     min_steps: int | None = None  # optimizer steps of the whole training at least, see `passes`
+    head_learning_rate: float | None = None  # of what a module calls its heads; None: as all else
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "_partial_": True})
     scheduler: Mapping[str, Any] | None = None  # in the place of `schedule`
 
@@ -100,12 +101,17 @@ class RecipeModule(pl.LightningModule):
         """Note what the optimizer's groups depend on while parameters are whole; a sharded model has flat pieces of them."""
         self._matrices = {_plain_name(name) for name, value in self.named_parameters() if value.ndim > 1}
         self._depths = depths(self.model) if self.recipe.layer_decay < 1 else {}
+        self._heads = {name for name in map(_plain_name, dict(self.named_parameters())) if self.is_head(name)}
+
+    def is_head(self, name: str) -> bool:
+        """Whether a parameter of the model learns at `recipe.head_learning_rate`."""
+        return False
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The recipe's optimizer over all that learns, and its schedule over the real number of optimizer steps."""
         recipe = self.recipe
         learning = [(_plain_name(name), value) for name, value in self.named_parameters() if value.requires_grad]
-        groups = parameter_groups(learning, self._depths, self._matrices, recipe)
+        groups = parameter_groups(learning, self._depths, self._matrices, recipe, self._heads)
         optimizer = call_node(recipe.optimizer, "optimizer", groups, fused=recipe.fused)
         steps = int(self.trainer.estimated_stepping_batches)  # optimizer steps: accumulation and devices counted in
         if recipe.scheduler:
@@ -159,16 +165,19 @@ def call_node(node: Mapping[str, Any], name: str, subject: Any, **optional: Any)
 
 
 def parameter_groups(
-    parameters: Iterable[tuple[str, Parameter]], depths: dict[str, int], matrices: Collection[str], recipe: Recipe
-) -> list[dict[str, Any]]:
+    parameters: Iterable[tuple[str, Parameter]], depths: dict[str, int], matrices: Collection[str], recipe: Recipe,
+    heads: Collection[str] = (),
+) -> list[dict[str, Any]]:  # fmt: skip
     """The optimizer's groups: rate * layer_decay^depth, and decay on `matrices` alone: not on biases and LayerNorm weights.
 
     The head's come first. `depths` as of `encoders.depths`; a parameter that it does not name counts as part of the head.
+    `heads` learn at `recipe.head_learning_rate` where there is one.
     """
     groups: dict[tuple[float, float], list[Parameter]] = defaultdict(list)
     for name, parameter in parameters:
         decay = recipe.weight_decay if name in matrices else 0.0
-        groups[recipe.learning_rate * recipe.layer_decay ** depths.get(name, 0), decay].append(parameter)
+        rate = recipe.learning_rate * recipe.layer_decay ** depths.get(name, 0)
+        groups[recipe.head_learning_rate or rate if name in heads else rate, decay].append(parameter)
     ordered = sorted(groups.items(), key=lambda group: (-group[0][0], -group[0][1]))
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in ordered]
 

@@ -1,13 +1,15 @@
 """`fit` trains an encoder and leaves a model folder."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.data import training_texts
@@ -103,7 +105,7 @@ class Trained:
 
     @classmethod
     def of(
-        cls, model: PreTrainedModel, folder: Path, history: list[dict[str, float]], best_epoch: int, times: dict[str, float],
+        cls, model: nn.Module, folder: Path, history: list[dict[str, float]], best_epoch: int, times: dict[str, float],
         thresholds: Thresholds | None = None,
     ) -> "Trained":  # fmt: skip
         """Of a model that is saved in `folder`, whose checkpoints are removed."""
@@ -115,26 +117,30 @@ class Trained:
             history,
             best_epoch,
             **times,
-            parameters=model.num_parameters(),
+            parameters=sum(value.numel() for value in model.parameters()),
             megabytes=megabytes,
             thresholds=cuts,
         )
 
 
 def untrained(
-    encoder: Encoder, names: Sequence[str], recipe: Recipe, texts: Sequence[str], *, scalar: bool, seed: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that a training starts from, all generators seeded. `encoder.trim_vocabulary` keeps the pieces of `texts`.
+    encoder: Encoder, recipe: Recipe, texts: Sequence[str], begin: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    *, seed: int,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # fmt: skip
+    """The model that a training starts from, as `begin` gives it, all generators seeded.
+
+    `encoder.trim_vocabulary` keeps the pieces of `texts`.
 
     Raises:
         UserError: the model reads fewer tokens than `recipe.max_length`.
     """
     pl.seed_everything(seed, workers=True, verbose=False)
-    model, tokenizer = load(encoder, names, scalar=scalar, seed=seed)
+    model, tokenizer = begin()
     if recipe.max_length > (longest := longest_of(model) or recipe.max_length):
         raise UserError(f"trainer.max_length={recipe.max_length}: {encoder.model} reads at most {longest} tokens.")
     if encoder.trim_vocabulary:
         tokenizer = trim(model, tokenizer, texts, recipe.max_length)
+    model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
     return model, tokenizer
 
 
@@ -156,6 +162,12 @@ def note_cut(lengths: np.ndarray, max_length: int, longest: int | None) -> None:
         remedy = f"; trainer.max_length={longer} reads more of them" if longer > max_length else ""
         log.warning("%d of %d training texts (%.0f%%) are longer than %d tokens and are cut there%s",
                     cut, len(lengths), 100 * cut / len(lengths), max_length, remedy)  # fmt: skip
+
+
+def note_passes(texts: int, passes: int, recipe: Recipe) -> None:
+    """Log that an epoch goes through the texts several times."""
+    if passes > 1:
+        log.info("%d texts: an epoch is %d passes over them, for %d steps at least", texts, passes, recipe.min_steps)
 
 
 @freeing()
@@ -184,13 +196,12 @@ def fit(
             " set data.validation above 0."
         )
     texts = [*train.texts, *corpus]
-    model, tokenizer = untrained(encoder, names, recipe, texts, scalar=objective.scale is not None, seed=session.seed)
+    begin = partial(load, encoder, names, scalar=objective.scale is not None, seed=session.seed)
+    model, tokenizer = untrained(encoder, recipe, texts, begin, seed=session.seed)
     several = train.repeated(passes)
     rows, validation_rows = (part.rows(tokenizer, recipe.max_length, session.tokens_cache) for part in (several, validation))
     note_cut(rows.tokens.lengths[: len(train)], recipe.max_length, longest_of(model))
-    if passes > 1:
-        log.info("%d texts: an epoch is %d passes over them, for %d steps at least", len(train), passes, recipe.min_steps)
-    model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
+    note_passes(len(train), passes, recipe)
     module = EncoderClassifier(model, objective, recipe, len(names))
     times = Training(module, rows, validation_rows, recipe, session).run()
     thresholds = None

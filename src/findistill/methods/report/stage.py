@@ -44,12 +44,14 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         )
     published = settings.published or next((run.config["report"]["published"] for run in runs if "report" in run.config), None)
     store = Store(runs_dir / ".artifacts")
+    others = [run for run in runs if not parts.of_kind(run.kind).classifies]
+    runs = [run for run in runs if parts.of_kind(run.kind).classifies]
     annotations = votes_of_students(runs, store)
     runs += baseline_runs(runs, settings.baselines, store)
     for part in parts.registered().values():
         runs = part.prepare(runs)
     files = build_report(
-        study, runs, failed, folder, left_out=left_out, published=published, resamples=settings.resamples,
+        study, [*runs, *others], failed, folder, left_out=left_out, published=published, resamples=settings.resamples,
         annotations=annotations, choice=read_choice(folder),
         command="\n".join(study_record.commands(folder)) or None,
     )  # fmt: skip

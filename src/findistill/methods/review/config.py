@@ -14,6 +14,7 @@ class Review:
 
     backend: str = setting("file", choices=BACKENDS)
     size: int = setting(100, ge=1)  # texts at most, those that the annotator is least certain of
+    spans: bool | None = None  # mentions of entities instead of a label; None: where the data has mentions
     suggestions: str | None = None  # a folder with `annotations.parquet`; None: the job's own annotator makes them
     files: list[str] = setting(["review.csv"], distinct=True)  # file: .csv or .jsonl, one for each reviewer
     url: str | None = setting(None, runtime_only=True)  # label_studio, argilla: the server's address

@@ -8,13 +8,15 @@ from urllib.parse import urlsplit
 from findistill.config.fields import PASSWORD
 from findistill.config.validate import rule
 from findistill.methods.annotate.rules import annotates
+from findistill.methods.extract.rules import extraction
+from findistill.methods.review.steps import of_spans
 
 
 @rule("review")
 def review(config: Any) -> Iterator[str]:
     settings = config.review
     if settings.suggestions is None:
-        yield from annotates(config)
+        yield from (extraction if of_spans(config) else annotates)(config)
     elif not (Path(settings.suggestions) / "annotations.parquet").is_file():
         yield (
             f"review.suggestions={settings.suggestions}: no annotations.parquet there; give the folder of annotations, "

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+from typing import Any
+
+from findistill.config.fields import declares
 from findistill.core.step import ModelFolder, Step
 from findistill.methods.annotate.steps import annotations
 from findistill.methods.datasets import own
+from findistill.methods.extract.steps import Extractions
 from findistill.methods.stage import Stage
 
 
@@ -21,4 +25,10 @@ class Review(Stage):
     def _suggestions(self) -> Step:
         if folder := self._config.review.suggestions:
             return ModelFolder(folder, [Path(folder) / "annotations.parquet"])
-        return annotations(self._config)
+        return (Extractions if of_spans(self._config) else annotations)(self._config)
+
+
+def of_spans(config: Any) -> bool:
+    """Whether an annotator is to suggest mentions of entities, and not a label."""
+    spans = config.review.spans
+    return declares(config.data, "has_spans") if spans is None else bool(spans)

@@ -7,6 +7,7 @@ import pandas as pd
 from findistill.data.spans import Span
 from findistill.data.texts import TextData
 from findistill.errors import UserError
+from findistill.methods.extract.extractions import types_of
 from findistill.methods.review.decisions import Question, Suggestion
 
 
@@ -31,10 +32,10 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def question(rows: pd.DataFrame, data: TextData) -> Question:
-    """Labels are the data's. Entity types are those of an entity data set, and whatever else was suggested."""
+    """Labels, or types of entities, are the data's; what else was suggested is a type, too."""
     if "spans" not in rows:
         return Question(data.labels.names, of_spans=False)
-    types = dict.fromkeys(data.labels.names if "spans" in data.frame else ())
+    types = dict.fromkeys(types_of(data))
     types |= dict.fromkeys(sorted({each["label"] for cell in rows["spans"] for each in cell}))
     return Question(tuple(types), of_spans=True)
 

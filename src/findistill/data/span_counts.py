@@ -1,0 +1,46 @@
+"""How predicted spans agree with gold ones: counts, from which precision, recall and F1 follow."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from findistill.data.spans import Span
+
+# What is counted: spans predicted and gold, those that are the same in both, and those of each that overlap one of the other's.
+COUNTED = ("predicted", "gold", "same", "predicted_overlaps", "gold_overlaps")
+
+
+def counts(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]], labels: Sequence[str]) -> np.ndarray:
+    """(texts, labels, len(COUNTED)) int64; spans agree only with those of their own label."""
+    table = np.zeros((len(gold), len(labels), len(COUNTED)), np.int64)
+    for row, (ours, theirs) in enumerate(zip(gold, predicted, strict=True)):
+        for column, label in enumerate(labels):
+            true, guessed = ({span for span in spans if span.label == label} for spans in (ours, theirs))
+            table[row, column] = (
+                len(guessed),
+                len(true),
+                len(true & guessed),
+                sum(any(one.overlaps(other) for other in true) for one in guessed),
+                sum(any(one.overlaps(other) for other in guessed) for one in true),
+            )
+    return table
+
+
+def f1(table: np.ndarray) -> np.ndarray:
+    """Exact F1 of counts (..., len(COUNTED)); 0 where nothing is gold or predicted."""
+    both = table[..., 0] + table[..., 1]
+    return np.divide(2 * table[..., 2], both, out=np.zeros(np.shape(both)), where=both > 0)
+
+
+def validation_scores(
+    gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]], labels: Sequence[str]
+) -> dict[str, float]:
+    """What epochs and thresholds are chosen by: `val/f1`, exact; its mean over labels, `val/macro_f1`; `val/accuracy`, the
+    share of the texts whose spans are all right."""
+    table = counts(gold, predicted, labels)
+    right = (table[..., 0] == table[..., 2]) & (table[..., 1] == table[..., 2])
+    return {
+        "val/f1": float(f1(table.sum((0, 1)))),
+        "val/macro_f1": float(f1(table.sum(0)).mean()),
+        "val/accuracy": float(right.all(1).mean()),
+    }

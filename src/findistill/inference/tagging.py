@@ -1,0 +1,98 @@
+"""Token classifiers that mark entities, with torch or as ONNX files: texts in, spans out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from findistill.data.spans import Span, from_bio
+from findistill.errors import UserError
+from findistill.inference import onnx_export, onnx_model
+from findistill.models.batches import pad, sorted_batches
+from findistill.models.encoders import open_tagger
+from findistill.models.heads import LONGEST, device_of
+from findistill.models.windows import windows
+
+BATCH = 64
+
+# input_ids, attention_mask (batch, length) int64 -> logits (batch, length, tags) float32
+Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TokenClassifier:
+    """An opened model: how to run it, its tags, its tokenizer, and how many tokens a window has."""
+
+    run: Run
+    tags: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+    def spans(self, texts: Sequence[str]) -> list[list[Span]]:
+        """As `SpanModel.spans`. Raises UserError where the model gives no numbers."""
+        cut = windows(self.tokenizer, texts, self.max_length)
+        at_words: list[np.ndarray] = [np.empty(0)] * len(cut)
+        for rows in sorted_batches(cut.tokens.lengths, BATCH):
+            logits = self.run(*(value.numpy() for value in pad(cut.tokens, rows).values()))
+            for at, row in enumerate(rows):
+                at_words[row] = logits[at, cut.place[row]]
+        by_text = cut.by_text(at_words)
+        for text, own in zip(texts, by_text, strict=True):
+            if not np.isfinite(own).all():
+                raise UserError(f"the model gives no numbers (NaN or infinite) for the text {text[:60]!r}: it is damaged")
+        return [
+            from_bio([self.tags[tag] for tag in own.argmax(1)], words) if len(words) else []
+            for own, words in zip(by_text, cut.words, strict=True)
+        ]
+
+
+def open_model(model: str | Path, accelerator: str = "auto") -> TokenClassifier:
+    """A folder or hub id of a token classifier in torch, or one's ONNX file."""
+    if Path(model).suffix == ".onnx":
+        return open_onnx(Path(model))
+    loaded, tokenizer = open_tagger(model)
+    device = device_of(accelerator)
+    loaded.to(device)
+
+    @torch.inference_mode()
+    def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        ids, mask = (torch.from_numpy(value).to(device) for value in (input_ids, attention_mask))
+        logits: np.ndarray = loaded(input_ids=ids, attention_mask=mask).logits.float().cpu().numpy()
+        return logits
+
+    tags = tuple(loaded.config.id2label[at] for at in range(loaded.config.num_labels))
+    return TokenClassifier(run, tags, tokenizer, window_of(loaded, tokenizer))
+
+
+def open_onnx(path: Path, threads: int | None = None) -> TokenClassifier:
+    """An ONNX file with the tags and the tokenizer beside it, on so many threads (None: all cores)."""
+    tags, alone = onnx_model.companions(path)
+    _, compute = onnx_model.open_graph(path, threads)
+    one = np.ones((1, 1), np.int64)
+    onnx_model.check_outputs(path, compute(["logits"], one, one)[0].shape[-1], tags)
+    tokenizer, longest = onnx_model.wrapped_tokenizer(alone)
+    return TokenClassifier(lambda ids, mask: compute(["logits"], ids, mask)[0], tags, tokenizer, longest)
+
+
+def window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a window: what the model was trained to, or what its positions allow."""
+    return int(min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST)))
+
+
+def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str] = ("fp32", "int8_dynamic")) -> dict[str, Path]:
+    """Write a token classifier as ONNX files into `folder`, with what they need beside them; gives the files by variant."""
+    loaded, tokenizer = open_tagger(model)
+    tags = [loaded.config.id2label[at] for at in range(loaded.config.num_labels)]
+    portable = onnx_export.portable_tokenizer(tokenizer, window_of(loaded, tokenizer))
+    onnx_export.save_companions(folder, portable, tags, str(model))
+    files = {variant: folder / onnx_export.file_name(variant) for variant in variants}
+    plain = folder / onnx_export.file_name("fp32")
+    onnx_export.to_onnx(onnx_export.TokenClassifier(loaded), plain, opset)
+    if "int8_dynamic" in files:
+        onnx_export.quantise(plain, files["int8_dynamic"])
+    if "fp32" not in files:
+        plain.unlink()
+    return files

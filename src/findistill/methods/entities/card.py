@@ -1,0 +1,51 @@
+"""The model card that goes with every trained model of entities."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from findistill.config.compose import plain
+from findistill.report.model_card import write_model_card
+
+WHAT = {  # what a model is, its library as the hub calls it, and how it is used
+    "token": ("A token classifier", "transformers", """from transformers import pipeline
+
+mark = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first")
+print(mark("Shares of Acme Corp rose."))"""),
+    "gliner": ("A GLiNER model", "gliner", """from gliner import GLiNER
+
+model = GLiNER.from_pretrained("PATH_OF_THIS_FOLDER", local_files_only=True)
+print(model.inference(["Shares of Acme Corp rose."], {prompts}, threshold={threshold:g}))"""),
+    "span_marker": ("A SpanMarker model", "span-marker", """from span_marker import SpanMarkerModel
+
+model = SpanMarkerModel.from_pretrained("PATH_OF_THIS_FOLDER")
+print(model.predict("Shares of Acme Corp rose."))"""),
+}  # fmt: skip
+SOURCES = {
+    "human": "people",
+    "llm": "answers of a language model",
+    "mixed": "answers of a language model where they agree, and people elsewhere",
+    "company_list": "a list of companies",
+    "spacy": "a spaCy pipeline",
+}
+
+
+def write_entities_card(
+    folder: Path, config: Any, labels: Sequence[str], rows: int, licence: str, metrics: Mapping[str, float], **usage: Any
+) -> Path:
+    """What the model is, whose spans it learnt from, its scores, and how to use it.
+
+    Args:
+        rows: how many texts it learnt from.
+        licence: of the texts.
+        metrics: of the job, after scoring.
+        usage: what the model's example needs, such as a threshold.
+    """
+    name = config.entities.model
+    section, (what, library, example) = config.entities[name], WHAT[name]
+    return write_model_card(
+        folder, "entities", name=f"{name}-{config.data.name}", data=config.data, licence=licence, library=library,
+        tags=["entities", name], base_model=section.model or section.encoder, metrics=metrics, task="token-classification",
+        labels=list(labels), rows=rows, config=plain(config), what=what, start=section.model or section.encoder,
+        sources=SOURCES, usage=example.format(**usage) if usage else example,
+    )  # fmt: skip

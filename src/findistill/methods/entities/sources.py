@@ -1,0 +1,83 @@
+"""Whose spans a model of entities learns from (`entities.source`), text by text; none of the texts is in a test set."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from findistill.core.job import Job
+from findistill.data.spans import Marked, Span, from_cell
+from findistill.data.texts import TextData
+from findistill.errors import UserError
+from findistill.inference.spans import stream
+from findistill.methods import rows as reading
+from findistill.methods.entities.config import UNTRAINED
+from findistill.methods.entities.models import open_model
+
+log = logging.getLogger(__name__)
+
+
+def marked(rows: pd.DataFrame) -> Marked:
+    """The texts and spans of annotated rows."""
+    return Marked(rows["text"].tolist(), [from_cell(cell) for cell in rows["spans"]])
+
+
+def examples(job: Job, data: TextData, tests: reading.TestSets) -> tuple[Marked, Marked]:
+    """What is learnt from, and what epochs and thresholds are chosen by: both of the same source.
+
+    With `source=human` these are the labelled rows. Others label the texts of the training and the validation split.
+
+    Raises:
+        UserError: nothing is left to learn from.
+    """
+    source = job.config.entities.source
+    if source == "human":
+        train, validation = reading.supervision(job, data, tests)
+    else:
+        rows = _labelled_by(job, data, source)
+        rows = reading.drop_test_overlap(rows, tests)
+        train, validation = (rows[(rows["split"] == "validation") == chosen] for chosen in (False, True))
+    if not len(train):
+        raise UserError(
+            f"entities.source={source}: no training text of data={data.card.name} has spans; lower entities.min_agreement "
+            f"(now {job.config.entities.min_agreement:g}), or give more texts"
+        )
+    if not any(len(cell) for cell in train["spans"]):
+        raise UserError(
+            f"entities.source={source}: none of the {len(train):,} training texts of data={data.card.name} has a span: "
+            "there is nothing to learn. Look at the labels, or choose another source"
+        )
+    job.metrics |= {"data/kept": len(train), "data/spans": sum(map(len, train["spans"]))}
+    return marked(train), marked(validation)
+
+
+def _labelled_by(job: Job, data: TextData, source: str) -> pd.DataFrame:
+    """Rows of the training and validation split with the spans of a source, in `spans`, and their `split`."""
+    if source in UNTRAINED:
+        rows = data.split("train", "validation")
+        labeller = open_model(source, job.config.entities, data.labels.names)
+        return rows.assign(spans=as_column(stream(labeller, rows["text"].tolist()), rows.index))
+    answers = pd.read_parquet(job.parents["extractions"] / "annotations.parquet")
+    known = data.frame[["id", "split", *(["spans"] if "spans" in data.frame else [])]].rename(columns={"spans": "human"})
+    rows = answers.merge(known, on="id", how="inner", validate="one_to_one")
+    kept = np.asarray([agreement(cell, n) for cell, n in zip(rows["spans"], rows["n_valid"], strict=True)])
+    agreed = kept >= job.config.entities.min_agreement
+    if source == "mixed":
+        human = ~agreed & rows["human"].notna().to_numpy()
+        rows["spans"] = rows["spans"].where(~human, rows["human"])
+        job.metrics["data/human_share"] = float(human.sum() / max(1, (agreed | human).sum()))
+        agreed |= human
+    log.info("%d of %d texts kept at agreement >= %g", agreed.sum(), len(rows), job.config.entities.min_agreement)
+    return rows[agreed].reset_index(drop=True)
+
+
+def agreement(cell: Iterable[Any], n_valid: int) -> float:
+    """The least share of the valid answers that any of a text's spans is in; 1 for a text without spans, 0 without an answer."""
+    return min([each["votes"] / n_valid for each in cell], default=1.0) if n_valid else -1.0
+
+
+def as_column(spans: Iterable[Sequence[Span]], index: pd.Index) -> pd.Series:
+    """Spans as the column of a table: a list of mappings for each text."""
+    return pd.Series([[{"start": s.start, "end": s.end, "label": s.label} for s in own] for own in spans], index, dtype=object)

@@ -1,0 +1,54 @@
+"""`stage=entities`: what each of its steps runs, and which artifacts it needs first."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from findistill.core.step import Step, load
+from findistill.methods.datasets import with_tests
+from findistill.methods.entities.config import FROM_ANSWERS, LEARNT
+from findistill.methods.stage import Stage
+from findistill.models.company_list import list_files
+from findistill.models.files import model_files
+
+
+class Entities(Stage):
+    """`stage=entities`: a model that marks entities is trained, as far as it can be, and scored (`entities.step=train`)."""
+
+    implementation = "findistill.methods.entities.stage:run"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.own = {"step", "model", "source", *self._sections()}
+        if config.entities.source in FROM_ANSWERS:
+            self.own.add("min_agreement")
+        self.reads += tuple(f"entities.{name}" for name in sorted(self.own))
+
+    def _sections(self) -> list[str]:
+        """The sections of the models that this one is or learns from; another's recipe is no part of the key."""
+        entities = self._config.entities
+        return [name for name in (entities.model, entities.source) if name in entities]
+
+    def parents(self) -> dict[str, Step]:
+        parents = with_tests(self._config)
+        if self._config.entities.source in FROM_ANSWERS:
+            parents["extractions"] = load("findistill.methods.extract.steps:Extractions")(self._config, rows="training")
+        return parents
+
+    def files(self) -> Iterable[Path]:
+        """The weights that a training begins with, or that are used as they are, and the company list."""
+        entities = self._config.entities
+        files: list[Path] = []
+        if entities.model in LEARNT:
+            section = entities[entities.model]
+            files += model_files(section.model or section.encoder)
+        if "company_list" in (entities.model, entities.source):
+            files += list_files(entities.company_list.path)
+        if "spacy" in (entities.model, entities.source):  # a folder; a package is known by its name
+            files += sorted(path for path in Path(entities.spacy.model).rglob("*") if path.is_file())
+        return files
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        settings["entities"] = {name: value for name, value in settings["entities"].items() if name in self.own}
+        return settings

@@ -1,0 +1,242 @@
+"""GLiNER models (Zaratiana et al. 2023): begun on an encoder, opened, saved, and what they read.
+
+This module needs the package gliner; whoever needs a GLiNER imports it, and nobody else.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gliner import GLiNER
+from gliner.config import GLiNERConfig
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig
+
+from findistill.core.files import read_json, write_json
+from findistill.data.span_counts import validation_scores
+from findistill.data.spans import Marked, Offsets, Span, from_words, to_words, without_overlaps, words
+from findistill.errors import UserError
+from findistill.models.encoders import NO_CODE
+from findistill.models.folder import check_folder
+from findistill.models.opened import check_code
+from findistill.models.weights import loading, locate
+from findistill.models.windows import Cut, cuts
+
+log = logging.getLogger(__name__)
+
+CONFIG, COMPANION = "gliner_config.json", "findistill.json"  # files of a model's folder
+THRESHOLD = 0.5  # of an untrained model
+LOWEST = 0.05  # thresholds tried: from here up in these steps
+ADVICE = "\nGive a GLiNER folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
+
+
+Predicted = list[tuple[int, int, str, float]]  # of a window: first word, last word, label, probability
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a model is asked.
+
+    Attributes:
+        labels: the types of entities.
+        prompts: how each is worded for it, in their order.
+        threshold: of a span's probability, above which it counts.
+        max_length: words of a window.
+    """
+
+    labels: tuple[str, ...]
+    prompts: tuple[str, ...]
+    threshold: float
+    max_length: int
+
+    @classmethod
+    def of(cls, labels: Sequence[str], wording: Mapping[str, str] | None, threshold: float | None, max_length: int) -> "Use":
+        """Types are called what they are called where `wording` does not say otherwise.
+
+        Raises:
+            UserError: it words what is no type.
+        """
+        wording = dict(wording or {})
+        if unknown := sorted(set(wording) - set(labels)):
+            raise UserError(f"entities.gliner.prompts: {unknown[0]!r} is none of the data's types, {', '.join(labels)}")
+        prompts = tuple(str(wording.get(label, label)) for label in labels)
+        return cls(tuple(labels), prompts, THRESHOLD if threshold is None else threshold, max_length)
+
+
+def begin(encoder: str, *, max_width: int, max_length: int) -> Any:
+    """A new GLiNER on a pretrained encoder; its own layers are drawn from torch's generator.
+
+    Raises:
+        UserError: the encoder cannot be loaded, or brings code of its own.
+    """
+    where = locate(encoder)
+    check_folder(encoder, where)
+    check_code(encoder, where)
+    with loading(f"entities.gliner.encoder={encoder} cannot be loaded", "\nGive embedded:minilm_l6, a folder or a hub id."):
+        width = AutoConfig.from_pretrained(where, **NO_CODE).hidden_size  # fails where the encoder needs code of its own
+        config = GLiNERConfig(model_name=where, hidden_size=width, max_width=max_width, max_len=max_length, dropout=0.1)
+        return GLiNER.from_config(config, backbone_from_pretrained=True, local_files_only=Path(where).exists())
+
+
+def open_gliner(reference: str | Path, *, onnx_file: str | None = None) -> Any:
+    """A GLiNER folder (or run folder) or hub id, in evaluation mode; with `onnx_file`, that file of the folder instead of torch.
+
+    Raises:
+        UserError: it is no GLiNER, its weights are a pickle, or it brings code of its own.
+    """
+    folder = Path(reference)
+    folder = folder / "model" if (folder / "model" / CONFIG).exists() else folder
+    if not folder.exists():
+        locate(str(reference))  # whether the hub can be reached
+        with loading(f"the model {reference} cannot be loaded", ADVICE):
+            folder = Path(snapshot_download(str(reference)))
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"the model {reference} is no GLiNER: it has no {CONFIG}.{ADVICE}")
+    if not onnx_file and not any(folder.glob("*.safetensors")):
+        raise UserError(_no_weights(reference, folder))
+    try:
+        settings = read_json(folder / CONFIG)
+    except ValueError as error:
+        raise UserError(f"the model {reference}: {CONFIG} cannot be read ({error})") from error
+    for name in ("encoder_config", "labels_encoder_config"):
+        if (settings.get(name) or {}).get("auto_map"):
+            raise UserError(f"the model {reference} brings code of its own (auto_map in its {CONFIG}), which is not run")
+    runtime = {"runtime": "onnxruntime", "runtime_model_file": onnx_file} if onnx_file else {}
+    with loading(f"the model {reference} cannot be loaded", ADVICE):
+        return GLiNER.from_pretrained(str(folder), local_files_only=True, **runtime).eval()
+
+
+def _no_weights(reference: str | Path, folder: Path) -> str:
+    pickle = folder / "pytorch_model.bin"
+    if not pickle.exists():
+        return f"the model {reference} has no weights (model.safetensors)"
+    return (
+        f"the model {reference} has its weights in {pickle.name} only, a pickle, which can run code and is not read.\n"
+        'If you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
+        f"save_file({{k: v.clone() for k, v in torch.load('{pickle}', weights_only=True).items()}}, "
+        f"'{folder / 'model.safetensors'}')\""
+    )
+
+
+def save(folder: Path, model: Any, use: Use) -> None:
+    """Write model, tokenizer and how it is asked to `folder`, complete or not at all; the gliner package opens it."""
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    config = model.config
+    place, config.model_name = config.model_name, Path(config.model_name).name  # no path of this machine
+    inner = config.encoder_config
+    named, inner._name_or_path = inner._name_or_path, ""
+    try:
+        model.save_pretrained(aside, safe_serialization=True)
+        write_json(aside / COMPANION, {**vars(use)})
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    finally:
+        config.model_name, inner._name_or_path = place, named
+
+
+def use_of(folder: Path) -> Use | None:
+    """How a model is asked that `save` wrote; None of another's."""
+    path = folder / COMPANION
+    if not path.exists():
+        return None
+    stored = read_json(path)
+    return Use(tuple(stored["labels"]), tuple(stored["prompts"]), stored["threshold"], stored["max_length"])
+
+
+@dataclass(frozen=True)
+class WordWindows:
+    """Texts as windows of words, which GLiNER reads: `words` of each text, and of each window its text and place in it."""
+
+    words: list[list[Offsets]]
+    text: list[int]
+    cut: list[Cut]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], max_length: int) -> "WordWindows":
+        split = [words(text) for text in texts]
+        pairs = [(number, cut) for number, own in enumerate(split) if own for cut in cuts(len(own), max_length)]
+        return cls(split, [number for number, _ in pairs], [cut for _, cut in pairs])
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(windows,) words of each."""
+        return np.asarray([cut.end - cut.start for cut in self.cut], np.int64)
+
+    def example(
+        self, window: int, texts: Sequence[str], spans: Sequence[Span] = (), wording: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """A window as GLiNER takes it: its words, and those spans that are all in it as word numbers with their prompts."""
+        text, cut = self.text[window], self.cut[window]
+        own = self.words[text][cut.start : cut.end]
+        inside = [span for span in spans if own[0][0] <= span.start and span.end <= own[-1][1]]
+        entities = [(first, last, (wording or {})[label]) for first, last, label in to_words(inside, own)]
+        return {"tokenized_text": [texts[text][start:end] for start, end in own], "ner": entities}
+
+    def spans(self, predicted: Sequence[Predicted], threshold: float) -> list[list[Span]]:
+        """Spans of each text from those of each window above the threshold.
+
+        A window decides about the spans whose middle it decides about.
+        """
+        by_text: list[list[Span]] = [[] for _ in self.words]
+        for text, cut, own in zip(self.text, self.cut, predicted, strict=True):
+            kept = [
+                (first + cut.start, last + cut.start, label)
+                for first, last, label, probability in own
+                if probability > threshold and cut.first <= cut.start + (first + last) // 2 < cut.last
+            ]
+            by_text[text] += from_words(kept, self.words[text])
+        return [without_overlaps(own) for own in by_text]
+
+
+def collate(model: Any, examples: Sequence[dict[str, Any]], prompts: Sequence[str], *, labels: bool) -> dict[str, Any]:
+    """A batch as the model takes it and `predict` reads it; with `labels`, what it is to learn too."""
+    collator = model.data_collator_class(
+        model.config, data_processor=model.data_processor, return_tokens=True, return_id_to_classes=True, prepare_labels=labels
+    )
+    batch: dict[str, Any] = collator(list(examples), entity_types=[list(prompts)] * len(examples))
+    return batch
+
+
+@torch.inference_mode()
+def predict(model: Any, batch: dict[str, Any], use: Use, floor: float, **loss: Any) -> tuple[list[Predicted], float]:
+    """The spans of each row above `floor`, none of which overlap; and the batch's loss, 0 where it has no labels.
+
+    Overlaps are resolved from the most probable down, so that the spans above a higher threshold are a part of these.
+
+    Args:
+        loss: settings of the loss.
+    """
+    label = dict(zip(use.prompts, use.labels, strict=True))
+    output = model.run_batch(batch, threshold=floor, move_to_device=True, **loss)
+    loss_of_batch = float(output.loss) if "labels" in batch else 0.0
+    output = type(output)(**{name: value for name, value in output.items() if name != "loss"})  # the first one is decoded
+    decoded = model.decode_batch(output, batch, threshold=floor, flat_ner=True)
+    rows = [[(span.start, span.end, label[span.entity_type], float(span.score)) for span in row] for row in decoded]
+    return rows, loss_of_batch
+
+
+def choose_threshold(
+    cut: WordWindows, predicted: Sequence[Predicted], gold: Marked, use: Use, fixed: float | None
+) -> dict[str, float]:
+    """Validation scores with the `fixed` threshold, or with the one of the best exact F1, of equal ones the nearest to 0.5:
+    `val/threshold`."""
+    steps = np.arange(LOWEST, 1, LOWEST).round(2).tolist() if fixed is None else [fixed]
+    best: dict[str, float] = {}
+    for threshold in sorted(steps, key=lambda each: abs(each - THRESHOLD)):
+        scores = validation_scores(gold.spans, cut.spans(predicted, threshold), use.labels)
+        if not best or scores["val/f1"] > best["val/f1"]:
+            best = {**scores, "val/threshold": threshold}
+    return best

@@ -1,0 +1,144 @@
+"""Texts as windows of tokens, and which token stands for which word: what a model that labels words reads.
+
+A text that is longer than a window is read in several, which overlap by half, so that every word is seen with words on both
+sides; the window that has most of them around a word decides about it. A word is known by its first token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from findistill.data.spans import Offsets, pieces
+from findistill.errors import UserError
+from findistill.models.batches import TEXTS_AT_ONCE, Tokens
+from findistill.models.special_tokens import SpecialTokens
+
+
+@dataclass(frozen=True)
+class Windows:
+    """n texts in m windows, m >= n.
+
+    Attributes:
+        tokens: of the windows, special tokens included.
+        words: the words of each text, by their offsets. Characters that the tokenizer drops are in none.
+        text: (m,) int64, whose text's window it is.
+        word: of each window, the numbers of its words in their text, int64.
+        place: of each window, the position of each such word's first token in it, int64.
+        decides: of each window, whether it decides about each such word, bool.
+    """
+
+    tokens: Tokens
+    words: list[list[Offsets]]
+    text: np.ndarray
+    word: list[np.ndarray]
+    place: list[np.ndarray]
+    decides: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def targets(self, values: Sequence[np.ndarray], missing: int) -> np.ndarray:
+        """Numbers of each text's words at their first tokens, aligned with `tokens.flat`, int64; `missing` elsewhere."""
+        flat = np.full(len(self.tokens.flat), missing, np.int64)
+        for number, (word, place) in enumerate(zip(self.word, self.place, strict=True)):
+            flat[self.tokens.offsets[number] + place] = values[self.text[number]][word]
+        return flat
+
+    def by_text(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Values of the words of each window, as those of the words of each text."""
+        own = [value[decides] for value, decides in zip(values, self.decides, strict=True)]
+        starts = np.searchsorted(self.text, np.arange(len(self.words) + 1))
+        return [own[first] if end - first == 1 else np.concatenate(own[first:end]) for first, end in pairwise(starts)]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A window from `start` to `end` of a sequence, which decides about what stands from `first` to `last`; ends excluded."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+def cuts(length: int, room: int) -> list[Cut]:
+    """Windows of at most `room` positions over a sequence; each position is decided about once, where it is most inside."""
+    half = max(1, room // 2)
+    starts = [0] if length <= room else list(range(0, length - room + half, half))
+    borders = [0, *(start + (room - half) // 2 for start in starts[1:]), length]
+    return [Cut(start, min(start + room, length), *borders[at : at + 2]) for at, start in enumerate(starts)]
+
+
+def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Windows:
+    """The texts in windows of at most `max_length` tokens. A special token that is written in a text is text.
+
+    Raises:
+        UserError: the tokenizer does not say which characters a token stands for.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"the tokenizer {type(tokenizer).__name__} is written in Python and does not say where in a text its tokens are; "
+            "entities need one that the tokenizers library runs (tokenizer.json)"
+        )
+    before, after = _around(tokenizer)
+    room = max_length - len(before) - len(after)
+    ids: list[np.ndarray] = []
+    words: list[list[Offsets]] = []
+    text_of, word_of, places, decides = [], [], [], []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts[start : start + TEXTS_AT_ONCE]
+        for number, (text, own, offsets) in enumerate(zip(part, *_encoded(tokenizer, part), strict=True), start):
+            whole = pieces(text)
+            first = _first_tokens(whole, offsets)
+            known = first >= 0
+            words.append([word for word, there in zip(whole, known, strict=True) if there])
+            first = first[known]
+            for cut in cuts(len(own), room):
+                inside = np.flatnonzero((first >= cut.start) & (first < cut.end))
+                ids.append(np.concatenate([before, own[cut.start : cut.end], after]))
+                text_of.append(number)
+                word_of.append(inside)
+                places.append(first[inside] - cut.start + len(before))
+                decides.append((first[inside] >= cut.first) & (first[inside] < cut.last))
+    lengths = np.asarray([len(row) for row in ids], dtype=np.int64)
+    flat = np.concatenate(ids) if ids else np.empty(0, np.int32)
+    tokens = Tokens(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), tokenizer.pad_token_id or 0)
+    return Windows(tokens, words, np.asarray(text_of, np.int64), word_of, places, decides)
+
+
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """The special tokens before and after a text, int32."""
+    with_text = tokenizer("a", return_special_tokens_mask=True)
+    own = [at for at, special in enumerate(with_text["special_tokens_mask"]) if not special]
+    ids = np.asarray(with_text["input_ids"], np.int32)
+    return ids[: own[0]], ids[own[-1] + 1 :]
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Token ids of each text and their offsets (n, 2), without special tokens around it."""
+    encoded = tokenizer(
+        list(texts), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, truncation=False,
+        return_attention_mask=False, return_token_type_ids=False, verbose=False,
+    )  # fmt: skip
+    special = np.asarray(sorted(SpecialTokens.of(tokenizer).ids), np.int32)
+    ids, offsets = [], []
+    for row, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        own, where = np.asarray(row, np.int32), np.asarray(places, np.int64).reshape(-1, 2)
+        plain = ~np.isin(own, special)  # a tokenizer may have them whole among the pieces of its vocabulary
+        ids.append(own[plain])
+        offsets.append(where[plain])
+    return ids, offsets
+
+
+def _first_tokens(words: Sequence[Offsets], offsets: np.ndarray) -> np.ndarray:
+    """The first token of each word, (words,) int64; -1 for a word without one."""
+    if not words or not len(offsets):
+        return np.full(len(words), -1)
+    starts, ends = np.asarray(words, np.int64).T
+    first = np.searchsorted(np.maximum.accumulate(offsets[:, 1]), starts, side="right")
+    there = first < len(offsets)
+    there[there] = offsets[first[there], 0] < ends[there]
+    return np.where(there, first, -1)
