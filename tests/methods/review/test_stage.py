@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from findistill.config.fields import declares
 from findistill.core.job import Job
 from findistill.data.dataset import Dataset
 from findistill.data.loading import load
@@ -134,6 +135,38 @@ def test_spans(tmp_path: Path) -> None:
     expected = [{"start": each.start, "end": each.end, "label": "company"} for each in company((2, 6), (14, 18), (24, 28))]
     assert [list(cell) for cell in reviewed["spans"]] == [expected, expected]
     assert reviewed["changed"].tolist() == [True, True]
+
+
+def test_a_review_of_extractions_becomes_an_entity_data_set(tmp_path: Path) -> None:
+    """Recorded answers of a language model, corrected in a file, are the human spans of texts that had none."""
+    (tmp_path / "news.csv").write_text("\n".join(["id,text", *(f"n{n},🚀 Acme {n} bought Bolt & Co. {n}" for n in range(12))]))
+    rows = [{"id": f"n{n}", "answer": json.dumps({"result": ["Acme"], "normalized_result": ["Acme Inc"]})} for n in range(12)]
+    pd.DataFrame(rows).to_csv("answers.csv", index=False)
+    recorded = ("llm=recorded", "llm.path=answers.csv", "llm.id_column=id", "llm.answer_column=answer", "shots.k=0")
+    given = ("stage=review", *NEWS, *recorded, "review.spans=true", "annotate.calibration=none")
+    run_job(composed(*given), tmp_path / "runs")
+    rows = rows_of("review.csv")
+    assert len(rows) == 12 and {row["suggestion"] for row in rows} == {"company: Acme"}
+    pd.DataFrame([{**row, "company": "Acme | Bolt & Co.", "done": "x"} for row in rows]).to_csv("review.csv", index=False)
+    path = run_job(composed(*given), tmp_path / "runs").folder / "reviewed.parquet"
+    section = composed(*NEWS, f"data.reviewed={path}").data
+    assert declares(section, "has_spans") and not declares(section, "has_labels")
+    data = load(section)
+    assert data.labels.names == ("company",) and len(data.split("test")) == 2
+    for row in data.frame.itertuples():
+        assert [row.text[each["start"] : each["end"]] for each in row.spans] == ["Acme", "Bolt & Co."]
+    stage_of(composed("stage=entities", *NEWS, f"data.reviewed={path}"))
+    with pytest.raises(UserError, match="has mentions of entities instead"):
+        stage_of(composed("stage=teacher", *NEWS, f"data.reviewed={path}"))
+
+
+@pytest.mark.parametrize("name", ["headlines", "reddit"])
+def test_decisions_make_an_unlabelled_source_a_labelled_one(name: str) -> None:
+    for column in ("label", "spans"):
+        pd.DataFrame({"text": ["t"], column: ["positive" if column == "label" else []]}).to_parquet(f"{column}.parquet")
+        section = composed(f"data={name}", f"data.reviewed={column}.parquet").data
+        assert declares(section, "has_labels") == (column == "label") and declares(section, "has_spans") == (column == "spans")
+    assert not declares(composed(f"data={name}").data, "has_labels")
 
 
 def test_the_command_runs_again_each_time_and_no_key_is_written(findistill: Command, tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ def run(job: Job) -> None:
     for warning in content.warnings:
         log.warning("%s", warning)
     log.info("people review in %s: %s", place.place, place.advice)
+    if accepted := int(job.metrics["review/accepted"]):
+        log.info(
+            "%d texts have human %ss now: data.reviewed=%s",
+            accepted,
+            question.column.rstrip("s"),
+            job.folder / "reviewed.parquet",
+        )
     if len(conflicts):
         log.info(
             "%d texts are no human labels, since reviewers disagree: see %s, and let one decide with review.adjudicator=NAME",

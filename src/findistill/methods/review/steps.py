@@ -1,7 +1,6 @@
 """`stage=review`: suggestions go to people, and their decisions come back."""
 
 from pathlib import Path
-
 from typing import Any
 
 from findistill.config.fields import declares

@@ -71,6 +71,9 @@ class Server:
                 f"{self.name} at {self.url} refuses the key in {self._variable} ({response.status_code}): it was revoked, or "
                 "has no right to this project. Put a valid one there, and run the same command again"
             )
+        if response.is_redirect:
+            target = self._redactor.mask(one_line(response.headers.get("location", "")))[:LONGEST]
+            raise UserError(f"{self.name} at {self.url} sends on to {target}: give the address that it is at as review.url")
         if not response.is_success:
             raise UserError(
                 f"{self.name} at {self.url} refuses {method} {path} ({response.status_code}): {self._words(response)}"
