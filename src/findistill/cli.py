@@ -66,7 +66,7 @@ def run_job(config: Config) -> float | None:
         return None
     folder = run_folder.folder_of(config, stage, list(HydraConfig.get().overrides.task))
     single = HydraConfig.get().mode == hydra.types.RunMode.RUN
-    if run_folder.is_done(folder):
+    if run_folder.is_done(folder) and not stage.live:
         log.info("already done: %s", folder)
     else:
         if single:

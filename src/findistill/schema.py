@@ -34,6 +34,7 @@ from findistill.methods.entities.config import Entities
 from findistill.methods.evaluate.config import Evaluate
 from findistill.methods.export.config import Export
 from findistill.methods.fewshot.config import Fewshot
+from findistill.methods.review.config import Review
 from findistill.models.config import CharformerEncoder, Encoder
 from findistill.report.config import Report
 from findistill.training.config import Distill, LinearTeacher, QLoRA, Teacher, TeacherDistill, Trainer
@@ -62,6 +63,7 @@ class Config:
     qlora: QLoRA = field(default_factory=QLoRA)
     fewshot: Fewshot = field(default_factory=Fewshot)
     entities: Entities = field(default_factory=Entities)
+    review: Review = field(default_factory=Review)
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
     report: Report = field(default_factory=Report)

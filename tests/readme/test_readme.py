@@ -77,6 +77,10 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
         for name in ("config.json", "tokenizer.json"):
             (tmp_path / job / "model" / name).write_text("{}")
         save_file({"weight": np.zeros(1, np.float32)}, tmp_path / job / "model" / "model.safetensors")
+    for file in re.findall(r"data.reviewed=(\S+)", command):  # what an earlier command left
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        columns = {"text": ["t"], "spans" if "entities" in command else "label": ["positive"]}
+        pd.DataFrame(columns).to_parquet(tmp_path / file)
     monkeypatch.chdir(tmp_path)
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
     arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # what a search tries lies between

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REUSED = ("checkpoints",)  # of an earlier, killed run of the same job: training goes on from there
+# Of an earlier run of the same job: training goes on from there, and decisions stay while a server cannot be reached.
+REUSED = ("checkpoints", "reviewed.parquet")
 
 
 @dataclass
@@ -83,7 +84,7 @@ def masked(config: "Config") -> DictConfig:
 def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
     """Run a job in `folder`: status, configuration, metrics and tracking are kept right whatever happens inside.
 
-    What an earlier failed or killed run left is cleared first, but for its checkpoints. When the block ends,
+    What an earlier run left is cleared first, but for what is `REUSED`. When the block ends,
     `metrics.json` is written and the state becomes `done`; when it raises, `failed` with one line of the error.
 
     Raises:

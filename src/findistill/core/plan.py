@@ -36,7 +36,7 @@ def describe(plan: Sequence[PlannedJob]) -> str:
     for job in plan:
         store = Store(Path(job.config.runs_dir) / ".artifacts")
         folder = run_folder.folder_of(job.config, job.step, job.overrides)
-        finished = run_folder.is_done(folder)
+        finished = run_folder.is_done(folder) and not job.step.live
         done += finished
         for step in walk(job.step):
             if step is job.step or isinstance(step, ModelFolder):

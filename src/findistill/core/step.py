@@ -66,6 +66,7 @@ class Step:
         cheap: making it takes seconds and costs nothing, so a plan may make it to estimate other steps.
         check: `package.module:function`, called as `function(work)` with the cheap parents alone, before any other is made: a job
             that it refuses has cost nothing.
+        live: a stage whose result depends on what people do meanwhile, so that it is never done: the same command runs it again.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Step:
     estimate: str | None = None
     cheap: bool = False
     check: str | None = None
+    live: bool = False
     reference: str | None = None  # where a model outside the store is
 
     def __init__(self, config: Any) -> None:

@@ -1,6 +1,9 @@
 """Settings of data sources."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from os import SEEK_END
+from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
@@ -43,8 +46,25 @@ class Data:
     # training, pool and validation rows with an edit similarity of 90 or more to a test row: count them, or drop them
     near_duplicates: str = setting("keep", choices=("keep", "drop"))
     seed: int = setting(0, ge=0)  # of splits and draws; apart from the training seed, so that seeds share annotations
+    reviewed: str | None = None  # decisions of stage=review, its reviewed.parquet: they are human labels of these texts
     hub_id: str | None = None
     hub_revision: str | None = None
+
+
+def decided(data: Data, column: str) -> bool:
+    """Whether people decided on the column `label` or `spans` of these texts (`data.reviewed`).
+
+    A Parquet file names its columns in its footer, whose size stands before its last four bytes. A plan reads no more of it:
+    importing pandas would take longer than the plan.
+    """
+    if data.reviewed is None:
+        return False
+    with suppress(OSError, ValueError), Path(data.reviewed).expanduser().open("rb") as file:
+        file.seek(-8, SEEK_END)
+        size = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - size, SEEK_END)
+        return (b'"name": "spans"' in file.read(size)) == (column == "spans")
+    return column == "label"
 
 
 @dataclass
@@ -77,8 +97,8 @@ class FileData(Data):
 
     @property
     def has_labels(self) -> bool:  # type: ignore[override]
-        return self.label_column is not None
+        return self.label_column is not None or decided(self, "label")
 
     @property
     def has_spans(self) -> bool:  # type: ignore[override]
-        return self.spans_column is not None
+        return self.spans_column is not None or decided(self, "spans")

@@ -30,16 +30,16 @@ class Dataset(Step):
         return self.section
 
     def files(self) -> Iterable[Path]:
-        return local_files(self.section)
+        return [*local_files(self.section), *([Path(self.section.reviewed).expanduser()] if self.section.reviewed else [])]
 
     def settings(self) -> dict[str, Any]:
-        settings = {name: value for name, value in result_settings(self.section).items() if name != "path"}
+        settings = {name: value for name, value in result_settings(self.section).items() if name not in ("path", "reviewed")}
         if settings.get("label_map"):
             settings["label_map"] = by_text(settings["label_map"])
         path = Path(getattr(self.section, "path", None) or __file__).expanduser()
         if path.is_dir():  # names of folders say which split a file is, or have a column's value
             settings["folder"] = [file.relative_to(path).as_posix() for file in files_under(path)]
-        if self.files():  # the hub serves it otherwise
+        if local_files(self.section):  # the hub serves it otherwise
             settings |= {"hub_id": None, "hub_revision": None}
         return settings
 

@@ -13,6 +13,7 @@ from findistill.core.store import Work
 from findistill.data.config import Data
 from findistill.data.labels import COMPANY, SENTIMENT, LabelSet, names_in
 from findistill.data.name_clusters import cluster_names, fold_name
+from findistill.data.reviewed import with_decisions
 from findistill.data.rows import Source
 from findistill.data.serialization import write_folder
 from findistill.data.similarity import NEAR, near_duplicates
@@ -35,7 +36,8 @@ def load(config: Data) -> TextData:
     if problems := [*wrong_values(OmegaConf.create({"data": config}))]:
         raise UserError("\n".join(problems[:3]))
     source = cast(Source, resolve(config._target_, "data._target_")(config))
-    rows = _frame(source.rows)
+    decided, reviews = with_decisions(source.rows, config)
+    rows = _frame(decided)
     labels, notes = _label_set(source, config, rows)
     if "spans" in rows:
         _check_spans(rows, labels, source.origin)
@@ -46,7 +48,9 @@ def load(config: Data) -> TextData:
         notes += _shared_names(frame)
     if config.test == 1 and set(counts) == {"test"}:
         notes.append("all labelled rows are test rows (data.test=1)")
-    card = DataCard(config.name, source.licence, source.citation, source.origin, counts, removed, (*source.notes, *notes))
+    card = DataCard(
+        config.name, source.licence, source.citation, source.origin, counts, removed, (*source.notes, *reviews, *notes)
+    )
     return TextData(frame, labels, card)
 
 

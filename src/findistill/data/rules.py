@@ -25,6 +25,8 @@ def sources(config: Any) -> Iterator[str]:
             )
         if issubclass(schema, Data) and data.fold is not None and data.fold >= data.folds:
             yield f"{key}.fold={data.fold}: the folds are numbered from 0 to {data.folds - 1}, {key}.folds={data.folds}"
+        if issubclass(schema, Data) and data.reviewed is not None and not Path(data.reviewed).expanduser().is_file():
+            yield f"{key}.reviewed={data.reviewed}: no such file; stage=review leaves it in its run folder, as reviewed.parquet"
         if not issubclass(schema, FileData):
             continue
         path = Path(data.path or ".").expanduser()

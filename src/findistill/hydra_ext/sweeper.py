@@ -97,7 +97,7 @@ class ResumingSweeper(BasicSweeper):
         for folder in {one.folder.parent for one in plan}:
             study.note_command(folder, sys.argv[1:])
 
-        pending = [one for one in plan if not run_folder.is_done(one.folder)]
+        pending = [one for one in plan if one.step.live or not run_folder.is_done(one.folder)]
         log.info("%d jobs: %d done before, %d to run", len(plan), len(plan) - len(pending), len(pending))
         stop, size = plan[0].config.sweep.on_error == "stop", len(pending)
         if stop:  # as many at once as the launcher runs side by side

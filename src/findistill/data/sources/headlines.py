@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
-from findistill.data.config import Data
+from findistill.data.config import Data, decided
 from findistill.data.delimited import read_csv
 from findistill.data.locations import csv_files, unavailable
 from findistill.data.rows import Source
@@ -16,11 +15,17 @@ FOLDERS = ("ticker_headlines", "media_headlines")
 
 @dataclass
 class HeadlinesData(Data):
-    has_labels: ClassVar[bool] = False
-
     files: list[str] = field(
         default_factory=lambda: ["benzinga_2009_2020", "stocknews_2019_2021", "fnspid_sample", "cnbc", "guardian", "reuters"]
     )
+
+    @property
+    def has_labels(self) -> bool:  # type: ignore[override]
+        return decided(self, "label")
+
+    @property
+    def has_spans(self) -> bool:  # type: ignore[override]
+        return decided(self, "spans")
 
 
 def local_files(config: HeadlinesData) -> list[Path]:

@@ -99,8 +99,11 @@ def _from_votes(config: Any) -> Iterator[str]:
             )
     elif distill.min_agreement > most:
         yield f"distill.min_agreement={distill.min_agreement} can never be reached: {reason}. Use at most {most}."
-    if distill.source == "human" and not declares(config.data, "has_votes"):
-        yield f"distill.source=human: data={config.data.name} publishes no votes of its annotators; use data=phrasebank"
+    if distill.source == "human" and not (declares(config.data, "has_votes") or config.data.reviewed):
+        yield (
+            f"distill.source=human: data={config.data.name} publishes no votes of its annotators; use data=phrasebank, or name "
+            "what people decided in stage=review: data.reviewed=FILE"
+        )
     if distill.objective == "reg" and distill.label_smoothing:
         yield "distill.label_smoothing only works with distill=cls: REG's targets, the vote shares, are soft already"
     if distill.objective == "reg" and distill.class_weights != "none":

@@ -14,9 +14,14 @@ from findistill.methods.entities.config import FROM_ANSWERS
 
 @rule("entities")
 def extracts(config: Any) -> Iterator[str]:
-    entities, annotate, shots, llm = config.entities, config.annotate, config.shots, config.llm
-    if entities.step != "label" and not (entities.step == "train" and entities.source in FROM_ANSWERS):
-        return
+    entities = config.entities
+    if entities.step == "label" or (entities.step == "train" and entities.source in FROM_ANSWERS):
+        yield from extraction(config)
+
+
+def extraction(config: Any) -> Iterator[str]:
+    """Rules for a job that extracts with `llm`."""
+    annotate, shots, llm = config.annotate, config.shots, config.llm
     if not declares(llm, "writes"):
         yield f"llm={llm.name} gives labels, and entities need text: an LLM, or llm=recorded"
         return

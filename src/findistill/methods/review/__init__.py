@@ -1,0 +1,1 @@
+"""`stage=review`: people decide on suggested labels or spans."""

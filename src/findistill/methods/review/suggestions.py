@@ -1,0 +1,66 @@
+"""Which texts people review: those of an annotation artifact, least certain first."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from findistill.data.spans import Span
+from findistill.data.texts import TextData
+from findistill.errors import UserError
+from findistill.methods.extract.extractions import types_of
+from findistill.methods.review.decisions import Question, Suggestion
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The annotations in `folder`.
+
+    Raises:
+        UserError: they are neither votes on labels nor spans, or an id occurs twice.
+    """
+    path = folder / "annotations.parquet"
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"review.suggestions={folder}: {path.name} cannot be read ({str(error).splitlines()[0]})") from error
+    of_spans = "spans" in rows
+    needed = ["id", "text", "spans", "n_valid"] if of_spans else ["id", "text", "label", "agreement", "n_valid"]
+    if absent := [name for name in needed if name not in rows]:
+        raise UserError(f"{path} has no column {', '.join(absent)}; stage=annotate makes such files")
+    if (repeated := rows["id"].duplicated()).any():
+        raise UserError(f"{path}: the id {rows['id'][repeated].iloc[0]!r} occurs twice; ids must be unique")
+    return rows
+
+
+def question(rows: pd.DataFrame, data: TextData) -> Question:
+    """Labels, or types of entities, are the data's; what else was suggested is a type, too."""
+    if "spans" not in rows:
+        return Question(data.labels.names, of_spans=False)
+    types = dict.fromkeys(types_of(data))
+    types |= dict.fromkeys(sorted({each["label"] for cell in rows["spans"] for each in cell}))
+    return Question(tuple(types), of_spans=True)
+
+
+def ordered(rows: pd.DataFrame) -> list[Suggestion]:
+    """Every text, least certain first; those that have no human label yet, where there are such.
+
+    A text's certainty is the share of valid answers that name its label, or that name the least certain of its spans; forms
+    that do not occur in the text make it less certain than texts without. No valid answer is no certainty.
+    """
+    gold = rows["gold"] if "gold" in rows else pd.Series([None] * len(rows), index=rows.index, dtype=object)
+    rows = rows[gold.isna()] if gold.isna().any() else rows
+    ranked: list[tuple[float, int, int, Suggestion]] = []
+    for row in rows.to_dict("records"):
+        valid = max(int(row["n_valid"]), 1)
+        if "spans" in row:
+            cells = sorted(row["spans"], key=lambda each: (each["start"], each["end"]))
+            scores = tuple(min(1.0, float(each.get("votes") or 0) / valid) for each in cells)
+            certainty = min(scores, default=1.0) if row["n_valid"] else 0.0
+            found = tuple(Span(int(each["start"]), int(each["end"]), str(each["label"])) for each in cells)
+            suggestion = Suggestion(str(row["id"]), str(row["text"]), found, certainty, scores)
+        else:
+            label = row["label"] if isinstance(row["label"], str) else None
+            certainty = min(1.0, float(row["agreement"]) / valid) if label is not None else 0.0
+            suggestion = Suggestion(str(row["id"]), str(row["text"]), label, certainty)
+        missing = row.get("missing")
+        ranked.append((certainty, -len(missing) if missing is not None else 0, len(ranked), suggestion))
+    return [suggestion for *_, suggestion in sorted(ranked, key=lambda each: each[:3])]
