@@ -32,6 +32,8 @@ class FinerData(Data):
     has_spans: ClassVar[bool] = True
 
     labels: list[str] | None = setting([COMPANY], choices=tuple(TYPES), distinct=True)
+    # answered: the published test sentences, to which published answers of LLMs belong, are to train on, all others to test on
+    split: str = setting("published", choices=("published", "answered"))
 
 
 def local_files(config: FinerData) -> list[Path]:
@@ -47,11 +49,15 @@ def read(config: FinerData) -> Source:
         parts, origin = {path.stem: read_csv(path) for path in paths}, str(paths[0].parent)
     else:
         parts, origin = {name: part.to_list() for name, part in from_hub(config, FOLDER).items()}, f"hub:{config.hub_id}"
-    rows = [row for name, tokens in parts.items() for row in _sentences(SPLIT_NAMES[name], tokens, names)]
+    splits = {"train": "test", "validation": "test", "test": "train"} if config.split == "answered" else {}
+    rows = [row for name, tokens in parts.items() for row in _sentences(SPLIT_NAMES[name], tokens, names, splits)]
     return Source(rows, origin, LICENCE, CITATION, notes=["texts are the data set's tokens with a blank between them"])
 
 
-def _sentences(split: str, tokens: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> Iterable[dict[str, Any]]:
+def _sentences(
+    split: str, tokens: Iterable[Mapping[str, Any]], names: Mapping[str, str], splits: Mapping[str, str]
+) -> Iterable[dict[str, Any]]:
+    """Rows of a published split, which may be another one here (`splits`); ids are of the published one."""
     for (document, sentence), rows in groupby(tokens, lambda row: (row["doc_idx"], row["sent_idx"])):
         of_sentence = list(rows)
         tags = [TAGS[int(row["gold_label"])] for row in of_sentence]
@@ -61,6 +67,6 @@ def _sentences(split: str, tokens: Iterable[Mapping[str, Any]], names: Mapping[s
             "id": f"finer/{split}/{document}/{sentence}",
             "text": text,
             "spans": to_cell(spans),
-            "split": split,
+            "split": splits.get(split, split),
             "source": "finer",
         }
