@@ -18,7 +18,6 @@ from findistill.inference import gliner as inference
 from findistill.methods.entities import gliner_model as method
 from findistill.methods.entities.config import Gliner
 from findistill.models import gliner_model
-from findistill.models.gliner_model import WordWindows
 from findistill.training.config import Trainer
 from findistill.training.gliner import GlinerModule
 from findistill.training.loop import Session
@@ -50,9 +49,8 @@ def test_it_learns_and_keeps_the_best_epoch_and_its_threshold(trained: Trained, 
     assert best["val/f1"] > 0.8 and trained.best_epoch == trained.history.index(best) + 1
     use = gliner_model.use_of(trained.model_dir)
     assert use is not None and use.threshold == best["val/threshold"] and use.labels == ("company",)
-    cut = WordWindows.of(marked[1].texts, 16)
     spans = method.open_model(section, ["company"], trained.model_dir, "cpu").spans(marked[1].texts)
-    assert gliner_model.validation_scores(marked[1].spans, spans, ["company"])["val/f1"] == best["val/f1"] and len(cut)
+    assert gliner_model.validation_scores(marked[1].spans, spans, ["company"])["val/f1"] == best["val/f1"]
 
 
 def test_it_marks_what_its_library_marks(trained: Trained, marked: Pair) -> None:
@@ -85,8 +83,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
 def test_long_texts_are_read_in_windows(trained: Trained) -> None:
     opened = inference.open_model(trained.model_dir, gliner_model.use_of(trained.model_dir), "cpu")  # type: ignore[arg-type]
-    text = "Shares of Orvane fall" + " again" * 30 + " Shares of Quillmark fall"
-    assert set(surfaces([text], opened.spans([text]))[0]) >= {"Orvane", "Quillmark"}
+    text = " ".join(["Shares of Orvane fall again"] * 12)
+    assert surfaces([text], opened.spans([text]))[0].count("Orvane") >= 10
 
 
 def test_it_is_fine_tuned_from_a_folder_with_a_fixed_threshold(
