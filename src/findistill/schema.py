@@ -62,7 +62,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=dict)  # name -> a node with a _target_
     qlora: QLoRA = field(default_factory=QLoRA)
     fewshot: Fewshot = field(default_factory=Fewshot)
-    entities: Entities = field(default_factory=Entities)
+    entities: Entities = MISSING
     review: Review = field(default_factory=Review)
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
@@ -97,6 +97,7 @@ def register() -> None:
         "teacher": {"teacher": Teacher, "linear": LinearTeacher},
         "student": {"encoder": Encoder, "charformer": CharformerEncoder},
         "augment": {"augment": Augment},
+        "entities": {"entities": Entities},
         "distill": {"distill": Distill, "teacher_distill": TeacherDistill},
         # Open: further keys, in a file or on the command line, are arguments of Lightning's, and are checked as such.
         "trainer": {"trainer": OmegaConf.structured(Trainer, flags={"struct": False})},

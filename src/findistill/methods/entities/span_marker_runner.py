@@ -1,0 +1,122 @@
+"""Trains a SpanMarker, and predicts with one, in the environment that has the package span_marker: run as a script there.
+
+It knows nothing of findistill, whose environment has another transformers. `train FOLDER` reads request.json, train.jsonl and
+validation.jsonl in FOLDER (`words`, `entities`: first word, last word, label), and leaves model/ and history.json there.
+`predict FOLDER` opens the model, prints `ready`, and answers each line of standard input, a list of lists of words, with a line:
+of each list its entities, [first word, last word, label, probability].
+"""
+
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from span_marker import SpanMarkerModel, Trainer
+from transformers import TrainerCallback, TrainingArguments
+
+BATCH = 32
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def tagged(rows: list[dict[str, Any]], number: dict[str, int]) -> Any:
+    """Rows as SpanMarker learns from: `tokens` and `ner_tags`, numbers of BIO tags."""
+    tags = []
+    for row in rows:
+        own = [0] * len(row["words"])
+        for first, last, label in row["entities"]:
+            own[first] = number[f"B-{label}"]
+            own[first + 1 : last + 1] = [number[f"I-{label}"]] * (last - first)
+        tags.append(own)
+    return Dataset.from_dict({"tokens": [row["words"] for row in rows], "ner_tags": tags})
+
+
+def entities(model: Any, words: list[list[str]]) -> list[list[list[Any]]]:
+    """Of each list of words its entities, in the lists' order; predicted in batches of similar length."""
+    order = sorted((at for at in range(len(words)) if words[at]), key=lambda at: -len(words[at]))
+    given: list[list[list[Any]]] = [[] for _ in words]
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        for at, own in zip(part, model.predict([words[at] for at in part], batch_size=BATCH), strict=True):
+            given[at] = [
+                [each["word_start_index"], each["word_end_index"] - 1, each["label"], float(each["score"])] for each in own
+            ]
+    return given
+
+
+def exact_f1(rows: list[dict[str, Any]], given: list[list[list[Any]]]) -> float:
+    gold = [{tuple(each) for each in row["entities"]} for row in rows]
+    guess = [{tuple(each[:3]) for each in own} for own in given]
+    both = sum(map(len, gold)) + sum(map(len, guess))
+    return 2 * sum(len(one & other) for one, other in zip(gold, guess, strict=True)) / both if both else 0.0
+
+
+class Best(TrainerCallback):
+    """After each epoch, exact F1 on the validation rows; the best one's model is kept."""
+
+    def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
+        self.folder, self.rows, self.best, self.started = folder, rows, -1.0, time.perf_counter()
+        self.history: list[dict[str, float]] = []
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        losses = [each["loss"] for each in state.log_history if "loss" in each]
+        row = {"epoch": round(state.epoch or 0), "train/loss": losses[-1] if losses else 0.0}
+        if self.rows:
+            model.eval()
+            row["val/f1"] = row["val/macro_f1"] = exact_f1(self.rows, entities(model, [each["words"] for each in self.rows]))
+            model.train()
+        row["seconds"], self.started = time.perf_counter() - self.started, time.perf_counter()
+        self.history.append(row)
+        if not self.rows or row["val/f1"] > self.best:
+            self.best = row.get("val/f1", 0.0)
+            model.save_pretrained(self.folder / "model")
+        print(json.dumps(row), flush=True)
+
+
+def train(folder: Path) -> None:
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    random.seed(request["seed"])
+    np.random.seed(request["seed"])
+    torch.manual_seed(request["seed"])
+    rows, validation = rows_of(folder / "train.jsonl"), rows_of(folder / "validation.jsonl")
+    tags = ["O", *(f"{prefix}-{label}" for label in request["labels"] for prefix in "BI")]
+    model = SpanMarkerModel.from_pretrained(
+        request["start"], labels=tags, model_max_length=request["max_length"], marker_max_length=request["marker_length"],
+        entity_max_length=request["entity_length"],
+    )  # fmt: skip
+    arguments = TrainingArguments(
+        output_dir=str(folder / "trainer"), learning_rate=request["learning_rate"], num_train_epochs=request["epochs"],
+        per_device_train_batch_size=request["batch_size"], weight_decay=request["weight_decay"], seed=request["seed"],
+        warmup_ratio=request["warmup"], use_cpu=request["cpu"], save_strategy="no", eval_strategy="no", report_to=[],
+        logging_steps=10, disable_tqdm=True,
+    )  # fmt: skip
+    best = Best(folder, validation)
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=tagged(rows, {tag: at for at, tag in enumerate(tags)}), callbacks=[best]
+    )
+    started, processor = time.perf_counter(), time.process_time()
+    trainer.train()
+    took = {"train_s": time.perf_counter() - started, "cpu_s": time.process_time() - processor}
+    size = sum(value.numel() for value in model.parameters())
+    result = {"history": best.history, **took, "parameters": size, "megabytes": 4 * size / 1e6}
+    (folder / "history.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def predict(folder: Path) -> None:
+    model = SpanMarkerModel.from_pretrained(str(folder)).eval()
+    if torch.cuda.is_available() and "--cpu" not in sys.argv:
+        model.cuda()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(entities(model, json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    {"train": train, "predict": predict}[sys.argv[1]](Path(sys.argv[2]))
