@@ -15,7 +15,7 @@ from findistill.methods.entities.config import FROM_ANSWERS
 @rule("entities")
 def extracts(config: Any) -> Iterator[str]:
     entities, annotate, shots, llm = config.entities, config.annotate, config.shots, config.llm
-    if entities.step != "label" and not (entities.step == "train" and entities.source in FROM_ANSWERS):
+    if entities.step == "train" and entities.source not in FROM_ANSWERS:
         return
     if not declares(llm, "writes"):
         yield f"llm={llm.name} gives labels, and entities need text: an LLM, or llm=recorded"
