@@ -61,7 +61,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=dict)  # name -> a node with a _target_
     qlora: QLoRA = field(default_factory=QLoRA)
     fewshot: Fewshot = field(default_factory=Fewshot)
-    entities: Entities = field(default_factory=Entities)
+    entities: Entities = MISSING
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
     report: Report = field(default_factory=Report)
@@ -95,6 +95,7 @@ def register() -> None:
         "teacher": {"teacher": Teacher},
         "student": {"encoder": Encoder, "charformer": CharformerEncoder},
         "augment": {"augment": Augment},
+        "entities": {"entities": Entities},
         "distill": {"distill": Distill, "teacher_distill": TeacherDistill},
         # Open: further keys, in a file or on the command line, are arguments of Lightning's, and are checked as such.
         "trainer": {"trainer": OmegaConf.structured(Trainer, flags={"struct": False})},

@@ -9,8 +9,9 @@ from findistill.data.spans import Span
 from findistill.inference import onnx_export
 from findistill.models import gliner_model
 from findistill.models.batches import sorted_batches
-from findistill.models.gliner_model import Predicted, Use, WordWindows
+from findistill.models.gliner_model import Use
 from findistill.models.heads import device_of
+from findistill.models.windows import Predicted, WordWindows
 
 BATCH = 32
 

@@ -20,13 +20,13 @@ from transformers import AutoConfig
 
 from findistill.core.files import read_json, write_json
 from findistill.data.span_counts import validation_scores
-from findistill.data.spans import Marked, Offsets, Span, from_words, to_words, without_overlaps, words
+from findistill.data.spans import Marked
 from findistill.errors import UserError
 from findistill.models.encoders import NO_CODE
 from findistill.models.folder import check_folder
 from findistill.models.opened import check_code
 from findistill.models.weights import loading, locate
-from findistill.models.windows import Cut, cuts
+from findistill.models.windows import Predicted, WordWindows
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,6 @@ CONFIG, COMPANION = "gliner_config.json", "findistill.json"  # files of a model'
 THRESHOLD = 0.5  # of an untrained model
 LOWEST = 0.05  # thresholds tried: from here up in these steps
 ADVICE = "\nGive a GLiNER folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
-
-
-Predicted = list[tuple[int, int, str, float]]  # of a window: first word, last word, label, probability
 
 
 @dataclass(frozen=True)
@@ -151,54 +148,6 @@ def use_of(folder: Path) -> Use | None:
         return None
     stored = read_json(path)
     return Use(tuple(stored["labels"]), tuple(stored["prompts"]), stored["threshold"], stored["max_length"])
-
-
-@dataclass(frozen=True)
-class WordWindows:
-    """Texts as windows of words, which GLiNER reads: `words` of each text, and of each window its text and place in it."""
-
-    words: list[list[Offsets]]
-    text: list[int]
-    cut: list[Cut]
-
-    @classmethod
-    def of(cls, texts: Sequence[str], max_length: int) -> "WordWindows":
-        split = [words(text) for text in texts]
-        pairs = [(number, cut) for number, own in enumerate(split) if own for cut in cuts(len(own), max_length)]
-        return cls(split, [number for number, _ in pairs], [cut for _, cut in pairs])
-
-    def __len__(self) -> int:
-        return len(self.text)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(windows,) words of each."""
-        return np.asarray([cut.end - cut.start for cut in self.cut], np.int64)
-
-    def example(
-        self, window: int, texts: Sequence[str], spans: Sequence[Span] = (), wording: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
-        """A window as GLiNER takes it: its words, and those spans that are all in it as word numbers with their prompts."""
-        text, cut = self.text[window], self.cut[window]
-        own = self.words[text][cut.start : cut.end]
-        inside = [span for span in spans if own[0][0] <= span.start and span.end <= own[-1][1]]
-        entities = [(first, last, (wording or {})[label]) for first, last, label in to_words(inside, own)]
-        return {"tokenized_text": [texts[text][start:end] for start, end in own], "ner": entities}
-
-    def spans(self, predicted: Sequence[Predicted], threshold: float) -> list[list[Span]]:
-        """Spans of each text from those of each window above the threshold.
-
-        A window decides about the spans whose middle it decides about.
-        """
-        by_text: list[list[Span]] = [[] for _ in self.words]
-        for text, cut, own in zip(self.text, self.cut, predicted, strict=True):
-            kept = [
-                (first + cut.start, last + cut.start, label)
-                for first, last, label, probability in own
-                if probability > threshold and cut.first <= cut.start + (first + last) // 2 < cut.last
-            ]
-            by_text[text] += from_words(kept, self.words[text])
-        return [without_overlaps(own) for own in by_text]
 
 
 def collate(model: Any, examples: Sequence[dict[str, Any]], prompts: Sequence[str], *, labels: bool) -> dict[str, Any]:

@@ -4,14 +4,16 @@ A text that is longer than a window is read in several, which overlap by half, s
 sides; the window that has most of them around a word decides about it. A word is known by its first token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from findistill.data.spans import Offsets, pieces
+from findistill.data.spans import Offsets, Span, from_words, pieces, to_words, without_overlaps
+from findistill.data.spans import words as gliner_words
 from findistill.errors import UserError
 from findistill.models.batches import TEXTS_AT_ONCE, Tokens
 from findistill.models.special_tokens import SpecialTokens
@@ -72,6 +74,57 @@ def cuts(length: int, room: int) -> list[Cut]:
     return [Cut(start, min(start + room, length), *borders[at : at + 2]) for at, start in enumerate(starts)]
 
 
+Predicted = list[tuple[int, int, str, float]]  # of a window: first word, last word, label, probability
+
+
+@dataclass(frozen=True)
+class WordWindows:
+    """Texts as windows of words, which models of spans read: `words` of each text; of each window, its text and place in it."""
+
+    words: list[list[Offsets]]
+    text: list[int]
+    cut: list[Cut]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], max_length: int, split: Callable[[str], list[Offsets]] = gliner_words) -> "WordWindows":
+        by_text = [split(text) for text in texts]
+        pairs = [(number, cut) for number, own in enumerate(by_text) if own for cut in cuts(len(own), max_length)]
+        return cls(by_text, [number for number, _ in pairs], [cut for _, cut in pairs])
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(windows,) words of each."""
+        return np.asarray([cut.end - cut.start for cut in self.cut], np.int64)
+
+    def example(
+        self, window: int, texts: Sequence[str], spans: Sequence[Span] = (), wording: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """A window as GLiNER has it: its words, and those spans that are all in it as word numbers with their prompts."""
+        text, cut = self.text[window], self.cut[window]
+        own = self.words[text][cut.start : cut.end]
+        inside = [span for span in spans if own[0][0] <= span.start and span.end <= own[-1][1]]
+        entities = [(first, last, (wording or {})[label]) for first, last, label in to_words(inside, own)]
+        return {"tokenized_text": [texts[text][start:end] for start, end in own], "ner": entities}
+
+    def spans(self, predicted: Sequence[Predicted], threshold: float) -> list[list[Span]]:
+        """Spans of each text from those of each window above the threshold.
+
+        A window decides about the spans whose middle it decides about.
+        """
+        by_text: list[list[Span]] = [[] for _ in self.words]
+        for text, cut, own in zip(self.text, self.cut, predicted, strict=True):
+            kept = [
+                (first + cut.start, last + cut.start, label)
+                for first, last, label, probability in own
+                if probability > threshold and cut.first <= cut.start + (first + last) // 2 < cut.last
+            ]
+            by_text[text] += from_words(kept, self.words[text])
+        return [without_overlaps(own) for own in by_text]
+
+
 def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Windows:
     """The texts in windows of at most `max_length` tokens. A special token that is written in a text is text.
 
@@ -86,7 +139,7 @@ def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
     before, after = _around(tokenizer)
     room = max_length - len(before) - len(after)
     ids: list[np.ndarray] = []
-    words: list[list[Offsets]] = []
+    by_text: list[list[Offsets]] = []
     text_of, word_of, places, decides = [], [], [], []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = texts[start : start + TEXTS_AT_ONCE]
@@ -94,7 +147,7 @@ def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
             whole = pieces(text)
             first = _first_tokens(whole, offsets)
             known = first >= 0
-            words.append([word for word, there in zip(whole, known, strict=True) if there])
+            by_text.append([word for word, there in zip(whole, known, strict=True) if there])
             first = first[known]
             for cut in cuts(len(own), room):
                 inside = np.flatnonzero((first >= cut.start) & (first < cut.end))
@@ -106,7 +159,7 @@ def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
     lengths = np.asarray([len(row) for row in ids], dtype=np.int64)
     flat = np.concatenate(ids) if ids else np.empty(0, np.int32)
     tokens = Tokens(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), tokenizer.pad_token_id or 0)
-    return Windows(tokens, words, np.asarray(text_of, np.int64), word_of, places, decides)
+    return Windows(tokens, by_text, np.asarray(text_of, np.int64), word_of, places, decides)
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:

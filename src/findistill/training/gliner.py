@@ -13,7 +13,8 @@ from findistill.data import training_texts
 from findistill.data.spans import Marked, to_words
 from findistill.models import gliner_model
 from findistill.models.batches import BatchedRows
-from findistill.models.gliner_model import LOWEST, Predicted, Use, WordWindows
+from findistill.models.gliner_model import LOWEST, Use
+from findistill.models.windows import Predicted, WordWindows
 from findistill.training.loop import Session, Training, freeing
 from findistill.training.measured import MeasuredModule
 from findistill.training.recipe import Recipe

@@ -14,7 +14,8 @@ from findistill.models.files import model_files
 
 def extractions(config: Any, rows: str) -> Step:
     """What a language model names in the texts."""
-    return load("findistill.methods.extract.steps:Extractions")(config, rows=rows)
+    step: Step = load("findistill.methods.extract.steps:Extractions")(config, rows=rows)
+    return step
 
 
 class Entities(Stage):
