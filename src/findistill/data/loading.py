@@ -82,7 +82,7 @@ def _label_set(source: Source, config: Data, rows: pd.DataFrame) -> tuple[LabelS
         counts = ", ".join(f"{mentions[name]:,} of {name}" for name in types)
         return LabelSet(types, fewest=1), [f"mentions, in all rows: {counts}"]
     if names := source.labels or config.labels:
-        return LabelSet(tuple(names)), []
+        return LabelSet(tuple(names), fewest=2 if rows["label"].notna().any() else 1), []  # texts may wait for their mentions
     labels = rows["label"].dropna()
     if labels.empty:  # for an annotator to give
         return LabelSet(SENTIMENT), []

@@ -6,7 +6,11 @@ from findistill.config.targets import target
 from findistill.core.step import load
 from findistill.methods.stage import Stage
 
-STAGES = {"label": "findistill.methods.extract.steps:Label", "train": "findistill.methods.entities.steps:Entities"}
+STAGES = {
+    "label": "findistill.methods.extract.steps:Label",
+    "sample": "findistill.methods.sampling.steps:Sample",
+    "train": "findistill.methods.entities.steps:Entities",
+}
 
 
 @target("stage")

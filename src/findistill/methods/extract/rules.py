@@ -15,7 +15,7 @@ from findistill.methods.entities.config import FROM_ANSWERS
 @rule("entities")
 def extracts(config: Any) -> Iterator[str]:
     entities = config.entities
-    if entities.step == "label" or (entities.step == "train" and entities.source in FROM_ANSWERS):
+    if entities.step != "train" or entities.source in FROM_ANSWERS:
         yield from extraction(config)
 
 
