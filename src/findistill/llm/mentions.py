@@ -16,13 +16,13 @@ from findistill.llm.text import one_line, read_json
 
 MOST_VALUES = 16  # JSON values in one response
 MOST_NAMES = 1000  # in one list
+LONGEST_KIND = 60  # characters of a type at the beginning of a line
 
 _FORM = ("name", "form", "text", "surface", "surface_form", "mention", "span", "entity", "word")
 _TYPE = ("type", "label", "category", "entity_type", "tag", "class", "entity_group")
 _RESULT = ("result", "results", "entities", "mentions", "names", "answer", "output")
 _NORMAL = re.compile(r"normali[sz]ed|canonical")
 _QUOTES = {"'": "'", '"': '"', "“": "”", "‘": "’", "`": "`"}
-_LINE = re.compile(r"\W*([^:]{1,40}?)\W*:\s*(.*)")
 _BETWEEN_NAMES = re.compile(r",(?!\s*(?:Inc|Ltd|LLC|Corp|Co|PLC|AG|SA)\b)", re.IGNORECASE)
 _COMMA = re.compile(r",(?=\s*[\]}])")
 
@@ -77,12 +77,12 @@ def read_lines(response: str, types: EntityTypes) -> Mentions | None:
     if unfinished(text) or any(True for _ in _values(text)):
         return None
     for line in re.split(r"[\n;]", text)[:MOST_NAMES]:
-        match = _LINE.fullmatch(line.strip())
-        tag = types.tag(match[1]) if match else None
-        if match is None or tag is None or not (tag.label or tag.other):
+        kind, colon, said = line.partition(":")
+        tag = types.tag(kind.strip(" -–—>+")) if colon and len(kind) < LONGEST_KIND else None
+        if tag is None or not (tag.label or tag.other):
             continue
         headed = True
-        names = [name.strip(answers.EDGE) for name in _BETWEEN_NAMES.split(match[2])]
+        names = [name.strip(answers.EDGE) for name in _BETWEEN_NAMES.split(said)]
         names = [name for name in names if name and types.tag(name) is None]
         items += [(name, tag.label) for name in names if tag.label]
         other += [tag.other for _ in names if tag.other]
