@@ -104,3 +104,29 @@ def test_several_types(response: str) -> None:
 
 def test_names_without_a_type_are_no_answer_where_there_are_several() -> None:
     assert read('["Ann", "Acme"]', SEVERAL) is None
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Person: Ann\nOrganisation: Acme, Bolt, Inc.\nLocation: Oslo",
+        "The text names:\n- **Persons**: Ann\n- **Organizations**: Acme, Bolt, Inc.\n- Locations: Oslo",
+        "Person: [Ann]; Organisation: Acme; Organisation: Bolt, Inc.; Location: Oslo; Other: none",
+    ],
+)
+def test_lines_of_a_type_and_names(response: str) -> None:
+    listed = mentions.read_lines(response, SEVERAL)
+    assert listed and listed.other == ("location",)
+    assert [(each.form, each.label) for each in listed.mentions] == [("Ann", "PER"), ("Acme", "ORG"), ("Bolt, Inc", "ORG")]
+
+
+def test_lines_that_name_nothing_and_lines_that_are_none() -> None:
+    listed = mentions.read_lines("Companies: none", ONE)
+    assert listed and not listed.mentions
+    for response in (
+        "There is no company here.",
+        '{"company": "Acme',
+        '{"company": "Acme"} or {"company": "Bolt"}',
+        "Note: Acme",
+    ):
+        assert mentions.read_lines(response, ONE) is None

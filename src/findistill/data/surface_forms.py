@@ -13,7 +13,8 @@ Offsets = tuple[int, int]
 _SAME = str.maketrans("‘’‛′`´“”„″‐‑‒–—−", "''''''\"\"\"\"------")
 # Scripts that are written without spaces between words: a name may stand amid other letters.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_LETTER = rf"[^\W{_UNSPACED}]"
+_LETTER = re.compile(rf"[^\W{_UNSPACED}]")
+_BLANKS = re.compile(r"\s+")
 
 
 @lru_cache(maxsize=256)
@@ -49,14 +50,43 @@ def occurrences(text: str, form: str) -> list[Offsets]:
 
     The kind of white space does not count.
     """
-    (characters, offsets), (wanted, _) = folded(text), folded(form)
-    if not wanted.strip():
-        return []
-    pattern = r"\s+".join(map(re.escape, wanted.split()))
-    before = rf"(?<!{_LETTER})" if re.match(_LETTER, wanted.lstrip()) else ""
-    after = rf"(?!{_LETTER})" if re.search(rf"{_LETTER}$", wanted.rstrip()) else ""
-    for flags in (0, re.IGNORECASE):
-        matches = [match.span() for match in re.finditer(before + pattern + after, characters, flags)]
-        if matches:
-            return [(offsets[start][0], offsets[end - 1][1]) for start, end in matches]
-    return []
+    characters, offsets = _searchable(text)
+    wanted = _searchable(form)[0].strip()
+    return _places(characters, offsets, wanted) or _places(_lower(characters), offsets, _lower(wanted))
+
+
+@lru_cache(maxsize=256)
+def _searchable(text: str) -> tuple[str, tuple[Offsets, ...]]:
+    """As `folded`, with a run of white space as one blank."""
+    characters, offsets = folded(text)
+    plain = _BLANKS.sub(" ", characters)
+    if plain == characters:
+        return characters, offsets
+    kept = [at for at, character in enumerate(characters) if not (character.isspace() and characters[at - 1 : at].isspace())]
+    return plain, tuple(offsets[at] for at in kept)
+
+
+def _places(characters: str, offsets: tuple[Offsets, ...], wanted: str) -> list[Offsets]:
+    places: list[Offsets] = []
+    start = characters.find(wanted) if wanted else -1
+    while start >= 0:
+        end = start + len(wanted)
+        if _bounded(characters[start - 1 : start], wanted[0]) and _bounded(wanted[-1], characters[end : end + 1]):
+            places.append((offsets[start][0], offsets[end - 1][1]))
+            start = characters.find(wanted, end)
+        else:
+            start = characters.find(wanted, start + 1)
+    return places
+
+
+def _bounded(before: str, after: str) -> bool:
+    """Whether a word may end between two characters."""
+    return not (_LETTER.match(before) and _LETTER.match(after))
+
+
+@lru_cache(maxsize=256)
+def _lower(text: str) -> str:
+    """In lower case, character by character."""
+    if text.isascii():
+        return text.lower()
+    return "".join(lower if len(lower := character.lower()) == 1 else character for character in text)

@@ -25,7 +25,7 @@ _UNSPACED = (
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _LETTER = rf"[^\W_{_UNSPACED}]"  # of a script with spaces, or a digit
-_EDGE = " \t\n\r\"'`*_#~|.,;:!?()[]{}<>«»“”„‘’‚‹›…。、「」『』【】《》〈〉؟،؛·•\\"  # quotes, brackets, markup, punctuation
+EDGE = " \t\n\r\"'`*_#~|.,;:!?()[]{}<>«»“”„‘’‚‹›…。、「」『』【】《》〈〉؟،؛·•\\"  # quotes, brackets, markup, punctuation
 _POINTS = re.compile("[\u0591-\u05c7\u0640\u064b-\u065f\u0670\ufe00-\ufe0f\u00ad]")  # vowel points, tatweel, forms of emoji
 _FORMAT = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _JOINT = re.compile(r"(?<=\w)[\s_\-]+(?=\w)")  # `very positive`, `very_positive` and `very-positive` are one label
@@ -74,7 +74,7 @@ def normal(text: str) -> str:
 def canonical(word: str) -> str:
     """Equal for spellings of one label: case, Unicode form, punctuation around it and the joints of its words do not count."""
     word = normal(word)
-    return _JOINT.sub(" ", word.strip(_EDGE)) or word.strip()
+    return _JOINT.sub(" ", word.strip(EDGE)) or word.strip()
 
 
 def key(header: str) -> str:
@@ -176,7 +176,7 @@ class AnswerReader:
             ends_on_one = len(set(declared)) == 1 or self._declared(lines, len(lines) - 1, cut)
             return declared[-1] if ends_on_one else None
         # JSON that was cut short names no label, and a step's line is not the answer.
-        if cut or _JSON_LINE.match(lines[-1]) or lines[-1].lstrip(_EDGE).startswith(self._step_headers):
+        if cut or _JSON_LINE.match(lines[-1]) or lines[-1].lstrip(EDGE).startswith(self._step_headers):
             return None
         last = self._leading(lines[-1]) or self._named(lines[-1])
         if last or self.steps or len(lines) == 1 or self._mentioned(lines[-1]):
@@ -189,13 +189,13 @@ class AnswerReader:
         if not headers:
             return self._exact(line)
         rest = line[headers[-1].end() :]
-        if not rest.strip(_EDGE) and number + 1 < len(lines):
+        if not rest.strip(EDGE) and number + 1 < len(lines):
             return None if self._header.search(lines[number + 1]) else self._exact(lines[number + 1])
         return self._exact(rest) or (None if strict else self._leading(rest) or self._named(rest))
 
     def _leading(self, text: str) -> str | None:
         """The label that the text begins with, where a sentence or a quotation ends behind it."""
-        text = self._unscaled(text.lstrip(_EDGE))
+        text = self._unscaled(text.lstrip(EDGE))
         match = self._pattern.match(text)
         return self._name(match) if match and _ENDS.match(text, match.end()) else None
 

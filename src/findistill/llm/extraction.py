@@ -115,15 +115,13 @@ class Extraction(Template):
 
         Tokens and tags count as they are, for without the text they cannot be aligned.
         """
-        listed = self._listed(response, cut)
-        if listed is not None:
-            return canonical({(each.form, each.label) for each in listed.mentions})
-        answer = tagged.read(response, self.types)
-        if answer is None:
+        said = self._read(response, cut)
+        if isinstance(said, mentions.Mentions):
+            return canonical({(each.form, each.label) for each in said.mentions})
+        if said is None:
             return None
-        return canonical(
-            (token, f"{tag.prefix}-{tag.label}") for token, tag in zip(answer.tokens, answer.tags, strict=True) if tag.label
-        )
+        tokens = zip(said.tokens, said.tags, strict=True)
+        return canonical((token, f"{tag.prefix}-{tag.label}") for token, tag in tokens if tag.label)
 
     def rationale(self, response: str) -> None:
         return None
@@ -134,17 +132,17 @@ class Extraction(Template):
         An answer of tokens and tags is also unreadable where fewer than half of its tokens stand in the text: it is about
         something else.
         """
-        if (listed := self._listed(response, cut)) is not None:
-            located = locate_typed(text, [(each.form, each.label) for each in listed.mentions])
-            normalized = {each.form: each.normalized for each in listed.mentions if each.normalized}
-            return Extracted(located.spans, normalized, located.missing, located.repeated, listed.unmatched, listed.other)
-        answer = tagged.read(response, self.types)
-        if answer is None:
+        said = self._read(response, cut)
+        if isinstance(said, mentions.Mentions):
+            located = locate_typed(text, [(each.form, each.label) for each in said.mentions])
+            normalized = {each.form: each.normalized for each in said.mentions if each.normalized}
+            return Extracted(located.spans, normalized, located.missing, located.repeated, said.unmatched, said.other)
+        if said is None:
             return None
-        aligned = tagged.align(answer, text)
+        aligned = tagged.align(said, text)
         if aligned.aligned < tagged.READABLE * aligned.tokens:
             return None
-        return Extracted(aligned.spans, missing=aligned.lost, other=answer.other, tokens=aligned.tokens, aligned=aligned.aligned)
+        return Extracted(aligned.spans, missing=aligned.lost, other=said.other, tokens=aligned.tokens, aligned=aligned.aligned)
 
     @property
     def answer(self) -> str:
@@ -166,8 +164,12 @@ class Extraction(Template):
     def types(self) -> EntityTypes:
         return EntityTypes(self.words, dict(self.label_map))
 
-    def _listed(self, response: str, cut: bool) -> mentions.Mentions | None:
-        return mentions.read(response, self.types, self.text_header, cut=cut)
+    def _read(self, response: str, cut: bool) -> mentions.Mentions | tagged.Tokens | None:
+        """What a response says: in JSON, else in tokens and tags, else in lines; of a cut one, only JSON can be whole."""
+        listed = mentions.read(response, self.types, self.text_header, cut=cut)
+        if listed is not None or cut:
+            return listed
+        return tagged.read(response, self.types) or mentions.read_lines(response, self.types)
 
     @cached_property
     def _keys(self) -> list[str]:

@@ -1,13 +1,13 @@
 """Entity mentions that a response lists, in JSON or in what language models write instead of it.
 
-Talk and code fences around it, single or curly quotes, a comma too many; a list of names, of objects or of names by type.
-What was cut is no answer, and neither are two answers that differ.
+Talk and code fences around it, single or curly quotes, a comma too many; a list of names, of objects or of names by type; or
+lines that begin with a type (`Companies: Acme, Bolt`). What was cut is no answer, and neither are two answers that differ.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from findistill.llm import answers
@@ -16,12 +16,14 @@ from findistill.llm.text import one_line, read_json
 
 MOST_VALUES = 16  # JSON values in one response
 MOST_NAMES = 1000  # in one list
+LONGEST_KIND = 60  # characters of a type at the beginning of a line
 
 _FORM = ("name", "form", "text", "surface", "surface_form", "mention", "span", "entity", "word")
 _TYPE = ("type", "label", "category", "entity_type", "tag", "class", "entity_group")
 _RESULT = ("result", "results", "entities", "mentions", "names", "answer", "output")
 _NORMAL = re.compile(r"normali[sz]ed|canonical")
 _QUOTES = {"'": "'", '"': '"', "“": "”", "‘": "’", "`": "`"}
+_BETWEEN_NAMES = re.compile(r",(?!\s*(?:Inc|Ltd|LLC|Corp|Co|PLC|AG|SA)\b)", re.IGNORECASE)
 _COMMA = re.compile(r",(?=\s*[\]}])")
 
 
@@ -64,6 +66,27 @@ def read(response: str, types: EntityTypes, text_header: str, *, cut: bool = Fal
     if not found and values and all(map(_is_object, values)) and not (cut or unfinished(text)):  # one object a line
         found = [each for each in [_of_list(values, [], types)] if each is not None]
     return found[0] if len({frozenset((one.form, one.label) for one in each.mentions) for each in found}) == 1 else None
+
+
+def read_lines(response: str, types: EntityTypes) -> Mentions | None:
+    """The mentions of a response without JSON, by its lines of a type and names; None where it has none."""
+    items: list[tuple[str, str]] = []
+    other: list[str] = []
+    headed = False
+    text = answers.visible(response[: answers.LONGEST]) or ""
+    if unfinished(text) or any(True for _ in _values(text)):
+        return None
+    for line in re.split(r"[\n;]", text)[:MOST_NAMES]:
+        kind, colon, said = line.partition(":")
+        tag = types.tag(kind.strip(" -–—>+")) if colon and len(kind) < LONGEST_KIND else None
+        if tag is None or not (tag.label or tag.other):
+            continue
+        headed = True
+        names = [name.strip(answers.EDGE) for name in _BETWEEN_NAMES.split(said)]
+        names = [name for name in names if name and types.tag(name) is None]
+        items += [(name, tag.label) for name in names if tag.label]
+        other += [tag.other for _ in names if tag.other]
+    return replace(_of_items(items, [], types), other=tuple(other)) if headed else None
 
 
 def unfinished(response: str) -> bool:
@@ -175,7 +198,7 @@ def _of_list(values: list[Any], normal: list[Any], types: EntityTypes) -> Mentio
     return _of_items([(each, only) for each in values], normal, types)
 
 
-def _of_items(items: Sequence[tuple[Any, str | None]], normal: list[Any], types: EntityTypes) -> Mentions | None:
+def _of_items(items: Sequence[tuple[Any, str | None]], normal: list[Any], types: EntityTypes) -> Mentions:
     unmatched = bool(normal) and len(normal) != len(items)
     names = normal if normal and not unmatched else [None] * len(items)
     mentions: dict[tuple[str, str], Mention] = {}
