@@ -228,6 +228,7 @@ def test_a_command_that_is_killed_while_it_pushes(preloaded: Preloaded, findisti
         (["review.files=[]"], "give one or more values"),
         (["review.files=[a.csv,b/a.csv]"], "name a file for each reviewer"),
         (["review.files=[a.xlsx]"], "neither a .csv nor a .jsonl"),
+        (["review.files=[.]"], "is a folder"),
         (["review.suggestions=nowhere"], "no annotations.parquet there"),
         (["review.project=x"], "a project's name"),
         (["review.size=0"], "review.size=0"),

@@ -37,7 +37,9 @@ def review(config: Any) -> Iterator[str]:
 def _files(files: Any) -> Iterator[str]:
     names = [Path(name) for name in files]
     for path in names:
-        if path.suffix not in (".csv", ".jsonl"):
+        if path.is_dir():
+            yield f"review.files: {path} is a folder; name a file in it"
+        elif path.suffix not in (".csv", ".jsonl"):
             yield f"review.files: {path} is neither a .csv nor a .jsonl file"
     if not names or len({path.stem for path in names}) < len(names):
         yield "review.files: name a file for each reviewer, each with a name of its own, such as 'review.files=[ann.csv,bob.csv]'"
