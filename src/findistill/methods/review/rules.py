@@ -1,5 +1,6 @@
 """Rules of `stage=review`."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def review(config: Any) -> Iterator[str]:
         )
     if settings.backend == "file":
         yield from _files(settings.files)
+    elif not re.fullmatch(r"\w[\w .-]{2,49}", settings.project):
+        yield (
+            f"review.project={settings.project}: a project has a name of 3 to 50 letters, digits, ' ', '.', '_', '-'; "
+            "name it with review.project=NAME"
+        )
     elif not settings.url:
         yield f"review.url is not set; review.backend={settings.backend} needs the server's address, such as review.url=http://127.0.0.1:8080"
     elif (
