@@ -199,7 +199,6 @@ def test_wrong_lines_are_named(tmp_path: Path, line: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "empty"),
         (b"PK\x03\x04zip", "zip archive"),
         (b"text,done\nAcme,x\n", "no column id"),
         (b'id,text,done\n000,"Acme,x\n', "check the quotes|not valid CSV"),
@@ -212,6 +211,14 @@ def test_files_that_are_no_reviews(tmp_path: Path, content: bytes, message: str)
     with pytest.raises(UserError, match=message) as error:
         pulled(path, LABELS, LABELLED)
     assert "data." not in str(error.value)  # settings that these files are not read by
+
+
+@pytest.mark.parametrize("name", ["review.csv", "review.jsonl"])
+@pytest.mark.parametrize("content", [b"", b"id,text,done\n"])
+def test_rows_that_were_deleted_are_pushed_again(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content if name.endswith("csv") else b"")
+    [path] = pushed(tmp_path, LABELS, LABELLED, name)
+    assert len(pulled(path, LABELS, LABELLED).texts) == len(LABELLED)
 
 
 def test_a_label_that_is_also_a_column(tmp_path: Path) -> None:

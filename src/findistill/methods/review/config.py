@@ -18,9 +18,7 @@ class Review:
     suggestions: str | None = None  # a folder with `annotations.parquet`; None: the job's own annotator makes them
     files: list[str] = setting(["review.csv"], distinct=True)  # file: .csv or .jsonl, one for each reviewer
     url: str | None = setting(None, runtime_only=True)  # label_studio, argilla: the server's address
-    project: str = setting(
-        "${study}", pattern=r"\w[\w .-]{2,49}", meaning="a project's name: 3 to 50 letters, digits, ' ', '.', '_', '-'"
-    )
+    project: str = "findistill-${study}"  # label_studio, argilla: the name of the project, or of the data set
     workspace: str | None = None  # argilla: None, the first one of the user
     reviewers: int = setting(1, ge=1)  # label_studio, argilla: how many decide on each text
     adjudicator: str | None = None  # the reviewer whose decision counts where reviewers disagree

@@ -1,5 +1,6 @@
 """Rules of `stage=review`."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def review(config: Any) -> Iterator[str]:
         )
     if settings.backend == "file":
         yield from _files(settings.files)
+    elif not re.fullmatch(r"\w[\w .-]{2,49}", settings.project):
+        yield (
+            f"review.project={settings.project}: a project has a name of 3 to 50 letters, digits, ' ', '.', '_', '-'; "
+            "name it with review.project=NAME"
+        )
     elif not settings.url:
         yield f"review.url is not set; review.backend={settings.backend} needs the server's address, such as review.url=http://127.0.0.1:8080"
     elif (
@@ -37,7 +43,9 @@ def review(config: Any) -> Iterator[str]:
 def _files(files: Any) -> Iterator[str]:
     names = [Path(name) for name in files]
     for path in names:
-        if path.suffix not in (".csv", ".jsonl"):
+        if path.is_dir():
+            yield f"review.files: {path} is a folder; name a file in it"
+        elif path.suffix not in (".csv", ".jsonl"):
             yield f"review.files: {path} is neither a .csv nor a .jsonl file"
     if not names or len({path.stem for path in names}) < len(names):
         yield "review.files: name a file for each reviewer, each with a name of its own, such as 'review.files=[ann.csv,bob.csv]'"

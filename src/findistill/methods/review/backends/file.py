@@ -205,6 +205,9 @@ def _json_lines(path: Path) -> list[Row]:
 
 def _csv(path: Path) -> list[Row]:
     layout = Layout(text_column="text", wanted=["id", "done"])
+    lines = path.read_bytes().splitlines()
+    if not lines or (len(lines) == 1 and b"done" in lines[0]):  # all rows were deleted: they are pushed again
+        return []
     try:
         rows = read_csv(path, _encoding(path), layout)
     except UserError as error:
