@@ -160,6 +160,7 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
     "several labels": ([{"start": 2, "end": 6, "labels": ["ORG", "PER"]}], ["row 1", "several labels", "ORG, PER"]),
     "other fields": ([{"from": 2, "to": 6}], ["row 1", "from, to", "start, end and label"]),
     "annotators differ": ([{"result": REGIONS}, {"result": REGIONS[:1]}], ["row 1", "2 annotations that differ", "spans.0"]),
+    "another text": ([{"start": 2, "end": 6, "text": "Acme", "label": "ORG"}], ["row 1", "'acme'", "'at&t'", "export both"]),
     "unlike columns": ({"start": [2], "end": [6, 7], "label": ["ORG"]}, ["row 1", "unlike length"]),
 }  # fmt: skip
 
@@ -321,3 +322,10 @@ def test_settings_that_do_not_go_together_are_refused_before_anything_is_read(tm
             assert message.startswith(f"stage={stage} gives a text one label, and data=jsonl has mentions")
         config = compose("config", ["stage=teacher", *source, "data.label_column=x"])
         assert any("classes or mentions; leave one of them out" in line for line in broken_rules(config))
+
+
+def test_line_breaks_before_and_inside_a_span_of_label_studio(tmp_path: Path) -> None:
+    text = "🚀\nAcme\nWidgets up"
+    regions = [{"value": {"start": 3, "end": 15, "text": "Acme\\nWidgets", "labels": ["ORG"]}}]
+    path = jsonl(tmp_path, [{"text": text, "spans": [{"result": regions}]}, *others("spans", [[0, 4, "ORG"]])])
+    assert spans_of(read(path), text) == [(2, 14, "ORG")]
