@@ -177,3 +177,9 @@ def test_predict_takes_a_list_of_texts(tiny: Path, texts: object, words: str) ->
     classifier = api.Classifier(None, ["a", "b"], api.Trainer())
     with pytest.raises(findistill.UserError, match=words):
         classifier.predict(texts)  # type: ignore[arg-type]
+
+
+def test_a_data_set_of_entities(tmp_path: Path) -> None:
+    data = api.load_dataset("demo_companies", runs_dir=tmp_path / "runs", rows=60, labelled=10)
+    assert data.labels == ("company",) and len(data.train) == 10 and data.train["spans"].notna().all()
+    assert data.unlabelled["spans"].isna().all() and data.test["spans"].map(len).sum() > 0

@@ -31,7 +31,7 @@ from findistill.core.files import read_json
 from findistill.core.store import Store
 from findistill.data.dataset import Dataset
 from findistill.data.serialization import read_folder
-from findistill.data.texts import DataCard
+from findistill.data.texts import DataCard, is_labelled
 from findistill.errors import UserError
 from findistill.hydra_ext.argv import with_model_folders
 from findistill.hydra_ext.errors import format_hydra_error
@@ -74,14 +74,14 @@ class TextSet:
         """Training rows whose human labels may be used: those of `data.labelled`, where it is set."""
         pool = self._split("pool")
         rows = pool if len(pool) else self._split("train")
-        return rows[rows["label"].notna()].reset_index(drop=True)
+        return rows[is_labelled(rows)].reset_index(drop=True)
 
     @property
     def unlabelled(self) -> pd.DataFrame:
-        """Training rows without a label, or, with `data.labelled`, whose label counts as hidden; `label` is None."""
+        """Training rows without a label, or, with `data.labelled`, whose label counts as hidden; `label` or `spans` is None."""
         rows = self._split("train")
-        hidden = rows if len(self._split("pool")) else rows[rows["label"].isna()]
-        return hidden.assign(label=None).reset_index(drop=True)
+        hidden = rows if len(self._split("pool")) else rows[~is_labelled(rows)]
+        return hidden.assign(**{"spans" if "spans" in rows else "label": None}).reset_index(drop=True)
 
     @property
     def validation(self) -> pd.DataFrame:

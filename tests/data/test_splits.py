@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from findistill.data.config import Data
+from findistill.data.date_periods import periods_of
 from findistill.data.labels import LabelSet
 from findistill.data.splits import assign
 from findistill.data.text_key import text_key
@@ -296,3 +297,9 @@ def test_a_faulty_split_by_date_is_named(periods: list[str], dates: list[str], m
     with pytest.raises(UserError, match=message) as caught:
         assign(table(many(60)).assign(date=pd.Series(dates, dtype=object)), settings_(split_by_date=periods), LABELS)
     assert str(caught.value).startswith("data.split_by_date") and "\n" not in str(caught.value)
+
+
+def test_both_ends_of_a_period_are_in_it() -> None:
+    dates = ["2015-12-31", "2016-01-01T00:00", "2016-02-29T23:59", "2016-03-01", "2017-05-31", "2017-06-01"]
+    splits = periods_of(pd.Series(dates, dtype=object), ["2016-01/2016-02", "2016-03-01/2017-05-31"], "t")
+    assert splits.tolist() == [None, "train", "train", "test", "test", None]

@@ -6,9 +6,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from omegaconf import OmegaConf
 
+from findistill.config.validate import broken_rules
 from findistill.data.conll import join_tokens
 from findistill.data.dataset import Dataset
 from findistill.data.loading import load
@@ -18,6 +20,8 @@ from findistill.data.span_cells import Mention, as_spans, read_cell
 from findistill.data.spans import Span, to_bio, to_utf16
 from findistill.data.texts import TextData
 from findistill.errors import UserError
+from findistill.schema import register
+from tests.conftest import ROOT
 from tests.data.test_own_files import configured
 from tests.data.test_spans import texts
 
@@ -156,6 +160,7 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
     "several labels": ([{"start": 2, "end": 6, "labels": ["ORG", "PER"]}], ["row 1", "several labels", "ORG, PER"]),
     "other fields": ([{"from": 2, "to": 6}], ["row 1", "from, to", "start, end and label"]),
     "annotators differ": ([{"result": REGIONS}, {"result": REGIONS[:1]}], ["row 1", "2 annotations that differ", "spans.0"]),
+    "another text": ([{"start": 2, "end": 6, "text": "Acme", "label": "ORG"}], ["row 1", "'acme'", "'at&t'", "export both"]),
     "unlike columns": ({"start": [2], "end": [6, 7], "label": ["ORG"]}, ["row 1", "unlike length"]),
 }  # fmt: skip
 
@@ -306,3 +311,21 @@ def test_the_card_says_how_many_names_are_in_training_rows_too(tmp_path: Path) -
     rows = [{"text": f"{name} {n}", "part": part, "spans": [[0, len(name), "ORG"]]} for n, (name, part) in enumerate(named)]
     card = read(jsonl(tmp_path, rows), split_column="part", validation=0).card.text()
     assert "names: 1 of the 2 in test rows" in card
+
+
+def test_settings_that_do_not_go_together_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    register()
+    source = ["data=jsonl", f"data.path={jsonl(tmp_path, others('spans', [[0, 4, 'ORG']]))}", "data.spans_column=spans"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        for stage in ("teacher", "annotate"):
+            [message] = [line for line in broken_rules(compose("config", [f"stage={stage}", *source])) if "mentions" in line]
+            assert message.startswith(f"stage={stage} gives a text one label, and data=jsonl has mentions")
+        config = compose("config", ["stage=teacher", *source, "data.label_column=x"])
+        assert any("classes or mentions; leave one of them out" in line for line in broken_rules(config))
+
+
+def test_line_breaks_before_and_inside_a_span_of_label_studio(tmp_path: Path) -> None:
+    text = "🚀\nAcme\nWidgets up"
+    regions = [{"value": {"start": 3, "end": 15, "text": "Acme\\nWidgets", "labels": ["ORG"]}}]
+    path = jsonl(tmp_path, [{"text": text, "spans": [{"result": regions}]}, *others("spans", [[0, 4, "ORG"]])])
+    assert spans_of(read(path), text) == [(2, 14, "ORG")]

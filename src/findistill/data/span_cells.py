@@ -153,7 +153,8 @@ def _mention(start: Any, end: Any, label: Any, surface: Any = None) -> Mention:
         raise ValueError(f"has several labels for one span, {', '.join(error.args[0])}; leave one") from None
     if not name:
         raise ValueError(f"has no label for the span {offsets[0]}:{offsets[1]}")
-    return Mention(Span(offsets[0], offsets[1], name), surface if isinstance(surface, str) else None)
+    # Label Studio writes a line break as two characters.
+    return Mention(Span(offsets[0], offsets[1], name), surface.replace("\\n", "\n") if isinstance(surface, str) else None)
 
 
 def _is_span(cell: Sequence[Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from findistill.config.overrides import mapping_of, typed
 from findistill.data.cells import folded, lookup
 from findistill.data.config import FileData
-from findistill.data.span_cells import AnnotationsDifferError, as_spans, read_cell
+from findistill.data.span_cells import AnnotationsDifferError, Mention, as_spans, read_cell
 from findistill.data.spans import Span, to_cell
 from findistill.errors import UserError
 
@@ -36,6 +36,8 @@ def read_spans(
             raise UserError(f"{origin}, row {number}: {column}={shown} {error} (data.spans_column)") from None
         mentions.append([] if of_row is None and any(lookup(row, name) for name in ANNOTATED) else of_row)
     located, note = as_spans([*zip(texts, mentions, strict=True)], config.offsets)
+    for number, (text, spans, of_row) in enumerate(zip(texts, located, mentions, strict=True), 1):
+        _check_surfaces(text, spans, of_row, f"{origin}, row {number}: {column}")
     renamed = {folded(str(name)): value for name, value in (mapping_of(config.label_map) or {}).items()}
     known = {folded(name): name for name in config.labels or ()}
     cells: list[list[dict[str, Any]] | None] = []
@@ -58,3 +60,19 @@ def read_spans(
             named.append(Span(span.start, span.end, name))
         cells.append(to_cell(named))
     return cells, note
+
+
+def _check_surfaces(text: str, spans: Sequence[Span] | None, mentions: Sequence[Mention] | None, at: str) -> None:
+    """Raise UserError where the file says what a span's text is, and the text has something else there."""
+    said = sorted(_plain(mention.surface) for mention in mentions or () if mention.surface is not None)
+    there = sorted(_plain(text[span.start : span.end]) for span in spans or ())
+    if len(said) == len(there) and said != there:
+        [one, other] = next(pair for pair in zip(said, there, strict=True) if pair[0] != pair[1])
+        raise UserError(
+            f"{at} says that a span is {one[:40]!r}, and the text has {other[:40]!r} there: text and offsets are not of one "
+            "version; export both again"
+        )
+
+
+def _plain(surface: str) -> str:
+    return "".join(surface.split()).casefold()

@@ -129,6 +129,13 @@ def test_no_cluster_is_ever_in_two_splits(clusters: list[list[int]], seed: int) 
     assert splits.count("test") <= round(0.2 * len(clusters)) and not overlap(clusters, splits, "test")
 
 
+def test_the_largest_group_of_companies_is_for_training() -> None:
+    clusters = [[0, 1], [1, 2], [2], [3], [4], [5], [6], [7], [8], [9]]
+    for seed in range(20):
+        splits = split_by_cluster(clusters, 0.3, 0.1, seed)
+        assert splits[:3] == ["train"] * 3 and splits.count("test") == 3 and splits.count("validation") == 1
+
+
 def test_a_split_by_date_leaves_other_headlines_out(tmp_path: Path) -> None:
     work = artifacts(tmp_path, headlines())
     frame, facts = drawn(work, share=1, split="date", periods=["2010/2013", "2014/2015", "2016/2018"])
