@@ -10,6 +10,7 @@ from findistill.data.config import Data
 from findistill.data.text_key import text_key
 from findistill.errors import UserError
 
+VOTES = 8  # that a decision counts as, see `TextData.human_votes`
 ACCEPTED = "accepted"  # the status of decisions on which the reviewers, or the adjudicator, agree
 
 
@@ -36,7 +37,7 @@ def with_decisions(rows: Sequence[Mapping[str, Any]], config: Data) -> tuple[Seq
     def decided(row: Mapping[str, Any]) -> Mapping[str, Any]:
         if (answer := decisions.get(key(row["text"]))) is None:
             return row
-        return {**row, column: answer, **({"agreement": 8} if "agreement" in row else {})}
+        return {**row, column: answer, **({"agreement": VOTES} if column == "label" else {})}
 
     changed = [decided(row) for row in rows]
     others = f", {len(decisions) - matched:,} of other texts" if matched < len(decisions) else ""

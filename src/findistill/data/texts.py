@@ -70,17 +70,16 @@ class TextData:
         Columns as in `annotations.parquet`: id, text, label, gold, agreement, n_valid, n_samples, soft_<label>...,
         rationale (None). PhraseBank publishes no single votes, only which of four agreement levels a sentence reached,
         so votes are counted in eighths: agreement is the level's lower bound (50% 4, 66% 5, 75% 6, all 8) and the
-        rest of the mass is spread evenly over the other labels. Elsewhere a label, as reviewers decided on it, stands for all
-        eight, and with a pool those outside of it are hidden. Raises UserError where there is no label.
+        rest of the mass is spread evenly over the other labels. A decision of `data.reviewed` stands for all eight; texts without
+        one have no votes. Raises UserError for a source without either.
         """
-        names = splits or ("train",)
-        if "agreement" not in self.frame and len(self.split("pool")):
-            names = ("pool",)
-        rows = self.split(*names)
         if "agreement" not in self.frame:
-            rows = rows[rows["label"].notna()].assign(agreement=8).reset_index(drop=True)
-        if not len(rows):
-            raise UserError(f"distill.source=human: {self.card.name} has no human labels of training texts (data.reviewed)")
+            raise UserError(
+                f"distill.source=human: {self.card.name} does not say how far its annotators agreed; "
+                "use data=phrasebank, or distill.source=annotator"
+            )
+        rows = self.split(*(splits or ("train",)))
+        rows = rows[rows["agreement"].notna() & rows["label"].notna()].reset_index(drop=True)
         votes = rows[["id", "text", "label"]].assign(
             gold=rows["label"], agreement=rows["agreement"].astype(int), n_valid=8, n_samples=8
         )
