@@ -61,6 +61,7 @@ class Extraction(Template):
 
     free: ClassVar[bool] = True
     section: ClassVar[str] = "extract"
+    text_limit: ClassVar[str] = "extract.max_text_tokens"
 
     examples: tuple[Demonstration, ...] = ()
     normalized: bool = False
