@@ -96,6 +96,10 @@ class Extraction(Template):
         return f'{{"{self._keys[0]}":'
 
     @property
+    def closing(self) -> str:
+        return "}"
+
+    @property
     def lines(self) -> int:
         return 1
 

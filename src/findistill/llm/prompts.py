@@ -142,6 +142,11 @@ class Template:
         return [*self.steps, self.answer_header][0]
 
     @property
+    def closing(self) -> str:
+        """What completes a line that a model in this process writes, besides its end."""
+        return ""
+
+    @property
     def lines(self) -> int:
         """Lines of a response that the model is free to fill."""
         return len(self.steps)
