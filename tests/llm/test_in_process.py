@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from findistill.errors import UserError
-from findistill.llm import decoding
+from findistill.llm import decoding, extraction
+from findistill.llm.config import Extract
 from findistill.llm.engine import Request, Response, Sampling
 from findistill.llm.in_process import InProcessEngine
 from findistill.llm.prompts import Demonstration, Template
@@ -385,3 +386,20 @@ def test_prompts_keep_within_the_models_positions(engine: InProcessEngine, monke
     answers = {each.id: each for batch in tight.responses(TASKS, SENTIMENT, SAMPLING) for each in batch}
     assert {text_id: each.dropped for text_id, each in answers.items()} == {"a": 1, "b": 1, "c": 1}
     assert all(each.tokens_in < len(full) + 15 for each in answers.values())
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_free_answer_goes_on_from_its_opening_whatever_its_neighbours(engine: InProcessEngine, chat: bool) -> None:
+    form = extraction.template(Extract(name="companies", instruction="List the companies."), ("company",))
+    engine = with_(engine, chat=chat)
+    assert not engine.exact(form)
+    tasks = [Request(f"t{at}", text, (), (0, 1)) for at, text in enumerate(("Acme rose.", "Sales of Bolt fell again."))]
+    drawn = Sampling(0.9, 3)
+    together = [each for batch in engine.responses(tasks, form, drawn) for each in batch]
+    alone = [each for task in reversed(tasks) for batch in engine.responses([task], form, drawn) for each in batch]
+    assert len(together) == 4 and all((each.raw or "").startswith('{"result":') for each in together)
+    assert sorted((each.id, each.sample, each.raw) for each in together) == sorted(
+        (each.id, each.sample, each.raw) for each in alone
+    )
+    assert all(each.label == form.parse(each.raw or "") for each in together)
+    assert len({each.raw for each in together}) == 4  # sampled

@@ -54,6 +54,7 @@ def write_own_files(folder: Path) -> None:
     usage = {"prompt_tokens": 40, "completion_tokens": 2}
     lines = [{"custom_id": f"n{at}", "response": {"body": {"choices": each, "usage": usage}}} for at, each in enumerate(contents)]
     (folder / "batch.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "finer_ord_test.jsonl").write_text('{"tokens": ["Profit", "rose"], "model": "gpt-4", "answer": "Profit:Other"}')
 
 
 TEXTS = {"rose": "positive", "fell": "negative", "was": "neutral"}

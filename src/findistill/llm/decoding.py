@@ -147,6 +147,7 @@ class AnswerFormat:
         ends: the tokens by which the model ends its response.
         encode: a text's token ids.
         decode: the text of token ids.
+        closing: a line that has this is complete; empty: its end is a line break.
     """
 
     headers: tuple[str, ...]
@@ -155,6 +156,7 @@ class AnswerFormat:
     ends: frozenset[int]
     encode: Callable[[str], list[int]]
     decode: Callable[[list[int]], str]
+    closing: str = ""
 
     def __post_init__(self) -> None:
         self.piece = functools.cache(lambda token: self.decode([token]))  # the text of one token
@@ -239,7 +241,8 @@ def _take(sample: Sample, token: int, form: AnswerFormat) -> None:
     if not ended:
         sample.line_ids.append(token)
         sample.due.append(token)
-        if len(sample.line_ids) < form.longest:
+        closed = form.closing and form.closing in form.piece(token)
+        if len(sample.line_ids) < form.longest and not closed:
             return
     sample.lines.append(one_line(form.decode(sample.line_ids) + rest))
     sample.due.extend(form.encode(f"{rest}\n{form.headers[len(sample.lines) - 1]}"))

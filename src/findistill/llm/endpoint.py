@@ -108,8 +108,8 @@ class EndpointEngine(EndpointLLM, Engine):
                     await asyncio.gather(*workers, return_exceptions=True)
             if run.truncated:
                 log.info(
-                    "%d texts were truncated to %s.max_text_tokens=%d words (or %d characters)",
-                    run.truncated, template.section, template.max_text_tokens, template.max_text_tokens * CHARACTERS,
+                    "%d texts were truncated to %s=%d words (or %d characters)",
+                    run.truncated, template.text_limit, template.max_text_tokens, template.max_text_tokens * CHARACTERS,
                 )  # fmt: skip
 
         yield from iterate_async(work)

@@ -61,6 +61,7 @@ class Extraction(Template):
 
     free: ClassVar[bool] = True
     section: ClassVar[str] = "extract"
+    text_limit: ClassVar[str] = "extract.max_text_tokens"
 
     examples: tuple[Demonstration, ...] = ()
     normalized: bool = False
@@ -93,6 +94,10 @@ class Extraction(Template):
     @property
     def opening(self) -> str:
         return f'{{"{self._keys[0]}":'
+
+    @property
+    def closing(self) -> str:
+        return "}"
 
     @property
     def lines(self) -> int:

@@ -93,7 +93,7 @@ class InProcessEngine(LanguageModel, Engine):
 
     def _form(self, template: Template, headers: Sequence[str], words: list[list[int]]) -> decoding.AnswerFormat:
         decode = partial(self.tokenizer.decode, skip_special_tokens=True)
-        return decoding.AnswerFormat(tuple(headers), words, step_tokens(template), self.ends, self.ids, decode)
+        return decoding.AnswerFormat(tuple(headers), words, step_tokens(template), self.ends, self.ids, decode, template.closing)
 
     def _start(self, prefix: Any, endings: Sequence[list[int]], texts: Iterable[int]) -> decoding.Rows:
         """Rows that continue the texts with these numbers, whose prompts are `prefix` and an ending each."""

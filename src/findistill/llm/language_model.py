@@ -89,9 +89,7 @@ class LanguageModel(InProcessLLM):
                 dropped[request.id] = len(request.demonstrations) - len(examples)
             prompts.append(ids)
         if shortened:
-            log.info(
-                "%d texts were truncated to %s.max_text_tokens=%d tokens", shortened, template.section, template.max_text_tokens
-            )
+            log.info("%d texts were truncated to %s=%d tokens", shortened, template.text_limit, template.max_text_tokens)
         if dropped or truncated:
             log.info(
                 "a prompt may have %d tokens (llm.max_prompt_tokens): %d prompts lost demonstrations, %d texts were truncated",

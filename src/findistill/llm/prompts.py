@@ -60,11 +60,12 @@ class Template:
 
     Attributes:
         free: answers are no label words but text of the model's own, read by `parse` alone; see `llm.extraction`.
-        section: of the configuration, for messages.
+        section: of the configuration, for messages, and `text_limit`, its setting of the length of a text.
     """
 
     free: ClassVar[bool] = False
     section: ClassVar[str] = "prompt"
+    text_limit: ClassVar[str] = "prompt.max_text_tokens"
 
     instruction: str
     words: dict[str, str]
@@ -139,6 +140,11 @@ class Template:
     def opening(self) -> str:
         """What a response begins with: the plain form ends with it."""
         return [*self.steps, self.answer_header][0]
+
+    @property
+    def closing(self) -> str:
+        """What completes a line that a model in this process writes, besides its end."""
+        return ""
 
     @property
     def lines(self) -> int:
