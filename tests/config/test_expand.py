@@ -57,7 +57,7 @@ def test_every_place_that_names_a_data_set() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["shots.source=tfms"], "shots.source=tfms: no such data set (did you mean tfns?); there are csv, demo"),
+        (["shots.source=tfms"], "shots.source=tfms: no such data set (did you mean tfns?); there are conll, csv, demo"),
         (["evaluate.also=['tfns colour=1']"], "evaluate.also: data set 'tfns colour=1': "),
         (["evaluate.also=[{name: tfns, colour: 1}]"], "evaluate.also: Key 'colour' not in 'Data'"),
         (["shots.source=3"], "shots.source=3: a data set is needed"),

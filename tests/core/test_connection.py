@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from findistill.core import connection
 from findistill.data import hugging_face
 from findistill.errors import UserError
-from findistill.llm.config import EndpointLLM, Prompt
+from findistill.llm.config import EndpointLLM
 from findistill.llm.estimate import token_counter
 from findistill.models.causal_lm import find_adapter
 from findistill.models.encoders import open_trained
@@ -66,7 +66,7 @@ def test_an_adapter_and_a_tokenizer_to_count_with(online: pytest.MonkeyPatch) ->
         find_adapter("no/such")
     llm = EndpointLLM(name="m", model="m", tokenizer="no/such")
     with pytest.raises(UserError, match=r"llm.tokenizer=no/such: its tokenizer, to count tokens with, cannot be loaded"):
-        token_counter(llm, Prompt(name="direct"))
+        token_counter(llm)
     assert time.monotonic() - started < 3
 
 

