@@ -19,6 +19,8 @@ def annotator(config: Any) -> Iterator[str]:
     """Rules for a job that annotates with `llm`."""
     annotate, llm = config.annotate, config.llm
     yield from missing(config, "llm")
+    if declares(config.data, "has_spans"):
+        return  # refused by the stage
     if config.data.labels:  # else the rows' own, which are not read yet
         try:
             LabelSet(tuple(config.data.labels)).words(config.prompt.wording)

@@ -15,7 +15,7 @@ from findistill.methods.review.decisions import Answer, Question, Suggestion
 from tests.methods.review.real_servers import RealArgilla, RealLabelStudio
 from tests.methods.review.servers import settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough  # environments of their own: minutes
 
 NAMES = ("AT&T", "O'Neil & Söhne", "Acme Corp.", "Łódź S.A.", "e\u0301tat", "日本銀行")
 WORDS = ("rose", "fell 3%", "🚀", "👩‍🚀", "said", "beat", "<b>", '"up"')
