@@ -91,8 +91,8 @@ def wrapped_tokenizer(tokenizer: Tokenizer) -> tuple[PreTrainedTokenizerFast, in
 
 def open_onnx(path: Path) -> OnnxModel:
     """Open a file with the labels and the tokenizer beside it. Raises UserError for what is missing or unreadable."""
-    labels, tokenizer = companions(path)
     run = load(path)
+    labels, tokenizer = companions(path)
     columns = run(np.ones((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))[1].shape[1]
     check_outputs(path, columns, labels)
     return OnnxModel(run, labels, tokenizer)
