@@ -1,7 +1,8 @@
 """How much more memory 200,000 texts take than 10,000, through a loopback server: the annotator's own promise is 50 MB.
 
-    python benchmarks/annotation_memory.py [--texts 200000]
+    python benchmarks/annotation_memory.py [--texts 200000] [--entities]
 
+With `--entities` the answers are lists of names, which become spans (`stage=entities entities.step=label`).
 Each size runs in a process of its own. The peak counts everything: the interpreter, the libraries, the texts themselves.
 """
 
@@ -18,7 +19,7 @@ FEW = 10_000
 KEY = "OPENAI_API_KEY"
 
 
-def annotate(address: str, count: int) -> None:
+def annotate(address: str, count: int, entities: bool) -> None:
     """Annotate `count` made-up headlines, one answer each, and print the peak of the resident memory in MB."""
     import pandas as pd
     from omegaconf import OmegaConf
@@ -26,7 +27,8 @@ def annotate(address: str, count: int) -> None:
     from findistill.core.hardware import peak_memory_mb
     from findistill.data.labels import LabelSet
     from findistill.llm.annotate import annotate
-    from findistill.llm.config import Annotate, EndpointLLM, Prompt, Shots
+    from findistill.llm.config import Annotate, EndpointLLM, Extract, Prompt, Shots
+    from findistill.llm.extract import extract
 
     rows = range(count)
     texts = pd.DataFrame(
@@ -40,35 +42,45 @@ def annotate(address: str, count: int) -> None:
     )
     llm = EndpointLLM("findistill.llm.endpoint.EndpointEngine", name="loopback", model="m", base_url=address)
     with tempfile.TemporaryDirectory() as folder:
-        labels, path = LabelSet(("negative", "neutral", "positive")), Path(folder)
-        sections = (OmegaConf.structured(llm), Prompt(name="direct", instruction="Classify."), Shots(k=0), Annotate(samples=1))
-        annotate(texts, texts.head(0), labels, *sections, path, cache=path / "cache")
+        labels, path, section = LabelSet(("negative", "neutral", "positive")), Path(folder), OmegaConf.structured(llm)
+        shots, settings, pool = Shots(k=0), Annotate(samples=1), texts.head(0)
+        if entities:
+            prompt = Extract(name="companies", instruction="List the companies.")
+            extract(texts, pool, ("company",), section, prompt, shots, settings, path, cache=path / "cache")
+        else:
+            direct = Prompt(name="direct", instruction="Classify.")
+            annotate(texts, pool, labels, section, direct, shots, settings, path, cache=path / "cache")
     print(peak_memory_mb())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=200_000)
+    parser.add_argument("--few", type=int, default=FEW)
+    parser.add_argument("--entities", action="store_true")
     parser.add_argument("--one", nargs=2, metavar=("ADDRESS", "COUNT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        annotate(given.one[0], int(given.one[1]))
+        annotate(given.one[0], int(given.one[1]), given.entities)
         return
-    few = min(FEW, given.texts // 2)
+    few = min(given.few, given.texts // 2)
+    if given.entities:
+        os.environ["BENCHMARK_ANSWER"] = '{"result": ["Company"], "normalized_result": ["Company Inc"]}'
     peaks = {}
     server, port = started_server(0.0)
     address = f"http://127.0.0.1:{port}/v1"
     try:
         for count in (few, given.texts):
             done = subprocess.run(
-                [sys.executable, __file__, "--one", address, str(count)],
+                [sys.executable, __file__, "--one", address, str(count), *(["--entities"] if given.entities else [])],
                 check=True, capture_output=True, text=True, env={**os.environ, KEY: "any", "NO_PROXY": "127.0.0.1"},
             )  # fmt: skip
             peaks[count] = float(done.stdout.split()[-1])
             print(f"{count:,} texts: peak {peaks[count]:.0f} MB", flush=True)
     finally:
         server.terminate()
-    print(f"growth: {peaks[given.texts] - peaks[few]:.0f} MB (promised: below 50)")
+    growth = peaks[given.texts] - peaks[few]
+    print(f"growth: {growth:.0f} MB (promised: below 50), {growth * 1e6 / (given.texts - few):.0f} bytes a text")
 
 
 if __name__ == "__main__":

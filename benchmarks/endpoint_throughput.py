@@ -38,6 +38,7 @@ def text(number: int) -> str:
 
 # -- the server --------------------------------------------------------------------------------------------------------
 
+WORD = json.dumps(os.environ.get("BENCHMARK_ANSWER", "positive"))[1:-1]
 ANSWER = json.dumps({
     "id": "x", "object": "chat.completion", "created": 0, "model": "m",
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "WORD"}}],
@@ -73,7 +74,7 @@ class Connection(asyncio.Protocol):
                 now = time.monotonic()
                 if b"random digits" not in body:  # the engine's probe, which must see different answers
                     self.times.append(now)
-                word = f"positive{now}" if b"random digits" in body else "positive"
+                word = f"positive{now}" if b"random digits" in body else WORD
                 loop = asyncio.get_running_loop()
                 due = loop.time() + self.delay
                 loop.call_at(due - TIMER_S, self.send_at, due, ANSWER.replace("WORD", word))

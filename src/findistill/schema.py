@@ -22,6 +22,7 @@ from findistill.llm.config import (
     ClassifierLLM,
     CrossFittedLLM,
     EndpointLLM,
+    Extract,
     InProcessLLM,
     LabellingFunctions,
     Prompt,
@@ -51,6 +52,7 @@ class Config:
     prompt: Prompt = MISSING
     shots: Shots = field(default_factory=Shots)
     annotate: Annotate = field(default_factory=Annotate)
+    extract: Extract = MISSING
     teacher: Teacher = MISSING
     student: Encoder = MISSING
     augment: Augment = MISSING
@@ -89,6 +91,7 @@ def register() -> None:
             "rules": LabellingFunctions,
         },
         "prompt": {"prompt": Prompt},
+        "extract": {"extract": Extract},
         "teacher": {"teacher": Teacher},
         "student": {"encoder": Encoder, "charformer": CharformerEncoder},
         "augment": {"augment": Augment},

@@ -299,3 +299,10 @@ def _tokens(text: str) -> list[tuple[int, int]]:
 def test_one_span_twice_is_one_mention() -> None:
     assert read_cell([[0, 4, "a"], [0, 4, "a"]]) == [Mention(Span(0, 4, "a"))]
     assert read_cell("") is None and read_cell(float("nan")) is None and read_cell("[]") == []
+
+
+def test_the_card_says_how_many_names_are_in_training_rows_too(tmp_path: Path) -> None:
+    named = [("Acme Widgets", "train"), ("Borealis", "test"), ("Acme Widget", "test"), ("Acme Widgets", "train")]
+    rows = [{"text": f"{name} {n}", "part": part, "spans": [[0, len(name), "ORG"]]} for n, (name, part) in enumerate(named)]
+    card = read(jsonl(tmp_path, rows), split_column="part", validation=0).card.text()
+    assert "names: 1 of the 2 in test rows" in card

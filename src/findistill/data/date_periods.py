@@ -15,23 +15,24 @@ _DAY = r"\d{4}(?:-\d\d(?:-\d\d)?)?"  # a year, a month or a day
 _PERIOD = re.compile(rf"({_DAY})?/({_DAY})?|({_DAY})")
 
 
-def periods_of(dates: pd.Series, periods: Sequence[str], name: str) -> pd.Series:
+def periods_of(dates: pd.Series, periods: Sequence[str], name: str, setting: str = SETTING) -> pd.Series:
     """The split of each row by its date, None outside all periods and without a date.
 
     Args:
         dates: in ISO format, with or without a time; None where there is none. The day counts as it is written, in its time zone.
         periods: of training, validation and test, or of training and test. `2010/2016` is from the first day of 2010 to the last
             of 2016; months and days are written `2016-05` and `2016-05-31`; a side may be left open (`2019/`).
-        name: of the data set.
+        name: of the data set, for errors.
+        setting: that has the periods, for errors.
 
     Raises:
         UserError: a period is none, or shares days with another; there are no dates, or one is not in ISO format.
     """
-    shown, remedy = f"{SETTING}=[{','.join(map(str, periods))}]", typed(SETTING, EXAMPLE)
+    shown, remedy = f"{setting}=[{','.join(map(str, periods))}]", typed(setting, EXAMPLE)
     names = {2: ("train", "test"), 3: ("train", "validation", "test")}.get(len(periods))
     if names is None:
         raise UserError(f"{shown}: give the periods of training, validation and test, or of training and test: {remedy}")
-    bounds = [_bounds(period) for period in periods]
+    bounds = [_bounds(period, setting) for period in periods]
     for (_, end), (begin, _) in pairwise(sorted(bounds)):
         if end >= begin:
             raise UserError(f"{shown}: two periods have the day {begin} in common; let each begin after another's end: {remedy}")
@@ -43,19 +44,19 @@ def periods_of(dates: pd.Series, periods: Sequence[str], name: str) -> pd.Series
         row, date = wrong.index[0] + 1, wrong.iloc[0][:40]
         raise UserError(f"{shown}: data={name}, row {row}: {date!r} is no date; write dates as 2019-12-31")
     days = known.str[:10]
-    splits = pd.Series(None, dates.index, dtype=object)
+    splits = pd.Series([None] * len(dates), dates.index, dtype=object)
     for split, (begin, end) in zip(names, bounds, strict=True):
         splits[days.index[(days >= begin) & (days <= end)]] = split
     return splits
 
 
-def _bounds(period: str) -> tuple[str, str]:
+def _bounds(period: str, setting: str) -> tuple[str, str]:
     """The first day and the last, as texts that compare as days do."""
     match = _PERIOD.fullmatch(str(period).strip())
     if not match or str(period).strip() == "/":
-        raise UserError(f"{SETTING}: {period!r} is no period such as 2010/2016, 2019-06 or 2020/: {typed(SETTING, EXAMPLE)}")
+        raise UserError(f"{setting}: {period!r} is no period such as 2010/2016, 2019-06 or 2020/: {typed(setting, EXAMPLE)}")
     begin, end = match[1] or match[3] or "", match[2] or match[3] or "9999"
     last = end + "-12-31"[len(end) - 4 :] if len(end) < 10 else end
     if begin > last:
-        raise UserError(f"{SETTING}: {period!r} ends before it begins")
+        raise UserError(f"{setting}: {period!r} ends before it begins")
     return begin, last

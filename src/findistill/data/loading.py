@@ -12,6 +12,7 @@ from findistill.config.validate import wrong_values
 from findistill.core.store import Work
 from findistill.data.config import Data
 from findistill.data.labels import COMPANY, SENTIMENT, LabelSet, names_in
+from findistill.data.name_clusters import cluster_names, fold_name
 from findistill.data.rows import Source
 from findistill.data.serialization import write_folder
 from findistill.data.similarity import NEAR, near_duplicates
@@ -21,6 +22,7 @@ from findistill.data.text_key import text_key
 from findistill.data.texts import COLUMNS, SPLITS, DataCard, TextData
 from findistill.errors import UserError
 
+MOST_NAMES = 20_000  # that are clustered for the card, in seconds
 TYPED = (*COLUMNS, "spans")  # columns whose gaps are None
 
 
@@ -40,6 +42,8 @@ def load(config: Data) -> TextData:
     frame, removed = assign(rows, config, labels)
     counts = _counts(frame, labels)
     notes += _near_duplicates(frame)
+    if "spans" in frame:
+        notes += _shared_names(frame)
     if config.test == 1 and set(counts) == {"test"}:
         notes.append("all labelled rows are test rows (data.test=1)")
     card = DataCard(config.name, source.licence, source.citation, source.origin, counts, removed, (*source.notes, *notes))
@@ -74,7 +78,7 @@ def _label_set(source: Source, config: Data, rows: pd.DataFrame) -> tuple[LabelS
         counts = ", ".join(f"{mentions[name]:,} of {name}" for name in types)
         return LabelSet(types, fewest=1), [f"mentions, in all rows: {counts}"]
     if names := source.labels or config.labels:
-        return LabelSet(tuple(names)), []
+        return LabelSet(tuple(names), fewest=2 if rows["label"].notna().any() else 1), []  # texts may wait for their mentions
     labels = rows["label"].dropna()
     if labels.empty:  # for an annotator to give
         return LabelSet(SENTIMENT), []
@@ -84,6 +88,8 @@ def _label_set(source: Source, config: Data, rows: pd.DataFrame) -> tuple[LabelS
 
 def _near_duplicates(frame: pd.DataFrame) -> list[str]:
     """A note on how many rows of each other split are nearly the same text as a test row; none without such rows."""
+    if not (frame["split"] == "test").any():
+        return []
     keys = frame["text"].map(text_key)
     test = keys[frame["split"] == "test"].tolist()
     counts = {name: int(near_duplicates(keys[frame["split"] == name].tolist(), test).sum()) for name in SPLITS if name != "test"}
@@ -92,6 +98,24 @@ def _near_duplicates(frame: pd.DataFrame) -> list[str]:
     rows = ", ".join(f"{count:,} in {name}" for name, count in counts.items() if count)
     measure = f"edit similarity of {NEAR:g} or more"
     return [f"near-duplicates of test rows ({measure}): {rows}; data.near_duplicates=drop removes them"]
+
+
+def _shared_names(frame: pd.DataFrame) -> list[str]:
+    """A note on how many companies of the test rows are in training rows, too; none without test rows, or with too many names."""
+    names: dict[str, set[str]] = {}
+    for split, text, spans in zip(frame["split"], frame["text"], frame["spans"], strict=True):
+        for span in spans if spans is not None else ():
+            names.setdefault(fold_name(text[span["start"] : span["end"]]), set()).add(split)
+    if not any("test" in splits for splits in names.values()) or len(names) > MOST_NAMES:
+        return []
+    of_cluster: dict[int, set[str]] = {}
+    for cluster, splits in zip(cluster_names([*names]).tolist(), names.values(), strict=True):
+        of_cluster.setdefault(cluster, set()).update(splits)
+    in_test = [splits for splits in of_cluster.values() if "test" in splits]
+    shared = sum(bool(splits & {"train", "pool"}) for splits in in_test)
+    return [
+        f"names: {shared:,} of the {len(in_test):,} in test rows, similar spellings counted as one, are in training rows, too"
+    ]
 
 
 def _counts(frame: pd.DataFrame, labels: LabelSet) -> dict[str, dict[str, int]]:

@@ -18,7 +18,7 @@ def write_folder(data: TextData, folder: Path) -> None:
 def read_folder(folder: Path) -> TextData:
     frame = pd.read_parquet(folder / "texts.parquet")
     card = read_json(folder / "card.json")
-    if has_spans := "spans" in frame:
+    if "spans" in frame:
         frame["spans"] = pd.Series([None if cell is None else list(cell) for cell in frame["spans"]], frame.index, dtype=object)
-    labels = LabelSet(tuple(card.pop("labels")), fewest=1 if has_spans else 2)
+    labels = LabelSet(tuple(card.pop("labels")), fewest=1)
     return TextData(frame, labels, DataCard(**{**card, "notes": tuple(card["notes"])}))

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
 
+from findistill.data.surface_forms import Offsets as Offsets
+from findistill.data.surface_forms import occurrences
 from findistill.errors import UserError
 
 # Words as GLiNER has them: letters and digits, joined by hyphens and underscores, or one other character.
 _WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
 _PIECE = re.compile(r"\w+|[^\w\s]")
-
-Offsets = tuple[int, int]
 
 
 @dataclass(frozen=True, order=True)
@@ -110,32 +110,27 @@ def without_overlaps(spans: Iterable[Span]) -> list[Span]:
 def locate(text: str, forms: Iterable[str], label: str) -> Located:
     """Every mention of the surface forms in the text, longer forms first.
 
-    A form stands at word boundaries. It is looked for as it is written, then regardless of case and of the kind of blanks:
-    language models change both.
+    A form stands at word boundaries. It is looked for as it is written, then regardless of case; the kind of blanks, quotes and
+    dashes and the Unicode form do not count: language models change them all (`surface_forms`).
     """
+    return locate_typed(text, [(form, label) for form in forms])
+
+
+def locate_typed(text: str, forms: Iterable[tuple[str, str]]) -> Located:
+    """As `locate`, for forms each of which has a label of its own; of two labels for one form the first counts."""
     spans: list[Span] = []
     repeated, missing = [], []
-    wanted = dict.fromkeys(form.strip() for form in forms)
-    for form in sorted(filter(None, wanted), key=len, reverse=True):
-        occurrences = _occurrences(text, form)
-        mentions = [Span(start, end, label) for start, end in occurrences]
+    wanted = {form.strip(): label for form, label in reversed(list(forms))}
+    for form in sorted(filter(None, reversed(wanted)), key=len, reverse=True):
+        places = occurrences(text, form)
+        mentions = [Span(start, end, wanted[form]) for start, end in places]
         free = [mention for mention in mentions if not any(mention.overlaps(other) for other in spans)]
         spans += free
         if len(free) > 1:
             repeated.append(form)
-        if not occurrences:
+        if not places:
             missing.append(form)
     return Located(sorted(spans), repeated, missing)
-
-
-def _occurrences(text: str, form: str) -> list[Offsets]:
-    pattern = r"\s+".join(map(re.escape, form.split()))
-    before = r"(?<!\w)" if re.match(r"\w", form) else ""
-    after = r"(?!\w)" if re.search(r"\w$", form) else ""
-    for flags in (0, re.IGNORECASE):
-        if matches := [match.span() for match in re.finditer(before + pattern + after, text, flags)]:
-            return matches
-    return []
 
 
 def to_utf16(text: str, spans: Iterable[Span]) -> list[Span]:

@@ -16,6 +16,7 @@ from findistill.data.labels import LabelSet
 from findistill.data.similarity import near_duplicates
 from findistill.data.text_key import text_key
 from findistill.data.texts import is_labelled
+from findistill.data.training_texts import text_hashes
 from findistill.errors import UserError
 
 TEST_SHARE = 0.2  # of one's own rows, where data.test is not set
@@ -49,7 +50,9 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
     for name in rows["label"].dropna().unique():
         labels.index(name)
 
-    rows = rows.assign(_key=rows["text"].map(text_key), _target=_targets(rows))
+    whole = rows  # what follows copies rows many times, and needs few of their columns
+    rows = rows[[name for name in ("text", "label", "spans", "split") if name in rows]]
+    rows = rows.assign(_key=text_hashes(rows["text"]), _target=_targets(rows))
     unlabelled = rows[~is_labelled(rows) & labelled]
     rows = rows.drop(unlabelled.index)
     if config.split_by_date is not None:  # what was written later is not learnt from
@@ -95,10 +98,10 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         if split == "test":
             after_test = len(train)
             if config.near_duplicates == "drop":
-                test_keys = set(parts["test"]["_key"])
                 others = _concat(train, rows[rows["split"].isin(["validation", "pool"])], unlabelled)
-                others = others[~others["_key"].isin(test_keys)]
-                dropped = others.index[near_duplicates(others["_key"].tolist(), list(test_keys))]
+                others = others[~others["_key"].isin(parts["test"]["_key"])]
+                keys, test_keys = ([text_key(text) for text in part["text"]] for part in (others, parts["test"]))
+                dropped = others.index[near_duplicates(keys, test_keys)]
                 removed["near-duplicates of test rows"] += len(dropped)
                 rows, train, unlabelled = (part.drop(dropped, errors="ignore") for part in (rows, train, unlabelled))
 
@@ -132,8 +135,8 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         train, parts["pool"] = (part.drop(fold.index, errors="ignore") for part in (train, parts["pool"]))
         parts["test"] = fold
     parts = {"train": train, **parts}
-    frame = _concat(*(part.assign(split=name) for name, part in parts.items()))
-    return frame.drop(columns=["_key", "_target"]).reset_index(drop=True), dict(removed)
+    splits = _concat(*(part[["split"]].assign(split=name) for name, part in parts.items()))
+    return whole.loc[splits.index].assign(split=splits["split"]).reset_index(drop=True), dict(removed)
 
 
 def sample(rows: pd.DataFrame, size: int, seed: int, labels: LabelSet) -> pd.DataFrame:

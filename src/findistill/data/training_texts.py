@@ -21,7 +21,7 @@ def write(folder: Path, texts: Iterable[str], starts: Sequence[Path | str] = ())
         texts: of training and validation.
         starts: models that it started or learnt from; the texts of those that are folders with such a file count as its own.
     """
-    parts = [_hashes(texts), *(hashes for start in starts if start and (hashes := _read(Path(start))) is not None)]
+    parts = [text_hashes(texts), *(hashes for start in starts if start and (hashes := _read(Path(start))) is not None)]
     if len(hashes := np.unique(np.concatenate(parts))):
         np.save(folder / FILE, hashes)
 
@@ -34,10 +34,11 @@ def known(model: Path | str, texts: Sequence[str]) -> np.ndarray:
     """
     path = Path(model)
     hashes = _read(path.parent if path.is_file() else path)
-    return np.zeros(len(texts), bool) if hashes is None else np.isin(_hashes(texts), hashes)
+    return np.zeros(len(texts), bool) if hashes is None else np.isin(text_hashes(texts), hashes)
 
 
-def _hashes(texts: Iterable[str]) -> np.ndarray:
+def text_hashes(texts: Iterable[str]) -> np.ndarray:
+    """(n,) uint64: a hash of each text's key, which takes 8 bytes where the key takes a hundred."""
     digests = (hashlib.blake2b(text_key(text).encode(errors="surrogatepass"), digest_size=8).digest() for text in texts)
     return np.frombuffer(b"".join(digests), "<u8")
 

@@ -22,7 +22,7 @@ from findistill.errors import UserError
 from findistill.llm import artifact, calibration, demonstrations, pricing, prompts
 from findistill.llm.cache import ResponseCache
 from findistill.llm.classifiers import ClassifierEngine
-from findistill.llm.config import LLM, Annotate, Prompt, Shots
+from findistill.llm.config import LLM, Annotate, Extract, Prompt, Shots
 from findistill.llm.demonstrations import DemonstrationTable
 from findistill.llm.engine import Engine, Response, Sampling
 from findistill.llm.identity import request_identity
@@ -116,7 +116,7 @@ def vote(logs: np.ndarray, texts: pd.DataFrame, labels: LabelSet, settings: Anno
     artifact.write(folder, texts, samples(), labels, scores)
 
 
-def response_cache(folder: Path, llm: LLM, prompt: Prompt, shots: Shots, pool: pd.DataFrame) -> ResponseCache:
+def response_cache(folder: Path, llm: LLM, prompt: Prompt | Extract, shots: Shots, pool: pd.DataFrame) -> ResponseCache:
     """The cache of all jobs that may send the same requests: of one llm, prompt, pool and selection of demonstrations."""
     selection = _selection(shots)
     return ResponseCache.shared(
@@ -124,7 +124,7 @@ def response_cache(folder: Path, llm: LLM, prompt: Prompt, shots: Shots, pool: p
     )
 
 
-def _prompt_settings(prompt: Prompt) -> dict[str, Any]:
+def _prompt_settings(prompt: Prompt | Extract) -> dict[str, Any]:
     return {name: value for name, value in result_settings(prompt).items() if name != "name"}
 
 
@@ -136,6 +136,15 @@ def _selection(shots: Shots) -> dict[str, Any]:
     return settings | ({"seed": None} if shots.selection == "nearest" else {})
 
 
+def check_texts(texts: pd.DataFrame) -> None:
+    """Raise UserError where there are no texts, or ids repeat."""
+    if texts.empty:
+        raise UserError("There are no texts to annotate: look at data.limit and data.labelled.")
+    if not texts["id"].is_unique:
+        repeats = texts["id"][texts["id"].duplicated()]
+        raise UserError(f"column id: {len(repeats)} rows repeat the id of another row ({repeats.iloc[0]}); ids must be unique.")
+
+
 def plan_rows(
     texts: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, llm: LLM, shots: Shots, settings: Annotate, exact: bool
 ) -> tuple[PromptRows, str, pd.DataFrame]:
@@ -144,11 +153,7 @@ def plan_rows(
     Raises:
         UserError: there are no texts, ids repeat, or a setting does not fit the texts or the pool.
     """
-    if texts.empty:
-        raise UserError("There are no texts to annotate: look at data.limit and data.labelled.")
-    if not texts["id"].is_unique:
-        repeats = texts["id"][texts["id"].duplicated()]
-        raise UserError(f"column id: {len(repeats)} rows repeat the id of another row ({repeats.iloc[0]}); ids must be unique.")
+    check_texts(texts)
     tuned = bool(getattr(llm, "adapter", ""))  # its prompts need no calibration, and it may have been trained on the pool
     setting = "none" if tuned and settings.calibration == "auto" else settings.calibration
     labelled = pool[pool["label"].isin(labels.names)] if len(pool) else pool

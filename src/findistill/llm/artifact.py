@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 
 BLOCK = 1024  # rows written at once
 
+Record = Callable[[int, str, str, Sequence[Response]], dict[str, Any]]
+
 
 def write(
     folder: Path, texts: pd.DataFrame, samples: Iterable[list[Response]], labels: LabelSet,
     scores: Sequence[Mapping[str, float]] | None,
 ) -> None:  # fmt: skip
-    """The artifact's files, one row of texts at a time."""
+    """The artifact's files for votes on labels."""
     schema = pa.schema(
         [("id", pa.string()), ("text", pa.string()), ("label", pa.string()), ("gold", pa.string())]
         + [(name, pa.int64()) for name in ("agreement", "n_valid", "n_samples")]
@@ -35,7 +37,25 @@ def write(
         + [("rationale", pa.string()), ("confidence", pa.float64())]
         + [(f"p_{name}", pa.float64()) for name in labels.names if scores is not None]
     )
-    gold = texts["label"] if "label" in texts else [None] * len(texts)
+    gold = texts["label"].tolist() if "label" in texts else [None] * len(texts)
+
+    def record(row: int, text_id: str, text: str, responses: Sequence[Response]) -> dict[str, Any]:
+        shares = {} if scores is None else {f"p_{name}": math.exp(scores[row][name]) for name in labels.names}
+        return _row(text_id, text, gold[row], responses, labels) | shares
+
+    write_rows(folder, texts, samples, schema, record)
+
+
+def write_rows(
+    folder: Path, texts: pd.DataFrame, samples: Iterable[list[Response]], schema: pa.Schema, record: Record,
+    counts: Mapping[str, int] | None = None,
+) -> None:  # fmt: skip
+    """The artifact's files, one row of texts at a time.
+
+    Args:
+        record: the row of the table from its number, the text's id, the text and its responses; with `n_valid`.
+        counts: further totals for `summary.json`, which `record` counts.
+    """
     totals: Any = Counter()  # counts and, under `seconds` and `cost_usd`, sums
     unpriced = 0
     block: list[dict[str, Any]] = []
@@ -45,19 +65,17 @@ def write(
         lines_aside.open("w", encoding="utf-8", errors="backslashreplace") as lines,
         parquet.ParquetWriter(table_aside, schema) as table,
     ):
-        for row, (text_id, text, own, responses) in enumerate(zip(texts["id"], texts["text"], gold, samples, strict=True)):
+        for row, (text_id, text, responses) in enumerate(zip(texts["id"], texts["text"], samples, strict=True)):
             for response in responses:
                 fields = asdict(replace(response, id=str(text_id)))  # the cache may know the text by another id
                 lines.write(json.dumps({"id": fields["id"], "text": text, **fields}, ensure_ascii=False) + "\n")
-            record = _row(str(text_id), text, own, responses, labels)
-            if scores is not None:
-                record |= {f"p_{name}": math.exp(scores[row][name]) for name in labels.names}
-            block.append(record)
+            block.append(record(row, str(text_id), text, responses))
+            valid = block[-1]["n_valid"]
             if len(block) == BLOCK:
                 table.write_table(pa.Table.from_pylist(block, schema))
                 block.clear()
             totals.update(
-                texts=1, samples=len(responses), valid=record["n_valid"],
+                texts=1, samples=len(responses), valid=valid,
                 failed=sum(each.error is not None for each in responses), requests=sum(each.attempts for each in responses),
                 tokens_in=sum(each.tokens_in for each in responses), tokens_out=sum(each.tokens_out for each in responses),
                 seconds=sum(each.seconds for each in responses), cost_usd=sum(each.cost or 0.0 for each in responses),
@@ -65,7 +83,7 @@ def write(
             unpriced += all(each.cost is None for each in responses)
         if block:
             table.write_table(pa.Table.from_pylist(block, schema))
-    summary = {**totals, **({"cost_usd": None} if unpriced else {})}
+    summary = {**totals, **(counts or {}), **({"cost_usd": None} if unpriced else {})}
     write_json(folder / "summary.json", summary)
     log.info("%s", _summary_line(summary))
 

@@ -23,6 +23,7 @@ class LLM:
     """An annotator. `_target_` is its engine in `findistill.llm`."""
 
     in_process: ClassVar[bool] = False  # it gives label probabilities, and can be tuned
+    writes: ClassVar[bool] = True  # its responses are text, not labels alone
     recorded: ClassVar[bool] = False  # it requests nothing, so it needs no demonstrations
     cross_fitted: ClassVar[bool] = False  # models that a step fits to the labelled rows first
 
@@ -120,6 +121,8 @@ class ClassifierLLM(LLM):
 
     recorded: ClassVar[bool] = True
 
+    writes: ClassVar[bool] = False
+
     kind: str = setting(MISSING, choices=("tfidf", "embeddings", "neighbours"))
     k: int = setting(8, ge=1)  # neighbours that vote
 
@@ -130,6 +133,7 @@ class CrossFittedLLM(LLM):
 
     recorded: ClassVar[bool] = True
     cross_fitted: ClassVar[bool] = True
+    writes: ClassVar[bool] = False
 
     folds: int = setting(4, ge=2)
 
@@ -139,6 +143,7 @@ class LabellingFunctions(LLM):
     """Regular expressions as an annotator, without regard to case: `llm.rules={positive: [profit rose, record sales]}`."""
 
     recorded: ClassVar[bool] = True
+    writes: ClassVar[bool] = False
 
     rules: Any = MISSING  # label -> one pattern or several
 
@@ -160,6 +165,22 @@ class Prompt:
     steps: list[str] = field(default_factory=list)  # headers of the lines that the model writes before the label
     step_hints: list[str] = field(default_factory=list)  # what each step is to hold; "one sentence" where empty
     max_text_tokens: int = setting(96, ge=1)  # of each demonstration and of the text itself
+
+
+@dataclass
+class Extract:
+    """A prompt that requests the entities that a text names, of the types that are the data's labels."""
+
+    name: str = MISSING
+    instruction: str = MISSING  # {types} stands for the types of entity
+    # worked examples in the instruction, of one type: {text, result, normalized_result}, two lists of one length
+    examples: list[Any] = field(default_factory=list)
+    normalized: bool = True  # request each entity's usual name, too, where there is one type
+    wording: Any = None  # the types' words in the prompt, {ORG: organization}; those that are not named are called as they are
+    label_map: Any = None  # what answers may call the types besides, {Organisation: company}
+    rows: str = setting("training", choices=("training", "test"), runtime_only=True)  # which rows entities.step=label is about
+    text_header: str = "Text:"
+    max_text_tokens: int = setting(128, ge=1)  # of each demonstration and of the text itself
 
 
 @dataclass

@@ -47,7 +47,7 @@ class DemonstrationTable:
         return DemonstrationTable(candidates, self.indexes)
 
 
-def select(texts: Texts, pool: pd.DataFrame, labels: LabelSet, shots: Shots) -> DemonstrationTable:
+def select(texts: Texts, pool: pd.DataFrame, labels: LabelSet | None, shots: Shots) -> DemonstrationTable:
     """The `shots.k` demonstrations of every text.
 
     Rows of `pool` that duplicate one of `texts` are left out for all of them.
@@ -55,7 +55,7 @@ def select(texts: Texts, pool: pd.DataFrame, labels: LabelSet, shots: Shots) -> 
     Args:
         texts: the texts to annotate.
         pool: labelled rows with columns text, label and, where there are any, rationale.
-        labels: whose names the pool's labels must be among.
+        labels: whose names the pool's labels must be among; None: they are free answers, and all are shown.
         shots: how many, chosen how, in which order, with which seed.
 
     Raises:
@@ -63,6 +63,8 @@ def select(texts: Texts, pool: pd.DataFrame, labels: LabelSet, shots: Shots) -> 
     """
     if shots.k == 0:
         return none()
+    if labels is None and shots.selection == "balanced":
+        raise UserError("shots.selection=balanced: entities cannot be balanced as labels are; use nearest or random")
     candidates = _candidates(texts, pool, labels)
     if shots.rationales == "given":
         candidates = [each for each in candidates if each.rationale]
@@ -78,7 +80,7 @@ def select(texts: Texts, pool: pd.DataFrame, labels: LabelSet, shots: Shots) -> 
         )
     if shots.selection == "nearest":
         indexes = _nearest(texts, candidates, shots.k)
-    elif shots.selection == "random":
+    elif shots.selection == "random" or labels is None:
         indexes = np.array([random.Random(shots.seed).sample(range(len(candidates)), shots.k)], np.int32)
     else:
         indexes = np.array([_balanced(candidates, labels, shots.k, random.Random(shots.seed))], np.int32)
@@ -99,8 +101,8 @@ def hand_written(label: str, count: int) -> DemonstrationTable:
     return DemonstrationTable(examples, np.arange(len(rows))[None])
 
 
-def _candidates(texts: Texts, pool: pd.DataFrame, labels: LabelSet) -> list[Demonstration]:
-    labelled = pool[pool["label"].isin(labels.names)] if len(pool) else pool
+def _candidates(texts: Texts, pool: pd.DataFrame, labels: LabelSet | None) -> list[Demonstration]:
+    labelled = pool[pool["label"].isin(labels.names) if labels else pool["label"].notna()] if len(pool) else pool
     keys = [text_key(text) for text in labelled["text"]] if len(labelled) else []
     overlap = set(keys).intersection(map(text_key, texts))
     rationales = labelled["rationale"] if "rationale" in labelled else [None] * len(labelled)

@@ -108,8 +108,8 @@ class EndpointEngine(EndpointLLM, Engine):
                     await asyncio.gather(*workers, return_exceptions=True)
             if run.truncated:
                 log.info(
-                    "%d texts were truncated to prompt.max_text_tokens=%d words (or %d characters)",
-                    run.truncated, template.max_text_tokens, template.max_text_tokens * CHARACTERS,
+                    "%d texts were truncated to %s.max_text_tokens=%d words (or %d characters)",
+                    run.truncated, template.section, template.max_text_tokens, template.max_text_tokens * CHARACTERS,
                 )  # fmt: skip
 
         yield from iterate_async(work)
@@ -133,7 +133,7 @@ class EndpointRun:
         self.fields: dict[str, Any] = {
             "temperature": sampling.temperature,
             "response_format": chat.response_format(template) if template.structured else None,
-            "logprobs": True if engine.capabilities.log_probabilities else None,
+            "logprobs": True if engine.capabilities.log_probabilities and not template.free else None,
         }
 
     async def respond(self, request: Request) -> None:
@@ -259,9 +259,10 @@ class EndpointRun:
         if answer.refused:
             return Response(request, sample, error=f"the model refuses: {self.server.clean(answer.refused)}", **spent)
         label = self.template.parse(raw, cut=answer.cut)
+        word = None if label is None or self.template.free else self.template.words[label]
         return Response(
             request, sample, raw=raw, label=label, cut=answer.cut or None, rationale=self.template.rationale(raw),
-            confidence=None if label is None else chat.confidence(answer.tokens, self.template.words[label]), **spent,
+            confidence=None if word is None else chat.confidence(answer.tokens, word), **spent,
         )  # fmt: skip
 
 

@@ -21,13 +21,12 @@ from findistill.llm.config import LLM, Annotate, Prompt, Shots
 from findistill.llm.engine import Response
 from findistill.llm.identity import request_identity
 from findistill.llm.prompts import Demonstration, Template
-from findistill.llm.runner import prompt_key
+from findistill.llm.runner import PromptRows, prompt_key
 from findistill.llm.text import truncate
 from findistill.models.weights import loading, locate
 
 COUNTED = 500  # prompts that are tokenised; where there are more, the others are assumed to be like them
 MIN_MEASURED = 5  # annotated texts that the measured part of an estimate builds on at least
-STEP_TOKENS = 30  # of one sentence, where nothing has been measured
 
 Counter = Callable[[Template, tuple[Demonstration, ...], str], int]
 
@@ -67,6 +66,9 @@ class Estimate:
         return f"{self.texts:,} texts, {self.cached:,} of them in the cache\n{self._requests}\ncost: {cost}\n({basis})"
 
 
+NOTHING = Estimate(0, 0, 0, 0, 0, 0.0, None, 0)  # remains of recorded answers
+
+
 def estimate(
     texts: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, llm: LLM, prompt: Prompt, shots: Shots, settings: Annotate, *,
     cache: Path, exact: bool = False,
@@ -80,17 +82,24 @@ def estimate(
         UserError: a setting does not fit the texts or the pool.
     """
     if declares(llm, "recorded"):
-        return Estimate(len(texts), 0, 0, 0, 0, 0.0, None, 0)
-    samples = 1 if exact else settings.samples
+        return replace(NOTHING, texts=len(texts))
     planned, _, _ = plan_rows(texts, pool, labels, llm, shots, settings, exact)
-    rows = [(text, examples) for _, text, examples in planned]
-    count = token_counter(llm, prompt)
-    sampling = None if exact else (settings.temperature, settings.seed)
     responses = response_cache(cache, llm, prompt, shots, pool)
-    template, cached = _cached(rows, prompts.template(prompt, labels), llm, responses, samples, sampling)
-    complete = {row for row, responses in cached.items() if len(responses) >= samples}
+    return estimate_rows(planned, prompts.template(prompt, labels), llm, settings, responses, exact=exact)
+
+
+def estimate_rows(
+    planned: PromptRows, template: Template, llm: LLM, settings: Annotate, responses: ResponseCache, *, exact: bool = False
+) -> Estimate:
+    """What remains to be requested for these rows, under this prompt."""
+    samples = 1 if exact else settings.samples
+    rows = [(text, examples) for _, text, examples in planned]
+    count = token_counter(llm)
+    sampling = None if exact else (settings.temperature, settings.seed)
+    template, cached, measured = _cached(rows, template, llm, responses, samples, sampling)
+    complete = {row for row, usable in cached.items() if usable >= samples}
     remaining = [row for row in range(len(rows)) if row not in complete]
-    missing = sum(samples - len(cached.get(row, ())) for row in remaining)
+    missing = sum(samples - cached.get(row, 0) for row in remaining)
 
     def prompt_tokens(sample: Sequence[int]) -> int:
         return sum(count(template, examples, text) for text, examples in (rows[row] for row in sample))
@@ -98,20 +107,20 @@ def estimate(
     sample = remaining[:: max(1, len(remaining) // COUNTED)]
     total = prompt_tokens(sample) / max(1, len(sample)) * len(remaining)
 
-    measured = sorted(complete)[:COUNTED]
     if len(measured) >= MIN_MEASURED:
-        usage = pd.DataFrame([response for row in measured for response in cached[row]])
+        usage = pd.DataFrame([response for of_row in measured.values() for response in of_row])
         calls = usage["attempts"].sum() / len(measured)
-        factor = usage["tokens_in"].sum() / max(1, prompt_tokens(measured))
+        factor = usage["tokens_in"].sum() / max(1, prompt_tokens([*measured]))
         length = usage["tokens_out"].mean()
         parallel = 1 if declares(llm, "in_process") else settings.concurrency
         seconds = float(usage["seconds"].sum() / len(measured) / parallel * len(remaining))
     else:
-        measured, calls, factor, seconds = [], 1.0, 1.0, None
-        length = 0.0 if exact else _assumed_length(template, llm)
+        measured, calls, factor, seconds = {}, 1.0, 1.0, None
+        length = 0.0 if exact else float(min(template.assumed_tokens, getattr(llm, "max_tokens", 10**6)))
     tokens_in, tokens_out = round(total * factor), round(missing * length)
+    texts = len(planned.texts)
     return Estimate(
-        texts=len(texts), cached=sum(row < len(texts) for row in complete), requests=round(len(remaining) * calls),
+        texts=texts, cached=sum(row < texts for row in complete), requests=round(len(remaining) * calls),
         tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=pricing.cost(llm.price, tokens_in, tokens_out),
         seconds=seconds, measured=len(measured),
     )  # fmt: skip
@@ -120,25 +129,28 @@ def estimate(
 def _cached(
     rows: Sequence[tuple[str, tuple[Demonstration, ...]]], template: Template, llm: LLM, cache: ResponseCache, samples: int,
     sampling: tuple[float, int] | None,
-) -> tuple[Template, dict[int, list[Response]]]:  # fmt: skip
-    """The cached responses by row, and the template in the form in which they were requested."""
+) -> tuple[Template, dict[int, int], dict[int, list[Response]]]:  # fmt: skip
+    """How many responses of each row are cached, those of the first complete rows, and the template as it was requested."""
     if not cache.path.exists():
-        return replace(template, structured=getattr(llm, "structured", "never") == "always"), {}
+        return replace(template, structured=getattr(llm, "structured", "never") == "always"), {}, {}
     identity = request_identity(llm)
-    cached: dict[int, list[Response]] = {}
+    cached: dict[int, int] = {}
+    measured: dict[int, list[Response]] = {}
     with cache:
         for variant in (template, replace(template, structured=True)):
             keys = [prompt_key(text, examples, variant, identity, sampling) for text, examples in rows]
             for row, offsets in enumerate(cache.offsets(keys)):
                 responses = [cache.read(offset) for sample, offset in offsets.items() if sample < samples]
                 if usable := [response for response in responses if response.error is None]:
-                    cached[row] = usable
+                    cached[row] = len(usable)
+                    if len(usable) == samples and len(measured) < COUNTED:
+                        measured[row] = usable
             if cached:
-                return variant, cached
-    return template, {}
+                return variant, cached, measured
+    return template, {}, {}
 
 
-def token_counter(llm: LLM, prompt: Prompt) -> Counter:
+def token_counter(llm: LLM) -> Counter:
     """A function (template, demonstrations, text) -> prompt tokens, with texts truncated as the engine does.
 
     Raises:
@@ -150,20 +162,14 @@ def token_counter(llm: LLM, prompt: Prompt) -> Counter:
         tokenizer = AutoTokenizer.from_pretrained(locate(reference))
 
     def count(template: Template, examples: tuple[Demonstration, ...], text: str) -> int:
-        short = [each.truncated(prompt.max_text_tokens) for each in examples]
-        text, _ = truncate(text, prompt.max_text_tokens)
+        short = [each.truncated(template.max_text_tokens) for each in examples]
+        text, _ = truncate(text, template.max_text_tokens)
         if not (tokenizer.chat_template and getattr(llm, "chat", True)):
             return len(tokenizer(template.plain(short, text)).input_ids)
         messages = template.messages(short, text)
         return len(tokenizer(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)).input_ids)
 
     return count
-
-
-def _assumed_length(template: Template, llm: LLM) -> float:
-    """Tokens of a response before any was seen: the label, and a sentence for each step."""
-    markup = 4 * (len(template.steps) + 1) if template.structured or template.steps else 2
-    return min(markup + STEP_TOKENS * len(template.steps), getattr(llm, "max_tokens", 10**6))
 
 
 def _duration(seconds: float) -> str:

@@ -37,7 +37,7 @@ class InProcessEngine(LanguageModel, Engine):
 
     def exact(self, template: Template) -> bool:
         """True without steps: the label comes first in the response, so its distribution can be read."""
-        return not template.steps and template.scoring != "generation"
+        return not (template.steps or template.free) and template.scoring != "generation"
 
     def prepare(self, template: Template, sampling: Sampling) -> Template:
         """The template as it is: the model is made to keep to any. Loads the tokenizer only.
@@ -50,7 +50,7 @@ class InProcessEngine(LanguageModel, Engine):
 
     def read(self, response: Response, template: Template) -> Response:
         """Parsed anew where the model wrote it of itself; else its label was drawn, and none is parsed."""
-        return response.parsed(template) if template.scoring == "generation" else response
+        return response.parsed(template) if template.scoring == "generation" or template.free else response
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
         """Respond to every request, shortest prompts first, in batches of at most `batch_tokens`.
@@ -138,13 +138,14 @@ class InProcessEngine(LanguageModel, Engine):
     ) -> Generator[list[Response]]:
         """One response a sample: a line under each step's header, then a label drawn from its distribution after that.
 
-        The headers are fed to the model, so every response has a label, however badly the model keeps to forms.
+        The headers are fed to the model, so every response has a label, however badly the model keeps to forms. A free
+        response is one line, which goes on from its opening.
         With `sampling.stop_at`, each round draws for every text as many samples as may decide it, until all are decided.
         """
         if self.chat:
-            prompts = [prompt + self.ids(template.steps[0]) for prompt in prompts]
-        headers = (*template.steps, template.answer_header)
-        form = self._form(template, headers[1:], self.word_ids(template, " "))
+            prompts = [prompt + self.ids(template.opening) for prompt in prompts]
+        headers = ("",) if template.free else (*template.steps, template.answer_header)[1:]
+        form = self._form(template, headers, [[self.pad_id]] if template.free else self.word_ids(template, " "))
         shared, prefix, endings = self._split(prompts)
         votes = [Counter(request.votes) for request in requests]
         missing = [list(request.samples) for request in requests]
@@ -164,21 +165,28 @@ class InProcessEngine(LanguageModel, Engine):
                 seconds = (perf_counter() - started) / len(rows)
                 responses = []
                 for (i, number), sample in zip(rows, samples, strict=True):
-                    scores = self._label_scores(sample, template, form)
-                    label = draw_labels(scores, sampling.temperature, f"{sample.seed}\0label")[0]
-                    lines = zip(headers, (*sample.lines, template.words[label]), strict=True)
-                    first = number == missing[i][0]
-                    responses.append(
-                        Response(
-                            requests[i].id, number, raw="\n".join(f"{header} {line}" for header, line in lines), label=label,
-                            rationale=tuple(sample.lines) if all(sample.lines) else None,
-                            tokens_in=len(prompts[i]) if first else 0, tokens_out=sample.tokens, seconds=seconds,
-                        )
-                    )  # fmt: skip
-                    votes[i][label] += 1
+                    response = self._response(requests[i].id, number, sample, template, form, sampling.temperature)
+                    tokens_in = len(prompts[i]) if number == missing[i][0] else 0
+                    responses.append(replace(response, tokens_in=tokens_in, tokens_out=sample.tokens, seconds=seconds))
+                    votes[i].update([] if response.label is None else [response.label])
                 for i in batch:
                     del missing[i][: counts[i]]
                 yield responses
+
+    def _response(
+        self, request: str, number: int, sample: decoding.Sample, template: Template, form: decoding.AnswerFormat,
+        temperature: float,
+    ) -> Response:  # fmt: skip
+        """What a sample wrote, with the label drawn after its lines or, of a free response, read from it."""
+        if template.free:
+            [line] = sample.lines
+            raw = line if line.startswith(template.opening[:1]) else f"{template.opening} {line}"
+            return Response(request, number, raw=raw, label=template.parse(raw))
+        scores = self._label_scores(sample, template, form)
+        label = draw_labels(scores, temperature, f"{sample.seed}\0label")[0]
+        lines = zip((*template.steps, template.answer_header), (*sample.lines, template.words[label]), strict=True)
+        raw = "\n".join(f"{header} {line}" for header, line in lines)
+        return Response(request, number, raw=raw, label=label, rationale=tuple(sample.lines) if all(sample.lines) else None)
 
     # -- generation: what the model writes of itself -------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def step_tokens(template: Template) -> int:
 
 def response_tokens(template: Template) -> int:
     """Tokens that a response has at most."""
-    return LINE_TOKENS + len(template.steps) * (step_tokens(template) + LINE_TOKENS)
+    return LINE_TOKENS + template.lines * (step_tokens(template) + LINE_TOKENS)
 
 
 class LanguageModel(InProcessLLM):
@@ -79,7 +79,7 @@ class LanguageModel(InProcessLLM):
                 if room < 1:
                     raise UserError(
                         f"llm.max_prompt_tokens={most}: the prompt without any text takes "
-                        f"{len(ids) - len(text_ids)} tokens. Raise it, or shorten prompt.instruction."
+                        f"{len(ids) - len(text_ids)} tokens. Raise it, or shorten {template.section}.instruction."
                     )
                 # A truncated text may encode to a token more than it was cut to: shorter, until it fits.
                 while len(ids) > most and room > 0:
@@ -89,7 +89,9 @@ class LanguageModel(InProcessLLM):
                 dropped[request.id] = len(request.demonstrations) - len(examples)
             prompts.append(ids)
         if shortened:
-            log.info("%d texts were truncated to prompt.max_text_tokens=%d tokens", shortened, template.max_text_tokens)
+            log.info(
+                "%d texts were truncated to %s.max_text_tokens=%d tokens", shortened, template.section, template.max_text_tokens
+            )
         if dropped or truncated:
             log.info(
                 "a prompt may have %d tokens (llm.max_prompt_tokens): %d prompts lost demonstrations, %d texts were truncated",

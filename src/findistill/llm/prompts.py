@@ -16,20 +16,27 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from findistill.data.cells import as_text
 from findistill.data.labels import SENTIMENT, LabelSet
 from findistill.errors import UserError
 from findistill.llm import answers
 from findistill.llm.config import Prompt
 from findistill.llm.text import one_line, truncate
 
+SENTENCE_TOKENS = 30  # of one sentence, where nothing has been measured
+MOST_WORDS = 8  # of the labels in a message
+
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A worked example: a labelled text, with what each step says before the label where that is known."""
+    """A worked example: a labelled text, with what each step says before the label where that is known.
+
+    The label is an answer as `Template.parse` returns it.
+    """
 
     text: str
     label: str
@@ -50,7 +57,14 @@ class Template:
     demonstrations are written. `scoring` is how an engine in this process reads the label: from the log-probabilities of
     the label words, a word's being the `sum` or the `mean` over its tokens, or from text that the model writes of itself
     (`generation`), as a server's response is read.
+
+    Attributes:
+        free: answers are no label words but text of the model's own, read by `parse` alone; see `llm.extraction`.
+        section: of the configuration, for messages.
     """
+
+    free: ClassVar[bool] = False
+    section: ClassVar[str] = "prompt"
 
     instruction: str
     words: dict[str, str]
@@ -118,9 +132,24 @@ class Template:
         for each in turns:
             lead = "" if self.steps or self.structured else f"{self.answer_header} "
             blocks.append(f"{self.text_header} {one_line(each.text)}\n{lead}{self.completion(each)}")
-        header = "" if self.structured else [*self.steps, self.answer_header][0]
-        blocks.append(f"{self.text_header} {one_line(text)}\n{header}")
+        blocks.append(f"{self.text_header} {one_line(text)}\n{'' if self.structured else self.opening}")
         return "\n\n".join(blocks)
+
+    @property
+    def opening(self) -> str:
+        """What a response begins with: the plain form ends with it."""
+        return [*self.steps, self.answer_header][0]
+
+    @property
+    def lines(self) -> int:
+        """Lines of a response that the model is free to fill."""
+        return len(self.steps)
+
+    @property
+    def assumed_tokens(self) -> int:
+        """Tokens of a response before any was seen: the label, and a sentence for each step."""
+        markup = 4 * (len(self.steps) + 1) if self.structured or self.steps else 2
+        return markup + SENTENCE_TOKENS * len(self.steps)
 
     @cached_property
     def response_model(self) -> type[BaseModel]:
@@ -143,6 +172,17 @@ class Template:
             cut: the response ended at a limit of tokens.
         """
         return self._reader.label(response, cut=cut)
+
+    @property
+    def answer(self) -> str:
+        """What a response names, for messages."""
+        words = list(self.words.values())
+        return f"a label ({', '.join([*words[:MOST_WORDS], *(['...'] if len(words) > MOST_WORDS else [])])})"
+
+    @staticmethod
+    def recorded(cell: Any) -> list[str]:
+        """The responses in a cell of a table: a list is several samples."""
+        return [as_text(each) for each in (cell if isinstance(cell, list) else [cell])]
 
     def rationale(self, response: str) -> tuple[str, ...] | None:
         """What a response says in each step, without the headers; None for a prompt without steps, or where a step is missing."""

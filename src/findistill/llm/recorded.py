@@ -48,7 +48,7 @@ class RecordedEngine(RecordedLLM, Engine):
             UserError: the file cannot be read, lacks a column, has no row that `llm.where` selects, or has answers to these
                 texts of which none names a label.
         """
-        recorded = self._recorded()
+        recorded = self._recorded(template)
         matched = short = labelled = 0
         example = ""
         for request in requests:
@@ -66,8 +66,8 @@ class RecordedEngine(RecordedLLM, Engine):
             log.info("%s: %d of %d texts have fewer answers than annotate.samples", self.path, short, matched)
         if example and not labelled:
             raise UserError(
-                f"llm.path={self.path}: none of the answers to {matched} texts names a label ({', '.join(template.words)}), "
-                f"such as {example[:60]!r}.\n{self.unreadable()}."
+                f"llm.path={self.path}: none of the answers to {matched} texts names {template.answer}, such as "
+                f"{example[:60]!r}.\n{self.unreadable()}."
             )
 
     def unreadable(self) -> str:
@@ -98,7 +98,7 @@ class RecordedEngine(RecordedLLM, Engine):
             return {"label_columns": list(self.label_columns)}
         return {"label_column": self.label_column} if self.label_column else {"answer_column": self.answer_column}
 
-    def _recorded(self) -> dict[str, list[Row]]:
+    def _recorded(self, template: Template) -> dict[str, list[Row]]:
         """The rows that `llm.where` selects, by id or normal form of the text."""
         path = Path(self.path)
         if path.suffix not in READERS:
@@ -127,13 +127,13 @@ class RecordedEngine(RecordedLLM, Engine):
             raise UserError(f"llm.where={where}: no row of {path} has these values.")
         recorded: dict[str, list[Row]] = defaultdict(list)
         for cells in rows:
-            name = as_text(lookup(cells, key_column))
+            key = lookup(cells, key_column)
+            name = " ".join(map(as_text, key)) if isinstance(key, list) else as_text(key)  # a text may be a list of its tokens
             samples = recorded[name if self.id_column else text_key(name)]
             # Of the choices of one call, the first has its tokens.
             counts = {role.removesuffix("_column"): as_text(lookup(cells, column)) for role, column in optional.items()}
             for column in answers if isinstance(answers, list) else [answers]:
-                value = lookup(cells, column)
-                for answer in map(as_text, value if isinstance(value, list) else [value]):
+                for answer in template.recorded(lookup(cells, column)):
                     if answer or not self.label_columns:  # who had nothing to say has no sample
                         samples.append({"answer": answer, **counts})
                         counts = {}

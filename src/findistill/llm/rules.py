@@ -28,6 +28,17 @@ def annotator(config: Any) -> Iterator[str]:
         yield f"annotate.combine={annotate.combine} weighs several annotators: name two or more in annotate.ensemble"
     if annotate.combine in MEASURED and (config.stage.name == "augment" or config.augment.use):
         yield f"annotate.combine={annotate.combine} learns from labelled rows: with augment use majority or dawid_skene"
+    yield from requests(config)
+    if declares(llm, "recorded"):
+        return
+    if annotate.calibration in FITTED and (config.prompt.steps or not declares(llm, "in_process")):
+        yield _no_probabilities(annotate)
+    yield from _demonstrations(config)
+
+
+def requests(config: Any) -> Iterator[str]:
+    """Rules for whatever is requested of `llm`, or read from its file."""
+    annotate, llm = config.annotate, config.llm
     if declares(llm, "recorded"):
         yield from _recorded(config)
         return
@@ -41,10 +52,7 @@ def annotator(config: Any) -> Iterator[str]:
     address = OmegaConf.select(llm, "base_url", default=None)
     if fault := address_fault(address):
         yield fault
-    if annotate.calibration in FITTED and (config.prompt.steps or not declares(llm, "in_process")):
-        yield _no_probabilities(annotate)
     yield from _budget(annotate, llm)
-    yield from _demonstrations(config)
 
 
 def _recorded(config: Any) -> Iterator[str]:

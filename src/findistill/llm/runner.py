@@ -1,7 +1,7 @@
 """Requesting what the response cache lacks, within the budget, and tracking which samples exist.
 
-Rows become requests when the engine has room for them; a complete row keeps a label code and a cache offset for each
-sample, so memory grows by a few bytes a sample.
+Rows become requests when the engine has room for them; a complete row keeps a state and a cache offset for each sample, so
+memory grows by a few bytes a sample.
 """
 
 import logging
@@ -30,9 +30,8 @@ from findistill.llm.votes import needed
 
 log = logging.getLogger(__name__)
 
-MISSING, FAILED, UNREADABLE = -3, -2, -1  # in place of a label's index
+SKIPPED, MISSING, FAILED, UNREADABLE, READABLE = range(5)  # states of a sample; SKIPPED: early stopping leaves it out
 EXAMPLE = 120  # characters of a response in an error
-MOST_WORDS = 8  # of the labels in an error
 EARLY = 40  # responses after which a run that is far below `min_readable` stops
 
 
@@ -173,7 +172,7 @@ class AnnotationRunner:
                 del in_flight.rows[row_id]
 
     def _check_failures(self, table: "ResponseTable") -> None:
-        failed, responses = table.codes == FAILED, table.codes != MISSING
+        failed, responses = table.states == FAILED, table.states >= FAILED
         if not failed.any():
             return
         # Every text counts alike, however many samples early stopping or a file of recorded answers left it.
@@ -186,16 +185,14 @@ class AnnotationRunner:
             return
         response = table.unreadable()
         shown = one_line(response.raw or "")[:EXAMPLE]
-        words = list(self.template.words.values())
-        labels = ", ".join([*words[:MOST_WORDS], *(["..."] if len(words) > MOST_WORDS else [])])
         limit = getattr(self.llm, "max_tokens", None)
         if response.cut and limit:
             remedy = f"It was cut at llm.max_tokens={limit}: raise it, llm.max_tokens={8 * limit}"
         else:
             remedy = self.engine.unreadable()
         raise UserError(
-            f"llm={self.llm.name}: {table.readable} of {table.answered} responses name a label ({labels}); this one does not: "
-            f"{shown!r}\n"
+            f"llm={self.llm.name}: {table.readable} of {table.answered} responses name {self.template.answer}; this one does "
+            f"not: {shown!r}\n"
             f"{remedy}; annotate.min_readable=0 counts such responses as no vote."
         )
 
@@ -209,7 +206,7 @@ class InFlight:
 
 
 class ResponseTable:
-    """The samples of all rows: (rows, samples) label codes and cache offsets, no more.
+    """The samples of all rows: (rows, samples) states and cache offsets; votes only of rows that may need more samples.
 
     What the cache has is parsed when it is used: only what a model wrote is as old as the file.
     """
@@ -217,8 +214,9 @@ class ResponseTable:
     def __init__(
         self, cache: ResponseCache, engine: Engine, template: Template, rows: int, samples: int, stop_at: int | None
     ) -> None:
-        self.cache, self.engine, self.template, self.labels, self.stop_at = cache, engine, template, [*template.words], stop_at
-        self.codes = np.full((rows, samples), MISSING, np.int16)
+        self.cache, self.engine, self.template, self.stop_at = cache, engine, template, stop_at
+        self.states = np.full((rows, samples), MISSING, np.int8)
+        self._votes: dict[int, Counter[str]] = {}
         self.offsets = np.zeros((rows, samples), np.int64)
         self.complete = 0  # texts that need no more
         self.reused = 0  # responses that the cache had
@@ -228,45 +226,52 @@ class ResponseTable:
         """Record what the cache has for this row and is not recorded yet; failed calls stay missing."""
         loaded = []
         for sample, offset in self.cache.offsets([key])[0].items():
-            if sample < self.codes.shape[1] and self.codes[row, sample] == MISSING:
+            if sample < self.states.shape[1] and self.states[row, sample] == MISSING:
                 response = self._read(offset)
                 if response.error is None:
                     self.record(row, response, offset)
                     loaded.append(response)
         self.reused += len(loaded)
-        self.complete += bool(loaded) and MISSING not in self.codes[row]
+        self.complete += bool(loaded) and MISSING not in self.states[row]
         return loaded
 
     def record(self, row: int, response: Response, offset: int) -> None:
-        code = UNREADABLE if response.label is None else self.labels.index(response.label)
-        self.codes[row, response.sample] = code if response.error is None else FAILED
-        self.answered += response.error is None
-        self.readable += response.error is None and code != UNREADABLE
+        state = FAILED if response.error is not None else UNREADABLE if response.label is None else READABLE
+        self.states[row, response.sample] = state
+        self.answered += state != FAILED
+        self.readable += state == READABLE
         self.offsets[row, response.sample] = offset
+        if self.stop_at is not None and state == READABLE:
+            self._votes.setdefault(row, Counter())[str(response.label)] += 1
 
     def unreadable(self) -> Response:
         """A response that names no label; preferably one that says something."""
-        responses = [self.cache.read(int(offset)) for offset in self.offsets[self.codes == UNREADABLE][:EARLY]]
+        responses = [self.cache.read(int(offset)) for offset in self.offsets[self.states == UNREADABLE][:EARLY]]
         return next((each for each in responses if each.raw), responses[0])
 
     def missing(self, row: int) -> tuple[int, ...]:
         """Sample numbers without a response."""
-        return tuple(np.flatnonzero(self.codes[row] == MISSING).tolist())
+        return tuple(np.flatnonzero(self.states[row] == MISSING).tolist())
 
     def votes(self, row: int) -> dict[str, int]:
-        return dict(Counter(self.labels[code] for code in self.codes[row].tolist() if code >= 0))
+        """The row's answers so far, where early stopping counts them."""
+        return dict(self._votes.get(row, {}))
 
     def needed(self, row: int) -> int:
-        """How many more samples of the row to request."""
-        return needed(self.votes(row), len(self.missing(row)), self.stop_at)
+        """How many more samples of the row to request; a row that needs none is settled."""
+        number = needed(self.votes(row), len(self.missing(row)), self.stop_at)
+        if not number and row in self._votes:
+            del self._votes[row]
+            self.states[row, self.states[row] == MISSING] = SKIPPED
+        return number
 
     def errors(self, limit: int) -> list[str | None]:
         """The reasons of the first `limit` failed calls."""
-        return [self.cache.read(int(offset)).error for offset in self.offsets[self.codes == FAILED][:limit]]
+        return [self.cache.read(int(offset)).error for offset in self.offsets[self.states == FAILED][:limit]]
 
     def responses(self, row: int) -> list[Response]:
         """The row's responses in the order of the samples; early stopping leaves the last ones out."""
-        return [self._read(offset) for offset in self.offsets[row, self.codes[row] != MISSING].tolist()]
+        return [self._read(offset) for offset in self.offsets[row, self.states[row] >= FAILED].tolist()]
 
     def _read(self, offset: int) -> Response:
         response = self.cache.read(offset)
@@ -277,4 +282,4 @@ class ResponseTable:
 
     def scores(self) -> list[dict[str, float]]:
         """The label log-probabilities of every row, where the engine reads exact distributions."""
-        return [dict(self.responses(row)[0].log_probabilities or {}) for row in range(len(self.codes))]
+        return [dict(self.responses(row)[0].log_probabilities or {}) for row in range(len(self.states))]

@@ -18,7 +18,6 @@ from findistill.errors import UserError
 from findistill.methods.sampling import sample
 from findistill.methods.sampling.config import Sampling
 from findistill.methods.sampling.leaks import overlap, split_by_cluster
-from findistill.methods.sampling.steps import HeadlineSample
 
 COMPANIES = {"Acme Corp": 60, "ACME Corp.": 20, "Borealis Mining": 40, "Zephyr": 1}
 
@@ -47,7 +46,9 @@ def artifacts(folder: Path, rows: list[tuple[str, list[str]]], **columns: Any) -
     splits = ["train" if n % 10 < 7 else "validation" if n % 10 < 9 else "test" for n in range(len(rows))]
     pd.DataFrame({"id": ids, "date": dates, "split": splits}).to_parquet(folder / "data" / "texts.parquet")
     (folder / "out").mkdir()
-    return SimpleNamespace(folder=folder / "out", parents={"extraction": folder / "extraction", "data": folder / "data"})
+    step = SimpleNamespace(whole=SimpleNamespace(data=SimpleNamespace(name="t")))
+    parents = {part: folder / part for part in ("extraction", "data")}
+    return SimpleNamespace(step=step, folder=folder / "out", parents=parents)
 
 
 def drawn(work: SimpleNamespace, **changes: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -66,7 +67,7 @@ def test_every_company_has_its_share_and_one_headline_at_least(tmp_path: Path) -
     assert set(frame["representative"].dropna()) == {"Acme Corp", "Borealis Mining", "Zephyr"}
     row = frame[frame["cluster"].notna()].iloc[0]
     assert row["text"][row["spans"][0]["start"] : row["spans"][0]["end"]].casefold().startswith("acme")
-    assert frame["agreement"].dropna().between(0.8, 1).all() and frame["date"].str.fullmatch(r"20\d\d-01-01").all()
+    assert set(frame["agreement"]) <= {1.0, 7 / 8} and frame["date"].str.fullmatch(r"20\d\d-01-01").all()
 
 
 def test_the_table_of_clusters_has_the_largest_first(tmp_path: Path) -> None:
@@ -128,8 +129,21 @@ def test_no_cluster_is_ever_in_two_splits(clusters: list[list[int]], seed: int) 
     assert splits.count("test") <= round(0.2 * len(clusters)) and not overlap(clusters, splits, "test")
 
 
-def test_only_its_own_settings_and_its_parents_are_in_the_key() -> None:
-    assert HeadlineSample.reads == ("entities.sample",) and HeadlineSample.implementation.endswith("sample:draw_sample")
+def test_a_split_by_date_leaves_other_headlines_out(tmp_path: Path) -> None:
+    work = artifacts(tmp_path, headlines())
+    frame, facts = drawn(work, share=1, split="date", periods=["2010/2013", "2014/2015", "2016/2018"])
+    years = frame.groupby("split")["date"].agg(["min", "max"]).map(lambda date: date[:4])
+    assert years.T.to_dict("list") == {"train": ["2010", "2013"], "validation": ["2014", "2015"], "test": ["2016", "2018"]}
+    assert len(frame) + facts["drawn_outside_periods"] == 224 and facts["drawn_outside_periods"] == 22
+    with pytest.raises(UserError, match=r"entities.sample.periods=\[2010\]"):
+        drawn(work, split="date", periods=["2010"])
+
+
+def test_agreement_is_that_of_the_least_certain_candidate(tmp_path: Path) -> None:
+    rows = [("Acme up", ["Acme"]), ("Oil up", []), ("Gas up", [])]
+    candidates = [[{"votes": 8}, {"votes": 3}], [{"votes": 2}], []]
+    frame, _ = drawn(artifacts(tmp_path, rows, candidates=candidates), share=1)
+    assert frame["agreement"].tolist() == [5 / 8, 6 / 8, 1.0]
 
 
 MEASURE = """
@@ -139,7 +153,7 @@ from types import SimpleNamespace
 from findistill.methods.sampling import sample
 from findistill.methods.sampling.config import Sampling
 folder = Path(sys.argv[1])
-work = SimpleNamespace(folder=folder / "out", parents={"extraction": folder / "extraction", "data": folder / "data"},
+work = SimpleNamespace(folder=folder / "out", step=None, parents={"extraction": folder / "extraction", "data": folder / "data"},
                        config=SimpleNamespace(entities=SimpleNamespace(sample=Sampling())))
 sample.draw_sample(work)
 print(next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))

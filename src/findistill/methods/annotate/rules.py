@@ -22,5 +22,9 @@ def annotates(config: Any) -> Iterator[str]:
 @rule()
 def previews(config: Any) -> Iterator[str]:
     stage, annotate = config.stage.name, config.annotate
-    if stage not in PREVIEWS and (annotate.dry_run or annotate.show_prompt):
-        yield f"annotate.dry_run and annotate.show_prompt go with stage=annotate and augment, not with stage={stage}"
+    labels_entities = stage == "entities" and config.entities.step == "label"
+    if stage not in PREVIEWS and not labels_entities and (annotate.dry_run or annotate.show_prompt):
+        yield (
+            "annotate.dry_run and annotate.show_prompt go with stage=annotate, augment and entities entities.step=label, "
+            f"not with stage={stage}"
+        )

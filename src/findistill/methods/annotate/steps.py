@@ -43,10 +43,13 @@ class LLMResponses(Step):
     def files(self) -> Iterable[Path]:
         return llm_files(self._config.llm)
 
+    def llm_settings(self) -> dict[str, Any]:
+        return llm_identity(self._config.llm)
+
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         return {
-            "llm": llm_identity(self._config.llm),
+            "llm": self.llm_settings(),
             "prompt": without(settings["prompt"], "name"),
             "shots": shots_settings(settings["shots"]),
             "annotate": without(settings["annotate"], "combine", "measure_on", "next"),

@@ -226,7 +226,7 @@ def filled_prompt(order: Order) -> str:
 def estimate(orders: list[Order], llm: LLM, prompt: Prompt, settings: Augment, *, cache: Path) -> str:
     """What `write` would request and cost: prompts counted, texts assumed to be of usual length."""
     texts = missing = prompts = tokens_in = 0
-    count = token_counter(llm, prompt)
+    count = token_counter(llm)
     for order in (order for order in orders if len(order.sources) and order.number):
         cached = _cached_texts(order, llm, settings, cache)
         remaining = [row for row, number in enumerate(cached) if number < order.number]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from findistill.models.company_list import CompanyList, list_files, read_names
+from findistill.data.company_list import CompanyList, list_files, read_names
 
 
 def open_model(section: Any, labels: Sequence[str], folder: Path | None, accelerator: str) -> CompanyList:

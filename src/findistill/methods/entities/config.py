@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from findistill.config.fields import setting
+from findistill.methods.sampling.config import Sampling
 
 LEARNT = ("token", "gliner", "span_marker")
 UNTRAINED = ("spacy", "company_list")
@@ -91,3 +92,4 @@ class Entities:
     span_marker: SpanMarker = setting(SpanMarker)
     spacy: Spacy = setting(Spacy)
     company_list: CompanyList = setting(CompanyList)
+    sample: Sampling = setting(Sampling)

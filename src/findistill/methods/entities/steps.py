@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from findistill.core.step import Step, load
+from findistill.data.company_list import list_files
 from findistill.methods.datasets import with_tests
 from findistill.methods.entities.config import FROM_ANSWERS, LEARNT
 from findistill.methods.stage import Stage
-from findistill.models.company_list import list_files
 from findistill.models.files import model_files
 
 

@@ -5,7 +5,6 @@ few numbers: 900,000 headlines take 270 MB, what is imported included.
 """
 
 import csv
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from findistill.core.files import write_json
 from findistill.core.store import Work
+from findistill.data.date_periods import periods_of
 from findistill.data.name_clusters import cluster_names, fold_name
 from findistill.errors import UserError
 from findistill.methods.sampling.leaks import overlap, split_by_cluster
 
-log = logging.getLogger(__name__)
-
+SETTING = "entities.sample.periods"
 BATCH = 20_000  # headlines read at once
 NONE, NOT_DRAWN = -1, -2  # in place of a cluster: a headline without a name, one that is not drawn
 
@@ -62,16 +62,24 @@ def draw_sample(work: Work) -> None:
     representatives = representatives_of(names, clusters)
     drawn_for = draw(names, clusters, settings.share, settings.seed)
     rows = np.flatnonzero(drawn_for != NOT_DRAWN)
-    clusters_of = _clusters_of(names, clusters, rows)
     table = _rows(annotations, rows)
     texts = _rows_by_id(Path(work.parents["data"]) / "texts.parquet", table["id"])
-    splits = [texts[each][1] for each in table["id"].to_pylist()]
+    dates, splits = ([texts[each][at] for each in table["id"].to_pylist()] for at in (0, 1))
+    if settings.split == "date":
+        splits = periods_of(pd.Series(dates, dtype=object), list(settings.periods), work.step.whole.data.name, SETTING).tolist()
+        inside = np.array([split is not None for split in splits])
+        drawn_for[rows[~inside]] = NOT_DRAWN
+        rows, table = rows[inside], table.filter(pa.array(inside))
+        dates, splits = (
+            [value for value, is_inside in zip(column, inside, strict=True) if is_inside] for column in (dates, splits)
+        )
+    clusters_of = _clusters_of(names, clusters, rows)
     if settings.split == "cluster":
         splits = split_by_cluster(clusters_of, settings.test, settings.validation, settings.seed)
     columns = {
         "id": table["id"],
         "text": table["text"],
-        "date": pa.array([texts[each][0] for each in table["id"].to_pylist()], pa.string()),
+        "date": pa.array(dates, pa.string()),
         "split": pa.array(splits, pa.string()),
         "cluster": pa.array([None if each == NONE else int(each) for each in drawn_for[rows]], pa.int32()),
         "representative": pa.array([None if each == NONE else representatives[each] for each in drawn_for[rows]], pa.string()),
@@ -89,18 +97,13 @@ def draw_sample(work: Work) -> None:
         "clusters": len(representatives),
         "largest_cluster": int(np.bincount(clusters).max(initial=0)),
         "drawn": len(rows),
+        "drawn_outside_periods": len(texts) - len(rows),
         "drawn_without_name": int((drawn_for[rows] == NONE).sum()),
         "splits": {name: splits.count(name) for name in ("train", "validation", "test")},
         "test_clusters_in_train": overlap(clusters_of, splits, "test"),
         "validation_clusters_in_train": overlap(clusters_of, splits, "validation"),
     }
     write_json(work.folder / "sample.json", facts)
-    log.info(
-        "%s of %s headlines drawn: %s names in %s clusters, and %s headlines without a name",
-        *(f"{facts[key]:,}" for key in ("drawn", "headlines", "names", "clusters", "drawn_without_name")),
-    )
-    if facts["test_clusters_in_train"] is not None:
-        log.info("%.0f%% of the test clusters occur in training headlines, too", 100 * facts["test_clusters_in_train"])
 
 
 def read_names(annotations: Path) -> Names:
@@ -185,7 +188,7 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 def _rows(path: Path, rows: np.ndarray) -> pa.Table:
     """These rows, which are in ascending order."""
     parts, start = [], 0
-    for batch in _batches(path, ["id", "text", "spans", "n_valid"]):
+    for batch in _batches(path, ["id", "text", "spans", "candidates", "n_valid"]):
         first, last = np.searchsorted(rows, [start, start + len(batch)])
         parts.append(pa.Table.from_batches([batch]).take(pa.array(rows[first:last] - start)))
         start += len(batch)
@@ -205,11 +208,12 @@ def _rows_by_id(path: Path, ids: Any) -> dict[str, tuple[str | None, str | None]
     return found
 
 
-def _agreement(table: pa.Table) -> list[float | None]:
-    """Of each headline, the share of the valid answers that have its least certain span; None without a span."""
+def _agreement(table: pa.Table) -> list[float]:
+    """Of each headline, how far the answers agree on its least certain span: the share that has it, or that has it not."""
+    spans = table["candidates" if "candidates" in table.column_names else "spans"].to_pylist()
     return [
-        min(span["votes"] for span in spans) / valid if spans and valid else None
-        for spans, valid in zip(table["spans"].to_pylist(), table["n_valid"].to_pylist(), strict=True)
+        min((max(span["votes"], valid - span["votes"]) / valid for span in of_row or ()), default=1.0)
+        for of_row, valid in zip(spans, table["n_valid"].to_pylist(), strict=True)
     ]
 
 

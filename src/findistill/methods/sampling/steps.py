@@ -1,9 +1,10 @@
-"""The step of `entities.step=sample`."""
+"""`stage=entities entities.step=sample`: what it draws from."""
 
 from typing import Any
 
-from findistill.core.step import Step
-from findistill.methods.datasets import own
+from findistill.core.step import Step, load
+from findistill.methods.datasets import demonstrations, own
+from findistill.methods.stage import Stage
 
 
 class HeadlineSample(Step):
@@ -23,3 +24,20 @@ class HeadlineSample(Step):
 
     def parents(self) -> dict[str, Step]:
         return {**own(self._config), "extraction": self._extraction}
+
+    def settings(self) -> dict[str, Any]:
+        return {"sample": self.config.results()["entities"]["sample"]}
+
+
+class Sample(Stage):
+    """`stage=entities entities.step=sample`: the sample as a file in the run folder, with its counts."""
+
+    implementation = "findistill.methods.sampling.stage:run"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.reads = ()
+
+    def parents(self) -> dict[str, Step]:
+        sample = HeadlineSample(self._config, load("findistill.methods.extract.steps:Extractions")(self._config))
+        return {**own(self._config), **demonstrations(self._config), "sample": sample}

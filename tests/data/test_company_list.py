@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from findistill.data.company_list import CompanyList, list_files, read_names, variants
 from findistill.data.spans import check
 from findistill.errors import UserError
-from findistill.models.company_list import CompanyList, list_files, read_names, variants
 
 LIST = """Acme Widgets Inc. Common Stock | Acme Widgets Holdings plc Class A Ordinary Shares | AT&T Inc. | Zephyr Corp. Warrant
 J.P. Morgan Chase & Co. Common Stock | Moody's Corporation | Borealis Mining Group Ltd. | 3M | HP Inc. | Q2 Holdings Inc.

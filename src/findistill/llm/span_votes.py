@@ -1,0 +1,65 @@
+"""Several samples of an annotator for one text, as votes on spans (self-consistency over mentions)."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from findistill.data.spans import Span
+from findistill.data.surface_forms import form_key
+from findistill.llm.extraction import Extracted
+
+MAJORITY = 0.5
+
+
+@dataclass(frozen=True)
+class SpanVotes:
+    """How many of the readable samples of a text contain exactly each span.
+
+    Attributes:
+        counts: spans in order, with their votes.
+        n_valid: readable samples; an empty list of mentions is one.
+        n_samples: all samples.
+        normalized: the usual name that most samples with the span give; None where none does.
+        missing: forms that do not occur in the text, those of most samples first.
+    """
+
+    counts: Mapping[Span, int]
+    n_valid: int
+    n_samples: int
+    normalized: Mapping[Span, str | None] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+
+    @classmethod
+    def count(cls, text: str, samples: Sequence[Extracted | None]) -> "SpanVotes":
+        """The votes of all samples; None is one that could not be read."""
+        readable = [sample for sample in samples if sample is not None]
+        counts = Counter(span for sample in readable for span in set(sample.spans))
+        names: dict[Span, Counter[str]] = {span: Counter() for span in sorted(counts)}
+        for sample in readable:
+            usual = {form_key(form): name for form, name in sample.normalized.items()}
+            for span in sample.spans:
+                if name := usual.get(form_key(text[span.start : span.end])):
+                    names[span][name] += 1
+        missing = Counter(form for sample in readable for form in sample.missing)
+        return cls(
+            {span: counts[span] for span in names}, len(readable), len(samples),
+            {span: max(each, key=each.__getitem__, default=None) for span, each in names.items()},
+            [form for form, _ in missing.most_common()],
+        )  # fmt: skip
+
+    def agreed(self, share: float = MAJORITY) -> list[Span]:
+        """The spans with more than this share of the readable samples, none of which overlap.
+
+        Of spans that overlap, the one with most votes is kept, then the longest, then the first.
+        """
+        kept: list[Span] = []
+        wanted = [span for span, votes in self.counts.items() if votes > share * self.n_valid]
+        for span in sorted(wanted, key=lambda each: (-self.counts[each], each.start - each.end, each)):
+            if not any(span.overlaps(other) for other in kept):
+                kept.append(span)
+        return sorted(kept)
+
+    def cell(self, spans: Iterable[Span]) -> list[dict[str, Any]]:
+        """Spans with their votes, as a table has them."""
+        return [{"start": each.start, "end": each.end, "label": each.label, "votes": self.counts[each]} for each in spans]

@@ -1,0 +1,44 @@
+"""Rules for jobs in which an LLM names entities."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from findistill.config.fields import declares
+from findistill.config.validate import missing, rule
+from findistill.llm.identity import TUNED
+from findistill.llm.rules import FITTED, requests
+from findistill.methods.entities.config import FROM_ANSWERS
+
+
+@rule("entities")
+def extracts(config: Any) -> Iterator[str]:
+    entities, annotate, shots, llm = config.entities, config.annotate, config.shots, config.llm
+    if entities.step == "train" and entities.source not in FROM_ANSWERS:
+        return
+    if not declares(llm, "writes"):
+        yield f"llm={llm.name} gives labels, and entities need text: an LLM, or llm=recorded"
+        return
+    yield from missing(config, "llm", "extract")
+    yield from requests(config)
+    for setting in ("label_column", "label_columns"):
+        if OmegaConf.select(llm, setting, default=None):
+            yield f"llm.{setting} names labels of texts; recorded entities are in llm.answer_column"
+    if annotate.ensemble:
+        yield "annotate.ensemble combines votes on labels; entities come from one LLM: leave it out"
+    if annotate.calibration in FITTED:
+        yield f"annotate.calibration={annotate.calibration} is for probabilities of labels; leave it out"
+    if OmegaConf.select(llm, "adapter", default="") == TUNED:
+        yield "llm.adapter=tune tunes on labels of texts, not on entities: name an adapter that was tuned for them"
+    if shots.k and shots.selection == "balanced":
+        yield "shots.selection=balanced: entities cannot be balanced as labels are; use nearest or random"
+    if shots.rationales != "none":
+        yield f"shots.rationales={shots.rationales} is for prompts with steps before a label; leave it out"
+    recorded = declares(llm, "recorded")
+    source = shots.source or config.data
+    if shots.k and not recorded and not declares(source, "has_spans"):
+        yield (
+            f"data={source.name} has no rows with spans for shots.k={shots.k} demonstrations; set shots.k=0, or name a data set "
+            "that has, for example shots.source=sentfin"
+        )
