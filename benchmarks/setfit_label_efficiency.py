@@ -4,10 +4,10 @@ For each number of labels and each seed: the rows that `data.labelled` and `data
 parameters) tuned by SetFit's own trainer with its default rates, then its logistic regression; the unlabelled rows are not used.
 SetFit runs in an environment of its own, which sees this one's torch and transformers.
 
-    python benchmarks/setfit_label_efficiency.py [--data tfns] [--labels 50,100,...] [--seeds 5] [--steps 500] [--env FOLDER] [--out CSV]
+    python benchmarks/setfit_label_efficiency.py [--data tfns] [--labels 50,100,...] [--seeds 5] [--steps 500]
 
-`--out` has a line for each training; lines that are there are not made again. Pairs of 2,000 labels are two million, so the number
-of optimiser steps is bounded; with fewer labels than about 100 SetFit's own single epoch is shorter than that.
+`--out` has a line for each training; lines that are there are not made again. Pairs of 2,000 labels are two million, so the
+number of optimiser steps is bounded; with fewer labels than about 100 SetFit's own single epoch is shorter than that.
 """
 
 import argparse

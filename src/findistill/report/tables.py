@@ -23,7 +23,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 SPREAD = {"": "{:.3f}", "_sd": " ± {:.3f}", "_lo": " [{:.2f}", "_hi": ", {:.2f}]"}
 ALSO = ("accuracy", "macro_f1")  # shown for further test sets, read from metrics `<set>/<key>`
 ON_DEMAND = ("throughput_texts_per_s", "peak_mb", "device_peak_mb")  # in the readable table only where a report part asks
-WORDS = ("", "Method", "Test set", "Device", "Failed jobs", "Family", "A against B", "Teacher")  # columns of words, not numbers
+# Columns of words, not numbers.
+WORDS = ("", "Method", "Test set", "Device", "Failed jobs", "Family", "A against B", "Teacher", "Against", "Over")
 
 
 # Numbers as text

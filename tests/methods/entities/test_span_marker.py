@@ -92,7 +92,7 @@ def test_mistakes_are_one_line(standin: str, tiny: Path, marked: Pair, tmp_path:
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get(method.VARIABLE), reason="make span-marker makes its environment")
 def test_the_real_one_learns(marked: Pair, tmp_path: Path) -> None:
-    section = SpanMarker(epochs=2, batch_size=8, learning_rate=2e-4, max_length=64, marker_length=32)
+    section = SpanMarker(epochs=6, batch_size=8, learning_rate=2e-4, max_length=64, marker_length=32)
     trained = method.fit(section, ["company"], *marked, session(tmp_path))
     spans = method.open_model(section, ["company"], trained.model_dir, "cpu").spans(draw(20, 80).texts)
     assert validation_scores(marked[1].spans, spans, ["company"])["val/f1"] > 0.8

@@ -57,9 +57,9 @@ class SpanMarker:
     encoder: str = "embedded:minilm_l6"
     entity_length: int = setting(8, ge=1)  # words of a span at most
     marker_length: int = setting(128, ge=8)
-    epochs: int = setting(3, ge=1)
-    batch_size: int = setting(32, ge=1)
-    learning_rate: float = setting(5e-5, gt=0)
+    epochs: int = setting(4, ge=1)
+    batch_size: int = setting(16, ge=1)
+    learning_rate: float = setting(2e-4, gt=0)
     max_length: int = setting(256, ge=8)
 
 

@@ -45,7 +45,10 @@ def run(job: Job) -> None:
     if job.config.evaluate.latency:
         job.metrics |= latency(model.spans, next(iter(tests.values()))[0]["text"].tolist())
     if folder:
-        write_entities_card(folder, job.whole, labels, int(job.metrics["data/kept"]), data.card.licence, job.metrics)
+        use = getattr(model, "use", None)  # of a GLiNER
+        usage = {"prompts": list(use.prompts), "threshold": use.threshold} if use else {}
+        texts, licence = int(job.metrics["data/kept"]), data.card.licence
+        write_entities_card(folder, job.whole, labels, texts, licence, job.metrics, **usage)
     summary(job)
 
 
