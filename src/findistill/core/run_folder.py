@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def sections(config: "Config", step: Step) -> dict[str, Any]:
     """The part of the configuration that the job's graph reads: its stage, and sections without runtime-only settings."""
-    return {"stage": config.stage.name, **{name: result_settings(config[name], references=True) for name in sections_read(step)}}  # type: ignore[index]
+    return {"stage": step.name, **{name: result_settings(config[name], references=True) for name in sections_read(step)}}  # type: ignore[index]
 
 
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from

@@ -155,6 +155,10 @@ class Part:
         """How tables call the method of a run; its seeds share the name."""
         return str(config["stage"]["name"])
 
+    def scores(self, config: Mapping[str, Any]) -> bool:
+        """Whether a done run has predictions to compare; what comes before a model has none."""
+        return True
+
     def identity(self, config: dict[str, Any]) -> tuple[int | str | None, dict[str, Any]]:
         """What tells a run from the repeats of its method, and the settings that make the method."""
         return config["seed"], config

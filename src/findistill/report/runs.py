@@ -62,13 +62,13 @@ def read_run(folder: Path, state: dict[str, Any]) -> Run | None:
         UserError: it has no predictions; and whatever reading a damaged file raises.
     """
     config = settings_of(folder)
+    part = parts.of_stage(config["stage"]["name"])
     if not (folder / "predictions.parquet").exists():
-        if parts.of_stage(config["stage"]["name"]) not in parts.registered().values():
+        if part not in parts.registered().values() or not part.scores(config):
             return None
         without = "its texts have no gold labels" if config["stage"]["name"] == "annotate" else "the file is gone: run it again"
         raise UserError(f"no predictions.parquet: {without}")
     metrics = read_json(folder / "metrics.json")
-    part = parts.of_stage(config["stage"]["name"])
     seed, settings = part.identity(config)
     draw = settings["data"].get("labelled_seed")
     if draw is not None and not part.scored_on_training_rows:  # which rows are labelled is a repeat, too

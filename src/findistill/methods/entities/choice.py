@@ -15,6 +15,8 @@ STAGES = {
 
 @target("stage")
 def stage(config: Any) -> Stage:
-    """The stage that `entities.step` names."""
-    chosen: Stage = load(STAGES[config.entities.step])(config)
+    """The stage that `entities.step` names. What comes before a training has settings of its own, and a name."""
+    step = config.entities.step
+    chosen: Stage = load(STAGES[step])(config)
+    chosen.name += "" if step == "train" else f" {step}"
     return chosen

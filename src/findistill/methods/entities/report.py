@@ -69,12 +69,16 @@ class EntitiesPart(Part):
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         entities = config["entities"]
         if entities["step"] == "label":
-            return str(config["llm"]["name"])
+            selected = config["llm"].get("where") or {}  # of recorded answers: whose
+            return " ".join(map(str, selected.values())) or str(config["llm"]["name"])
         begun = (entities.get(entities["model"]) or {}).get("model")
         name = f"{entities['model']} ({begun})" if begun and entities["model"] != "spacy" else str(entities["model"])
         if "data/kept" not in metrics:
             return f"{name}, as it is" if begun and entities["model"] != "spacy" else name
         return f"{name} on {metrics['data/kept']:,.0f} texts, {WORDS[entities['source']]}"
+
+    def scores(self, config: Mapping[str, Any]) -> bool:
+        return bool(config["entities"]["step"] == "train")
 
     def sections(self, runs: Sequence[Run], resamples: int) -> Iterator[Section]:
         """One for each test set.
