@@ -35,6 +35,7 @@ NEEDS = {
     "data=finer": ["stage=entities"],
     "data=sentfin": ["stage=entities"],
     "stage=entities": ["data=demo_companies"],
+    "experiment=company_ner": ["entities.step=label"],
     "experiment=company_ner_curve": ["llm.path=README.md"],
     "data=hub": ["data.hub_id=owner/name", "shots.k=0"],
     "data=reddit": ["shots.source=tfns"],

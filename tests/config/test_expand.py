@@ -100,10 +100,10 @@ def test_annotators_of_an_ensemble(members: str) -> None:
 def test_the_same_words_are_composed_once() -> None:
     config = configured("evaluate.also=[tfns,phrasebank,fiqa_news,fiqa_posts]")
     expand(config)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(20):
         expand(config)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_tuning_is_seen_in_every_form() -> None:

@@ -91,6 +91,7 @@ def wrapped_tokenizer(tokenizer: Tokenizer) -> tuple[PreTrainedTokenizerFast, in
 
 def open_onnx(path: Path) -> OnnxModel:
     """Open a file with the labels and the tokenizer beside it. Raises UserError for what is missing or unreadable."""
+    check_companions(path)
     run = load(path)
     labels, tokenizer = companions(path)
     columns = run(np.ones((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))[1].shape[1]
@@ -104,14 +105,19 @@ def check_outputs(path: Path, columns: int, labels: Sequence[str]) -> None:
         raise UserError(f"{path} gives {columns} probabilities, but labels.json beside it names {len(labels)} labels")
 
 
-def companions(path: Path) -> tuple[tuple[str, ...], Tokenizer]:
-    """The labels and the tokenizer beside an ONNX file. Raises UserError for what is missing or unreadable."""
+def check_companions(path: Path) -> None:
+    """Raise UserError where labels or tokenizer are not beside an ONNX file."""
     for name in ("labels.json", "tokenizer.json"):
         if not (path.parent / name).is_file():
             raise UserError(
                 f"{path}: there is no {name} beside it.\nstage=export leaves both; labels.json is the list of label names"
                 " in the order of the outputs."
             )
+
+
+def companions(path: Path) -> tuple[tuple[str, ...], Tokenizer]:
+    """The labels and the tokenizer beside an ONNX file. Raises UserError for what is missing or unreadable."""
+    check_companions(path)
     try:
         labels = json.loads((path.parent / "labels.json").read_text(encoding="utf-8"))
     except ValueError as error:
