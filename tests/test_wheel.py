@@ -61,7 +61,9 @@ def test_the_installed_package_works_outside_the_checkout(wheel: Path, tmp_path:
 # What an empty folder lacks, in the words of the error.
 ABSENT = re.compile(
     r"^findistill: (study=\w+: runs/\w+ does not exist; studies in runs: none yet$|data=\w+ .*FINDISTILL_DATA|"
-    r"(distill\.teacher: )?the model runs/\S+: no such folder$)"
+    r"(distill\.teacher: )?the model runs/\S+: no such folder$|"
+    r"data\.reviewed=runs/\S+: no such file; stage=review leaves it)",
+    re.MULTILINE,
 )
 
 
