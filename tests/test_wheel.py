@@ -58,6 +58,8 @@ def test_the_installed_package_works_outside_the_checkout(wheel: Path, tmp_path:
             assert done.returncode == 0 and "study: demo" in done.stdout, done.stderr
 
 
+PARTS = 4  # of the commands, for processes to share
+
 # What an empty folder lacks, in the words of the error.
 ABSENT = re.compile(
     r"^findistill: (study=\w+: runs/\w+ does not exist; studies in runs: none yet$|data=\w+ .*FINDISTILL_DATA|"
@@ -78,8 +80,9 @@ def typed(command: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
 def test_every_command_of_the_documents_is_typed_from_the_installed_wheel(
-    wheel: Path, preloaded: Preloaded, tmp_path: Path
+    part: int, wheel: Path, preloaded: Preloaded, tmp_path: Path
 ) -> None:
     site, folder = tmp_path / "site", tmp_path / "empty"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
@@ -87,7 +90,7 @@ def test_every_command_of_the_documents_is_typed_from_the_installed_wheel(
     folder.mkdir()
     write_own_files(folder)
     failed = []
-    for command in ["findistill --help", "findistill --version", *OURS]:
+    for command in ["findistill --help", "findistill --version", *OURS][part::PARTS]:
         done = preloaded.run(["findistill", *typed(command)], folder, {**os.environ, "PYTHONPATH": str(site)}, 300)
         if done.returncode and not (done.returncode == 2 and ABSENT.search(done.stderr) and "Traceback" not in done.stderr):
             failed.append(f"{command}\n{done.stderr[-1000:]}")
