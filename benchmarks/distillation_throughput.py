@@ -13,13 +13,11 @@ Exits with 1 below 2.5 times TextBrewer's examples a second, or where a term dif
 import argparse
 import json
 import os
-import site
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pandas as pd
 from demo_corpus import generate
+from peers import peer_python
 
 from findistill.core import hardware
 from findistill.core.store import Store
@@ -98,18 +97,6 @@ def ours(folder: Path, train: Examples, precision: str = "32") -> tuple[float, f
 
 
 # -- TextBrewer, in an environment of its own --------------------------------------------------------------------------
-
-
-def peer_python(folder: Path) -> Path:
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        [packages] = folder.glob("lib/python*/site-packages")
-        ours = "; ".join(f"site.addsitedir({path!r})" for path in site.getsitepackages())
-        (packages / "ours.pth").write_text(f"import site; {ours}\n")
-    if subprocess.run([python, "-c", "import textbrewer"], capture_output=True, check=False).returncode:
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *REQUIREMENTS], check=True)
-    return python
 
 
 def theirs(python: Path, folder: Path, rows: int) -> dict[str, Any]:
@@ -212,7 +199,7 @@ def largest_difference(distiller: Any, batch: dict[str, Any], tokens: Tokens) ->
 
 def compare(steps: int, repeats: int, env: Path) -> int:
     train, name = examples(steps * BATCH)
-    python = peer_python(env)
+    python = peer_python(env, "textbrewer", REQUIREMENTS)
     found: dict[str, list[float]] = {"findistill": [], "TextBrewer": []}
     difference = 0.0
     with tempfile.TemporaryDirectory() as scratch:

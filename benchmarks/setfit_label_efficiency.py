@@ -14,15 +14,15 @@ import argparse
 import csv
 import json
 import os
-import site
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from peers import peer_python
 
 REQUIREMENTS = ["setfit==1.2.0", "sentence-transformers==6.2.0", "evaluate==0.4.6"]
 COLUMNS = ("data", "labels", "seed", "steps", "accuracy", "macro_f1", "train_s", "cpu_s")
@@ -41,7 +41,7 @@ def main() -> None:
     if options.peer:
         peer(Path(options.peer))
         return
-    python = environment(options.env)
+    python = peer_python(options.env, "setfit", REQUIREMENTS)
     for seed in range(options.seeds):
         for labels in map(int, options.labels.split(",")):
             key = {"data": options.data, "labels": str(labels), "seed": str(seed), "steps": str(options.steps)}
@@ -65,18 +65,6 @@ def append(path: Path, row: dict[str, str]) -> None:
             writer.writeheader()
         writer.writerow(row)
     print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-
-
-def environment(folder: Path) -> Path:
-    """The interpreter of SetFit's environment, made where it is missing."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        [packages] = folder.glob("lib/python*/site-packages")
-        ours = "; ".join(f"site.addsitedir({path!r})" for path in site.getsitepackages())
-        (packages / "ours.pth").write_text(f"import site; {ours}\n")
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *REQUIREMENTS], check=True)
-    return python
 
 
 def train(python: Path, data: str, labels: int, seed: int, steps: int) -> dict[str, str]:

@@ -68,6 +68,19 @@ def decided(data: Data, column: str) -> bool:
 
 
 @dataclass
+class UnlabelledData(Data):
+    """Texts without labels or mentions of their own: they have those that people decided on (`data.reviewed`)."""
+
+    @property
+    def has_labels(self) -> bool:  # type: ignore[override]
+        return decided(self, "label")
+
+    @property
+    def has_spans(self) -> bool:  # type: ignore[override]
+        return decided(self, "spans")
+
+
+@dataclass
 class FileData(Data):
     """One's own file, or a hub data set: the columns to read."""
 

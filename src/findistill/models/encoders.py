@@ -5,8 +5,6 @@ names and thresholds in its `config.json`, as `findistill_labels` and `findistil
 """
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from findistill.config.instantiate import resolve
+from findistill.core.files import replacing_folder
 from findistill.errors import UserError
 from findistill.models.architecture import import_code, note_code
 from findistill.models.config import Encoder, Shape
@@ -198,7 +197,6 @@ def save(
 
     The tokenizer remembers `max_length`, so that `tokenizer(texts, truncation=True)` truncates as training did.
     """
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     note_code(model)
     tokenizer.model_max_length = max_length
     # As `encode_plain` does, for whoever opens the folder; only what is among `init_kwargs` is saved.
@@ -206,18 +204,12 @@ def save(
     if thresholds is not None:
         setattr(model.config, LABELS, list(names))
         setattr(model.config, THRESHOLDS, asdict(thresholds))
-    try:
+    with replacing_folder(folder) as aside:
         with quiet():
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
         if thresholds is not None:
             (aside / "thresholds.json").write_text(json.dumps(asdict(thresholds), indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.replace(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
 
 
 def open_trained(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

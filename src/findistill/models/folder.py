@@ -210,16 +210,21 @@ def _no_weights(model: str, path: Path, files: list[str]) -> str:
     if pickles:
         name = pickles[0].name
         more = "" if len(pickles) == 1 or name != "pytorch_model.bin" else f" and {len(pickles) - 1} more"
-        return (
-            f"the model {model} has its weights in {name}{more} only, a pickle, which can run code and is not read.\n"
-            'If you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
-            f"save_file({{k: v.clone() for k, v in torch.load('{path / name}', weights_only=True).items()}}, "
-            f"'{path / 'model.safetensors'}', {{'format': 'pt'}})\""
-        )
+        return only_pickle(model, path / name, more)
     for pattern, kind in ALIEN.items():
         if file := next(iter(sorted(path.glob(pattern))), None):
             return f"the model {model} holds {kind} weights ({file.name}){_use(kind, file)}"
     return f"the model {model} has no weights (model.safetensors); in it are {', '.join(files[:5])}"
+
+
+def only_pickle(model: str, file: Path, more: str = "") -> str:
+    """The refusal of weights that are a pickle alone, with how to convert them; `more` says what else there is."""
+    return (
+        f"the model {model} has its weights in {file.name}{more} only, a pickle, which can run code and is not read.\n"
+        'If you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
+        f"save_file({{k: v.clone() for k, v in torch.load('{file}', weights_only=True).items()}}, "
+        f"'{file.parent / 'model.safetensors'}', {{'format': 'pt'}})\""
+    )
 
 
 def _use(kind: str, file: Path) -> str:

@@ -4,8 +4,6 @@ This module needs the package gliner; whoever needs a GLiNER imports it, and nob
 """
 
 import logging
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,12 @@ from gliner.config import GLiNERConfig
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig
 
-from findistill.core.files import read_json, write_json
+from findistill.core.files import read_json, replacing_folder, write_json
 from findistill.data.span_counts import validation_scores
 from findistill.data.spans import Marked
 from findistill.errors import UserError
 from findistill.models.encoders import NO_CODE
-from findistill.models.folder import check_folder
+from findistill.models.folder import check_folder, only_pickle
 from findistill.models.opened import check_code
 from findistill.models.weights import loading, locate
 from findistill.models.windows import Predicted, WordWindows
@@ -113,30 +111,19 @@ def _no_weights(reference: str | Path, folder: Path) -> str:
     pickle = folder / "pytorch_model.bin"
     if not pickle.exists():
         return f"the model {reference} has no weights (model.safetensors)"
-    return (
-        f"the model {reference} has its weights in {pickle.name} only, a pickle, which can run code and is not read.\n"
-        'If you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
-        f"save_file({{k: v.clone() for k, v in torch.load('{pickle}', weights_only=True).items()}}, "
-        f"'{folder / 'model.safetensors'}')\""
-    )
+    return only_pickle(str(reference), pickle)
 
 
 def save(folder: Path, model: Any, use: Use) -> None:
     """Write model, tokenizer and how it is asked to `folder`, complete or not at all; the gliner package opens it."""
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     config = model.config
     place, config.model_name = config.model_name, Path(config.model_name).name  # no path of this machine
     inner = config.encoder_config
     named, inner._name_or_path = inner._name_or_path, ""
     try:
-        model.save_pretrained(aside, safe_serialization=True)
-        write_json(aside / COMPANION, {**vars(use)})
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.replace(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        with replacing_folder(folder) as aside:
+            model.save_pretrained(aside, safe_serialization=True)
+            write_json(aside / COMPANION, {**vars(use)})
     finally:
         config.model_name, inner._name_or_path = place, named
 

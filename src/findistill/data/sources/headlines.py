@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from findistill.data.config import Data, decided
+from findistill.data.config import UnlabelledData
 from findistill.data.delimited import read_csv
 from findistill.data.locations import csv_files, unavailable
 from findistill.data.rows import Source
@@ -14,18 +14,10 @@ FOLDERS = ("ticker_headlines", "media_headlines")
 
 
 @dataclass
-class HeadlinesData(Data):
+class HeadlinesData(UnlabelledData):
     files: list[str] = field(
         default_factory=lambda: ["benzinga_2009_2020", "stocknews_2019_2021", "fnspid_sample", "cnbc", "guardian", "reuters"]
     )
-
-    @property
-    def has_labels(self) -> bool:  # type: ignore[override]
-        return decided(self, "label")
-
-    @property
-    def has_spans(self) -> bool:  # type: ignore[override]
-        return decided(self, "spans")
 
 
 def local_files(config: HeadlinesData) -> list[Path]:

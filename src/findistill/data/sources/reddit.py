@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from findistill.config.fields import setting
-from findistill.data.config import Data, decided
+from findistill.data.config import UnlabelledData
 from findistill.data.delimited import read_csv
 from findistill.data.locations import csv_files, from_hub
 from findistill.data.rows import Source
@@ -16,19 +16,11 @@ FOLDER = "reddit_finance"
 
 
 @dataclass
-class RedditData(Data):
+class RedditData(UnlabelledData):
     files: list[str] = field(default_factory=lambda: ["posts_2016_2019", "posts_2020", "posts_2021", "posts_2022_2025"])
     subreddits: list[str] = field(default_factory=list)  # empty: all
     min_characters: int = setting(40, ge=0)
     max_characters: int = setting(2000, ge=1)
-
-    @property
-    def has_labels(self) -> bool:  # type: ignore[override]
-        return decided(self, "label")
-
-    @property
-    def has_spans(self) -> bool:  # type: ignore[override]
-        return decided(self, "spans")
 
 
 def local_files(config: RedditData) -> list[Path]:

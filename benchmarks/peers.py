@@ -1,0 +1,20 @@
+"""Environments of peers: other packages beside this environment's own, such as its torch and transformers."""
+
+import site
+import subprocess
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def peer_python(folder: Path, module: str, requirements: Sequence[str]) -> Path:
+    """The interpreter of an environment that can import `module`, made and filled where it is not there yet."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        [packages] = folder.glob("lib/python*/site-packages")
+        ours = "; ".join(f"site.addsitedir({path!r})" for path in site.getsitepackages())
+        (packages / "ours.pth").write_text(f"import site; {ours}\n")
+    if subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *requirements], check=True)
+    return python
