@@ -1,4 +1,5 @@
 import json
+import math
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.inference import predict as inference
 from findistill.inference.predict import latency, predict
+from findistill.models.batches import Rows, Tokens
 from findistill.models.config import Encoder
 from findistill.models.heads import macro_f1
 from findistill.training import recipe
@@ -50,16 +52,27 @@ def plain_logits(folder: Path, texts: list[str]) -> np.ndarray:
         return model(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits.numpy()
 
 
+@pytest.mark.parametrize("n_rows", [1, 7, 20, 50, 100, 250, 999, 1900, 2000, 3400])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_training_takes_min_steps_at_least_and_few_more(encoder, trainer, n_rows: int, accumulate: int) -> None:
+    encoder = replace(encoder, epochs=5, batch_size=16, min_steps=900)
+    asked = recipe.Recipe.of(encoder, replace(trainer, batch_size=None, max_epochs=None))
+    tokens = Tokens(np.zeros(0, np.int32), np.zeros(n_rows + 1, np.int64), 0)
+    corpus = Rows(tokens, np.zeros((n_rows, 2), np.float32), np.zeros(n_rows, np.int64))
+    given, rows = asked.over(corpus, accumulate)
+    steps, once = (math.ceil(math.ceil(number / 16) / accumulate) for number in (len(rows), n_rows))
+    assert 900 <= given.epochs * steps <= max(1.15 * 900, 5 * once)
+    assert 5 <= given.epochs < 10 and len(rows) % n_rows == 0
+
+
 def test_few_texts_are_gone_through_several_times(run, encoder, corpus, trainer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     few = Examples(*(getattr(corpus.train, name)[:20] for name in ("ids", "texts", "targets", "hard")))
     asked = replace(encoder, min_steps=45)  # three epochs of three batches are nine steps
-    assert recipe.Recipe.of(asked, trainer).passes(20) == 5 and recipe.Recipe.of(asked, trainer).passes(20, accumulate=2) == 8
-    assert recipe.Recipe.of(asked, trainer).passes(200) == recipe.Recipe.of(encoder, trainer).passes(20) == 1
     once = run(encoder=encoder, train=few, name="once")
     assert "passes over them" not in caplog.text
     often = run(encoder=asked, train=few, name="often")
-    assert "20 texts: an epoch is 5 passes over them, for 45 steps at least" in caplog.text
+    assert "20 texts: 3 epochs of 6 passes over them, for 45 steps at least" in caplog.text
     assert len(often.history) == len(once.history) == 3
     assert often.history[-1]["train/loss"] < 0.8 * once.history[-1]["train/loss"]
     caplog.clear()

@@ -19,7 +19,7 @@ class Stage(Step):
         of_study: it works on a whole study, not in a run folder of its own.
     """
 
-    version = 3  # special tokens in a text are text; macro F1 is over the labels that occur
+    version = 4  # min_steps is met by more epochs, not by whole passes in each
     preview: str | None = None
     of_study: bool = False
 

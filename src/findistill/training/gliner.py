@@ -121,7 +121,7 @@ def fit_gliner(
     """
     pl.seed_everything(session.seed, workers=True, verbose=False)
     model = begin().train()
-    epoch = recipe.epoch_of(train, session.trainer.accumulate_grad_batches)
+    recipe, epoch = recipe.over(train, session.trainer.accumulate_grad_batches)
     rows, validation_rows = (WindowRows.of(model, part, use) for part in (epoch, validation))
     if wide := WindowRows.of(model, train, use).wider_than(model.config.max_width):
         log.warning(

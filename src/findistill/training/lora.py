@@ -92,9 +92,9 @@ def tune(
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     base.train()
     hardware.reset_device_peak()
-    module, folder = WordClassifier(base, words, end, recipe), session.folder
     validation_rows = validation if len(validation) else None
-    rows = recipe.epoch_of(train, trainer.accumulate_grad_batches)
+    recipe, rows = recipe.over(train, trainer.accumulate_grad_batches)
+    module, folder = WordClassifier(base, words, end, recipe), session.folder
     times = Training(module, rows, validation_rows, recipe, replace(session, trainer=trainer)).run()
     adapted.save_pretrained(str(folder / "model"), save_embedding_layers=False)
     Adapter("", model, settings.quantization, str(compute_dtype(dtype)).removeprefix("torch.")).save(folder / "model")

@@ -10,7 +10,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
@@ -67,7 +67,7 @@ class Recipe:
     layer_decay: float = 1.0
     unfreeze: str = "none"
     freeze_embeddings: bool = False
-    min_steps: int | None = None  # optimizer steps of the whole training at least, see `passes`
+    min_steps: int | None = None  # optimizer steps of the whole training at least, see `over`
     head_learning_rate: float | None = None  # of what a module calls its heads; None: as all else
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "_partial_": True})
     scheduler: Mapping[str, Any] | None = None  # in the place of `schedule`
@@ -85,17 +85,24 @@ class Recipe:
         values |= {"optimizer": plain(trainer.optimizer), "scheduler": plain(trainer.scheduler) if trainer.scheduler else None}
         return cls(**values | settings)
 
-    def passes(self, rows: int, accumulate: int = 1) -> int:
-        """How often an epoch goes through so many rows: once, or as often as `min_steps` takes."""
-        steps = self.epochs * math.ceil(math.ceil(rows / self.batch_size) / accumulate)
-        return max(1, math.ceil((self.min_steps or 0) / steps))
+    def over(self, rows: RepeatableT, accumulate: int = 1) -> tuple["Recipe", RepeatableT]:
+        """This recipe with as many epochs, and the rows of one of them, as give `min_steps` optimizer steps at least.
 
-    def epoch_of(self, rows: RepeatableT, accumulate: int = 1) -> RepeatableT:
-        """What an epoch goes through: the rows, as often as `passes` says."""
-        passes = self.passes(len(rows), accumulate)
-        if passes > 1:
-            log.info("%d texts: an epoch is %d passes over them, for %d steps at least", len(rows), passes, self.min_steps)
-        return rows.repeated(passes)
+        Few rows are gone through several times an epoch, so that there is no checkpoint every handful of steps; of the two
+        numbers of passes that come near, the one with fewer steps in all is taken.
+        """
+
+        def shape(passes: int) -> tuple[int, int, int]:
+            steps = math.ceil(math.ceil(passes * len(rows) / self.batch_size) / accumulate)
+            epochs = max(self.epochs, math.ceil(minimum / steps))
+            return epochs * steps, passes, epochs
+
+        minimum = self.min_steps or 0
+        share = minimum * self.batch_size * accumulate / (self.epochs * len(rows))
+        _, passes, epochs = min(shape(max(1, math.floor(share))), shape(max(1, math.ceil(share))))
+        if (passes, epochs) != (1, self.epochs):
+            log.info("%d texts: %d epochs of %d passes over them, for %d steps at least", len(rows), epochs, passes, minimum)
+        return replace(self, epochs=epochs), rows.repeated(passes)
 
     @property
     def fused(self) -> bool:

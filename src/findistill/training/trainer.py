@@ -203,7 +203,7 @@ def fit(
     model, tokenizer = untrained(encoder, recipe, texts, begin, seed=session.seed)
     rows, validation_rows = (part.rows(tokenizer, recipe.max_length, session.tokens_cache) for part in (train, validation))
     note_cut(rows.tokens.lengths, recipe.max_length, longest_of(model))
-    rows = recipe.epoch_of(rows, trainer.accumulate_grad_batches)
+    recipe, rows = recipe.over(rows, trainer.accumulate_grad_batches)
     module = EncoderClassifier(model, objective, recipe, len(names))
     times = Training(module, rows, validation_rows, recipe, session).run()
     thresholds = None

@@ -21,7 +21,7 @@ class Baseline(Step):
     """One baseline on the rows that the job of `config` is scored on."""
 
     name = "baseline"
-    version = 4  # special tokens in a text are text; the number of labels and the time are among the metrics
+    version = 5  # min_steps is met by more epochs, not by whole passes in each
     implementation = "findistill.methods.baselines.models:predict_test_sets"
 
     def __init__(self, config: Any, kind: str) -> None:

@@ -15,7 +15,7 @@ class OutOfFold(Step):
     that has not seen it."""
 
     name = "folds"
-    version = 2  # special tokens in a text are text
+    version = 3  # min_steps is met by more epochs, not by whole passes in each
     implementation = "findistill.methods.cross_fit.folds:cross_fit_teacher"
     resumable = True
 

@@ -59,7 +59,7 @@ class TeacherModel(TeacherTraining):
     """The `teacher` section's encoder trained on the data's human labels: all students of a sweep share it."""
 
     name = "teacher"
-    version = 3  # special tokens in a text are text; macro F1, by which its epoch is chosen, is over the labels that occur
+    version = 4  # min_steps is met by more epochs, not by whole passes in each
     implementation = "findistill.methods.finetune.models:train_teacher"
     resumable = True
 
