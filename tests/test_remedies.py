@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from findistill.config.compose import config_dir, options
+from findistill.config.compose import options
 from findistill.config.fields import constraints
 from findistill.core.rules import OPTIONAL
 from findistill.models.files import EMBEDDED
 from findistill.schema import register
 from tests.conftest import ROOT
+from tests.fixtures.composing import shipped
 
 SETTING = re.compile(r"(?<![\w./{\-$@\0])([a-z_]+(?:[./][a-z_]+)*)=(interval\([^)]*\)|'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^\s,;()]*)")
 VALUE = "\0"  # what a message fills in when it is printed
@@ -84,7 +85,7 @@ def test_keys_of_messages_exist() -> None:
 
 @cache
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         return compose("config", overrides=list(overrides))
 
 

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from findistill import cli as app
 from findistill.config.compose import config_dir, data_config, options
@@ -17,12 +16,7 @@ from findistill.core import rules
 from findistill.core.step import walk
 from findistill.core.store import Store
 from findistill.errors import UserError
-
-
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
-
+from tests.fixtures.composing import composed
 
 # What an option needs before it is complete: files of one's own, an endpoint's model.
 NEEDS = {

@@ -4,20 +4,20 @@ import time
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
-from findistill.config.compose import config_dir
 from findistill.config.expand import annotators, expand
 from findistill.config.validate import validate
 from findistill.core.step import sections_read
 from findistill.data.sources.headlines import HeadlinesData
 from findistill.errors import UserError
 from findistill.methods.stage import stage_of
+from tests.fixtures.composing import shipped
 
 
 def configured(*overrides: str) -> Any:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         return compose("config", overrides=list(overrides))
 
 

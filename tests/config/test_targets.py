@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
-from findistill.config.compose import config_dir
 from findistill.config.instantiate import build, check_targets, resolve
 from findistill.config.targets import SLOTS, check_names, target
 from findistill.errors import UserError
+from tests.fixtures.composing import shipped
 
 
 def configured(*overrides: str) -> Any:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         return compose("config", overrides=list(overrides))
 
 
@@ -182,7 +182,7 @@ HYDRA = {
 
 @pytest.mark.parametrize("way", HYDRA)
 def test_hydra_runs_no_code_of_a_configuration(way: str) -> None:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         config = compose("config", overrides=HYDRA[way],
                          return_hydra_config=True)  # fmt: skip
     with pytest.raises(UserError) as caught:
@@ -192,7 +192,7 @@ def test_hydra_runs_no_code_of_a_configuration(way: str) -> None:
 
 @pytest.mark.parametrize("choice", ["hydra/job_logging=default", "hydra/job_logging=stdout", "hydra/launcher=joblib"])
 def test_what_hydra_ships_is_accepted(choice: str) -> None:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         check_names(compose("config", overrides=[choice], return_hydra_config=True))
 
 

@@ -5,12 +5,12 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
-from findistill.config.compose import config_dir, options
+from findistill.config.compose import options
 from findistill.config.validate import validate
 from findistill.core.closing import closing_lines, next_lines
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed, shipped
 
 SETTINGS = ["study=moon", "data=csv", "data.path=my news.csv", "data.label_column=label", "seed=3"]
 
@@ -32,7 +32,7 @@ def test_the_next_commands_of_a_stage_compose(stage: str, tmp_path: Path, monkey
     for command in commands:
         program, *arguments = shlex.split(command)
         if program == "findistill":
-            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            with shipped():
                 config = compose("config", overrides=arguments)
             validate(config)
             assert config.study == "moon"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import DictConfig
 
 from findistill.config.compose import config_dir
@@ -18,10 +18,11 @@ from findistill.core.tracking import Tracker
 from findistill.errors import UserError
 from findistill.hydra_ext import argv
 from findistill.methods.stage import stage_of
+from tests.fixtures.composing import shipped
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         chosen = [] if any(each.startswith("logger=") for each in overrides) else ["logger=none"]
         return compose("config", overrides=[*chosen, *overrides])
 

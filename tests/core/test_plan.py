@@ -9,7 +9,7 @@ from findistill.core import run_folder
 from findistill.core.files import write_json
 from findistill.core.plan import PlannedJob, describe
 from findistill.methods.stage import stage_of
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 
 GPT = ("llm=gpt4o", "llm.price.per_million_in=1", "llm.price.per_million_out=2")
 

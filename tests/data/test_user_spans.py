@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hypothesis import given, settings
 from omegaconf import OmegaConf
 
@@ -21,9 +21,9 @@ from findistill.data.spans import Span, to_bio, to_utf16
 from findistill.data.texts import TextData
 from findistill.errors import UserError
 from findistill.schema import register
-from tests.conftest import ROOT
 from tests.data.test_own_files import configured
 from tests.data.test_spans import texts
+from tests.fixtures.composing import shipped
 
 TEXT = "🚀 AT&T beats Moody's"
 SPANS = [(2, 6), (13, 20)]
@@ -316,7 +316,7 @@ def test_the_card_says_how_many_names_are_in_training_rows_too(tmp_path: Path) -
 def test_settings_that_do_not_go_together_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     register()
     source = ["data=jsonl", f"data.path={jsonl(tmp_path, others('spans', [[0, 4, 'ORG']]))}", "data.spans_column=spans"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+    with shipped():
         for stage in ("teacher", "annotate"):
             [message] = [line for line in broken_rules(compose("config", [f"stage={stage}", *source])) if "mentions" in line]
             assert message.startswith(f"stage={stage} gives a text one label, and data=jsonl has mentions")

@@ -6,9 +6,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
-from findistill.config.compose import config_dir
 from findistill.config.validate import validate
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
@@ -16,6 +15,7 @@ from findistill.llm.annotate import annotate
 from findistill.llm.config import Annotate, Prompt, RecordedLLM, Shots
 from findistill.llm.estimate import estimate
 from findistill.llm.recorded import RecordedEngine
+from tests.fixtures.composing import shipped
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 TEXTS = pd.DataFrame({"id": ["a", "b", "c"], "text": ["Profit fell.", "Profit rose!", "A meeting."], "label": None})
@@ -99,7 +99,7 @@ def test_the_output_of_an_openai_batch(tmp_path: Path) -> None:
 
     lines = [line("b", "It rose. Positive", "positive", "Neutral"), line("a", "negative"), line("c", error="overloaded")]
     (tmp_path / "batch.jsonl").write_text("\n".join(lines) + "\n")
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         llm = compose("config", ["llm=openai_batch", f"llm.path={tmp_path / 'batch.jsonl'}"]).llm
     names = ("id_column", "answer_column", "tokens_in_column", "tokens_out_column")
     votes = run(tmp_path / "batch.jsonl", max_failed=0.5, **{name: llm[name] for name in names})
@@ -168,7 +168,7 @@ def test_mistakes(settings: dict[str, Any], message: str, file: Path) -> None:
 )
 def test_settings_that_do_not_go_together(overrides: list[str], message: str, file: Path) -> None:
     overrides = [each.replace("FILE", str(file)) for each in overrides]
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         with pytest.raises(UserError, match=message):
             validate(compose("config", ["stage=annotate", "llm=recorded", *overrides]))
         # No demonstrations are shown, so none are needed; nor is greedy sampling wrong.

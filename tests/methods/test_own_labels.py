@@ -15,7 +15,7 @@ from findistill.errors import UserError
 from findistill.inference.predict import predict
 from findistill.methods import rows as reading
 from findistill.methods.stage import stage_of
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import run_job
 
 RATINGS = {"negative": "sell", "neutral": "hold", "positive": "buy"}

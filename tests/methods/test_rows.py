@@ -8,7 +8,7 @@ import pytest
 
 from findistill.core.job import Job
 from findistill.methods import rows as reading
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import job_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -16,8 +16,8 @@ from findistill.errors import UserError
 from findistill.methods.scoring import regression
 from findistill.models.weights import locate
 from findistill.stats.majority import doubt
-from tests.config.test_compose import composed
 from tests.faults.conftest import tiny  # noqa: F401
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import run_job
 
 NAMES = ("negative", "neutral", "positive")

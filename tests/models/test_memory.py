@@ -8,7 +8,7 @@ from findistill.core import hardware
 from findistill.errors import UserError
 from findistill.llm.config import EndpointLLM, InProcessLLM
 from findistill.models import memory as sizes
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 
 XL = "google/flan-t5-xl"
 

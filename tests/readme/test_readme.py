@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 
-from findistill.config.compose import config_dir
 from findistill.config.validate import validate
 from findistill.errors import UserError
 from tests.conftest import ROOT, Command
+from tests.fixtures.composing import shipped
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "experiments").glob("*/README.md"))]
 
@@ -85,7 +85,7 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
     arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # what a search tries lies between
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         whole = compose("config", overrides=[a for a in arguments if a.startswith("experiment=")], return_hydra_config=True)
         params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
         for job in covering(OverridesParser.create().parse_overrides([*params, *arguments])):

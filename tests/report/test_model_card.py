@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from findistill.methods.finetune.card import write_classifier_card
 from findistill.methods.qlora.card import write_adapter_card
 from findistill.report.model_card import hub_id, licence_metadata
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 
 METRICS = {"test/accuracy": 0.81234, "test/macro_f1": 0.79, "time/train_s": 3.0}
 LABELS = ("negative", "neutral", "positive")

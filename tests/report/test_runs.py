@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from findistill.config.compose import plain
 from findistill.report.runs import settings_of
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 
 
 def settings(folder: Path, *overrides: str) -> dict:

@@ -21,14 +21,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from findistill.config.compose import config_dir
 from findistill.config.expand import expand
 from findistill.data.config import FileData
 from findistill.data.dataset import Dataset
@@ -41,7 +40,7 @@ from findistill.methods.datasets import only_tested
 from findistill.methods.rows import rows_to_annotate
 from findistill.methods.stage import stage_of
 from findistill.schema import register
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed, shipped
 
 NAMES = ("negative", "neutral", "positive")
 ROWS = [(f"Firm {n}: sales of {n}, costs; up {n}%", NAMES[n % 3]) for n in range(12)]
@@ -642,7 +641,7 @@ def test_a_model_is_tested_on_all_labelled_rows_of_ones_own_file_unless_it_or_th
     assert len(load(only_tested(section("csv", path, f"{LABEL} data.test=0.5")).config).split("test")) == 6
     own = load(only_tested(section("csv", path, f"{LABEL} data.split_column=part")).config)
     assert own.split("test")["text"].tolist() == [text for text, _ in ROWS[1::2]]
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         register()
         words = [
             "stage=evaluate",

@@ -17,7 +17,7 @@ from findistill.methods.report.stage import make
 from findistill.methods.stage import stage_of
 from findistill.models.weights import locate
 from findistill.report.config import Report
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 
 TOPICS = (
     "earnings", "earnings call", "rates", "rate cut", "rate hike", "mergers & acquisitions", "IPO", "dividends", "buybacks",

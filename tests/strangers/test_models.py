@@ -20,7 +20,7 @@ from findistill.models.causal_lm import load_base
 from findistill.models.config import Encoder
 from findistill.models.encoders import load, open_trained
 from findistill.models.folder import problems
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 
 NAMES = ("negative", "neutral", "positive")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]

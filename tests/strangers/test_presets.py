@@ -9,8 +9,8 @@ import pytest
 
 from findistill.config.validate import validate
 from findistill.errors import UserError
-from tests.config.test_compose import composed
 from tests.conftest import ROOT
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import run_job
 from tests.llm import conftest as fixtures
 from tests.llm.servers import KEY, LoopbackServer, is_probe

@@ -15,7 +15,7 @@ from findistill.methods.qlora.steps import Qlora
 from findistill.training.callbacks import GradientNorm, early_stopping, make
 from findistill.training.loop import Session
 from findistill.training.trainer import Trained, fit
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 
 
 @pytest.fixture

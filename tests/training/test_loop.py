@@ -21,8 +21,8 @@ from findistill.training import loop
 from findistill.training.config import Trainer, lightning_arguments, lightning_extras
 from findistill.training.loop import Session
 from findistill.training.trainer import Trained, fit
-from tests.config.test_compose import composed
 from tests.conftest import Command
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import run_job
 
 

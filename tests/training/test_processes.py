@@ -34,8 +34,8 @@ from findistill.training.pretraining import pretrain
 from findistill.training.processes import count_of, packed
 from findistill.training.recipe import Recipe
 from findistill.training.trainer import Trained, fit
-from tests.config.test_compose import composed
 from tests.conftest import Command
+from tests.fixtures.composing import composed
 
 TWO = {"devices": 2, "strategy": "ddp"}
 RECIPE = Recipe(1, 8, learning_rate=1e-3, max_length=16, weight_decay=0.01, warmup=0.1, monitor="val/loss", precision="32-true")

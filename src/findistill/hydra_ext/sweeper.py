@@ -11,10 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext
 
 from findistill.config.compose import without_hydra
 from findistill.config.targets import check_names
@@ -24,6 +26,7 @@ from findistill.core.files import read_json
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
 from findistill.errors import SweepError, UserError
+from findistill.hydra_ext.read_once import read_once
 from findistill.methods.stage import stage_of
 from findistill.schema import Config
 
@@ -44,6 +47,10 @@ class Planned(PlannedJob):
 
 class ResumingSweeper(BasicSweeper):
     """Grid sweep over the command line's and the experiment's lists; what is done is not done again."""
+
+    def setup(self, *, hydra_context: HydraContext, **given: Any) -> None:
+        super().setup(hydra_context=hydra_context, **given)
+        read_once(hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> None:
         overrides = self._parsed([*(f"{key}={value}" for key, value in self.params.items()), *arguments])

@@ -11,12 +11,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
-from findistill.config.compose import config_dir
 from findistill.config.validate import validate
 from findistill.core.job import ephemeral
 from findistill.core.step import Step, load, sections_read
@@ -34,6 +33,7 @@ from findistill.methods.stage import stage_of
 from findistill.models import embeddings
 from findistill.models.weights import locate
 from findistill.schema import Config
+from tests.fixtures.composing import shipped
 from tests.fixtures.jobs import run_job
 from tests.llm.servers import KEY, LoopbackServer, Reply, chat, is_probe, seeded
 
@@ -63,7 +63,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
 
 
 def configured(*overrides: str) -> Config:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         return cast(Config, compose("config", overrides=["logger=none", "evaluate.latency=false", *overrides]))
 
 

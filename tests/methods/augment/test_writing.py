@@ -7,13 +7,13 @@ from typing import cast
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
-from findistill.config.compose import config_dir
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.methods.augment import writing
 from findistill.schema import Config
+from tests.fixtures.composing import shipped
 from tests.llm.servers import KEY, LoopbackServer, Reply, chat, is_probe, refusal
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
@@ -32,7 +32,7 @@ NUMBERS = {"generate": 2, "rephrase": 2, "vary": 2, "similar": 2}
 
 def config(server: LoopbackServer | None = None, *overrides: str) -> Config:
     at = ("llm=endpoint", "llm.model=m", "llm.api_key_env=TEST_KEY", f"llm.base_url={server.url}") if server else ()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         return cast(Config, compose("config", overrides=["stage=augment", "augment=tinyfinbert", *at, *overrides]))
 
 

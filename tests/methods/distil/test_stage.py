@@ -16,8 +16,8 @@ from findistill.data.text_key import text_key
 from findistill.methods import rows as reading
 from findistill.methods.distil.stage import note_stopped, with_gold
 from findistill.methods.stage import stage_of
-from tests.config.test_compose import composed
 from tests.conftest import Command
+from tests.fixtures.composing import composed
 from tests.fixtures.models import tiny
 
 assert tiny  # a fixture

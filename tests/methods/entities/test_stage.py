@@ -6,9 +6,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
-from findistill.config.compose import config_dir
 from findistill.config.expand import expand
 from findistill.core.files import read_json
 from findistill.core.job import run
@@ -22,6 +21,7 @@ from findistill.methods.entities.sources import agreement
 from findistill.methods.report.stage import make
 from findistill.methods.stage import stage_of
 from findistill.report.config import Report
+from tests.fixtures.composing import shipped
 from tests.fixtures.spans import NAMES, draw, surfaces, write_jsonl
 
 FAST = (
@@ -32,7 +32,7 @@ FAST = (
 
 @pytest.fixture(scope="module")
 def hydra() -> Iterator[None]:
-    with initialize_config_dir(str(config_dir()), version_base=None):
+    with shipped():
         yield
 
 

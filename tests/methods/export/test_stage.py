@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import DictConfig
 
-from findistill.config.compose import config_dir
 from findistill.config.validate import validate
 from findistill.core import job as jobs
 from findistill.core import run_folder
@@ -24,6 +23,7 @@ from findistill.models.config import Encoder
 from findistill.models.encoders import load as load_encoder
 from findistill.models.encoders import save
 from tests.faults.conftest import tiny  # noqa: F401
+from tests.fixtures.composing import shipped
 
 NAMES = ("positive", "negative", "neutral")  # another order than the data's
 VARIANTS = ("fp32", "int8_dynamic", "int8_static")
@@ -31,7 +31,7 @@ VARIANTS = ("fp32", "int8_dynamic", "int8_static")
 
 def composed(folder: Path, *overrides: str) -> DictConfig:
     words = ("data=demo", "evaluate.resamples=20", "logger=none", f"runs_dir={folder}")
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         return compose("config", overrides=[*words, *overrides])
 
 

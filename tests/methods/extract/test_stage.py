@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
-from findistill.config.compose import config_dir
 from findistill.config.expand import expand
 from findistill.config.validate import validate
 from findistill.errors import UserError
 from tests.conftest import Command
+from tests.fixtures.composing import shipped
 
 BASE = ("stage=entities", "entities.step=label", "logger=none", "evaluate.resamples=20")
 TEXTS = {
@@ -97,6 +97,6 @@ def test_a_prompt_can_be_seen_before_anything_is_asked(findistill: Command, tmp_
     ],
 )  # fmt: skip
 def test_settings_that_do_not_go_together(overrides: list[str], message: str) -> None:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"), pytest.raises(UserError) as refused:
+    with shipped(), pytest.raises(UserError) as refused:
         validate(expand(compose("config", [*BASE, *overrides])))  # type: ignore[arg-type]
     assert message in str(refused.value)

@@ -15,8 +15,8 @@ from findistill.methods import rows as reading
 from findistill.methods.fewshot import responses
 from findistill.models import embeddings
 from findistill.models.weights import locate
-from tests.config.test_compose import composed
 from tests.conftest import Command
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import run_job
 from tests.llm.servers import KEY, LoopbackServer, Reply, chat, is_probe
 

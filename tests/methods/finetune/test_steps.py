@@ -10,7 +10,7 @@ from findistill.core.job import Job
 from findistill.methods import rows as reading
 from findistill.methods.finetune import models
 from findistill.methods.finetune.models import starting_point
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import job_of
 
 

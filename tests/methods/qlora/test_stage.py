@@ -25,7 +25,7 @@ from findistill.methods.rows import supervision
 from findistill.methods.stage import stage_of
 from findistill.models.causal_lm import load
 from findistill.models.weights import locate
-from tests.config.test_compose import composed
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import job_of
 
 

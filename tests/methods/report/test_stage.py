@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from findistill.config.compose import config_dir, plain
+from findistill.config.compose import plain
 from findistill.config.fields import result_settings
 from findistill.core.run_folder import report_is_current
 from findistill.core.store import Store
@@ -25,11 +25,12 @@ from findistill.methods.baselines.steps import Baseline
 from findistill.methods.report.stage import make
 from findistill.report.config import Report
 from findistill.report.runs import collect
+from tests.fixtures.composing import shipped
 
 
 def settings(folder: Path, *overrides: str) -> DictConfig:
     words = ["stage=annotate", "data=demo", "data.labelled=30", "annotate.limit=40", "shots.k=4", "study=s", *overrides]
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with shipped():
         return compose("config", overrides=[*words, f"runs_dir={folder}", "logger=none"])
 
 

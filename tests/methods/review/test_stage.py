@@ -18,8 +18,8 @@ from findistill.data.loading import load
 from findistill.errors import UserError
 from findistill.methods import rows as reading
 from findistill.methods.stage import stage_of
-from tests.config.test_compose import composed
 from tests.conftest import Command
+from tests.fixtures.composing import composed
 from tests.fixtures.jobs import job_of, run_job
 from tests.fixtures.preloaded import Preloaded
 from tests.methods.review.servers import KEY, LabelStudio, company
