@@ -188,30 +188,31 @@ def reference_line(
 # Cost
 
 
-def pareto_front(spent: Mapping[str, float], estimates: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
-    """The methods than which none is both cheaper and more accurate, cheapest first."""
+def pareto_front(spent: Mapping[str, float], scores: Mapping[str, Estimate]) -> list[str]:
+    """The methods than which none is both cheaper and better, cheapest first."""
     front: list[str] = []
-    for name in sorted(spent, key=lambda name: (spent[name], -estimates[name]["accuracy"].mean)):
-        if not front or estimates[name]["accuracy"].mean > estimates[front[-1]]["accuracy"].mean:
+    for name in sorted(spent, key=lambda name: (spent[name], -scores[name].mean)):
+        if not front or scores[name].mean > scores[front[-1]].mean:
             front.append(name)
     return front
 
 
-def cost_and_accuracy(
-    spent: Mapping[str, float], estimates: Mapping[str, Mapping[str, Estimate]], unit: str, test_set: str
+def cost_and_score(
+    spent: Mapping[str, float], scores: Mapping[str, Estimate], unit: str, test_set: str, score: str = "accuracy"
 ) -> Figure:
-    """Accuracy with its 95% interval against cost on a logarithmic scale; the best accuracy for the cost is joined.
+    """A score with its 95% interval against cost on a logarithmic scale; the best score for the cost is joined.
 
     Args:
         spent: cost by method name; methods of cost 0 or without a cost are left out before.
         unit: of the cost, the label of the axis.
+        score: what is scored, in words.
     """
-    figure, axes = canvas(legend_height(spent), title=f"Cost and accuracy, {test_set}", xlabel=f"{unit} (log scale)")
-    axes.set_ylabel("accuracy with 95% interval")
+    figure, axes = canvas(legend_height(spent), title=f"Cost and {score}, {test_set}", xlabel=f"{unit} (log scale)")
+    axes.set_ylabel(f"{score} with 95% interval")
     for name, look in looks(list(spent)).items():
         label = folded(name, LEGEND_WIDTH)
-        mark(axes, spent[name], estimates[name]["accuracy"], look, width=3, seeds=False, label=label)
-    front = np.array([(spent[name], estimates[name]["accuracy"].mean) for name in pareto_front(spent, estimates)])
+        mark(axes, spent[name], scores[name], look, width=3, seeds=False, label=label)
+    front = np.array([(spent[name], scores[name].mean) for name in pareto_front(spent, scores)])
     axes.step(*front.T, where="post", color=GREY, lw=1, linestyle=":", zorder=1)
     axes.plot(*front.T, "o", markersize=15, markerfacecolor="none", color="black", lw=0, label=FRONT)
     axes.set_xscale("log")

@@ -125,7 +125,8 @@ def formatted(table: Table) -> pd.DataFrame:
 
 def front_table(spent: Mapping[str, float], unit: str, estimates: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """The methods than which none is both cheaper and more accurate, cheapest first."""
-    rows = [(name, spent[name], estimates[name]["accuracy"].mean) for name in pareto_front(spent, estimates)]
+    scores = {name: estimates[name]["accuracy"] for name in spent}
+    rows = [(name, spent[name], scores[name].mean) for name in pareto_front(spent, scores)]
     frame = pd.DataFrame(rows, columns=["method", "cost", "accuracy"])
     return WORDING.table("cost_front", frame, unit=unit[0].upper() + unit[1:])
 

@@ -1,5 +1,6 @@
 """`stage=entities`, as a user runs it: trained on each source of spans, scored, reported; and the mistakes that one makes."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,29 @@ def test_a_report_has_models_seeds_and_the_curve(study: Path) -> None:
     assert "Exact F1 by the number of labelled texts" in page and "token on 72 texts, human labels" in words
     assert {path.stem for path in (study / "names" / "figures").glob("*.svg")} == {"entities", "entities_by_texts"}
     assert "again again" not in page  # no text of the data
+
+
+def test_an_llm_stands_beside_the_models_with_what_each_costs(settings: list[str], tmp_path: Path) -> None:
+    job = run_job(settings, tmp_path, "evaluate.latency=true", "evaluate.usd_per_hour=0.1", "entities.token.epochs=1", folder="a")
+    gold = pd.read_parquet(job / "predictions.parquet")
+    with (tmp_path / "answers.jsonl").open("w") as file:  # right about all but the first text
+        for at, (text, cell) in enumerate(zip(gold["text"], gold["spans"], strict=True)):
+            answer = {"result": [text[each["start"] : each["end"]] for each in cell if at]}
+            file.write(json.dumps({"text": text, "answer": json.dumps(answer), "tokens_in": 300, "tokens_out": 20}) + "\n")
+    answers = (
+        "entities.step=label", "extract.rows=test", "llm=recorded", f"llm.path={tmp_path / 'answers.jsonl'}", "shots.k=0",
+        "llm.tokens_in_column=tokens_in", "llm.tokens_out_column=tokens_out", "llm.price.per_million_in=2",
+        "llm.price.per_million_out=10", "annotate.samples=1", "annotate.temperature=0",
+    )  # fmt: skip
+    run_job(settings, tmp_path, *answers, folder="b")
+    make(tmp_path, "names", Report())
+    table = pd.read_csv(tmp_path / "names" / "entities.csv").set_index("method")
+    [llm] = [name for name in table.index if not name.startswith("token")]
+    assert table.loc[llm, "f1"] > 0.9 and table.loc[llm, "usd_per_1000_texts"] == pytest.approx(0.8)
+    assert table["usd_per_1000_texts"].notna().all()
+    assert (tmp_path / "names" / "figures" / "entities_cost.svg").exists()
+    page = (tmp_path / "names" / "report.html").read_text()
+    assert f"Selected on the validation split. {llm} has more on these texts" in page
 
 
 def test_a_trained_model_is_scored_as_it_is(study: Path, settings: list[str]) -> None:

@@ -16,7 +16,7 @@ from findistill.methods.annotate import plots
 from findistill.report.comparisons import best, setting_families
 from findistill.report.methods import Method, setting
 from findistill.report.parts import BASELINE, Family, Part, Picture, Results, Table, Wording
-from findistill.report.style import cost_and_accuracy
+from findistill.report.style import cost_and_score
 from findistill.report.tables import front_table
 
 WORDING = Wording(__package__)
@@ -77,7 +77,8 @@ class AnnotatorPart(Part):
         if any(method.by_number("annotate/accuracy_at_{}") for method in own):
             yield WORDING.picture("agreement_coverage", plots.coverage(own))
         if spent:
-            yield WORDING.picture("cost", cost_and_accuracy(spent, results.estimates, unit, results.test_set))
+            scores = {name: results.estimates[name]["accuracy"] for name in spent}
+            yield WORDING.picture("cost", cost_and_score(spent, scores, unit, results.test_set))
         if len(stops):
             yield WORDING.picture("early_stopping", plots.early_stopping(stops, own))
 

@@ -13,6 +13,7 @@ from findistill.errors import UserError
 from findistill.methods.entities import plots
 from findistill.report.methods import Run, repeats, setting, with_unique_names
 from findistill.report.parts import Part, Section, Table, Wording
+from findistill.report.style import cost_and_score
 from findistill.report.tables import estimate
 from findistill.stats.intervals import Estimate
 from findistill.stats.significance import holm
@@ -78,7 +79,8 @@ class EntitiesPart(Part):
         return f"{name} on {metrics['data/kept']:,.0f} texts, {WORDS[entities['source']]}"
 
     def scores(self, config: Mapping[str, Any]) -> bool:
-        return bool(config["entities"]["step"] == "train")
+        step = config["entities"]["step"]
+        return bool(step == "train" or (step == "label" and config["extract"]["rows"] == "test"))
 
     def sections(self, runs: Sequence[Run], resamples: int) -> Iterator[Section]:
         """One for each test set.
@@ -96,12 +98,12 @@ class EntitiesPart(Part):
             pictures = [WORDING.picture("entities", plots.comparison({m.name: estimates[m.name]["f1"] for m in own}, test_set))]
             if curves := plots.curves(own):
                 pictures.append(WORDING.picture("entities_by_texts", plots.by_texts(curves, estimates, test_set)))
-            score = estimate(estimates[best.name]["f1"])
-            fair = all(marker.mean_metric("val/f1") is not None for marker in own)
-            chosen = (
-                "Selected on the validation split." if fair else "Selected on the rows that it is scored on, which favours it."
-            )
-            summary = f"Best model: {best.name}, exact F1 {score}. {chosen}"
+            spent = {marker.name: cost for marker in own if (cost := marker.mean_metric("cost/usd_per_1000_texts"))}
+            scores_of = {name: estimates[name]["f1"] for name in spent}
+            if len(spent) > 1:
+                figure = cost_and_score(spent, scores_of, "USD per 1,000 texts", test_set, "exact F1")
+                pictures.append(WORDING.picture("entities_cost", figure))
+            summary = _summary(best, own, estimates)
             yield Section(test_set, f"{own[0].counts.shape[1]:,} {self.rows}", summary, _doubts(own), tables, pictures)
 
     def notes(self, methods: Sequence[Any]) -> list[str]:
@@ -130,11 +132,20 @@ def _labels(run: Run) -> tuple[str, ...]:
 
 
 def _best(markers: Sequence[Marker]) -> Marker:
-    """By validation F1 where all have it, else by the test texts."""
-    validated = [marker.mean_metric("val/f1") for marker in markers]
-    if None in validated:
-        validated = [float(scores(marker.counts.sum((1, 2)))["f1"].mean()) for marker in markers]
-    return markers[int(np.argmax(validated))]  # type: ignore[arg-type]
+    """By validation F1, of the models that have one; where none has, by the test texts."""
+    validated = [marker for marker in markers if marker.mean_metric("val/f1") is not None]
+    if validated:
+        return max(validated, key=lambda marker: marker.mean_metric("val/f1") or 0.0)
+    return max(markers, key=lambda marker: float(scores(marker.counts.sum((1, 2)))["f1"].mean()))
+
+
+def _summary(best: Marker, markers: Sequence[Marker], estimates: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """What the best model is worth, how it was selected, and what is better on the test texts without being selected."""
+    fair = best.mean_metric("val/f1") is not None
+    chosen = "Selected on the validation split." if fair else "Selected on the rows that it is scored on, which favours it."
+    top = max(markers, key=lambda marker: estimates[marker.name]["f1"].mean)
+    above = "" if top is best else f" {top.name} has more on these texts, {estimate(estimates[top.name]['f1'])}."
+    return f"Best model: {best.name}, exact F1 {estimate(estimates[best.name]['f1'])}. {chosen}{above}"
 
 
 def _table(markers: Sequence[Marker], estimates: Mapping[str, Mapping[str, Estimate]]) -> Table:

@@ -15,7 +15,7 @@ from findistill.report.comparisons import best, setting_families
 from findistill.report.methods import Method, Run, differing, setting
 from findistill.report.parts import BASELINE, Family, Part, Picture, Results, Table, Wording
 from findistill.report.plots import comparison
-from findistill.report.style import cost_and_accuracy
+from findistill.report.style import cost_and_score
 from findistill.report.tables import front_table
 from findistill.stats.intervals import Estimate
 
@@ -69,7 +69,8 @@ class FewshotPart(Part):
             yield WORDING.picture("tuned_and_shots", comparison(selection, estimates, groups, bars=True), omitted=omitted)
         spent, unit = plots.spending(selection)
         if len(spent) > 1:
-            yield WORDING.picture("cost", cost_and_accuracy(spent, estimates, unit, results.test_set), omitted=omitted)
+            scores = {name: estimates[name]["accuracy"] for name in spent}
+            yield WORDING.picture("cost", cost_and_score(spent, scores, unit, results.test_set), omitted=omitted)
 
     def notes(self, methods: Sequence[Method]) -> list[str]:
         return WORDING.notes()
