@@ -19,6 +19,7 @@ from findistill.data.config import Data, FileData
 from findistill.llm.config import (
     LLM,
     Annotate,
+    BatchLLM,
     ClassifierLLM,
     CrossFittedLLM,
     EndpointLLM,
@@ -87,6 +88,7 @@ def register() -> None:
             "llm": LLM,
             "in_process": InProcessLLM,
             "endpoint": EndpointLLM,
+            "batch_api": BatchLLM,
             "recorded": RecordedLLM,
             "classifier": ClassifierLLM,
             "cross_fitted": CrossFittedLLM,

@@ -15,6 +15,8 @@ class Price:
 
     per_million_in: float | None = setting(None, ge=0)
     per_million_out: float | None = setting(None, ge=0)
+    per_million_cached: float | None = setting(None, ge=0)  # prompt tokens in the server's cache; None: as any other
+    factor: float = setting(1.0, gt=0)  # of the list price that is charged: 0.5 by the batch
     as_of: str | None = None  # the day the list price was looked up
 
 
@@ -62,6 +64,19 @@ class EndpointLLM(LLM):
     extra_body: Any = None  # further fields of every call, as the server's own documentation has them
     # a folder or hub id to count tokens with before a run; servers keep their own
     tokenizer: str = setting("embedded:smollm2", runtime_only=True)
+
+
+@dataclass
+class BatchLLM(EndpointLLM):
+    """As an endpoint, through its files of requests (`/files`, `/batches`): the same requests, hours later and cheaper."""
+
+    max_requests: int = setting(50_000, ge=1, runtime_only=True)  # of one batch, as OpenAI limits it
+    max_mb: float = setting(200.0, gt=0, runtime_only=True)  # of its file, in 1e6 bytes
+    parallel: int = setting(4, ge=1, runtime_only=True)  # batches at the server at once
+    poll_s: float = setting(30.0, gt=0, runtime_only=True)  # between two looks at them, at most
+    # hours to wait for answers; 0: submit and stop. The same command goes on waiting
+    wait_h: float = setting(25.0, ge=0, runtime_only=True)
+    resubmit: int = setting(3, ge=0, runtime_only=True)  # how often what failed, expired or is missing goes into a further batch
 
 
 _SECRET_QUERY = re.compile(r"[?&](?:api[_-]?)?(?:key|token|sig|code|secret|password|subscription-key)=", re.IGNORECASE)
