@@ -27,7 +27,8 @@ def measure(voted: pd.DataFrame, folder: Path, samples: int) -> dict[str, float]
     `annotate/stop_<t>_accuracy` and `annotate/stop_<t>_samples` (mean a text). What it took: `annotate/requests`,
     `annotate/tokens_in`, `annotate/tokens_cached` of them in the server's cache, `annotate/tokens_out`, `annotate/seconds` (of
     the model or the server, summed over calls), the same as `annotate/samples_per_text`, `annotate/tokens_per_text` and
-    `annotate/seconds_per_1000_texts`, and, where prices are known, `cost/usd`, `cost/usd_per_1000_texts`, `cost/usd_per_correct_label`.
+    `annotate/seconds_per_1000_texts`, and, where prices are known, `cost/usd`, `cost/usd_per_1000_texts`,
+    `cost/usd_per_correct_label`.
 
     Args:
         voted: the annotations.
