@@ -29,6 +29,7 @@ from findistill.llm.config import (
     Prompt,
     RecordedLLM,
     Shots,
+    VllmLLM,
 )
 from findistill.methods.augment.config import Augment
 from findistill.methods.entities.config import Entities
@@ -87,6 +88,7 @@ def register() -> None:
         "llm": {
             "llm": LLM,
             "in_process": InProcessLLM,
+            "vllm": VllmLLM,
             "endpoint": EndpointLLM,
             "batch_api": BatchLLM,
             "recorded": RecordedLLM,

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.llm.servers import KEY, LoopbackServer, Reply, refusal
+from tests.llm.servers import KEY, LoopbackServer, Reply, is_probe, refusal
 
 
 class BatchLoopback(LoopbackServer):
@@ -35,6 +35,18 @@ class BatchLoopback(LoopbackServer):
         self.late: dict[str, list[int]] = {}
         self.hold = threading.Event()  # set: batches stay in progress
         super().__init__(behave)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Requests of each batch; the first text of a run is a single call."""
+        return [len(batch["lines"]) for batch in self.batches.values()]
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        response = await super()._answer(request)
+        if not is_probe(body) and response.status == 200:
+            self.contents[json.dumps(body, sort_keys=True)] += 1
+        return response
 
     def routes(self, app: web.Application) -> None:
         super().routes(app)

@@ -5,13 +5,13 @@ import logging
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from findistill.config.validate import validate
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.llm import batch_api, pricing
@@ -24,10 +24,13 @@ from findistill.llm.config import Annotate, BatchLLM, EndpointLLM, Price, Prompt
 from findistill.llm.extract import extract
 from findistill.llm.identity import request_identity
 from findistill.methods.augment import writing
+from tests.config.test_compose import composed
+from tests.fixtures.jobs import run_job
 from tests.llm.batch_servers import BatchLoopback
 from tests.llm.servers import KEY, Reply, after_probes, chat, refusal, sampling
 from tests.llm.test_extract import COMPANY, PROMPT, TEXTS, names
 from tests.methods.augment.test_writing import NUMBERS, ROWS, author, by_method, config, sections
+from tests.strangers import imitations
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
 POOL = pd.DataFrame({"id": [], "text": [], "label": []})
@@ -100,12 +103,12 @@ def test_texts_are_answered_whatever_the_order_and_at_half_the_price(run: Run, c
     frame = run(50)
     assert (frame["n_valid"] == 4).all() and frame["text"].tolist() == [f"text {i}" for i in range(50)]
     [batch] = run.server.batches.values()
-    assert len(batch["lines"]) == 50 and {line["body"]["n"] for line in batch["lines"]} == {4}
+    assert len(batch["lines"]) == 49 and {line["body"]["n"] for line in batch["lines"]} == {4}
     answers = {body["messages"][-1]["content"]: body for body in map(json.loads, run.server.contents)}
     assert set(answers) == {f"text {i}" for i in range(50)}
     summary = json.loads((run.folder / "out" / "summary.json").read_text())
     assert summary["cost_usd"] == pytest.approx(50 * (7 * 2 + 2 * 4) / 1e6 / 2)
-    assert "submitted batch_1: 50 requests" in caplog.text and "completed, 50 of 50 requests" in caplog.text
+    assert "submitted batch_1: 49 requests" in caplog.text and "completed, 49 of 49 requests" in caplog.text
     assert run.under_way == [] and KEY not in run.written() + caplog.text
 
 
@@ -116,7 +119,7 @@ def test_the_cache_is_that_of_single_calls(run: Run) -> None:
     assert all(len(body["messages"]) == 1 for body in run.server.bodies[before:])  # probes
     run(14, engine=EndpointLLM)
     run(16)
-    assert len(list(run.server.batches.values())[-1]["lines"]) == 2
+    assert run.server.sizes == [9, 1]
     settings = {"name": "x", "model": "m", "base_url": "http://127.0.0.1/v1"}
     assert request_identity(BatchLLM(**settings)) == request_identity(EndpointLLM(**settings))
 
@@ -124,8 +127,7 @@ def test_the_cache_is_that_of_single_calls(run: Run) -> None:
 def test_a_call_is_the_one_that_a_single_call_makes(run: Run, tmp_path: Path) -> None:
     run(3)
     Run(run.server, tmp_path / "other")(3, engine=EndpointLLM)
-    single = [body for body in run.server.bodies if len(body["messages"]) > 1]
-    assert Counter(json.dumps(body, sort_keys=True) for body in single) == run.server.contents
+    assert sorted(run.server.contents.values()) == [2, 2, 2]
 
 
 STEPS = ["upload", "create", "_ended", "_collect"]
@@ -179,11 +181,29 @@ def kill_and_resume(run: Run, count: int) -> None:
     root = str(Path(__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": f"{root}/src:{root}"}
     assert subprocess.run(command, cwd=root, env=env, timeout=300, capture_output=True).returncode == -9
-    assert len(run.server.batches) == 4 and not run.server.contents
+    assert len(run.server.batches) == 4 and len(run.server.contents) == 1
     run.server.hold.clear()
     frame = run(count, max_requests=count // 4)
     assert len(run.server.batches) == 4 and (frame["n_valid"] == 4).all()
-    assert set(run.server.requested.values()) == {1} and len(run.server.requested) == count
+    assert set(run.server.requested.values()) == {1} and len(run.server.requested) == count - 1
+    assert set(run.server.contents.values()) == {1} and len(run.server.contents) == count
+
+
+def test_what_the_first_text_shows_is_left_out_of_the_batch(run: Run) -> None:
+    def behave(body: dict) -> Reply:
+        return refusal(400, "'system' role is not supported") if body["messages"][0]["role"] == "system" else sampling(body)
+
+    run.server.behave = behave
+    assert (run(5)["n_valid"] == 4).all() and run.server.sizes == [4]
+
+
+def test_what_the_first_text_does_not_show_goes_into_a_further_batch(run: Run) -> None:
+    def behave(body: dict) -> Reply:
+        late = len(run.server.batches) and body["messages"][0]["role"] == "system"
+        return refusal(400, "'system' role is not supported") if late else sampling(body)
+
+    run.server.behave = behave
+    assert (run(5)["n_valid"] == 4).all() and run.server.sizes == [4, 4]
 
 
 def test_a_batch_whose_creation_got_no_reply_is_not_created_again(run: Run) -> None:
@@ -217,8 +237,8 @@ def first_half(lines: list[dict]) -> list[dict]:
 def test_what_a_batch_did_not_answer_is_requested_again(status: str, run: Run) -> None:
     run.server.ends = lambda number: status if number == 1 else "completed"
     run.server.answers = lambda lines: first_half(lines) if len(run.server.batches) == 1 else lines
-    assert (run(20)["n_valid"] == 4).all()
-    assert [len(batch["lines"]) for batch in run.server.batches.values()] == [20, 10]
+    assert (run(21)["n_valid"] == 4).all()
+    assert run.server.sizes == [20, 10]
     assert set(run.server.contents.values()) == {1}
 
 
@@ -266,12 +286,12 @@ def test_early_stopping_takes_further_batches(run: Run) -> None:
 def test_a_server_without_n_gets_a_call_a_sample(run: Run) -> None:
     run.server.behave = lambda body: sampling({**body, "n": 1})
     assert (run(5)["n_valid"] == 4).all()
-    assert [len(batch["lines"]) for batch in run.server.batches.values()] == [20]
+    assert run.server.sizes == [16]
 
 
 def test_batches_are_split_by_requests_and_by_size(run: Run) -> None:
-    run(20, max_requests=8)
-    assert [len(batch["lines"]) for batch in run.server.batches.values()] == [8, 8, 4]
+    run(21, max_requests=8)
+    assert run.server.sizes == [8, 8, 4]
     run(40, max_mb=0.003)
     assert all(len(content) <= 3000 for name, content in list(run.server.files.items())[6:] if b'"POST"' in content)
     assert sum(run.server.contents.values()) == 40
@@ -294,7 +314,7 @@ def test_a_batch_that_is_refused_says_why_and_is_not_under_way(run: Run) -> None
 
 def test_waiting_is_bounded_and_the_same_command_goes_on(run: Run) -> None:
     run.server.hold.set()
-    with pytest.raises(UserError, match=r"(?s)llm.wait_h=0: 0 of 20 requests in 1 batches .* none is requested again"):
+    with pytest.raises(UserError, match=r"(?s)llm.wait_h=0: 0 of 19 requests in 1 batches .* none is requested again"):
         run(20, wait_h=0)
     run.server.hold.clear()
     run(20, wait_h=0)
@@ -318,7 +338,7 @@ def test_a_batch_that_the_server_does_not_know_names_its_file(run: Run) -> None:
         run(5, wait_h=0)
     run.server.batches.clear()
     run.server.hold.clear()
-    with pytest.raises(UserError, match=r"batch_1.* is not known .*\n.*remove (\S+\.jsonl): its 5 requests") as refused:
+    with pytest.raises(UserError, match=r"batch_1.* is not known .*\n.*remove (\S+\.jsonl): its 4 requests") as refused:
         run(5)
     Path(str(refused.value).split("remove ")[1].split(": its")[0]).unlink()
     assert (run(5)["n_valid"] == 4).all() and run.under_way == []
@@ -331,11 +351,11 @@ def test_a_budget_is_kept_before_anything_is_submitted(run: Run) -> None:
 
 
 def test_rows_with_the_same_prompt_share_a_call(run: Run) -> None:
-    same = texts(3).assign(text="text 0")
+    same = texts(4).assign(text="text 0")
     sections = (llm_at(run.server), Prompt(name="direct", instruction="Classify."), Shots(k=0), Annotate(samples=4))
     annotate(same, POOL, LABELS, *sections, run.folder / "out", cache=run.folder / "cache")
     frame = pd.read_parquet(run.folder / "out" / "annotations.parquet")
-    assert (frame["n_valid"] == 4).all() and len(run.server.requested) == 1
+    assert (frame["n_valid"] == 4).all() and len(run.server.contents) == 2  # the first is a single call
 
 
 def test_a_server_without_batches_says_so(run: Run) -> None:
@@ -381,3 +401,22 @@ def test_new_texts_by_the_batch(run: Run) -> None:
         written = writing.write(orders, llm_at(run.server), settings.augment, settings.annotate, cache=run.folder / "cache")
         assert written.rows and all(row["text"] for row in written.rows)
     assert set(run.server.contents.values()) == {1} and run.under_way == []
+
+
+@pytest.mark.parametrize("preset", ["batch_api", "gpt4o_batch", "gpt5_batch"])
+def test_a_preset_labels_a_file_and_answers_a_test_set(preset: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    run.server.behave = imitations.o1_mini if preset == "gpt5_batch" else imitations.openai
+    pd.DataFrame({"text": ["Sales rose", "Sales fell, again", "The board meets"]}).to_csv(run.folder / "own.csv", index=False)
+    at = [f"llm={preset}", f"llm.base_url={run.server.url}", "llm.poll_s=0.01", "shots.selection=random", "shots.k=2"]
+    at += ["llm.model=m", "llm.price.per_million_in=2", "llm.price.per_million_out=8"] if preset == "batch_api" else []
+    shots = ["annotate.samples=3", "shots.source='demo rows=300'"]  # a probe is one message, a prompt has more
+    settings = composed("stage=annotate", "data=csv", f"data.path={run.folder / 'own.csv'}", *at, *shots)
+    validate(settings)
+    job = run_job(settings, run.folder / "annotate")
+    assert (pd.read_parquet(job.parents["annotations"] / "annotations.parquet")["n_valid"] == 3).all()
+    assert job.metrics["cost/usd"] > 0
+    if preset == "batch_api":
+        few = composed("stage=fewshot", "data=demo", "fewshot.limit=6", "annotate.samples=1", *at)
+        batches = len(run.server.batches)
+        assert "test/accuracy" in run_job(few, run.folder / "fewshot").metrics and len(run.server.batches) == batches + 1

@@ -81,6 +81,7 @@ class Batches:
         self.collected: list[Batch] = []  # that may have calls in `run.again`, which the ledger does not have yet
         self.most_batches, self.most_requests = settings.parallel, settings.max_requests
         self.deadline = time.monotonic() + 3600 * settings.wait_h
+        self.tried = False  # a single call has been made
         self.progress: dict[str, tuple[Any, ...]] = {}  # as it was logged last
 
     async def work(self) -> None:
@@ -93,25 +94,29 @@ class Batches:
         for batch in self.under_way:
             await self._submit(batch)
         while True:
-            self._fill()
+            await self._fill()
             while (self.run.again or self.run.fresh) and len(self.under_way) < self.most_batches:
                 self.under_way.append(self.ledger.write([*self._next()]))
                 self._forget()
                 await self._submit(self.under_way[-1])
-                self._fill()
+                await self._fill()
             if not self.under_way:
                 return
             batch, state = await self._ended()
             await self._collect(batch, state)
             self._forget()
 
-    def _fill(self) -> None:
-        """Take requests until a batch is full."""
+    async def _fill(self) -> None:
+        """Take requests until a batch is full; the first is a single call, which finds out what a whole batch would fail for."""
         while len(self.run.again) + len(self.run.fresh) < self.most_requests:
             request = next(self.requests, None)
             if request is None:
                 return
-            self.run.add(request)
+            if self.tried or self.run.is_under_way(request):
+                self.run.add(request)
+            else:
+                self.tried = True
+                await self.run.respond(request)
 
     def _next(self) -> Iterator[Line]:
         """The calls of the next batch."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from findistill.errors import UserError
-from findistill.llm import refusals
+from findistill.llm import chat, refusals
 from findistill.llm.batch_ledger import Batch, Call
 from findistill.llm.endpoint import EndpointRun
 from findistill.llm.engine import Request, Response
@@ -53,6 +53,9 @@ class BatchRun(EndpointRun):
         else:
             self._prompts[request.key] = Prompt([request], Counter(request.votes), list(request.samples))
             self._call_missing(request.key)
+
+    def is_under_way(self, request: Request) -> bool:
+        return bool(self._under_way.get(request.key))
 
     def wanted(self, call: Call) -> bool:
         return call.key in self._prompts
@@ -119,13 +122,13 @@ class BatchRun(EndpointRun):
             return
         self._under_way[call.key].append(call)
         follows = call.attempt or call.failures or call.dropped
-        (self.again if follows else self.fresh).append((call, json.dumps(self._body(call)), earlier))
+        (self.again if follows else self.fresh).append((call, json.dumps(self._body(call, self.bodies)), earlier))
 
-    def _body(self, call: Call) -> dict[str, Any]:
+    def _body(self, call: Call, bodies: chat.BodyBuilder) -> dict[str, Any]:
         request = self._prompts[call.key].requests[0]
         examples, text = self._shortened(request)
         messages = self.template.messages(examples[call.dropped :], text)
-        return self.bodies.body(**self._fields(messages, request.id, call.samples, call.attempt))
+        return bodies.body(**self._fields(messages, request.id, call.samples, call.attempt))
 
     # -- lines -------------------------------------------------------------------------------------------------------
 
@@ -160,12 +163,12 @@ class BatchRun(EndpointRun):
         response = line.get("response")
         response = response if isinstance(response, dict) else {}
         body, status = response.get("body"), response.get("status_code")
+        # With whatever has been left out since it was sent: a refusal may name that.
+        sent = self._body(call, chat.BodyBuilder(self.bodies.settings)) if self.wanted(call) else {"messages": []}
         choices = read_choices(body) if status in (200, None) else None
         if choices is not None:
-            sent = self._body(call) if call.key in self._prompts else {"messages": []}
             counts = usage(body or {})
             return Reply(choices, counts or estimated_usage(sent, choices), 1, 0.0, counts is None)
-        sent = self._body(call) if call.key in self._prompts else {"messages": []}
         refusal = refusals.read(line.get("error") or body or "no response")
         self.server.raise_for(status if status != 200 else None, {}, refusal, sent)
         raise AssertionError

@@ -113,7 +113,7 @@ def estimate_rows(
         factor = usage["tokens_in"].sum() / max(1, prompt_tokens([*measured]))
         length = usage["tokens_out"].mean()
         in_cache = usage["tokens_cached"].sum() / max(1, usage["tokens_in"].sum())
-        parallel = 1 if declares(llm, "in_process") else settings.concurrency
+        parallel = 1 if declares(llm, "local") else settings.concurrency
         seconds = float(usage["seconds"].sum() / len(measured) / parallel * len(remaining)) or None  # a batch tells none
     else:
         measured, calls, factor, seconds, in_cache = {}, 1.0, 1.0, None, 0.0
@@ -158,7 +158,7 @@ def token_counter(llm: LLM) -> Counter:
     Raises:
         UserError: the tokenizer cannot be loaded.
     """
-    setting = "model" if declares(llm, "in_process") else "tokenizer"
+    setting = "model" if declares(llm, "local") else "tokenizer"
     reference = getattr(llm, setting, "embedded:smollm2")
     with loading(f"llm.{setting}={reference}: its tokenizer, to count tokens with, cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(locate(reference))

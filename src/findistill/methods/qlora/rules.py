@@ -44,8 +44,9 @@ def tuned_first(config: Any) -> Iterator[str]:
 def _tuning(config: Any) -> Iterator[str]:
     llm, modules = config.llm, config.qlora.target_modules
     if not declares(llm, "in_process"):
+        where = "runs in vLLM, which does not tune" if declares(llm, "local") else "is on a server"
         yield (
-            f"stage={config.stage.name} tunes a model in this process; llm={llm.name} is on a server: "
+            f"stage={config.stage.name} tunes a model in this process; llm={llm.name} {where}: "
             "use llm=smollm2 or llm=flan_t5_base"
         )
     if config.prompt.steps:
