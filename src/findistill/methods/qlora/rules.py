@@ -24,8 +24,8 @@ def tunes(config: Any) -> Iterator[str]:
         )
     if trainer.max_length is not None:
         yield "trainer.max_length: prompts are cut by prompt.max_text_tokens and llm.max_prompt_tokens, in tuning as in scoring"
-    if trainer.devices not in ("auto", 1):
-        yield f"trainer.devices={trainer.devices}: a language model is tuned on one device; use trainer.devices=1"
+    if trainer.strategy == "fsdp":
+        yield "trainer.strategy=fsdp: quantised weights cannot be sharded; trainer=ddp tunes with a copy of them on each GPU"
     if trainer.unfreeze != "none" or trainer.layer_decay != 1:
         yield "trainer.unfreeze and trainer.layer_decay are for encoders: an adapter's layers all learn at one rate"
 
