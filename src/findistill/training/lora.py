@@ -29,6 +29,7 @@ from findistill.training.classifier import EncoderClassifier
 from findistill.training.config import QLoRA
 from findistill.training.loop import Session, Training, freeing
 from findistill.training.objectives import CrossEntropy
+from findistill.training.processes import count_of
 from findistill.training.recipe import Recipe
 
 
@@ -86,7 +87,9 @@ def tune(
     trainer = copy(session.trainer)
     trainer.checkpoint_every = trainer.checkpoint_every or settings.checkpoint_every
     recipe = Recipe.of(settings, trainer, max_length=0, precision="32-true", layer_decay=1.0, unfreeze="none")
-    module, adapted = Tuning(model, dtype, settings, words, end, recipe, trainer.devices).begin()
+    module, adapted = Tuning(model, dtype, settings, words, end, recipe, trainer.devices).begin(
+        "cpu" if count_of(trainer) > 1 else None  # the processes have their own on the GPUs
+    )
     base, folder = module.model, session.folder
     hardware.reset_device_peak()
     validation_rows = validation if len(validation) else None
@@ -118,9 +121,9 @@ class Tuning:
     recipe: Recipe
     devices: Any  # `trainer.devices`
 
-    def begin(self) -> tuple["WordClassifier", Any]:
+    def begin(self, device: str | None = None) -> tuple["WordClassifier", Any]:
         """The module to train, and peft's wrapper around its model."""
-        base = load_base(self.model, self.dtype, self.settings.quantization)
+        base = load_base(self.model, self.dtype, self.settings.quantization, device)
         adapted = add_adapter(base, self.settings)
         if self.settings.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

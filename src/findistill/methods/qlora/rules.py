@@ -24,8 +24,6 @@ def tunes(config: Any) -> Iterator[str]:
         )
     if trainer.max_length is not None:
         yield "trainer.max_length: prompts are cut by prompt.max_text_tokens and llm.max_prompt_tokens, in tuning as in scoring"
-    if trainer.strategy == "fsdp":
-        yield "trainer.strategy=fsdp: quantised weights cannot be sharded; trainer=ddp tunes with a copy of them on each GPU"
     if trainer.unfreeze != "none" or trainer.layer_decay != 1:
         yield "trainer.unfreeze and trainer.layer_decay are for encoders: an adapter's layers all learn at one rate"
 
@@ -49,6 +47,8 @@ def _tuning(config: Any) -> Iterator[str]:
             f"stage={config.stage.name} tunes a model in this process; llm={llm.name} {where}: "
             "use llm=smollm2 or llm=flan_t5_base"
         )
+    if config.trainer.strategy == "fsdp":
+        yield "trainer.strategy=fsdp: quantised weights cannot be sharded; trainer=ddp tunes with a copy of them on each GPU"
     if config.prompt.steps:
         yield f"prompt={config.prompt.name} asks for steps before the label, and no data set has them: tune with prompt=direct"
     if isinstance(modules, str) and modules != "all-linear":
