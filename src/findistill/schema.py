@@ -19,6 +19,7 @@ from findistill.data.config import Data, FileData
 from findistill.llm.config import (
     LLM,
     Annotate,
+    BatchLLM,
     ClassifierLLM,
     CrossFittedLLM,
     EndpointLLM,
@@ -28,6 +29,7 @@ from findistill.llm.config import (
     Prompt,
     RecordedLLM,
     Shots,
+    VllmLLM,
 )
 from findistill.methods.augment.config import Augment
 from findistill.methods.entities.config import Entities
@@ -86,7 +88,9 @@ def register() -> None:
         "llm": {
             "llm": LLM,
             "in_process": InProcessLLM,
+            "vllm": VllmLLM,
             "endpoint": EndpointLLM,
+            "batch_api": BatchLLM,
             "recorded": RecordedLLM,
             "classifier": ClassifierLLM,
             "cross_fitted": CrossFittedLLM,

@@ -35,6 +35,7 @@ NEEDS = {
     "data=reddit": ["shots.source=tfns"],
     "data=headlines": ["shots.source=tfns"],
     "llm=endpoint": ["llm.model=some-model"],
+    "llm=batch_api": ["llm.model=some-model"],
     "llm=azure": ['llm.base_url="https://example.invalid/openai/deployments/d?api-version=2024-10-21"'],
     "llm=recorded": ["llm.path=README.md"],
     "llm=openai_batch": ["llm.path=README.md"],

@@ -96,8 +96,8 @@ class LoopbackServer:
         self._thread.join()
 
     def _run(self, started: threading.Event) -> None:
-        app = web.Application(client_max_size=2**26)
-        app.router.add_post("/{path:.*}chat/completions", self._answer)
+        app = web.Application(client_max_size=2**28)
+        self.routes(app)
         runner = web.AppRunner(app, access_log=None)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
@@ -107,6 +107,9 @@ class LoopbackServer:
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()
+
+    def routes(self, app: web.Application) -> None:
+        app.router.add_post("/{path:.*}chat/completions", self._answer)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

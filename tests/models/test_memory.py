@@ -21,6 +21,8 @@ XL = "google/flan-t5-xl"
         ("flan_t5_large", 783),
         ("flan_t5_xl", 2850),
         ("llama2_7b", 6738),
+        ("llama31_8b_in_process", 8030),
+        ("vllm_llama31_70b", 70554),
         ("smollm2", 134.5),
     ],
 )

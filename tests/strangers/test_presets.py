@@ -64,7 +64,7 @@ PRESETS = {
         azure, "gpt-4o", "api-key", ("n", "logprobs"), failed=1, overrides=("annotate.max_failed=0.5",),
         address="/openai/deployments/mine?api-version=2024-10-21",
     ),
-    "vllm": Preset(vllm, LLAMA.format("8B"), lacks=("logprobs",)),
+    "vllm_server": Preset(vllm, LLAMA.format("8B"), lacks=("logprobs",)),
     "llama31_8b": Preset(vllm, LLAMA.format("8B"), lacks=("logprobs",)),
     "llama31_70b": Preset(vllm, LLAMA.format("70B"), lacks=("logprobs",)),
     "gemma": Preset(SERVERS["vLLM, Gemma"], "google/gemma-2-9b-it", system=False),

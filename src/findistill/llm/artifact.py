@@ -78,6 +78,7 @@ def write_rows(
                 texts=1, samples=len(responses), valid=valid,
                 failed=sum(each.error is not None for each in responses), requests=sum(each.attempts for each in responses),
                 tokens_in=sum(each.tokens_in for each in responses), tokens_out=sum(each.tokens_out for each in responses),
+                tokens_cached=sum(each.tokens_cached for each in responses),
                 seconds=sum(each.seconds for each in responses), cost_usd=sum(each.cost or 0.0 for each in responses),
             )  # fmt: skip
             unpriced += all(each.cost is None for each in responses)
@@ -103,8 +104,10 @@ def _row(text_id: str, text: str, own: Any, responses: Sequence[Response], label
 
 def _summary_line(summary: Mapping[str, Any]) -> str:
     valid = 100 * summary["valid"] / max(summary["samples"], 1)
+    in_cache = f" ({summary['tokens_cached']:,} of them in the server's cache)" if summary["tokens_cached"] else ""
     paid = "" if summary["cost_usd"] is None else f", ${summary['cost_usd']:.4f}"
     return (
         f"annotated {summary['texts']:,} texts: {valid:.1f}% of {summary['samples']:,} responses valid, "
-        f"{summary['failed']:,} failed; {summary['tokens_in']:,} prompt tokens, {summary['tokens_out']:,} completion tokens{paid}"
+        f"{summary['failed']:,} failed; {summary['tokens_in']:,} prompt tokens{in_cache}, "
+        f"{summary['tokens_out']:,} completion tokens{paid}"
     )

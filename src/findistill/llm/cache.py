@@ -76,6 +76,7 @@ class ResponseCache:
             self._lock.release()
             raise
         self._synced = time.monotonic()
+        self._added: dict[int, dict[int, int]] = {}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -92,14 +93,23 @@ class ResponseCache:
         return len(self._keys)
 
     def offsets(self, keys: Sequence[int]) -> list[dict[int, int]]:
-        """For each request key, sample number -> offset of its line, as it was on entering."""
+        """For each request key, sample number -> offset of its line, as it was on entering, and of those that `add` wrote."""
         queries = np.asarray(keys, dtype=np.uint64)
         starts = np.searchsorted(self._keys, queries, side="left").tolist()
         ends = np.searchsorted(self._keys, queries, side="right").tolist()
         return [
-            dict(zip(self._samples[start:end].tolist(), self._offsets[start:end].tolist(), strict=True)) if end > start else {}
-            for start, end in zip(starts, ends, strict=True)
+            {**self._stored(start, end), **self._added.get(key, {})} for key, start, end in zip(keys, starts, ends, strict=True)
         ]
+
+    def _stored(self, start: int, end: int) -> dict[int, int]:
+        if start == end:
+            return {}
+        return dict(zip(self._samples[start:end].tolist(), self._offsets[start:end].tolist(), strict=True))
+
+    def add(self, key: int, response: Response) -> None:
+        """Write a response that `offsets` is to know of from now on."""
+        [offset] = self.append([(key, response)])
+        self._added.setdefault(key, {})[response.sample] = offset
 
     def read(self, offset: int) -> Response:
         """The response at an offset that `offsets` or `append` returned."""

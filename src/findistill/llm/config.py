@@ -15,6 +15,8 @@ class Price:
 
     per_million_in: float | None = setting(None, ge=0)
     per_million_out: float | None = setting(None, ge=0)
+    per_million_cached: float | None = setting(None, ge=0)  # prompt tokens in the server's cache; None: as any other
+    factor: float = setting(1.0, gt=0)  # of the list price that is charged: 0.5 by the batch
     as_of: str | None = None  # the day the list price was looked up
 
 
@@ -23,6 +25,7 @@ class LLM:
     """An annotator. `_target_` is its engine in `findistill.llm`."""
 
     in_process: ClassVar[bool] = False  # it gives label probabilities, and can be tuned
+    local: ClassVar[bool] = False  # its weights and tokenizer are files of this machine, or of the hub
     writes: ClassVar[bool] = True  # its responses are text, not labels alone
     recorded: ClassVar[bool] = False  # it requests nothing, so it needs no demonstrations
     cross_fitted: ClassVar[bool] = False  # models that a step fits to the labelled rows first
@@ -36,6 +39,7 @@ class LLM:
 @dataclass
 class InProcessLLM(LLM):
     in_process: ClassVar[bool] = True
+    local: ClassVar[bool] = True
 
     dtype: str = setting("auto", choices=("auto", "float32", "bfloat16"))
     batch_tokens: int = setting(4096, ge=1, runtime_only=True)  # prompt tokens in one forward pass, padding included
@@ -45,6 +49,25 @@ class InProcessLLM(LLM):
     # A LoRA adapter: a run folder of stage=qlora, an adapter's folder or a hub id; tune: tuned first, on the labelled
     # data.labelled, as `qlora` says; empty: none
     adapter: str = ""
+
+
+@dataclass
+class VllmLLM(LLM):
+    """A model that vLLM runs in this process, on a GPU; its responses are sampled, as a server's are."""
+
+    local: ClassVar[bool] = True
+
+    dtype: str = setting("auto", choices=("auto", "float32", "bfloat16", "float16"))
+    quantization: str | None = setting(None, choices=("fp8", "awq", "gptq", "bitsandbytes"))  # None: as the weights are
+    max_model_len: int | None = setting(4096, ge=32, runtime_only=True)  # tokens of prompt and response; None: the model's own
+    max_tokens: int = setting(256, ge=1)
+    structured: bool = True  # JSON by a schema; false: lines of text
+    # A LoRA adapter: a run folder of stage=qlora, an adapter's folder or a hub id; empty: none
+    adapter: str = ""
+    tensor_parallel_size: int = setting(1, ge=1, runtime_only=True)  # GPUs that share every layer
+    gpu_memory_utilization: float = setting(0.9, gt=0, le=1, meaning="a share of the GPU's memory", runtime_only=True)
+    texts_at_once: int = setting(512, ge=1, runtime_only=True)  # handed to vLLM together; what they give is cached then
+    extra_engine: Any = None  # further arguments of vllm.LLM, as its documentation has them: {enforce_eager: true}
 
 
 @dataclass
@@ -62,6 +85,19 @@ class EndpointLLM(LLM):
     extra_body: Any = None  # further fields of every call, as the server's own documentation has them
     # a folder or hub id to count tokens with before a run; servers keep their own
     tokenizer: str = setting("embedded:smollm2", runtime_only=True)
+
+
+@dataclass
+class BatchLLM(EndpointLLM):
+    """As an endpoint, through its files of requests (`/files`, `/batches`): the same requests, hours later and cheaper."""
+
+    max_requests: int = setting(50_000, ge=1, runtime_only=True)  # of one batch, as OpenAI limits it
+    max_mb: float = setting(200.0, gt=0, runtime_only=True)  # of its file, in 1e6 bytes
+    parallel: int = setting(4, ge=1, runtime_only=True)  # batches at the server at once
+    poll_s: float = setting(30.0, gt=0, runtime_only=True)  # between two looks at them, at most
+    # hours to wait for answers; 0: submit and stop. The same command goes on waiting
+    wait_h: float = setting(25.0, ge=0, runtime_only=True)
+    resubmit: int = setting(3, ge=0, runtime_only=True)  # how often what failed, expired or is missing goes into a further batch
 
 
 _SECRET_QUERY = re.compile(r"[?&](?:api[_-]?)?(?:key|token|sig|code|secret|password|subscription-key)=", re.IGNORECASE)

@@ -7,7 +7,7 @@ sent, so memory does not grow with the number of texts.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from findistill.llm.async_bridge import AsyncBridge, iterate_async
 from findistill.llm.config import EndpointLLM, address_fault
 from findistill.llm.engine import Engine, Request, Response, Sampling
 from findistill.llm.probe import ServerCapabilities, probe
-from findistill.llm.prompts import Template
+from findistill.llm.prompts import Demonstration, Template
 from findistill.llm.refusals import SYSTEM, TOO_LONG
 from findistill.llm.replies import MOST_CHOICES, Answer, Reply
 from findistill.llm.server import CallError, RefusedError, Server, api_key
@@ -106,11 +106,7 @@ class EndpointEngine(EndpointLLM, Engine):
                     for each in workers:
                         each.cancel()
                     await asyncio.gather(*workers, return_exceptions=True)
-            if run.truncated:
-                log.info(
-                    "%d texts were truncated to %s=%d words (or %d characters)",
-                    run.truncated, template.text_limit, template.max_text_tokens, template.max_text_tokens * CHARACTERS,
-                )  # fmt: skip
+            run.log_truncated()
 
         yield from iterate_async(work)
 
@@ -138,10 +134,7 @@ class EndpointRun:
 
     async def respond(self, request: Request) -> None:
         """Put the responses to one text into the bridge, call by call, until its votes need no more of them."""
-        words = self.template.max_text_tokens
-        text, truncated = truncate(request.text, words)
-        self.truncated += truncated
-        examples = [each.truncated(words) for each in request.demonstrations]
+        examples, text = self._shortened(request)
         messages = self.template.messages(examples, text)
         votes, samples = Counter(request.votes), request.samples
         while count := needed(votes, len(samples), self.sampling.stop_at):
@@ -156,6 +149,20 @@ class EndpointRun:
             await self.bridge.put(responses)
             votes.update(each.label for each in responses if each.label is not None)
             samples = samples[len(responses) :]
+
+    def _shortened(self, request: Request) -> tuple[list[Demonstration], str]:
+        """Demonstrations and text of a request, cut to the template's limit."""
+        words = self.template.max_text_tokens
+        text, truncated = truncate(request.text, words)
+        self.truncated += truncated
+        return [each.truncated(words) for each in request.demonstrations], text
+
+    def log_truncated(self) -> None:
+        if self.truncated:
+            log.info(
+                "%d texts were truncated to %s=%d words (or %d characters)", self.truncated, self.template.text_limit,
+                self.template.max_text_tokens, self.template.max_text_tokens * CHARACTERS,
+            )  # fmt: skip
 
     async def _call(self, messages: list[dict[str, str]], request: str, samples: tuple[int, ...], count: int) -> list[Response]:
         """The responses of one call to the first `count` of the samples, or fewer where fewer choices come back.
@@ -191,17 +198,12 @@ class EndpointRun:
                 response = self._read(previous.id, previous.sample, reply.choices[0], reply)
             except CallError as error:
                 response = _failure(previous.id, previous.sample, error)
-            response = replace(
-                response, attempts=previous.attempts + response.attempts, tokens_in=previous.tokens_in + response.tokens_in,
-                tokens_out=previous.tokens_out + response.tokens_out, seconds=previous.seconds + response.seconds,
-            )  # fmt: skip
+            response = response.after(previous)
         return response
 
     async def _ask(self, messages: list[dict[str, str]], request: str, samples: tuple[int, ...], attempt: int = 0) -> Reply:
         """The reply, without what the server turns out to refuse: a parameter that a refusal names, or one that is guessed."""
-        n = len(samples) if len(samples) > 1 else None
-        seed = chat.request_seed(self.sampling.seed, request, samples[0], attempt)
-        fields = {"messages": messages, "n": n, "seed": seed, **self.fields}
+        fields = self._fields(messages, request, samples, attempt)
         while True:
             known = frozenset(self.bodies.unsupported)
             try:
@@ -226,6 +228,12 @@ class EndpointRun:
                 self.engine.estimates = True
                 log.warning("%s counts no tokens (usage): tokens and cost are estimated from the texts", self.server.address)
             return reply
+
+    def _fields(self, messages: list[dict[str, str]], request: str, samples: Sequence[int], attempt: int) -> dict[str, Any]:
+        """The fields of a call, the same whenever it is made."""
+        n = len(samples) if len(samples) > 1 else None
+        seed = chat.request_seed(self.sampling.seed, request, samples[0], attempt)
+        return {"messages": messages, "n": n, "seed": seed, **self.fields}
 
     def _omit(self, names: Iterable[str], refusal: RefusedError) -> None:
         names = set(names) - self.bodies.unsupported
@@ -254,7 +262,8 @@ class EndpointRun:
     def _read(self, request: str, sample: int, answer: Answer, reply: Reply) -> Response:
         raw = self.server.mask_answer(answer.text)
         spent: dict[str, Any] = {
-            "attempts": reply.attempts, "tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out, "seconds": reply.seconds,
+            "attempts": reply.attempts, "tokens_in": reply.usage.tokens_in, "tokens_out": reply.usage.tokens_out,
+            "tokens_cached": reply.usage.cached, "seconds": reply.seconds,
         }  # fmt: skip
         if answer.refused:
             return Response(request, sample, error=f"the model refuses: {self.server.clean(answer.refused)}", **spent)

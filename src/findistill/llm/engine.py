@@ -1,14 +1,16 @@
 """The interface of an annotator: requests in, responses out.
 
-An engine keeps no files. It yields responses in batches as they arrive, in any order; `findistill.llm.annotate` writes each
-batch to the response cache at once and later requests only what the cache lacks. An engine is therefore free in how it
-batches, queues and retries, as long as its responses to a request do not depend on other requests or on their order.
+An engine keeps no files, but for what `attach` says. It yields responses in batches as they arrive, in any order;
+`findistill.llm.annotate` writes each batch to the response cache at once and later requests only what the cache lacks. An
+engine is therefore free in how it batches, queues and retries, as long as its responses to a request do not depend on other
+requests or on their order.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from findistill.llm.prompts import Demonstration, Template
 
@@ -24,6 +26,7 @@ class Request:
     text: str
     demonstrations: tuple[Demonstration, ...]
     samples: tuple[int, ...]
+    key: int = 0  # under which its responses are cached; 0: they are not
     votes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -61,6 +64,7 @@ class Response:
     attempts: int = 1  # calls made for it, failed and unreadable ones included
     tokens_in: int = 0  # of all attempts
     tokens_out: int = 0
+    tokens_cached: int = 0  # of `tokens_in`, those that the server had in a cache
     seconds: float = 0.0
     cost: float | None = None  # US dollars; filled in by the runner, which knows the prices
     dropped: int | None = None  # demonstrations left out because the prompt was too long
@@ -73,7 +77,12 @@ class Response:
 
     def for_sample(self, sample: int) -> "Response":
         """The same for another sample of the same call, whose attempts, tokens and seconds stand on the first."""
-        return replace(self, sample=sample, attempts=0, tokens_in=0, tokens_out=0, seconds=0.0)
+        return replace(self, sample=sample, attempts=0, tokens_in=0, tokens_out=0, tokens_cached=0, seconds=0.0)
+
+    def after(self, previous: "Response") -> "Response":
+        """The same with what an earlier attempt took added."""
+        added = ("attempts", "tokens_in", "tokens_out", "tokens_cached", "seconds")
+        return replace(self, **{name: getattr(previous, name) + getattr(self, name) for name in added})
 
 
 class Engine(ABC):
@@ -91,6 +100,16 @@ class Engine(ABC):
 
         Raises:
             UserError: the model cannot be reached, loaded or trusted with these settings.
+        """
+
+    def attach(self, folder: Path, keep: Callable[[int, Response], None]) -> None:  # noqa: B027
+        """Take note of where to keep what has to outlive this process: requests that a server works on for hours.
+
+        An engine that waits for each response, as most do, needs none of it.
+
+        Args:
+            folder: of this engine alone, beside the response cache; it need not exist.
+            keep: caches a response, by its request's key, that came for an earlier run and that nobody requests now.
         """
 
     def calls(self, samples: int) -> int:

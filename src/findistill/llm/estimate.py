@@ -112,16 +112,18 @@ def estimate_rows(
         calls = usage["attempts"].sum() / len(measured)
         factor = usage["tokens_in"].sum() / max(1, prompt_tokens([*measured]))
         length = usage["tokens_out"].mean()
-        parallel = 1 if declares(llm, "in_process") else settings.concurrency
-        seconds = float(usage["seconds"].sum() / len(measured) / parallel * len(remaining))
+        in_cache = usage["tokens_cached"].sum() / max(1, usage["tokens_in"].sum())
+        parallel = 1 if declares(llm, "local") else settings.concurrency
+        seconds = float(usage["seconds"].sum() / len(measured) / parallel * len(remaining)) or None  # a batch tells none
     else:
-        measured, calls, factor, seconds = {}, 1.0, 1.0, None
+        measured, calls, factor, seconds, in_cache = {}, 1.0, 1.0, None, 0.0
         length = 0.0 if exact else float(min(template.assumed_tokens, getattr(llm, "max_tokens", 10**6)))
     tokens_in, tokens_out = round(total * factor), round(missing * length)
     texts = len(planned.texts)
+    cost = pricing.cost(llm.price, tokens_in, tokens_out, round(tokens_in * in_cache))
     return Estimate(
         texts=texts, cached=sum(row < texts for row in complete), requests=round(len(remaining) * calls),
-        tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=pricing.cost(llm.price, tokens_in, tokens_out),
+        tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=cost,
         seconds=seconds, measured=len(measured),
     )  # fmt: skip
 
@@ -156,7 +158,7 @@ def token_counter(llm: LLM) -> Counter:
     Raises:
         UserError: the tokenizer cannot be loaded.
     """
-    setting = "model" if declares(llm, "in_process") else "tokenizer"
+    setting = "model" if declares(llm, "local") else "tokenizer"
     reference = getattr(llm, setting, "embedded:smollm2")
     with loading(f"llm.{setting}={reference}: its tokenizer, to count tokens with, cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(locate(reference))

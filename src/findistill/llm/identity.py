@@ -35,7 +35,7 @@ def llm_files(llm: Any) -> Iterable[Path]:
     """Weights, tokenizer and adapter on this machine, or the file of recorded responses; none for a server or a hub id."""
     if path := getattr(llm, "path", ""):
         return [Path(path)]
-    if not declares(llm, "in_process"):
+    if not declares(llm, "local"):
         return []
     adapter = llm.adapter if llm.adapter != TUNED else ""
     return [*model_files(llm.model), *(model_files(adapter) if adapter else [])]

@@ -8,11 +8,13 @@ CHARACTERS_A_TOKEN = 3  # of ASCII: fewer than any tokenizer in use has on Engli
 BYTES_A_TOKEN = 2  # of other scripts in UTF-8: an ideograph counts as one and a half tokens
 
 
-def cost(price: Price, tokens_in: int, tokens_out: int) -> float | None:
-    """US dollars for so many prompt and completion tokens; None where the price is not known."""
+def cost(price: Price, tokens_in: int, tokens_out: int, cached: int = 0) -> float | None:
+    """US dollars for so many prompt tokens, `cached` of them in the server's cache, and completion tokens; None: not known."""
     if price.per_million_in is None or price.per_million_out is None:
         return None
-    return (tokens_in * price.per_million_in + tokens_out * price.per_million_out) / 1e6
+    per_million_cached = price.per_million_in if price.per_million_cached is None else price.per_million_cached
+    prompt = (tokens_in - cached) * price.per_million_in + cached * per_million_cached
+    return price.factor * (prompt + tokens_out * price.per_million_out) / 1e6
 
 
 def token_bound(text: str) -> int:

@@ -26,12 +26,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens of one call: of the prompt, of all completions, and how many of the prompt's the server had in a cache."""
+
+    tokens_in: int
+    tokens_out: int
+    cached: int = 0
+
+
+@dataclass(frozen=True)
 class Reply:
     """A chat completion: its choices, at least one, and what it took."""
 
     choices: list[Answer]
-    tokens_in: int
-    tokens_out: int
+    usage: Usage
     attempts: int
     seconds: float  # of all attempts, without the pauses between them
     estimated: bool = False  # the token counts
@@ -115,14 +123,23 @@ def _log_probabilities(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
         return []
 
 
-def usage(payload: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Prompt and completion tokens as the server counts them; None where it counts none, or what cannot be."""
+def usage(payload: Mapping[str, Any]) -> Usage | None:
+    """Tokens as the server counts them; None where it counts none, or what cannot be."""
     counts = payload.get("usage")
     counts = counts if isinstance(counts, dict) else {}
     tokens_in, tokens_out = (counts.get(name) for name in ("prompt_tokens", "completion_tokens"))
     if type(tokens_in) is int and type(tokens_out) is int and tokens_in in COUNTS and tokens_out in COUNTS and tokens_in:
-        return tokens_in, tokens_out
+        return Usage(tokens_in, tokens_out, min(_cached(counts, payload), tokens_in))
     return None
+
+
+def _cached(counts: Mapping[str, Any], payload: Mapping[str, Any]) -> int:
+    """Prompt tokens that the server had in its cache, in whichever place it says so; 0 where it does not."""
+    places = [counts.get(name) for name in ("prompt_tokens_details", "input_tokens_details")]  # OpenAI, vLLM, Gemini, OpenRouter
+    places += [counts, payload.get("timings")]  # DeepSeek and Moonshot; Anthropic's; llama.cpp
+    names = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens", "cache_n")
+    numbers = (place.get(name) for place in places if isinstance(place, dict) for name in names)
+    return next((number for number in numbers if type(number) is int and number in COUNTS), 0)
 
 
 def unpacked(body: bytes, encoding: str, most: int) -> bytes:

@@ -104,6 +104,7 @@ class AnnotationRunner:
             UserError: the budget is spent, more than `max_failed` of the responses failed, or fewer than `min_readable` of
                 them name a label; far fewer end the run at once.
         """
+        self.engine.attach(self.cache.path.with_suffix(".batches"), self._keep)
         table = ResponseTable(self.cache, self.engine, self.template, len(rows), self.samples, self.sampling.stop_at)
         with ProgressMeter(total=len(rows) * self.samples, desc="annotate", unit="response", leave=True) as progress:
             while True:
@@ -147,7 +148,7 @@ class AnnotationRunner:
                 return
             self.budget.reserved += max_cost
             in_flight.rows[row_id] = (row, key, max_cost)
-            yield Request(row_id, text, demonstrations, missing, table.votes(row))
+            yield Request(row_id, text, demonstrations, missing, key, table.votes(row))
 
     def _max_cost(self, text: str, demonstrations: tuple[Demonstration, ...], samples: int) -> float:
         """US dollars that so many samples of a text can cost, where a budget limits that."""
@@ -157,9 +158,18 @@ class AnnotationRunner:
         max_tokens_out = getattr(self.llm, "max_tokens", 0) * samples
         return pricing.cost(self.llm.price, tokens_in * self.engine.calls(samples), max_tokens_out) or 0.0
 
+    def _cost(self, response: Response) -> float | None:
+        return pricing.cost(self.llm.price, response.tokens_in, response.tokens_out, response.tokens_cached)
+
+    def _keep(self, key: int, response: Response) -> None:
+        """Cache what came for a request of an earlier run, unless it is there already."""
+        offset = self.cache.offsets([key])[0].get(response.sample)
+        if offset is None or self.cache.read(offset).error:
+            self.cache.add(key, replace(response, cost=self._cost(response)))
+
     def _store(self, batch: Sequence[Response], table: "ResponseTable", in_flight: "InFlight") -> None:
         """Cache responses and record them; a text of which nothing more will come releases its reservation."""
-        priced = [replace(each, cost=pricing.cost(self.llm.price, each.tokens_in, each.tokens_out)) for each in batch]
+        priced = [replace(each, cost=self._cost(each)) for each in batch]
         offsets = self.cache.append((in_flight.rows[each.id][1], each) for each in priced)
         for response, offset in zip(priced, offsets, strict=True):
             table.record(in_flight.rows[response.id][0], response, offset)

@@ -13,12 +13,12 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -28,7 +28,7 @@ from findistill.config.fields import without_secrets
 from findistill.errors import UserError
 from findistill.llm import pricing, refusals
 from findistill.llm.config import EndpointLLM
-from findistill.llm.replies import Answer, Reply, read_choices, unpacked, usage
+from findistill.llm.replies import Answer, Reply, Usage, read_choices, unpacked, usage
 from findistill.llm.secrets import Redactor
 from findistill.llm.text import one_line, read_json, without_controls
 
@@ -101,7 +101,7 @@ class Server:
         self._down = False
         self._trials = 0
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> Self:
         parts = urlsplit(self.base_url)
         self._freed = asyncio.Event()
         self._large = asyncio.Lock()
@@ -151,8 +151,8 @@ class Server:
             try:
                 choices, counts = await self._post(data, body)
                 self._record_success()
-                tokens_in, tokens_out = counts or _estimate(body, choices)
-                return Reply(choices, tokens_in, tokens_out, attempts, seconds + clock() - started, counts is None)
+                seconds += clock() - started
+                return Reply(choices, counts or estimated_usage(body, choices), attempts, seconds, counts is None)
             except CallError as error:
                 seconds += clock() - started
                 error.attempts, error.seconds = attempts, seconds
@@ -225,12 +225,18 @@ class Server:
 
     # -- one call ----------------------------------------------------------------------------------------------------
 
-    async def _post(self, data: bytes, sent: Mapping[str, Any]) -> tuple[list[Answer], tuple[int, int] | None]:
+    async def _post(self, data: bytes, sent: Mapping[str, Any]) -> tuple[list[Answer], Usage | None]:
         """One attempt: the choices of the completion, at least one, and the token counts where the server gives any."""
-        try:
+        with self._failures_as_errors():
             # A redirect would turn the POST into a GET, and might take the key elsewhere.
             async with self._session.post(self._url, data=data, allow_redirects=False) as response:
                 return await self._read(response, sent)
+
+    @contextmanager
+    def _failures_as_errors(self) -> Iterator[None]:
+        """What can go wrong with a connection, as this module's errors."""
+        try:
+            yield
         except TimeoutError:
             raise FailedError(f"no reply within {self.settings.timeout_s:g} s (llm.timeout_s)") from None
         except (aiohttp.ClientSSLError, aiohttp.InvalidURL) as error:
@@ -243,9 +249,7 @@ class Server:
                 ) from None
             raise FailedError(self._reason(error)) from None
 
-    async def _read(
-        self, response: aiohttp.ClientResponse, sent: Mapping[str, Any]
-    ) -> tuple[list[Answer], tuple[int, int] | None]:
+    async def _read(self, response: aiohttp.ClientResponse, sent: Mapping[str, Any]) -> tuple[list[Answer], Usage | None]:
         parts: list[bytes] = []
         size, alone = 0, False
         async with AsyncExitStack() as stack:
@@ -264,13 +268,13 @@ class Server:
             body = b"".join(parts)
             body = self._unpacked(body, encoding) if encoding else body
             if response.status != 200:
-                self._raise_for(response.status, response.headers, refusals.read(body), sent)
+                self.raise_for(response.status, response.headers, refusals.read(body), sent)
             payload = read_json(body)
             choices = read_choices(payload)
             if choices is not None:
                 return choices, usage(payload)
             if isinstance(payload, dict) and payload.get("error"):
-                self._raise_for(None, response.headers, refusals.read(payload), sent)
+                self.raise_for(None, response.headers, refusals.read(payload), sent)
             fault = "is not JSON" if payload is None else "has no choices, or one without a message"
             raise FailedError(f"the reply {fault}: {self.clean(body[:4000].decode(errors='replace')) or '(nothing)'}")
 
@@ -283,7 +287,7 @@ class Server:
             raise FailedError(f"the reply is longer than {LONGEST_BODY / 2**20:g} MB when it is unpacked")
         return body
 
-    def _raise_for(
+    def raise_for(
         self, status: int | None, headers: Mapping[str, str], refusal: refusals.Refusal, sent: Mapping[str, Any]
     ) -> None:
         """Raise what a reply means that is no completion; without `status`, an error under status 200."""
@@ -377,9 +381,9 @@ def _seconds(retry_after: str | None) -> float | None:
     return min(max(0.0, wait), LONGEST_RETRY_AFTER_S)
 
 
-def _estimate(body: Mapping[str, Any], choices: Iterable[Answer]) -> tuple[int, int]:
+def estimated_usage(body: Mapping[str, Any], choices: Iterable[Answer]) -> Usage:
     """Prompt and completion tokens, rather too many: where nothing is to be seen of a completion, as many as it may have."""
     most = body.get("max_tokens") or body.get("max_completion_tokens") or 0
     prompt = sum(pricing.token_bound(str(message["content"])) for message in body["messages"])
     written = sum(most if each.cut or not each.text else pricing.token_bound(each.text) for each in choices)
-    return prompt, written
+    return Usage(prompt, written)

@@ -75,8 +75,10 @@ def load(model: str, dtype: str = "auto", adapter: str = "") -> PreTrainedModel:
         return PeftModel.from_pretrained(base, lora.where).get_base_model().eval()
 
 
-def load_base(model: str, dtype: str = "auto", quantization: str = "none") -> PreTrainedModel:
-    """A causal or sequence-to-sequence model, frozen, in evaluation mode, on the available device.
+def load_base(
+    model: str, dtype: str = "auto", quantization: str = "none", device: str | None = None
+) -> PreTrainedModel:  # fmt: skip
+    """A causal or sequence-to-sequence model, frozen, in evaluation mode, on the available device, or on `device`.
 
     `nf4`: 4-bit normal floats with double quantisation (Dettmers et al. 2023, section 3), computing in `dtype`; `int8`:
     LLM.int8 (Dettmers et al. 2022). The vocabulary's matrices and T5's `wo` are not quantised.
@@ -85,7 +87,7 @@ def load_base(model: str, dtype: str = "auto", quantization: str = "none") -> Pr
         UserError: it cannot be loaded.
     """
     compute = compute_dtype(dtype)
-    folder, device = locate(model), hardware.device()
+    folder, device = locate(model), device or hardware.device()
     quantised: dict[str, Any] = {}
     if quantization != "none":
         how = {"load_in_8bit": True} if quantization == "int8" else NF4 | {"bnb_4bit_compute_dtype": compute}

@@ -176,6 +176,14 @@ def training(
     return Memory(weights / GB, state / GB, (activations + logits) / GB)
 
 
+def tuning(model: Size, qlora: Any, batch: int, length: int, dtype: str) -> Memory:
+    """Memory of a step of `stage=qlora` with these settings; `dtype` as `llm.dtype`."""
+    return training(
+        model, batch, length, _precision(dtype), qlora.quantization, lora_rank=qlora.rank,
+        checkpointing=qlora.gradient_checkpointing, read=READ,
+    )  # fmt: skip
+
+
 def largest(estimate: Callable[[int], Memory], available: float) -> int:
     """The largest power of two `n` up to 65,536 for which `estimate(n).total` stays within `SAFE` of `available` GB; 0: none.
 
@@ -235,10 +243,9 @@ def check_tuning_memory(llm: Any, qlora: Any, batch: int, length: int, max_memor
         UserError: it cannot fit.
     """
     model, rank = size(llm.model), qlora.rank
-    settings = {"lora_rank": rank, "checkpointing": qlora.gradient_checkpointing, "read": READ}
 
     def needed(texts: int) -> Memory:
-        return training(model, texts, length, _precision(llm.dtype), qlora.quantization, **settings)
+        return tuning(model, qlora, texts, length, llm.dtype)
 
     memory, available, fitting = _compare(needed, batch, max_memory)
     log.info(

@@ -4,6 +4,7 @@ LoRA: Hu et al. 2022; NF4 and double quantisation: Dettmers et al. 2023. The los
 vocabulary's matrix is multiplied at the answer's positions only: over all positions it would be most of a small model's cost.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -28,6 +29,7 @@ from findistill.training.classifier import EncoderClassifier
 from findistill.training.config import QLoRA
 from findistill.training.loop import Session, Training, freeing
 from findistill.training.objectives import CrossEntropy
+from findistill.training.processes import count_of
 from findistill.training.recipe import Recipe
 
 
@@ -83,14 +85,12 @@ def tune(
     """
     pl.seed_everything(session.seed, workers=True, verbose=False)
     trainer = copy(session.trainer)
-    trainer.devices, trainer.strategy = 1, "auto"  # the frozen model lies on one
     trainer.checkpoint_every = trainer.checkpoint_every or settings.checkpoint_every
     recipe = Recipe.of(settings, trainer, max_length=0, precision="32-true", layer_decay=1.0, unfreeze="none")
-    base = load_base(model, dtype, settings.quantization)
-    adapted = add_adapter(base, settings)
-    if settings.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    base.train()
+    module, adapted = Tuning(model, dtype, settings, words, end, recipe, trainer.devices).begin(
+        "cpu" if count_of(trainer) > 1 else None  # the processes have their own on the GPUs
+    )
+    base, folder = module.model, session.folder
     hardware.reset_device_peak()
     validation_rows = validation if len(validation) else None
     recipe, rows = recipe.over(train, trainer.accumulate_grad_batches)
@@ -108,6 +108,39 @@ def tune(
         examples_per_s=len(rows) * len(module.history) / training_s,
         device_peak_mb=hardware.device_peak_mb().get("memory/device_peak_mb"),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a process needs to begin a tuning: each loads the frozen weights by itself, and only adapters go between them."""
+
+    model: str
+    dtype: str
+    settings: QLoRA
+    words: Sequence[Sequence[int]]
+    end: int
+    recipe: Recipe
+    devices: Any  # `trainer.devices`
+
+    def begin(self, device: str | None = None) -> tuple["WordClassifier", Any]:
+        """The module to train, and peft's wrapper around its model."""
+        base = load_base(self.model, self.dtype, self.settings.quantization, device)
+        adapted = add_adapter(base, self.settings)
+        if self.settings.gradient_checkpointing:
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.train()
+        module = WordClassifier(base, self.words, self.end, self.recipe)
+        module.tuning = self
+        return module, adapted
+
+    def begin_in_process(self, adapter: dict[str, torch.Tensor]) -> "WordClassifier":
+        """The module again in one of several processes, on the device of its rank."""
+        if torch.cuda.is_available():
+            rank = int(os.environ["LOCAL_RANK"])
+            torch.cuda.set_device(rank if isinstance(self.devices, int | str) else list(self.devices)[rank])
+        module, _ = self.begin()
+        module.load_state_dict(adapter)
+        return module
 
 
 def add_adapter(base: PreTrainedModel, settings: QLoRA) -> Any:
@@ -135,6 +168,7 @@ class WordClassifier(EncoderClassifier):
     """Trains the adapter in `model` to answer with the label's word and its end; validates by the words' probabilities."""
 
     SAFER = "llm.dtype=float32"
+    tuning: Tuning | None = None
 
     def __init__(
         self, model: PreTrainedModel, words: Sequence[Sequence[int]], end: int, recipe: Recipe | Mapping[str, Any]
@@ -177,6 +211,12 @@ class WordClassifier(EncoderClassifier):
             inputs = {"input_ids": torch.cat([ids, shifted], 1), "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
             inputs["logits_to_keep"] = answers.shape[1]
         return self.model(**inputs, attention_mask=mask, use_cache=False).logits.float()
+
+    def __reduce__(self) -> Any:
+        """For another process, which loads the frozen weights itself: quantised ones cannot be copied by value."""
+        if self.tuning is None:
+            return super().__reduce__()
+        return self.tuning.begin_in_process, ({name: value.cpu() for name, value in self.state_dict().items()},)
 
     # -- keeping -----------------------------------------------------------------------------------------------------
 

@@ -172,7 +172,7 @@ def test_nothing_tested_or_annotated_is_learnt_from(tiny: Path, tmp_path: Path) 
         (["stage=qlora", "llm=gpt4o"], "use llm=smollm2"),
         (["stage=qlora", "trainer.precision=16"], "T5 overflows in fp16"),
         (["stage=qlora", "trainer.max_length=64"], "prompt.max_text_tokens"),
-        (["stage=qlora", "trainer.devices=2"], "on one device"),
+        (["stage=qlora", "trainer=fsdp"], "trainer=ddp tunes"),
         (["stage=qlora", "trainer.unfreeze=gradual"], "one rate"),
         (["stage=qlora", "prompt=cot"], "tune with prompt=direct"),
         (["stage=qlora", "llm.adapter=tune"], "leave it empty"),

@@ -25,9 +25,10 @@ def measure(voted: pd.DataFrame, folder: Path, samples: int) -> dict[str, float]
     `annotate/accuracy`, `annotate/accuracy_at_<t>` among the kept, `annotate/accuracy_samples_<m>` of the majority of m
     samples (expected over the order in which they were drawn), and for stopping once t answers agree
     `annotate/stop_<t>_accuracy` and `annotate/stop_<t>_samples` (mean a text). What it took: `annotate/requests`,
-    `annotate/tokens_in`, `annotate/tokens_out`, `annotate/seconds` (of the model or the server, summed over calls), the
-    same as `annotate/samples_per_text`, `annotate/tokens_per_text` and `annotate/seconds_per_1000_texts`, and, where
-    prices are known, `cost/usd`, `cost/usd_per_1000_texts`, `cost/usd_per_correct_label`.
+    `annotate/tokens_in`, `annotate/tokens_cached` of them in the server's cache, `annotate/tokens_out`, `annotate/seconds` (of
+    the model or the server, summed over calls), the same as `annotate/samples_per_text`, `annotate/tokens_per_text` and
+    `annotate/seconds_per_1000_texts`, and, where prices are known, `cost/usd`, `cost/usd_per_1000_texts`,
+    `cost/usd_per_correct_label`.
 
     Args:
         voted: the annotations.
@@ -37,6 +38,7 @@ def measure(voted: pd.DataFrame, folder: Path, samples: int) -> dict[str, float]
     summary = read_json(folder / "summary.json")
     texts, spent = len(voted), ("samples", "failed", "requests", "tokens_in", "tokens_out", "seconds")
     metrics = {f"annotate/{name}": summary[name] for name in spent} | {
+        "annotate/tokens_cached": summary.get("tokens_cached", 0),  # an older artifact does not count them
         "annotate/texts": texts,
         "annotate/coverage": voted["label"].notna().mean(),
         "annotate/valid_share": summary["valid"] / max(summary["samples"], 1),

@@ -75,7 +75,7 @@ def costs(config: Settings, spent: list[dict[str, Any]]) -> dict[str, float]:
     """
     names = ("texts", "dropped", "tokens_in", "tokens_out", "seconds")
     texts, dropped, tokens_in, tokens_out, seconds = (float(sum(each[name] for each in spent)) for name in names)
-    parallel = 1 if declares(config.llm, "in_process") else config.annotate.concurrency
+    parallel = 1 if declares(config.llm, "local") else config.annotate.concurrency
     metrics = {name: value for name, value in spent[0].items() if name.startswith(("latency/", "model/"))}
     metrics |= {"data/shots_dropped": dropped, "fewshot/seconds": seconds}
     metrics["fewshot/tokens_per_text"] = (tokens_in + tokens_out) / texts

@@ -24,8 +24,6 @@ def tunes(config: Any) -> Iterator[str]:
         )
     if trainer.max_length is not None:
         yield "trainer.max_length: prompts are cut by prompt.max_text_tokens and llm.max_prompt_tokens, in tuning as in scoring"
-    if trainer.devices not in ("auto", 1):
-        yield f"trainer.devices={trainer.devices}: a language model is tuned on one device; use trainer.devices=1"
     if trainer.unfreeze != "none" or trainer.layer_decay != 1:
         yield "trainer.unfreeze and trainer.layer_decay are for encoders: an adapter's layers all learn at one rate"
 
@@ -44,10 +42,13 @@ def tuned_first(config: Any) -> Iterator[str]:
 def _tuning(config: Any) -> Iterator[str]:
     llm, modules = config.llm, config.qlora.target_modules
     if not declares(llm, "in_process"):
+        where = "runs in vLLM, which does not tune" if declares(llm, "local") else "is on a server"
         yield (
-            f"stage={config.stage.name} tunes a model in this process; llm={llm.name} is on a server: "
+            f"stage={config.stage.name} tunes a model in this process; llm={llm.name} {where}: "
             "use llm=smollm2 or llm=flan_t5_base"
         )
+    if config.trainer.strategy == "fsdp":
+        yield "trainer.strategy=fsdp: quantised weights cannot be sharded; trainer=ddp tunes with a copy of them on each GPU"
     if config.prompt.steps:
         yield f"prompt={config.prompt.name} asks for steps before the label, and no data set has them: tune with prompt=direct"
     if isinstance(modules, str) and modules != "all-linear":

@@ -24,6 +24,7 @@ class Adapter(Step):
     version = 2  # data.near_duplicates=drop is about every test set
     implementation = "findistill.methods.qlora.adapters:tune_adapter"
     resumable = True
+    estimate = "findistill.methods.qlora.memory:estimate"
 
     def __init__(self, config: Any, seed: int, *, own_trainer: bool = False) -> None:
         super().__init__(config)
