@@ -62,12 +62,14 @@ class Workers(Launcher):
             Task(hydra.job.config_name, (*hydra.overrides.hydra, *words), initial_job_idx + at, str(Path.cwd()))
             for at, words in enumerate(job_overrides)
         ]
+        everywhere = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         self.stopping = False
         ends: dict[int, Outcome] = {}
         for number, outcome in self.outcomes(tasks):
             ends[number] = outcome
             self.stopping |= outcome.error is not None and self.config.sweep.on_error == "stop"
-            words = " ".join(without_secrets(word) for word in job_overrides[number - initial_job_idx])
+            own = [word for word in job_overrides[number - initial_job_idx] if word not in everywhere]
+            words = " ".join(map(without_secrets, own))
             log.info("[%d/%d] %s: %s", len(ends), len(tasks), f"failed: {outcome.error}" if outcome.error else "done", words)
         not_run = Outcome(error="not run, since another job failed and sweep.on_error=stop")
         return [_returned(task, ends.get(task.number, not_run)) for task in tasks]

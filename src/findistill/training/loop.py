@@ -134,7 +134,7 @@ class Training:
                 session.trainer, strategy=strategy_of(strategy, module), precision=recipe.precision, max_epochs=recipe.epochs,
                 val_check_interval=min(check_every, math.ceil(len(rows) / recipe.batch_size)) if check_every else None,
                 logger=list(loggers) or False, callbacks=used, default_root_dir=session.folder,
-                plugins=[checkpoints.WholeFiles(), *([LightningEnvironment()] if strategy != "auto" else [])],
+                plugins=[checkpoints.WholeFiles(), LightningEnvironment()],  # in a job of Slurm, too: the processes are ours
                 use_distributed_sampler=False,  # ours knows the ranks
                 enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=10,
             )  # fmt: skip
