@@ -31,6 +31,7 @@ from findistill.core.files import sync_tree, write_json, write_whole
 from findistill.core.hashing import damaged, seal
 from findistill.core.run_folder import link_latest, lock_of, results, what_changed
 from findistill.core.run_folder import status as status_of
+from findistill.core.search import PrunedError
 from findistill.core.step import Step, walk
 from findistill.core.store import Store, Work, artifact_seconds
 from findistill.core.tracking import Tracker, track
@@ -85,7 +86,8 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
     """Run a job in `folder`: status, configuration, metrics and tracking are kept right whatever happens inside.
 
     What an earlier run left is cleared first, but for what is `REUSED`. When the block ends,
-    `metrics.json` is written and the state becomes `done`; when it raises, `failed` with one line of the error.
+    `metrics.json` is written and the state becomes `done`; when it raises, `failed` (`pruned` if a search ended it) with one line
+    of the error.
 
     Raises:
         BusyError: another process is running this job now.
@@ -137,10 +139,11 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or termination.requested()
         line = "interrupted" if interrupted else first_line(error)
         # On a full disk this may fail too; the state then stays `running`, which counts as not done.
-        if not interrupted and not isinstance(error, UserError):
+        state = "pruned" if isinstance(error, PrunedError) else "failed"
+        if not interrupted and not isinstance(error, UserError | PrunedError):
             line = f"{type(error).__name__}: {line}"
         with suppress(OSError):
-            write_json(folder / "status.json", {**status, "state": "failed", "ended": _now(), "error": without_secrets(line)})
+            write_json(folder / "status.json", {**status, "state": state, "ended": _now(), "error": without_secrets(line)})
         raise
     finally:
         lock.release()

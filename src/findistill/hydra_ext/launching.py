@@ -13,6 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from findistill.config.fields import without_secrets
+from findistill.core.search import PrunedError
 from findistill.errors import UserError
 from findistill.hydra_ext.worker import Outcome, Task
 
@@ -67,18 +68,22 @@ class Workers(Launcher):
         ends: dict[int, Outcome] = {}
         for number, outcome in self.outcomes(tasks):
             ends[number] = outcome
-            self.stopping |= outcome.error is not None and self.config.sweep.on_error == "stop"
+            self.stopping |= outcome.error is not None and not outcome.pruned and self.config.sweep.on_error == "stop"
             own = [word for word in job_overrides[number - initial_job_idx] if word not in everywhere]
             words = " ".join(map(without_secrets, own))
-            log.info("[%d/%d] %s: %s", len(ends), len(tasks), f"failed: {outcome.error}" if outcome.error else "done", words)
+            log.info("[%d/%d] %s: %s", len(ends), len(tasks), _in_words(outcome), words)
         not_run = Outcome(error="not run, since another job failed and sweep.on_error=stop")
         return [_returned(task, ends.get(task.number, not_run)) for task in tasks]
+
+
+def _in_words(outcome: Outcome) -> str:
+    return "done" if outcome.error is None else outcome.error if outcome.pruned else f"failed: {outcome.error}"
 
 
 def _returned(task: Task, outcome: Outcome) -> JobReturn:
     if outcome.error is None:
         return JobReturn(task.overrides, status=JobStatus.COMPLETED, _return_value=outcome.value)
-    error = (DiedError if outcome.died else JobError)(outcome.error)
+    error = (DiedError if outcome.died else PrunedError if outcome.pruned else JobError)(outcome.error)
     return JobReturn(task.overrides, status=JobStatus.FAILED, _return_value=error)
 
 

@@ -18,6 +18,7 @@ from omegaconf import open_dict
 
 from findistill.config.compose import config_dir
 from findistill.core import termination
+from findistill.core.search import PrunedError
 from findistill.core.step import load
 from findistill.errors import BusyError, UserError, first_line
 
@@ -45,11 +46,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: with its `objective`, or with one line of what went wrong; `died` without saying how."""
+    """How a task ended: with its `objective`, or with one line of what went wrong.
+
+    It `died` without saying so itself, or was `pruned` by a search.
+    """
 
     value: float | None = None
     error: str | None = None
     died: bool = False
+    pruned: bool = False
 
 
 def run(task: Task, *, trace: bool = False) -> Outcome:
@@ -74,6 +79,8 @@ def run(task: Task, *, trace: bool = False) -> Outcome:
     termination.check()
     if error is None:
         return Outcome(value=ended.return_value)
+    if isinstance(error, PrunedError):
+        return Outcome(error=str(error), pruned=True)
     if trace and not isinstance(error, UserError):
         log.error("", exc_info=error)
     return Outcome(error=first_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}")

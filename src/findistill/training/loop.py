@@ -123,7 +123,7 @@ class Training:
         last = checkpoints.Last(self.checkpoints, session.trainer.checkpoint_every or checkpoints.EVERY, rows)
         used = [*callbacks.make(session.callbacks, validates=bool(self.validation), logs=bool(loggers)), last]
         if self.validation and isinstance(module, MeasuredModule):
-            used.append(checkpoints.best_of(self.checkpoints, recipe.monitor))
+            used += [checkpoints.best_of(self.checkpoints, recipe.monitor), callbacks.Judged(recipe.monitor)]
         if recipe.unfreeze == "gradual":
             used.append(callbacks.Unfreezing(module.model.named_parameters(), depths(module.model)))
         if strategy != "auto":
@@ -208,6 +208,6 @@ def _quiet_lightning() -> Iterator[None]:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+        warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric).*")
         warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
         yield
