@@ -15,6 +15,7 @@ from findistill.config.compose import config_dir, options
 from findistill.core import plan as plans
 from findistill.core import run_folder, study, termination
 from findistill.core.closing import closing_lines
+from findistill.core.search import judged_by
 from findistill.core.step import load
 from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
 from findistill.hydra_ext.errors import exit_with
@@ -23,6 +24,7 @@ from findistill.schema import Config
 
 log = logging.getLogger("findistill")
 
+JUDGE = "findistill.hydra_ext.optuna:judge"  # optuna, an extra
 JOB = "findistill.core.job:"  # torch, which neither a plan nor a finished job needs
 
 
@@ -30,8 +32,11 @@ JOB = "findistill.core.job:"  # torch, which neither a plan nor a finished job n
 def run(config: DictConfig) -> float | None:
     """One job: Hydra's task function, in this process or in a launcher's worker."""
     configure_log()
-    if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:
-        return run_job(cast(Config, config))
+    hydra_node = HydraConfig.get()
+    if hydra_node.mode == hydra.types.RunMode.MULTIRUN:
+        searched = config.objective is None and hydra_node.sweeper.get("pruner")
+        with judged_by(load(JUDGE)(hydra_node.sweeper, hydra_node.overrides.task) if searched else None):
+            return run_job(cast(Config, config))
     try:
         return run_job(cast(Config, config))
     except Exception as error:

@@ -1,6 +1,6 @@
 """The error classes for what a user can correct, and the nearest name for a misspelt one."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
@@ -10,6 +10,14 @@ class UserError(Exception):
     The message is one or two lines: what is wrong (config key, file, row or column, and the value) and what to do.
     The application prints it without a traceback and exits with code 2; `HYDRA_FULL_ERROR=1` shows the trace.
     """
+
+
+class BusyError(UserError):
+    """Another process is running the job; `wait` returns when it no longer does."""
+
+    def __init__(self, message: str, wait: Callable[[], None]) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class SweepError(Exception):

@@ -54,3 +54,25 @@ def test_a_search_can_be_planned(application: Application, teacher: tuple[str, .
     plan = application(*SEARCH, *teacher, "hydra.sweeper.n_trials=3", "plan=true")
     assert plan.code == 0 and "up to 3 trials" in plan.output and "to make" in plan.output, plan.errors
     assert not (tmp_path / "runs" / "search").exists()
+
+
+def test_a_trial_behind_the_others_is_pruned(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
+    """Two trials with a perfect score after the first of two epochs are there; the third has none, and ends there."""
+    (tmp_path / "runs" / "search").mkdir(parents=True)
+    storage = f"sqlite:///{tmp_path}/runs/search/optuna.sqlite"
+    study = optuna.create_study(study_name="search", storage=storage, direction="maximize")
+    space = {"trainer.learning_rate": optuna.distributions.UniformDistribution(1e-4, 1e-2)}
+    for rate in (1e-3, 2e-3):
+        scores = {"value": 1.1, "intermediate_values": {100: 1.1}}
+        study.add_trial(optuna.trial.create_trial(params={"trainer.learning_rate": rate}, distributions=space, **scores))
+    words = (word for word in teacher if word != "trainer.max_epochs=1")
+    command = (*SEARCH, *words, "trainer.max_epochs=2", "hydra.sweeper.n_trials=3", "hydra.sweeper.pruner.n_startup_trials=2")
+    outcome = application(*command)
+    assert outcome.code == 0 and "best of 3 trials (1 pruned): val/macro_f1 = 1.1" in outcome.errors, outcome.errors
+    [job] = tmp_path.glob("runs/search/teacher-*/status.json")
+    status = json.loads(job.read_text())
+    assert status["state"] == "pruned" and status["error"].startswith("pruned at epoch 1: "), status
+    [trial] = study.get_trials(states=[optuna.trial.TrialState.PRUNED])
+    assert list(trial.intermediate_values) == [100]
+    again = application(*command)
+    assert again.code == 0 and "3 trials: 3 done before, 0 to run" in again.errors, again.errors

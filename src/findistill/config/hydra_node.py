@@ -8,7 +8,12 @@ from findistill.errors import UserError
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 # Keys below `hydra` that may have a `_target_`, and the beginnings of what it may name.
-TARGETS = {"launcher": PLUGINS, "sweeper": PLUGINS, "sweeper.sampler": ("optuna.samplers.",)}
+TARGETS = {
+    "launcher": PLUGINS,
+    "sweeper": PLUGINS,
+    "sweeper.sampler": ("optuna.samplers.",),
+    "sweeper.pruner": ("optuna.pruners.",),
+}
 CALLBACKS = ("findistill.hydra_ext.", "hydra_plugins.", "hydra.experimental.callbacks.LogJobReturnCallback")
 LOGGING = ("logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "colorlog.ColoredFormatter")
 LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"  # Hydra's own, and none else

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from findistill import __version__
@@ -28,13 +28,14 @@ from findistill.config.fields import without_secrets
 from findistill.config.instantiate import check_targets
 from findistill.core import hardware, termination
 from findistill.core.files import sync_tree, write_json, write_whole
-from findistill.core.hashing import damaged, digest, seal
-from findistill.core.run_folder import link_latest, results, what_changed
+from findistill.core.hashing import damaged, seal
+from findistill.core.run_folder import link_latest, lock_of, results, what_changed
 from findistill.core.run_folder import status as status_of
+from findistill.core.search import PrunedError
 from findistill.core.step import Step, walk
 from findistill.core.store import Store, Work, artifact_seconds
 from findistill.core.tracking import Tracker, track
-from findistill.errors import UserError, first_line
+from findistill.errors import BusyError, UserError, first_line
 
 if TYPE_CHECKING:
     from findistill.schema import Config
@@ -85,19 +86,20 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
     """Run a job in `folder`: status, configuration, metrics and tracking are kept right whatever happens inside.
 
     What an earlier run left is cleared first, but for what is `REUSED`. When the block ends,
-    `metrics.json` is written and the state becomes `done`; when it raises, `failed` with one line of the error.
+    `metrics.json` is written and the state becomes `done`; when it raises, `failed` (`pruned` if a search ended it) with one line
+    of the error.
 
     Raises:
-        UserError: another process is running this job now.
+        BusyError: another process is running this job now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(Path(config.runs_dir) / ".artifacts")
-    # In the store, since a kill leaves the lock file behind, and a study's folder is to hold nothing but jobs.
-    lock = FileLock(store.root / f"job-{digest([folder.parent.name, folder.name])}.lock")
+    lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UserError(f"{folder} is being run by another process; wait for it, or choose another study=NAME") from error
+        busy = f"{folder} is being run by another process; wait for it, or choose another study=NAME"
+        raise BusyError(busy, lambda: lock.acquire().lock.release()) from error
     status: dict[str, Any] = {
         "state": "running", "started": _now(), "ended": None, "host": platform.node(), "version": __version__,
         "git_commit": git_commit(), "device": hardware.describe(), "error": None, "key": step.key,
@@ -137,10 +139,11 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or termination.requested()
         line = "interrupted" if interrupted else first_line(error)
         # On a full disk this may fail too; the state then stays `running`, which counts as not done.
-        if not interrupted and not isinstance(error, UserError):
+        state = "pruned" if isinstance(error, PrunedError) else "failed"
+        if not interrupted and not isinstance(error, UserError | PrunedError):
             line = f"{type(error).__name__}: {line}"
         with suppress(OSError):
-            write_json(folder / "status.json", {**status, "state": "failed", "ended": _now(), "error": without_secrets(line)})
+            write_json(folder / "status.json", {**status, "state": state, "ended": _now(), "error": without_secrets(line)})
         raise
     finally:
         lock.release()

@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from findistill.config.fields import result_settings, without_secrets
-from findistill.core.files import read_json
-from findistill.core.hashing import damaged
+from findistill.core.files import read_json, write_json
+from findistill.core.hashing import damaged, digest
 from findistill.core.step import Step, changed_files, sections_read
 from findistill.errors import UserError
 
@@ -106,6 +108,23 @@ def status(folder: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, TypeError):
         return dict(read_json(folder / "status.json"))
     return {}
+
+
+def lock_of(folder: Path) -> FileLock:
+    """What the process that runs a job holds while it does.
+
+    In the store, since a kill leaves the lock file behind, and a study's folder is to hold nothing but jobs.
+    """
+    return FileLock(folder.parent.parent / ".artifacts" / f"job-{digest([folder.parent.name, folder.name])}.lock")
+
+
+def note_death(folder: Path, key: str, reason: str) -> None:
+    """Mark a job failed whose process ended without doing so; nothing where another process is running it."""
+    with suppress(Timeout), lock_of(folder).acquire(timeout=0):
+        before = status(folder)
+        if before.get("state") not in ("done", "failed"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "status.json", {"key": key, **before, "state": "failed", "error": reason})
 
 
 def is_done(folder: Path) -> bool:

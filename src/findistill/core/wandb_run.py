@@ -147,7 +147,8 @@ def _start(config: "Config", folder: Path, settings: Any, mode: Mode) -> Any:
         project=settings["project"],
         group=config.study,
         name=folder.name,
-        id=digest([config.study, folder.name], 16),
+        # `wandb agent` has given the run an id, by which it belongs to its sweep.
+        id=None if os.environ.get("WANDB_SWEEP_ID") else digest([config.study, folder.name], 16),
         job_type=config.stage.name,
         config=plain(config),
         dir=folder,

@@ -31,6 +31,12 @@ def normalize_argv(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: an unknown flag, flags that do not go together, a folder that does not exist, a setting's old name.
     """
+    options = get_args_parser()._option_string_actions
+    # `wandb agent` writes settings as flags unless its command says ${args_no_hyphens}.
+    arguments = [
+        argument[2:] if re.match(r"--[\w./@]+=", argument) and argument.partition("=")[0] not in options else argument
+        for argument in arguments
+    ]
     sweep = [argument for argument in arguments if argument in ("-m", "--multirun")]
     parser = get_args_parser()
     parsed, unknown = parser.parse_known_args([*sweep, *(argument for argument in arguments if argument not in sweep)])

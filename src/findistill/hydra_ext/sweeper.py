@@ -26,6 +26,7 @@ from findistill.core.files import read_json
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
 from findistill.errors import SweepError, UserError
+from findistill.hydra_ext.launching import DiedError, Workers
 from findistill.hydra_ext.read_once import read_once
 from findistill.methods.stage import stage_of
 from findistill.schema import Config
@@ -107,12 +108,15 @@ class ResumingSweeper(BasicSweeper):
         pending = [one for one in plan if one.step.live or not run_folder.is_done(one.folder)]
         log.info("%d jobs: %d done before, %d to run", len(plan), len(plan) - len(pending), len(pending))
         stop, size = plan[0].config.sweep.on_error == "stop", len(pending)
-        if stop:  # as many at once as the launcher runs side by side
+        if stop and not isinstance(self.launcher, Workers):  # as many at once as the launcher runs side by side
             side_by_side = self.config.hydra.launcher.get("n_jobs") or 1
             size = side_by_side if side_by_side > 0 else size
         for start in range(0, len(pending), max(1, size)):
             batch = pending[start : start + size]
-            self.launcher.launch([one.arguments for one in batch], initial_job_idx=0)
+            returned = self.launcher.launch([one.arguments for one in batch], initial_job_idx=0)
+            for one, each in zip(batch, returned, strict=True):
+                if isinstance(each._return_value, DiedError):
+                    run_folder.note_death(one.folder, one.step.key, str(each._return_value))
             if stop and any(run_folder.status(one.folder).get("state") == "failed" for one in batch):
                 break
         self._close(plan, pending, time.perf_counter() - started, last)

@@ -31,6 +31,9 @@ def collect(folder: Path) -> Jobs:
     left_out: Listed = []
     for job in run_folder.jobs(folder):
         state = run_folder.status(job)
+        if state.get("state") == "pruned":
+            left_out.append({"job": job.name, "error": state["error"]})
+            continue
         if state.get("state") != "done":
             failed.append({"job": job.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
             continue

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from findistill.config.compose import plain
 from findistill.config.instantiate import build
+from findistill.core import search
 from findistill.core.progress import ProgressMeter
 from findistill.training.checkpoints import mode_of
 from findistill.training.recipe import gradient_norm
@@ -67,6 +68,19 @@ class Progress(pl.Callback):
         self.reported = len(history)
 
     on_validation_end = on_train_epoch_start = on_train_end = _report
+
+
+class Judged(pl.Callback):
+    """Tells a search the monitored score of every validation; it may end the job."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.monitor in trainer.callback_metrics:
+            # Not optimizer steps, of which a smaller batch makes more.
+            epochs = (trainer.fit_loop.total_batch_idx + 1) / trainer.num_training_batches
+            search.report(epochs, float(trainer.callback_metrics[self.monitor]))
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         if hasattr(self, "bar"):

@@ -123,7 +123,7 @@ class Training:
         last = checkpoints.Last(self.checkpoints, session.trainer.checkpoint_every or checkpoints.EVERY, rows)
         used = [*callbacks.make(session.callbacks, validates=bool(self.validation), logs=bool(loggers)), last]
         if self.validation and isinstance(module, MeasuredModule):
-            used.append(checkpoints.best_of(self.checkpoints, recipe.monitor))
+            used += [checkpoints.best_of(self.checkpoints, recipe.monitor), callbacks.Judged(recipe.monitor)]
         if recipe.unfreeze == "gradual":
             used.append(callbacks.Unfreezing(module.model.named_parameters(), depths(module.model)))
         if strategy != "auto":
@@ -134,7 +134,7 @@ class Training:
                 session.trainer, strategy=strategy_of(strategy, module), precision=recipe.precision, max_epochs=recipe.epochs,
                 val_check_interval=min(check_every, math.ceil(len(rows) / recipe.batch_size)) if check_every else None,
                 logger=list(loggers) or False, callbacks=used, default_root_dir=session.folder,
-                plugins=[checkpoints.WholeFiles(), *([LightningEnvironment()] if strategy != "auto" else [])],
+                plugins=[checkpoints.WholeFiles(), LightningEnvironment()],  # in a job of Slurm, too: the processes are ours
                 use_distributed_sampler=False,  # ours knows the ranks
                 enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=10,
             )  # fmt: skip
@@ -208,6 +208,6 @@ def _quiet_lightning() -> Iterator[None]:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+        warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric).*")
         warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
         yield

@@ -1,0 +1,67 @@
+"""What a sweep costs besides its jobs: seconds a job, growth of memory, and how long a finished one takes to be recognised.
+
+    python benchmarks/sweep_overhead.py [--jobs 500] [OVERRIDE ...]
+
+The jobs annotate two texts with regular expressions, which is next to nothing. The rates are those of the command's own lines.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RULES = "llm.rules={positive: [gain], negative: [loss], neutral: [report]}"
+JOB = ("stage=annotate", "llm=rules", RULES, "data=csv", "data.path=mine.csv", "data.label_column=label", "logger=none")
+ROWS = "".join(f"Company {n} tells of a {word} in {1900 + n},{label}\n" for n in range(20)
+               for word, label in (("gain", "positive"), ("loss", "negative"), ("report", "neutral")))  # fmt: skip
+
+
+def resident_mb(pid: int) -> float:
+    """Memory of a process now."""
+    try:
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0.0
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def sweep(folder: Path, jobs: int, overrides: list[str]) -> tuple[float, list[tuple[float, int, float]]]:
+    """Seconds of a sweep over seeds, and samples of it: seconds since its start, jobs done, MB of the command's process."""
+    command = ["-m", *JOB, "annotate.limit=2", f"seed=range({jobs})", "study=overhead", "sweep.report=false", *overrides]
+    started, samples = time.perf_counter(), []
+    with (folder / "errors.txt").open("w") as errors:
+        process = subprocess.Popen([sys.executable, "-m", "findistill", *command], cwd=folder, stdout=errors, stderr=errors)
+        while process.poll() is None:
+            time.sleep(0.5)
+            done = len([*folder.glob("runs/overhead/*/metrics.json")])
+            samples.append((time.perf_counter() - started, done, resident_mb(process.pid)))
+    if process.returncode:
+        sys.exit((folder / "errors.txt").read_text()[-3000:])
+    return time.perf_counter() - started, samples
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=500)
+    parser.add_argument("overrides", nargs="*")
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "mine.csv").write_text(f"text,label\n{ROWS}")
+        seconds, samples = sweep(folder, given.jobs, given.overrides)
+        first = next((sample for sample in samples if sample[1]), samples[-1])
+        rate = (samples[-1][0] - first[0]) / max(1, given.jobs - first[1])
+        tenth = next((sample for sample in samples if sample[1] >= given.jobs / 10), samples[-1])
+        highest = max(memory for _, _, memory in samples)
+        print(f"{given.jobs} jobs: {seconds:.1f} s, first done after {first[0]:.1f} s, then {rate:.3f} s a job")
+        print(f"memory: {tenth[2]:.0f} MB after a tenth of the jobs, growth: {highest - tenth[2]:.0f} MB")
+        print(f"finished sweep again: {sweep(folder, given.jobs, given.overrides)[0]:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A job of a sweep in another process, maybe on another machine: what it is sent, how it runs there, what comes back.
+
+A task is text only. It is composed where it runs, so that no pickle, script or log of a cluster has more of the configuration
+than what was typed: keys are read from the environment there.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import open_dict
+
+from findistill.config.compose import config_dir
+from findistill.core import termination
+from findistill.core.search import PrunedError
+from findistill.core.step import load
+from findistill.errors import BusyError, UserError, first_line
+
+log = logging.getLogger(__name__)
+
+JOB = "findistill.cli:run"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One job of a sweep.
+
+    Attributes:
+        config_name: the root configuration's name.
+        overrides: those of Hydra's own node, then the job's.
+        number: the job's place in the sweep, from 0.
+        folder: the working directory of the command, to which paths are relative.
+    """
+
+    config_name: str
+    overrides: Sequence[str]
+    number: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: with its `objective`, or with one line of what went wrong.
+
+    It `died` without saying so itself, or was `pruned` by a search.
+    """
+
+    value: float | None = None
+    error: str | None = None
+    died: bool = False
+    pruned: bool = False
+
+
+def run(task: Task, *, trace: bool = False) -> Outcome:
+    """Run a task in this process, which is for nothing else. With `trace`, print where an error came from.
+
+    Another process that is running the same job is waited for: a command that was cut may have left it in a queue.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM or Ctrl-C came; the job has noted that it was interrupted.
+    """
+    termination.install()
+    os.chdir(task.folder)
+    try:
+        ended = _run(task)
+        while isinstance(ended._return_value, BusyError):
+            log.info("%s", first_line(ended._return_value))
+            ended._return_value.wait()
+            ended = _run(task)
+        error = ended._return_value if ended.status == JobStatus.FAILED else None
+    except Exception as raised:  # while it was composed
+        error = raised
+    termination.check()
+    if error is None:
+        return Outcome(value=ended.return_value)
+    if isinstance(error, PrunedError):
+        return Outcome(error=str(error), pruned=True)
+    if trace and not isinstance(error, UserError):
+        log.error("", exc_info=error)
+    return Outcome(error=first_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}")
+
+
+def _run(task: Task) -> JobReturn:
+    if not GlobalHydra.instance().is_initialized():
+        initialize_config_dir(str(config_dir()), version_base="1.3", job_name="findistill")
+    loader = GlobalHydra.instance().config_loader()
+    config = loader.load_configuration(task.config_name, list(task.overrides), RunMode.RUN)
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = task.number
+    context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+    return run_job(load(JOB), config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
