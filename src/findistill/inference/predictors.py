@@ -96,9 +96,9 @@ def _classifier(spec: Spec) -> Predictor:
             return probabilities(logits_of(model, tokens, spec.batch_size, device), scale, thresholds)
 
     profile = TrainingProfile.read(home)
-    unseen = profile.is_unseen(len(tokenizer)) if profile else np.zeros(len(tokenizer), bool)
-    special = np.zeros(len(tokenizer), bool)
-    special[added_tokens(tokenizer)] = True
+    of_text = np.ones(len(tokenizer), bool)
+    of_text[added_tokens(tokenizer)] = False
+    unseen = of_text & profile.is_unseen(len(tokenizer)) if profile else np.zeros(len(tokenizer), bool)
 
     def answer(texts: Sequence[str]) -> Answers:
         tokens = tokenise(tokenizer, texts, longest)
@@ -106,8 +106,7 @@ def _classifier(spec: Spec) -> Predictor:
         if not np.isfinite(shares).all():
             row = int(np.argmax(~np.isfinite(shares).all(axis=1)))
             raise UserError(f"the model gives no numbers (NaN or infinite) for the text {texts[row][:60]!r}: it is damaged")
-        pieces = int((~special[tokens.flat]).sum())
-        return Answers(_table(shares, labels), pieces, int(unseen[tokens.flat].sum()) if profile else 0)
+        return Answers(_table(shares, labels), int(of_text[tokens.flat].sum()), int(unseen[tokens.flat].sum()))
 
     return Predictor(labels, _columns(labels), answer, profile)
 

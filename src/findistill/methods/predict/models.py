@@ -17,7 +17,7 @@ from findistill.inference import onnx_export, onnx_model, tagging
 from findistill.inference.predictors import Spec, open_predictor
 from findistill.models.encoders import NO_CODE, open_trained
 from findistill.models.files import model_files
-from findistill.models.folder import is_linear
+from findistill.models.folder import check_folder, is_gliner, is_linear
 from findistill.models.heads import text_length
 from findistill.models.weights import loading, locate
 
@@ -45,11 +45,10 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
         if Path(model).suffix != ".onnx" and weights == "int8" and beside.is_file():
             file = beside
         return Spec(_kind_of_file(file), str(file), **common)
-    place = Path(model)
     if is_linear(model):
         return Spec("linear", model, **common)
     accelerator = "cpu" if on_cpu else trainer.accelerator
-    if any((folder / "gliner_config.json").is_file() for folder in (place, place / "model")):
+    if is_gliner(Path(model)):
         return Spec("gliner", model, accelerator, **common)
     kind = "token" if _is_token_classifier(model) else "classifier"
     if weights != "torch":
@@ -115,6 +114,7 @@ def _kind_of_file(file: Path) -> str:
 
 def _is_token_classifier(model: str) -> bool:
     where, classes = Path(locate(model)), None
+    check_folder(model, str(where))
     if where.exists():
         with suppress(OSError, ValueError, AttributeError):  # whoever opens it says what is wrong with it
             classes = read_json(where / "config.json").get("architectures")

@@ -1,10 +1,13 @@
-"""Rules of `stage=predict` and `stage=serve`, which take a model that is there."""
+"""Rules of `stage=predict`, and of `stage=serve` on its model, which is the same."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from findistill.config.validate import rule
-from findistill.data.locations import FORMATS, format_of
+from findistill.data.locations import FORMATS, format_of, input_files
+from findistill.errors import UserError
+from findistill.models.folder import is_gliner, is_onnx, problems
 
 
 @rule("predict")
@@ -13,12 +16,21 @@ def texts(config: Any) -> Iterator[str]:
         yield f"data={config.data.name}: stage=predict reads files: data={', '.join(FORMATS)}, with data.path=FILE"
     elif not config.data.path:
         yield f"data.path is not set; data={config.data.name} needs data.path=FILE, a folder, or a glob in quotes"
+    else:
+        try:
+            input_files(config.data)
+        except UserError as error:
+            yield str(error)
 
 
-@rule("predict")
+@rule("predict", "serve")
 def model(config: Any) -> Iterator[str]:
-    if not config.predict.model:
-        yield "stage=predict needs predict.model: a run folder, a model folder, a hub id or an ONNX file"
+    stage = config.stage.name
+    name = config[stage].model
+    if not name:
+        yield f"stage={stage} needs {stage}.model: a run folder, a model folder, a hub id or an ONNX file"
+    elif not is_onnx(Path(name)) and not is_gliner(Path(name)):
+        yield from problems(name)
 
 
 @rule("predict")

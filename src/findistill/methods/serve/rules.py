@@ -7,9 +7,7 @@ from findistill.config.validate import rule
 
 
 @rule("serve")
-def model(config: Any) -> Iterator[str]:
+def queue(config: Any) -> Iterator[str]:
     serve = config.serve
-    if not serve.model:
-        yield "stage=serve needs serve.model: a run folder, a model folder, a hub id or an ONNX file"
     if serve.queue < serve.texts:
         yield f"serve.queue={serve.queue} has no room for a request of serve.texts={serve.texts}: lower that, or raise the queue"

@@ -29,6 +29,8 @@ def serve(app: Any, listening: socket.socket, limits: Serve) -> None:
 
 
 class _Server(uvicorn.Server):
+    should_exit: bool
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; uvicorn's own would end the process by the signal afterwards, though nothing was cut short."""
         if self.should_exit and sig == signal.SIGINT:
