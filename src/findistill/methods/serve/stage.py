@@ -15,6 +15,8 @@ from findistill.methods.serve.batching import Batcher
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 1024  # connections that wait to be taken
+
 
 def run(job: Job) -> None:
     limits = job.config.serve
@@ -46,6 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(BACKLOG)  # from here on clients wait instead of being refused
     except OSError as error:
         raise UserError(
             f"serve.host={host} serve.port={port} cannot be listened at ({error.strerror or error}).\n"
