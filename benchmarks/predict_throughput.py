@@ -4,8 +4,8 @@ python benchmarks/predict_throughput.py --rows 1000000 --workers 2
 
 The model is a BERT of 2 layers of 128 with MiniLM's word pieces and random weights: what it says is nothing, how long it takes
 is that of the tiny student. Bare onnxruntime is one process: tokenizers on `workers` threads, all texts sorted by length, batches
-of 64, nothing written. `stage=predict` reads a CSV file, writes Parquet, and is timed twice: from its first row to its last, and as
-a command, with its start, the export and the processes' starts.
+of 64, nothing written. `stage=predict` reads a CSV file, writes Parquet, and is timed twice: while the engine is there, its start
+included, and as a command.
 """
 
 import argparse

@@ -33,7 +33,9 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
     if workers <= 1 or spec.accelerator != "cpu":
         yield lambda texts: _answered(predictor, texts), 0
         return
-    context = multiprocessing.get_context("spawn")
+    # Workers are forked from a process that does nothing but import what they need, once for all of them.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     alone = replace(spec, threads=max(1, cores() // workers))
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(alone,))
     try:
