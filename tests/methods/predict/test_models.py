@@ -125,6 +125,12 @@ def test_ray_gives_the_rows_of_the_local_engine(predict: Predict, monkeypatch: p
         ray.shutdown()
 
 
+def test_a_cluster_that_is_not_there(predict: Predict) -> None:
+    pytest.importorskip("ray", reason="needs findistill[ray]")
+    with pytest.raises(UserError, match=r"predict.ray.address=127.0.0.1:9: no Ray cluster can be reached"):
+        predict(*CSV, "predict.engine=ray", "predict.ray.address='127.0.0.1:9'")
+
+
 def test_ray_is_asked_for_by_name(predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

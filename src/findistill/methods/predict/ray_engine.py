@@ -5,6 +5,7 @@ out in order and their answers are written by the job's process: rows are those 
 """
 
 import logging
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from findistill.models.files import model_files
 
 log = logging.getLogger(__name__)
 
+REACHED_S = 5.0  # within which a cluster's head takes a connection
 AHEAD = 2  # windows of an actor: one in work, one that waits
 
 
@@ -84,8 +86,9 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
     own = not ray.is_initialized()
     if own:
         try:
+            check_reachable(options.address or "local")
             ray.init(address=options.address or "local", log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"predict.ray.address={options.address}: no Ray cluster can be reached ({first_line(error)})"
             ) from error
@@ -100,6 +103,13 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
     finally:
         if own:
             ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Raise OSError where nobody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), REACHED_S).close()
 
 
 def _get(reference: Any) -> Answers:
