@@ -36,7 +36,9 @@ from findistill.methods.entities.config import Entities
 from findistill.methods.evaluate.config import Evaluate
 from findistill.methods.export.config import Export
 from findistill.methods.fewshot.config import Fewshot
+from findistill.methods.predict.config import Predict
 from findistill.methods.review.config import Review
+from findistill.methods.serve.config import Serve
 from findistill.models.config import CharformerEncoder, Encoder
 from findistill.report.config import Report
 from findistill.training.config import Distill, LinearTeacher, QLoRA, Teacher, TeacherDistill, Trainer
@@ -68,6 +70,8 @@ class Config:
     review: Review = field(default_factory=Review)
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
+    predict: Predict = field(default_factory=Predict)
+    serve: Serve = field(default_factory=Serve)
     report: Report = field(default_factory=Report)
     sweep: Sweep = field(default_factory=Sweep)
     logger: dict[str, Any] = field(default_factory=dict)  # name -> where to report

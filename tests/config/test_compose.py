@@ -43,6 +43,8 @@ NEEDS = {
     "teacher=folder": ["teacher.model=some/folder"],
     "student=folder": ["student.model=some/folder"],
     "stage=evaluate": ["evaluate.model=some/folder"],
+    "stage=predict": ["data=csv", "data.path=README.md", "predict.model=some/folder"],
+    "stage=serve": ["serve.model=some/folder"],
     "stage=export": ["evaluate.model=some/folder"],
     "experiment=reddit_cls_vs_reg_published": ["llm.model=some-model"],
     "experiment=llm_answers": ["llm.path=README.md"],

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of an earlier run of the same job: training goes on from there, and decisions stay while a server cannot be reached.
-REUSED = ("checkpoints", "reviewed.parquet")
+# Of an earlier run of the same job: training and predictions go on from there, decisions stay while a server cannot be reached.
+REUSED = ("checkpoints", "reviewed.parquet", "predictions")
 
 
 @dataclass

@@ -27,7 +27,7 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
 OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # tell no jobs apart
-MODELS = ("model", "merged", "onnx")  # folders of a run folder that other jobs use
+RESULTS = ("model", "merged", "onnx", "predictions")  # folders of a run folder that others use
 SLUG = 60  # characters of a job's name before its key: still typeable, and a W&B panel shows it whole
 
 
@@ -136,7 +136,7 @@ def is_done(folder: Path) -> bool:
 def results(folder: Path) -> list[str]:
     """The files of a run folder that numbers and predictions come from: not figures, cards, logs and checkpoints."""
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    own = [file for file in files if len(file.parts) == 1 or file.parts[0] in MODELS]
+    own = [file for file in files if len(file.parts) == 1 or file.parts[0] in RESULTS]
     return [str(file) for file in own if file.suffix not in (".md", ".txt", ".lock") and file.name != "status.json"]
 
 

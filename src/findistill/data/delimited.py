@@ -3,15 +3,15 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import StringIO
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from findistill.config.overrides import typed
-from findistill.data.text_files import read_text
+from findistill.data.text_files import lines, read_text
 from findistill.errors import UserError
 
 csv.field_size_limit(2**31 - 1)  # posts can be longer than csv's default of 128 KB
@@ -19,6 +19,7 @@ csv.field_size_limit(2**31 - 1)  # posts can be longer than csv's default of 128
 NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 RARE = ("@", "^", "~", "¦")  # sentence@label
 SAMPLE = 200  # rows by which a delimiter is judged
+SAMPLE_CHARACTERS = 2**20
 NONE = "\x1f"  # a delimiter that no text has: for files of one column
 # How quotes inside a cell are written: doubled; behind a backslash, as Spark and MySQL do; as they are.
 QUOTING: tuple[dict[str, Any], ...] = ({}, {"escapechar": "\\", "doublequote": False}, {"quoting": csv.QUOTE_NONE})
@@ -49,23 +50,85 @@ def read_csv(path: Path, encoding: str = "utf-8", layout: Layout | None = None) 
     """
     layout = layout or Layout()
     content = read_text(path, encoding).getvalue()
-    hint = re.match(r"sep=(.)\r?\n", content)  # Excel's own way of saying it
-    content = content[hint.end() :] if hint else content
-    if not content.strip():
-        raise UserError(f"{path}: the file is empty; a header line with column names is needed")
-    if content.lstrip()[:2] in ('{"', "[{", "[\n", "[\r", "{}", "[]"):
-        raise UserError(f"{path}: this is JSON; use data=jsonl")
-    delimiter = _character(layout.delimiter) or (hint and hint[1]) or _delimiter(content, layout)
+    hint, delimiter = _start(path, content, layout)
+    content = content[hint:]
     failure = None
-    for quoting in QUOTING:
-        quotes_are_text = "quoting" in quoting and delimiter in (",", ";", "|")  # where a text may hold the delimiter
-        if quotes_are_text or ("escapechar" in quoting and '\\"' not in content):
-            continue
+    for quoting in _ways_of_quoting(delimiter, '\\"' in content):
         try:
-            return as_rows(path, _cells(path, content, delimiter, quoting, layout.columns), layout)
+            return as_rows(path, list(_cells(path, StringIO(content, newline=""), delimiter, quoting, layout.columns)), layout)
         except _NotRectangularError as error:
             failure = failure or error
     raise UserError(str(failure)) from failure
+
+
+def _start(path: Path, content: str, layout: Layout) -> tuple[int, str]:
+    """What the beginning of a file says: how long a line before the header is, and the delimiter."""
+    hint = re.match(r"sep=(.)\r?\n", content)  # Excel's own way of saying it
+    body = content[hint.end() :] if hint else content
+    if not body.strip():
+        raise UserError(f"{path}: the file is empty; a header line with column names is needed")
+    if body.lstrip()[:2] in ('{"', "[{", "[\n", "[\r", "{}", "[]"):
+        raise UserError(f"{path}: this is JSON; use data=jsonl")
+    return hint.end() if hint else 0, _character(layout.delimiter) or (hint and hint[1]) or _delimiter(body, layout)
+
+
+def _ways_of_quoting(delimiter: str, backslashes: bool) -> Iterator[Mapping[str, Any]]:
+    """Those of `QUOTING` that a file may have been written with."""
+    for quoting in QUOTING:
+        quotes_are_text = "quoting" in quoting and delimiter in (",", ";", "|")  # where a text may hold the delimiter
+        if not quotes_are_text and ("escapechar" not in quoting or backslashes):
+            yield quoting
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A file that is read row by row; opening it has checked every row.
+
+    Attributes:
+        header: the names of its columns.
+        count: rows.
+    """
+
+    path: Path
+    encoding: str
+    layout: Layout
+    header: list[str]
+    count: int
+    hint: int
+    delimiter: str
+    quoting: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, encoding: str, layout: Layout) -> "CsvFile":
+        """Raises UserError as `read_csv`."""
+        sample = ""
+        for line in lines(path, encoding):
+            sample += line
+            if len(sample) >= SAMPLE_CHARACTERS:
+                break
+        hint, delimiter = _start(path, sample, layout)
+        backslashes = any('\\"' in line for line in lines(path, encoding))
+        failure = None
+        for quoting in _ways_of_quoting(delimiter, backslashes):
+            file = cls(path, encoding, layout, [], 0, hint, delimiter, quoting)
+            try:
+                first = list(islice(file.cells(), SAMPLE + 1))
+                header = list(as_rows(path, first, layout)[0])
+                return replace(file, header=header, count=sum(1 for _ in file.cells()) - (not layout.columns))
+            except _NotRectangularError as error:
+                failure = failure or error
+        raise UserError(str(failure)) from failure
+
+    def cells(self) -> Iterator[list[str]]:
+        """The cells of every row, the header's among them."""
+        source = lines(self.path, self.encoding)
+        if self.hint:
+            next(source)
+        return _cells(self.path, source, self.delimiter, self.quoting, self.layout.columns)
+
+    def rows(self) -> Iterator[list[str]]:
+        """The cells of every row below the header."""
+        return islice(self.cells(), 0 if self.layout.columns else 1, None)
 
 
 def as_rows(path: Path, rows: list[list[Any]], layout: Layout) -> list[dict[str, Any]]:
@@ -100,12 +163,13 @@ def _character(delimiter: str | None) -> str | None:
 
 
 def _cells(
-    path: Path, content: str, delimiter: str, quoting: Mapping[str, Any], columns: Sequence[str] | None
-) -> list[list[str]]:
-    """The file's rows, each as long as the header, without blank lines."""
-    spaced = re.match(rf'[^"\n]*"?{re.escape(delimiter)} ', content) is not None  # `text, label` in the header
-    reader = csv.reader(StringIO(content, newline=""), delimiter=delimiter, strict=True, skipinitialspace=spaced, **quoting)
-    rows: list[list[str]] = []
+    path: Path, content: Iterable[str], delimiter: str, quoting: Mapping[str, Any], columns: Sequence[str] | None
+) -> Iterator[list[str]]:
+    """The rows of these lines, each as long as the header, without blank lines."""
+    source = iter(content)
+    first = next(source, "")
+    spaced = re.match(rf'[^"\n]*"?{re.escape(delimiter)} ', first) is not None  # `text, label` in the header
+    reader = csv.reader(chain([first], source), delimiter=delimiter, strict=True, skipinitialspace=spaced, **quoting)
     width, whose = len(columns or ()), "data.columns has"
     try:
         for row in reader:
@@ -121,10 +185,9 @@ def _cells(
                     f"{path}, line {reader.line_num}: {_count(len(row))} where {whose} {width}; texts that hold a {name} need "
                     'quotes ("..."), or set data.delimiter=comma, semicolon, tab, pipe or none'
                 )
-            rows.append(row)
+            yield row
     except csv.Error as error:
         raise _NotRectangularError(f"{path}, line {reader.line_num}: not valid CSV ({error}); check the quotes") from error
-    return rows
 
 
 def _count(cells: int) -> str:
@@ -153,7 +216,7 @@ def _delimiter(content: str, layout: Layout) -> str:
 
 def _sample(content: str, delimiter: str) -> list[list[str]]:
     """The first rows, whatever their quotes; blank lines left out."""
-    lines = StringIO(content[: 2**20], newline="")
+    lines = StringIO(content[:SAMPLE_CHARACTERS], newline="")
     return list(islice((row for row in csv.reader(lines, delimiter=delimiter) if any(map(str.strip, row))), SAMPLE)) or [[]]
 
 

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from findistill.data.text_files import read_text
+from findistill.data.text_files import lines, read_text
 from findistill.errors import UserError
 
 Row = dict[str, Any]
@@ -31,6 +32,24 @@ def read_jsonl(path: Path, encoding: str = "utf-8", text_column: str = "text") -
     if not rows:
         raise UserError(f"{path}: no rows")
     return rows
+
+
+def stream_jsonl(path: Path, encoding: str = "utf-8", text_column: str = "text") -> Iterator[Row]:
+    """The rows of `read_jsonl`, read line by line; only a document over several lines is read whole.
+
+    Raises:
+        UserError: as `read_jsonl`, when the faulty line is met.
+    """
+    source = ((number, line) for number, line in enumerate(lines(path, encoding), 1) if line.strip())
+    first, second = next(source, None), next(source, None)
+    if first is None or second is None or (first[1].lstrip()[0] in "[{" and not _is_object(first[1])):
+        yield from read_jsonl(path, encoding, text_column)
+        return
+    for number, line in chain([first, second], source):
+        row = _parse(f"{path}, line {number}", line)
+        if not isinstance(row, dict):
+            raise _no_object(f"{path}, line {number}", line)
+        yield row
 
 
 def table_rows(path: Path, document: Any, text_column: str) -> Iterator[Row]:

@@ -1,8 +1,10 @@
 """Where data sets are: in `$FINDISTILL_DATA`, in the user's own file, or on the hub."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -13,6 +15,11 @@ from findistill.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
+
+# What a folder's files end in, by the reader of the data source: formats that can be read row by row.
+FORMATS = {
+    "csv": (".csv", ".tsv", ".txt"), "jsonl": (".jsonl", ".json", ".ndjson"), "parquet": (".parquet", ".pq"),
+}  # fmt: skip
 
 
 def local_files(config: Data) -> list[Path]:
@@ -43,6 +50,35 @@ def files_under(path: Path) -> list[Path]:
         return [path]
     files = (file for file in path.rglob("*") if file.is_file())
     return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts))
+
+
+def format_of(config: Any) -> str:
+    """The format of one's own files, a key of `FORMATS`; '' for other data sets."""
+    package, _, name = str(config._target_).removesuffix(".read").rpartition(".")
+    return name if package == "findistill.data.sources" and name in FORMATS else ""
+
+
+def input_files(config: Any) -> list[Path]:
+    """The files of `data.path` that are labelled: the file, those of the format in a folder, or what a glob names, in order.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = own_path(config)
+    if path.is_file():
+        return [path]
+    endings = FORMATS[format_of(config)]
+    if path.is_dir():
+        unpacked = {file: re.sub(r"\.(gz|bz2|xz)$", "", file.name.lower()) for file in files_under(path)}
+        files = [file for file, name in unpacked.items() if name.endswith(endings)]
+        if not files:
+            raise UserError(f"data.path={path}: no file of the folder ends in {', '.join(endings)}; check data={config.name}")
+        return files
+    files = sorted(Path(name) for name in glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
+    if not files:
+        what = "no file matches it" if has_magic(str(path)) else "no such file"
+        raise UserError(f"data.path={path}: {what}; check data.path")
+    return files
 
 
 def files_in(folder: str, names: Sequence[str]) -> list[Path]:

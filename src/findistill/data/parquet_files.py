@@ -22,15 +22,7 @@ def read_parquet(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, list[st
     Raises:
         UserError: there is no such file, it is not Parquet, or it has no rows.
     """
-    if path.is_file():
-        with path.open("rb") as handle:
-            start = handle.read(16)
-        if not start.startswith(b"PAR1"):
-            refuse_other_formats(path, start)
-    elif not path.is_dir():
-        raise UserError(f"{path}: no such file; check data.path")
-    elif any((path / name).is_file() for name in SAVED):
-        raise UserError(f"{path}: a folder of datasets.save_to_disk; use data=hub")
+    check_parquet(path)
     try:
         table = pa.parquet.read_table(path)
         table.validate(full=True)  # damaged offsets would end the process
@@ -41,3 +33,16 @@ def read_parquet(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, list[st
         raise UserError(f"{path}: no rows")
     named = b"huggingface" in (table.schema.metadata or {})
     return rows, load("findistill.data.hugging_face:names_in_schema")(table.schema) if named else {}
+
+
+def check_parquet(path: Path) -> None:
+    """Raise UserError where `path` is neither a folder nor a file that begins as Parquet does."""
+    if path.is_file():
+        with path.open("rb") as handle:
+            start = handle.read(16)
+        if not start.startswith(b"PAR1"):
+            refuse_other_formats(path, start)
+    elif not path.is_dir():
+        raise UserError(f"{path}: no such file; check data.path")
+    elif any((path / name).is_file() for name in SAVED):
+        raise UserError(f"{path}: a folder of datasets.save_to_disk; use data=hub")

@@ -29,6 +29,9 @@ def sources(config: Any) -> Iterator[str]:
             yield f"{key}.reviewed={data.reviewed}: no such file; stage=review leaves it in its run folder, as reviewed.parquet"
         if not issubclass(schema, FileData):
             continue
+        if key == "data" and config.stage.name == "predict":  # which reads globs, too, and has rules for it
+            yield from _unread(key, data)
+            continue
         path = Path(data.path or ".").expanduser()
         if not (path.is_file() or path.is_dir()):
             yield f"{key}.path={data.path}: no such file"

@@ -4,12 +4,15 @@ import bz2
 import gzip
 import lzma
 import zlib
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from findistill.errors import UserError
 
 PACKED = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\x00": lzma.decompress}
+OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 FORMATS = {  # first bytes -> what the file is, and what to do
     b"PAR1": "a Parquet file; use data=parquet",
     b"PK\x03\x04": "a zip archive, as Excel's .xlsx is; use data=excel, or unpack it",
@@ -78,6 +81,31 @@ def read_text(path: Path, encoding: str = "utf-8") -> StringIO:
         why = f"it looks like UTF-16: set data.encoding={likely}" if likely else "the file is damaged or no text"
         raise UserError(f"{path}, line {text.count(chr(10), 0, at) + 1}: a NUL character; {why}")
     return StringIO(text.removeprefix("\ufeff"), newline="")
+
+
+def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
+    """The lines of a file as `read_text` has them, with their ends, one after the other.
+
+    Raises:
+        UserError: as `read_text`, when the faulty line is met.
+    """
+    check_file(path)
+    with path.open("rb") as plain:
+        start = plain.read(16)
+    opener = next((opener for mark, opener in OPENERS.items() if start.startswith(mark)), open)
+    try:
+        with opener(path, "rb") as binary:
+            start = binary.read(16)
+        refuse_other_formats(path, start)
+        encoding = next((name for mark, name in MARKS.items() if start.startswith(mark)), encoding)
+        with opener(path, "rt", encoding=encoding, newline="") as text:
+            for number, line in enumerate(text):
+                if "\0" in line:
+                    raise ValueError("a NUL character")
+                yield line.removeprefix("\ufeff") if number == 0 else line
+    except (UnicodeError, LookupError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+        read_text(path, encoding)  # says what is wrong, and where
+        raise
 
 
 def _fault(content: bytes, encoding: str, error: UnicodeError) -> str:

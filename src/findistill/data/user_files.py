@@ -70,7 +70,7 @@ def from_rows(
     def cells(column: str) -> list[str]:
         return [as_text(lookup(row, column)) for row in rows]
 
-    texts = [_text(lookup(row, config.text_column), config, f"{origin}, row {number}") for number, row in enumerate(rows, 1)]
+    texts = [text_of(lookup(row, config.text_column), config, f"{origin}, row {number}") for number, row in enumerate(rows, 1)]
     if not any(text.strip() for text in texts):
         raise UserError(f"{origin}: every value of the column {config.text_column!r} is blank; check data.text_column")
 
@@ -99,7 +99,8 @@ def from_rows(
     return Source(source, origin, "the owner's", citation, notes=list(notes))
 
 
-def _text(value: Any, config: FileData, at: str) -> str:
+def text_of(value: Any, config: FileData, at: str) -> str:
+    """The text of a cell, '' where it has none. Raises UserError for a number, a list or an object; `at` names the place."""
     if isinstance(value, bytes):  # as older Spark and Impala write texts
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str) and not is_missing(value):

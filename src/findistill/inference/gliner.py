@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from findistill.data.spans import Span
+from findistill.errors import UserError
 from findistill.inference import onnx_export
 from findistill.models import gliner_model
 from findistill.models.batches import sorted_batches
@@ -14,6 +15,7 @@ from findistill.models.heads import device_of
 from findistill.models.windows import Predicted, WordWindows
 
 BATCH = 32
+WINDOW = 128  # words, of a model that does not say how many it was trained with
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,19 @@ def open_model(reference: str | Path, use: Use, accelerator: str = "auto", onnx_
     if not onnx_file:
         model.to(device_of(accelerator))
     return Gliner(model, use)
+
+
+def open_folder(folder: str, types: Sequence[str], accelerator: str = "auto") -> Gliner:
+    """The model of a folder, asked as was chosen when it was trained; one of others is asked for `types`.
+
+    Raises:
+        UserError: it does not say what it is to be asked for, and `types` is empty.
+    """
+    where = Path(folder)
+    use = gliner_model.use_of(where) or gliner_model.use_of(where / "model")
+    if use is None and not types:
+        raise UserError(f"the GLiNER {folder} does not say what it marks: name that, predict.types=[company]")
+    return open_model(folder, use or Use.of(types, None, None, WINDOW), accelerator)
 
 
 def export(

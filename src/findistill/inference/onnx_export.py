@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.data import training_texts
 from findistill.errors import UserError
+from findistill.models import training_profile
 from findistill.models.heads import Scale, Thresholds, label_head
 from findistill.models.weights import locate
 
@@ -116,6 +117,7 @@ def save_companions(folder: Path, tokenizer: Tokenizer, labels: Sequence[str], m
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "labels.json").write_text(json.dumps(list(labels)) + "\n", encoding="utf-8")
     training_texts.write(folder, [], [locate(model)])
+    training_profile.copy(Path(locate(model)), folder)
 
 
 def to_onnx(classifier: Classifier | TokenClassifier, path: Path, opset: int) -> None:

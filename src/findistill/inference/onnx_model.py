@@ -56,11 +56,11 @@ class OnnxModel:
             yield {"input_ids": np.asarray([row.ids]), "attention_mask": np.asarray([row.attention_mask])}
 
 
-def find(model: str) -> Path | None:
+def find(model: str, setting: str = "evaluate.model") -> Path | None:
     """The ONNX file that `model` names: the file itself, or one in that folder or in its `onnx/`.
 
     None where `model` is something else, such as a folder of torch weights or a hub id. A folder with both is read as
-    torch weights.
+    torch weights. `setting` names the model in messages.
 
     Raises:
         UserError: no such file, or several of them in the folder and none is `model.onnx`.
@@ -68,14 +68,14 @@ def find(model: str) -> Path | None:
     path = Path(model)
     if path.suffix == ".onnx":
         if not path.is_file():
-            raise UserError(f"evaluate.model={model}: no such file")
+            raise UserError(f"{setting}={model}: no such file")
         return path
     if (path / "model" / "config.json").exists() or any(path.glob("*.safetensors")) or any(path.glob("*.bin")):
         return None
     files = sorted(path.glob("onnx/*.onnx")) or sorted(path.glob("*.onnx"))
     preferred = [file for file in files if file.name == "model.onnx" or len(files) == 1]
     if files and not preferred:
-        raise UserError(f"evaluate.model={model} holds several ONNX files; name one: {', '.join(map(str, files))}")
+        raise UserError(f"{setting}={model} holds several ONNX files; name one: {', '.join(map(str, files))}")
     return preferred[0] if files else None
 
 
@@ -89,10 +89,13 @@ def wrapped_tokenizer(tokenizer: Tokenizer) -> tuple[PreTrainedTokenizerFast, in
     return wrapped, int(truncation.get("max_length", LONGEST))
 
 
-def open_onnx(path: Path) -> OnnxModel:
-    """Open a file with the labels and the tokenizer beside it. Raises UserError for what is missing or unreadable."""
+def open_onnx(path: Path, threads: int | None = None) -> OnnxModel:
+    """Open a file with the labels and the tokenizer beside it, on so many threads (None: all cores).
+
+    Raises UserError for what is missing or unreadable.
+    """
     check_companions(path)
-    run = load(path)
+    run = load(path, threads)
     labels, tokenizer = companions(path)
     columns = run(np.ones((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))[1].shape[1]
     check_outputs(path, columns, labels)

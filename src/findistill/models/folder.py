@@ -104,6 +104,17 @@ def problems(model: str | None, use: str = "") -> Iterator[str]:
             yield str(error)
 
 
+def is_onnx(path: Path) -> bool:
+    """Whether this is an ONNX file, or a folder of such and not of torch weights."""
+    torch = (path / "model" / "config.json").exists() or any(path.glob("*.safetensors"))
+    return path.suffix == ".onnx" or (not torch and any((*path.glob("*.onnx"), *path.glob("onnx/*.onnx"))))
+
+
+def is_gliner(path: Path) -> bool:
+    """Whether this is the folder of a GLiNER, or of a run that trained one."""
+    return any((folder / "gliner_config.json").is_file() for folder in (path, path / "model"))
+
+
 def is_linear(model: str | Path) -> bool:
     """Whether a run folder or a model folder holds a linear classifier."""
     for place in (Path(model) / "model" / "config.json", Path(model) / "config.json"):

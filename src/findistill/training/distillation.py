@@ -20,6 +20,7 @@ from findistill.models.encoders import load, save
 from findistill.models.features import Anatomy
 from findistill.models.heads import device_of
 from findistill.models.label_names import example, match_labels
+from findistill.models.training_profile import TrainingProfile
 from findistill.models.weights import locate
 from findistill.training import published_faults
 from findistill.training.config import TeacherDistill, faults
@@ -96,6 +97,8 @@ def distil(
     save(session.folder / "model", model, tokenizer, names, recipe.max_length)
     learnt_from = [starting_folder(encoder), *(locate(each) for each in (teacher, *others))]
     training_texts.write(session.folder / "model", [*train.texts, *validation.texts], learnt_from)
+    known = [names[label] for label in train.hard if label != UNLABELLED]
+    TrainingProfile.of(student_rows.tokens.flat, tokenizer, known).write(session.folder / "model")
     return Trained.of(model, session.folder, history, best_epoch, times)
 
 

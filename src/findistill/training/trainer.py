@@ -22,6 +22,7 @@ from findistill.models.config import Encoder
 from findistill.models.encoders import load, save
 from findistill.models.heads import Scale, Thresholds, device_of, logits_of
 from findistill.models.linear import fit_linear
+from findistill.models.training_profile import TrainingProfile
 from findistill.models.vocabulary import trim
 from findistill.models.weights import locate
 from findistill.training import checkpoints
@@ -203,6 +204,7 @@ def fit(
     model, tokenizer = untrained(encoder, recipe, texts, begin, seed=session.seed)
     rows, validation_rows = (part.rows(tokenizer, recipe.max_length, session.tokens_cache) for part in (train, validation))
     note_cut(rows.tokens.lengths, recipe.max_length, longest_of(model))
+    profile = TrainingProfile.of(rows.tokens.flat, tokenizer, [names[label] for label in train.hard])
     recipe, rows = recipe.over(rows, trainer.accumulate_grad_batches)
     module = EncoderClassifier(model, objective, recipe, len(names))
     times = Training(module, rows, validation_rows, recipe, session).run()
@@ -212,4 +214,5 @@ def fit(
         thresholds = objective.scale.choose(np.tanh(scores[:, 0].astype(np.float64)), validation_rows.hard)
     save(session.folder / "model", model, tokenizer, names, recipe.max_length, thresholds)
     training_texts.write(session.folder / "model", [*train.texts, *validation.texts], [starting_folder(encoder)])
+    profile.write(session.folder / "model")
     return Trained.of(model, session.folder, module.history, module.best_epoch, times, thresholds)

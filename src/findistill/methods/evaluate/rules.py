@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.validate import rule
-from findistill.models.folder import is_linear, problems
+from findistill.models.folder import is_linear, is_onnx, problems
 
 
 @rule("evaluate", "export")
@@ -16,11 +16,5 @@ def model(config: Any) -> Iterator[str]:
         yield f"stage={stage} needs evaluate.model: a run folder, a model folder or a hub id{onnx}"
     elif stage == "export" and is_linear(config.evaluate.model):
         yield f"evaluate.model={config.evaluate.model} is logistic regression, which is not exported: name a student"
-    elif stage == "export" or not _is_onnx(Path(config.evaluate.model)):
+    elif stage == "export" or not is_onnx(Path(config.evaluate.model)):
         yield from problems(config.evaluate.model, "classifier")
-
-
-def _is_onnx(path: Path) -> bool:
-    """Whether this is an ONNX file, or a folder of such and not of torch weights."""
-    torch = (path / "model" / "config.json").exists() or any(path.glob("*.safetensors"))
-    return path.suffix == ".onnx" or (not torch and any((*path.glob("*.onnx"), *path.glob("onnx/*.onnx"))))

@@ -1,0 +1,151 @@
+"""Whatever labels texts, opened from a description that any process can be given: texts in, a table of answers out.
+
+A classifier gives `label`, `confidence` and `p_<label>`; a model of entities gives `entities`, a list of {start, end, label,
+text} in characters of the text.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from scipy.special import softmax
+
+from findistill.core.step import load
+from findistill.data.spans import Span
+from findistill.errors import UserError
+from findistill.inference import onnx_model, tagging
+from findistill.inference.spans import SpanModel
+from findistill.models.batches import Tokens, tokenise
+from findistill.models.encoders import open_trained
+from findistill.models.heads import device_of, label_head, logits_of, probabilities, text_length
+from findistill.models.linear import LinearClassifier
+from findistill.models.training_profile import TrainingProfile, added_tokens
+from findistill.models.weights import locate
+
+ENTITIES = pa.list_(pa.struct({"start": pa.int32(), "end": pa.int32(), "label": pa.string(), "text": pa.string()}))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How to open a predictor.
+
+    Attributes:
+        kind: classifier, linear, token or gliner.
+        model: a folder, an ONNX file or a hub id.
+        max_length: tokens where a classifier's texts are truncated; None: what the model says.
+        threads: of the processor; None: all cores.
+        types: of a GLiNER that does not say what to ask it for.
+    """
+
+    kind: str
+    model: str
+    accelerator: str = "cpu"
+    batch_size: int = 64
+    max_length: int | None = None
+    threads: int | None = None
+    types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A row for each text, and of the pieces that the texts consist of: how many there are, and were in no training text."""
+
+    table: pa.Table
+    pieces: int = 0
+    unseen: int = 0
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """An opened model. `labels` are a classifier's, or the types of entities where they are known."""
+
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    answer: Callable[[Sequence[str]], Answers]
+    profile: TrainingProfile | None = None
+
+
+def open_predictor(spec: Spec) -> Predictor:
+    """Open the model in this process. Raises UserError where it cannot be opened."""
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+        os.environ["TOKENIZERS_PARALLELISM"] = str(spec.threads > 1).lower()
+    return {"classifier": _classifier, "linear": _linear, "token": _entities, "gliner": _entities}[spec.kind](spec)
+
+
+def _classifier(spec: Spec) -> Predictor:
+    path, shares_of = Path(spec.model), None
+    if path.suffix == ".onnx":
+        opened = onnx_model.open_onnx(path, spec.threads)
+        tokenizer, longest = onnx_model.wrapped_tokenizer(opened.tokenizer)
+        longest, labels, home = spec.max_length or longest, opened.labels, path.parent
+
+        def shares_of(tokens: Tokens) -> np.ndarray:
+            return onnx_model.outputs(opened.run, tokens, spec.batch_size)[1]
+    else:
+        model, tokenizer = open_trained(spec.model)
+        (labels, scale, thresholds), home = label_head(model), Path(locate(spec.model))
+        longest, device = text_length(spec, model, tokenizer), device_of(spec.accelerator)
+
+        def shares_of(tokens: Tokens) -> np.ndarray:
+            return probabilities(logits_of(model, tokens, spec.batch_size, device), scale, thresholds)
+
+    profile = TrainingProfile.read(home)
+    of_text = np.ones(len(tokenizer), bool)
+    of_text[added_tokens(tokenizer)] = False
+    unseen = of_text & profile.is_unseen(len(tokenizer)) if profile else np.zeros(len(tokenizer), bool)
+
+    def answer(texts: Sequence[str]) -> Answers:
+        tokens = tokenise(tokenizer, texts, longest)
+        shares = shares_of(tokens)
+        if not np.isfinite(shares).all():
+            row = int(np.argmax(~np.isfinite(shares).all(axis=1)))
+            raise UserError(f"the model gives no numbers (NaN or infinite) for the text {texts[row][:60]!r}: it is damaged")
+        return Answers(_table(shares, labels), int(of_text[tokens.flat].sum()), int(unseen[tokens.flat].sum()))
+
+    return Predictor(labels, _columns(labels), answer, profile)
+
+
+def _linear(spec: Spec) -> Predictor:
+    model = LinearClassifier.find(spec.model)
+    assert model is not None
+    return Predictor(
+        model.labels, _columns(model.labels), lambda texts: Answers(_table(softmax(model.logits(texts), axis=1), model.labels))
+    )
+
+
+def _entities(spec: Spec) -> Predictor:
+    model: SpanModel
+    if spec.kind == "gliner":
+        model = load("findistill.inference.gliner:open_folder")(spec.model, spec.types, spec.accelerator)
+    elif spec.model.endswith(".onnx"):
+        model = tagging.open_onnx(Path(spec.model), spec.threads)
+    else:
+        model = tagging.open_model(spec.model, spec.accelerator)
+    types = spec.types or tuple(dict.fromkeys(tag.partition("-")[2] for tag in getattr(model, "tags", ()) if "-" in tag))
+
+    def answer(texts: Sequence[str]) -> Answers:
+        cells = [[_cell(span, text) for span in spans] for text, spans in zip(texts, model.spans(texts), strict=True)]
+        return Answers(pa.table({"entities": pa.array(cells, ENTITIES)}))
+
+    return Predictor(types, ("entities",), answer)
+
+
+def _cell(span: Span, text: str) -> dict[str, Any]:
+    return {"start": span.start, "end": span.end, "label": span.label, "text": text[span.start : span.end]}
+
+
+def _columns(labels: Sequence[str]) -> tuple[str, ...]:
+    return ("label", "confidence", *(f"p_{label}" for label in labels))
+
+
+def _table(shares: np.ndarray, labels: Sequence[str]) -> pa.Table:
+    """The answers of a classifier, of its label probabilities (n, n_labels)."""
+    best, small = shares.argmax(axis=1), shares.astype(np.float32)
+    names = pa.array(list(labels), pa.string()).take(pa.array(best))
+    return pa.table([names, pa.array(small.max(axis=1)), *map(pa.array, small.T)], list(_columns(labels)))

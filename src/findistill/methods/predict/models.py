@@ -1,0 +1,124 @@
+"""From the name of a model to how it is opened: which kind it is, and whether as an ONNX file that is made of it once."""
+
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from findistill.core import hardware
+from findistill.core.files import read_json
+from findistill.core.hashing import content
+from findistill.core.store import Store
+from findistill.errors import UserError
+from findistill.inference import onnx_export, onnx_model, tagging
+from findistill.inference.predictors import Spec, open_predictor
+from findistill.models.encoders import NO_CODE, open_trained
+from findistill.models.files import model_files
+from findistill.models.folder import check_folder, is_gliner, is_linear
+from findistill.models.heads import text_length
+from findistill.models.weights import loading, locate
+
+log = logging.getLogger(__name__)
+
+OPSET = 18
+INT8 = "int8_dynamic"
+CHECKED = 256  # texts on which 8-bit weights are compared with 32-bit ones
+ALIKE = 0.98  # share of equal labels below which that is said
+
+
+def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str = "predict") -> Spec:
+    """How to open `model`, with the weights that the section `setting` asks for.
+
+    ONNX files that are made for it are artifacts of the store.
+
+    Raises:
+        UserError: it is no model that labels texts, or cannot be had with these weights.
+    """
+    common = {"batch_size": section.batch_size, "max_length": trainer.max_length, "types": tuple(section.types)}
+    on_cpu = trainer.accelerator == "cpu" or hardware.device() == "cpu"
+    weights = section.weights if section.weights != "auto" else "int8" if on_cpu else "torch"
+    if file := onnx_model.find(model, f"{setting}.model"):
+        beside = file.with_name(onnx_export.file_name(INT8))
+        if Path(model).suffix != ".onnx" and weights == "int8" and beside.is_file():
+            file = beside
+        return Spec(_kind_of_file(file), str(file), **common)
+    if is_linear(model):
+        return Spec("linear", model, **common)
+    accelerator = "cpu" if on_cpu else trainer.accelerator
+    if is_gliner(Path(model)):
+        return Spec("gliner", model, accelerator, **common)
+    kind = "token" if _is_token_classifier(model) else "classifier"
+    if weights != "torch":
+        try:
+            folder = exported(model, kind, trainer, store)
+            return Spec(kind, str(folder / onnx_export.file_name("fp32" if weights == "fp32" else INT8)), **common)
+        except UserError as error:
+            if section.weights != "auto":
+                raise UserError(f"{error}\n{setting}.weights=torch predicts with the model as it is") from error
+            open_trained(model) if kind == "classifier" else tagging.open_model(model)  # is it faulty whatever the weights?
+            log.info("%s; %s.weights=torch is used", str(error).splitlines()[0], setting)
+    return Spec(kind, model, accelerator, **common)
+
+
+def exported(model: str, kind: str, trainer: Any, store: Store) -> Path:
+    """The folder with the model's ONNX files, float32 and 8-bit; made where it is not there yet."""
+
+    def make(folder: Path) -> None:
+        log.info("exporting %s to ONNX, once", model)
+        if kind == "token":
+            tagging.export(model, folder, OPSET)
+            return
+        loaded, tokenizer = open_trained(model)
+        classifier = onnx_export.Classifier(loaded)
+        portable = onnx_export.portable_tokenizer(tokenizer, text_length(trainer, loaded, tokenizer))
+        onnx_export.save_companions(folder, portable, classifier.labels, model)
+        plain = folder / onnx_export.file_name("fp32")
+        onnx_export.to_onnx(classifier, plain, OPSET)
+        onnx_export.quantise(plain, folder / onnx_export.file_name(INT8))
+
+    files = content(model_files(model)) or {"hub": model}
+    return store.get("onnx", {"files": files, "kind": kind, "opset": OPSET, "max_length": trainer.max_length, "version": 1}, make)
+
+
+def compare_with_float32(spec: Spec, texts: list[str], setting: str = "predict") -> dict[str, float]:
+    """`int8_agreement`: on how many of `CHECKED` texts the 8-bit file gives the answer of the 32-bit one beside it.
+
+    Nothing where there is no such pair.
+    """
+    file = Path(spec.model)
+    plain = file.with_name(onnx_export.file_name("fp32"))
+    if "int8" not in file.name or not plain.is_file() or not texts:
+        return {}
+    some = texts[:CHECKED]
+    first, second = (
+        open_predictor(replace(spec, model=str(path))).answer(some).table.column(0).to_pylist() for path in (file, plain)
+    )
+    share = sum(one == other for one, other in zip(first, second, strict=True)) / len(some)
+    if share < ALIKE:
+        log.warning(
+            "8-bit weights change the answer for %.1f%% of %d texts; %s.weights=fp32 uses 32-bit ones", 100 - 100 * share,
+            len(some), setting,
+        )  # fmt: skip
+    return {"int8_agreement": share}
+
+
+def _kind_of_file(file: Path) -> str:
+    """Whether an ONNX file marks entities, by its labels: BIO tags."""
+    labels, _ = onnx_model.companions(file)
+    others = [label for label in labels if label != "O"]
+    return "token" if others and len(others) < len(labels) and all(name[:2] in ("B-", "I-") for name in others) else "classifier"
+
+
+def _is_token_classifier(model: str) -> bool:
+    where, classes = Path(locate(model)), None
+    check_folder(model, str(where))
+    if where.exists():
+        with suppress(OSError, ValueError, AttributeError):  # whoever opens it says what is wrong with it
+            classes = read_json(where / "config.json").get("architectures")
+    else:
+        with loading(f"the model {model} cannot be loaded", "\nGive a folder, or a hub id that this machine can reach."):
+            classes = AutoConfig.from_pretrained(str(where), **NO_CODE).architectures
+    return str((classes or [""])[0]).endswith("TokenClassification")

@@ -1,0 +1,139 @@
+"""The files that are left, a shard each: whole or not there, and never of another input or model."""
+
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from findistill.config.overrides import typed
+from findistill.core.files import read_json, replacing, write_json
+from findistill.core.hashing import damaged, seal
+from findistill.errors import UserError
+
+log = logging.getLogger(__name__)
+
+RECORDS = ".findistill"  # in the folder: whose files these are, and a record of each; readers of Parquet folders ignore it
+
+
+class TableWriter(Protocol):
+    def write_table(self, table: pa.Table) -> None: ...
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of files that belong to one job."""
+
+    folder: Path
+    format: str
+
+    @classmethod
+    def claim(cls, folder: Path, file_format: str, job: dict[str, Any], *, own: bool) -> "Shards":
+        """The folder, with what an earlier, cut run of this very job left in it.
+
+        Args:
+            job: what all its files have in common; files of another job are never gone on with.
+            own: the folder is in the run folder, so that others' files in it are removed.
+
+        Raises:
+            UserError: there are files of another job, or of somebody else.
+        """
+        marker = folder / RECORDS / "job.json"
+        before: dict[str, Any] = {}
+        with suppress(OSError, ValueError, TypeError):
+            before = dict(read_json(marker))
+        if folder.is_file():
+            raise UserError(f"predict.out={folder} is a file; name a folder, new or empty")
+        files = [path.name for path in sorted(folder.glob("*"))] if folder.is_dir() else []
+        if before != job and files:
+            if not own and before.get("key") != job["key"]:
+                raise UserError(
+                    f"predict.out={folder} has files that are not of this job ({', '.join(files[:3])}): another input, model or "
+                    f"setting, or another's.\nName a new folder: {typed('predict.out', f'{folder}-2')}"
+                )
+            shutil.rmtree(folder)
+        write_json(marker, job)
+        shards = cls(folder, file_format)
+        for aside in folder.glob(".part-*"):  # of a file that a kill left half written
+            aside.unlink()
+        return shards
+
+    def path(self, shard: int) -> Path:
+        return self.folder / f"part-{shard:05d}.{self.format}"
+
+    def record(self, shard: int) -> Counter[str] | None:
+        """The counts of a finished shard; None where it is to be made."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            stored = read_json(self._record(shard))
+            if damaged(self.folder, stored["files"]) is None:
+                return Counter(stored["counts"])
+        return None
+
+    @contextmanager
+    def writing(self, shard: int, schema: pa.Schema, counts: Counter[str]) -> Iterator[TableWriter]:
+        """A writer of the shard's rows, which are there, with their counts, when the block ends well."""
+        path = self.path(shard)
+        with replacing(path) as aside:
+            open_writer = pa.parquet.ParquetWriter if self.format == "parquet" else _CsvWriter
+            with open_writer(aside, schema) as writer:
+                yield writer
+        write_json(self._record(shard), {"counts": counts, "files": seal(self.folder, [path.name])})
+
+    def _record(self, shard: int) -> Path:
+        return self.folder / RECORDS / f"part-{shard:05d}.json"
+
+
+class _CsvWriter:
+    """Rows as CSV in UTF-8; lists and objects in a cell are JSON."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        fields = [field.with_type(pa.string()) if _nested(field.type) else field for field in schema]
+        self.schema = pa.schema(fields)
+        self.writer = pa.csv.CSVWriter(path, self.schema)
+
+    def __enter__(self) -> "_CsvWriter":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.writer.close()
+
+    def write_table(self, table: pa.Table) -> None:
+        columns = [_as_json(column) if _nested(column.type) else column for column in table.columns]
+        self.writer.write_table(pa.table(columns, schema=self.schema))
+
+
+def _nested(kind: pa.DataType) -> bool:
+    return pa.types.is_nested(kind)
+
+
+def _as_json(column: pa.ChunkedArray) -> pa.Array:
+    values = column.to_pylist()
+    return pa.array(
+        [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values], pa.string()
+    )
+
+
+def new_names(columns: list[str], prefix: str, taken: list[str], origin: str) -> list[str]:
+    """The names of the new columns.
+
+    Raises:
+        UserError: the input has a column of such a name.
+    """
+    names = [prefix + column for column in columns]
+    if clash := [name for name in names if name in taken]:
+        prefixes = ("predicted_" * times for times in count(1))
+        free = next(each for each in prefixes if not any(each + column in taken for column in columns))
+        raise UserError(
+            f"{origin} has a column {clash[0]!r} already, and predictions would be in one of that name.\n"
+            f"Name theirs otherwise: {typed('predict.prefix', free)}"
+        )
+    return names

@@ -1,0 +1,118 @@
+"""`stage=predict`: the answers of a model beside every row of files of any size.
+
+The input is cut into shards of rows and those into windows. An engine answers the windows' texts, several at a time; here they
+are read, given out, and written in order. A shard is a file, whole or not there: after a kill, those that are missing are made.
+"""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from findistill.core.job import Job
+from findistill.core.progress import ProgressMeter
+from findistill.core.step import load
+from findistill.data.locations import input_files
+from findistill.data.streams import Stream, open_stream
+from findistill.errors import UserError
+from findistill.inference.predictors import Answers, Predictor, open_predictor
+from findistill.methods.predict import summary
+from findistill.methods.predict.local_engine import Submit
+from findistill.methods.predict.models import compare_with_float32, spec_of
+from findistill.methods.predict.shards import Shards, new_names
+from findistill.methods.predict.windows import Window, windows, windows_in
+
+log = logging.getLogger(__name__)
+
+FOLDER = "predictions"  # in the run folder
+INSTALL = {"ray": "pip install 'findistill[ray]'"}
+
+
+def run(job: Job) -> None:
+    section, data = job.config.predict, job.config.data
+    stream = open_stream(data, input_files(data))
+    spec = spec_of(str(job.step.inputs["model"].reference), section, job.config.trainer, job.store)
+    predictor = open_predictor(spec)
+    names = new_names(list(predictor.columns), section.prefix, stream.schema.names, f"data.path={data.path}")
+
+    runtime = f"{spec.kind} {Path(spec.model).name if spec.model.endswith('.onnx') else 'torch'}"
+    folder = Path(section.out).expanduser() if section.out else job.folder / FOLDER
+    shards = Shards.claim(folder, section.format, {"key": job.step.key, "runtime": runtime}, own=not section.out)
+    finished = {number: shards.record(number) for number in range(-(-stream.rows // section.shard_rows))}
+    missing = [number for number, counts in finished.items() if counts is None]
+    sizes = {number: min(section.shard_rows, stream.rows - number * section.shard_rows) for number in finished}
+    done = stream.rows - sum(sizes[number] for number in missing)
+    log.info("%s rows in %d shards%s, %s", f"{stream.rows:,}", len(finished), f", {done:,} rows are done" * bool(done), runtime)
+
+    opened = _engine(section.engine)
+    total = sum((counts for counts in finished.values() if counts), Counter())
+    started = time.perf_counter()
+    with (
+        opened(spec, predictor, section, sum(windows_in(sizes[number]) for number in missing)) as (submit, ahead),
+        ProgressMeter(desc="predicting", total=stream.rows, initial=done, unit="row", unit_scale=True) as meter,
+    ):
+        answered = answer(windows(stream, missing, section.shard_rows), submit, ahead)
+        for number in missing:
+            counts: Counter[str] = Counter()
+            begun, schema = time.perf_counter(), _schema(stream, predictor, names)
+            with shards.writing(number, schema, counts) as writer:
+                known: list[pa.Table] = []
+                for _ in range(windows_in(sizes[number])):
+                    window, answers = next(answered)
+                    known.append(answers.table)
+                    columns = _of_rows(pa.concat_tables(known), window)
+                    writer.write_table(pa.table([*window.table.columns, *columns.columns], schema=schema))
+                    counts.update(summary.count_rows(columns, section.low_confidence))
+                    counts.update(predicted=len(window.texts), pieces=answers.pieces, unseen=answers.unseen)
+                    meter.update(len(window.table))
+                counts["seconds"] = time.perf_counter() - begun  # type: ignore[assignment]
+            total += counts
+    seconds = time.perf_counter() - started
+
+    job.metrics |= summary.metrics(total, predictor.labels, predictor.profile)
+    some = next((window.texts for window in windows(stream, [0], section.shard_rows)), [])
+    job.metrics |= {f"predict/{name}": value for name, value in compare_with_float32(spec, some).items()}
+    job.metrics["time/predict_s"] = total["seconds"]
+    if missing:
+        job.metrics["predict/rows_per_s"] = (stream.rows - done) / seconds
+    if hourly := job.config.evaluate.usd_per_hour:
+        job.metrics["cost/usd"] = hourly * total["seconds"] / 3600
+    for line in summary.lines(job.metrics, predictor.profile):
+        log.info("%s", line)
+    if total["rows"] == total["empty"]:
+        log.warning("no row has a text in the column %r; check data.text_column", data.text_column)
+    log.info("predictions: %s", folder)
+
+
+def answer(source: Iterator[Window], submit: Submit, ahead: int) -> Iterator[tuple[Window, Answers]]:
+    """Each window with the answers of its own texts, in order, while up to `ahead` further ones are in work."""
+    waiting: deque[tuple[Window, Callable[[], Answers]]] = deque()
+    for window in source:
+        waiting.append((window, submit(window.texts)))
+        if len(waiting) > ahead:
+            first, result = waiting.popleft()
+            yield first, result()
+    for first, result in waiting:
+        yield first, result()
+
+
+def _of_rows(answers: pa.Table, window: Window) -> pa.Table:
+    """The answer of each row, null where it has no text; `answers` are those of the shard's distinct texts so far."""
+    return answers.take(pa.array(window.answer, mask=window.answer < 0))
+
+
+def _schema(stream: Stream, predictor: Predictor, names: list[str]) -> pa.Schema:
+    answers = predictor.answer(["text"]).table.schema
+    return pa.schema([*stream.schema, *(field.with_name(name) for field, name in zip(answers, names, strict=True))])
+
+
+def _engine(name: str) -> Any:
+    """The `opened` of an engine, whose library is loaded with it."""
+    try:
+        return load(f"findistill.methods.predict.{name}_engine:opened")
+    except ModuleNotFoundError as error:
+        raise UserError(f"predict.engine={name} needs the package {error.name}.\nInstall it: {INSTALL.get(name)}") from error

@@ -1,0 +1,61 @@
+"""The input cut into what is predicted at once: windows of rows, each of one shard, with every text of a shard once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from findistill.data.streams import Stream
+
+ROWS = 4096  # of a window: texts that are sorted by length together, and what a worker gets at once
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of one shard.
+
+    Attributes:
+        table: the input's columns.
+        texts: those that no earlier row of the shard has, each once.
+        answer: (rows,) int64, which of the shard's distinct texts, counted over the shard, is a row's own; -1: it has none.
+    """
+
+    table: pa.Table
+    texts: list[str]
+    answer: np.ndarray
+
+
+def windows_in(rows: int) -> int:
+    """How many windows a shard of so many rows has."""
+    return -(-rows // ROWS)
+
+
+def windows(stream: Stream, shards: list[int], shard_rows: int) -> Iterator[Window]:
+    """The windows of these shards, in order. They depend on the input alone, not on what was predicted before."""
+    if not shards:
+        return
+    wanted, first = set(shards), min(shards)
+    at = first * shard_rows
+    known: dict[str, int] = {}
+    tables: list[pa.Table] = []
+    texts: list[str] = []
+    for table, some in stream.tables(skip=at):
+        start = 0
+        while start < len(some):
+            if at % shard_rows == 0 and not texts:
+                known = {}
+            size = min(ROWS - len(texts), shard_rows - at % shard_rows, len(some) - start)
+            tables.append(table.slice(start, size))
+            texts += some[start : start + size]
+            start, at = start + size, at + size
+            if len(texts) == ROWS or at % shard_rows == 0 or at == stream.rows:
+                if (at - 1) // shard_rows in wanted:
+                    yield _window(pa.concat_tables(tables), texts, known)
+                tables, texts = [], []
+
+
+def _window(table: pa.Table, texts: list[str], known: dict[str, int]) -> Window:
+    before = len(known)
+    answer = np.array([known.setdefault(text, len(known)) if text else -1 for text in texts], np.int64)
+    return Window(table, list(known)[before:], answer)

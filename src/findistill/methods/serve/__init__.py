@@ -1,0 +1,1 @@
+"""Stage and steps of this method."""

@@ -1,0 +1,57 @@
+"""`stage=serve`: a process that answers HTTP requests with a model, of this machine alone unless `serve.host` says otherwise."""
+
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from findistill.core.job import Job
+from findistill.core.step import load
+from findistill.errors import UserError
+from findistill.inference.predictors import open_predictor
+from findistill.methods.predict.models import spec_of
+from findistill.methods.serve.batching import Batcher
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024  # connections that wait to be taken
+
+
+def run(job: Job) -> None:
+    limits = job.config.serve
+    try:
+        serve = load("findistill.methods.serve.server:serve")
+        make_app = load("findistill.methods.serve.app:make_app")
+    except ModuleNotFoundError as error:
+        raise UserError(f"stage=serve needs the package {error.name}.\nInstall it: pip install 'findistill[serve]'") from error
+    listening = listen(limits.host, limits.port)
+    spec = spec_of(limits.model, limits, job.config.trainer, job.store, "serve")
+    predictor = open_predictor(replace(spec, threads=limits.threads))
+
+    def answer(texts: Sequence[str]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = predictor.answer(texts).table.to_pylist()
+        return rows
+
+    answer(["Profit rose"])  # the first call is slower
+    host, port = listening.getsockname()[:2]
+    batcher = Batcher(answer, limits.batch_size, limits.wait_ms / 1000, limits.queue)
+    log.info("serving %s on http://%s:%d/predict; Ctrl-C stops it", limits.model, f"[{host}]" if ":" in host else host, port)
+    serve(make_app(batcher, limits, limits.model, predictor.labels), listening, limits)
+    log.info("stopped: %d texts in %d batches", batcher.texts, batcher.batches)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this address. Raises UserError where there can be none."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)  # from here on clients wait instead of being refused
+    except OSError as error:
+        raise UserError(
+            f"serve.host={host} serve.port={port} cannot be listened at ({error.strerror or error}).\n"
+            "Name another: serve.port=0 takes one that is free"
+        ) from error
+    return listening

@@ -1,0 +1,70 @@
+"""What a classifier's training texts were like, in a small file beside its weights: to tell later texts that are unlike them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from findistill.core.files import read_json, write_json
+
+FILE = "training_profile.json"
+
+
+@dataclass(frozen=True)
+class TrainingProfile:
+    """Of the texts that a model was trained on.
+
+    Attributes:
+        pieces: ids of the tokenizer's pieces that occur in them.
+        unseen: how large a share of the pieces of further texts of the same kind would be outside these, by Good and Turing: the
+            share of pieces that occurred once.
+        labels: the share of each label.
+    """
+
+    pieces: list[int]
+    unseen: float
+    labels: Mapping[str, float]
+
+    @classmethod
+    def of(cls, ids: np.ndarray, tokenizer: PreTrainedTokenizerBase, labels: Iterable[str]) -> "TrainingProfile":
+        """Of the token ids of all texts, end to end, and the labels of those that have one."""
+        pieces, times = np.unique(ids[~np.isin(ids, added_tokens(tokenizer))], return_counts=True)
+        count = Counter(labels)
+        shares = {name: times / count.total() for name, times in sorted(count.items())}
+        return cls(pieces.tolist(), float((times == 1).sum() / max(1, times.sum())), shares)
+
+    @classmethod
+    def read(cls, folder: Path) -> "TrainingProfile | None":
+        """Of the model in `folder`; None where nothing is known."""
+        with suppress(OSError, ValueError, TypeError):
+            return cls(**read_json(folder / FILE))
+        return None
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / FILE, asdict(self))
+
+    def is_unseen(self, size: int) -> np.ndarray:
+        """(size,) bool: whether each piece of the vocabulary occurs in none of the texts."""
+        unseen = np.ones(size, bool)
+        unseen[[piece for piece in self.pieces if piece < size]] = False
+        return unseen
+
+
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of what stands for no part of a text: the special tokens but that of the unknown piece."""
+    return [number for number in tokenizer.all_special_ids if number != tokenizer.unk_token_id]
+
+
+def distance(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    """Total variation between two sets of label shares: the share of texts that would have to change their label."""
+    return sum(abs(first.get(name, 0.0) - second.get(name, 0.0)) for name in {*first, *second}) / 2
+
+
+def copy(source: Path, target: Path) -> None:
+    """Put what is known of the model in one folder beside its files in another."""
+    if profile := TrainingProfile.read(source):
+        profile.write(target)
