@@ -1,4 +1,4 @@
-"""Rates that docs/scale.md builds on, and what larger work then takes: writes experiments/scale.csv.
+"""Rates that docs/scale.md builds on, and what larger work then takes: writes experiments/scale.csv and the tables of the page.
 
     python benchmarks/scale.py [--texts 2000] [--out experiments/scale.csv]
 
@@ -10,6 +10,7 @@ measurement.
 import argparse
 import csv
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -258,6 +259,18 @@ def derive(table: Table) -> None:
     table.add("derived", "cache_opening_million", 8e6 / v["cache_scan"] / 60, "min", "1 million texts of 8 samples / cache_scan")
 
 
+def fill(page: Path, rows: Path) -> None:
+    """Put the values of the csv into the page's tables: the cell beside each key."""
+    with rows.open(encoding="utf-8", newline="") as file:
+        values = {row["key"]: float(row["value"]) for row in csv.DictReader(file)}
+
+    def cell(found: re.Match[str]) -> str:
+        value = values[found[1]]
+        return f"| `{found[1]}` | {value:,.{0 if value >= 100 else 1}f} |"
+
+    page.write_text(re.sub(r"\| `(\w+)` \| [\d.,]+ \|", cell, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--texts", type=int, default=2000)
@@ -282,6 +295,8 @@ def main() -> int:
         writer = csv.DictWriter(file, fieldnames=list(table.rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(table.rows)
+    if options.out == parser.get_default("out"):
+        fill(ROOT / "docs" / "scale.md", options.out)
     return 0
 
 

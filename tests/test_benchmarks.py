@@ -1,5 +1,6 @@
 """The benchmarks run, at a size that says nothing about speed."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -47,3 +48,14 @@ def test_qlora_step(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     printed = run("qlora_step.py", "--steps", "2", "--repeats", "1", "--model", str(tmp_path))
     assert "ratio to the bare loop" in printed and "peak memory, int8" in printed
+
+
+def test_the_page_on_scale_has_the_numbers_of_its_csv(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("scale", BENCHMARKS / "scale.py")
+    assert spec and spec.loader
+    scale = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scale)
+    page = BENCHMARKS.parent / "docs" / "scale.md"
+    (tmp_path / "page.md").write_text(page.read_text("utf-8"), "utf-8")
+    scale.fill(tmp_path / "page.md", BENCHMARKS.parent / "experiments" / "scale.csv")
+    assert (tmp_path / "page.md").read_text("utf-8") == page.read_text("utf-8")

@@ -67,6 +67,7 @@ class VllmLLM(LLM):
     tensor_parallel_size: int = setting(1, ge=1, runtime_only=True)  # GPUs that share every layer
     gpu_memory_utilization: float = setting(0.9, gt=0, le=1, meaning="a share of the GPU's memory", runtime_only=True)
     texts_at_once: int = setting(512, ge=1, runtime_only=True)  # handed to vLLM together; what they give is cached then
+    tokenizer: str = setting("embedded:smollm2", runtime_only=True)  # to count tokens with before a run, without the hub
     extra_engine: Any = None  # further arguments of vllm.LLM, as its documentation has them: {enforce_eager: true}
 
 

@@ -158,7 +158,7 @@ def token_counter(llm: LLM) -> Counter:
     Raises:
         UserError: the tokenizer cannot be loaded.
     """
-    setting = "model" if declares(llm, "local") else "tokenizer"
+    setting = "model" if declares(llm, "in_process") else "tokenizer"
     reference = getattr(llm, setting, "embedded:smollm2")
     with loading(f"llm.{setting}={reference}: its tokenizer, to count tokens with, cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(locate(reference))
