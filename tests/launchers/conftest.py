@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -79,7 +80,7 @@ def free_ports(count: int) -> list[int]:
 
 def until(command: list[str], words: str, log: Path, **environment: str) -> None:
     """Wait until a command prints `words`."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 120
     while words not in subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}).stdout:
         assert time.monotonic() < limit, log.read_text()[-2000:]
         time.sleep(0.5)
@@ -117,12 +118,12 @@ def ray_nodes(
     """A Ray cluster's address, and its two nodes with a processor each: the head first."""
     need("ray")
     log, [port] = tmp_path_factory.mktemp("ray") / "log", free_ports(1)
-    ray, address = [sys.executable, "-m", "ray.scripts.scripts"], f"127.0.0.1:{port}"
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
     common = ("--num-cpus=1", "--block", "--disable-usage-stats", "--object-store-memory=100000000")
-    head = daemons(*ray, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", *common,
-                   log=log)  # fmt: skip
-    until([*ray, "status", f"--address={address}"], "CPU", log)
-    node = daemons(*ray, "start", f"--address={address}", "--node-ip-address=127.0.0.1", *common, log=log)
+    head = daemons(*ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *common, log=log)
+    until(["cat", str(log)], "Ray runtime started", log)
+    [address] = re.findall(r"ray start --address='(.*?)'", log.read_text())  # loopback becomes the machine's own
+    node = daemons(*ray, "start", f"--address={address}", *common, log=log)
     until([*ray, "status", f"--address={address}"], "/2.0 CPU", log)
     yield address, [head, node]
     for process in (node, head):
