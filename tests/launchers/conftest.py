@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -113,10 +114,14 @@ def slurm(daemons: Callable[..., object], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def ray_nodes(
-    daemons: Callable[..., "subprocess.Popen[bytes]"], tmp_path_factory: pytest.TempPathFactory
+    daemons: Callable[..., "subprocess.Popen[bytes]"],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[str, list["subprocess.Popen[bytes]"]]]:
     """A Ray cluster's address, and its two nodes with a processor each: the head first."""
     need("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # it listens beyond loopback
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     log, [port] = tmp_path_factory.mktemp("ray") / "log", free_ports(1)
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     common = ("--num-cpus=1", "--block", "--disable-usage-stats", "--object-store-memory=100000000")
