@@ -88,7 +88,7 @@ def until(command: list[str], words: str, log: Path, **environment: str) -> None
 
 
 @pytest.fixture(scope="session")
-def slurm(daemons: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def slurm(daemons: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which `sbatch` submits to a Slurm of one node with two processors."""
     need("submitit")
     if missing := [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(name)]:
@@ -109,7 +109,10 @@ def slurm(daemons: Callable[..., object], tmp_path_factory: pytest.TempPathFacto
     daemons("slurmctld", "-D", "-c", log=log, **environment)
     daemons("slurmd", "-D", log=log, **environment)
     until(["sinfo", "--noheader"], " idle ", log, **environment)
-    return environment
+    yield environment
+    # Its jobs are no children of the daemons: they have ended when the node is idle again.
+    subprocess.run(["scancel", "--me"], env={**os.environ, **environment}, check=False)
+    until(["sinfo", "--noheader"], " idle ", log, **environment)
 
 
 @pytest.fixture
