@@ -2,7 +2,7 @@
 
     python benchmarks/sweep_overhead.py [--jobs 500] [OVERRIDE ...]
 
-The jobs annotate two texts with regular expressions, which is next to nothing. The rates are those of the command's own lines.
+The jobs annotate a few texts with regular expressions, each job another number of them, which is next to nothing.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 RULES = "llm.rules={positive: [gain], negative: [loss], neutral: [report]}"
 JOB = ("stage=annotate", "llm=rules", RULES, "data=csv", "data.path=mine.csv", "data.label_column=label", "logger=none")
-ROWS = "".join(f"Company {n} tells of a {word} in {1900 + n},{label}\n" for n in range(20)
+ROWS = "".join(f"Company {n} tells of a {word} in {1900 + n},{label}\n" for n in range(400)
                for word, label in (("gain", "positive"), ("loss", "negative"), ("report", "neutral")))  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def resident_mb(pid: int) -> float:
 
 def sweep(folder: Path, jobs: int, overrides: list[str]) -> tuple[float, list[tuple[float, int, float]]]:
     """Seconds of a sweep over seeds, and samples of it: seconds since its start, jobs done, MB of the command's process."""
-    command = ["-m", *JOB, "annotate.limit=2", f"seed=range({jobs})", "study=overhead", "sweep.report=false", *overrides]
+    command = ["-m", *JOB, f"annotate.limit=range(2,{jobs + 2})", "study=overhead", "sweep.report=false", *overrides]
     started, samples = time.perf_counter(), []
     with (folder / "errors.txt").open("w") as errors:
         process = subprocess.Popen([sys.executable, "-m", "findistill", *command], cwd=folder, stdout=errors, stderr=errors)

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+import secrets
 import shutil
 import signal
 import socket
@@ -79,14 +81,14 @@ def free_ports(count: int) -> list[int]:
 
 def until(command: list[str], words: str, log: Path, **environment: str) -> None:
     """Wait until a command prints `words`."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 120
     while words not in subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}).stdout:
         assert time.monotonic() < limit, log.read_text()[-2000:]
         time.sleep(0.5)
 
 
 @pytest.fixture(scope="session")
-def slurm(daemons: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def slurm(daemons: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which `sbatch` submits to a Slurm of one node with two processors."""
     need("submitit")
     if missing := [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(name)]:
@@ -107,22 +109,29 @@ def slurm(daemons: Callable[..., object], tmp_path_factory: pytest.TempPathFacto
     daemons("slurmctld", "-D", "-c", log=log, **environment)
     daemons("slurmd", "-D", log=log, **environment)
     until(["sinfo", "--noheader"], " idle ", log, **environment)
-    return environment
+    yield environment
+    # Its jobs are no children of the daemons: they have ended when the node is idle again.
+    subprocess.run(["scancel", "--me"], env={**os.environ, **environment}, check=False)
+    until(["sinfo", "--noheader"], " idle ", log, **environment)
 
 
 @pytest.fixture
 def ray_nodes(
-    daemons: Callable[..., "subprocess.Popen[bytes]"], tmp_path_factory: pytest.TempPathFactory
+    daemons: Callable[..., "subprocess.Popen[bytes]"],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[str, list["subprocess.Popen[bytes]"]]]:
     """A Ray cluster's address, and its two nodes with a processor each: the head first."""
     need("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # it listens beyond loopback
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     log, [port] = tmp_path_factory.mktemp("ray") / "log", free_ports(1)
-    ray, address = [sys.executable, "-m", "ray.scripts.scripts"], f"127.0.0.1:{port}"
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
     common = ("--num-cpus=1", "--block", "--disable-usage-stats", "--object-store-memory=100000000")
-    head = daemons(*ray, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", *common,
-                   log=log)  # fmt: skip
-    until([*ray, "status", f"--address={address}"], "CPU", log)
-    node = daemons(*ray, "start", f"--address={address}", "--node-ip-address=127.0.0.1", *common, log=log)
+    head = daemons(*ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *common, log=log)
+    until(["cat", str(log)], "Ray runtime started", log)
+    [address] = re.findall(r"ray start --address='(.*?)'", log.read_text())  # loopback becomes the machine's own
+    node = daemons(*ray, "start", f"--address={address}", *common, log=log)
     until([*ray, "status", f"--address={address}"], "/2.0 CPU", log)
     yield address, [head, node]
     for process in (node, head):

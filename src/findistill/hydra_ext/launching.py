@@ -4,8 +4,10 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -101,8 +103,8 @@ def refuse_secrets(tasks: Sequence[Task]) -> None:
             )
 
 
-def require(module: str, extra: str, launcher: str) -> None:
-    """Check that what a launcher needs is installed.
+def require(module: str, extra: str, launcher: str) -> Any:
+    """The module of an extra that a launcher needs.
 
     Raises:
         UserError: it is not; with the command that installs it.
@@ -110,6 +112,7 @@ def require(module: str, extra: str, launcher: str) -> None:
     if find_spec(module) is None:
         remedy = f"Install it with: pip install 'findistill[{extra}]'"
         raise UserError(f"hydra/launcher={launcher} needs {module}, which is not installed.\n{remedy}")
+    return import_module(module)
 
 
 def report_progress(state: Callable[[], str]) -> Iterator[None]:

@@ -39,21 +39,19 @@ class RayWorkers(Workers):
         self.init = {"address": address, "log_to_driver": True, **here}
 
     def setup(self, **context: Any) -> None:
-        require("ray", "ray", launcher="ray")
+        self.ray = require("ray", "ray", launcher="ray")
         super().setup(**context)
 
     def outcomes(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
-        import ray  # takes a second
-
-        begun_here = not ray.is_initialized()
+        begun_here = not self.ray.is_initialized()
         if begun_here:
-            ray.init(**self.init, logging_level=logging.WARNING)
-        function = ray.remote(run_forwarded).options(**self.remote)
+            self.ray.init(**self.init, logging_level=logging.WARNING)
+        function = self.ray.remote(run_forwarded).options(**self.remote)
         environment, waiting = forwarded(os.environ), [*tasks]
         running: dict[Any, int] = {}
         log.info(
             "%d jobs for Ray, %d side by side on %d nodes; what they print is shown here, with the node's address",
-            len(tasks), self._places(), len(ray.nodes()),
+            len(tasks), self._places(), len(self.ray.nodes()),
         )  # fmt: skip
         progress = report_progress(lambda: f"{len(running)} jobs are with Ray, {len(waiting)} not yet")
         try:
@@ -63,21 +61,29 @@ class RayWorkers(Workers):
                 while waiting and not self.stopping and len(running) < places:
                     task = waiting.pop(0)
                     running[function.remote(task, environment)] = task.number
-                ended, _ = ray.wait(list(running), timeout=POLL_S)
+                ended, _ = self.ray.wait(list(running), timeout=POLL_S)
                 for each in ended:
-                    yield running.pop(each), _received(each)
+                    yield running.pop(each), self._received(each)
                 next(progress)
         finally:
             for each in running:
-                ray.cancel(each, force=False)
+                self.ray.cancel(each, force=False)
             if begun_here:
-                ray.shutdown()
+                self.ray.shutdown()
+
+    def _received(self, reference: Any) -> Outcome:
+        lost = self.ray.exceptions
+        try:
+            outcome: Outcome = self.ray.get(reference)
+            return outcome
+        except lost.OutOfMemoryError:
+            return Outcome(error="Ray ended its process: the memory of its node was full", died=True)
+        except lost.RayError as error:
+            return Outcome(error=f"its process or its node was lost ({type(error).__name__})", died=True)
 
     def _places(self) -> int:
         """How many jobs the cluster has place for now, at least 1."""
-        import ray
-
-        has = ray.cluster_resources()
+        has = self.ray.cluster_resources()
         return max(1, int(min((has.get(name, 0) / need for name, need in self.needs.items() if need), default=1)))
 
 
@@ -93,15 +99,3 @@ def run_forwarded(task: Task, environment: Mapping[str, str]) -> Outcome:
         return run(task)
     except KeyboardInterrupt:  # Ray would try to pickle it
         sys.exit(1)
-
-
-def _received(reference: Any) -> Outcome:
-    import ray
-
-    try:
-        outcome: Outcome = ray.get(reference)
-        return outcome
-    except ray.exceptions.OutOfMemoryError:
-        return Outcome(error="Ray ended its process: the memory of its node was full", died=True)
-    except ray.exceptions.RayError as error:
-        return Outcome(error=f"its process or its node was lost ({type(error).__name__})", died=True)

@@ -31,7 +31,7 @@ class Submitted:
 
     def checkpoint(self) -> Any:
         """The job goes on from its last checkpoint, in the place of this one in the queue."""
-        from submitit.helpers import DelayedSubmission
+        from submitit.helpers import DelayedSubmission  # an extra, there where this is called
 
         return DelayedSubmission(self)
 
@@ -52,7 +52,7 @@ class SubmititWorkers(Workers):
         self.settings = {name: value for name, value in settings.items() if value is not None}
 
     def setup(self, **context: Any) -> None:
-        require("submitit", "submitit", launcher=f"submitit_{self.cluster}")
+        self.submitit = require("submitit", "submitit", launcher=f"submitit_{self.cluster}")
         super().setup(**context)
 
     def outcomes(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
@@ -91,12 +91,11 @@ class SubmititWorkers(Workers):
             raise
 
     def _executor(self) -> Any:
-        from submitit import AutoExecutor  # an extra
-
+        kind = self.submitit.AutoExecutor
         limit = {f"{self.cluster}_max_num_timeout": self.max_num_timeout}
         try:
-            executor = AutoExecutor(self.logs / "%j", cluster=self.cluster, **limit)
-            known = AutoExecutor._typed_parameters()
+            executor = kind(self.logs / "%j", cluster=self.cluster, **limit)
+            known = kind._typed_parameters()
             named = {name if name in known else f"{self.cluster}_{name}": value for name, value in self.settings.items()}
             if self.cluster == "slurm":
                 named["slurm_array_parallelism"] = self.side_by_side
