@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("settings", nargs="*", help="further ones of stage=serve, such as serve.threads=1")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         write_model(Path(scratch) / "model")

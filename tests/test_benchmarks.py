@@ -27,6 +27,16 @@ def test_endpoint_throughput() -> None:
 
 
 @pytest.mark.slow
+def test_predict_throughput() -> None:
+    assert "ratio: " in run("predict_throughput.py", "--rows", "3000", "--workers", "1")
+
+
+@pytest.mark.slow
+def test_serve_latency() -> None:
+    assert "20 requests at 20/s: {200: 20}" in run("serve_latency.py", "--rate", "20", "--seconds", "1")
+
+
+@pytest.mark.slow
 def test_annotation_memory() -> None:
     told = run("annotation_memory.py", "--texts", "40")
     assert "20 texts: peak" in told and "40 texts: peak" in told and "growth:" in told

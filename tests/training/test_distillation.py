@@ -14,6 +14,7 @@ from findistill.inference.predict import predict
 from findistill.models.batches import Tokens
 from findistill.models.config import Encoder
 from findistill.models.encoders import open_trained
+from findistill.models.training_profile import TrainingProfile
 from findistill.training import published_faults
 from findistill.training.config import Intermediate, TeacherDistill, Trainer
 from findistill.training.distillation import distil, matched, with_unlabelled
@@ -71,6 +72,8 @@ def test_a_student_learns_from_texts_without_labels(run, trainer, teacher, corpu
     trained = run(train=unlabelled, trainer=replace(trainer, max_epochs=10, learning_rate=3e-3))
     texts = corpus.validation.texts
     assert training_texts.known(trained.model_dir, [*texts, *corpus.train.texts, "another one"]).tolist() == [True] * 72 + [False]
+    profile = TrainingProfile.read(trained.model_dir)
+    assert profile and profile.labels == {} and profile.unseen < 0.2 and len(profile.pieces) > 10
     taught = predict(teacher, texts, trainer).probabilities.argmax(1)
     assert (predict(trained.model_dir, texts, trainer).probabilities.argmax(1) == taught).mean() > 0.8
     assert trained.history[-1]["train/kl"] < 0.3 * trained.history[0]["train/kl"]

@@ -19,6 +19,7 @@ from findistill.inference.predict import latency, predict
 from findistill.models.batches import Rows, Tokens
 from findistill.models.config import Encoder
 from findistill.models.heads import macro_f1
+from findistill.models.training_profile import TrainingProfile
 from findistill.training import recipe
 from findistill.training import trainer as fitting
 from findistill.training.classifier import EncoderClassifier
@@ -118,6 +119,8 @@ def test_learns_and_plain_transformers_agrees(run, trainer, labels, corpus, dist
     assert not list(trained.model_dir.parent.rglob("*.ckpt"))
     assert [path.name for path in trained.model_dir.parent.iterdir()] == ["model"]
     assert training_texts.known(trained.model_dir, [*texts, *corpus.train.texts, "another one"]).tolist() == [True] * 72 + [False]
+    profile = TrainingProfile.read(trained.model_dir)
+    assert profile and set(profile.labels) == set(labels.names) and profile.unseen < 0.2 and len(profile.pieces) > 10
 
 
 def test_same_seed_same_weights_bit_for_bit(run) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from omegaconf import OmegaConf
+
 from findistill.config.fields import declares
 from findistill.config.validate import missing, rule, sections
 from findistill.data.config import Data, FileData
@@ -29,7 +31,7 @@ def sources(config: Any) -> Iterator[str]:
             yield f"{key}.reviewed={data.reviewed}: no such file; stage=review leaves it in its run folder, as reviewed.parquet"
         if not issubclass(schema, FileData):
             continue
-        if key == "data" and config.stage.name == "predict":  # which reads globs, too, and has rules for it
+        if key == "data" and OmegaConf.select(config, "stage.name") == "predict":  # which reads globs, too, and has rules for it
             yield from _unread(key, data)
             continue
         path = Path(data.path or ".").expanduser()

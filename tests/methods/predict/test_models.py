@@ -116,7 +116,7 @@ def test_ray_gives_the_rows_of_the_local_engine(predict: Predict, monkeypatch: p
     monkeypatch.setattr(cutting, "ROWS", 8)
     local = answers(predict(*CSV, "predict.weights=auto"))
     try:
-        ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+        ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
         monkeypatch.setattr(ray, "shutdown", lambda: None)
         distributed = predict(*CSV, "predict.weights=auto", "predict.engine=ray", "predict.ray.max_actors=2", "study=ray")
         pd.testing.assert_frame_equal(answers(distributed), local, check_exact=True)

@@ -7,7 +7,7 @@ from typing import Any
 from findistill.config.validate import rule
 from findistill.data.locations import FORMATS, format_of, input_files
 from findistill.errors import UserError
-from findistill.models.folder import is_gliner, is_onnx, problems
+from findistill.models.folder import is_gliner, is_linear, is_onnx, problems
 
 
 @rule("predict")
@@ -30,7 +30,7 @@ def model(config: Any) -> Iterator[str]:
     if not name:
         yield f"stage={stage} needs {stage}.model: a run folder, a model folder, a hub id or an ONNX file"
     elif not is_onnx(Path(name)) and not is_gliner(Path(name)):
-        yield from problems(name)
+        yield from problems(name, "classifier" if is_linear(name) else "")
 
 
 @rule("predict")

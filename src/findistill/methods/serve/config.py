@@ -16,7 +16,8 @@ class Serve:
     port: int = setting(8000, ge=0, le=65535, meaning="a port; 0 takes a free one")
     batch_size: int = setting(32, ge=1)  # texts that are answered together at most
     wait_ms: float = setting(2.0, ge=0)  # that a text waits for others, where nothing else is in work
-    threads: int | None = setting(None, ge=1)  # of the processor; None: all cores
+    # of the processor; a small model answers soonest on one, which leaves the others to the rest. None: all cores
+    threads: int | None = setting(1, ge=1)
     queue: int = setting(1024, ge=1)  # texts that wait at most; further requests get 503
     texts: int = setting(256, ge=1)  # of a request
     characters: int = setting(20_000, ge=1)  # of a text
