@@ -21,6 +21,7 @@ from findistill.core import termination
 from findistill.core.search import PrunedError
 from findistill.core.step import load
 from findistill.errors import BusyError, UserError, first_line
+from findistill.hydra_ext.read_once import read_once
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def _run(task: Task) -> JobReturn:
     if not GlobalHydra.instance().is_initialized():
         initialize_config_dir(str(config_dir()), version_base="1.3", job_name="findistill")
     loader = GlobalHydra.instance().config_loader()
+    read_once(loader)
     config = loader.load_configuration(task.config_name, list(task.overrides), RunMode.RUN)
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = task.number
