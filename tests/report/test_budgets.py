@@ -30,3 +30,11 @@ def test_a_curve_is_of_methods_that_differ_in_the_number_of_labels_alone(tmp_pat
     assert [tick.get_text() for tick in right.get_xticklabels()] == ["100", "500"]
     assert not budgets.series([method for method in methods if method.config["data"]["labelled"] == 100])
     style.save(budgets.by_labels(curves, estimates), tmp_path / "labels")
+
+
+def test_eight_curves_can_be_told_apart() -> None:
+    runs = [run(f"method {at}", labels, 0, 0.5) for at in range(8) for labels in (100, 500)]
+    methods = gather(runs)
+    estimates = {method.name: seed_means(method.gold, method.predicted, 3, resamples=20) for method in methods}
+    lines = budgets.by_labels(budgets.series(methods), estimates).axes[0].get_lines()
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 8

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -36,11 +35,10 @@ def by_labels(curves: Mapping[str, Sequence[Method]], estimates: Mapping[str, Ma
     """Accuracy and macro F1 with 95% intervals by the number of labels, a line a method; dashed lines are baselines."""
     budgets = sorted({setting(member.config, BUDGET) for members in curves.values() for member in members})
     figure = style.blank(10, 5.2)
-    panels = figure.subplots(1, 2)
+    panels, looks = figure.subplots(1, 2), style.looks(list(curves))
     for axes, (key, title) in zip(panels, SCORES, strict=True):
         for place, (name, members) in enumerate(curves.items()):
-            look: dict[str, Any] = style.look_of(place)
-            look |= {"linestyle": "--"} if members[0].kind == BASELINE else {"linestyle": "-"}
+            look = looks[name] | {"linestyle": "--" if members[0].kind == BASELINE else "-"}
             own = [estimates[member.name][key] for member in members]
             # Side by side: bars of one budget would hide each other.
             x = [setting(member.config, BUDGET) * 1.03 ** (place - (len(curves) - 1) / 2) for member in members]

@@ -92,7 +92,7 @@ def build_report(
         write_whole(out / f"{name}.csv", tables.csv(pd.concat(frames)))
 
     with_runs = [part for part in parts.registered().values() if any(run.kind == part.kind for run in runs)]
-    reading = [note for part in with_runs for note in part.notes(part.own(methods))]
+    reading = [note for part in with_runs for note in part.notes(methods)]
     reading += tables.WORDING.notes(resamples=resamples) if methods else []
     short = tables.readable(table) if methods else None
     if not methods and sections:  # the study has no other table

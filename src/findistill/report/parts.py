@@ -208,7 +208,7 @@ class Part:
         yield from ()
 
     def notes(self, methods: "Sequence[Method]") -> list[str]:
-        """How the numbers of these methods are made, where it is not as for all."""
+        """How the numbers of the part's methods are made, where it is not as for all; `methods` are all of the report."""
         return []
 
 

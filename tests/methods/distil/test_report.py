@@ -133,6 +133,10 @@ def test_the_tables_hold_what_each_student_keeps_of_its_teacher(methods: list[Me
     assert any(one.family == AGAINST_LABELS and one.b == "middle: labels alone" and one.accuracy.difference > 0 for one in tests)
     changes = contrasts_table([one for one in tests if one.family == f"{DIFFER_IN}distill.unlabelled"])
     assert changes["Pairs"].astype(int).sum() == 6
+    assert "middle: labels alone" in shares.index  # beside the only teacher that there is
+    several = [*methods, *gather([replace(teacher(0, 2.0), method="another teacher")])]
+    assert "middle: labels alone" not in students_report.teacher_shares(several)["method"].tolist()
+    assert students_report.PART.notes(methods) == []
     alone = [method for method in methods if method.kind == "student"]
     assert not len(students_report.teacher_shares(alone))
     assert "The teacher is not in the report" in students_report.PART.notes(alone)[0]

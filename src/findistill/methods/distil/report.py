@@ -155,11 +155,14 @@ def teacher_of(methods: Sequence[Method], student: Method | None = None) -> Meth
 
 
 def teacher_shares(methods: Sequence[Method]) -> pd.DataFrame:
-    """Each student's accuracy as a share of its teacher's, with bounds, and its share of the teacher's parameters."""
-    rows = []
+    """Each student's accuracy as a share of its teacher's, with bounds, and its share of the teacher's parameters.
+
+    A student of labels alone had none: it stands beside the report's teacher where there is one only.
+    """
+    rows, several = [], len(TEACHERS.own(methods)) > 1
     for student in (method for method in methods if facts.terms(method)):
         teacher = teacher_of(methods, student)
-        if teacher:
+        if teacher and not (several and facts.on_labels_alone(student)):
             share, low, high = accuracy_share(student.correct, teacher.correct)
             own, of = (method.mean_metric("model/parameters") for method in (student, teacher))
             parameters = own / of if own and of else None
