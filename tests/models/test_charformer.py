@@ -100,4 +100,11 @@ def test_it_trains_and_a_saved_one_is_read_by_the_auto_classes(labels: LabelSet,
         shares = again(**inputs).logits.softmax(-1).numpy()
     found = predict(trained.model_dir, corpus.validation.texts, trainer).probabilities
     assert shares == pytest.approx(found, abs=1e-5)
-    assert sorted(path.suffix for path in trained.model_dir.iterdir()) == [".json", ".json", ".json", ".npy", ".safetensors"]
+    assert sorted(path.suffix for path in trained.model_dir.iterdir()) == [
+        ".json",
+        ".json",
+        ".json",
+        ".json",
+        ".npy",
+        ".safetensors",
+    ]

@@ -80,7 +80,7 @@ class EntitiesPart(Part):
 
     def scores(self, config: Mapping[str, Any]) -> bool:
         step = config["entities"]["step"]
-        return bool(step == "train" or (step == "label" and config["extract"]["rows"] == "test"))
+        return bool(step == "train" or (step == "label" and config["extract"].get("rows") == "test"))
 
     def sections(self, runs: Sequence[Run], resamples: int) -> Iterator[Section]:
         """One for each test set.

@@ -59,7 +59,7 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
             if section.weights != "auto":
                 raise UserError(f"{error}\n{setting}.weights=torch predicts with the model as it is") from error
             open_trained(model) if kind == "classifier" else tagging.open_model(model)  # is it faulty whatever the weights?
-            log.info("%s; %s.weights=torch is used", str(error).splitlines()[0], setting)
+            log.info("%s; %s is used", str(error).splitlines()[0], f"{setting}.weights=torch")
     return Spec(kind, model, accelerator, **common)
 
 
@@ -99,8 +99,8 @@ def compare_with_float32(spec: Spec, texts: list[str], setting: str = "predict")
     share = sum(one == other for one, other in zip(first, second, strict=True)) / len(some)
     if share < ALIKE:
         log.warning(
-            "8-bit weights change the answer for %.1f%% of %d texts; %s.weights=fp32 uses 32-bit ones", 100 - 100 * share,
-            len(some), setting,
+            "8-bit weights change the answer for %.1f%% of %d texts; %s uses 32-bit ones", 100 - 100 * share, len(some),
+            f"{setting}.weights=fp32",
         )  # fmt: skip
     return {"int8_agreement": share}
 
