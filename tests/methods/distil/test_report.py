@@ -14,6 +14,7 @@ from findistill.methods.finetune.report import DIFFER_IN as TEACHERS_DIFFER_IN
 from findistill.report.comparisons import compare, contrasts_table
 from findistill.report.methods import Method, Run, gather
 from findistill.report.page import build_report
+from findistill.report.parts import BASELINE
 from findistill.stats.intervals import accuracy_share, seed_means
 from tests.fixtures.studies import make_run
 
@@ -191,3 +192,21 @@ def test_figures_are_drawn_where_there_are_grounds(tmp_path: Path, methods: list
     assert "Of parameters" in files.html.read_text(encoding="utf-8")
     alone = build_report("one", study()[2:3], [], tmp_path / "one", resamples=50)
     assert {"students", "unlabelled"}.isdisjoint(path.stem for path in alone.figures)
+
+
+def test_at_each_number_of_labels_students_stand_against_the_baselines_of_that_number() -> None:
+    def with_labels(run: Run, labels: int) -> Run:
+        return replace(run, config=run.config | {"data": {**run.config["data"], "labelled": labels}})
+
+    def baseline(seed: int, labels: int) -> Run:
+        return with_labels(make_run("TF-IDF", BASELINE, seed, skill=0.5, config=DATA), labels)
+
+    taught = [with_labels(student("small", seed, 2.0, kl=1.0), labels) for labels in (100, 500) for seed in (0, 1)]
+    methods = gather([*taught, *(baseline(seed, labels) for labels in (100, 500) for seed in (0, 1))])
+    own = [one for one in compare(methods, resamples=50) if one.family == students_report.SAME_LABELS]
+    assert [(one.a[-4:], one.b[-4:], one.contrast) for one in own] == [
+        ("100)", "100)", "small: kl against TF-IDF"), ("500)", "500)", "small: kl against TF-IDF"),
+    ]  # fmt: skip
+    assert all(one.accuracy.over == "seeds and rows" and one.accuracy.difference > 0 for one in own)
+    one_number = [method for method in methods if method.config["data"]["labelled"] == 100]
+    assert not [one for one in compare(one_number, resamples=50) if one.family == students_report.SAME_LABELS]

@@ -17,9 +17,10 @@ from findistill.core.files import read_json
 from findistill.methods.distil import plots
 from findistill.methods.distil import students as facts
 from findistill.methods.finetune.report import PART as TEACHERS
+from findistill.report.budgets import BUDGET
 from findistill.report.comparisons import TRAINED_PRESETS, best, contrast, pairs_by_setting, value_of
 from findistill.report.methods import Method, differing, setting
-from findistill.report.parts import Family, Part, Picture, Results, Table, Wording
+from findistill.report.parts import BASELINE, Family, Part, Picture, Results, Table, Wording
 from findistill.report.plots import agreement
 from findistill.stats.intervals import accuracy_share
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 WORDING = Wording(__package__)
 AGAINST_LABELS = "distilled against labels alone"
 AGAINST_REST = "best student against the rest"
+SAME_LABELS = "students against baselines, number of labels by number"
 DIFFER_IN = "distilled students that differ in "
 THRESHOLDS = "strictest threshold against loosest"
 
@@ -72,6 +74,10 @@ class StudentPart(Part):
             yield Family(f"{a} against {b}", list({(x.name, y.name): (x, y) for x, y in pairs}.values()), main=True)
         if top := best(own)[0]:
             yield Family(AGAINST_REST, [(top, method) for method in methods if method.kind != self.kind])
+        if len({setting(student.config, BUDGET) for student in own}) > 1:
+            baselines = [method for method in methods if method.kind == BASELINE]
+            same = [(a, b) for a, b in product(own, baselines) if setting(a.config, BUDGET) == setting(b.config, BUDGET)]
+            yield Family(SAME_LABELS, same, lambda a, b: f"{a.runs[0].method} against {b.runs[0].method}")
         series = [members for members in facts.threshold_series(own).values() if len(members) > 1]
         yield Family(THRESHOLDS, [(members[-1], members[0]) for members in series])
         of_teacher = [student for student in own if facts.terms(student)]
