@@ -87,14 +87,13 @@ def tune(
     trainer = copy(session.trainer)
     trainer.checkpoint_every = trainer.checkpoint_every or settings.checkpoint_every
     recipe = Recipe.of(settings, trainer, max_length=0, precision="32-true", layer_decay=1.0, unfreeze="none")
+    recipe, rows = recipe.over(train, trainer.accumulate_grad_batches)
     module, adapted = Tuning(model, dtype, settings, words, end, recipe, trainer.devices).begin(
         "cpu" if count_of(trainer) > 1 else None  # the processes have their own on the GPUs
     )
     base, folder = module.model, session.folder
     hardware.reset_device_peak()
     validation_rows = validation if len(validation) else None
-    recipe, rows = recipe.over(train, trainer.accumulate_grad_batches)
-    module, folder = WordClassifier(base, words, end, recipe), session.folder
     times = Training(module, rows, validation_rows, recipe, replace(session, trainer=trainer)).run()
     adapted.save_pretrained(str(folder / "model"), save_embedding_layers=False)
     Adapter("", model, settings.quantization, str(compute_dtype(dtype)).removeprefix("torch.")).save(folder / "model")
