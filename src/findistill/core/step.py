@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from findistill.config.fields import result_settings
 from findistill.core.hashing import content, digest
+from findistill.errors import UserError
 
 if TYPE_CHECKING:
     from findistill.core.store import Work
@@ -153,6 +154,18 @@ def load(target: str) -> Any:
     """The function that `package.module:function` names."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def load_extra(target: str, extra: str, user: str) -> Any:
+    """As `load`, of a module that needs packages of an extra.
+
+    Raises:
+        UserError: one is not installed; `user` is the setting that needs it.
+    """
+    try:
+        return load(target)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{user} needs the package {error.name}.\nInstall it: pip install 'findistill[{extra}]'") from error
 
 
 def walk(step: Step) -> Iterator[Step]:

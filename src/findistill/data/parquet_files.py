@@ -1,6 +1,7 @@
 """Parquet. Loaded when a file is read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,23 @@ def read_parquet(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, list[st
         UserError: there is no such file, it is not Parquet, or it has no rows.
     """
     check_parquet(path)
-    try:
+    with reading(path):
         table = pa.parquet.read_table(path)
         table.validate(full=True)  # damaged offsets would end the process
         rows = table.to_pylist()
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet ({str(error).strip().partition(chr(10))[0][:160]})") from error
     if not rows:
         raise UserError(f"{path}: no rows")
     named = b"huggingface" in (table.schema.metadata or {})
     return rows, load("findistill.data.hugging_face:names_in_schema")(table.schema) if named else {}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What pyarrow raises while a file is read, as a UserError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({str(error).strip().partition(chr(10))[0][:160]})") from error
 
 
 def check_parquet(path: Path) -> None:

@@ -22,9 +22,9 @@ from findistill.data.config import FileData
 from findistill.data.delimited import CsvFile
 from findistill.data.json_rows import stream_jsonl
 from findistill.data.locations import format_of
-from findistill.data.parquet_files import check_parquet
-from findistill.data.user_files import MOST_LISTED, layout, text_of
-from findistill.errors import UserError, did_you_mean
+from findistill.data.parquet_files import check_parquet, reading
+from findistill.data.user_files import half_of, layout, no_column, text_of
+from findistill.errors import UserError
 
 AT_ONCE = 1024  # rows of a table at most
 Types = dict[str, pa.DataType | None]  # of columns; None: values of several types, which become JSON
@@ -80,7 +80,7 @@ def open_stream(config: FileData, files: Iterable[Path]) -> Stream:
 def _csv(config: FileData, path: Path) -> Part:
     file = CsvFile.open(path, config.encoding, layout(config))
     if config.text_column not in file.header:
-        raise _no_column(config, path, file.header)
+        raise no_column(str(path), config, "text_column", file.header)
     column = file.header.index(config.text_column)
 
     def read(skip: int) -> Iterator[tuple[pa.Table, list[str]]]:
@@ -107,7 +107,7 @@ def _jsonl(config: FileData, path: Path) -> Part:
         types = _merged(types, _types(some))
         count += len(some)
     if not seen and not any(config.text_column in part for part in types):
-        raise _no_column(config, path, field_names(islice(rows(), AT_ONCE)))
+        raise no_column(str(path), config, "text_column", field_names(islice(rows(), AT_ONCE)))
 
     def read(skip: int) -> Iterator[tuple[pa.Table, list[str]]]:
         for some in _parts(islice(rows(), skip, None)):
@@ -120,7 +120,7 @@ def _jsonl(config: FileData, path: Path) -> Part:
 
 def _parquet(config: FileData, path: Path) -> Part:
     check_parquet(path)
-    with _reading(path):
+    with reading(path):
         file = pa.parquet.ParquetFile(path)
         schema, count = file.schema_arrow, file.metadata.num_rows
         groups = [file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups)]
@@ -133,7 +133,7 @@ def _parquet(config: FileData, path: Path) -> Part:
             kind.field(name).type if kind is not None and pa.types.is_struct(kind) and kind.get_field_index(name) >= 0 else None
         )
     if kind is None:
-        raise _no_column(config, path, schema.names)
+        raise no_column(str(path), config, "text_column", schema.names)
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not any(fits(plain) for fits in TEXT_TYPES):
         raise UserError(f"{path}: the column {config.text_column} is of the type {kind}, not texts; check data.text_column")
@@ -143,7 +143,7 @@ def _parquet(config: FileData, path: Path) -> Part:
         while first < len(groups) and skip >= groups[first]:
             skip -= groups[first]
             first += 1
-        with _reading(path):
+        with reading(path):
             for batch in pa.parquet.ParquetFile(path).iter_batches(AT_ONCE, row_groups=range(first, len(groups))):
                 if skip >= len(batch):
                     skip -= len(batch)
@@ -164,41 +164,16 @@ TEXT_TYPES = (
 )  # fmt: skip
 
 
-class _reading:  # noqa: N801
-    """What pyarrow raises while a file is read, as a UserError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, pa.ArrowException | OSError | ValueError | KeyError):
-            raise UserError(
-                f"{self.path}: cannot be read as Parquet ({str(error).strip().partition(chr(10))[0][:160]})"
-            ) from error
-
-
 def _parts(rows: Iterator[Any]) -> Iterator[list[Any]]:
     while part := list(islice(rows, AT_ONCE)):
         yield part
-
-
-def _no_column(config: FileData, path: Path, known: list[str]) -> UserError:
-    more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
-    return UserError(
-        f"{path} has no column {config.text_column!r} (data.text_column){did_you_mean(config.text_column, known=known)}; "
-        f"its columns are {', '.join(known[:MOST_LISTED])}{more}"
-    )
 
 
 def _check_characters(row: Mapping[str, Any], at: str) -> None:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        half = error.object[error.start].encode("ascii", "backslashreplace").decode()
-        raise UserError(f"{at}: half a character ({half}); remove or mend it") from None
+        raise UserError(f"{at}: half a character ({half_of(error)}); remove or mend it") from None
 
 
 def _types(rows: Iterable[Mapping[str, Any]]) -> Types:
@@ -259,9 +234,10 @@ def _conformed(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
             try:
                 columns.append(table[field.name].cast(field.type))
             except pa.ArrowException:  # of several types
-                columns.append(pa.array(map(_text_or_none, table[field.name].to_pylist()), pa.string()))
+                columns.append(json_texts(table[field.name]))
     return pa.table(columns, schema=schema)
 
 
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else as_json(value)
+def json_texts(column: pa.ChunkedArray) -> pa.Array:
+    """The values of a column as texts, null where there is none."""
+    return pa.array([None if value is None else as_json(value) for value in column.to_pylist()], pa.string())

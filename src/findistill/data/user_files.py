@@ -61,11 +61,7 @@ def from_rows(
             continue
         known = field_names(rows)
         if column not in known:
-            more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
-            raise UserError(
-                f"{origin} has no column {column!r} (data.{key}){did_you_mean(column, known=known)}; "
-                f"its columns are {', '.join(' '.join(name.split()) for name in known[:MOST_LISTED])}{more}"
-            )
+            raise no_column(origin, config, key, known)
 
     def cells(column: str) -> list[str]:
         return [as_text(lookup(row, column)) for row in rows]
@@ -99,6 +95,21 @@ def from_rows(
     return Source(source, origin, "the owner's", citation, notes=list(notes))
 
 
+def no_column(origin: str, config: FileData, key: str, known: Sequence[str]) -> UserError:
+    """The refusal of a file without the column that `data.<key>` names; `known` are those that it has."""
+    column = getattr(config, key)
+    more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
+    return UserError(
+        f"{origin} has no column {column!r} (data.{key}){did_you_mean(column, known=known)}; "
+        f"its columns are {', '.join(' '.join(name.split()) for name in known[:MOST_LISTED])}{more}"
+    )
+
+
+def half_of(error: UnicodeEncodeError) -> str:
+    """The half of a surrogate pair that a text has, escaped."""
+    return str(error.object)[error.start].encode("ascii", "backslashreplace").decode()
+
+
 def text_of(value: Any, config: FileData, at: str) -> str:
     """The text of a cell, '' where it has none. Raises UserError for a number, a list or an object; `at` names the place."""
     if isinstance(value, bytes):  # as older Spark and Impala write texts
@@ -117,7 +128,7 @@ def _refuse_half_characters(values: Mapping[str, Sequence[Any]], origin: str) ->
             try:
                 (value or "").encode()
             except UnicodeEncodeError as error:
-                half = value[error.start].encode("ascii", "backslashreplace").decode()
+                half = half_of(error)
                 raise UserError(f"{origin}, row {number}: half a character ({half}) in the {key}; remove or mend it") from None
 
 

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from findistill.core import termination
+from findistill.core.processors import cores
 from findistill.hydra_ext.launching import Workers
 from findistill.hydra_ext.worker import Outcome, Task, run
 
@@ -32,7 +33,7 @@ class LocalWorkers(Workers):
     """`n_jobs` processes; -1 is one for each core."""
 
     def __init__(self, n_jobs: int = -1) -> None:
-        self.n_jobs = n_jobs if n_jobs > 0 else max(1, len(os.sched_getaffinity(0)) + 1 + n_jobs)
+        self.n_jobs = n_jobs if n_jobs > 0 else max(1, cores() + 1 + n_jobs)
 
     def outcomes(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
         waiting, size = deque(tasks), min(self.n_jobs, len(tasks))
@@ -57,7 +58,7 @@ class LocalWorkers(Workers):
     def _start(size: int) -> Worker:
         ours, theirs = get_context("spawn").Pipe()
         # Not daemonic: a job may itself train in several processes.
-        process = get_context("spawn").Process(target=serve, args=(theirs, max(1, (os.cpu_count() or 1) // size)))
+        process = get_context("spawn").Process(target=serve, args=(theirs, max(1, cores() // size)))
         process.start()
         theirs.close()
         return Worker(process, ours)

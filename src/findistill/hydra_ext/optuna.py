@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext
 from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from optuna.trial import TrialState
@@ -25,6 +26,7 @@ from findistill.core.plan import PlannedJob, describe
 from findistill.core.search import Judge, PrunedError
 from findistill.core.step import load
 from findistill.errors import SweepError, UserError, first_line
+from findistill.hydra_ext.read_once import read_once
 from findistill.hydra_ext.sweeper import REPORT
 from findistill.methods.stage import stage_of
 
@@ -36,6 +38,10 @@ class ContinuingSearch(OptunaSweeperImpl):
 
     def __init__(self, sampler: Any, *, pruner: Any, **settings: Any) -> None:
         super().__init__(sampler, **settings)
+
+    def setup(self, *, hydra_context: HydraContext, **given: Any) -> None:
+        super().setup(hydra_context=hydra_context, **given)
+        read_once(hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run trials until `n_trials` are complete or pruned, those of earlier commands counted.

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from findistill.errors import UserError
 from findistill.inference.latency import latency as measure_latency
 from findistill.models.batches import pad, tokenise
 from findistill.models.encoders import open_trained
-from findistill.models.heads import device_of, label_head, logits_of, probabilities, text_length
+from findistill.models.heads import device_of, label_head, logits_of, probabilities, refuse_no_numbers, text_length
 from findistill.models.linear import LinearClassifier
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ def open_classifier(model: str | Path) -> OpenClassifier:
 
 
 def _classify_linear(model: LinearClassifier, texts: Sequence[str], trainer: "Trainer", **_: Any) -> Prediction:
-    shares = softmax(model.logits(texts), axis=1)
+    shares = model.probabilities(texts)
     return Prediction(shares, model.labels, [model.labels[i] for i in shares.argmax(axis=1)])
 
 
@@ -77,9 +75,7 @@ def classify(
     names, scale, thresholds = label_head(model)
     tokens = tokenise(tokenizer, texts, text_length(trainer, model, tokenizer), tokens_cache)
     logits = logits_of(model, tokens, batch_size, device_of(trainer.accelerator))
-    if not np.isfinite(logits).all():
-        row = int(np.argmax(~np.isfinite(logits).all(axis=1)))
-        raise UserError(f"the model gives no numbers (NaN or infinite) for the text {texts[row][:60]!r}: its weights are damaged")
+    refuse_no_numbers(logits, texts)
     shares = probabilities(logits, scale, thresholds)
     scores = np.tanh(logits[:, 0].astype(np.float64)) if scale else None
     return Prediction(shares, names, [names[i] for i in shares.argmax(axis=1)], scores)

@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.special import softmax
 
 from findistill.core.step import load
 from findistill.data.spans import Span
-from findistill.errors import UserError
 from findistill.inference import onnx_model, tagging
 from findistill.inference.spans import SpanModel
 from findistill.models.batches import Tokens, tokenise
 from findistill.models.encoders import open_trained
-from findistill.models.heads import device_of, label_head, logits_of, probabilities, text_length
+from findistill.models.heads import device_of, label_head, logits_of, probabilities, refuse_no_numbers, text_length
 from findistill.models.linear import LinearClassifier
 from findistill.models.training_profile import TrainingProfile, added_tokens
 from findistill.models.weights import locate
@@ -103,9 +101,7 @@ def _classifier(spec: Spec) -> Predictor:
     def answer(texts: Sequence[str]) -> Answers:
         tokens = tokenise(tokenizer, texts, longest)
         shares = shares_of(tokens)
-        if not np.isfinite(shares).all():
-            row = int(np.argmax(~np.isfinite(shares).all(axis=1)))
-            raise UserError(f"the model gives no numbers (NaN or infinite) for the text {texts[row][:60]!r}: it is damaged")
+        refuse_no_numbers(shares, texts)
         return Answers(_table(shares, labels), int(of_text[tokens.flat].sum()), int(unseen[tokens.flat].sum()))
 
     return Predictor(labels, _columns(labels), answer, profile)
@@ -115,7 +111,7 @@ def _linear(spec: Spec) -> Predictor:
     model = LinearClassifier.find(spec.model)
     assert model is not None
     return Predictor(
-        model.labels, _columns(model.labels), lambda texts: Answers(_table(softmax(model.logits(texts), axis=1), model.labels))
+        model.labels, _columns(model.labels), lambda texts: Answers(_table(model.probabilities(texts), model.labels))
     )
 
 

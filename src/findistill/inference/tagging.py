@@ -9,11 +9,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.data.spans import Span, from_bio
-from findistill.errors import UserError
 from findistill.inference import onnx_export, onnx_model
 from findistill.models.batches import pad, sorted_batches
 from findistill.models.encoders import open_tagger
-from findistill.models.heads import LONGEST, device_of
+from findistill.models.heads import LONGEST, device_of, no_numbers
 from findistill.models.windows import windows
 
 BATCH = 64
@@ -42,7 +41,7 @@ class TokenClassifier:
         by_text = cut.by_text(at_words)
         for text, own in zip(texts, by_text, strict=True):
             if not np.isfinite(own).all():
-                raise UserError(f"the model gives no numbers (NaN or infinite) for the text {text[:60]!r}: it is damaged")
+                raise no_numbers(text)
         return [
             from_bio([self.tags[tag] for tag in own.argmax(1)], words) if len(words) else []
             for own, words in zip(by_text, cut.words, strict=True)

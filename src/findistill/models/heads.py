@@ -90,6 +90,18 @@ def macro_f1(gold: np.ndarray, predicted: np.ndarray, n_labels: int) -> float:
     return float((2 * table.diagonal()[both > 0] / both[both > 0]).mean())
 
 
+def no_numbers(text: str) -> UserError:
+    """What is said of a model whose outputs for a text are NaN or infinite."""
+    return UserError(f"the model gives no numbers (NaN or infinite) for the text {text[:60]!r}: its weights are damaged")
+
+
+def refuse_no_numbers(outputs: np.ndarray, texts: Sequence[str]) -> None:
+    """Raise UserError where a row of the outputs (n, labels) is not finite."""
+    finite = np.isfinite(outputs).all(axis=1)
+    if not finite.all():
+        raise no_numbers(texts[int(np.argmin(finite))])
+
+
 def probabilities(logits: np.ndarray, scale: Scale | None, thresholds: Thresholds | None) -> np.ndarray:
     """Label probabilities (n, n_labels) float64: softmax of logits, or the shares of a scalar head's scores."""
     logits = logits.astype(np.float64)

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import hstack
+from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
@@ -58,6 +59,10 @@ class LinearClassifier:
         words = [each.transform(texts) for each in self.vectorizers]
         features = hstack(words).tocsr() if words else embed_once(texts)
         return np.asarray(features @ self.weights.T + self.bias)
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, labels) float64."""
+        return np.asarray(softmax(self.logits(texts), axis=1))
 
     def save(self, folder: Path) -> None:
         """Leave `config.json`, with labels and vocabularies, and `model.safetensors` in `folder`."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import wait
 
+from findistill.core.processors import cores
 from findistill.errors import UserError
 from findistill.inference.predictors import Answers, Predictor, Spec, open_predictor
 from findistill.methods.predict.config import Predict
@@ -44,11 +45,6 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
         for process in list((pool._processes or {}).values()):  # an interrupt does not wait for the windows in work
             process.terminate()
         pool.shutdown(cancel_futures=True)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _answered(predictor: Predictor, texts: list[str]) -> Callable[[], Answers]:

@@ -1,6 +1,5 @@
 """The files that are left, a shard each: whole or not there, and never of another input or model."""
 
-import json
 import logging
 import shutil
 from collections import Counter
@@ -18,6 +17,7 @@ import pyarrow.parquet
 from findistill.config.overrides import typed
 from findistill.core.files import read_json, replacing, write_json
 from findistill.core.hashing import damaged, seal
+from findistill.data.streams import json_texts
 from findistill.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -107,19 +107,12 @@ class _CsvWriter:
         self.writer.close()
 
     def write_table(self, table: pa.Table) -> None:
-        columns = [_as_json(column) if _nested(column.type) else column for column in table.columns]
+        columns = [json_texts(column) if _nested(column.type) else column for column in table.columns]
         self.writer.write_table(pa.table(columns, schema=self.schema))
 
 
 def _nested(kind: pa.DataType) -> bool:
     return pa.types.is_nested(kind)
-
-
-def _as_json(column: pa.ChunkedArray) -> pa.Array:
-    values = column.to_pylist()
-    return pa.array(
-        [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values], pa.string()
-    )
 
 
 def new_names(columns: list[str], prefix: str, taken: list[str], origin: str) -> list[str]:

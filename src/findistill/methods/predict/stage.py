@@ -15,10 +15,9 @@ import pyarrow as pa
 
 from findistill.core.job import Job
 from findistill.core.progress import ProgressMeter
-from findistill.core.step import load
+from findistill.core.step import load_extra
 from findistill.data.locations import input_files
 from findistill.data.streams import Stream, open_stream
-from findistill.errors import UserError
 from findistill.inference.predictors import Answers, Predictor, open_predictor
 from findistill.methods.predict import summary
 from findistill.methods.predict.local_engine import Submit
@@ -29,7 +28,6 @@ from findistill.methods.predict.windows import Window, windows, windows_in
 log = logging.getLogger(__name__)
 
 FOLDER = "predictions"  # in the run folder
-INSTALL = {"ray": "pip install 'findistill[ray]'"}
 
 
 def run(job: Job) -> None:
@@ -111,8 +109,5 @@ def _schema(stream: Stream, predictor: Predictor, names: list[str]) -> pa.Schema
 
 
 def _engine(name: str) -> Any:
-    """The `opened` of an engine, whose library is loaded with it."""
-    try:
-        return load(f"findistill.methods.predict.{name}_engine:opened")
-    except ModuleNotFoundError as error:
-        raise UserError(f"predict.engine={name} needs the package {error.name}.\nInstall it: {INSTALL.get(name)}") from error
+    """The `opened` of an engine, whose library is loaded with it; an engine's extra has its name."""
+    return load_extra(f"findistill.methods.predict.{name}_engine:opened", name, f"predict.engine={name}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from findistill.core.job import Job
-from findistill.core.step import load
+from findistill.core.step import load_extra
 from findistill.errors import UserError
 from findistill.inference.predictors import open_predictor
 from findistill.methods.predict.models import spec_of
@@ -20,11 +20,9 @@ BACKLOG = 1024  # connections that wait to be taken
 
 def run(job: Job) -> None:
     limits = job.config.serve
-    try:
-        serve = load("findistill.methods.serve.server:serve")
-        make_app = load("findistill.methods.serve.app:make_app")
-    except ModuleNotFoundError as error:
-        raise UserError(f"stage=serve needs the package {error.name}.\nInstall it: pip install 'findistill[serve]'") from error
+    serve, make_app = (
+        load_extra(f"findistill.methods.serve.{target}", "serve", "stage=serve") for target in ("server:serve", "app:make_app")
+    )
     listening = listen(limits.host, limits.port)
     spec = spec_of(limits.model, limits, job.config.trainer, job.store, "serve")
     predictor = open_predictor(replace(spec, threads=limits.threads))
