@@ -7,13 +7,18 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from findistill import cli
 from findistill.core import termination
+from findistill.core.files import write_json
+from findistill.core.hashing import seal
 from findistill.hydra_ext import errors
 from findistill.hydra_ext.errors import exit_with
+from findistill.report import runs, style
 
 
 @pytest.fixture
@@ -35,6 +40,37 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 class Thing:
     pass
+
+
+def cut_short() -> None:
+    """What OmegaConf does when it is interrupted inside one of its context managers."""
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise AttributeError("no attribute _invalidate_flags_cache")
+
+
+def test_an_interrupt_that_a_library_made_another_error_of_is_no_fault_of_a_job_or_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report without the job would count as the report of all jobs."""
+    (tmp_path / "job").mkdir()
+    write_json(tmp_path / "job" / "status.json", {"state": "done"})
+    monkeypatch.setattr(runs, "read_run", lambda *_: cut_short())
+    with pytest.raises(KeyboardInterrupt):
+        runs.collect(tmp_path)
+    with pytest.raises(KeyboardInterrupt), style.dispensable("curves"):
+        cut_short()
+
+
+def test_nothing_is_sealed_after_an_interrupt_that_was_dropped(installed: None, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("half of it")
+    assert seal(tmp_path, ["table.csv"])
+    with suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+    with pytest.raises(KeyboardInterrupt):
+        seal(tmp_path, ["table.csv"])
 
 
 @pytest.mark.parametrize("place", ["weak reference", "destructor", "open"])

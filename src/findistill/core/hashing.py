@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from findistill.core import termination
 from findistill.core.files import cache_dir, read_json, write_json
 
 LARGE = 1 << 20  # bytes; the hash of a larger file is remembered between processes
@@ -46,7 +47,12 @@ def content(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def seal(folder: Path, names: Iterable[str]) -> dict[str, list[Any]]:
-    """What tells later whether files of a folder are as they are now: name -> sha256, bytes, and time of change (ns)."""
+    """What tells later whether files of a folder are as they are now: name -> sha256, bytes, and time of change (ns).
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came while they were made, and may have cut something short without a word.
+    """
+    termination.check()
     sealed = {}
     for name in sorted(names):
         stat = (folder / name).stat()

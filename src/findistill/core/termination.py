@@ -37,10 +37,18 @@ def requested() -> bool:
     return _requested
 
 
-def check() -> None:
-    """Raise KeyboardInterrupt where SIGTERM came and what it raised was dropped."""
+def check(error: BaseException | None = None) -> None:
+    """Raise KeyboardInterrupt where SIGTERM came and what it raised was dropped.
+
+    Also where `error` began as an interrupt, SIGTERM's or Ctrl-C's: a library that is interrupted half way may raise an error of
+    its own, which says nothing of the file or figure that it was about.
+    """
     if _requested:
         raise KeyboardInterrupt
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt
+        error = error.__cause__ or error.__context__
 
 
 def acknowledge() -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from findistill.config.fields import result_settings
 from findistill.config.restore import read_config
-from findistill.core import run_folder
+from findistill.core import run_folder, termination
 from findistill.core.files import read_json
 from findistill.errors import UserError
 from findistill.report import parts
@@ -43,6 +43,7 @@ def collect(folder: Path) -> Jobs:
             if parts.of_kind(run.kind).classifies:
                 checked(run)
         except Exception as error:  # whatever is wrong with one job's files, the others are reported
+            termination.check(error)
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             left_out.append({"job": job.name, "error": (reason.splitlines() or [""])[0]})
         else:

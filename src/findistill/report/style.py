@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from findistill.core import termination
 from findistill.core.files import write_whole
 from findistill.report.glyphs import drawable, families
 from findistill.stats.intervals import Estimate
@@ -81,6 +82,7 @@ def dispensable(name: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
+        termination.check(error)
         reason = (str(error).strip().splitlines() or [""])[0]
         log.warning("the figure %s is left out: %s: %s", name, type(error).__name__, reason)
 
