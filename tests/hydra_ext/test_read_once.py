@@ -6,12 +6,28 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from findistill.config.compose import config_dir
 from findistill.hydra_ext.read_once import ReadOnce, read_once
 
-JOBS = (["stage=teacher", "data=tfns"], ["experiment=demo"], ["shots.source='tfns limit=5'"], ["stage=teacher", "data=tfns"])
+JOBS = (
+    ["stage=teacher", "data=tfns"], ["experiment=demo"], ["shots.source='tfns limit=5'"], ["stage=teacher", "data=tfns"],
+    ["seed=3", "stage=teacher", "+trainer.limit_train_batches=2", "data=tfns", "data.limit=7"], ["seed=4", "experiment=demo"],
+    ["+data@shots.source=tfns", "shots.k=2"], ["hydra.job.name=mine", "seed=1"], ["trainer={max_epochs: 4}", "stage=teacher"],
+    ["trainer.max_epochs=3", "stage=student", "distill=reg"], ["stage=student", "trainer.max_epochs=4", "distill=reg"],
+)  # fmt: skip
+MISTAKES = (
+    ["sed=3"],
+    ["stage=teachr"],
+    ["trainer.max_epochs=many"],
+    ["+seed=3"],
+    ["~seed=9"],
+    ["seed=1,2"],
+    ["trainer=nowhere", "seed=2"],
+    ["~llm.price", "seed=5"],
+)
 
 
 def test_the_same_as_fresh_compositions_in_any_order() -> None:
@@ -20,6 +36,18 @@ def test_the_same_as_fresh_compositions_in_any_order() -> None:
         read_once(GlobalHydra.instance().config_loader())
         shared = [OmegaConf.to_yaml(compose("config", job, return_hydra_config=True)) for job in (*JOBS, *reversed(JOBS))]
     assert shared == [*fresh, *reversed(fresh)]
+
+
+@pytest.mark.parametrize("job", MISTAKES, ids=lambda job: " ".join(job))
+def test_a_mistake_is_the_same_error(job: list[str]) -> None:
+    errors = []
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        for _ in range(2):
+            with pytest.raises(HydraException) as error:
+                compose("config", job)
+            errors.append((type(error.value), str(error.value), str(error.value.__cause__)))
+            read_once(GlobalHydra.instance().config_loader())
+    assert errors[0] == errors[1]
 
 
 def test_a_file_is_read_once_and_folders_of_a_composition_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
