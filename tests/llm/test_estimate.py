@@ -8,6 +8,7 @@ import pytest
 from findistill.core.files import read_json
 from findistill.data.demo import read_corpus
 from findistill.data.labels import LabelSet
+from findistill.llm import estimate as module
 from findistill.llm.annotate import annotate
 from findistill.llm.config import Annotate, EndpointLLM, Price, Prompt, Shots
 from findistill.llm.engine import Engine, Request, Response, Sampling
@@ -98,3 +99,14 @@ def test_it_says_what_it_does_not_know(tmp_path: Path) -> None:
     assert found.cost_usd is None and found.seconds is None
     assert "price not known" in found.text() and "annotate.limit=20" in found.text()
     assert "300 texts, 0 of them in the cache\n300 requests" in found.text()
+
+
+def test_without_a_cache_a_sample_of_the_prompts_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest demonstrations of 100,000 texts take minutes, and a plan is looked at often."""
+    settings, built, plan = config([]), [], module.plan_rows
+    whole = estimated(settings, tmp_path / "cache")
+    monkeypatch.setattr(module, "COUNTED", 50)
+    monkeypatch.setattr(module, "plan_rows", lambda texts, *rest: built.append(len(texts)) or plan(texts, *rest))
+    sampled = estimated(settings, tmp_path / "cache")
+    assert built == [50] and (sampled.texts, sampled.requests) == (300, whole.requests) == (300, 300)
+    assert sampled.tokens_in == pytest.approx(whole.tokens_in, rel=0.05) and sampled.tokens_out == whole.tokens_out

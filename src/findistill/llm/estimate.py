@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from findistill.config.fields import declares
 from findistill.data.labels import LabelSet
 from findistill.llm import pricing, prompts
-from findistill.llm.annotate import plan_rows, response_cache
+from findistill.llm.annotate import check_texts, plan_rows, response_cache
 from findistill.llm.cache import ResponseCache
 from findistill.llm.config import LLM, Annotate, Prompt, Shots
 from findistill.llm.engine import Response
@@ -25,7 +25,7 @@ from findistill.llm.runner import PromptRows, prompt_key
 from findistill.llm.text import truncate
 from findistill.models.weights import loading, locate
 
-COUNTED = 500  # prompts that are tokenised; where there are more, the others are assumed to be like them
+COUNTED = 200  # prompts that are built and tokenised; where there are more, the others are assumed to be like them
 MIN_MEASURED = 5  # annotated texts that the measured part of an estimate builds on at least
 
 Counter = Callable[[Template, tuple[Demonstration, ...], str], int]
@@ -83,15 +83,20 @@ def estimate(
     """
     if declares(llm, "recorded"):
         return replace(NOTHING, texts=len(texts))
-    planned, _, _ = plan_rows(texts, pool, labels, llm, shots, settings, exact)
+    check_texts(texts)
     responses = response_cache(cache, llm, prompt, shots, pool)
-    return estimate_rows(planned, prompts.template(prompt, labels), llm, settings, responses, exact=exact)
+    # Which responses are cached takes every prompt, and so every text's nearest demonstrations; without a cache a sample does.
+    seen = texts if responses.path.exists() else texts.iloc[:: max(1, len(texts) // COUNTED)]
+    planned, _, _ = plan_rows(seen, pool, labels, llm, shots, settings, exact)
+    template = prompts.template(prompt, labels)
+    return estimate_rows(planned, template, llm, settings, responses, exact=exact, more=len(texts) - len(seen))
 
 
 def estimate_rows(
-    planned: PromptRows, template: Template, llm: LLM, settings: Annotate, responses: ResponseCache, *, exact: bool = False
-) -> Estimate:
-    """What remains to be requested for these rows, under this prompt."""
+    planned: PromptRows, template: Template, llm: LLM, settings: Annotate, responses: ResponseCache, *, exact: bool = False,
+    more: int = 0,
+) -> Estimate:  # fmt: skip
+    """What remains to be requested for these rows, and for `more` texts like them, under this prompt."""
     samples = 1 if exact else settings.samples
     rows = [(text, examples) for _, text, examples in planned]
     count = token_counter(llm)
@@ -99,13 +104,14 @@ def estimate_rows(
     template, cached, measured = _cached(rows, template, llm, responses, samples, sampling)
     complete = {row for row, usable in cached.items() if usable >= samples}
     remaining = [row for row in range(len(rows)) if row not in complete]
-    missing = sum(samples - cached.get(row, 0) for row in remaining)
+    missing = sum(samples - cached.get(row, 0) for row in remaining) + samples * more
+    left = len(remaining) + more
 
     def prompt_tokens(sample: Sequence[int]) -> int:
         return sum(count(template, examples, text) for text, examples in (rows[row] for row in sample))
 
     sample = remaining[:: max(1, len(remaining) // COUNTED)]
-    total = prompt_tokens(sample) / max(1, len(sample)) * len(remaining)
+    total = prompt_tokens(sample) / max(1, len(sample)) * left
 
     if len(measured) >= MIN_MEASURED:
         usage = pd.DataFrame([response for of_row in measured.values() for response in of_row])
@@ -114,15 +120,15 @@ def estimate_rows(
         length = usage["tokens_out"].mean()
         in_cache = usage["tokens_cached"].sum() / max(1, usage["tokens_in"].sum())
         parallel = 1 if declares(llm, "local") else settings.concurrency
-        seconds = float(usage["seconds"].sum() / len(measured) / parallel * len(remaining)) or None  # a batch tells none
+        seconds = float(usage["seconds"].sum() / len(measured) / parallel * left) or None  # a batch tells none
     else:
         measured, calls, factor, seconds, in_cache = {}, 1.0, 1.0, None, 0.0
         length = 0.0 if exact else float(min(template.assumed_tokens, getattr(llm, "max_tokens", 10**6)))
     tokens_in, tokens_out = round(total * factor), round(missing * length)
-    texts = len(planned.texts)
+    texts = len(planned.texts) + more
     cost = pricing.cost(llm.price, tokens_in, tokens_out, round(tokens_in * in_cache))
     return Estimate(
-        texts=texts, cached=sum(row < texts for row in complete), requests=round(len(remaining) * calls),
+        texts=texts, cached=sum(row < len(planned.texts) for row in complete), requests=round(left * calls),
         tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=cost,
         seconds=seconds, measured=len(measured),
     )  # fmt: skip
