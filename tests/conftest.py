@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from tests.fixtures.preloaded import Preloaded
 
-pytest_plugins = ["tests.fixtures.models", "tests.fixtures.spans", "tests.fixtures.studies"]
+pytest_plugins = ["tests.fixtures.composing", "tests.fixtures.models", "tests.fixtures.spans", "tests.fixtures.studies"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -28,6 +29,12 @@ MISTAKES = (
     ["trainer=nowhere", "seed=2"],
     ["~llm.price", "seed=5"],
 )
+
+
+@pytest.fixture(autouse=True)
+def fresh_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests share what was composed before them."""
+    monkeypatch.setattr(ConfigLoaderImpl, "__init__", getattr(ConfigLoaderImpl.__init__, "__wrapped__"))  # noqa: B009
 
 
 def test_the_same_as_fresh_compositions_in_any_order() -> None:

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-Key = tuple[str | None, tuple[str, ...]]  # the root configuration, and the overrides that choose options
+Key = tuple[str | None, RunMode, tuple[str, ...]]  # the root configuration, and the overrides that choose options
 
 
 def read_once(loader: ConfigLoader, shared: "ReadOnce | None" = None) -> "ReadOnce":
@@ -45,22 +45,22 @@ class _Loading:
         self.loader, self.compose = loader, compose
 
     def __call__(self, config_name: str | None, overrides: list[str], run_mode: RunMode, **settings: Any) -> DictConfig:
-        if run_mode == RunMode.RUN and not any("hydra.searchpath" in each for each in overrides):
+        if not any("hydra.searchpath" in each for each in overrides):
             try:
                 parsed = OverridesParser.create().parse_overrides(overrides)
                 if not any(each.is_sweep_override() for each in parsed):
-                    return self._composed(config_name, parsed)
+                    return self._composed(config_name, run_mode, parsed)
             except (HydraException, OmegaConfBaseException):
                 pass  # a mistake: composed as ever, for the same error
         return self.compose(config_name=config_name, overrides=overrides, run_mode=run_mode, **settings)
 
-    def _composed(self, config_name: str | None, overrides: list[Override]) -> DictConfig:
+    def _composed(self, config_name: str | None, run_mode: RunMode, overrides: list[Override]) -> DictConfig:
         values = [each for each in overrides if self._is_value(each)]
         chosen = [str(each.input_line) for each in overrides if each not in values]
         composed: dict[Key, DictConfig] = cast(Any, self.loader).repository.composed
-        key = (config_name, tuple(chosen))
+        key = (config_name, run_mode, tuple(chosen))
         if key not in composed:
-            composed[key] = self.compose(config_name=config_name, overrides=chosen, run_mode=RunMode.RUN)
+            composed[key] = self.compose(config_name=config_name, overrides=chosen, run_mode=run_mode)
         config = copy.deepcopy(composed[key])
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         hydra, style = config.hydra, config.hydra.job.config.override_dirname
