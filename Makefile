@@ -36,13 +36,13 @@ demo: setup
 	@echo "or the real study:        FINDISTILL_DATA=DIR $(BIN)/findistill -m experiment=reddit_cls_vs_reg"
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=15
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal --durations=15
 
 test-thorough: setup
-	$(BIN)/python -m pytest -m thorough -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -m thorough -n $(WORKERS) --dist worksteal --durations=15
 
 lint: setup
 	$(BIN)/ruff check .

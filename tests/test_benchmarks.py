@@ -42,12 +42,12 @@ def test_annotation_memory() -> None:
     assert "20 texts: peak" in told and "40 texts: peak" in told and "growth:" in told
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_training_throughput() -> None:
     assert "ratio" in run("training_throughput.py", "--steps", "2", "--repeats", "1")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_qlora_step(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(locate("embedded:smollm2"))
     config = LlamaConfig(

@@ -131,12 +131,12 @@ STATES: dict[str, tuple[type, str, int] | None] = {
 }
 
 
-QUICKER = dict(zip(STATES, ("half", "zeros", "empty", "half"), strict=True))  # one way a state, that CI has time for
+QUICKER = {"done": "half", "annotating": "zeros", "training the teacher": "empty"}  # what CI has time for
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("state", "way"), [
-    pytest.param(state, way, marks=pytest.mark.slow if QUICKER[state] == way else pytest.mark.thorough)
+    pytest.param(state, way, marks=pytest.mark.slow if QUICKER.get(state) == way else pytest.mark.thorough)
     for state in STATES for way in CUTS
 ])  # fmt: skip
 def test_a_file_of_each_kind(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, state: str, way: str) -> None:
