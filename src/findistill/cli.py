@@ -25,6 +25,7 @@ from findistill.schema import Config
 log = logging.getLogger("findistill")
 
 JUDGE = "findistill.hydra_ext.optuna:judge"  # optuna, an extra
+STUDIES = "findistill.methods.status.overview:show"
 JOB = "findistill.core.job:"  # torch, which neither a plan nor a finished job needs
 
 
@@ -63,7 +64,11 @@ def run_job(config: Config) -> float | None:
         sys.stdout.write(plans.describe([plans.PlannedJob([], config, stage)]))
         return None
     if stage.of_study:
-        load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
+        words = HydraConfig.get().overrides.task
+        if config.study == study.UNCHECKED and not any(word.startswith("study=") for word in words):  # none is named
+            load(STUDIES)(Path(config.runs_dir), stage.name)
+        else:
+            load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
         return None
     if stage.previews() and stage.preview:
         with load(JOB + "ephemeral")(stage, config) as job:

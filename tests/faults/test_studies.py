@@ -37,6 +37,11 @@ def test_a_failed_job_does_not_stop_the_others(application: Application, student
     assert "3 jobs: 2 done before, 1 to run" in ended.errors
     assert_nothing_half_written(tmp_path / "runs")
 
+    status = application("stage=status", "study=moon").output
+    assert "3 jobs: 2 done, 1 failed" in status and "1 classes" in status
+    assert status.splitlines()[-1].startswith("next: findistill -m stage=student ")
+    assert status.endswith("study=moon distill.min_agreement=5,8,6\n")
+
     # A job that was killed before it wrote more than its state does not hinder the report, which names what failed.
     (tmp_path / "runs/moon/student-cut-00000000").mkdir()
     write_json(tmp_path / "runs/moon/student-cut-00000000/status.json", {"state": "running", "error": None})
