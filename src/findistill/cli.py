@@ -26,6 +26,7 @@ log = logging.getLogger("findistill")
 
 JUDGE = "findistill.hydra_ext.optuna:judge"  # optuna, an extra
 STUDIES = "findistill.methods.status.overview:show"
+COMPLETION = "findistill.hydra_ext.completion:print_candidates"
 JOB = "findistill.core.job:"  # torch, which neither a plan nor a finished job needs
 
 
@@ -108,6 +109,8 @@ def command(arguments: list[str]) -> None:
     termination.install()
     if "--version" in arguments:
         sys.stdout.write(f"findistill {__version__}\n")
+    elif {"-sc", "--shell-completion"} & {*arguments} and any(word.startswith("query=") for word in arguments):
+        load(COMPLETION)()
     elif "--help" in arguments or "-h" in arguments:
         add_conf_folders(arguments)
         sys.stdout.write(help_text())

@@ -28,14 +28,14 @@ def show(runs_dir: Path, stage: str) -> None:
     if stage == "status":
         sys.stdout.write(f"next: findistill stage=status {named(newest)}\n      findistill stage=report {named(newest)}\n")
     else:
-        raise UserError(
-            f"stage={stage} is about one study, and none is named; the newest: findistill stage={stage} {named(newest)}"
-        )
+        command = f"findistill stage={stage} {named(newest)}"
+        raise UserError(f"stage={stage} is about one study, and none is named; the newest: {command}")
 
 
 def _table(folders: list[Path]) -> tuple[list[str], Path]:
     """The lines of the list, and the study whose job began or ended last."""
-    rows, times = [("study", "done", "running", "failed", "left", "newest", "report", "about")], {}
+    rows: list[tuple[str, ...]] = [("study", "done", "running", "failed", "left", "newest", "report", "about")]
+    times = dict[Path, float]()
     for folder in folders:
         jobs = study_jobs(folder)
         counts = [str(len(of_state(jobs, *states))) for states in (["done"], ["running"], ["failed"], TO_DO)]

@@ -72,10 +72,9 @@ def next_commands(folder: Path, jobs: Sequence[StudyJob], searching: bool, curre
         return ["next: the commands that began these jobs; typed again, they go on"]
     if not commands and not current and of_state(jobs, "done"):
         commands = [f"findistill stage=report {named(folder)}"]
-    hidden = (
-        ["      (*** is a key, which is written nowhere: fill it in)"] if any("***" in command for command in commands) else []
-    )
-    return [*(f"{'      ' if number else 'next: '}{command}" for number, command in enumerate(commands)), *hidden]
+    if any("***" in command for command in commands):
+        commands.append("(*** is a key, which is written nowhere: fill it in)")
+    return [f"{'      ' if number else 'next: '}{command}" for number, command in enumerate(commands)]
 
 
 def named(folder: Path) -> str:
