@@ -52,12 +52,12 @@ Texts: TypeAlias = "TextSet | str | Path | Sequence[str] | pd.DataFrame"
 @dataclass(frozen=True)
 class TextSet:
     """A data set, cleaned and split. No text is in two splits. Each frame has the columns `id`, `text`, `label`, `split`,
-    `date`, `source` and whatever else the source has.
+    `date`, `source` and whatever else the source has; a data set of entities has `spans` in the place of `label`.
 
     Attributes:
         labels: the label names, in the order of the columns `p_<label>` and `soft_<label>`.
         card: licence, citation, origin, counts; `card.text()` is to be printed.
-        frame: all rows.
+        frame: all rows, one a text.
         overrides: the settings that choose it, as on the command line.
     """
 
@@ -85,10 +85,12 @@ class TextSet:
 
     @property
     def validation(self) -> pd.DataFrame:
+        """Rows that choose epochs, thresholds and calibration; nothing is scored on them."""
         return self._split("validation")
 
     @property
     def test(self) -> pd.DataFrame:
+        """Rows that results are measured on, read once; nothing learns from them."""
         return self._split("test")
 
 
@@ -100,7 +102,7 @@ class AnnotationSet:
         votes: a row a text: `id, text, label` (the majority; None without a valid answer), `gold` (the source's own label,
             which the annotator never saw), `agreement, n_valid, n_samples, soft_<label>..., rationale, confidence`.
         responses: a row an answer: `id, sample, label, raw, ...`; empty for votes that were edited.
-        summary: totals: texts, samples, valid, requests, tokens_in, tokens_out, seconds, cost_usd.
+        summary: totals: texts, samples, valid, requests, tokens_in, tokens_out, seconds (wall time), cost_usd (US dollars).
     """
 
     votes: pd.DataFrame
@@ -110,7 +112,11 @@ class AnnotationSet:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished job: the folder `runs/<study>/<job>/` that the command line would have made."""
+    """A finished job.
+
+    Attributes:
+        folder: `runs/<study>/<job>/`, as the command line would have made it.
+    """
 
     folder: Path
 
@@ -121,12 +127,14 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """`test/accuracy`, `test/macro_f1` with `_lo` and `_hi`, `data/kept`, `time/train_s`, ..."""
+        """The numbers of `metrics.json` by name: shares between 0 and 1 (`test/accuracy`, `test/macro_f1`, with the bounds of
+        their 95% intervals as `_lo` and `_hi`), counts (`data/kept`), seconds (`time/train_s`), MB (`memory/peak_mb`).
+        """
         return cast(dict[str, float], read_json(self.folder / "metrics.json"))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """A row a test text: `id, text, label, predicted, p_<label>...`."""
+        """A row a test text: `id, text, label, predicted, p_<label>...`; the probabilities of a row add up to 1."""
         return pd.read_parquet(self.folder / "predictions.parquet")
 
 
@@ -153,6 +161,9 @@ def load_dataset(data: "Texts" = "demo", *, runs_dir: str | Path = "runs", **set
         runs_dir: where the result is kept for the next time.
         settings: of the section `data`: `label_column="label"`, `labels=["up", "down"]`, `limit=500`.
 
+    Returns:
+        the rows by split, the label names, and a card with licence and counts.
+
     Raises:
         UserError: no such data set, file, column or setting; a value that does not fit, with file, row and column.
     """
@@ -162,7 +173,13 @@ def load_dataset(data: "Texts" = "demo", *, runs_dir: str | Path = "runs", **set
 
 
 def load_annotations(folder: str | Path) -> AnnotationSet:
-    """Read the annotations in an artifact's folder, or those that a run (annotate or student) used.
+    """Read annotations from a folder.
+
+    Args:
+        folder: an artifact's, `runs/.artifacts/annotate-KEY`, or that of a run (annotate or student) that used some.
+
+    Returns:
+        the votes, the answers they were counted from, and totals.
 
     Raises:
         UserError: the folder holds no annotations, and is no run that used some.
@@ -219,6 +236,9 @@ class Annotator(_Configured):
     def annotate(self, data: "Texts | None" = None) -> pd.DataFrame:
         """The votes on the training and validation rows of a data set, or on all texts of a list, duplicates once.
 
+        Args:
+            data: what to annotate, `Texts`; by default the `data` of the settings.
+
         Returns:
             a row a text, see `AnnotationSet.votes`.
 
@@ -259,6 +279,9 @@ class Distiller(_Configured):
                 the votes of the configured `llm`.
             teacher: a run, model folder or hub id to learn from instead; `distill="logit"` unless the settings say otherwise.
 
+        Returns:
+            the run, with its model, metrics and test predictions.
+
         Raises:
             UserError: settings that do not go together, no test rows, too few texts with enough agreement.
         """
@@ -296,11 +319,15 @@ class Classifier:
     def from_pretrained(
         cls, model: "Run | str | Path", *, accelerator: str = "auto", max_length: int | None = None
     ) -> "Classifier":
-        """Open a run, a run or model folder, a hub id, or an ONNX file or folder.
+        """Open a trained model.
 
         Args:
+            model: a run, a run or model folder, a hub id, or an ONNX file or folder.
             accelerator: `auto`, `cpu` or `gpu`.
             max_length: where texts are truncated, in tokens; by default where the model was trained to.
+
+        Returns:
+            the classifier, with its weights in memory.
 
         Raises:
             UserError: it cannot be loaded, or does not name its labels.
@@ -318,8 +345,13 @@ class Classifier:
     def predict(self, texts: Iterable[str], *, batch_size: int = 128) -> pd.DataFrame:
         """Classify texts, in batches of similar length, float32.
 
+        Args:
+            texts: any number of them.
+            batch_size: how many are computed at once.
+
         Returns:
-            a row a text, in their order: `text`, `label` (the most probable one), `p_<label>` (n_labels probabilities).
+            a row a text, in their order: `text`, `label` (the most probable one), `p_<label>` (n_labels probabilities, which add
+            up to 1).
 
         Raises:
             UserError: `texts` is one string, or holds something else than strings.
