@@ -1,11 +1,9 @@
 """The public Python API: data sets, votes, and three classes that run the pipeline's steps from a notebook.
 
-Settings are those of the command line, as keywords (`llm="smollm2"`, `annotate={"samples": 4}`) or as overrides
-(`"annotate.samples=4"`). They compose the same configuration, and what is made is kept in the same store below `runs_dir`:
-the same settings find it again, from here or from the command line. Mistakes raise `UserError`, worded as there.
+Settings are those of the command line, as keywords (`llm="smollm2"`) or overrides (`"annotate.samples=4"`). What is made is kept
+in the same store below `runs_dir`, where the same settings find it again. Mistakes raise `UserError`, worded as there.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ from findistill.core import run_folder, study
 from findistill.core.files import read_json
 from findistill.core.store import Store
 from findistill.data.dataset import Dataset
-from findistill.data.serialization import read_folder
+from findistill.data.serialization import read_folder, store_frame
 from findistill.data.texts import DataCard, is_labelled
 from findistill.errors import UserError
 from findistill.hydra_ext.argv import with_model_folders
@@ -127,9 +125,7 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The numbers of `metrics.json` by name: shares between 0 and 1 (`test/accuracy`, `test/macro_f1`, with the bounds of
-        their 95% intervals as `_lo` and `_hi`), counts (`data/kept`), seconds (`time/train_s`), MB (`memory/peak_mb`).
-        """
+        """`metrics.json`: shares of 1 (`test/accuracy`, 95% bounds `_lo`, `_hi`), counts, seconds (`_s`), megabytes (`_mb`)."""
         return cast(dict[str, float], read_json(self.folder / "metrics.json"))
 
     @cached_property
@@ -189,9 +185,8 @@ def load_annotations(folder: str | Path) -> AnnotationSet:
         used = read_json(path / "artifacts.json") if (path / "artifacts.json").is_file() else {}
         path = path.parent.parent / ".artifacts" / used.get("annotate", "-")
     if not (path / "annotations.parquet").is_file():
-        raise UserError(
-            f"{folder}: no annotations.parquet; give runs/.artifacts/annotate-KEY or the folder of a run that used it"
-        )
+        remedy = "give runs/.artifacts/annotate-KEY or the folder of a run that used it"
+        raise UserError(f"{folder}: no annotations.parquet; {remedy}")
     samples, summary = path / "samples.jsonl", path / "summary.json"
     return AnnotationSet(
         pd.read_parquet(path / "annotations.parquet"),
@@ -214,8 +209,8 @@ class _Configured:
     def _with(self, data: "Texts | None", *words: str) -> list[str]:
         """All overrides, each key once: one's own before those of the call."""
         chosen = [] if data is None else _data_words(data, self.runs_dir)
-        each = {word.partition("=")[0]: word for word in (f"stage={self.stage}", *words, *chosen, *self.overrides)}
-        return list(each.values())
+        words = (f"stage={self.stage}", *words, *chosen, *self.overrides)
+        return list({word.partition("=")[0]: word for word in words}.values())
 
 
 class Annotator(_Configured):
@@ -273,8 +268,7 @@ class Distiller(_Configured):
         """Train a student and score it on the human-labelled test rows; the same call again finds the finished run.
 
         Args:
-            data: what to learn from; by default the `data` of the settings. Texts without labels need a set to test on,
-                `evaluate={"also": ["phrasebank"]}`.
+            data: what to learn from; by default the settings' `data`. Texts without labels need `evaluate={"also": ["tfns"]}`.
             votes: an annotator, a frame as it returns (edited or not), or a folder with `annotations.parquet`; by default
                 the votes of the configured `llm`.
             teacher: a run, model folder or hub id to learn from instead; `distill="logit"` unless the settings say otherwise.
@@ -289,7 +283,11 @@ class Distiller(_Configured):
         if isinstance(votes, Annotator):
             words += votes.overrides
         elif votes is not None:
-            folder = _stored("votes", "annotations", votes, self.runs_dir) if isinstance(votes, pd.DataFrame) else Path(votes)
+            folder = (
+                store_frame(_store(self.runs_dir), "votes", "annotations", votes)
+                if isinstance(votes, pd.DataFrame)
+                else Path(votes)
+            )
             words += ["distill.source=folder", f"distill.annotations={quoted(str(folder))}"]
         if teacher is not None:
             reference = teacher.folder if isinstance(teacher, Run) else teacher
@@ -350,8 +348,7 @@ class Classifier:
             batch_size: how many are computed at once.
 
         Returns:
-            a row a text, in their order: `text`, `label` (the most probable one), `p_<label>` (n_labels probabilities, which add
-            up to 1).
+            a row a text, in their order: `text`, `label` (the most probable one), `p_<label>` (n_labels shares of 1).
 
         Raises:
             UserError: `texts` is one string, or holds something else than strings.
@@ -390,21 +387,14 @@ def _data_words(data: "Texts", runs_dir: str | Path) -> list[str]:
         if name in group_options("data"):
             return [f"data={name}", *(f"data.{setting}" for setting in settings)]
         if (reader := READERS.get(Path(data).suffix)) is None:
-            raise UserError(f"data={data}: no such data set and no {', '.join(READERS)} file; there are "
-                            + ", ".join(group_options("data")))  # fmt: skip
+            files, names = ", ".join(READERS), ", ".join(group_options("data"))
+            raise UserError(f"data={data}: no such data set and no {files} file; there are {names}")
         path = Path(data).resolve()
         if not path.is_file():
             raise UserError(f"data={data}: no such file")
     else:
         frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame({"text": list(data)}, dtype=object)
-        reader, path = "parquet", (_stored("texts", "texts", frame, runs_dir) / "texts.parquet").resolve()
+        reader, path = "parquet", (store_frame(_store(runs_dir), "texts", "texts", frame) / "texts.parquet").resolve()
         if "label" in frame:
             return [f"data={reader}", f"data.path={quoted(str(path))}", "data.label_column=label"]
     return [f"data={reader}", f"data.path={quoted(str(path))}"]
-
-
-def _stored(kind: str, name: str, frame: pd.DataFrame, runs_dir: str | Path) -> Path:
-    """The store's folder with this frame in `<name>.parquet`."""
-    rows = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy().tobytes()
-    key = {"rows": hashlib.sha256(rows).hexdigest(), "columns": [str(column) for column in frame]}
-    return _store(runs_dir).get(kind, key, lambda folder: frame.to_parquet(folder / f"{name}.parquet", index=False))
