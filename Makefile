@@ -50,9 +50,9 @@ lint: setup
 	$(BIN)/mypy
 
 # The documentation site in .site/, from an environment of its own that takes seconds to make. A warning is an error.
-docs:
-	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/python -m pip install --quiet --requirement requirements/docs.txt
+docs: setup
+	test -x .venv-docs/bin/python || $(BIN)/python -m uv venv --quiet --python $(BIN)/python .venv-docs
+	$(BIN)/python -m uv pip install --quiet --python .venv-docs/bin/python --requirement requirements/docs.txt
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --clean --config-file site/mkdocs.yml
 	! grep -rnoE '<(script|img|iframe|link)[^>]*(src|href)="?https?://[^" ]*' --include='*.html' .site  # nothing is fetched to read it
 	@echo "the site: .site/index.html"

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from findistill.core.files import write_json
+from findistill.methods.status.stage import describe
 from tests.faults.conftest import Application, assert_nothing_half_written, states
 
 
@@ -55,6 +56,7 @@ def test_a_sweep_can_stop_at_the_first_failure(application: Application, student
     ended = application("-m", *student, "distill.min_agreement=8,5", "sweep.on_error=stop")
     assert ended.code == 1 and "2 of 2 jobs are not done" in ended.errors and "not run" in ended.errors
     assert list(states(tmp_path / "runs").values()) == ["failed"]
+    assert "2 jobs: 1 failed, 1 to run" in describe(tmp_path / "runs" / "default")
 
 
 def test_a_threshold_that_keeps_nothing_to_learn(application: Application, student: tuple[str, ...]) -> None:

@@ -99,6 +99,13 @@ def test_the_cursor_may_stand_inside_the_line(
     assert capsys.readouterr().out == "study=moon\n"
 
 
+def test_fish_wants_a_line_each(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COMP_LINE", "findistill plan=")
+    monkeypatch.setattr("sys.argv", ["findistill", "-sc", "query=fish"])
+    completion.print_candidates()
+    assert capsys.readouterr().out == "plan=false\nplan=true\n"
+
+
 BASH = """
 eval "$(findistill -sc install=bash)"
 type hydra_bash_completion > /dev/null || exit 3

@@ -126,7 +126,7 @@ def is_running(folder: Path) -> bool:
     try:
         with lock_of(folder).acquire(timeout=0):
             return False
-    except Timeout:
+    except (Timeout, OSError):  # another user's, or on a disk that cannot be written to: then it is what it says
         return True
 
 

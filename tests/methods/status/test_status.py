@@ -70,6 +70,12 @@ def test_a_job_whose_lock_is_taken_runs_and_says_how_far_it_is(moon: Path) -> No
     assert rows(moon)["student-cls-1"][0] == "interrupted"
 
 
+def test_where_a_lock_cannot_be_tried_a_job_is_what_it_says(moon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Path(run_folder.lock_of(moon / "student-cls-1").lock_file)
+    lock.mkdir(parents=True)  # stands for a file of another user: it cannot be opened
+    assert rows(moon)["student-cls-1"][0] == "running"
+
+
 def test_a_status_that_is_half_written_is_a_job_that_was_cut(moon: Path) -> None:
     (moon / "student-reg-1" / "status.json").write_text('{"state": "don')
     assert rows(moon)["student-reg-1"] == ("interrupted", "1", "since an unknown time, its process is gone")
