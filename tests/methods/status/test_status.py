@@ -120,8 +120,10 @@ def test_when_all_is_done_the_report_is_next(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_job_of_no_sweep_goes_on_by_its_own_command(tmp_path: Path) -> None:
-    begin(tmp_path / "moon" / "teacher-0", "failed")
+    folder = begin(tmp_path / "moon" / "teacher-0", "failed")
     assert describe(tmp_path / "moon").splitlines()[-1].startswith("next: the commands that began these jobs")
+    (folder / "command.txt").write_text("findistill stage=teacher study=moon\n")
+    assert describe(tmp_path / "moon").splitlines()[-1] == "next: findistill stage=teacher study=moon"
 
 
 def test_a_key_is_not_printed_and_is_asked_for(moon: Path) -> None:

@@ -13,6 +13,7 @@ from findistill.core.files import read_json
 from findistill.core.plan import duration
 
 TO_DO = ("interrupted", "failed", "to run")  # what the same command runs
+COMMAND = "command.txt"  # in a run folder: what to type to make the job again
 STATES = ("done", "pruned", "running", *TO_DO)
 
 
@@ -50,9 +51,18 @@ class StudyJob:
     @property
     def progress(self) -> str:
         """The newest line of progress; empty where it has said nothing yet."""
-        with suppress(OSError, UnicodeDecodeError):
-            return (self.folder / run_folder.PROGRESS).read_text(encoding="utf-8").strip()
-        return ""
+        return _line(self.folder / run_folder.PROGRESS)
+
+    @property
+    def command(self) -> str:
+        """The command that makes it again; empty where it was never begun."""
+        return _line(self.folder / COMMAND)
+
+
+def _line(path: Path) -> str:
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8").strip()
+    return ""
 
 
 def _time(text: Any) -> datetime | None:

@@ -68,6 +68,10 @@ def next_commands(folder: Path, jobs: Sequence[StudyJob], searching: bool, curre
     left = {job.folder.name for job in of_state(jobs, *TO_DO)}
     plans = study.plans(folder)
     commands = [command for command, plan in plans.items() if left & {*plan["jobs"]} or (searching and plan["trials"])]
+    planned = {name for plan in plans.values() for name in plan["jobs"]}
+    if not searching:  # which chooses other jobs in the place of those that failed
+        alone = [job.command for job in of_state(jobs, *TO_DO) if job.folder.name not in planned and job.command]
+        commands += list(dict.fromkeys(alone))[:ROWS]
     if left and not commands:
         return ["next: the commands that began these jobs; typed again, they go on"]
     if not commands and not current and of_state(jobs, "done"):
