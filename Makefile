@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Processes that `make test` shares the test files among; each keeps to one thread.
 WORKERS ?= 2
 
-.PHONY: setup span-marker demo test test-slow test-thorough lint bench clean
+.PHONY: setup span-marker demo test test-slow test-thorough lint docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -49,6 +49,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation site in .site/, from an environment of its own that takes seconds to make. A warning is an error.
+docs: setup
+	test -x .venv-docs/bin/python || $(BIN)/python -m uv venv --quiet --python $(BIN)/python .venv-docs
+	$(BIN)/python -m uv pip install --quiet --python .venv-docs/bin/python --requirement requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --clean --config-file site/mkdocs.yml
+	! grep -rnoE '<(script|img|iframe|link)[^>]*(src|href)="?https?://[^" ]*' --include='*.html' .site  # nothing is fetched to read it
+	@echo "the site: .site/index.html"
+
 bench: setup
 	$(BIN)/python benchmarks/training_throughput.py
 	$(BIN)/python benchmarks/startup.py
@@ -59,4 +67,4 @@ bench: setup
 	$(BIN)/python benchmarks/qlora_step.py
 
 clean:
-	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs .site .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

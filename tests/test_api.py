@@ -1,9 +1,14 @@
 """The public Python API: light to import, the same artifacts as the command line, the same errors."""
 
+import dataclasses
+import inspect
 import re
 import subprocess
 import sys
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +39,56 @@ def test_what_is_public_is_there_and_documented() -> None:
     assert (Path(findistill.__file__).parent / "py.typed").exists()
     with pytest.raises(AttributeError, match="no attribute 'Anotator'"):
         findistill.Anotator  # noqa: B018
+
+
+def undocumented(name: str, thing: Any) -> list[str]:
+    """What the docstring of a public name leaves out: fields, arguments, what is returned and what is raised."""
+    doc = thing.__doc__ or ""
+    if not doc or (dataclasses.is_dataclass(thing) and doc.startswith(f"{thing.__name__}(")):
+        return [f"{name}: no docstring"]
+    wanted, sections = [], []
+    if dataclasses.is_dataclass(thing):
+        wanted, sections = [field.name for field in dataclasses.fields(thing)], ["Attributes"]
+    elif inspect.isfunction(thing) or inspect.ismethod(thing) or issubclass(thing, api._Configured):
+        wanted = [each for each in inspect.signature(thing).parameters if each != "self"]
+        sections = [*(["Args"] if wanted else []), *([] if isinstance(thing, type) else ["Returns"]), "Raises"]
+    missing = [f"{name}: {section}" for section in sections if not re.search(rf"^ *{section}:$", doc, re.MULTILINE)]
+    missing += [f"{name}: {each}" for each in wanted if not re.search(rf"^ +{each}: \S", doc, re.MULTILINE)]
+    if isinstance(thing, type):
+        for own, inner in vars(thing).items():
+            if own.startswith("_") or not (callable(inner) or isinstance(inner, property | cached_property | classmethod)):
+                continue
+            if isinstance(inner, property | cached_property):
+                missing += [] if inner.__doc__ else [f"{name}.{own}: no docstring"]
+            else:
+                missing += undocumented(f"{name}.{own}", getattr(thing, own))
+    return missing
+
+
+def test_every_public_name_says_what_it_takes_returns_and_raises() -> None:
+    names = [name for name in findistill.__all__ if name != "__version__"]
+    assert [line for name in names for line in undocumented(name, getattr(findistill, name))] == []
+
+
+def test_what_a_docstring_leaves_out_is_seen() -> None:
+    def load(folder: str, rows: int) -> None:
+        """Load.
+
+        Args:
+            folder: where.
+        """
+
+    assert undocumented("load", load) == ["load: Returns", "load: Raises", "load: rows"]
+    assert undocumented("Point", dataclasses.make_dataclass("Point", ["x"])) == ["Point: no docstring"]
+
+
+def test_the_reference_of_the_site_has_every_public_name() -> None:
+    page = (ROOT / "site" / "pages" / "reference.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE)
+    assert {entry.rpartition(".")[2] for entry in entries} == set(findistill.__all__) - {"__version__"}
+    for entry in entries:
+        module, _, name = entry.rpartition(".")
+        assert getattr(import_module(module), name) is getattr(findistill, name)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ HEAVY = ("torch", "transformers", "pandas", "numpy", "sklearn", "wandb", "pytorc
 def test_planning_imports_nothing_heavy() -> None:
     program = (
         "import sys, pkgutil, importlib, findistill.methods, findistill.cli, findistill.hydra_ext.sweeper\n"
+        "import findistill.methods.status.overview\n"
         "for method in pkgutil.iter_modules(findistill.methods.__path__, 'findistill.methods.'):\n"
         "    if method.ispkg: importlib.import_module(f'{method.name}.steps')\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"

@@ -1,11 +1,9 @@
 """The public Python API: data sets, votes, and three classes that run the pipeline's steps from a notebook.
 
-Settings are those of the command line, as keywords (`llm="smollm2"`, `annotate={"samples": 4}`) or as overrides
-(`"annotate.samples=4"`). They compose the same configuration, and what is made is kept in the same store below `runs_dir`:
-the same settings find it again, from here or from the command line. Mistakes raise `UserError`, worded as there.
+Settings are those of the command line, as keywords (`llm="smollm2"`) or overrides (`"annotate.samples=4"`). What is made is kept
+in the same store below `runs_dir`, where the same settings find it again. Mistakes raise `UserError`, worded as there.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ from findistill.core import run_folder, study
 from findistill.core.files import read_json
 from findistill.core.store import Store
 from findistill.data.dataset import Dataset
-from findistill.data.serialization import read_folder
+from findistill.data.serialization import read_folder, store_frame
 from findistill.data.texts import DataCard, is_labelled
 from findistill.errors import UserError
 from findistill.hydra_ext.argv import with_model_folders
@@ -52,12 +50,12 @@ Texts: TypeAlias = "TextSet | str | Path | Sequence[str] | pd.DataFrame"
 @dataclass(frozen=True)
 class TextSet:
     """A data set, cleaned and split. No text is in two splits. Each frame has the columns `id`, `text`, `label`, `split`,
-    `date`, `source` and whatever else the source has.
+    `date`, `source` and whatever else the source has; a data set of entities has `spans` in the place of `label`.
 
     Attributes:
         labels: the label names, in the order of the columns `p_<label>` and `soft_<label>`.
         card: licence, citation, origin, counts; `card.text()` is to be printed.
-        frame: all rows.
+        frame: all rows, one a text.
         overrides: the settings that choose it, as on the command line.
     """
 
@@ -85,10 +83,12 @@ class TextSet:
 
     @property
     def validation(self) -> pd.DataFrame:
+        """Rows that choose epochs, thresholds and calibration; nothing is scored on them."""
         return self._split("validation")
 
     @property
     def test(self) -> pd.DataFrame:
+        """Rows that results are measured on, read once; nothing learns from them."""
         return self._split("test")
 
 
@@ -100,7 +100,7 @@ class AnnotationSet:
         votes: a row a text: `id, text, label` (the majority; None without a valid answer), `gold` (the source's own label,
             which the annotator never saw), `agreement, n_valid, n_samples, soft_<label>..., rationale, confidence`.
         responses: a row an answer: `id, sample, label, raw, ...`; empty for votes that were edited.
-        summary: totals: texts, samples, valid, requests, tokens_in, tokens_out, seconds, cost_usd.
+        summary: totals: texts, samples, valid, requests, tokens_in, tokens_out, seconds (wall time), cost_usd (US dollars).
     """
 
     votes: pd.DataFrame
@@ -110,7 +110,11 @@ class AnnotationSet:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished job: the folder `runs/<study>/<job>/` that the command line would have made."""
+    """A finished job.
+
+    Attributes:
+        folder: `runs/<study>/<job>/`, as the command line would have made it.
+    """
 
     folder: Path
 
@@ -121,12 +125,12 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """`test/accuracy`, `test/macro_f1` with `_lo` and `_hi`, `data/kept`, `time/train_s`, ..."""
+        """`metrics.json`: shares of 1 (`test/accuracy`, 95% bounds `_lo`, `_hi`), counts, seconds (`_s`), megabytes (`_mb`)."""
         return cast(dict[str, float], read_json(self.folder / "metrics.json"))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """A row a test text: `id, text, label, predicted, p_<label>...`."""
+        """A row a test text: `id, text, label, predicted, p_<label>...`; the probabilities of a row add up to 1."""
         return pd.read_parquet(self.folder / "predictions.parquet")
 
 
@@ -153,6 +157,9 @@ def load_dataset(data: "Texts" = "demo", *, runs_dir: str | Path = "runs", **set
         runs_dir: where the result is kept for the next time.
         settings: of the section `data`: `label_column="label"`, `labels=["up", "down"]`, `limit=500`.
 
+    Returns:
+        the rows by split, the label names, and a card with licence and counts.
+
     Raises:
         UserError: no such data set, file, column or setting; a value that does not fit, with file, row and column.
     """
@@ -162,7 +169,13 @@ def load_dataset(data: "Texts" = "demo", *, runs_dir: str | Path = "runs", **set
 
 
 def load_annotations(folder: str | Path) -> AnnotationSet:
-    """Read the annotations in an artifact's folder, or those that a run (annotate or student) used.
+    """Read annotations from a folder.
+
+    Args:
+        folder: an artifact's, `runs/.artifacts/annotate-KEY`, or that of a run (annotate or student) that used some.
+
+    Returns:
+        the votes, the answers they were counted from, and totals.
 
     Raises:
         UserError: the folder holds no annotations, and is no run that used some.
@@ -172,9 +185,8 @@ def load_annotations(folder: str | Path) -> AnnotationSet:
         used = read_json(path / "artifacts.json") if (path / "artifacts.json").is_file() else {}
         path = path.parent.parent / ".artifacts" / used.get("annotate", "-")
     if not (path / "annotations.parquet").is_file():
-        raise UserError(
-            f"{folder}: no annotations.parquet; give runs/.artifacts/annotate-KEY or the folder of a run that used it"
-        )
+        remedy = "give runs/.artifacts/annotate-KEY or the folder of a run that used it"
+        raise UserError(f"{folder}: no annotations.parquet; {remedy}")
     samples, summary = path / "samples.jsonl", path / "summary.json"
     return AnnotationSet(
         pd.read_parquet(path / "annotations.parquet"),
@@ -197,8 +209,8 @@ class _Configured:
     def _with(self, data: "Texts | None", *words: str) -> list[str]:
         """All overrides, each key once: one's own before those of the call."""
         chosen = [] if data is None else _data_words(data, self.runs_dir)
-        each = {word.partition("=")[0]: word for word in (f"stage={self.stage}", *words, *chosen, *self.overrides)}
-        return list(each.values())
+        words = (f"stage={self.stage}", *words, *chosen, *self.overrides)
+        return list({word.partition("=")[0]: word for word in words}.values())
 
 
 class Annotator(_Configured):
@@ -218,6 +230,9 @@ class Annotator(_Configured):
     @_hydra()
     def annotate(self, data: "Texts | None" = None) -> pd.DataFrame:
         """The votes on the training and validation rows of a data set, or on all texts of a list, duplicates once.
+
+        Args:
+            data: what to annotate, `Texts`; by default the `data` of the settings.
 
         Returns:
             a row a text, see `AnnotationSet.votes`.
@@ -253,11 +268,13 @@ class Distiller(_Configured):
         """Train a student and score it on the human-labelled test rows; the same call again finds the finished run.
 
         Args:
-            data: what to learn from; by default the `data` of the settings. Texts without labels need a set to test on,
-                `evaluate={"also": ["phrasebank"]}`.
+            data: what to learn from; by default the settings' `data`. Texts without labels need `evaluate={"also": ["tfns"]}`.
             votes: an annotator, a frame as it returns (edited or not), or a folder with `annotations.parquet`; by default
                 the votes of the configured `llm`.
             teacher: a run, model folder or hub id to learn from instead; `distill="logit"` unless the settings say otherwise.
+
+        Returns:
+            the run, with its model, metrics and test predictions.
 
         Raises:
             UserError: settings that do not go together, no test rows, too few texts with enough agreement.
@@ -266,7 +283,11 @@ class Distiller(_Configured):
         if isinstance(votes, Annotator):
             words += votes.overrides
         elif votes is not None:
-            folder = _stored("votes", "annotations", votes, self.runs_dir) if isinstance(votes, pd.DataFrame) else Path(votes)
+            folder = (
+                store_frame(_store(self.runs_dir), "votes", "annotations", votes)
+                if isinstance(votes, pd.DataFrame)
+                else Path(votes)
+            )
             words += ["distill.source=folder", f"distill.annotations={quoted(str(folder))}"]
         if teacher is not None:
             reference = teacher.folder if isinstance(teacher, Run) else teacher
@@ -296,11 +317,15 @@ class Classifier:
     def from_pretrained(
         cls, model: "Run | str | Path", *, accelerator: str = "auto", max_length: int | None = None
     ) -> "Classifier":
-        """Open a run, a run or model folder, a hub id, or an ONNX file or folder.
+        """Open a trained model.
 
         Args:
+            model: a run, a run or model folder, a hub id, or an ONNX file or folder.
             accelerator: `auto`, `cpu` or `gpu`.
             max_length: where texts are truncated, in tokens; by default where the model was trained to.
+
+        Returns:
+            the classifier, with its weights in memory.
 
         Raises:
             UserError: it cannot be loaded, or does not name its labels.
@@ -318,8 +343,12 @@ class Classifier:
     def predict(self, texts: Iterable[str], *, batch_size: int = 128) -> pd.DataFrame:
         """Classify texts, in batches of similar length, float32.
 
+        Args:
+            texts: any number of them.
+            batch_size: how many are computed at once.
+
         Returns:
-            a row a text, in their order: `text`, `label` (the most probable one), `p_<label>` (n_labels probabilities).
+            a row a text, in their order: `text`, `label` (the most probable one), `p_<label>` (n_labels shares of 1).
 
         Raises:
             UserError: `texts` is one string, or holds something else than strings.
@@ -358,21 +387,14 @@ def _data_words(data: "Texts", runs_dir: str | Path) -> list[str]:
         if name in group_options("data"):
             return [f"data={name}", *(f"data.{setting}" for setting in settings)]
         if (reader := READERS.get(Path(data).suffix)) is None:
-            raise UserError(f"data={data}: no such data set and no {', '.join(READERS)} file; there are "
-                            + ", ".join(group_options("data")))  # fmt: skip
+            files, names = ", ".join(READERS), ", ".join(group_options("data"))
+            raise UserError(f"data={data}: no such data set and no {files} file; there are {names}")
         path = Path(data).resolve()
         if not path.is_file():
             raise UserError(f"data={data}: no such file")
     else:
         frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame({"text": list(data)}, dtype=object)
-        reader, path = "parquet", (_stored("texts", "texts", frame, runs_dir) / "texts.parquet").resolve()
+        reader, path = "parquet", (store_frame(_store(runs_dir), "texts", "texts", frame) / "texts.parquet").resolve()
         if "label" in frame:
             return [f"data={reader}", f"data.path={quoted(str(path))}", "data.label_column=label"]
     return [f"data={reader}", f"data.path={quoted(str(path))}"]
-
-
-def _stored(kind: str, name: str, frame: pd.DataFrame, runs_dir: str | Path) -> Path:
-    """The store's folder with this frame in `<name>.parquet`."""
-    rows = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy().tobytes()
-    key = {"rows": hashlib.sha256(rows).hexdigest(), "columns": [str(column) for column in frame]}
-    return _store(runs_dir).get(kind, key, lambda folder: frame.to_parquet(folder / f"{name}.parquet", index=False))

@@ -25,6 +25,8 @@ from findistill.schema import Config
 log = logging.getLogger("findistill")
 
 JUDGE = "findistill.hydra_ext.optuna:judge"  # optuna, an extra
+STUDIES = "findistill.methods.status.overview:show"
+COMPLETION = "findistill.hydra_ext.completion:print_candidates"
 JOB = "findistill.core.job:"  # torch, which neither a plan nor a finished job needs
 
 
@@ -63,7 +65,11 @@ def run_job(config: Config) -> float | None:
         sys.stdout.write(plans.describe([plans.PlannedJob([], config, stage)]))
         return None
     if stage.of_study:
-        load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
+        words = HydraConfig.get().overrides.task
+        if config.study == study.UNCHECKED and not any(word.startswith("study=") for word in words):  # none is named
+            load(STUDIES)(Path(config.runs_dir), stage.name)
+        else:
+            load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
         return None
     if stage.previews() and stage.preview:
         with load(JOB + "ephemeral")(stage, config) as job:
@@ -103,6 +109,8 @@ def command(arguments: list[str]) -> None:
     termination.install()
     if "--version" in arguments:
         sys.stdout.write(f"findistill {__version__}\n")
+    elif {"-sc", "--shell-completion"} & {*arguments} and any(word.startswith("query=") for word in arguments):
+        load(COMPLETION)()
     elif "--help" in arguments or "-h" in arguments:
         add_conf_folders(arguments)
         sys.stdout.write(help_text())

@@ -14,7 +14,7 @@ from tests.fixtures.composing import composed, shipped
 
 SETTINGS = ["study=moon", "data=csv", "data.path=my news.csv", "data.label_column=label", "seed=3"]
 
-ENDS = ("report", "predict", "serve")  # nothing follows these
+ENDS = ("report", "status", "predict", "serve")  # nothing follows these
 
 
 @pytest.mark.parametrize("stage", [name for name in options()["stage"] if name not in ENDS])

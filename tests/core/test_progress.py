@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,18 @@ def test_short_work_shows_none(lines: pytest.LogCaptureFixture, capfd: pytest.Ca
     for _ in ProgressMeter(range(10), desc="embed"):
         pass
     assert not lines.messages and not capfd.readouterr().err
+
+
+def test_the_newest_line_lies_in_the_folder_of_the_job_while_it_runs(
+    lines: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "NOTED_S", 0.0)
+    with progress.noted_in(tmp_path), ProgressMeter(total=100, desc="annotate", unit="response") as meter:
+        assert not list(tmp_path.iterdir())
+        time.sleep(0.06)
+        meter.update(30)
+        assert (tmp_path / "progress.txt").read_text().startswith("annotate: 30 of 100 responses (30%), ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_rate_of_resumed_work_counts_what_this_run_did(lines: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from findistill.methods.status.jobs import study_jobs
+from findistill.methods.status.stage import describe
 from tests.faults.conftest import ROWS, Application, assert_nothing_half_written, ended, states, wait_for
 from tests.llm.servers import KEY, LoopbackServer, Reply, seeded
 
@@ -34,6 +36,7 @@ def test_a_training_is_interrupted_and_not_shared(
 
     wait_for(held_in_training, *started.values())
     ended(start(*command)).is_mistake("is being run by another process")
+    assert "1 jobs: 1 running" in describe(tmp_path / "runs" / "default")  # its lock is another process's
     for runs, process in started.items():
         process.send_signal(signals[runs])
         process.send_signal(signal.SIGCONT)
@@ -96,11 +99,14 @@ def test_a_killed_sweep_ends_as_one_that_was_not(start: Start, teacher: tuple[st
     cut.kill()
     cut.communicate()
     kept = states(tmp_path / "runs")
+    standing = {job.state for job in study_jobs(tmp_path / "runs" / "moon")}
+    assert standing <= {"done", "interrupted", "to run"} and len(standing) > 1  # none that runs, whatever status.json says
     again = ended(start(*sweep))
     assert ended(whole).code == 0 and again.code == 0, again.errors
     done_before = list(kept.values()).count("done")
     assert done_before < 3 and f"3 jobs: {done_before} done before, {3 - done_before} to run" in again.errors
     assert_nothing_half_written(tmp_path / "runs")
+    assert "\n3 jobs: 3 done\n" in describe(tmp_path / "runs" / "moon")
     found = [{path.parent.name: pd.read_parquet(path) for path in tmp_path.glob(f"{root}/moon/teacher-*/predictions.parquet")}
              for root in ("whole", "runs")]  # fmt: skip
     assert len(found[0]) == 3 and found[0].keys() == found[1].keys()

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from findistill.core.files import write_json
+from findistill.methods.status.stage import describe
 from tests.faults.conftest import Application, assert_nothing_half_written, states
 
 
@@ -37,6 +38,11 @@ def test_a_failed_job_does_not_stop_the_others(application: Application, student
     assert "3 jobs: 2 done before, 1 to run" in ended.errors
     assert_nothing_half_written(tmp_path / "runs")
 
+    status = application("stage=status", "study=moon").output
+    assert "3 jobs: 2 done, 1 failed" in status and "1 classes" in status
+    assert status.splitlines()[-1].startswith("next: findistill -m stage=student ")
+    assert status.endswith("study=moon distill.min_agreement=5,8,6\n")
+
     # A job that was killed before it wrote more than its state does not hinder the report, which names what failed.
     (tmp_path / "runs/moon/student-cut-00000000").mkdir()
     write_json(tmp_path / "runs/moon/student-cut-00000000/status.json", {"state": "running", "error": None})
@@ -50,6 +56,7 @@ def test_a_sweep_can_stop_at_the_first_failure(application: Application, student
     ended = application("-m", *student, "distill.min_agreement=8,5", "sweep.on_error=stop")
     assert ended.code == 1 and "2 of 2 jobs are not done" in ended.errors and "not run" in ended.errors
     assert list(states(tmp_path / "runs").values()) == ["failed"]
+    assert "2 jobs: 1 failed, 1 to run" in describe(tmp_path / "runs" / "default")
 
 
 def test_a_threshold_that_keeps_nothing_to_learn(application: Application, student: tuple[str, ...]) -> None:

@@ -24,8 +24,9 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(
 
 
 def commands(path: Path) -> list[str]:
-    """The lines of a document's bash blocks, without comments and variables set in front."""
-    blocks = re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    """The lines of a document's bash blocks, without comments and variables set in front, and commands that fill a cell."""
+    text = path.read_text(encoding="utf-8")
+    blocks = [*re.findall(r"```bash\n(.*?)```", text, re.DOTALL), *re.findall(r"\| `(findistill [^`]+)` (?=\|)", text)]
     lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
     return [re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line) for line in lines if line and not line.startswith("#")]
 

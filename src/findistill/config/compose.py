@@ -48,6 +48,11 @@ def group_options(group: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith("base_")))
 
 
+def option_file(group: str, option: str) -> Path | None:
+    """The file of a group's option, other people's conf folders included; None where there is none."""
+    return next((file for folder in _folders() if (file := folder / group / f"{option}.yaml").is_file()), None)
+
+
 @cache
 def _hydra_options(group: str, folders: tuple[Path, ...]) -> set[str]:
     return set(GlobalHydra.instance().config_loader().get_group_options(group))

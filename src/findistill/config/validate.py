@@ -16,6 +16,8 @@ from findistill.config.compose import group_options
 from findistill.config.fields import Constraints, constraints
 from findistill.errors import UserError, did_you_mean
 
+OF_STUDIES = ("report", "status")  # stages that read no more than a study's folder
+
 Rule = Callable[[Any], Iterator[str]]
 
 _rules: dict[str, tuple[tuple[str, ...], Rule]] = {}
@@ -24,7 +26,7 @@ _rules: dict[str, tuple[tuple[str, ...], Rule]] = {}
 def rule(*stages: str) -> Callable[[Rule], Rule]:
     """Register a generator of messages, one for each thing wrong with a configuration, for `stages`.
 
-    Without stages it holds for all of them but `report`, which reads no more than a study's folder. The argument is the
+    Without stages it holds for all of them but those that read no more than a study's folder. The argument is the
     whole typed configuration, whose values have been checked by their fields.
     """
 
@@ -75,7 +77,7 @@ def wrong_values(config: DictConfig) -> Iterator[str]:
 
 def broken_rules(config: Any) -> Iterator[str]:
     for stages, check in _rules.values():
-        if config.stage.name in stages or (not stages and config.stage.name != "report"):
+        if config.stage.name in stages or (not stages and config.stage.name not in OF_STUDIES):
             yield from check(config)
 
 

@@ -29,6 +29,7 @@ from findistill.config.instantiate import check_targets
 from findistill.core import hardware, termination
 from findistill.core.files import sync_tree, write_json, write_whole
 from findistill.core.hashing import damaged, seal
+from findistill.core.progress import noted_in
 from findistill.core.run_folder import link_latest, lock_of, results, what_changed
 from findistill.core.run_folder import status as status_of
 from findistill.core.search import PrunedError
@@ -116,7 +117,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         write_json(folder / "lineage.json", step.lineage())
         hardware.reset_peak_memory()
         wall, cpu = time.perf_counter(), time.process_time()
-        with track(cast("Config", resolved), folder, config.logger) as tracker:
+        with noted_in(folder), track(cast("Config", resolved), folder, config.logger) as tracker:
             store.loggers = tracker.lightning_loggers
             job = Job(step, step.config, folder, store.parents(step), store, tracker, config)
             yield job

@@ -48,9 +48,7 @@ def describe(plan: Sequence[PlannedJob]) -> str:
         lines.append((job.step.name, job.step.key[:8], "done" if finished else "to run", "1", _job_cost(folder, finished)))
     costs = {name: _expected(node) for name, node in nodes.items() if node.needed and not node.path.exists()}
     rows = [(node.step.name, node.step.key, *_state(node, costs.get(name, ""))) for name, node in nodes.items()]
-    table = [("step", "key", "state", "jobs", "cost"), *rows, *lines]
-    widths = [max(len(row[column]) for row in table) for column in range(4)]
-    text = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip() for row in table]
+    text = aligned([("step", "key", "state", "jobs", "cost"), *rows, *lines])
     to_make = sum(node.needed and not node.path.exists() for node in nodes.values())
     return "\n".join([*text, f"{len(plan)} jobs: {done} done, {len(plan) - done} to run; {to_make} artifacts to make", ""])
 
@@ -82,6 +80,12 @@ def _job_cost(folder: Path, finished: bool) -> str:
     if not times:
         return "not known: none was run before"
     return f"took {duration(times[0])}" if finished else f"about {duration(median(times))} (median of {len(times)} run before)"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines: all columns but the last have one width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
 
 
 def duration(seconds: float) -> str:

@@ -1,16 +1,48 @@
-"""Progress of long work: a bar on a terminal; elsewhere (Slurm logs, CI, nohup) a log line a minute."""
+"""Progress of long work: a bar on a terminal; elsewhere (Slurm logs, CI, nohup) a log line a minute.
+
+The newest line also lies in the folder of the job that this process runs, for `stage=status`.
+"""
 
 import logging
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from findistill.core.files import write_whole
 from findistill.core.plan import duration
+from findistill.core.run_folder import PROGRESS
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0  # between two lines of a log
+NOTED_S = 5.0  # between two lines in the run folder
+
+_folders: list[Path] = []  # of the jobs that run in this process, the innermost last
+_noted = -NOTED_S
+
+
+@contextmanager
+def noted_in(folder: Path) -> Iterator[None]:
+    """Keep the newest line of progress in `folder` until the block ends."""
+    _folders.append(folder)
+    try:
+        yield
+    finally:
+        _folders.pop()
+        (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def _note(line: str) -> None:
+    global _noted
+    if _folders and time.monotonic() - _noted > NOTED_S:
+        _noted = time.monotonic()
+        with suppress(OSError):  # a full disk ends the job where it loses something
+            write_whole(_folders[-1] / PROGRESS, f"{line}\n")
 
 
 class ProgressMeter(tqdm):
@@ -27,9 +59,11 @@ class ProgressMeter(tqdm):
         super().__init__(*arguments, **({"leave": False} | options))
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
+        if msg is None:  # tqdm clears its line with an empty message
+            _note(self._line())
         if not self.as_lines:
             return super().display(msg, pos)
-        if msg is None:  # tqdm clears its line with an empty message
+        if msg is None:
             log.info("%s", self._line())
         return None
 

@@ -24,6 +24,7 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
     return {"stage": step.name, **{name: result_settings(config[name], references=True) for name in sections_read(step)}}  # type: ignore[index]
 
 
+PROGRESS = "progress.txt"  # how far a job that runs has come, in one line
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
 OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # tell no jobs apart
@@ -116,6 +117,17 @@ def lock_of(folder: Path) -> FileLock:
     In the store, since a kill leaves the lock file behind, and a study's folder is to hold nothing but jobs.
     """
     return FileLock(folder.parent.parent / ".artifacts" / f"job-{digest([folder.parent.name, folder.name])}.lock")
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process runs the job now; one that says so and whose lock nobody has was interrupted."""
+    if status(folder).get("state") != "running" or not Path(lock_of(folder).lock_file).exists():
+        return False
+    try:
+        with lock_of(folder).acquire(timeout=0):
+            return False
+    except (Timeout, OSError):  # another user's, or on a disk that cannot be written to: then it is what it says
+        return True
 
 
 def note_death(folder: Path, key: str, reason: str) -> None:

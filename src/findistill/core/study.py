@@ -2,7 +2,8 @@
 
 import logging
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from findistill.config.fields import without_secrets
 from findistill.core import run_folder
 from findistill.core.files import read_json, write_json, write_whole
 from findistill.core.step import flatten
-from findistill.errors import UserError
+from findistill.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
 # Anyone may try anything in the unnamed study; seeds are what a study repeats over.
 UNCHECKED = "default"
 ALWAYS_VARIES = ("seed", "data.labelled_seed")
+PLAN = "plan.json"  # what the commands of a study are to run
 
 
 def _record(path: Path) -> dict[str, Any] | None:
@@ -92,8 +94,46 @@ def commands(folder: Path) -> list[str]:
     return [line.strip() for line in lines if line.endswith("\n") and not set(line) & {"\0", "\ufffd"}]
 
 
-def note_command(folder: Path, arguments: Iterable[str]) -> None:
-    """Add a command to those that made the study, once, without secrets."""
+def note_command(folder: Path, arguments: Iterable[str], *, jobs: Sequence[str] = (), trials: int | None = None) -> None:
+    """Add a command to those that made the study, once, without secrets, and note what it is to run there.
+
+    Args:
+        folder: the study's folder.
+        arguments: the command, without its name.
+        jobs: the names of its jobs' folders, where they are known beforehand.
+        trials: how many jobs it runs at most, where a search chooses them.
+    """
     before, command = commands(folder), " ".join(["findistill", *(shlex.quote(without_secrets(each)) for each in arguments)])
     if command not in before:
         write_whole(folder / "commands.txt", "\n".join([*before, command]) + "\n")
+    planned = {**plans(folder), command: {"jobs": list(jobs), "trials": trials}}
+    write_json(folder / PLAN, {each: plan for each, plan in planned.items() if each in (*before, command)})
+
+
+def plans(folder: Path) -> dict[str, dict[str, Any]]:
+    """What each command of the study is to run: command -> `jobs`, the names of folders, and `trials`."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        recorded = read_json(folder / PLAN)
+        return {str(command): {"jobs": list(plan["jobs"]), "trials": plan["trials"]} for command, plan in recorded.items()}
+    return {}
+
+
+def names(runs_dir: Path) -> list[str]:
+    """The studies in `runs_dir`."""
+    folders = {path.parent for mark in ("study.json", "commands.txt") for path in runs_dir.glob(f"*/{mark}")}
+    folders |= {path.parents[1] for path in runs_dir.glob("*/*/status.json")}
+    return sorted(folder.name for folder in folders if not folder.name.startswith("."))
+
+
+def existing(runs_dir: Path, name: str) -> Path:
+    """The folder of a study.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    folder = runs_dir / name
+    if not folder.is_dir():
+        known = names(runs_dir)
+        near = did_you_mean(name, known=known)
+        raise UserError(f"study={name}: {folder} does not exist{near}; studies in {runs_dir}: {', '.join(known) or 'none yet'}")
+    return folder

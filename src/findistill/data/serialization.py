@@ -1,11 +1,13 @@
 """A data set on disk, as an artifact keeps it: the frame as parquet, the card and the labels as JSON."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from findistill.core.files import read_json, write_json
+from findistill.core.store import Store
 from findistill.data.labels import LabelSet
 from findistill.data.texts import DataCard, TextData
 
@@ -22,3 +24,10 @@ def read_folder(folder: Path) -> TextData:
         frame["spans"] = pd.Series([None if cell is None else list(cell) for cell in frame["spans"]], frame.index, dtype=object)
     labels = LabelSet(tuple(card.pop("labels")), fewest=1)
     return TextData(frame, labels, DataCard(**{**card, "notes": tuple(card["notes"])}))
+
+
+def store_frame(store: Store, kind: str, name: str, frame: pd.DataFrame) -> Path:
+    """The store's folder `<kind>-<key>` with this frame in `<name>.parquet`; the key is its content."""
+    rows = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy().tobytes()
+    key = {"rows": hashlib.sha256(rows).hexdigest(), "columns": [str(column) for column in frame]}
+    return store.get(kind, key, lambda folder: frame.to_parquet(folder / f"{name}.parquet", index=False))

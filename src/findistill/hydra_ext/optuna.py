@@ -67,7 +67,7 @@ class ContinuingSearch(OptunaSweeperImpl):
         log.info("%d trials: %d done before, %d to run", self.n_trials, done, max(0, self.n_trials - done))
         if study.trials:  # the seed's first draws are made; the same ones again would search nothing new
             self.sampler.reseed_rng()
-        studies.note_command(run_folder.study_folder(config), sys.argv[1:])
+        studies.note_command(run_folder.study_folder(config), sys.argv[1:], trials=self.n_trials)
         while (left := self.n_trials - _count(study, TrialState.COMPLETE, TrialState.PRUNED)) > 0:
             self._run([study.ask() for _ in range(min(self.n_jobs, left))], study, distributions, fixed)
         if not _count(study, TrialState.COMPLETE):

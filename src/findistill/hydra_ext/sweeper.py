@@ -58,8 +58,6 @@ class ResumingSweeper(BasicSweeper):
         varied = [str(each.get_key_element()).lstrip("+") for each in overrides if each.is_sweep_override()]
         [grid] = self.split_arguments(overrides, None)
         plan = self._planned(grid)
-        if not plan:
-            raise UserError("stage=report is one job for a study: run it without -m")
         config = plan[0].config
         if config.sweep.choose:
             self._choose(grid, varied, config, config.sweep.choose)
@@ -103,7 +101,7 @@ class ResumingSweeper(BasicSweeper):
         started = time.perf_counter()
         self._admit(plan, varied)
         for folder in {one.folder.parent for one in plan}:
-            study.note_command(folder, sys.argv[1:])
+            study.note_command(folder, sys.argv[1:], jobs=[one.folder.name for one in plan if one.folder.parent == folder])
 
         pending = [one for one in plan if one.step.live or not run_folder.is_done(one.folder)]
         log.info("%d jobs: %d done before, %d to run", len(plan), len(plan) - len(pending), len(pending))
@@ -122,7 +120,7 @@ class ResumingSweeper(BasicSweeper):
         self._close(plan, pending, time.perf_counter() - started, last)
 
     def _planned(self, grid: Sequence[list[str]]) -> list[Planned]:
-        """Compose and check every job before any starts; no jobs where the stage is `report`, which works on a whole study."""
+        """Compose and check every job before any starts."""
         assert self.config is not None and self.hydra_context is not None
         plan: dict[tuple[Path, str], Planned] = {}  # settings that nothing reads make no other job
         last_line = time.monotonic()
@@ -139,7 +137,7 @@ class ResumingSweeper(BasicSweeper):
             except UserError as error:
                 raise UserError(f"{error}\n(in the job {' '.join(overrides)})" if len(grid) > 1 else str(error)) from error
             if stage.of_study:
-                return []
+                raise UserError(f"stage={stage.name} is about a whole study: run it without -m")
             if stage.previews():
                 raise UserError("annotate.dry_run and annotate.show_prompt are for one job: run it without -m")
             folder = run_folder.folder_of(config, stage, task)

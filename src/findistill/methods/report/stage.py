@@ -29,10 +29,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     Raises:
         UserError: there is no such study, or nothing in it is done.
     """
-    folder = runs_dir / study
-    if not folder.is_dir():
-        studies = ", ".join(sorted(path.parent.name for path in runs_dir.glob("*/study.json"))) or "none yet"
-        raise UserError(f"study={study}: {folder} does not exist; studies in {runs_dir}: {studies}")
+    folder = study_record.existing(runs_dir, study)
     jobs = run_folder.done_jobs(folder)  # before they are read: one that ends meanwhile may not be in the page
     runs, failed, left_out = collect(folder)
     if not runs:
