@@ -17,6 +17,7 @@ from findistill.core import run_folder, study, termination
 from findistill.core.closing import closing_lines
 from findistill.core.search import judged_by
 from findistill.core.step import load
+from findistill.errors import UserError
 from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
 from findistill.hydra_ext.errors import exit_with
 from findistill.methods.stage import stage_of
@@ -69,8 +70,13 @@ def run_job(config: Config) -> float | None:
         with load(JOB + "ephemeral")(stage, config) as job:
             load(stage.preview)(job)
         return None
-    folder = run_folder.folder_of(config, stage, list(HydraConfig.get().overrides.task))
+    overrides = list(HydraConfig.get().overrides.task)
+    folder = run_folder.folder_of(config, stage, overrides)
     single = HydraConfig.get().mode == hydra.types.RunMode.RUN
+    if stage.acts_afterwards() and not single:
+        raise UserError(
+            f"export.push_to_hub={config.export.push_to_hub} goes with one job, not with -m: its jobs would overwrite each other"
+        )
     if run_folder.is_done(folder) and not stage.live:
         log.info("already done: %s", folder)
     else:
@@ -78,7 +84,9 @@ def run_job(config: Config) -> float | None:
             study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
         load(JOB + "run")(config, stage, folder)
     if single:  # a sweep ends with a report
-        log.info("%s", closing_lines(config, folder, list(HydraConfig.get().overrides.task)))
+        log.info("%s", closing_lines(config, folder, overrides))
+        if stage.acts_afterwards() and stage.afterwards:
+            load(stage.afterwards)(config, folder, overrides)
     return run_folder.objective(config, folder)
 
 

@@ -43,6 +43,10 @@ class LLMResponses(Step):
     def files(self) -> Iterable[Path]:
         return llm_files(self._config.llm)
 
+    def models(self) -> Iterable[str]:
+        llm = self._config.llm
+        return [f"recorded answers {llm.name}" if declares(llm, "recorded") else llm.model]
+
     def llm_settings(self) -> dict[str, Any]:
         return llm_identity(self._config.llm)
 
