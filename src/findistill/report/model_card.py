@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, RepoCard
 
 from findistill import __version__
 from findistill.core import hardware
@@ -84,6 +84,11 @@ def write_model_card(
         "energy": energy(learnt, metrics), "data_licences": data_licences(learnt), **facts,
     }  # fmt: skip
     card = ModelCard.from_template(metadata, template_str="\n".join(parts), **variables)
+    return save_card(folder, card)
+
+
+def save_card(folder: Path, card: RepoCard) -> Path:
+    """Write a card as `folder/README.md`, without the blank lines that its template's blocks leave."""
     return write_whole(folder / "README.md", re.sub(r"\n{3,}", "\n\n", str(card)).strip() + "\n")
 
 
@@ -120,6 +125,6 @@ def energy(learnt: Provenance, metrics: Mapping[str, float]) -> str:
         return ""
     watts = hardware.assumed_watts()
     return (
-        f"about {watts * seconds / 3600:,.2g} Wh, an estimate: {seconds:,.0f} s of computing or waiting for answers, at {watts:g} W "
-        f"that {hardware.describe()} is assumed to draw. Nothing was measured; servers that were asked are not in it"
+        f"about {watts * seconds / 3600:,.2g} Wh, an estimate: {seconds:,.0f} s of computing or waiting for answers, at "
+        f"{watts:g} W that {hardware.describe()} is assumed to draw. Nothing was measured; servers that were asked are not in it"
     )

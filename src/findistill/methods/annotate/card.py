@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from findistill import __version__
 from findistill.config.fields import without_secrets
-from findistill.core.files import read_json, write_whole
+from findistill.core.files import read_json
 from findistill.core.hashing import digest
 from findistill.core.store import record_of
 from findistill.data.labels import LabelSet
@@ -21,7 +21,7 @@ from findistill.llm.config import Prompt
 from findistill.llm.prompts import template
 from findistill.methods.provenance import licence_of_folder
 from findistill.report.licences import Source, licence_of, remarks, strictest
-from findistill.report.model_card import hub_id
+from findistill.report.model_card import hub_id, save_card
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGEST = "1M<n<10M"
@@ -85,7 +85,7 @@ def write_annotation_card(
         accuracy=float((with_gold["label"] == with_gold["gold"]).mean()) if len(with_gold) else None, n_gold=len(with_gold),
         combined=record["settings"].get("combine"),
     )  # fmt: skip
-    return write_whole(folder / "README.md", str(card).strip() + "\n")
+    return save_card(folder, card)
 
 
 def texts_are_free(made_from: list[Source]) -> bool:
