@@ -16,7 +16,7 @@ from findistill.data.dataset import Dataset
 from findistill.data.texts import DataCard
 from findistill.methods.datasets import ALSO
 from findistill.report.licences import Provenance, Source, model_licence
-from findistill.report.model_card import hub_id
+from findistill.report.model_card import hub_id, shown
 
 ANNOTATES = ("annotate", "extract", "augment")
 
@@ -66,13 +66,7 @@ def _sources(role: str, step: Step, store: Store) -> Iterator[Source]:
     kind = "annotations" if given else "annotator" if step.name in ANNOTATES else "weights"
     for model in step.models():
         known = hub_id(model)
-        yield Source(kind, known or _name(model), licence_of_folder(model), known)
-
-
-def _name(reference: str) -> str:
-    """What a folder is called, without where it lies on this machine."""
-    path = Path(reference)
-    return path.parent.name if path.name == "model" else path.name
+        yield Source(kind, known or shown(model), licence_of_folder(model), known)
 
 
 def card_of(reference: str) -> CardData:

@@ -24,7 +24,10 @@ def exported(config: Any) -> Iterator[str]:
         yield "stage=export needs evaluate.model: a run folder, a model folder or a hub id; or export.annotations: a run's"
     elif export.format == "onnx":
         if is_linear(model):
-            yield f"evaluate.model={model} is logistic regression, no ONNX: name a student, or add export.format=torch"
+            yield (
+                f"evaluate.model={model} is logistic regression, which is not exported as ONNX: name a student, "
+                "or add export.format=torch"
+            )
         else:
             yield from problems(model, "classifier")
     elif not any((folder / "README.md").is_file() for folder in (Path(model) / "model", Path(model))):
