@@ -88,7 +88,7 @@ PARTS = 4  # of the commands, for processes to share
 # What an empty folder and an environment without the launchers' extras lack, in the words of the error.
 ABSENT = re.compile(
     r"^findistill: (study=\w+: runs/\w+ does not exist; studies in runs: none yet$|data=\w+ .*FINDISTILL_DATA|"
-    r"(distill\.teacher: )?the model runs/\S+: no such folder$|"
+    r"(distill\.teacher: )?the model runs/\S+: no such folder(;.*)?$|export\.annotations=runs/\S+: no such folder;|"
     r"data\.reviewed=runs/\S+: no such file; stage=review leaves it|"
     r"hydra/launcher=\w+ needs \w+, which is not installed)",
     re.MULTILINE,

@@ -37,7 +37,6 @@ def valid_model_card(folder: Path) -> ModelCard:
     assert header["library_name"] in LIBRARIES and header["pipeline_tag"]
     for name in [*filter(None, [header.get("base_model")]), *header.get("datasets", [])]:
         validate_repo_id(name)
-        assert "/" in name
     if "model-index" in header:
         name, results = model_index_to_eval_results(header["model-index"])
         assert eval_results_to_model_index(name, results) == header["model-index"]

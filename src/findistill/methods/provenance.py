@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import RepoCard
 from huggingface_hub.repocard_data import CardData
+from yaml import YAMLError
 
 from findistill.config.fields import declares
 from findistill.core.files import read_json
@@ -62,8 +63,9 @@ def _sources(role: str, step: Step, store: Store) -> Iterator[Source]:
             "demonstrations" if role == "shots" else "texts", card.name, card.licence, step.section.hub_id, card.citation
         )
         return
+    taught = role.startswith("teacher") and isinstance(step, ModelFolder)
     given = role == "annotations" and isinstance(step, ModelFolder)
-    kind = "annotations" if given else "annotator" if step.name in ANNOTATES else "weights"
+    kind = "annotations" if given else "annotator" if step.name in ANNOTATES else "teacher" if taught else "weights"
     for model in step.models():
         known = hub_id(model)
         yield Source(kind, known or shown(model), licence_of_folder(model), known)
@@ -72,9 +74,9 @@ def _sources(role: str, step: Step, store: Store) -> Iterator[Source]:
 def card_of(reference: str) -> CardData:
     """The header of a model's or data set's own card where it lies on this machine; else empty."""
     for folder in (Path(reference) / "model", Path(reference)):
-        with suppress(OSError, ValueError):
-            if (folder / "README.md").is_file():
-                return RepoCard.load(folder / "README.md").data
+        if (folder / "README.md").is_file():
+            with suppress(OSError, ValueError, YAMLError):  # of somebody's own, without a header or with a faulty one
+                return RepoCard.load(folder / "README.md", ignore_metadata_errors=True).data
     return CardData()
 
 

@@ -93,10 +93,10 @@ def save_card(folder: Path, card: RepoCard) -> Path:
 
 
 def hub_id(model: str | None) -> str | None:
-    """The hub id of a model reference; None for a folder, which others do not have, and for a server's name of a model."""
+    """The hub id of a model reference; None for a folder, which others do not have."""
     if model is None or model in HUB_IDS:
         return HUB_IDS.get(model or "")
-    return model if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model) and not Path(model).exists() else None
+    return model if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) and not Path(model).exists() else None
 
 
 def shown(reference: str | None) -> str:

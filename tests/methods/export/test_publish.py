@@ -216,6 +216,16 @@ def test_what_never_leaves(spoil: Any, why: str, hub: Hub, job: Path, monkeypatc
     assert hub.calls == []
 
 
+def test_a_card_that_was_spoilt_by_hand(hub: Hub, job: Path) -> None:
+    card = job / "model" / "README.md"
+    card.write_text("---\nlicense: [mit\n---\n# Mine\n")
+    with pytest.raises(UserError, match=r"README\.md: its header cannot be read"):
+        push(job)
+    card.unlink()
+    with pytest.raises(UserError, match=r"README\.md: no such file, and nothing is published without a card"):
+        push(job)
+
+
 def test_the_token_of_an_error_is_masked(hub: Hub, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise httpx.ConnectError(f"no way with {TOKEN}")

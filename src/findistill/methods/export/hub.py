@@ -23,7 +23,7 @@ OURS = "findistill"  # the tag by which a repository is known as one that findis
 
 
 def upload(repo: str, kind: str, files: Mapping[str, Path | bytes], *, private: bool) -> str:
-    """Make the repository hold these files and no others, in one commit; returns its address.
+    """Make the repository hold these files and no others, in one commit; returns its address and who sees it.
 
     Args:
         repo: OWNER/NAME.
@@ -51,7 +51,7 @@ def upload(repo: str, kind: str, files: Mapping[str, Path | bytes], *, private: 
                    *(CommitOperationDelete(name) for name in sorted(there - files.keys()))],
             commit_message="Upload by findistill", repo_type=kind, parent_commit=info.sha,
         )  # fmt: skip
-    return address
+    return f"{address} ({'private' if info.private else 'public'})"
 
 
 def _check(repo: str, kind: str, info: Any, there: set[str], *, private: bool) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import RepoCard, constants
+from yaml import YAMLError
 
 from findistill.config.fields import without_secrets
-from findistill.errors import UserError
+from findistill.errors import UserError, first_line
 from findistill.methods.export.refusals import faults
 from findistill.methods.export.steps import FOLDERS, what
 from findistill.report.model_card import HERE
@@ -32,7 +33,7 @@ def publish(config: Any, folder: Path, overrides: Sequence[str]) -> None:
     export, exported = config.export, what(config)
     target = folder / FOLDERS[exported]
     files = {path.relative_to(target).as_posix(): path for path in sorted(target.rglob("*")) if path.is_file()}
-    card = RepoCard.load(target / "README.md")
+    card = read_card(target / "README.md")
     texts_allowed = None if exported != "annotations" else export.texts is not False and has_texts(target)
     if refused := list(faults(target, [*files.values()], texts_allowed=texts_allowed)):
         more = f" (and {len(refused) - 3} more)" if len(refused) > 3 else ""
@@ -46,8 +47,19 @@ def publish(config: Any, folder: Path, overrides: Sequence[str]) -> None:
         return
     from findistill.methods.export.hub import upload  # its client takes a second, which a dry run need not wait for
 
-    address = upload(export.push_to_hub, kind, content, private=export.private)
-    log.info("uploaded %d files: %s (%s)", len(files), address, "private" if export.private else "public")
+    log.info("uploaded %d files: %s", len(files), upload(export.push_to_hub, kind, content, private=export.private))
+
+
+def read_card(path: Path) -> RepoCard:
+    """Raises UserError for a card that somebody took away, or whose header cannot be read."""
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file, and nothing is published without a card; delete {path.parents[1]} and export again"
+        )
+    try:
+        return RepoCard.load(path)
+    except (ValueError, YAMLError) as error:
+        raise UserError(f"{path}: its header cannot be read: {first_line(error)}") from error
 
 
 def preview(export: Any, kind: str, files: dict[str, Path], card: RepoCard) -> Iterator[str]:

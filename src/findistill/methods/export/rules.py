@@ -30,6 +30,8 @@ def exported(config: Any) -> Iterator[str]:
             )
         else:
             yield from problems(model, "classifier")
+    elif not Path(model).is_dir():
+        yield f"the model {model}: no such folder; export.format=torch takes one that a training of findistill left"
     elif not any((folder / "README.md").is_file() for folder in (Path(model) / "model", Path(model))):
         yield (
             f"evaluate.model={model}: export.format=torch takes a run folder or a model folder with a card (README.md), "
