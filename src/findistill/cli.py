@@ -17,7 +17,6 @@ from findistill.core import run_folder, study, termination
 from findistill.core.closing import closing_lines
 from findistill.core.search import judged_by
 from findistill.core.step import load
-from findistill.errors import UserError
 from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
 from findistill.hydra_ext.errors import exit_with
 from findistill.methods.stage import stage_of
@@ -73,10 +72,6 @@ def run_job(config: Config) -> float | None:
     overrides = list(HydraConfig.get().overrides.task)
     folder = run_folder.folder_of(config, stage, overrides)
     single = HydraConfig.get().mode == hydra.types.RunMode.RUN
-    if stage.acts_afterwards() and not single:
-        raise UserError(
-            f"export.push_to_hub={config.export.push_to_hub} goes with one job, not with -m: its jobs would overwrite each other"
-        )
     if run_folder.is_done(folder) and not stage.live:
         log.info("already done: %s", folder)
     else:

@@ -102,6 +102,14 @@ def test_an_ensemble_names_every_annotator(tmp_path: Path) -> None:
     assert "- HuggingFaceTB/SmolLM2-135M-Instruct: " in card.text and "- meta-llama/Llama-3.1-8B-Instruct: " in card.text
 
 
+@pytest.mark.parametrize(("model", "licence"), [
+    ("tfidf", "mit"), ("rules", "mit"), ("embeddings", "apache-2.0"), ("neighbours", "apache-2.0"), ("recorded", "unknown"),
+])  # fmt: skip
+def test_annotators_that_are_no_model_of_somebodys(model: str, licence: str, tmp_path: Path) -> None:
+    folder = run(tmp_path, artifact(tmp_path / "store", "MIT", llm={"model": model}))
+    assert valid_dataset_card(folder).data.license == licence
+
+
 def test_a_run_stands_for_the_annotations_that_it_used(tmp_path: Path) -> None:
     source = artifact(tmp_path / ".artifacts", "MIT")
     write_json(tmp_path / "moon" / "student-1" / "artifacts.json", {"annotate": source.name})

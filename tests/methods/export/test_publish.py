@@ -1,7 +1,11 @@
 """`export.push_to_hub`: what is shown, what is uploaded to an imitation of the hub, and what never leaves this machine."""
 
+import os
 import pickle
+import shlex
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from findistill.errors import UserError
 from findistill.methods.export.publish import publish
 from findistill.methods.finetune.card import write_classifier_card
 from findistill.report.licences import Provenance, Source
+from tests.conftest import Command
 from tests.fixtures.composing import composed
 from tests.methods.export.hub_server import TOKEN, Hub, Repository
 
@@ -233,3 +238,31 @@ def test_the_token_of_an_error_is_masked(hub: Hub, job: Path, monkeypatch: pytes
     monkeypatch.setattr("huggingface_hub.HfApi.create_commit", refuse)
     with pytest.raises(UserError, match=r"the upload broke off \(no way with \*\*\*\)"):
         push(job, "export.dry_run=false")
+
+
+@pytest.mark.slow
+def test_the_printed_line_uploads_what_the_first_command_showed(hub: Hub, job: Path, findistill: Command) -> None:
+    words = [
+        "stage=export",
+        f"evaluate.model={job}",
+        "export.format=torch",
+        "export.push_to_hub=me/moon",
+        "logger=none",
+        "study=s",
+    ]
+    refused = findistill("-m", *words)
+    assert refused.returncode == 2 and "export.push_to_hub goes with one job: run it without -m" in refused.stderr
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:  # a preloaded process has read its environment before
+        command = [sys.executable, "-m", "findistill", *arguments]
+        return subprocess.run(command, cwd=job.parent, env=environment, capture_output=True, text=True, timeout=200)
+
+    shown = run(*words)
+    assert shown.returncode == 0 and hub.calls == [], shown.stderr
+    line = shlex.split(shown.stdout.splitlines()[-1])
+    assert line[0] == "findistill"
+    done = run(*line[1:])
+    assert done.returncode == 0 and "already done" in done.stderr, done.stderr
+    assert f"uploaded 4 files: {hub.url}/me/moon (private)" in done.stderr
+    assert hub.repositories["models/me/moon"].commits == 1 and TOKEN not in done.stderr + done.stdout + shown.stdout

@@ -18,6 +18,7 @@ from findistill.core.store import record_of
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.llm.config import Prompt
+from findistill.llm.identity import annotator_models
 from findistill.llm.prompts import template
 from findistill.methods.provenance import licence_of_folder
 from findistill.report.licences import Source, licence_of, remarks, strictest
@@ -40,9 +41,8 @@ def sources(record: Mapping[str, Any], store: Path) -> list[Source]:
             card = _data(store, key)
             kind = "texts" if role == "data" else "demonstrations"
             found.append(Source(kind, card["name"], card["licence"], card.get("hub_id"), card["citation"]))
-    for own, _ in _annotators(record, store):
-        model = str(own["llm"]["model"])
-        found.append(Source("annotator", hub_id(model) or model, licence_of_folder(model), hub_id(model)))
+    models = [model for own, _ in _annotators(record, store) for model in annotator_models(str(own["llm"]["model"]))]
+    found += [Source("annotator", hub_id(model) or model, licence_of_folder(model), hub_id(model)) for model in models]
     return list(dict.fromkeys(found))
 
 

@@ -8,7 +8,7 @@ from findistill.config.expand import annotators
 from findistill.config.fields import declares
 from findistill.core.step import Step
 from findistill.llm.config import MEASURED
-from findistill.llm.identity import llm_files, llm_identity
+from findistill.llm.identity import annotator_models, llm_files, llm_identity
 from findistill.methods.cross_fit.steps import OutOfFold
 from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
@@ -44,8 +44,7 @@ class LLMResponses(Step):
         return llm_files(self._config.llm)
 
     def models(self) -> Iterable[str]:
-        llm = self._config.llm
-        return [f"recorded answers {llm.name}" if declares(llm, "recorded") else llm.model]
+        return annotator_models(self._config.llm.model)
 
     def llm_settings(self) -> dict[str, Any]:
         return llm_identity(self._config.llm)
