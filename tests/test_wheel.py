@@ -5,24 +5,49 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import findistill
 from tests.conftest import ROOT
 from tests.fixtures.preloaded import Preloaded
 from tests.readme.test_readme import OURS, covering, write_own_files
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel that was built from it, as a release does."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, timeout=200)
-    [path] = out.glob("*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    [path] = built.glob("*.whl")
     return path
+
+
+def test_the_sdist_has_what_a_release_needs_and_nothing_of_this_machine(built: Path) -> None:
+    [path] = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "conf/config.yaml", "src/findistill/cli.py"} <= names
+    assert not [name for name in names if name.startswith(("runs", ".venv", "wandb", ".git/")) or "__pycache__" in name]
+
+
+def test_its_metadata_has_the_command_the_licence_and_the_version(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    [info] = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+    assert "findistill = findistill.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
+    metadata = archive.read(f"{info}/METADATA").decode()
+    assert f"Version: {findistill.__version__}" in metadata and "License-Expression: Apache-2.0" in metadata
+    assert f"{info}/licenses/LICENSE" in archive.namelist() and "Description-Content-Type: text/markdown" in metadata
 
 
 def test_it_holds_the_files_of_the_checkout_and_no_others(wheel: Path) -> None:
@@ -63,7 +88,7 @@ PARTS = 4  # of the commands, for processes to share
 # What an empty folder and an environment without the launchers' extras lack, in the words of the error.
 ABSENT = re.compile(
     r"^findistill: (study=\w+: runs/\w+ does not exist; studies in runs: none yet$|data=\w+ .*FINDISTILL_DATA|"
-    r"(distill\.teacher: )?the model runs/\S+: no such folder$|"
+    r"(distill\.teacher: )?the model runs/\S+: no such folder(;.*)?$|export\.annotations=runs/\S+: no such folder;|"
     r"data\.reviewed=runs/\S+: no such file; stage=review leaves it|"
     r"hydra/launcher=\w+ needs \w+, which is not installed)",
     re.MULTILINE,

@@ -16,6 +16,7 @@ from sklearn import metrics as sk
 
 from tests.conftest import COMMAND, SECRET
 from tests.fixtures.preloaded import Preloaded
+from tests.methods.cards import scores, valid_dataset_card, valid_model_card
 
 
 def jobs(study: Path) -> list[Path]:
@@ -46,6 +47,23 @@ def test_run_folders_hold_what_the_contract_names(study: Path) -> None:
         }
         assert expected <= set(found)
         assert 100 < found["memory/peak_mb"] < 6000
+
+
+def test_cards_have_the_numbers_of_the_metrics_and_the_licence_of_all_that_was_learnt_from(study: Path) -> None:
+    for job in jobs(study):
+        found, card = json.loads((job / "metrics.json").read_text()), valid_model_card(job / "model")
+        names = {"Accuracy": "accuracy", "Macro F1": "macro_f1", "Weighted F1": "weighted_f1"}
+        assert scores(card) == {title: found[f"test/{name}"] for title, name in names.items()}
+        assert f"{found['test/accuracy_lo']:.3f} to {found['test/accuracy_hi']:.3f}" in card.text
+        assert (card.data.license, card.data.base_model) == ("apache-2.0", "sentence-transformers/all-MiniLM-L6-v2")
+        for row in (
+            "| texts | demo | the project's own |",
+            "| annotator | HuggingFaceTB/SmolLM2-135M-Instruct | apache-2.0 |",
+            "| weights | sentence-transformers/all-MiniLM-L6-v2 | apache-2.0 |",
+        ):
+            assert row in card.text
+    for folder in study.glob(".artifacts/annotate-*[!k]"):
+        assert (card := valid_dataset_card(folder)).data.license == "apache-2.0" and "The texts are in it" in card.text
 
 
 def test_scikit_learn_finds_the_same_numbers_in_the_predictions(study: Path) -> None:

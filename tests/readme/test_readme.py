@@ -76,8 +76,9 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
     write_own_files(tmp_path)
     for job in re.findall(r"runs/[\w-]+/[\w-]+", command):  # a model that an earlier command made
         (tmp_path / job / "model").mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "tokenizer.json"):
+        for name in ("config.json", "tokenizer.json", "README.md"):
             (tmp_path / job / "model" / name).write_text("{}")
+        (tmp_path / job / "annotations.parquet").touch()
         save_file({"weight": np.zeros(1, np.float32)}, tmp_path / job / "model" / "model.safetensors")
     for file in re.findall(r"data.reviewed=(\S+)", command):  # what an earlier command left
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

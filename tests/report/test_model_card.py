@@ -1,34 +1,123 @@
-"""Model cards: hub metadata that a plain `ModelCard.load` reads back, without a hub."""
+"""Model cards: hub metadata that huggingface_hub reads back as it is, for every kind of model folder, without a hub."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
 
+from findistill.methods.entities.card import write_entities_card
+from findistill.methods.export.card import write_export_card
 from findistill.methods.finetune.card import write_classifier_card
 from findistill.methods.qlora.card import write_adapter_card
-from findistill.report.model_card import hub_id, licence_metadata
+from findistill.report.licences import Provenance, Source, licence_of, remarks, strictest
+from findistill.report.model_card import hub_id
 from tests.fixtures.composing import composed
+from tests.methods.cards import scores, valid_model_card
 
-METRICS = {"test/accuracy": 0.81234, "test/macro_f1": 0.79, "time/train_s": 3.0}
+METRICS = {
+    f"test/{name}{end}": value + add
+    for name, value in {"accuracy": 0.81234567, "macro_f1": 0.79, "weighted_f1": 0.8, "f1": 0.61}.items()
+    for end, add in {"": 0.0, "_lo": -0.05, "_hi": 0.05}.items()
+} | {"test/n": 300.0, "time/train_s": 90.0, "data/kept": 400.0}  # fmt: skip
 LABELS = ("negative", "neutral", "positive")
+LEARNT = Provenance(
+    [
+        Source("texts", "phrasebank", "CC BY-NC-SA 3.0", "takala/financial_phrasebank", "Malo et al. (2014)"),
+        Source("annotator", "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ],
+    ["takala/financial_phrasebank"], ["near-duplicates of test rows: 3 in train", "12 posts cut to 2,000 characters"], 0.25,
+    {"annotate": 30.0},
+)  # fmt: skip
 
 
-def test_scores_licence_and_base_become_metadata(tmp_path: Path) -> None:
-    config = composed("stage=teacher", "data=demo")
-    card = ModelCard.load(write_classifier_card(tmp_path, config, LABELS, 1234, "CC BY-NC-SA 3.0", METRICS))
-    assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
-    assert (card.data.license, card.data.pipeline_tag) == ("cc-by-nc-sa-3.0", "text-classification")
-    found = {(one.metric_type, one.metric_name): one.metric_value for one in card.data.eval_results or []}
-    assert found == {("accuracy", "Accuracy"): 0.8123, ("f1", "Macro F1"): 0.79}
-    assert "| texts | 1,234 of demo |" in card.text and 'pipeline("text-classification"' in card.text
+def classifier(folder: Path, *words: str) -> None:
+    write_classifier_card(folder, composed("data=demo", *words), LABELS, 1234, LEARNT, METRICS)
 
 
-def test_an_adapter_names_the_weights_it_needs(tmp_path: Path) -> None:
-    card = ModelCard.load(write_adapter_card(tmp_path, composed("stage=qlora", "data=demo"), LABELS, 60, "own", {}))
-    assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct" and card.data.library_name == "peft"
-    assert (card.data.license, card.data.license_name, card.data.eval_results) == ("other", "own", None)
-    assert "# QLoRA of smollm2: negative, neutral, positive" in card.text
+def adapter(folder: Path) -> None:
+    write_adapter_card(folder, composed("stage=qlora", "data=demo"), LABELS, 60, LEARNT, METRICS)
+
+
+def entities(folder: Path, model: str, **usage: Any) -> None:
+    config = composed("stage=entities", "data=demo_companies", f"entities.model={model}", "entities.source=human")
+    write_entities_card(folder, config, ("company",), 60, LEARNT, METRICS, **usage)
+
+
+def onnx(folder: Path) -> None:
+    measured = {name.replace("test/", "export/int8_dynamic/"): value for name, value in METRICS.items()}
+    config = composed("stage=export", "data=demo", "evaluate.model=ProsusAI/finbert", "export.quantize=[dynamic]")
+    files = {"int8_dynamic": Path("model_int8_dynamic.onnx")}
+    write_export_card(folder, config, LABELS, files, "| | MB |\n| --- | --- |", 300, LEARNT, measured)
+
+
+KINDS: dict[str, Callable[[Path], None]] = {
+    "teacher": lambda folder: classifier(folder, "stage=teacher"),
+    "linear teacher": lambda folder: classifier(folder, "stage=teacher", "teacher=tfidf"),
+    "frozen embeddings": lambda folder: classifier(folder, "stage=teacher", "teacher=embeddings"),
+    "cls": lambda folder: classifier(folder, "distill=cls"),
+    "reg": lambda folder: classifier(folder, "distill=reg"),
+    "scalar head": lambda folder: classifier(folder, "distill=reg", "distill.target=scalar"),
+    "of a teacher": lambda folder: classifier(folder, "distill=tinybert"),
+    "of its own code": lambda folder: classifier(folder, "student=charformer"),
+    "adapter": adapter,
+    "token classifier": lambda folder: entities(folder, "token"),
+    "gliner": lambda folder: entities(folder, "gliner", prompts=["company"], threshold=0.4),
+    "span marker": lambda folder: entities(folder, "span_marker"),
+    "onnx": onnx,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_card_of_every_kind_of_folder_is_one_that_the_hub_takes(kind: str, tmp_path: Path) -> None:
+    KINDS[kind](tmp_path)
+    card = valid_model_card(tmp_path)
+    assert (card.data.license, card.data.datasets) == ("cc-by-nc-sa-3.0", ["takala/financial_phrasebank"])
+    titles = {"Accuracy": "accuracy", "Macro F1": "macro_f1", "Weighted F1": "weighted_f1", "Exact F1 of spans": "f1"}
+    assert scores(card) == {title: METRICS[f"test/{name}"] for title, name in titles.items()}  # not rounded
+    assert "| Accuracy | 0.812 | 0.762 to 0.862 |" in card.text and "On 300 test texts of" in card.text
+    for said in (
+        "- Near-duplicates of test rows: 3 in train.", "- 12 posts cut to 2,000 characters.", "- It learnt from 400 texts.",
+        "| texts | phrasebank | CC BY-NC-SA 3.0 |", "- annotation: 0.2500 US dollars", "- phrasebank: Malo et al. (2014)",
+    ):  # fmt: skip
+        assert said in card.text or (kind == "onnx" and said == "- It learnt from 400 texts.")
+    assert ("another seed gives another model" in card.text) == (kind != "onnx")
+    assert kind == "onnx" or ("W that" in card.text and "120 s of computing" in card.text)  # the assumption behind the estimate
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        ("teacher", "sentence-transformers/all-MiniLM-L6-v2"), ("cls", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("adapter", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("token classifier", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("onnx", "ProsusAI/finbert"), ("linear teacher", None), ("of its own code", None),
+    ],
+)  # fmt: skip
+def test_embedded_weights_name_the_hub_id_that_they_are_of(kind: str, base: str | None, tmp_path: Path) -> None:
+    KINDS[kind](tmp_path)
+    card = valid_model_card(tmp_path)
+    assert card.data.base_model == base and (base is None or base in card.text)
+
+
+def test_an_adapter_of_the_embedded_copy_says_that_the_hub_has_other_weights(tmp_path: Path) -> None:
+    adapter(tmp_path)
+    text = valid_model_card(tmp_path).text
+    assert "# QLoRA of smollm2: negative, neutral, positive" in text and "those of the hub's own weights differ a little" in text
+
+
+def test_a_card_without_scores_has_no_model_index(tmp_path: Path) -> None:
+    write_adapter_card(tmp_path, composed("stage=qlora", "data=demo"), LABELS, 60, Provenance([Source("texts", "x", "own")]), {})
+    card = valid_model_card(tmp_path)
+    assert card.data.eval_results is None and "## Scores" not in card.text
+    assert (card.data.license, card.data.license_name) == ("other", "own")
+
+
+def test_what_is_below_the_majority_says_so_first(tmp_path: Path) -> None:
+    bad = {"accuracy": 0.3, "accuracy_lo": 0.2, "accuracy_hi": 0.4, "majority_share": 0.6, "labels_predicted": 1, "n": 60}
+    metrics = {f"test/{name}": float(value) for name, value in bad.items()}
+    write_classifier_card(tmp_path, composed("data=demo"), LABELS, 60, LEARNT, metrics)
+    head = valid_model_card(tmp_path).text.split("## ")[0]
+    assert "**Not to be relied on:** it gives every text the same label; accuracy 0.300" in head
 
 
 def test_a_local_folder_is_no_base_model_for_others(tmp_path: Path) -> None:
@@ -37,7 +126,27 @@ def test_a_local_folder_is_no_base_model_for_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("licence", "identifier"), [("CC BY 4.0", "cc-by-4.0"), ("CC0 1.0", "cc0-1.0"), ("mixed: some CC0", "other")]
-)
-def test_licences_have_the_identifiers_of_the_hub(licence: str, identifier: str) -> None:
-    assert licence_metadata(licence)["license"] == identifier
+    ("stated", "identifier", "texts"),
+    [
+        ("CC BY 4.0", "cc-by-4.0", True), ("CC0 1.0", "cc0-1.0", True), ("MIT", "mit", True),
+        ("the project's own", "apache-2.0", True),
+        ("mixed: some CC0, others not stated", "unknown", False), ("not stated (challenge data, research use)", "unknown", False),
+        ("the owner's", "other", False), ("Terms of a Shop", "other", False), ("", "unknown", False),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0", True),
+    ],
+)  # fmt: skip
+def test_licences_have_the_identifiers_of_the_hub(stated: str, identifier: str, texts: bool) -> None:
+    assert (licence_of(stated).id, licence_of(stated).texts) == (identifier, texts)
+
+
+def test_the_strictest_licence_counts() -> None:
+    def of(*stated: str) -> str:
+        return strictest([Source("texts", str(number), licence) for number, licence in enumerate(stated)]).id
+
+    assert of("MIT", "apache-2.0") == "apache-2.0" and of("CC BY-SA 4.0", "MIT") == "cc-by-sa-4.0"
+    assert of("MIT", "CC BY-NC 4.0", "CC BY-SA 4.0") == "cc-by-nc-4.0" and of("gemma", "CC BY 4.0") == "gemma"
+    assert of("CC BY-NC-SA 4.0", "not stated") == of() == "unknown" and of("the owner's", "CC BY-NC-ND 4.0") == "other"
+    lines = remarks(
+        [Source("texts", "a", "CC BY-SA 4.0"), Source("texts", "b", "CC BY-NC 4.0"), Source("weights", "c", "unknown")]
+    )
+    assert lines[0] == "the licence of c is not known: ask before you publish or sell" and "cc-by-sa-4.0 wants" in lines[1]

@@ -35,7 +35,11 @@ def next_lines(config: "Config", folder: Path, overrides: Sequence[str], *, repo
         "study": shlex.join([f"study={config.study}", *here]),
         "latest": shlex.quote(str(link if link.exists() else folder)),
     }
-    commands = [command.format(**values).strip() for command in config.stage.next if report or "stage=report" not in command]
+    commands = [
+        command.format(**values).strip()
+        for command in config.stage.next
+        if (report or "stage=report" not in command) and ("{latest}/onnx" not in command or (folder / "onnx").is_dir())
+    ]
     return [f"{'next: ' if number == 0 else '      '}{command}" for number, command in enumerate(commands)]
 
 

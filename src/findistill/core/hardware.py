@@ -81,6 +81,18 @@ def describe() -> str:
     return f"{processor()}, {threads} thread{'s' * (threads > 1)}"
 
 
+def assumed_watts() -> float:
+    """What the device is assumed to draw while it works, for estimates of energy: nothing is measured.
+
+    A GPU's board power as its maker states it; 300 W for one that is not listed here, 65 W for a processor.
+    """
+    if device() != "cuda":
+        return 65.0
+    name = torch.cuda.get_device_name()
+    boards = {"H200": 700, "H100": 700, "A100": 400, "V100": 300, "A10": 150, "L40": 300, "L4": 72, "T4": 70, "4090": 450}
+    return float(next((watts for board, watts in boards.items() if board in name), 300))
+
+
 def processor() -> str:
     """The processor's name."""
     return _proc("cpuinfo", "model name") or platform.processor() or platform.machine()

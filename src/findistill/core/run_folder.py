@@ -28,7 +28,7 @@ PROGRESS = "progress.txt"  # how far a job that runs has come, in one line
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
 OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # tell no jobs apart
-RESULTS = ("model", "merged", "onnx", "predictions")  # folders of a run folder that others use
+RESULTS = ("model", "merged", "onnx", "annotations", "predictions")  # folders of a run folder that others use
 SLUG = 60  # characters of a job's name before its key: still typeable, and a W&B panel shows it whole
 
 

@@ -92,6 +92,10 @@ class Step:
         """Files from outside whose content enters: data, weights, recorded responses."""
         return ()
 
+    def models(self) -> Iterable[str]:
+        """Models whose weights or answers enter: folders, hub ids, `embedded:...`, a server's names. For cards, not the key."""
+        return ()
+
     def settings(self) -> dict[str, Any]:
         """Plain values that determine the result, besides files and parents. By default all that `reads` declares."""
         return self.config.results()
@@ -145,6 +149,9 @@ class ModelFolder(Step):
 
     def files(self) -> Iterable[Path]:
         return self._files
+
+    def models(self) -> Iterable[str]:
+        return [str(self.reference)]
 
     def settings(self) -> dict[str, Any]:
         return {} if self._files else {"reference": self.reference}

@@ -140,6 +140,8 @@ class ResumingSweeper(BasicSweeper):
                 raise UserError(f"stage={stage.name} is about a whole study: run it without -m")
             if stage.previews():
                 raise UserError("annotate.dry_run and annotate.show_prompt are for one job: run it without -m")
+            if stage.acts_afterwards():
+                raise UserError("export.push_to_hub goes with one job: run it without -m")
             folder = run_folder.folder_of(config, stage, task)
             plan.setdefault((run_folder.study_folder(config), stage.key), Planned(task, config, stage, overrides, folder))
         return list(plan.values())

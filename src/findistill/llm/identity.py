@@ -6,9 +6,21 @@ from typing import Any
 
 from findistill.config.fields import declares, result_settings
 from findistill.core.hashing import content
-from findistill.models.files import model_files
+from findistill.models.files import LINEAR_FEATURES, model_files
 
 TUNED = "tune"  # `llm.adapter`: an adapter that a step makes first
+
+
+# Annotators that are no model of somebody's: which weights they use, by the `model` of their section.
+OWN_ANNOTATORS = {
+    **LINEAR_FEATURES, "neighbours": LINEAR_FEATURES["embeddings"], "rules": (), "the teacher section": (),
+    "recorded": ("recorded answers",),
+}  # fmt: skip
+
+
+def annotator_models(model: str) -> list[str]:
+    """The models whose answers or weights an annotator is, by the `model` of its section."""
+    return [*OWN_ANNOTATORS.get(model, (model,))]
 
 
 def llm_identity(llm: Any) -> dict[str, Any]:

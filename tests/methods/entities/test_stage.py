@@ -24,6 +24,7 @@ from findistill.methods.stage import stage_of
 from findistill.report.config import Report
 from tests.fixtures.composing import shipped
 from tests.fixtures.spans import NAMES, draw, surfaces, write_jsonl
+from tests.methods.cards import scores, valid_model_card
 
 FAST = (
     "stage=entities", "entities.token.epochs=2", "entities.token.min_steps=null", "entities.token.max_length=32", "trainer=cpu",
@@ -68,6 +69,7 @@ def test_a_run_leaves_what_the_contract_names(study: Path) -> None:
     assert {"test/precision", "test/recall", "val/f1", "time/train_s", "model/parameters", "data/kept"} <= set(metrics)
     marked = [[Span(**each) for each in cell] for cell in frame["predicted"]]
     assert any(name in own for own in surfaces(frame["text"].tolist(), marked) for name in NAMES)
+    assert scores(valid_model_card(job / "model"))["Exact F1 of spans"] == metrics["test/f1"]
     card = (job / "model" / "README.md").read_text()
     assert "token-classification" in card and "| spans from | people |" in card and "72 of jsonl" in card
 

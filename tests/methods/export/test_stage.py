@@ -24,6 +24,7 @@ from findistill.models.encoders import load as load_encoder
 from findistill.models.encoders import save
 from tests.faults.conftest import tiny  # noqa: F401
 from tests.fixtures.composing import shipped
+from tests.methods.cards import scores, valid_model_card
 
 NAMES = ("positive", "negative", "neutral")  # another order than the data's
 VARIANTS = ("fp32", "int8_dynamic", "int8_static")
@@ -96,6 +97,8 @@ def test_it_leaves_three_checked_files(exported: Path, model: Path) -> None:
     assert found["export/torch/mb"] == (model / "model.safetensors").stat().st_size / 1e6
     assert found["export/int8_dynamic/times_smaller_than_torch"] > 3
     card = (folder / "README.md").read_text()
+    own = {"Accuracy": "accuracy", "Macro F1": "macro_f1"}  # of the first file
+    assert scores(valid_model_card(folder)) == {title: found[f"export/fp32/{name}"] for title, name in own.items()}
     assert "| int8_static | " in card and "at most 20 training texts of demo" in card and "python run.py model.onnx" in card
 
 

@@ -27,6 +27,7 @@ from findistill.models.causal_lm import load
 from findistill.models.weights import locate
 from tests.fixtures.composing import composed
 from tests.fixtures.jobs import job_of
+from tests.methods.cards import scores, valid_model_card
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,7 @@ def test_a_run_leaves_adapter_predictions_and_accounts(done: Job, tiny: Path) ->
     ):  # fmt: skip
         assert np.isfinite(done.metrics[name]), name
     assert done.metrics["model/trainable"] < 0.01 * done.metrics["model/parameters"]
+    assert scores(valid_model_card(done.folder / "model"))["Accuracy"] == done.metrics["test/accuracy"]
     card = (done.folder / "model" / "README.md").read_text()
     assert "library_name: peft" in card.split("---")[1] and "# QLoRA of smollm2" in card
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from findistill.config.expand import annotators
 from findistill.config.fields import declares
+from findistill.core.files import read_json
 from findistill.core.job import Job
 from findistill.core.store import Work
 from findistill.data.labels import LabelSet
@@ -18,6 +19,7 @@ from findistill.llm.aggregate import aggregate
 from findistill.llm.annotate import annotate, vote
 from findistill.llm.estimate import Estimate, estimate
 from findistill.methods import rows as reading
+from findistill.methods.annotate.card import write_annotation_card
 from findistill.methods.annotate.steps import HALF, LABELLED, TRAINING, Annotations
 from findistill.methods.cross_fit.folds import predict_texts
 
@@ -33,8 +35,15 @@ def annotate_rows(work: Work) -> None:
     log.info("annotating %s texts of %s with %s", f"{len(rows):,}", reading.dataset(work).card.name, llm.name)
     if "folds" in work.parents:
         vote(predict_texts(work, rows["text"].tolist()), rows, labels, work.config.annotate, work.folder)
-        return
-    annotate_with(work, llm, rows, reading.demonstration_pool(work), labels, work.folder)
+    else:
+        annotate_with(work, llm, rows, reading.demonstration_pool(work), labels, work.folder)
+    describe(work)
+
+
+def describe(work: Work) -> None:
+    """Leave the data card beside the annotations."""
+    votes, summary = pd.read_parquet(work.folder / "annotations.parquet"), read_json(work.folder / "summary.json")
+    write_annotation_card(work.folder, work.step.record, work.store.root, summary, votes=votes, texts=True)
 
 
 def annotate_with(
@@ -80,6 +89,7 @@ def combine(work: Work) -> None:
     )
     names = [annotator_name(member.config) for member in work.step.members]
     aggregate(folders, names, reading.dataset(work).labels, work.config.annotate.combine, work.folder, labelled)
+    describe(work)
 
 
 def annotator_name(config: Any) -> str:

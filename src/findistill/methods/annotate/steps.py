@@ -8,7 +8,7 @@ from findistill.config.expand import annotators
 from findistill.config.fields import declares
 from findistill.core.step import Step
 from findistill.llm.config import MEASURED
-from findistill.llm.identity import llm_files, llm_identity
+from findistill.llm.identity import annotator_models, llm_files, llm_identity
 from findistill.methods.cross_fit.steps import OutOfFold
 from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
@@ -42,6 +42,9 @@ class LLMResponses(Step):
 
     def files(self) -> Iterable[Path]:
         return llm_files(self._config.llm)
+
+    def models(self) -> Iterable[str]:
+        return annotator_models(self._config.llm.model)
 
     def llm_settings(self) -> dict[str, Any]:
         return llm_identity(self._config.llm)

@@ -41,6 +41,9 @@ class Augmented(Step):
     def files(self) -> Iterable[Path]:
         return llm_files(self._config.llm) if asks_llm(self._config) else ()
 
+    def models(self) -> Iterable[str]:
+        return [self._config.llm.model] if asks_llm(self._config) else ()
+
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         parts: dict[str, Any] = {"augment": without(settings["augment"], "name", "use", "teacher", "folds")}

@@ -7,7 +7,7 @@ from typing import Any
 from findistill.core.step import Step
 from findistill.methods.datasets import with_tests
 from findistill.methods.trainer_settings import SCHEDULE, loop
-from findistill.models.files import model_files
+from findistill.models.files import model_files, weights_of
 
 
 class OutOfFold(Step):
@@ -32,3 +32,6 @@ class OutOfFold(Step):
 
     def files(self) -> Iterable[Path]:
         return model_files(self._config.teacher.model)
+
+    def models(self) -> Iterable[str]:
+        return weights_of(self._config.teacher)

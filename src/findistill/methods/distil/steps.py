@@ -11,7 +11,7 @@ from findistill.methods.augment.steps import augmented
 from findistill.methods.datasets import with_tests
 from findistill.methods.finetune.steps import pretrained, teachers
 from findistill.methods.stage import Stage
-from findistill.models.files import model_files
+from findistill.models.files import model_files, weights_of
 from findistill.training.config import asks_teacher
 
 
@@ -37,6 +37,9 @@ class Distil(Stage):
 
     def files(self) -> Iterable[Path]:
         return model_files(self._config.student.model)
+
+    def models(self) -> Iterable[str]:
+        return weights_of(self._config.student)
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()

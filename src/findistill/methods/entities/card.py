@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.compose import plain
+from findistill.report.licences import Provenance
 from findistill.report.model_card import write_model_card
 
 WHAT = {  # what a model is, its library as the hub calls it, and how it is used
@@ -31,21 +32,21 @@ SOURCES = {
 
 
 def write_entities_card(
-    folder: Path, config: Any, labels: Sequence[str], rows: int, licence: str, metrics: Mapping[str, float], **usage: Any
+    folder: Path, config: Any, labels: Sequence[str], rows: int, learnt: Provenance, metrics: Mapping[str, float], **usage: Any
 ) -> Path:
     """What the model is, whose spans it learnt from, its scores, and how to use it.
 
     Args:
         rows: how many texts it learnt from.
-        licence: of the texts.
+        learnt: what it was made from.
         metrics: of the job, after scoring.
         usage: what the model's example needs, such as a threshold.
     """
     name = config.entities.model
     section, (what, library, example) = config.entities[name], WHAT[name]
     return write_model_card(
-        folder, "entities", name=f"{name}-{config.data.name}", data=config.data, licence=licence, library=library,
+        folder, "entities", name=f"{name}-{config.data.name}", data=config.data, learnt=learnt, library=library,
         tags=["entities", name], base_model=section.model or section.encoder, metrics=metrics, task="token-classification",
-        labels=list(labels), rows=rows, config=plain(config), what=what, start=section.model or section.encoder,
+        labels=list(labels), rows=rows, config=plain(config), what=what, seed=config.seed,
         sources=SOURCES, usage=example.format(**usage) if usage else example,
     )  # fmt: skip

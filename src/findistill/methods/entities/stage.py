@@ -21,6 +21,7 @@ from findistill.methods.entities.card import write_entities_card
 from findistill.methods.entities.config import LEARNT
 from findistill.methods.entities.sources import as_column, examples
 from findistill.methods.finetune.models import record_training, session
+from findistill.methods.provenance import provenance
 from findistill.models.label_names import match_labels
 from findistill.stats.spans import evaluate
 
@@ -47,8 +48,8 @@ def run(job: Job) -> None:
     if folder:
         use = getattr(model, "use", None)  # of a GLiNER
         usage = {"prompts": list(use.prompts), "threshold": use.threshold} if use else {}
-        texts, licence = int(job.metrics["data/kept"]), data.card.licence
-        write_entities_card(folder, job.whole, labels, texts, licence, job.metrics, **usage)
+        texts = int(job.metrics["data/kept"])
+        write_entities_card(folder, job.whole, labels, texts, provenance(job), job.metrics, **usage)
     summary(job)
 
 

@@ -54,6 +54,13 @@ class Entities(Stage):
             files += sorted(path for path in Path(entities.spacy.model).rglob("*") if path.is_file())
         return files
 
+    def models(self) -> Iterable[str]:
+        entities = self._config.entities
+        if entities.model in LEARNT:
+            yield entities[entities.model].model or entities[entities.model].encoder
+        if entities.source == "spacy":
+            yield entities.spacy.model
+
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         settings["entities"] = {name: value for name, value in settings["entities"].items() if name in self.own}

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from findistill.core import hardware
+from findistill.methods.provenance import card_of
+from findistill.report.licences import Provenance
 from findistill.report.model_card import write_model_card
 from findistill.report.tables import markdown
 
@@ -38,16 +40,22 @@ def table(metrics: Mapping[str, float], names: Sequence[str], threads: Sequence[
 
 
 def write_export_card(
-    folder: Path, config: Any, labels: Sequence[str], onnx_files: Sequence[str], numbers: str, rows: int, licence: str,
+    folder: Path, config: Any, labels: Sequence[str], files: Mapping[str, Path], numbers: str, rows: int, learnt: Provenance,
     metrics: Mapping[str, float],
 ) -> Path:  # fmt: skip
-    """The README.md of an exported folder; `metrics` of the job, `numbers` as `table` makes them."""
-    export = config.export
-    torch = "export/torch/"
-    scores = {name.replace(torch, "test/"): value for name, value in metrics.items() if name.startswith(torch)}
+    """The README.md of an exported folder: the scores are those of its first file.
+
+    Args:
+        files: by variant.
+        numbers: what was measured, as `table` makes it.
+        metrics: of the job.
+    """
+    export, (first, *_) = config.export, files
+    onnx_files = [path.name for path in files.values()]
+    base = card_of(config.evaluate.model).get("base_model") or config.evaluate.model
     return write_model_card(
-        folder, "onnx", name="ONNX classifier", data=config.data, licence=licence, library="onnx", tags=["onnx"],
-        base_model=config.evaluate.model, metrics=scores, labels=labels, onnx_files=onnx_files, numbers=numbers, rows=rows,
-        opset=export.opset, against=export.against, processor=hardware.processor(),
+        folder, "onnx", name="ONNX classifier", data=config.data, learnt=learnt, library="onnx", tags=["onnx"],
+        base_model=base, metrics=metrics, prefix=f"export/{first}", labels=labels, onnx_files=onnx_files, numbers=numbers,
+        rows=rows, opset=export.opset, against=export.against, processor=hardware.processor(),
         calibration_rows=export.calibration_rows if "static" in export.quantize else 0,
     )  # fmt: skip

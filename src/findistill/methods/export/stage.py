@@ -24,6 +24,7 @@ from findistill.inference import onnx_export, onnx_model
 from findistill.inference.latency import Classify, measure, threads
 from findistill.methods import rows as reading
 from findistill.methods.export.card import SCORES, table, write_export_card
+from findistill.methods.provenance import provenance
 from findistill.models.batches import tokenise
 from findistill.models.encoders import open_trained
 from findistill.models.heads import text_length
@@ -42,12 +43,10 @@ def run(job: Job) -> None:
     of_torch, tokenizer, portable = in_torch(job, "torch", name)
     data, tests = reading.dataset(job), reading.test_sets(job)
     rows, labels = next(iter(tests.values()))
-
     folder = job.folder / "onnx"
     onnx_export.save_companions(folder, portable, of_torch.labels, name)
     files = write(job, of_torch, folder, calibration_texts(job, data, tests))
     write_whole(folder / "run.py", resources.files("findistill.methods.export").joinpath("run.py.txt").read_text("utf-8"))
-    job.metrics |= {f"export/{variant}/mb": path.stat().st_size / 1e6 for variant, path in files.items()}
     check(job, of_torch, tokenizer, files, rows, labels)
     if config.evaluate.latency:
         timed = {"torch": onnx_model.classifier(of_torch.run, portable)}
@@ -58,8 +57,8 @@ def run(job: Job) -> None:
 
     names = [each for each in ("against", "torch", *files) if f"export/{each}/mb" in job.metrics]
     numbers = table(job.metrics, names, config.export.threads)
-    onnx_files, licence = [path.name for path in files.values()], data.card.licence
-    write_export_card(folder, job.whole, of_torch.labels, onnx_files, numbers, len(rows), licence, job.metrics)
+    learnt = provenance(job, without=("reference",) if "static" in job.config.export.quantize else ("reference", "data"))
+    write_export_card(folder, job.whole, of_torch.labels, files, numbers, len(rows), learnt, job.metrics)
     log.info("%s\nexported: %s", numbers, folder)
 
 
@@ -88,6 +87,7 @@ def write(job: Job, of_torch: onnx_export.Classifier, folder: Path, texts: list[
         onnx_export.quantise(plain, files["int8_static"], onnx_model.open_onnx(plain).single_inputs(texts))
     if "none" not in quantize:
         plain.unlink()
+    job.metrics |= {f"export/{variant}/mb": path.stat().st_size / 1e6 for variant, path in files.items()}
     return files
 
 

@@ -1,16 +1,64 @@
-"""`stage=export`: a trained classifier as files that run with onnxruntime alone."""
+"""`stage=export`: a trained classifier for onnxruntime alone, a model's folder or annotations for others."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from findistill.core.step import Step
 from findistill.methods.datasets import model_at, with_tests
-from findistill.methods.stage import Stage
+from findistill.methods.export.sources import annotations_at
+from findistill.methods.stage import Stage, without
+
+# What a run folder has the files in: RESULTS of `core.run_folder`, too.
+FOLDERS = {"onnx": "onnx", "torch": "model", "annotations": "annotations"}
+
+
+def what(config: Any) -> str:
+    """`onnx`, `torch` or `annotations`."""
+    return "annotations" if config.export.annotations else str(config.export.format)
 
 
 class Export(Stage):
-    """`stage=export`: write ONNX files, check them against torch, time them."""
+    """`stage=export`: leave files for others, and upload them where `export.push_to_hub` says so.
 
-    implementation = "findistill.methods.export.stage:run"
+    ONNX files are checked against torch and timed; the others are copies, and read nothing of the data.
+    """
+
+    afterwards = "findistill.methods.export.publish:publish"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        modules = {"onnx": "stage", "torch": "folder", "annotations": "annotations"}
+        self.what = what(config)
+        self.implementation = f"findistill.methods.export.{modules[self.what]}:run"
+        if self.what != "onnx":
+            self.reads = ("evaluate.model", "export")
 
     def parents(self) -> dict[str, Step]:
-        references = {"model": self._config.evaluate.model, "reference": self._config.export.against}
-        models = {role: model_at(name) for role, name in references.items() if name}
-        return {**with_tests(self._config), **models}
+        if self.what == "annotations":
+            return {}
+        model: dict[str, Step] = {"model": model_at(self._config.evaluate.model)}
+        if self.what == "torch":
+            return model
+        against = self._config.export.against
+        return {**with_tests(self._config), **model, **({"reference": model_at(against)} if against else {})}
+
+    def files(self) -> Iterable[Path]:
+        """What is copied besides weights and tokenizer: the card; of annotations, all."""
+        if self.what == "annotations":
+            folder = annotations_at(self._config.export.annotations)
+            return [
+                path for name in ("annotations.parquet", "samples.jsonl", "summary.json") if (path := folder / name).is_file()
+            ]
+        model = Path(self._config.evaluate.model)
+        cards = [folder / "README.md" for folder in (model / "model", model)]
+        return [card for card in cards if self.what == "torch" and card.is_file()][:1]
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        if self.what == "onnx":
+            return {**settings, "export": without(settings["export"], "format", "annotations", "texts")}
+        return {"what": self.what, "texts": self._config.export.texts if self.what == "annotations" else None}
+
+    def acts_afterwards(self) -> bool:
+        return self._config.export.push_to_hub is not None

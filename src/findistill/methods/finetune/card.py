@@ -6,18 +6,19 @@ from typing import Any
 
 from findistill.config.compose import plain
 from findistill.config.fields import declares
+from findistill.report.licences import Provenance
 from findistill.report.model_card import write_model_card
 from findistill.training.config import FAULTS, asks_teacher, faults, term_nodes
 
 
 def write_classifier_card(
-    folder: Path, config: Any, labels: Sequence[str], rows: int, licence: str, metrics: Mapping[str, float]
+    folder: Path, config: Any, labels: Sequence[str], rows: int, learnt: Provenance, metrics: Mapping[str, float]
 ) -> Path:
     """The card of a trained classifier: what it is, whose labels it learnt from, its scores, and how to use it.
 
     Args:
         rows: how many texts it learnt from.
-        licence: of the texts.
+        learnt: what it was made from.
         metrics: of the job, after scoring.
     """
     stage, settings = config.stage.name, plain(config)
@@ -30,7 +31,7 @@ def write_classifier_card(
     code, linear = (encoder._target_ or "").rpartition(".")[0], declares(encoder, "linear")
     library = "findistill" if linear else "transformers"
     return write_model_card(
-        folder, "classifier", name=encoder.name, data=config.data, licence=licence, library=library, tags=[stage], linear=linear,
+        folder, "classifier", name=encoder.name, data=config.data, learnt=learnt, library=library, tags=[stage], linear=linear,
         base_model=None if code or linear or encoder.init == "random" else encoder.model, metrics=metrics, labels=labels,
-        rows=rows, config=settings, stage=stage, code=code, **facts,
+        rows=rows, config=settings, stage=stage, code=code, seed=config.seed, **facts,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from findistill.data.texts import TextData
 from findistill.methods import rows as reading
 from findistill.methods import scoring
 from findistill.methods.finetune.card import write_classifier_card
+from findistill.methods.provenance import provenance
 from findistill.methods.rows import TestSets
 from findistill.models.config import Encoder
 from findistill.training.config import Distill
@@ -113,5 +114,5 @@ def record_training(job: Job, trained: Trained) -> None:
 def score_and_describe(job: Job, trained: Trained, data: TextData, tests: TestSets, texts: int) -> None:
     """Score the trained model on every test set, then write its card, which has the scores."""
     scoring.score(job, trained.model_dir, tests, trained.history)
-    write_classifier_card(trained.model_dir, job.whole, data.labels.names, texts, data.card.licence, job.metrics)
+    write_classifier_card(trained.model_dir, job.whole, data.labels.names, texts, provenance(job), job.metrics)
     scoring.summary(job)

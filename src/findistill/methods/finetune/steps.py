@@ -10,7 +10,7 @@ from findistill.methods.augment.steps import augmented
 from findistill.methods.datasets import model_at, with_tests
 from findistill.methods.stage import Stage, without
 from findistill.methods.trainer_settings import SCHEDULE, loop
-from findistill.models.files import model_files
+from findistill.models.files import model_files, weights_of
 
 
 class Pretrained(Step):
@@ -33,6 +33,9 @@ class Pretrained(Step):
     def files(self) -> Iterable[Path]:
         return model_files(self._config[self.role].model)
 
+    def models(self) -> Iterable[str]:
+        return weights_of(self._config[self.role])
+
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         return {"encoder": without(settings.pop(self.role), "name"), **settings}
@@ -53,6 +56,9 @@ class TeacherTraining(Step):
 
     def files(self) -> Iterable[Path]:
         return model_files(self._config[self.role].model)
+
+    def models(self) -> Iterable[str]:
+        return weights_of(self._config[self.role])
 
 
 class TeacherModel(TeacherTraining):

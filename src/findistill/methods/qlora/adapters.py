@@ -16,6 +16,7 @@ from findistill.llm.config import InProcessLLM
 from findistill.llm.in_process import InProcessEngine
 from findistill.llm.prompts import template
 from findistill.methods import rows as reading
+from findistill.methods.provenance import provenance
 from findistill.methods.qlora.card import write_adapter_card
 from findistill.models import memory
 from findistill.training.config import Trainer
@@ -59,4 +60,4 @@ def tune_adapter(work: Work) -> None:
     engine.tokenizer.save_pretrained(work.folder / "model")
     training_texts.write(work.folder / "model", [*rows["text"], *validation["text"]])
     write_json(work.folder / SUMMARY, {"texts": len(rows), "host_peak_mb": peak_memory_mb(), **result.as_dict()})
-    write_adapter_card(work.folder / "model", work.step.whole, data.labels.names, len(rows), data.card.licence, {})
+    write_adapter_card(work.folder / "model", work.step.whole, data.labels.names, len(rows), provenance(work), {})

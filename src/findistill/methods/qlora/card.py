@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from findistill.report.licences import Provenance
 from findistill.report.model_card import write_model_card
 
 
@@ -13,12 +14,15 @@ def adapter_name(quantization: str) -> str:
 
 
 def write_adapter_card(
-    folder: Path, config: Any, labels: Sequence[str], rows: int, licence: str, metrics: Mapping[str, float]
+    folder: Path, config: Any, labels: Sequence[str], rows: int, learnt: Provenance, metrics: Mapping[str, float]
 ) -> Path:
     """The README.md of an adapter's folder; `rows` texts with human labels were learnt from."""
     llm = config.llm
+    encoder_decoder = "t5" in llm.model.lower()
     return write_model_card(
-        folder, "adapter", name=f"{adapter_name(config.qlora.quantization)} of {llm.name}", data=config.data, licence=licence,
+        folder, "adapter", name=f"{adapter_name(config.qlora.quantization)} of {llm.name}", data=config.data, learnt=learnt,
         library="peft", tags=["lora"], base_model=llm.model, metrics=metrics, labels=labels, rows=rows, settings=config.qlora,
-        prompt=config.prompt.name, llm=llm.name, task="Seq2SeqLM" if "t5" in llm.model.lower() else "CausalLM",
+        prompt=config.prompt.name, llm=llm.name, embedded=llm.model.startswith("embedded:"), seed=config.seed,
+        auto="Seq2SeqLM" if encoder_decoder else "CausalLM",
+        task="text2text-generation" if encoder_decoder else "text-generation",
     )  # fmt: skip

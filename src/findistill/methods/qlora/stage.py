@@ -26,6 +26,7 @@ from findistill.llm.in_process import InProcessEngine
 from findistill.llm.prompts import Template, template
 from findistill.methods import rows as reading
 from findistill.methods import scoring
+from findistill.methods.provenance import provenance
 from findistill.methods.qlora.adapters import SUMMARY
 from findistill.methods.qlora.card import write_adapter_card
 from findistill.models.causal_lm import merged
@@ -50,7 +51,7 @@ def run(job: Job) -> None:
     shutil.copytree(folder / "model", job.folder / "model")
     score(job, tests, data.labels, summary["history"])
     texts = int(job.metrics["data/kept"])
-    write_adapter_card(job.folder / "model", job.whole, data.labels.names, texts, data.card.licence, job.metrics)
+    write_adapter_card(job.folder / "model", job.whole, data.labels.names, texts, provenance(job), job.metrics)
     if job.config.qlora.merge:
         merge(job)
     scoring.summary(job)

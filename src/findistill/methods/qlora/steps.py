@@ -41,6 +41,9 @@ class Adapter(Step):
     def files(self) -> Iterable[Path]:
         return model_files(self._config.llm.model)
 
+    def models(self) -> Iterable[str]:
+        return [self._config.llm.model]
+
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         callbacks = active_callbacks(settings.get("callbacks", {}))

@@ -1,0 +1,127 @@
+"""The data card beside annotations: who answered, to which prompt, how far the answers agree, cost and licence."""
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import DatasetCard, DatasetCardData
+from omegaconf import OmegaConf
+
+from findistill import __version__
+from findistill.config.fields import without_secrets
+from findistill.core.files import read_json
+from findistill.core.hashing import digest
+from findistill.core.store import record_of
+from findistill.data.labels import LabelSet
+from findistill.errors import UserError
+from findistill.llm.config import Prompt
+from findistill.llm.identity import annotator_models
+from findistill.llm.prompts import template
+from findistill.methods.provenance import licence_of_folder
+from findistill.report.licences import Source, licence_of, remarks, strictest
+from findistill.report.model_card import hub_id, save_card
+
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+LARGEST = "1M<n<10M"
+
+
+def sources(record: Mapping[str, Any], store: Path) -> list[Source]:
+    """What annotations were made from: data sets and annotators.
+
+    Args:
+        record: what the artifact's key is the hash of, as `artifact.json` has it.
+        store: the folder of all artifacts.
+    """
+    found: list[Source] = []
+    for role, key in record["parents"].items():
+        if role in ("data", "shots"):
+            card = _data(store, key)
+            kind = "texts" if role == "data" else "demonstrations"
+            found.append(Source(kind, card["name"], card["licence"], card.get("hub_id"), card["citation"]))
+    models = [model for own, _ in _annotators(record, store) for model in annotator_models(str(own["llm"]["model"]))]
+    found += [Source("annotator", hub_id(model) or model, licence_of_folder(model), hub_id(model)) for model in models]
+    return list(dict.fromkeys(found))
+
+
+def write_annotation_card(
+    folder: Path, record: Mapping[str, Any], store: Path, summary: Mapping[str, Any], *, votes: pd.DataFrame, texts: bool
+) -> Path:
+    """Write `folder/README.md`, by which `datasets.load_dataset(folder)` reads the annotations, too.
+
+    Args:
+        record: what the artifact's key is the hash of.
+        store: the folder of all artifacts, to read what is said of the data.
+        summary: totals of the artifact, `summary.json`.
+        votes: all annotations, with their gold labels.
+        texts: whether the folder holds the texts.
+    """
+    made_from = sources(record, store)
+    licence, with_gold = strictest(made_from), votes[votes["gold"].notna()]
+    data = _data(store, record["parents"].get("data", ""))
+    configs = [
+        {"config_name": name, "data_files": file, **({"default": True} if name == "annotations" else {})}
+        for name, file in (("annotations", "annotations.parquet"), ("samples", "samples.parquet"))
+        if (folder / file).is_file()
+    ]
+    metadata = DatasetCardData(
+        annotations_creators=["machine-generated"], task_categories=["text-classification"],
+        pretty_name=f"Annotations of {data['name']}",
+        size_categories=[next((name for most, name in SIZES if len(votes) < most), LARGEST)], tags=["findistill", "finance"],
+        source_datasets=[source.hub_id for source in made_from if source.role == "texts" and source.hub_id] or None,
+        configs=configs or None, **licence.metadata(),
+    )  # fmt: skip
+    agreement = votes.groupby(["n_samples", "agreement"]).size().reset_index(name="texts")
+    text = files("findistill.report").joinpath("templates/annotations.md.j2").read_text("utf-8")
+    card = DatasetCard.from_template(
+        metadata, template_str=text, version=__version__, data=data, labels=data["labels"], rows=len(votes), texts=texts,
+        licence=licence.words, sources=made_from, remarks=remarks(made_from), summary=summary,
+        text_licences="; ".join(source.licence for source in made_from if source.role == "texts") or "unknown",
+        annotators=[_describe(own, labels) for own, labels in _annotators(record, store)],
+        coverage=float(votes["label"].notna().mean()), shares=votes["label"].value_counts(normalize=True).to_dict(),
+        agreement=agreement[["agreement", "n_samples", "texts"]].values.tolist(),
+        accuracy=float((with_gold["label"] == with_gold["gold"]).mean()) if len(with_gold) else None, n_gold=len(with_gold),
+        combined=record["settings"].get("combine"),
+    )  # fmt: skip
+    return save_card(folder, card)
+
+
+def texts_are_free(made_from: list[Source]) -> bool:
+    """Whether the licences of all texts, as far as they are known, let others have them."""
+    return all(licence_of(source.licence).texts for source in made_from if source.role == "texts")
+
+
+def _annotators(record: Mapping[str, Any], store: Path) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
+    """The settings of each annotator, with the label names it chose from; of an ensemble, its members'."""
+    members = [key for role, key in record["parents"].items() if role.startswith("member/")]
+    for key in members:
+        yield from _annotators(record_of(store / f"annotate-{key}").get("key", {"parents": {}, "settings": {}}), store)
+    if not members and "llm" in record["settings"]:
+        yield record["settings"], _data(store, record["parents"].get("data", ""))["labels"]
+
+
+def _describe(settings: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:
+    llm, prompt, shots, annotate = (settings[name] for name in ("llm", "prompt", "shots", "annotate"))
+    try:
+        form = OmegaConf.merge(OmegaConf.structured(Prompt(name="of the annotator")), dict(prompt))
+        wording = template(form, LabelSet(tuple(labels))).task()  # type: ignore[arg-type]
+    except (UserError, ValueError):  # of a source that reads no prompt
+        wording = ""
+    endpoint = without_secrets(llm["base_url"]).partition("?")[0] if llm.get("base_url") else None
+    known = hub_id(str(llm["model"]))
+    return {
+        "model": known or llm["model"], "endpoint": endpoint, "prompt_hash": digest(prompt), "wording": wording,
+        "settings": json.dumps({name: value for name, value in prompt.items() if value}, ensure_ascii=False),
+        "shots": shots.get("k", 0), "samples": annotate["samples"], "temperature": annotate["temperature"],
+        "max_text_tokens": prompt["max_text_tokens"],
+    }  # fmt: skip
+
+
+def _data(store: Path, key: str) -> dict[str, Any]:
+    """The card and hub id of a data set in the store; unknown where it is not there, as beside a copied artifact."""
+    folder = store / f"data-{key}"
+    if not (folder / "card.json").is_file():
+        return {"name": "unknown data", "licence": "unknown", "citation": "", "labels": [], "notes": []}
+    return {**read_json(folder / "card.json"), "hub_id": record_of(folder).get("key", {}).get("settings", {}).get("hub_id")}
