@@ -69,6 +69,10 @@ class Progress(pl.Callback):
 
     on_validation_end = on_train_epoch_start = on_train_end = _report
 
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
 
 class Judged(pl.Callback):
     """Tells a search the monitored score of every validation; it may end the job."""
@@ -81,10 +85,6 @@ class Judged(pl.Callback):
             # Not optimizer steps, of which a smaller batch makes more.
             epochs = (trainer.fit_loop.total_batch_idx + 1) / trainer.num_training_batches
             search.report(epochs, float(trainer.callback_metrics[self.monitor]))
-
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()
 
 
 class GradientNorm(pl.Callback):
