@@ -14,9 +14,10 @@ from findistill import __version__
 from findistill.config.compose import config_dir, options
 from findistill.core import plan as plans
 from findistill.core import run_folder, study, termination
-from findistill.core.closing import closing_lines
+from findistill.core.closing import closing_lines, sync_line
 from findistill.core.search import judged_by
 from findistill.core.step import load
+from findistill.core.tracking import track_report
 from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
 from findistill.hydra_ext.errors import exit_with
 from findistill.methods.stage import stage_of
@@ -68,8 +69,12 @@ def run_job(config: Config) -> float | None:
         words = HydraConfig.get().overrides.task
         if config.study == study.UNCHECKED and not any(word.startswith("study=") for word in words):  # none is named
             load(STUDIES)(Path(config.runs_dir), stage.name)
-        else:
-            load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
+            return None
+        load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
+        if stage.name == "report":
+            track_report(config, run_folder.study_folder(config))
+            if line := sync_line(run_folder.study_folder(config)):
+                log.info("%s", line)
         return None
     if stage.previews() and stage.preview:
         with load(JOB + "ephemeral")(stage, config) as job:

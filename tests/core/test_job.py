@@ -14,7 +14,7 @@ from findistill.core import job as jobs
 from findistill.core import run_folder
 from findistill.core.files import read_json, replacing, write_json, write_whole
 from findistill.core.step import Step
-from findistill.core.tracking import Tracker
+from findistill.core.tracking import Attempt, Tracker
 from findistill.errors import UserError
 from findistill.hydra_ext import argv
 from findistill.methods.stage import stage_of
@@ -137,7 +137,7 @@ def test_the_tracker_sees_only_what_is_masked(tmp_path: Path, monkeypatch: pytes
     seen = []
 
     @contextmanager
-    def watching(config: DictConfig, folder: Path, loggers: Any) -> Iterator[Tracker]:
+    def watching(config: DictConfig, folder: Path, loggers: Any, attempt: Attempt) -> Iterator[Tracker]:
         seen.append(config.llm.base_url)
         yield Tracker(folder)
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Command
 from tests.faults.conftest import CSV, OWN, states
+from tests.fixtures.wandb_server import serving
 
 LATER_S = 40.0  # on a machine that does other things, too; idle it is half of that
 
@@ -77,3 +78,29 @@ def test_a_dead_server_costs_a_sweep_less_than_forty_seconds(findistill: Command
         assert errors.count("W&B at 127.0.0.1 cannot be reached") == 1, errors
         assert len([*tmp_path.glob(f"online{number}/moon/teacher-*/wandb/offline-run-*")]) >= 4
         assert took < offline + LATER_S, name
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_answering_half_way(findistill: Command, tiny: Path, tmp_path: Path) -> None:
+    """The first job's run is open when the server falls silent: one line, both jobs done, and the process ends."""
+    (tmp_path / "mine.csv").write_text(CSV)
+    environment = {name: "" for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")}
+    with serving() as server:
+
+        def fall_silent() -> None:
+            while not any(server.runs.values()):
+                time.sleep(0.02)
+            server.silent.set()
+
+        Thread(target=fall_silent, daemon=True).start()
+        started = time.monotonic()
+        done = findistill(
+            "-m", "stage=teacher", f"teacher={tiny}", *OWN, "study=moon", "seed=0,1", "evaluate.latency=false",
+            "evaluate.resamples=20", "trainer.max_epochs=1", "sweep.report=false", timeout=150, **environment,
+            WANDB_MODE="online", WANDB_API_KEY="0" * 40, WANDB_BASE_URL=server.url,
+        )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert list(states(tmp_path / "runs").values()) == ["done"] * 2
+    assert done.stderr.count("W&B at 127.0.0.1 cannot be reached (it did not answer within 15 s)") == 1, done.stderr
+    assert "W&B runs that are not sent: wandb sync --include-online runs/moon/" in done.stderr
+    assert time.monotonic() - started < 120

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ from findistill.config.validate import validate
 from findistill.errors import UserError
 from findistill.methods.finetune.steps import Finetune, TeacherModel
 from findistill.methods.qlora.steps import Qlora
-from findistill.training.callbacks import GradientNorm, early_stopping, make
+from findistill.training.callbacks import GradientNorm, Judged, Progress, early_stopping, make
 from findistill.training.loop import Session
 from findistill.training.trainer import Trained, fit
 from tests.fixtures.composing import composed
@@ -87,3 +88,11 @@ def test_only_the_jobs_own_training_has_them() -> None:
     for stage, step in (("teacher", Finetune), ("qlora", Qlora)):
         keys = {step(composed(f"stage={stage}", f"callbacks={name}")).key for name in ("default", "early_stopping")}
         assert len(keys) == 2
+
+
+def test_the_bar_is_closed_when_a_training_ends() -> None:
+    progress, closed = Progress(), []
+    progress.bar = SimpleNamespace(close=lambda: closed.append(True))
+    progress.teardown(SimpleNamespace(), SimpleNamespace(), "fit")
+    assert closed == [True]
+    Judged("val/loss").teardown(SimpleNamespace(), SimpleNamespace(), "fit")  # has none

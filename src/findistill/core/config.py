@@ -1,6 +1,7 @@
 """Settings of stages, sweeps and tracking."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -35,5 +36,12 @@ class Wandb:
     """The entry `wandb` of the `logger` section; its other entries are nodes with the `_target_` of a Lightning logger."""
 
     project: str = "findistill"
+    entity: str | None = None  # the user or team whose project it is; None: the default of your account
     mode: str = setting("auto", choices=("auto", "online", "offline"))  # auto is online only when logged in
-    table_rows: int = setting(200, ge=0)  # rows of the prediction table that are sent
+    tags: list[str] = field(default_factory=list)  # besides those of the job: its stage, data, models, ...
+    notes: str | None = None
+    # what of data, annotations, models and predictions is sent: names, keys, settings and hashes (the lineage), or the files, too
+    artifacts: str = setting("metadata", choices=("none", "metadata", "files"))
+    texts: bool = False  # texts of the data may be sent: in the table of predictions, and in files
+    table_rows: int = setting(200, ge=0)  # rows of the table of predictions that are sent
+    settings: dict[str, Any] = field(default_factory=dict)  # of wandb.Settings, over ours: {x_disable_stats: true}

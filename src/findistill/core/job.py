@@ -33,9 +33,9 @@ from findistill.core.progress import noted_in
 from findistill.core.run_folder import link_latest, lock_of, results, what_changed
 from findistill.core.run_folder import status as status_of
 from findistill.core.search import PrunedError
-from findistill.core.step import Step, walk
+from findistill.core.step import Step, sections_read, walk
 from findistill.core.store import Store, Work, artifact_seconds
-from findistill.core.tracking import Tracker, track
+from findistill.core.tracking import Attempt, Tracker, track
 from findistill.errors import BusyError, UserError, first_line
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of an earlier run of the same job: training and predictions go on from there, decisions stay while a server cannot be reached.
-REUSED = ("checkpoints", "reviewed.parquet", "predictions")
+# Of an earlier run of the same job: training and predictions go on from there, decisions stay while a server cannot be reached,
+# and offline runs of W&B wait to be sent.
+REUSED = ("checkpoints", "reviewed.parquet", "predictions", "wandb")
 
 
 @dataclass
@@ -117,7 +118,8 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         write_json(folder / "lineage.json", step.lineage())
         hardware.reset_peak_memory()
         wall, cpu = time.perf_counter(), time.process_time()
-        with noted_in(folder), track(cast("Config", resolved), folder, config.logger) as tracker:
+        attempt = Attempt(step.key, sections_read(step), status["git_commit"], before)
+        with noted_in(folder), track(cast("Config", resolved), folder, config.logger, attempt) as tracker:
             store.loggers = tracker.lightning_loggers
             job = Job(step, step.config, folder, store.parents(step), store, tracker, config)
             yield job
@@ -131,6 +133,9 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
             graph = {node.name: store.folder(node).name for node in walk(step) if store.exists(node)}
             write_json(folder / "artifacts.json", {**graph, **store.names})
             tracker.finish_with(job.metrics)
+            tracker.lineage(step, store)
+        if reference := tracker.reference():
+            status["wandb"] = reference
         sync_tree(folder)
         files = seal(folder, results(folder))
         write_json(folder / "status.json", {**status, "state": "done", "ended": _now(), "files": files})

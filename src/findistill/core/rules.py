@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from findistill.config.validate import rule
+from findistill.core.step import load
+from findistill.errors import did_you_mean
 
 OPTIONAL = ("tensorboard", "mlflow")  # loggers that are an extra of the package
 
@@ -15,3 +17,13 @@ def installed_loggers(config: Any) -> Iterator[str]:
     for name in OPTIONAL:
         if name in config.logger and find_spec(name) is None:
             yield f"logger={name} needs the package {name}: pip install 'findistill[{name}]'"
+
+
+@rule()
+def wandb_settings(config: Any) -> Iterator[str]:
+    """Names in `logger.wandb.settings` that the installed client does not have; it is loaded only where there are any."""
+    names = (config.logger.get("wandb") or {}).get("settings") or {}
+    known = list(load("wandb:Settings").model_fields) if names else []
+    for name in names:
+        if name not in known:
+            yield f"logger.wandb.settings.{name}: wandb.Settings has no such field{did_you_mean(str(name), known=known)}"

@@ -6,6 +6,7 @@ import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,39 @@ if TYPE_CHECKING:
     import pandas as pd
     from pytorch_lightning.loggers import Logger
 
+    from findistill.core.step import Step
+    from findistill.core.store import Store
     from findistill.schema import Config
 
 log = logging.getLogger(__name__)
 
-WANDB = "findistill.core.wandb_run:track"  # W&B and Lightning, which other loggers and a plan's estimates do not need
+WANDB = "findistill.core.wandb_job:track"  # W&B and Lightning, which other loggers and a plan's estimates do not need
+WANDB_REPORT = "findistill.core.wandb_report:send"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is known of an attempt at a job besides its configuration.
+
+    Attributes:
+        key: that of the job's step.
+        sections: what its graph reads of the configuration.
+        commit: that of the code, `-dirty` behind it if changed.
+        before: `status.json` of the attempt before, whose place this one takes; empty for the first.
+    """
+
+    key: str | None = None
+    sections: Sequence[str] = ()
+    commit: str | None = None
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+    def predecessor(self) -> str | None:
+        """The attempt before, in words; None for the first."""
+        if not self.before:
+            return None
+        ended = f", ended {self.before['ended']}" if self.before.get("ended") else ""
+        error = f": {self.before['error']}" if self.before.get("error") else ""
+        return f"started {self.before.get('started')}{ended}, {self.before.get('state')}{error}"
 
 
 class Tracker:
@@ -57,8 +86,21 @@ class Tracker:
     def figures(self, paths: Sequence[Path]) -> None:
         """Send PNG figures, under their file names."""
 
-    def predictions(self, frame: "pd.DataFrame", labels: Sequence[str]) -> None:
-        """Send the first rows of the test predictions, the confusion matrix and the precision-recall curves."""
+    def predictions(self, frame: "pd.DataFrame", labels: Sequence[str], panels: "Mapping[str, pd.DataFrame]") -> None:
+        """Send the first rows of the test predictions, and figures of them.
+
+        Args:
+            frame: as `stats.alignment.prediction_frame` makes it.
+            labels: the test set's label names.
+            panels: `per_class` (label, precision, recall, f1, support), `reliability` (confidence, accuracy, rows; a row a bin).
+        """
+
+    def lineage(self, step: "Step", store: "Store") -> None:
+        """Send what the job was made from, and what it left in its folder, as versions of artifacts."""
+
+    def reference(self) -> dict[str, Any] | None:
+        """Where the run is, for `status.json`; None where there is none."""
+        return None
 
     def finish_with(self, metrics: Mapping[str, float]) -> None:
         """Log the job's final numbers."""
@@ -71,20 +113,32 @@ class Tracker:
 
 
 @contextmanager
-def track(config: "Config", folder: Path, loggers: Any = None) -> Iterator[Tracker]:
+def track(config: "Config", folder: Path, loggers: Any = None, attempt: Attempt | None = None) -> Iterator[Tracker]:
     """One tracker for one job, closed in every case; a job that raises ends as failed there too.
 
     Args:
         config: what a tracker may show, without secrets.
         loggers: the `logger` section to log in with, by default that of `config`.
+        attempt: what else is known of the job.
     """
     nodes = plain(config.logger if loggers is None else loggers)
     settings = nodes.pop("wandb", None)
     if settings is None:
         yield Tracker(folder, nodes)
     else:
-        with load(WANDB)(config, folder, nodes, settings, online=_online(settings["mode"])) as tracker:
+        with load(WANDB)(config, folder, nodes, settings, attempt or Attempt(), online=_online(settings["mode"])) as tracker:
             yield tracker
+
+
+def track_report(config: "Config", folder: Path) -> None:
+    """Send the report in a study's folder to its W&B run, where there is such a logger; a report that was sent is not sent again.
+
+    Args:
+        config: any job's of the study.
+    """
+    settings = plain(config.logger).get("wandb")
+    if settings is not None:
+        load(WANDB_REPORT)(config, folder, settings, online=_online(settings["mode"]))
 
 
 def _online(setting: str) -> bool:

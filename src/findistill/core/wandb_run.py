@@ -1,30 +1,33 @@
-"""A job's run at Weights & Biases. Whatever happens to the server or to W&B's own process, the job goes on without them."""
+"""Runs at Weights & Biases. Whatever happens to the server or to W&B's own process, the job goes on without them."""
 
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import pandas as pd
 import wandb
-from pytorch_lightning.loggers import Logger, WandbLogger
 
-from findistill.config.compose import plain
 from findistill.core.connection import reachable
 from findistill.core.hashing import digest
-from findistill.core.tracking import Tracker
 from findistill.errors import first_line
-
-if TYPE_CHECKING:
-    from findistill.schema import Config
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 15.0  # for the first answer of the server, and for the last upload when a job ends
+PATIENCE_S = 15.0  # for the first answer of the server, for each call of the client's, and for the last upload when a job ends
+
+FLUSH_S = 2.0  # between two writes of W&B's process to the run's file, which can be sent later
+
+# Nothing names the machine, its user or its code, and nothing is printed into the progress bars. Its load is sent: processors,
+# memory, disk, network, GPUs. `logger.wandb.settings` replaces any of these.
+SETTINGS: dict[str, Any] = {
+    "silent": True, "console": "off", "host": "", "disable_git": True, "disable_code": True, "x_disable_meta": True,
+    "x_disable_machine_info": True, "x_disable_stats": False, "x_save_requirements": False,
+    "x_transaction_log_flush_interval": FLUSH_S,
+}  # fmt: skip
 
 Mode = Literal["online", "offline"]
 
@@ -36,90 +39,43 @@ class Connection:
 
     def __init__(self, run: Any) -> None:
         self.run, self.alive = run, run is not None
+        self.complete = False  # all was taken: sent, or written to be sent
 
     def attempt(self, action: Callable[[], Any]) -> None:
-        if self.alive:
+        """Call the client; a call that takes longer than `PATIENCE_S` is left to itself, and there are no more of them."""
+        if not self.alive:
+            return
+        errors: list[Exception] = []
+
+        def guarded() -> None:
             try:
                 action()
             except Exception as error:
-                self.alive = False
-                log.warning("W&B failed, and the job goes on without it: %s", first_line(error))
+                errors.append(error)
+
+        calling = threading.Thread(target=guarded, daemon=True)
+        calling.start()
+        calling.join(PATIENCE_S)
+        if calling.is_alive():
+            self.alive = False
+            _go_offline(f"it did not answer within {PATIENCE_S:g} s")
+        elif errors:
+            self.alive = False
+            log.warning("W&B failed, and the job goes on without it: %s", first_line(errors[0]))
 
     def finish(self, exit_code: int) -> None:
-        """Close the run; an upload that takes longer than `PATIENCE_S` is left to `wandb sync`."""
-        if self.run is None:
-            return
-        closing = threading.Thread(target=self.attempt, args=(lambda: self.run.finish(exit_code=exit_code),), daemon=True)
-        closing.start()
-        closing.join(PATIENCE_S)
-        if closing.is_alive():
-            _go_offline(f"an upload took more than {PATIENCE_S:g} s")
+        """Close the run; what could not be uploaded within `PATIENCE_S` is left to `wandb sync`."""
+        self.attempt(lambda: self.run.finish(exit_code=exit_code))
+        self.complete = self.alive
+        if self.run is not None and not self.alive:
+            _end_service()
 
 
-class GuardedLogger(WandbLogger):
-    """Lightning's logger, whose errors do not end a training."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(experiment=connection.run)
-        self._connection = connection
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._connection.attempt(lambda: super(GuardedLogger, self).log_metrics(metrics, step))
-
-    def log_hyperparams(self, params: Any) -> None:
-        self._connection.attempt(lambda: super(GuardedLogger, self).log_hyperparams(params))
-
-
-class WandbTracker(Tracker):
-    """A tracker with a W&B run of the job's own, which gets `table_rows` predictions."""
-
-    def __init__(self, folder: Path, nodes: Mapping[str, Any], connection: Connection, table_rows: int) -> None:
-        super().__init__(folder, nodes)
-        self._connection, self._table_rows = connection, table_rows
-
-    def lightning_loggers(self) -> list[Logger]:
-        """W&B's first, which writes to this job's run and never closes it."""
-        if not self._loggers:
-            own = [GuardedLogger(self._connection)] if self._connection.run is not None else []
-            self._loggers = [*own, *super().lightning_loggers()]
-        return self._loggers
-
-    def figures(self, paths: Sequence[Path]) -> None:
-        images = {f"figures/{path.stem}": path for path in paths if path.suffix == ".png"}
-        self._log(lambda: {name: wandb.Image(str(path)) for name, path in images.items()})
-
-    def predictions(self, frame: pd.DataFrame, labels: Sequence[str]) -> None:
-        answered = frame[frame["predicted"].notna()]
-        gold = [labels.index(label) for label in answered["label"]]
-        predicted = [labels.index(label) for label in answered["predicted"]]
-        probabilities = answered[[f"p_{label}" for label in labels]].to_numpy()
-        self._log(
-            lambda: {
-                "test/predictions": wandb.Table(dataframe=frame.head(self._table_rows)),
-                "test/confusion": wandb.plot.confusion_matrix(y_true=gold, preds=predicted, class_names=list(labels)),
-                "test/precision_recall": wandb.plot.pr_curve(gold, probabilities, labels=list(labels)),
-            }
-        )
-
-    def _log(self, content: Callable[[], dict[str, Any]]) -> None:
-        self._connection.attempt(lambda: self._connection.run.log(content()))
-
-    def finish_with(self, metrics: Mapping[str, float]) -> None:
-        """Set them as the run's summary, too."""
-        self._connection.attempt(lambda: self._connection.run.summary.update(dict(metrics)))
-        super().finish_with(metrics)
-
-
-@contextmanager
-def track(config: "Config", folder: Path, nodes: Mapping[str, Any], settings: Any, *, online: bool) -> Iterator[WandbTracker]:
-    """A tracker whose run is closed in every case, as failed where the block raises.
-
-    Where the server cannot be reached, this and the further runs of the process are offline.
-    """
-    folder = folder.resolve()
+def connect(online: bool, begin: Callable[[Mode], Any]) -> Connection:
+    """A run that `begin` starts in a mode: online where the server answers, else offline; without a run where neither works."""
     run = None
     try:
-        run = _start(config, folder, settings, "online" if online and _reachable() else "offline")
+        run = begin("online" if online and _reachable() else "offline")
     except Exception as error:
         if online and not _unreachable:
             _go_offline(first_line(error))
@@ -127,46 +83,51 @@ def track(config: "Config", folder: Path, nodes: Mapping[str, Any], settings: An
         with suppress(Exception):
             wandb.teardown()
         with suppress(Exception):
-            run = _start(config, folder, settings, "offline")
+            run = begin("offline")
         if run is None:
             log.warning("W&B cannot be used, and the job goes on without it: %s", first_line(error))
-    connection, failed = Connection(run), 1
-    try:
-        yield WandbTracker(folder, nodes, connection, settings["table_rows"])
-        failed = 0
-    finally:
-        connection.finish(failed)
-        if _unreachable and run is not None:
-            log.info("wandb sync %s", Path(run.dir).parent)
+    return Connection(run)
 
 
-def _start(config: "Config", folder: Path, settings: Any, mode: Mode) -> Any:
+def start(folder: Path, own: Mapping[str, Any], mode: Mode, *, settings: Mapping[str, Any] | None = None, **run: Any) -> Any:
+    """A run in `folder`.
+
+    Args:
+        own: the entry `wandb` of the `logger` section.
+        settings: of `wandb.Settings`, which the user's replace.
+        run: further arguments of `wandb.init`.
+    """
     # W&B's reports on itself: a process would wait 15 s at its end for a server that does not take them.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    return wandb.init(
-        project=settings["project"],
-        group=config.study,
-        name=folder.name,
-        # `wandb agent` has given the run an id, by which it belongs to its sweep.
-        id=None if os.environ.get("WANDB_SWEEP_ID") else digest([config.study, folder.name], 16),
-        job_type=config.stage.name,
-        config=plain(config),
-        dir=folder,
-        mode=mode,
-        resume="allow" if mode == "online" else None,
-        reinit="create_new",
-        # Nothing of the machine or its environment is sent, and nothing is printed into the progress bars.
-        settings=wandb.Settings(
-            silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True, x_disable_stats=True,
-            x_save_requirements=False, x_disable_machine_info=True, init_timeout=PATIENCE_S,
-        ),
-    )  # fmt: skip
+    values = {**SETTINGS, "init_timeout": PATIENCE_S, **(settings or {}), **own["settings"]}
+    own_names = {"project": own["project"], "entity": own["entity"]}
+    return wandb.init(**own_names, dir=folder, mode=mode, reinit="create_new", settings=wandb.Settings(**values), **run)
+
+
+def job_id(study: str, name: str) -> str:
+    """The id of the run of whatever has such a name in a study: a job's folder, or the report."""
+    return digest([study, name], 16)
+
+
+def _end_service() -> None:
+    """End W&B's own process, which would keep this one from ending for as long as a server does not answer.
+
+    What it was given is in its files by then, see `FLUSH_S`; the next run starts another one.
+    """
+    with suppress(Exception):
+        wandb.setup()._connection._proc._process.kill()
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def _reachable() -> bool:
-    if not _unreachable and not reachable(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"):
+    if not _unreachable and not reachable(_server()):
         _go_offline("no connection")
     return not _unreachable
+
+
+def _server() -> str:
+    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
 
 
 def _go_offline(reason: str) -> None:
@@ -174,5 +135,4 @@ def _go_offline(reason: str) -> None:
     global _unreachable
     _unreachable = True
     os.environ["WANDB_MODE"] = "offline"
-    server = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-    log.warning("W&B at %s cannot be reached (%s): runs are written offline", urlsplit(server).hostname, reason)
+    log.warning("W&B at %s cannot be reached (%s): runs are written offline", urlsplit(_server()).hostname, reason)

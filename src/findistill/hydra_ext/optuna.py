@@ -22,9 +22,11 @@ from optuna.trial import TrialState
 from findistill.config.compose import without_hydra
 from findistill.core import run_folder
 from findistill.core import study as studies
+from findistill.core.closing import sync_line
 from findistill.core.plan import PlannedJob, describe
 from findistill.core.search import Judge, PrunedError
 from findistill.core.step import load
+from findistill.core.tracking import track_report
 from findistill.errors import SweepError, UserError, first_line
 from findistill.hydra_ext.read_once import read_once
 from findistill.hydra_ext.sweeper import REPORT
@@ -74,11 +76,14 @@ class ContinuingSearch(OptunaSweeperImpl):
             raise SweepError(f"none of {len(study.trials)} trials is done; {run_folder.study_folder(config)} has their errors")
         if config.sweep.report:
             load(REPORT)(Path(config.runs_dir), config.study, config.report)
+            track_report(config, run_folder.study_folder(config))
         best, pruned = study.best_trial, _count(study, TrialState.PRUNED)
         values = " ".join(f"{name}={value!s}" for name, value in best.params.items())
         objective = config.objective or config.trainer.monitor
         number = f"{len(study.trials)} trials{f' ({pruned} pruned)' if pruned else ''}"
         log.info("best of %s: %s = %.4f with %s", number, objective, best.value, values)
+        if line := sync_line(run_folder.study_folder(config)):
+            log.info("%s", line)
 
     def _run(self, trials: list[optuna.Trial], study: optuna.Study, distributions: Any, fixed: dict[str, Any]) -> None:
         """Run trials side by side, and note in the storage how they ended."""

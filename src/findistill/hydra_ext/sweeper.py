@@ -21,10 +21,11 @@ from hydra.types import HydraContext
 from findistill.config.compose import without_hydra
 from findistill.config.targets import check_names
 from findistill.core import run_folder, study
-from findistill.core.closing import next_lines
+from findistill.core.closing import next_lines, sync_line
 from findistill.core.files import read_json
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
+from findistill.core.tracking import track_report
 from findistill.errors import SweepError, UserError
 from findistill.hydra_ext.launching import DiedError, Workers
 from findistill.hydra_ext.read_once import read_once
@@ -168,6 +169,7 @@ class ResumingSweeper(BasicSweeper):
                 continue
             if not run_folder.report_is_current(folder):
                 load(REPORT)(Path(config.runs_dir), config.study, config.report)
+                track_report(config, folder)
             else:
                 log.info("nothing to do: every job is done. Report: %s", page)
         missing = [one for one in plan if not run_folder.is_done(one.folder)]
@@ -179,6 +181,9 @@ class ResumingSweeper(BasicSweeper):
         end = plan[-1]
         for line in next_lines(end.config, end.folder, end.overrides, report=not end.config.sweep.report) if last else ():
             log.info("%s", line)
+        for folder in {one.folder.parent: None for one in plan} if last else ():
+            if sync := sync_line(folder):
+                log.info("%s", sync)
 
 
 def of_fold(study: str, fold: int) -> list[str]:

@@ -21,6 +21,7 @@ from findistill.errors import UserError
 from findistill.llm import calibration, pricing
 from findistill.llm.cache import ResponseCache, request_key
 from findistill.llm.config import LLM
+from findistill.llm.curve import CostCurve
 from findistill.llm.demonstrations import DemonstrationTable
 from findistill.llm.engine import Engine, Request, Response, Sampling
 from findistill.llm.identity import request_identity
@@ -92,6 +93,7 @@ class AnnotationRunner:
     llm: LLM
     max_failed: float
     min_readable: float = 0.0  # share of responses that must name a label
+    curve: CostCurve = field(default_factory=CostCurve)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -125,6 +127,7 @@ class AnnotationRunner:
                         f"{table.complete} of {len(rows)} texts are done.\n"
                         "All responses are cached: raise it and run the same command again."
                     )
+        self.curve.log()
         if table.reused:
             log.info("reused %s cached responses", f"{table.reused:,}")
         self._check_failures(table)
@@ -174,6 +177,7 @@ class AnnotationRunner:
         for response, offset in zip(priced, offsets, strict=True):
             table.record(in_flight.rows[response.id][0], response, offset)
             self.budget.spent += response.cost or 0.0
+        self.curve.add(priced)
         for row_id in {each.id for each in batch}:
             row, _, reserved = in_flight.rows[row_id]
             if not table.needed(row):  # failed calls are not repeated in this run

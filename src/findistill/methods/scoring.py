@@ -1,7 +1,7 @@
 """From a trained model to the files every scored run leaves: predictions, metrics, figures, model card."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from findistill.inference import onnx_model, predict
 from findistill.methods.rows import TestSets, optional_labels
 from findistill.report.plots import save_run_figures
 from findistill.stats.alignment import align_predictions, prediction_frame
+from findistill.stats.curves import reliability
 from findistill.stats.majority import doubt
-from findistill.stats.metrics import evaluate
+from findistill.stats.metrics import codes, evaluate
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,19 @@ def record(job: Job, prefix: str, frame: pd.DataFrame, labels: tuple[str, ...], 
     job.metrics |= evaluate(gold, probabilities, predicted, labels, prefix=prefix, resamples=job.config.evaluate.resamples)
     if prefix == "test":
         job.tracker.figures(save_run_figures(job.folder / "figures", history, gold, probabilities, predicted, labels))
-        job.tracker.predictions(frame, labels)
+        job.tracker.predictions(frame, labels, panels(job.metrics, labels, gold, probabilities, predicted))
+
+
+def panels(
+    metrics: Mapping[str, float], labels: Sequence[str], gold: Sequence[str], probabilities: np.ndarray,
+    predicted: Sequence[str | None],
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """What a tracker draws of the test scores: `per_class`, a row a label; `reliability`, a row a bin that has predictions."""
+    names = ("precision", "recall", "f1", "support")
+    rows = [{"label": label, **{name: metrics[f"test/{label}/{name}"] for name in names}} for label in labels]
+    bins = reliability(codes(gold, labels, what="gold label"), probabilities, codes(predicted, labels, what="prediction"))
+    columns = {"confidence": bins.confidence, "accuracy": bins.accuracy, "rows": bins.count}
+    return {"per_class": pd.DataFrame(rows), "reliability": pd.DataFrame(columns)[bins.count > 0]}
 
 
 def summary(job: Job) -> None:

@@ -33,6 +33,8 @@ from findistill.training.recipe import Recipe, RecipeModule
 
 log = logging.getLogger(__name__)
 
+LOGGED_EVERY = 10  # optimizer steps
+
 
 @contextlib.contextmanager
 def freeing() -> Iterator[None]:
@@ -136,7 +138,8 @@ class Training:
                 logger=list(loggers) or False, callbacks=used, default_root_dir=session.folder,
                 plugins=[checkpoints.WholeFiles(), LightningEnvironment()],  # in a job of Slurm, too: the processes are ours
                 use_distributed_sampler=False,  # ours knows the ranks
-                enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=10,
+                enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+                log_every_n_steps=min(LOGGED_EVERY, math.ceil(len(rows) / recipe.batch_size)),  # a short epoch is seen, too
             )  # fmt: skip
             data = TrainingData(rows, self.validation, recipe.batch_size, session.seed)
             lightning.fit(module, datamodule=data, ckpt_path=last.resume, weights_only=True if last.resume else None)

@@ -53,7 +53,7 @@ def annotate_with(
     config = work.config
     annotate(
         rows, pool, labels, llm, config.prompt, config.shots, config.annotate, folder,
-        cache=work.responses, max_memory=config.trainer.max_memory, **options,
+        cache=work.responses, max_memory=config.trainer.max_memory, loggers=work.loggers, **options,
     )  # fmt: skip
 
 

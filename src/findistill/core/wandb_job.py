@@ -1,0 +1,165 @@
+"""A job's run at W&B: curves, panels, summary, and the versions of artifacts that it was made from and left."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import wandb
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from findistill import __version__
+from findistill.config.compose import plain
+from findistill.config.fields import without_secrets
+from findistill.core import wandb_artifacts, wandb_panels
+from findistill.core.hashing import digest
+from findistill.core.tracking import Attempt, Tracker
+from findistill.core.wandb_run import Connection, Mode, connect, job_id, start
+
+if TYPE_CHECKING:
+    from findistill.core.step import Step
+    from findistill.core.store import Store
+    from findistill.schema import Config
+
+TAG = 64  # characters of a tag, W&B's limit
+STEP, EPOCH, RESPONSES = "trainer/global_step", "epoch", "annotation/responses"  # what curves are drawn over
+
+
+class GuardedLogger(WandbLogger):
+    """Lightning's logger, whose errors do not end a training."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(experiment=connection.run)
+        self._connection = connection
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        own = None if RESPONSES in metrics else step  # no step of a training
+        self._connection.attempt(lambda: super(GuardedLogger, self).log_metrics(metrics, own))
+
+    def log_hyperparams(self, params: Any) -> None:
+        self._connection.attempt(lambda: super(GuardedLogger, self).log_hyperparams(params))
+
+
+class WandbTracker(Tracker):
+    """A tracker with a W&B run of the job's own."""
+
+    def __init__(self, folder: Path, nodes: Mapping[str, Any], connection: Connection, settings: Any, study: str) -> None:
+        super().__init__(folder, nodes)
+        self._connection, self._settings, self._study = connection, settings, study
+
+    def lightning_loggers(self) -> list[Logger]:
+        """W&B's first, which writes to this job's run and never closes it."""
+        if not self._loggers:
+            own = [GuardedLogger(self._connection)] if self._connection.run is not None else []
+            self._loggers = [*own, *super().lightning_loggers()]
+        return self._loggers
+
+    def figures(self, paths: Sequence[Path]) -> None:
+        images = {f"figures/{path.stem}": path for path in paths if path.suffix == ".png"}
+        self._log(lambda: {name: wandb.Image(str(path)) for name, path in images.items()})
+
+    def predictions(self, frame: pd.DataFrame, labels: Sequence[str], panels: Mapping[str, pd.DataFrame]) -> None:
+        shown = frame.head(self._settings["table_rows"])
+        shown = shown if self._settings["texts"] else shown.drop(columns="text", errors="ignore")
+        self._log(lambda: wandb_panels.predictions(shown, frame, labels) | wandb_panels.scores(panels))
+
+    def _log(self, content: Callable[[], dict[str, Any]]) -> None:
+        self._connection.attempt(lambda: self._connection.run.log(content()))
+
+    def finish_with(self, metrics: Mapping[str, float]) -> None:
+        """Set them as the run's summary, too."""
+        self._connection.attempt(lambda: self._connection.run.summary.update(dict(metrics)))
+        super().finish_with(metrics)
+
+    def lineage(self, step: "Step", store: "Store") -> None:
+        """Each artifact that the job made on its way has a small run of its own: the graph then has data before annotations."""
+        kind, texts = self._settings["artifacts"], self._settings["texts"]
+        if kind == "none" or not self._connection.alive:
+            return
+        versions = wandb_artifacts.Versions(store, with_files=kind == "files", texts=texts)
+        run = self._connection.run
+        for node in versions.made(step):
+            self._connection.attempt(partial(self._record, node, versions))
+        card = versions.card(step)
+        self._connection.attempt(lambda: run.config.update({"dataset_card": card}) if card else None)
+        for version in versions.inputs(step):
+            self._connection.attempt(partial(wandb_artifacts.publish, run, version, used=True))
+        for version in versions.left_by(self.folder):
+            self._connection.attempt(partial(wandb_artifacts.publish, run, version, used=False))
+
+    def _record(self, node: "Step", versions: wandb_artifacts.Versions) -> None:
+        """A run for an artifact of the store: what it was made from, and what making it took."""
+        version = versions.of(node)
+        assert version is not None
+        mode: Mode = "offline" if self._connection.run.offline else "online"
+        run = start(
+            self.folder, self._settings, mode, group=self._study, name=f"{node.name}-{node.key[:8]}",
+            id=digest([node.name, node.key], 16), job_type=node.name, tags=[node.name],
+            config=without_secrets(version.metadata["settings"]), settings={"x_disable_stats": True},
+        )  # fmt: skip
+        for each in versions.inputs(node):
+            wandb_artifacts.publish(run, each, used=True)
+        wandb_artifacts.publish(run, version, used=False)
+        run.summary.update(version.metadata.get("summary") or {})
+        run.finish()
+
+    def reference(self) -> dict[str, Any] | None:
+        """`id`, `url` (None offline), and `complete`: False where an online run has to be sent again."""
+        if (run := self._connection.run) is None:
+            return None
+        return {"id": run.id, "url": None if run.offline else run.url, "complete": self._connection.complete}
+
+
+@contextmanager
+def track(
+    config: "Config", folder: Path, nodes: Mapping[str, Any], settings: Any, attempt: Attempt, *, online: bool
+) -> Iterator[WandbTracker]:
+    """A tracker whose run is closed in every case, as failed where the block raises.
+
+    Where the server cannot be reached, this and the further runs of the process are offline.
+    """
+    folder = folder.resolve()
+    connection = connect(online, lambda mode: _start_job(config, folder, settings, mode, attempt))
+    connection.attempt(lambda: _axes(connection.run, config.trainer.monitor))
+    failed = 1
+    try:
+        yield WandbTracker(folder, nodes, connection, settings, config.study)
+        failed = 0
+    finally:
+        connection.finish(failed)
+
+
+def _start_job(config: "Config", folder: Path, settings: Any, mode: Mode, attempt: Attempt) -> Any:
+    before = attempt.predecessor()
+    own = {"findistill": {"version": __version__, "git_commit": attempt.commit, "key": attempt.key, "resumed_from": before}}
+    notes = [settings["notes"], f"Continues an attempt that {before}" if before else None]
+    return start(
+        folder, settings, mode, group=config.study, name=folder.name,
+        # `wandb agent` has given the run an id, by which it belongs to its sweep.
+        id=None if os.environ.get("WANDB_SWEEP_ID") else job_id(config.study, folder.name),
+        job_type=config.stage.name, config={**plain(config), **own}, tags=_tags(config, settings, attempt),
+        notes="\n".join(each for each in notes if each) or None,
+        # Of another attempt at the job the curves go on, when it is sent by `wandb sync`, too; without one they begin anew.
+        resume="allow" if before else None,
+        settings={"git_commit": attempt.commit.removesuffix("-dirty") if attempt.commit else None},
+    )  # fmt: skip
+
+
+def _tags(config: "Config", settings: Any, attempt: Attempt) -> list[str]:
+    """The stage, the names of what its job reads (data, models, method), and the user's."""
+    read = [config[section] for section in attempt.sections]  # type: ignore[index]
+    named = [section.get("name") for section in read if OmegaConf.is_dict(section)]
+    resumed = ["resumed"] if attempt.before else []
+    tags = [config.stage.name, *(str(name) for name in named if name), *resumed, *settings["tags"]]
+    return list(dict.fromkeys(tag[:TAG] for tag in tags))
+
+
+def _axes(run: Any, monitor: str) -> None:
+    """Curves of a training over its steps, validation over epochs, annotation over responses; the best of what is monitored."""
+    for names, axis in (("train/*", STEP), ("lr-*", STEP), ("val/*", EPOCH), ("annotation/*", RESPONSES)):
+        run.define_metric(names, step_metric=axis)
+    run.define_metric(monitor, step_metric=EPOCH, summary="min" if monitor.endswith("loss") else "max")

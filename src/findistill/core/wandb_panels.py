@@ -1,0 +1,37 @@
+"""Tables and figures of test predictions in W&B's own forms."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import wandb
+
+
+def predictions(shown: pd.DataFrame, frame: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
+    """The table of the rows in `shown`, and the confusion matrix and precision-recall curves of all of `frame`'s."""
+    panels: dict[str, Any] = {"test/predictions": wandb.Table(dataframe=shown)}
+    answered = frame[frame["predicted"].notna()]
+    if len(answered):
+        gold = [labels.index(label) for label in answered["label"]]
+        predicted = [labels.index(label) for label in answered["predicted"]]
+        panels["test/confusion"] = wandb.plot.confusion_matrix(y_true=gold, preds=predicted, class_names=list(labels))
+        probabilities = answered[[f"p_{label}" for label in labels]]
+        if probabilities.notna().all(axis=None):
+            panels["test/precision_recall"] = wandb.plot.pr_curve(gold, probabilities.to_numpy(), labels=list(labels))
+    return panels
+
+
+def scores(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Scores by class as a table and bars of F1; accuracy against confidence beside the diagonal. See `Tracker.predictions`."""
+    panels: dict[str, Any] = {}
+    if (per_class := frames.get("per_class")) is not None and len(per_class):
+        table = wandb.Table(dataframe=per_class)
+        panels["test/per_class"] = table
+        panels["test/per_class_f1"] = wandb.plot.bar(wandb.Table(dataframe=per_class), "label", "f1", title="F1 by class")
+    if (bins := frames.get("reliability")) is not None and len(bins):
+        panels["test/reliability_bins"] = wandb.Table(dataframe=bins)
+        panels["test/reliability"] = wandb.plot.line_series(
+            xs=[bins["confidence"].tolist(), [0.0, 1.0]], ys=[bins["accuracy"].tolist(), [0.0, 1.0]],
+            keys=["model", "calibrated"], title="Reliability", xname="confidence",
+        )  # fmt: skip
+    return panels
