@@ -69,16 +69,17 @@ def run_job(config: Config) -> float | None:
         with load(JOB + "ephemeral")(stage, config) as job:
             load(stage.preview)(job)
         return None
-    folder = run_folder.folder_of(config, stage, list(HydraConfig.get().overrides.task))
+    overrides = list(HydraConfig.get().overrides.task)
+    folder = run_folder.folder_of(config, stage, overrides)
     single = HydraConfig.get().mode == hydra.types.RunMode.RUN
     if run_folder.is_done(folder) and not stage.live:
         log.info("already done: %s", folder)
     else:
         if single:
             study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
-        load(JOB + "run")(config, stage, folder)
+        load(JOB + "run")(config, stage, folder, overrides)
     if single:  # a sweep ends with a report
-        log.info("%s", closing_lines(config, folder, list(HydraConfig.get().overrides.task)))
+        log.info("%s", closing_lines(config, folder, overrides))
     return run_folder.objective(config, folder)
 
 

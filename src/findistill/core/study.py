@@ -1,6 +1,7 @@
 """A study: jobs that belong together. Its record says which settings may differ between them."""
 
 import logging
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -92,8 +93,15 @@ def commands(folder: Path) -> list[str]:
     return [line.strip() for line in lines if line.endswith("\n") and not set(line) & {"\0", "\ufffd"}]
 
 
+def command_line(arguments: Iterable[str]) -> str:
+    """What to type for these arguments: without secrets, and with the folders of configuration that are set now."""
+    folders = os.environ.get("FINDISTILL_CONF")
+    words = [f"FINDISTILL_CONF={shlex.quote(folders)}"] if folders else []
+    return " ".join([*words, "findistill", *(shlex.quote(without_secrets(each)) for each in arguments)])
+
+
 def note_command(folder: Path, arguments: Iterable[str]) -> None:
     """Add a command to those that made the study, once, without secrets."""
-    before, command = commands(folder), " ".join(["findistill", *(shlex.quote(without_secrets(each)) for each in arguments)])
+    before, command = commands(folder), command_line(arguments)
     if command not in before:
         write_whole(folder / "commands.txt", "\n".join([*before, command]) + "\n")

@@ -13,12 +13,14 @@ import pandas as pd
 
 from findistill.core.files import write_whole
 from findistill.errors import UserError
-from findistill.report import budgets, glyphs, parts, plots, style, tables
+from findistill.report import budgets, glyphs, jobs, parts, plots, style, tables
+from findistill.report.bundle import bundle
 from findistill.report.choice import Choice
 from findistill.report.comparisons import Comparison, best, compare, comparisons_table, contrasts_table
 from findistill.report.methods import Method, Run, gather
 from findistill.report.parts import BASELINE, Picture, Results
 from findistill.report.published import published as read_published
+from findistill.report.runs import Entry
 from findistill.stats.intervals import seed_means
 from findistill.stats.majority import doubt_of
 from findistill.stats.metrics import confusion
@@ -44,7 +46,7 @@ class ReportFiles:
 def build_report(
     study: str, runs: list[Run], failed: list[dict[str, Any]], out: Path, *, published: str | None = None, resamples: int = 2000,
     command: str | None = None, annotations: pd.DataFrame | None = None, left_out: Sequence[dict[str, Any]] = (),
-    choice: Choice | None = None,
+    choice: Choice | None = None, entries: Sequence[Entry] = (),
 ) -> ReportFiles:  # fmt: skip
     """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
 
@@ -57,6 +59,7 @@ def build_report(
             n_samples, gold where known). Without it the figure is drawn from a baseline whose predictions have
             `agreement` and `n_samples`.
         choice: of the settings that the study's jobs have, on folds.
+        entries: all jobs of the study, for the table of jobs.
 
     No text of the data gets into the files; rows are known by their ids alone.
 
@@ -87,9 +90,13 @@ def build_report(
             sections.append({**SIMPLE, **vars(own), "tables": shown, "pictures": []})
             figures += _drawn(own.pictures, out, sections[-1])
     further = [(section["test_set"], each) for section in sections for each, _ in section["tables"]]
+    downloads = {"comparisons.csv": tables.csv(comparisons_table(comparisons))}
     for name in {each.name: None for _, each in further}:
         frames = [each.frame.assign(test_set=test_set) for test_set, each in further if each.name == name]
-        write_whole(out / f"{name}.csv", tables.csv(pd.concat(frames)))
+        downloads[f"{name}.csv"] = tables.csv(pd.concat(frames))
+    listed = jobs.jobs_table(entries, methods)
+    if len(listed):
+        downloads["jobs.csv"] = tables.csv(listed)
 
     with_runs = [part for part in parts.registered().values() if any(run.kind == part.kind for run in runs)]
     reading = [note for part in with_runs for note in part.notes(methods)]
@@ -99,10 +106,14 @@ def build_report(
         table = sections[0]["tables"][0][0].frame
     page: dict[str, Any] = {"study": study, "table": short, "sections": sections, "failed": failed, "published": numbers}
     page |= {"reading": reading, "command": command, "left_out": list(left_out), "choice": choice}
+    downloads["table.csv"] = tables.csv(table)
+    page |= {"jobs": jobs.shown(listed) if len(listed) else None, "job_words": jobs.WORDS, "assets": bundle()}
+    page["downloads"] = {name: base64.b64encode(content.encode()).decode() for name, content in downloads.items()}
+    csvs = {name: write_whole(out / name, content) for name, content in downloads.items()}
     return ReportFiles(
-        write_whole(out / "table.csv", tables.csv(table)),
+        csvs["table.csv"],
         write_whole(out / "table.md", _rendered("table.md.j2", page)),
-        write_whole(out / "comparisons.csv", tables.csv(comparisons_table(comparisons))),
+        csvs["comparisons.csv"],
         write_whole(out / "report.html", _rendered("report.html.j2", page)),
         figures,
     )
@@ -221,6 +232,6 @@ def _rendered(template: str, page: Mapping[str, Any]) -> str:
         loader=jinja2.PackageLoader("findistill.report"), autoescape=jinja2.select_autoescape(["html.j2"]), trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    names = ("difference", "p_value", "job_name", "markdown", "markdown_cell")
+    names = ("difference", "p_value", "job_name", "markdown", "markdown_cell", "order")
     environment.filters |= {name: getattr(tables, name) for name in names}
     return environment.get_template(template).render(**page, words=tables.WORDS)

@@ -34,7 +34,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         studies = ", ".join(sorted(path.parent.name for path in runs_dir.glob("*/study.json"))) or "none yet"
         raise UserError(f"study={study}: {folder} does not exist; studies in {runs_dir}: {studies}")
     jobs = run_folder.done_jobs(folder)  # before they are read: one that ends meanwhile may not be in the page
-    runs, failed, left_out = collect(folder)
+    runs, failed, left_out, entries = collect(folder)
     if not runs:
         reasons = "; ".join(f"{job['job']}: {job['error']}" for job in [*left_out, *failed][:3])
         raise UserError(
@@ -52,7 +52,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         runs = part.prepare(runs)
     files = build_report(
         study, [*runs, *others], failed, folder, left_out=left_out, published=published, resamples=settings.resamples,
-        annotations=annotations, choice=read_choice(folder),
+        annotations=annotations, choice=read_choice(folder), entries=entries,
         command="\n".join(study_record.commands(folder)) or None,
     )  # fmt: skip
     written = [*folder.glob("*.csv"), files.table_md, files.html, *(path for path in folder.glob("figures/*") if path.is_file())]
