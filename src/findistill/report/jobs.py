@@ -77,7 +77,9 @@ def _command(entry: Entry) -> str:
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The jobs as text under the page's titles, without empty columns."""
-    table = table.assign(state=[f"{state}: {why}" if why else state for state, why in zip(table["state"], table["error"], strict=True)])
+    table = table.assign(
+        state=[f"{state}: {why}" if why else state for state, why in zip(table["state"], table["error"], strict=True)]
+    )
     frame = pd.DataFrame({title: [_cell(column, value) for value in table[column]] for column, title in TITLES.items()})
     return frame[[title for title in frame if frame[title].ne("").any()]]
 
