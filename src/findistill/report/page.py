@@ -13,11 +13,11 @@ import pandas as pd
 
 from findistill.core.files import write_whole
 from findistill.errors import UserError
-from findistill.report import budgets, glyphs, jobs, parts, plots, style, tables
+from findistill.report import budgets, glyphs, jobs, mistakes, parts, plots, style, tables
 from findistill.report.bundle import bundle
 from findistill.report.choice import Choice
 from findistill.report.comparisons import Comparison, best, compare, comparisons_table, contrasts_table
-from findistill.report.methods import Method, Run, gather
+from findistill.report.methods import Method, Run, gather, setting
 from findistill.report.parts import BASELINE, Picture, Results
 from findistill.report.published import published as read_published
 from findistill.report.runs import Entry
@@ -27,7 +27,7 @@ from findistill.stats.metrics import confusion
 
 MANY_SEEDS = 5  # with fewer, the spread over seeds is too uncertain for a claim about methods
 # What a section of models that classify nothing lacks.
-SIMPLE: dict[str, Any] = {"label_key": "", "quality": None, "cost": None, "comparisons": [], "contrasts": []}
+SIMPLE: dict[str, Any] = {"label_key": "", "quality": None, "cost": None, "comparisons": [], "contrasts": [], "mistakes": []}
 LEADERS = 3  # panels of the confusion and calibration figures
 
 
@@ -47,6 +47,7 @@ def build_report(
     study: str, runs: list[Run], failed: list[dict[str, Any]], out: Path, *, published: str | None = None, resamples: int = 2000,
     command: str | None = None, annotations: pd.DataFrame | None = None, left_out: Sequence[dict[str, Any]] = (),
     choice: Choice | None = None, entries: Sequence[Entry] = (),
+    texts: Mapping[str, Mapping[str, str]] | None = None,
 ) -> ReportFiles:  # fmt: skip
     """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
 
@@ -61,7 +62,9 @@ def build_report(
         choice: of the settings that the study's jobs have, on folds.
         entries: all jobs of the study, for the table of jobs.
 
-    No text of the data gets into the files; rows are known by their ids alone.
+        texts: data set -> id -> text, of the texts that may be shown beside errors.
+
+    No other text of the data gets into the files; rows are known by their ids alone.
 
     Raises:
         UserError: no finished run, or runs that do not fit together (see `methods.gather`); unknown `published`.
@@ -81,6 +84,9 @@ def build_report(
         here = [(method, own) for method, own in zip(methods, estimates, strict=True) if method.test_set == test_set]
         one = Results(test_set, [method for method, _ in here], {method.name: own for method, own in here}, annotations)
         section = _section(one, table, comparisons, chosen=choice is not None)
+        own_texts = (texts or {}).get(str(setting(one.methods[0].config, "data.name")), {})
+        for each in mistakes.tables(one.methods, _leaders(one), own_texts):
+            section["mistakes"].append((each, tables.formatted(each).head(mistakes.SHOWN)))
         prefix = re.sub(r"[^a-z0-9]+", "_", test_set.lower()).strip("_") + "_" if len(test_sets) > 1 else ""
         figures += _drawn(_pictures(one), out, section, prefix)
         sections.append(section)
@@ -89,7 +95,7 @@ def build_report(
             shown = [(each, tables.formatted(each)) for each in own.tables]
             sections.append({**SIMPLE, **vars(own), "tables": shown, "pictures": []})
             figures += _drawn(own.pictures, out, sections[-1])
-    further = [(section["test_set"], each) for section in sections for each, _ in section["tables"]]
+    further = [(section["test_set"], each) for section in sections for each, _ in (*section["tables"], *section["mistakes"])]
     downloads = {"comparisons.csv": tables.csv(comparisons_table(comparisons))}
     for name in {each.name: None for _, each in further}:
         frames = [each.frame.assign(test_set=test_set) for test_set, each in further if each.name == name]
@@ -107,7 +113,7 @@ def build_report(
     page: dict[str, Any] = {"study": study, "table": short, "sections": sections, "failed": failed, "published": numbers}
     page |= {"reading": reading, "command": command, "left_out": list(left_out), "choice": choice}
     downloads["table.csv"] = tables.csv(table)
-    page |= {"jobs": jobs.shown(listed) if len(listed) else None, "job_words": jobs.WORDS, "assets": bundle()}
+    page |= {"jobs": jobs.shown(listed) if len(listed) else None, "job_words": jobs.WORDS, "mistake_words": mistakes.WORDS, "assets": bundle()}
     page["downloads"] = {name: base64.b64encode(content.encode()).decode() for name, content in downloads.items()}
     csvs = {name: write_whole(out / name, content) for name, content in downloads.items()}
     return ReportFiles(
@@ -148,6 +154,7 @@ def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison
         "comparisons": tests,
         "contrasts": contrasts_table(tests),
         "tables": [(each, tables.formatted(each)) for part in here for each in part.tables(one)],
+        "mistakes": [],
         "pictures": [],
     }
 
@@ -214,12 +221,17 @@ def _of_all_methods(one: Results) -> Iterator[Picture]:
     yield tables.WORDING.picture("comparison", plots.comparison(one.methods, one.estimates, groups), runs=runs)
 
 
-def _of_leaders(one: Results) -> Iterator[Picture]:
+def _leaders(one: Results) -> list[Method]:
+    """The methods whose errors are looked at: those that the report parts name, else the best."""
     here = parts.present(one.methods)
     candidates: list[Method | None] = []
     for part in here:
         candidates += part.leaders(one.methods) or [best(part.own(one.methods))[0]]
-    leaders = [method for method in candidates or [best(one.methods)[0]] if method][:LEADERS]
+    return [method for method in candidates or [best(one.methods)[0]] if method][:LEADERS]
+
+
+def _of_leaders(one: Results) -> Iterator[Picture]:
+    leaders = _leaders(one)
     every = [[confusion(leader.gold, one, len(leader.labels)) for one in leader.predicted] for leader in leaders]
     matrices = [(leader.name, np.mean(of_seeds, axis=0)) for leader, of_seeds in zip(leaders, every, strict=True)]
     yield tables.WORDING.picture("confusion_matrix", plots.confusion_matrices(matrices, leaders[0].labels))
