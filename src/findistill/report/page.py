@@ -16,7 +16,7 @@ from findistill.errors import UserError
 from findistill.report import budgets, glyphs, jobs, mistakes, parts, plots, style, tables
 from findistill.report.bundle import bundle
 from findistill.report.choice import Choice
-from findistill.report.comparisons import Comparison, best, compare, comparisons_table, contrasts_table
+from findistill.report.comparisons import Comparison, Families, best, compare, comparisons_table, contrasts_table
 from findistill.report.methods import Method, Run, gather, setting
 from findistill.report.parts import BASELINE, Picture, Results
 from findistill.report.published import published as read_published
@@ -47,7 +47,7 @@ def build_report(
     study: str, runs: list[Run], failed: list[dict[str, Any]], out: Path, *, published: str | None = None, resamples: int = 2000,
     command: str | None = None, annotations: pd.DataFrame | None = None, left_out: Sequence[dict[str, Any]] = (),
     choice: Choice | None = None, entries: Sequence[Entry] = (),
-    texts: Mapping[str, Mapping[str, str]] | None = None,
+    texts: Mapping[str, Mapping[str, str]] | None = None, families: Families | None = None,
 ) -> ReportFiles:  # fmt: skip
     """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
 
@@ -62,6 +62,7 @@ def build_report(
         choice: of the settings that the study's jobs have, on folds.
         entries: all jobs of the study, for the table of jobs.
 
+        families: what is tested against what; by default what the report parts ask.
         texts: data set -> id -> text, of the texts that may be shown beside errors.
 
     No other text of the data gets into the files; rows are known by their ids alone.
@@ -75,7 +76,7 @@ def build_report(
     methods = gather([run for run in runs if parts.of_kind(run.kind).classifies])
     estimates = [seed_means(method.gold, method.predicted, len(method.labels), resamples=resamples) for method in methods]
     table = tables.results(methods, estimates, failed)
-    comparisons = compare(methods, resamples=resamples)
+    comparisons = compare(methods, resamples=resamples, families=families)
 
     sections: list[dict[str, Any]] = []
     figures: list[Path] = []
@@ -113,7 +114,12 @@ def build_report(
     page: dict[str, Any] = {"study": study, "table": short, "sections": sections, "failed": failed, "published": numbers}
     page |= {"reading": reading, "command": command, "left_out": list(left_out), "choice": choice}
     downloads["table.csv"] = tables.csv(table)
-    page |= {"jobs": jobs.shown(listed) if len(listed) else None, "job_words": jobs.WORDS, "mistake_words": mistakes.WORDS, "assets": bundle()}
+    page |= {
+        "jobs": jobs.shown(listed) if len(listed) else None,
+        "job_words": jobs.WORDS,
+        "mistake_words": mistakes.WORDS,
+        "assets": bundle(),
+    }
     page["downloads"] = {name: base64.b64encode(content.encode()).decode() for name, content in downloads.items()}
     csvs = {name: write_whole(out / name, content) for name, content in downloads.items()}
     return ReportFiles(
