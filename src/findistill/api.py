@@ -299,7 +299,7 @@ class Distiller(_Configured):
         folder = run_folder.folder_of(config, stage, overrides)
         if not run_folder.is_done(folder):
             study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
-            jobs.run(config, stage, folder)
+            jobs.run(config, stage, folder, [*overrides, f"runs_dir={quoted(str(self.runs_dir))}"])
         return Run(folder)
 
 

@@ -67,7 +67,9 @@ def run_job(config: Config) -> float | None:
         return None
     if stage.of_study:
         words = HydraConfig.get().overrides.task
-        if config.study == study.UNCHECKED and not any(word.startswith("study=") for word in words):  # none is named
+        if (
+            config.study == study.UNCHECKED and not config.report.compare and not any(word.startswith("study=") for word in words)
+        ):  # none is named
             load(STUDIES)(Path(config.runs_dir), stage.name)
             return None
         load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
@@ -88,7 +90,7 @@ def run_job(config: Config) -> float | None:
     else:
         if single:
             study.admit(run_folder.study_folder(config), config.study, [run_folder.sections(config, stage)], config.sweep.vary)
-        load(JOB + "run")(config, stage, folder)
+        load(JOB + "run")(config, stage, folder, overrides)
     if single:  # a sweep ends with a report
         log.info("%s", closing_lines(config, folder, overrides))
         if stage.acts_afterwards() and stage.afterwards:

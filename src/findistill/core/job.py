@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from findistill import __version__
 from findistill.config.compose import plain
 from findistill.config.fields import without_secrets
 from findistill.config.instantiate import check_targets
-from findistill.core import hardware, termination
+from findistill.core import hardware, run_folder, termination
 from findistill.core.files import sync_tree, write_json, write_whole
 from findistill.core.hashing import damaged, seal
 from findistill.core.progress import noted_in
@@ -35,6 +35,7 @@ from findistill.core.run_folder import status as status_of
 from findistill.core.search import PrunedError
 from findistill.core.step import Step, sections_read, walk
 from findistill.core.store import Store, Work, artifact_seconds
+from findistill.core.study import command_line
 from findistill.core.tracking import Attempt, Tracker, track
 from findistill.errors import BusyError, UserError, first_line
 
@@ -57,8 +58,11 @@ class Job(Work):
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def run(config: "Config", step: Step, folder: Path) -> None:
+def run(config: "Config", step: Step, folder: Path, overrides: Sequence[str] = ()) -> None:
     """Run a job whose configuration is valid: check the code that it names, then run its stage in `folder`.
+
+    Args:
+        overrides: what the configuration was composed from, for `command.txt`.
 
     Raises:
         UserError: code that is not allowed, another process runs this job, or whatever the stage raises.
@@ -66,7 +70,7 @@ def run(config: "Config", step: Step, folder: Path) -> None:
     check_targets(config)
     if change := what_changed(folder, step):
         log.info("%s", change)
-    with running(config, step, folder) as job:
+    with running(config, step, folder, overrides) as job:
         step.run(job)
 
 
@@ -84,7 +88,7 @@ def masked(config: "Config") -> DictConfig:
 
 
 @contextmanager
-def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
+def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str] = ()) -> Iterator[Job]:
     """Run a job in `folder`: status, configuration, metrics and tracking are kept right whatever happens inside.
 
     What an earlier run left is cleared first, but for what is `REUSED`. When the block ends,
@@ -115,6 +119,7 @@ def running(config: "Config", step: Step, folder: Path) -> Iterator[Job]:
         write_json(folder / "status.json", status)
         resolved = masked(config)
         write_whole(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+        write_whole(folder / run_folder.COMMAND, command_line(overrides) + "\n")
         write_json(folder / "lineage.json", step.lineage())
         hardware.reset_peak_memory()
         wall, cpu = time.perf_counter(), time.process_time()

@@ -26,6 +26,7 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
 
 PROGRESS = "progress.txt"  # how far a job that runs has come, in one line
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from
+COMMAND = "command.txt"  # what to type to make the job again
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
 OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # tell no jobs apart
 RESULTS = ("model", "merged", "onnx", "annotations", "predictions")  # folders of a run folder that others use

@@ -1,6 +1,7 @@
 """A study: jobs that belong together. Its record says which settings may differ between them."""
 
 import logging
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -94,6 +95,13 @@ def commands(folder: Path) -> list[str]:
     return [line.strip() for line in lines if line.endswith("\n") and not set(line) & {"\0", "\ufffd"}]
 
 
+def command_line(arguments: Iterable[str]) -> str:
+    """What to type for these arguments: without secrets, and with the folders of configuration that are set now."""
+    folders = os.environ.get("FINDISTILL_CONF")
+    words = [f"FINDISTILL_CONF={shlex.quote(folders)}"] if folders else []
+    return " ".join([*words, "findistill", *(shlex.quote(without_secrets(each)) for each in arguments)])
+
+
 def note_command(folder: Path, arguments: Iterable[str], *, jobs: Sequence[str] = (), trials: int | None = None) -> None:
     """Add a command to those that made the study, once, without secrets, and note what it is to run there.
 
@@ -103,7 +111,7 @@ def note_command(folder: Path, arguments: Iterable[str], *, jobs: Sequence[str] 
         jobs: the names of its jobs' folders, where they are known beforehand.
         trials: how many jobs it runs at most, where a search chooses them.
     """
-    before, command = commands(folder), " ".join(["findistill", *(shlex.quote(without_secrets(each)) for each in arguments)])
+    before, command = commands(folder), command_line(arguments)
     if command not in before:
         write_whole(folder / "commands.txt", "\n".join([*before, command]) + "\n")
     planned = {**plans(folder), command: {"jobs": list(jobs), "trials": trials}}

@@ -1,6 +1,6 @@
 """Paired tests between methods on the same rows: the families come from the report parts, p-values are adjusted by Holm."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -57,15 +57,27 @@ def best(methods: Sequence[Method]) -> tuple[Method | None, bool]:
     return methods[int(np.argmax(ranked))], fair
 
 
-def compare(methods: Sequence[Method], *, resamples: int = 2000) -> list[Comparison]:
-    """The paired tests of all report parts, one test set at a time; p-values adjusted by Holm within each family."""
+Families = Callable[[Sequence[Method]], Iterable[Family]]
+
+
+def compare(methods: Sequence[Method], *, resamples: int = 2000, families: Families | None = None) -> list[Comparison]:
+    """Paired tests, one test set at a time; p-values adjusted by Holm within each family.
+
+    Args:
+        families: of the methods of one test set; by default those of all report parts.
+    """
+    families = families or _of_parts
     comparisons: list[Comparison] = []
     for test_set in dict.fromkeys(method.test_set for method in methods):
         here = [method for method in methods if method.test_set == test_set]
-        for part in parts.registered().values():
-            for family in part.families(here):
-                comparisons += _tested(family, resamples)
+        for family in families(here):
+            comparisons += _tested(family, resamples)
     return comparisons
+
+
+def _of_parts(methods: Sequence[Method]) -> Iterator[Family]:
+    for part in parts.registered().values():
+        yield from part.families(methods)
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:

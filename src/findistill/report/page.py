@@ -13,19 +13,21 @@ import pandas as pd
 
 from findistill.core.files import write_whole
 from findistill.errors import UserError
-from findistill.report import budgets, glyphs, parts, plots, style, tables
+from findistill.report import budgets, glyphs, jobs, mistakes, parts, plots, style, tables
+from findistill.report.bundle import bundle
 from findistill.report.choice import Choice
-from findistill.report.comparisons import Comparison, best, compare, comparisons_table, contrasts_table
-from findistill.report.methods import Method, Run, gather
+from findistill.report.comparisons import Comparison, Families, best, compare, comparisons_table, contrasts_table
+from findistill.report.methods import Method, Run, gather, setting
 from findistill.report.parts import BASELINE, Picture, Results
 from findistill.report.published import published as read_published
+from findistill.report.runs import Entry
 from findistill.stats.intervals import seed_means
 from findistill.stats.majority import doubt_of
 from findistill.stats.metrics import confusion
 
 MANY_SEEDS = 5  # with fewer, the spread over seeds is too uncertain for a claim about methods
 # What a section of models that classify nothing lacks.
-SIMPLE: dict[str, Any] = {"label_key": "", "quality": None, "cost": None, "comparisons": [], "contrasts": []}
+SIMPLE: dict[str, Any] = {"label_key": "", "quality": None, "cost": None, "comparisons": [], "contrasts": [], "mistakes": []}
 LEADERS = 3  # panels of the confusion and calibration figures
 
 
@@ -44,7 +46,8 @@ class ReportFiles:
 def build_report(
     study: str, runs: list[Run], failed: list[dict[str, Any]], out: Path, *, published: str | None = None, resamples: int = 2000,
     command: str | None = None, annotations: pd.DataFrame | None = None, left_out: Sequence[dict[str, Any]] = (),
-    choice: Choice | None = None,
+    choice: Choice | None = None, entries: Sequence[Entry] = (),
+    texts: Mapping[str, Mapping[str, str]] | None = None, families: Families | None = None,
 ) -> ReportFiles:  # fmt: skip
     """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
 
@@ -57,8 +60,12 @@ def build_report(
             n_samples, gold where known). Without it the figure is drawn from a baseline whose predictions have
             `agreement` and `n_samples`.
         choice: of the settings that the study's jobs have, on folds.
+        entries: all jobs of the study, for the table of jobs.
 
-    No text of the data gets into the files; rows are known by their ids alone.
+        families: what is tested against what; by default what the report parts ask.
+        texts: data set -> id -> text, of the texts that may be shown beside errors.
+
+    No other text of the data gets into the files; rows are known by their ids alone.
 
     Raises:
         UserError: no finished run, or runs that do not fit together (see `methods.gather`); unknown `published`.
@@ -69,7 +76,7 @@ def build_report(
     methods = gather([run for run in runs if parts.of_kind(run.kind).classifies])
     estimates = [seed_means(method.gold, method.predicted, len(method.labels), resamples=resamples) for method in methods]
     table = tables.results(methods, estimates, failed)
-    comparisons = compare(methods, resamples=resamples)
+    comparisons = compare(methods, resamples=resamples, families=families)
 
     sections: list[dict[str, Any]] = []
     figures: list[Path] = []
@@ -78,6 +85,9 @@ def build_report(
         here = [(method, own) for method, own in zip(methods, estimates, strict=True) if method.test_set == test_set]
         one = Results(test_set, [method for method, _ in here], {method.name: own for method, own in here}, annotations)
         section = _section(one, table, comparisons, chosen=choice is not None)
+        own_texts = (texts or {}).get(str(setting(one.methods[0].config, "data.name")), {})
+        for each in mistakes.tables(one.methods, _leaders(one), own_texts):
+            section["mistakes"].append((each, tables.formatted(each).head(mistakes.SHOWN)))
         prefix = re.sub(r"[^a-z0-9]+", "_", test_set.lower()).strip("_") + "_" if len(test_sets) > 1 else ""
         figures += _drawn(_pictures(one), out, section, prefix)
         sections.append(section)
@@ -86,10 +96,14 @@ def build_report(
             shown = [(each, tables.formatted(each)) for each in own.tables]
             sections.append({**SIMPLE, **vars(own), "tables": shown, "pictures": []})
             figures += _drawn(own.pictures, out, sections[-1])
-    further = [(section["test_set"], each) for section in sections for each, _ in section["tables"]]
+    further = [(section["test_set"], each) for section in sections for each, _ in (*section["tables"], *section["mistakes"])]
+    downloads = {"comparisons.csv": tables.csv(comparisons_table(comparisons))}
     for name in {each.name: None for _, each in further}:
         frames = [each.frame.assign(test_set=test_set) for test_set, each in further if each.name == name]
-        write_whole(out / f"{name}.csv", tables.csv(pd.concat(frames)))
+        downloads[f"{name}.csv"] = tables.csv(pd.concat(frames))
+    listed = jobs.jobs_table(entries, methods)
+    if len(listed):
+        downloads["jobs.csv"] = tables.csv(listed)
 
     with_runs = [part for part in parts.registered().values() if any(run.kind == part.kind for run in runs)]
     reading = [note for part in with_runs for note in part.notes(methods)]
@@ -99,10 +113,19 @@ def build_report(
         table = sections[0]["tables"][0][0].frame
     page: dict[str, Any] = {"study": study, "table": short, "sections": sections, "failed": failed, "published": numbers}
     page |= {"reading": reading, "command": command, "left_out": list(left_out), "choice": choice}
+    downloads["table.csv"] = tables.csv(table)
+    page |= {
+        "jobs": jobs.shown(listed) if len(listed) else None,
+        "job_words": jobs.WORDS,
+        "mistake_words": mistakes.WORDS,
+        "assets": bundle(),
+    }
+    page["downloads"] = {name: base64.b64encode(content.encode()).decode() for name, content in downloads.items()}
+    csvs = {name: write_whole(out / name, content) for name, content in downloads.items()}
     return ReportFiles(
-        write_whole(out / "table.csv", tables.csv(table)),
+        csvs["table.csv"],
         write_whole(out / "table.md", _rendered("table.md.j2", page)),
-        write_whole(out / "comparisons.csv", tables.csv(comparisons_table(comparisons))),
+        csvs["comparisons.csv"],
         write_whole(out / "report.html", _rendered("report.html.j2", page)),
         figures,
     )
@@ -137,6 +160,7 @@ def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison
         "comparisons": tests,
         "contrasts": contrasts_table(tests),
         "tables": [(each, tables.formatted(each)) for part in here for each in part.tables(one)],
+        "mistakes": [],
         "pictures": [],
     }
 
@@ -203,12 +227,17 @@ def _of_all_methods(one: Results) -> Iterator[Picture]:
     yield tables.WORDING.picture("comparison", plots.comparison(one.methods, one.estimates, groups), runs=runs)
 
 
-def _of_leaders(one: Results) -> Iterator[Picture]:
+def _leaders(one: Results) -> list[Method]:
+    """The methods whose errors are looked at: those that the report parts name, else the best."""
     here = parts.present(one.methods)
     candidates: list[Method | None] = []
     for part in here:
         candidates += part.leaders(one.methods) or [best(part.own(one.methods))[0]]
-    leaders = [method for method in candidates or [best(one.methods)[0]] if method][:LEADERS]
+    return [method for method in candidates or [best(one.methods)[0]] if method][:LEADERS]
+
+
+def _of_leaders(one: Results) -> Iterator[Picture]:
+    leaders = _leaders(one)
     every = [[confusion(leader.gold, one, len(leader.labels)) for one in leader.predicted] for leader in leaders]
     matrices = [(leader.name, np.mean(of_seeds, axis=0)) for leader, of_seeds in zip(leaders, every, strict=True)]
     yield tables.WORDING.picture("confusion_matrix", plots.confusion_matrices(matrices, leaders[0].labels))
@@ -221,6 +250,6 @@ def _rendered(template: str, page: Mapping[str, Any]) -> str:
         loader=jinja2.PackageLoader("findistill.report"), autoescape=jinja2.select_autoescape(["html.j2"]), trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    names = ("difference", "p_value", "job_name", "markdown", "markdown_cell")
+    names = ("difference", "p_value", "job_name", "markdown", "markdown_cell", "order")
     environment.filters |= {name: getattr(tables, name) for name in names}
     return environment.get_template(template).render(**page, words=tables.WORDS)

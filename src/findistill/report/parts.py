@@ -59,12 +59,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the title and caption that the page gives it, and the file `figures/<name>.png`, `.svg`."""
+    """A figure with the title and caption that the page gives it, and the file `figures/<name>.png`, `.svg`.
+
+    Attributes:
+        alt: what it shows, in words and numbers, for those who do not see it.
+    """
 
     name: str
     title: str
     caption: str
     figure: Figure
+    alt: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,9 +101,9 @@ class Wording:
         columns = {column: (title.format(**values), pattern) for column, (title, pattern) in text["columns"].items()}
         return Table(name, text["title"], text["note"].format(**values), frame, columns)
 
-    def picture(self, name: str, figure: Figure, **values: Any) -> Picture:
+    def picture(self, name: str, figure: Figure, *, alt: str = "", **values: Any) -> Picture:
         text = self.content["pictures"][name]
-        return Picture(name, text["title"].format(**values), text["caption"].format(**values), figure)
+        return Picture(name, text["title"].format(**values), text["caption"].format(**values), figure, alt)
 
     def notes(self, **values: Any) -> list[str]:
         return [note.format(**values) for note in self.content["notes"]]

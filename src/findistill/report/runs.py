@@ -1,5 +1,6 @@
 """The runs of a study, read from its folder."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,28 @@ from findistill.report.methods import Run, checked
 Listed = list[dict[str, Any]]  # jobs: `job` (its name) and `error` (one line)
 
 
+class Entry(NamedTuple):
+    """A job of a study, whatever its state.
+
+    Attributes:
+        status: what its status.json has.
+        config: its settings that can change a result; empty where they cannot be read.
+        run: what it is compared by; None where it has nothing to compare.
+    """
+
+    folder: Path
+    status: dict[str, Any]
+    config: dict[str, Any]
+    run: Run | None
+
+
 class Jobs(NamedTuple):
-    """The jobs of a study: scored ones, those that are not done, and those that are done and leave nothing to compare."""
+    """The jobs of a study: scored ones, those that are not done, those that are done and leave nothing to compare; and all."""
 
     runs: list[Run]
     failed: Listed
     left_out: Listed
+    entries: list[Entry]
 
 
 def collect(folder: Path) -> Jobs:
@@ -29,8 +46,12 @@ def collect(folder: Path) -> Jobs:
     runs: list[Run] = []
     failed: Listed = []
     left_out: Listed = []
+    entries: list[Entry] = []
     for job in run_folder.jobs(folder):
         state = run_folder.status(job)
+        entries.append(Entry(job, state, {}, None))
+        with suppress(Exception):  # a job that failed early may have none; what else is wrong with it is said below
+            entries[-1] = entries[-1]._replace(config=settings_of(job))
         if state.get("state") == "pruned":
             left_out.append({"job": job.name, "error": state["error"]})
             continue
@@ -38,10 +59,11 @@ def collect(folder: Path) -> Jobs:
             failed.append({"job": job.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
             continue
         try:
-            if (run := read_run(job, state)) is None:
+            if (run := read_run(job, state, entries[-1].config or None)) is None:
                 continue
             if parts.of_kind(run.kind).classifies:
                 checked(run)
+            entries[-1] = entries[-1]._replace(run=run)
         except Exception as error:  # whatever is wrong with one job's files, the others are reported
             termination.check(error)
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -50,7 +72,7 @@ def collect(folder: Path) -> Jobs:
             # Few-shot jobs of several seeds that draw nothing at random are one run.
             if not any((run.method, run.seed, run.config) == (one.method, one.seed, one.config) for one in runs):
                 runs.append(run)
-    return Jobs(sorted(runs, key=lambda run: parts.of_kind(run.kind).listed_last), failed, left_out)
+    return Jobs(sorted(runs, key=lambda run: parts.of_kind(run.kind).listed_last), failed, left_out, entries)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
@@ -59,13 +81,13 @@ def settings_of(folder: Path) -> dict[str, Any]:
     return {str(name): result_settings(config[name], references=True) for name in config}
 
 
-def read_run(folder: Path, state: dict[str, Any]) -> Run | None:
+def read_run(folder: Path, state: dict[str, Any], config: dict[str, Any] | None = None) -> Run | None:
     """A done job as its stage's report part describes it; None of a stage that makes texts or files and scores nothing.
 
     Raises:
         UserError: it has no predictions; and whatever reading a damaged file raises.
     """
-    config = settings_of(folder)
+    config = config or settings_of(folder)
     part = parts.of_stage(config["stage"]["name"])
     if not (folder / "predictions.parquet").exists():
         if part not in parts.registered().values() or not part.scores(config):

@@ -40,6 +40,7 @@ LINES = ("-", "--", ":", "-.")
 REFERENCE_LINES = ("--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 REFERENCE_COLOURS = (GREY, PURPLE, ORANGE, "black", SKY)
 FRONT = "no method is cheaper and better"
+SCORES = ("accuracy", "macro f1", "precision", "recall", "score", "f1")  # how labels of axes of scores begin
 STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)  # of a logarithmic axis, in each decade
 LEGEND_WIDTH = 34  # characters
 STYLE = mpl.rc_params_from_file(Path(__file__).with_name("findistill.mplstyle"), use_default_template=False)
@@ -63,6 +64,9 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png (150 dpi) and `stem`.svg, whole or not at all; the same figure gives the same bytes."""
     paths = []
     with mpl.rc_context(STYLE):
+        for axes in figure.axes:
+            for axis, (low, _) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+                _say_cut(axis, low)
         for text in figure.findobj(Text):  # names of data and models; tick labels are made drawable where they are set
             text.set_text(drawable(text.get_text()))
         figure.draw_without_rendering()
@@ -72,6 +76,13 @@ def save(figure: Figure, stem: Path) -> list[Path]:
             figure.savefig(content, format=suffix[1:], dpi=150, metadata=metadata)
             paths.append(write_whole(stem.with_name(stem.name + suffix), content.getvalue()))
     return paths
+
+
+def _say_cut(axis: Axis, low: float) -> None:
+    """Add to the label of an axis of scores that it does not begin at zero, so that nobody compares lengths on it."""
+    label = axis.get_label_text()
+    if label.lower().startswith(SCORES) and low > 0 and axis.get_scale() == "linear" and "axis from" not in label:
+        axis.set_label_text(f"{label} (axis from {low:.2f})")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from findistill.report import parts
 from findistill.report.methods import Method
@@ -54,6 +55,15 @@ def amount(value: float) -> str:
 
 def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+NUMBER = re.compile(r"[<≥≤]?\s*([+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)")
+
+
+def order(text: str) -> Markup:
+    """The attribute by which a table on the page sorts a cell of numbers as text: that of its first number, or nothing."""
+    number = NUMBER.match(text)
+    return Markup(f' data-order="{float(number[1].replace(",", "").replace("−", "-")):.10g}"') if number else Markup("")
 
 
 # Tables

@@ -14,11 +14,13 @@ from findistill.core.hashing import seal
 from findistill.core.store import Store
 from findistill.errors import UserError
 from findistill.methods.baselines.runs import baseline_runs, votes_of_students
+from findistill.methods.report import across
+from findistill.methods.report.texts import texts_to_show
 from findistill.report import parts
 from findistill.report.choice import read_choice
 from findistill.report.config import Report
+from findistill.report.methods import gather
 from findistill.report.page import build_report
-from findistill.report.runs import collect
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +31,14 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     Raises:
         UserError: there is no such study, or nothing in it is done.
     """
-    folder = study_record.existing(runs_dir, study)
+    folder, compared = runs_dir / study, list(settings.compare)
+    folders = across.folders_of(runs_dir, study, compared)
     jobs = run_folder.done_jobs(folder)  # before they are read: one that ends meanwhile may not be in the page
-    runs, failed, left_out = collect(folder)
+    runs, failed, left_out, entries = across.collect_all(folders)
     if not runs:
         reasons = "; ".join(f"{job['job']}: {job['error']}" for job in [*left_out, *failed][:3])
         raise UserError(
-            f"study={study}: no job in {folder} is done and scored, so there is nothing to report"
+            f"study={study}: no job in {', '.join(map(str, folders))} is done and scored, so there is nothing to report"
             + (f" ({reasons})." if reasons else ".")
             + "\nAnnotations are scored where the data has gold labels."
         )
@@ -47,10 +50,15 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     runs += baseline_runs(runs, settings.baselines, store)
     for part in parts.registered().values():
         runs = part.prepare(runs)
+    if compared:
+        runs = across.named_by_study(runs)
+        across.check_common_rows(gather(runs))
+        folder.mkdir(exist_ok=True)
     files = build_report(
         study, [*runs, *others], failed, folder, left_out=left_out, published=published, resamples=settings.resamples,
-        annotations=annotations, choice=read_choice(folder),
-        command="\n".join(study_record.commands(folder)) or None,
+        annotations=annotations, choice=read_choice(folder), entries=entries, families=across.families if compared else None,
+        texts=texts_to_show(runs, entries, store) if settings.texts else None,
+        command="\n".join(line for one in folders for line in study_record.commands(one)) or None,
     )  # fmt: skip
     written = [*folder.glob("*.csv"), files.table_md, files.html, *(path for path in folder.glob("figures/*") if path.is_file())]
     names = [str(path.relative_to(folder)) for path in written]

@@ -13,7 +13,6 @@ from findistill.core.files import read_json
 from findistill.core.plan import duration
 
 TO_DO = ("interrupted", "failed", "to run")  # what the same command runs
-COMMAND = "command.txt"  # in a run folder: what to type to make the job again
 STATES = ("done", "pruned", "running", *TO_DO)
 
 
@@ -56,7 +55,7 @@ class StudyJob:
     @property
     def command(self) -> str:
         """The command that makes it again; empty where it was never begun."""
-        return _line(self.folder / COMMAND)
+        return _line(self.folder / run_folder.COMMAND)
 
 
 def _line(path: Path) -> str:

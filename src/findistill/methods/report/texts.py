@@ -1,0 +1,47 @@
+"""Which texts a report may show: those of data sets whose licence allows it, and one's own."""
+
+import logging
+import re
+from collections.abc import Iterable
+
+from findistill.core.files import read_json
+from findistill.core.store import Store
+from findistill.report.methods import Run
+from findistill.report.runs import Entry
+
+log = logging.getLogger(__name__)
+
+OWN = ("the owner's", "the project's own")  # files of the user's, who decides on them, and the demo
+# Whole licences that let texts be passed on; one of several parts, or with a remark, is none of them.
+OPEN = re.compile(
+    r"(cc0|cc by(-nc)?(-sa)?|mit|apache|apache license|odc(-by| pddl)|pddl|public domain)([ -]v?\d(\.\d)?)?( universal)?"
+)
+
+
+def may_be_shown(licence: str) -> bool:
+    """Whether a data card's licence, word for word, lets its texts be passed on; one's own does."""
+    words = re.sub(r"^cc-by", "cc by", licence.strip().lower())
+    return licence in OWN or OPEN.fullmatch(words) is not None
+
+
+def texts_to_show(runs: Iterable[Run], entries: Iterable[Entry], store: Store) -> dict[str, dict[str, str]]:
+    """Data set -> id -> text, from the predictions of jobs; what a licence forbids is named in the log.
+
+    A job that read several data sets shows none unless each of them may be shown, since its test rows may be of any.
+    """
+    texts: dict[str, dict[str, str]] = {}
+    refused: dict[str, str] = {}
+    jobs = {entry.folder for entry in entries}
+    for run in (run for run in runs if run.folder in jobs and "text" in run.predictions):
+        assert run.folder is not None
+        made = read_json(run.folder / "artifacts.json") if (run.folder / "artifacts.json").exists() else {}
+        paths = [store.root / str(name) / "card.json" for name in made.values()]
+        cards = [read_json(path) for path in paths if path.exists()]
+        closed = {card["name"]: card["licence"] for card in cards if not may_be_shown(card["licence"])}
+        name = str(run.config["data"]["name"])
+        if cards and not closed:
+            texts.setdefault(name, {}).update(zip(run.predictions["id"].astype(str), run.predictions["text"], strict=True))
+        refused |= closed or ({} if cards else {name: "not known, as its artifact is gone"})
+    for name, licence in refused.items():
+        log.warning("report.texts=true: texts of %s are not shown; licence: %s", name, licence)
+    return texts
