@@ -23,6 +23,7 @@ def test_the_next_commands_of_a_stage_compose(stage: str, tmp_path: Path, monkey
     Path("my news.csv").write_text("text,label\nProfit rose,positive\n")
     folder = Path("runs/moon/job-0123abcd")
     (folder / "model").mkdir(parents=True)
+    (folder / "onnx").mkdir()
     for name, content in {"config.json": "{}", "model.safetensors": "\2\0\0\0\0\0\0\0{}", "tokenizer.json": "{}"}.items():
         (folder / "model" / name).write_text(content)
     folder.with_name(f"latest-{stage}").symlink_to(folder.name)
