@@ -37,5 +37,8 @@ def test_jobs_stand_by_method_with_what_changed(tmp_path: Path) -> None:
 
 def test_a_link_is_one(tmp_path: Path) -> None:
     links = ["https://wandb.ai/me/p/runs/1", "javascript:alert(1)"]
-    entries = [entry(tmp_path / "s" / str(at), None, {}, wandb_url=link) for at, link in enumerate(links)]
+    entries = [
+        entry(tmp_path / "s" / str(at), None, {}, wandb={"id": "x", "url": link, "complete": True})
+        for at, link in enumerate(links)
+    ]
     assert shown(jobs_table(entries, []))["W&B"].tolist() == [links[0], ""]

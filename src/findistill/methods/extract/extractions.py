@@ -29,7 +29,7 @@ def extract_rows(work: Work) -> None:
     log.info("%s names %s in %s texts of %s", llm.name, ", ".join(types), f"{len(rows):,}", reading.dataset(work).card.name)
     extract.extract(
         rows, reading.demonstration_pool(work), types, llm, config.extract, config.shots, config.annotate, work.folder,
-        cache=work.responses, max_memory=config.trainer.max_memory,
+        cache=work.responses, max_memory=config.trainer.max_memory, loggers=work.loggers,
     )  # fmt: skip
 
 
