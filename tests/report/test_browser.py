@@ -96,7 +96,7 @@ def test_two_hundred_jobs_are_small_and_fast_and_run_no_script_of_a_name(browser
     tab.wait_for_selector("#jobs-table.dataTable")
     seconds = time.perf_counter() - start
     assert said == [] and EVIL in tab.title() and "200 " in tab.inner_text("body")
-    assert seconds < 2 or time.perf_counter() - start > 20, seconds
+    assert seconds < 2
 
 
 def test_a_table_is_sorted_searched_filtered_and_its_columns_hidden(browser: Any, pages: dict[str, Path]) -> None:
