@@ -42,7 +42,8 @@ def jobs_table(entries: Sequence[Entry], methods: Sequence[Method]) -> pd.DataFr
             "job": f"{entry.folder.parent.name}/{entry.folder.name}",
             "wall_s": entry.run.metrics.get("time/wall_s") if entry.run else None, "device": entry.status.get("device"),
             "commit": entry.status.get("git_commit"), "version": entry.status.get("version"),
-            "started": entry.status.get("started"), "wandb": (entry.status.get("wandb") or {}).get("url"), "error": entry.status.get("error"),
+            "started": entry.status.get("started"),
+            "wandb": (entry.status.get("wandb") or {}).get("url"), "error": entry.status.get("error"),
         })  # fmt: skip
         above = settings or above
     return pd.DataFrame(rows, columns=[*TITLES, "error"])
