@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import recall_score
 
 from findistill.errors import UserError
 from findistill.report import glyphs, plots
@@ -44,8 +45,25 @@ def test_a_whole_study(runs: list[Run], tmp_path: Path) -> None:
     gold, first, second = (run.predictions for run in (runs[0], runs[0], runs[1]))
     by_hand = np.mean([(frame["predicted"] == gold["label"]).mean() for frame in (first, second)])
     assert table.loc["CLS ≥5", "accuracy"] == pytest.approx(by_hand)
+    each = [recall_score(gold["label"], frame["predicted"], labels=["neutral"], average=None) for frame in (first, second)]
+    of_labels = pd.read_csv(tmp_path / "by_label.csv").set_index(["method", "label"])
+    assert of_labels.loc[("CLS ≥5", "neutral"), "recall"] == pytest.approx(np.mean(each))
     assert "loss &lt;is> not finite" in files.table_md.read_text()
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_figures_have_their_numbers_as_alternative_text(runs: list[Run], tmp_path: Path) -> None:
+    files = build_report("moon", runs, [], tmp_path, resamples=50)
+    alts = re.findall(r'<img src="[^"]*" alt="([^"]*)"', files.html.read_text())
+    assert len(alts) == len(FIGURES)
+    table = pd.read_csv(files.table_csv).set_index("method")
+    for method in ("CLS ≥5", "REG ≥8"):
+        assert (
+            f"{method} {table.loc[method, 'accuracy']:.3g}" in alts[0]
+            and f"{method} {table.loc[method, 'macro_f1']:.3g}" in alts[0]
+        )
+    assert f"CLS {table.loc['CLS ≥5', 'accuracy']:.3g} at 5, {table.loc['CLS ≥8', 'accuracy']:.3g} at 8" in " ".join(alts)
+    assert all(label in " ".join(alts) for label in ("gold by predicted: negative", "% right", "perfect calibration"))
 
 
 def test_the_same_runs_give_the_same_bytes(new_run: Callable[..., Run], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from findistill.report.bundle import bundle
 from findistill.report.choice import Choice
 from findistill.report.comparisons import Comparison, Families, best, compare, comparisons_table, contrasts_table
 from findistill.report.methods import Method, Run, gather, setting
-from findistill.report.parts import BASELINE, Picture, Results
+from findistill.report.parts import BASELINE, Picture, Results, Table
 from findistill.report.published import published as read_published
 from findistill.report.runs import Entry
 from findistill.stats.intervals import seed_means
@@ -159,10 +159,17 @@ def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison
         "cost": rows[[column for column in rows if column == "Method" or column in tables.COST]],
         "comparisons": tests,
         "contrasts": contrasts_table(tests),
-        "tables": [(each, tables.formatted(each)) for part in here for each in part.tables(one)],
+        "tables": [(each, tables.formatted(each)) for each in _tables(one)],
         "mistakes": [],
         "pictures": [],
     }
+
+
+def _tables(one: Results) -> Iterator[Table]:
+    """Those of the report parts, and that of the labels."""
+    for part in parts.present(one.methods):
+        yield from part.tables(one)
+    yield tables.by_label(one.methods)
 
 
 def summary(one: Results, tests: Sequence[Comparison], *, chosen: bool = False) -> str:

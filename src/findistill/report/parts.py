@@ -19,6 +19,7 @@ from findistill.config.compose import config_dir
 from findistill.config.packages import conf_folders
 from findistill.config.targets import Slot, check_name, slot_of
 from findistill.core.step import load
+from findistill.report.alt import described
 
 if TYPE_CHECKING:  # these modules look parts up
     from findistill.report.methods import Method, Run
@@ -103,7 +104,7 @@ class Wording:
 
     def picture(self, name: str, figure: Figure, *, alt: str = "", **values: Any) -> Picture:
         text = self.content["pictures"][name]
-        return Picture(name, text["title"].format(**values), text["caption"].format(**values), figure, alt)
+        return Picture(name, text["title"].format(**values), text["caption"].format(**values), figure, alt or described(figure))
 
     def notes(self, **values: Any) -> list[str]:
         return [note.format(**values) for note in self.content["notes"]]

@@ -15,6 +15,7 @@ from findistill.report.parts import Table, Wording
 from findistill.report.style import pareto_front
 from findistill.stats.curves import average_precisions, reliability
 from findistill.stats.intervals import Estimate
+from findistill.stats.metrics import confusion, scores
 from findistill.stats.significance import Paired
 
 WORDING = Wording("findistill.report")
@@ -25,7 +26,7 @@ SPREAD = {"": "{:.3f}", "_sd": " ± {:.3f}", "_lo": " [{:.2f}", "_hi": ", {:.2f}
 ALSO = ("accuracy", "macro_f1")  # shown for further test sets, read from metrics `<set>/<key>`
 ON_DEMAND = ("throughput_texts_per_s", "peak_mb", "device_peak_mb")  # in the readable table only where a report part asks
 # Columns of words, not numbers.
-WORDS = ("", "Method", "Test set", "Device", "Failed jobs", "Family", "A against B", "Teacher", "Against", "Over")
+WORDS = ("", "Method", "Label", "Test set", "Device", "Failed jobs", "Family", "A against B", "Teacher", "Against", "Over")
 
 
 # Numbers as text
@@ -135,10 +136,24 @@ def formatted(table: Table) -> pd.DataFrame:
 
 def front_table(spent: Mapping[str, float], unit: str, estimates: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """The methods than which none is both cheaper and more accurate, cheapest first."""
-    scores = {name: estimates[name]["accuracy"] for name in spent}
-    rows = [(name, spent[name], scores[name].mean) for name in pareto_front(spent, scores)]
+    accuracies = {name: estimates[name]["accuracy"] for name in spent}
+    rows = [(name, spent[name], accuracies[name].mean) for name in pareto_front(spent, accuracies)]
     frame = pd.DataFrame(rows, columns=["method", "cost", "accuracy"])
     return WORDING.table("cost_front", frame, unit=unit[0].upper() + unit[1:])
+
+
+def by_label(methods: Sequence[Method]) -> Table:
+    """Precision, recall and F1 of each label, a row a method and label: means over seeds."""
+    rows = []
+    for method in methods:
+        tables = np.stack([confusion(method.gold, predicted, len(method.labels)) for predicted in method.predicted])
+        own = scores(tables)  # (seeds, labels)
+        for place, label in enumerate(method.labels):
+            row: dict[str, Any] = {"method": method.name, "label": label, "support": own["support"][0, place]}
+            for name in ("precision", "recall", "f1"):
+                row |= _mean_sd(name, own[name][:, place].tolist())
+            rows.append(row)
+    return WORDING.table("by_label", pd.DataFrame(rows))
 
 
 def markdown(frame: pd.DataFrame) -> str:
