@@ -25,6 +25,15 @@ def test_offline_unless_told_or_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not tracking._online("auto")
 
 
+def test_what_the_client_calls_disabled_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    config = composed("logger=wandb", "study=moon")
+    with track(config, tmp_path / "job") as tracker:
+        tracker.finish_with({"test/accuracy": 0.5})
+    tracking.track_report(config, tmp_path)
+    assert not (tmp_path / "job").exists() and not (tmp_path / "wandb").exists()
+
+
 def test_a_job_that_fails_closes_its_run(tmp_path: Path) -> None:
     import wandb
 

@@ -123,7 +123,7 @@ def track(config: "Config", folder: Path, loggers: Any = None, attempt: Attempt 
     """
     nodes = plain(config.logger if loggers is None else loggers)
     settings = nodes.pop("wandb", None)
-    if settings is None:
+    if settings is None or _disabled(settings["mode"]):
         yield Tracker(folder, nodes)
     else:
         with load(WANDB)(config, folder, nodes, settings, attempt or Attempt(), online=_online(settings["mode"])) as tracker:
@@ -137,8 +137,12 @@ def track_report(config: "Config", folder: Path) -> None:
         config: any job's of the study.
     """
     settings = plain(config.logger).get("wandb")
-    if settings is not None:
+    if settings is not None and not _disabled(settings["mode"]):
         load(WANDB_REPORT)(config, folder, settings, online=_online(settings["mode"]))
+
+
+def _disabled(setting: str) -> bool:
+    return setting == "auto" and os.environ.get("WANDB_MODE") == "disabled"
 
 
 def _online(setting: str) -> bool:
