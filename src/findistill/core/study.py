@@ -114,8 +114,11 @@ def note_command(folder: Path, arguments: Iterable[str], *, jobs: Sequence[str] 
     before, command = commands(folder), command_line(arguments)
     if command not in before:
         write_whole(folder / "commands.txt", "\n".join([*before, command]) + "\n")
-    planned = {**plans(folder), command: {"jobs": list(jobs), "trials": trials}}
-    write_json(folder / PLAN, {each: plan for each, plan in planned.items() if each in (*before, command)})
+    noted = plans(folder)
+    planned = {**noted, command: {"jobs": list(jobs), "trials": trials}}
+    planned = {each: plan for each, plan in planned.items() if each in (*before, command)}
+    if planned != noted:
+        write_json(folder / PLAN, planned)
 
 
 def plans(folder: Path) -> dict[str, dict[str, Any]]:
