@@ -151,9 +151,7 @@ def test_beside_students_both_have_their_own_section(new_student: Callable[..., 
     both = build_report("s", [*students, *study[-4:]], [], tmp_path / "both", resamples=20)
     # A csv to download has the rows of every section.
     before, after = (re.sub(r'href="data:[^"]*"', "", files.html.read_text()) for files in (alone, both))
-    section = before[before.index('<p class="finding">') : before.index('<h2 id="reading">')].replace(
-        "figures/", "figures/made_up_"
-    )
+    section = before[before.index("<h3>") : before.index('<h2 id="reading">')].replace("figures/", "figures/made_up_")
     assert section.strip() in after
     assert "Best annotator: large direct k=8" in after and "made_up_2_early_stopping" in {path.stem for path in both.figures}
 
