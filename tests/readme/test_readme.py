@@ -134,7 +134,7 @@ def test_a_newcomers_tweets_to_a_checked_student(findistill: Command, tmp_path: 
     tweets["label"] = tweets["label"].map({0: "bearish", 1: "bullish", 2: "neutral"}).where(tweets.index < 120)
     tweets[["text", "label"]].to_csv(tmp_path / "tweets.csv", index=False)
 
-    [best, first, second] = (command for command in commands(ROOT / "README.md") if "tweets.csv" in command)
+    [best, first, second] = dict.fromkeys(command for command in commands(ROOT / "README.md") if "tweets.csv" in command)
     assert "experiment=best_student" in best  # test_a_strangers_binary_file_to_a_student_above_tfidf runs such a command
     ends = []
     for command in (first, second):
