@@ -50,13 +50,15 @@ def cut_short() -> None:
         raise AttributeError("no attribute _invalidate_flags_cache")
 
 
+@pytest.mark.parametrize("reads", ["read_run", "settings_of"])
 def test_an_interrupt_that_a_library_made_another_error_of_is_no_fault_of_a_job_or_figure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A report without the job would count as the report of all jobs."""
     (tmp_path / "job").mkdir()
     write_json(tmp_path / "job" / "status.json", {"state": "done"})
-    monkeypatch.setattr(runs, "read_run", lambda *_: cut_short())
+    calls = iter([cut_short])  # what reads it once more is not interrupted
+    monkeypatch.setattr(runs, reads, lambda *_: next(calls, dict)())
     with pytest.raises(KeyboardInterrupt):
         runs.collect(tmp_path)
     with pytest.raises(KeyboardInterrupt), style.dispensable("curves"):

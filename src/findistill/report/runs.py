@@ -1,6 +1,5 @@
 """The runs of a study, read from its folder."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,31 +47,41 @@ def collect(folder: Path) -> Jobs:
     left_out: Listed = []
     entries: list[Entry] = []
     for job in run_folder.jobs(folder):
-        state = run_folder.status(job)
-        entries.append(Entry(job, state, {}, None))
-        with suppress(Exception):  # a job that failed early may have none; what else is wrong with it is said below
-            entries[-1] = entries[-1]._replace(config=settings_of(job))
+        state, run = run_folder.status(job), None
+        config = _settings_where_readable(job)
         if state.get("state") == "pruned":
             left_out.append({"job": job.name, "error": state["error"]})
-            continue
-        if state.get("state") != "done":
+        elif state.get("state") != "done":
             failed.append({"job": job.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
-            continue
-        try:
-            if (run := read_run(job, state, entries[-1].config or None)) is None:
-                continue
-            if parts.of_kind(run.kind).classifies:
-                checked(run)
-            entries[-1] = entries[-1]._replace(run=run)
-        except Exception as error:  # whatever is wrong with one job's files, the others are reported
-            termination.check(error)
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            left_out.append({"job": job.name, "error": (reason.splitlines() or [""])[0]})
         else:
-            # Few-shot jobs of several seeds that draw nothing at random are one run.
-            if not any((run.method, run.seed, run.config) == (one.method, one.seed, one.config) for one in runs):
-                runs.append(run)
+            try:
+                run = _comparable(job, state, config)
+            except Exception as error:  # whatever is wrong with one job's files, the others are reported
+                termination.check(error)
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                left_out.append({"job": job.name, "error": (reason.splitlines() or [""])[0]})
+        entries.append(Entry(job, state, config or {}, run))
+        # Few-shot jobs of several seeds that draw nothing at random are one run.
+        if run and not any((run.method, run.seed, run.config) == (one.method, one.seed, one.config) for one in runs):
+            runs.append(run)
     return Jobs(sorted(runs, key=lambda run: parts.of_kind(run.kind).listed_last), failed, left_out, entries)
+
+
+def _settings_where_readable(job: Path) -> dict[str, Any] | None:
+    """A job's settings; None where it failed before it had any, or they are damaged."""
+    try:
+        return settings_of(job)
+    except Exception as error:
+        termination.check(error)
+        return None
+
+
+def _comparable(job: Path, state: dict[str, Any], config: dict[str, Any] | None) -> Run | None:
+    """As `read_run`, of a job that fits among the others."""
+    run = read_run(job, state, config)
+    if run and parts.of_kind(run.kind).classifies:
+        checked(run)
+    return run
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
