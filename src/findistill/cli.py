@@ -17,9 +17,9 @@ from findistill.core import run_folder, study, termination
 from findistill.core.closing import closing_lines, sync_line
 from findistill.core.search import judged_by
 from findistill.core.step import load
-from findistill.core.tracking import track_report
 from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
 from findistill.hydra_ext.errors import exit_with
+from findistill.methods.report.steps import make_report
 from findistill.methods.stage import stage_of
 from findistill.schema import Config
 
@@ -72,11 +72,12 @@ def run_job(config: Config) -> float | None:
         ):  # none is named
             load(STUDIES)(Path(config.runs_dir), stage.name)
             return None
-        load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
         if stage.name == "report":
-            track_report(config, run_folder.study_folder(config))
+            make_report(config)
             if line := sync_line(run_folder.study_folder(config)):
                 log.info("%s", line)
+        else:
+            load(stage.implementation)(Path(config.runs_dir), config.study, config.report)
         return None
     if stage.previews() and stage.preview:
         with load(JOB + "ephemeral")(stage, config) as job:

@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -25,11 +24,9 @@ from findistill.core import study as studies
 from findistill.core.closing import sync_line
 from findistill.core.plan import PlannedJob, describe
 from findistill.core.search import Judge, PrunedError
-from findistill.core.step import load
-from findistill.core.tracking import track_report
 from findistill.errors import SweepError, UserError, first_line
 from findistill.hydra_ext.read_once import read_once
-from findistill.hydra_ext.sweeper import REPORT
+from findistill.methods.report.steps import make_report
 from findistill.methods.stage import stage_of
 
 log = logging.getLogger(__name__)
@@ -75,8 +72,7 @@ class ContinuingSearch(OptunaSweeperImpl):
         if not _count(study, TrialState.COMPLETE):
             raise SweepError(f"none of {len(study.trials)} trials is done; {run_folder.study_folder(config)} has their errors")
         if config.sweep.report:
-            load(REPORT)(Path(config.runs_dir), config.study, config.report)
-            track_report(config, run_folder.study_folder(config))
+            make_report(config)
         best, pruned = study.best_trial, _count(study, TrialState.PRUNED)
         values = " ".join(f"{name}={value!s}" for name, value in best.params.items())
         objective = config.objective or config.trainer.monitor

@@ -25,17 +25,16 @@ from findistill.core.closing import next_lines, sync_line
 from findistill.core.files import read_json
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
-from findistill.core.tracking import track_report
 from findistill.errors import SweepError, UserError
 from findistill.hydra_ext.launching import DiedError, Workers
 from findistill.hydra_ext.read_once import read_once
+from findistill.methods.report.steps import make_report
 from findistill.methods.stage import stage_of
 from findistill.schema import Config
 
 log = logging.getLogger(__name__)
 
 PROGRESS_S = 5.0  # between two lines while a sweep is planned
-REPORT = "findistill.methods.report.stage:make"  # pandas and matplotlib, which a plan does not need
 CHOOSE = "findistill.report.choice:choose"
 
 
@@ -168,8 +167,7 @@ class ResumingSweeper(BasicSweeper):
             if not config.sweep.report or not any(run_folder.is_done(one.folder) for one in plan):
                 continue
             if not run_folder.report_is_current(folder):
-                load(REPORT)(Path(config.runs_dir), config.study, config.report)
-                track_report(config, folder)
+                make_report(config)
             else:
                 log.info("nothing to do: every job is done. Report: %s", page)
         missing = [one for one in plan if not run_folder.is_done(one.folder)]

@@ -1,6 +1,15 @@
 """`stage=report`: works on a whole study, not in a run folder of its own."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from findistill.core import run_folder
+from findistill.core.step import load
+from findistill.core.tracking import track_report
 from findistill.methods.stage import Stage
+
+if TYPE_CHECKING:
+    from findistill.schema import Config
 
 
 class Report(Stage):
@@ -8,3 +17,15 @@ class Report(Stage):
 
     implementation = "findistill.methods.report.stage:make"
     of_study = True
+
+
+def make_report(config: "Config") -> None:
+    """Write the report of the study that `config` names, and send it to the study's run at W&B.
+
+    What writes it is loaded here: pandas and matplotlib, which a plan does not need.
+
+    Raises:
+        UserError: there is no such study, or nothing in it is done.
+    """
+    load(Report.implementation)(Path(config.runs_dir), config.study, config.report)
+    track_report(config, run_folder.study_folder(config))
