@@ -182,8 +182,7 @@ def load_annotations(folder: str | Path) -> AnnotationSet:
     """
     path = Path(folder)
     if not (path / "annotations.parquet").is_file():
-        used = read_json(path / "artifacts.json") if (path / "artifacts.json").is_file() else {}
-        path = path.parent.parent / ".artifacts" / used.get("annotate", "-")
+        path = run_folder.artifact_of(path, "annotate") or path
     if not (path / "annotations.parquet").is_file():
         remedy = "give runs/.artifacts/annotate-KEY or the folder of a run that used it"
         raise UserError(f"{folder}: no annotations.parquet; {remedy}")

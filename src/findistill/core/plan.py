@@ -77,9 +77,14 @@ def _job_cost(folder: Path, finished: bool) -> str:
     stage = folder.name.partition("-")[0]
     folders = [path for path in ([folder] if finished else folder.parent.glob(f"{stage}-*")) if run_folder.is_done(path)]
     times = [float(read_json(path / "metrics.json")["time/wall_s"]) for path in folders]
-    if not times:
+    return f"took {duration(times[0])}" if finished and times else expected_of(times)
+
+
+def expected_of(seconds: Sequence[float], price: str = "") -> str:
+    """What a further job is expected to take, in words, by the seconds of earlier ones; `price` stands behind the time."""
+    if not seconds:
         return "not known: none was run before"
-    return f"took {duration(times[0])}" if finished else f"about {duration(median(times))} (median of {len(times)} run before)"
+    return f"about {duration(median(seconds))}{price} (median of {len(seconds)} run before)"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

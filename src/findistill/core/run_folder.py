@@ -153,6 +153,12 @@ def results(folder: Path) -> list[str]:
     return [str(file) for file in own if file.suffix not in (".md", ".txt", ".lock") and file.name != "status.json"]
 
 
+def artifact_of(folder: Path, kind: str) -> Path | None:
+    """The artifact of a kind that the job in a run folder used; None where it used none, or `folder` is no run folder."""
+    used = read_json(folder / "artifacts.json") if (folder / "artifacts.json").is_file() else {}
+    return folder.resolve().parents[1] / ".artifacts" / used[kind] if kind in used else None
+
+
 def objective(config: "Config", folder: Path) -> float | None:
     """The metric of a done job that a hyper-parameter search optimises.
 

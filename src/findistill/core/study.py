@@ -115,10 +115,10 @@ def note_command(folder: Path, arguments: Iterable[str], *, jobs: Sequence[str] 
     if command not in before:
         write_whole(folder / "commands.txt", "\n".join([*before, command]) + "\n")
     noted = plans(folder)
-    planned = {**noted, command: {"jobs": list(jobs), "trials": trials}}
-    planned = {each: plan for each, plan in planned.items() if each in (*before, command)}
-    if planned != noted:
-        write_json(folder / PLAN, planned)
+    every = {**noted, command: {"jobs": list(jobs), "trials": trials}}
+    current = {each: plan for each, plan in every.items() if each in (*before, command)}
+    if current != noted:
+        write_json(folder / PLAN, current)
 
 
 def plans(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,10 @@
 """A data set on disk, as an artifact keeps it: the frame as parquet, the card and the labels as JSON."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,8 +24,17 @@ def read_folder(folder: Path) -> TextData:
     card = read_json(folder / "card.json")
     if "spans" in frame:
         frame["spans"] = pd.Series([None if cell is None else list(cell) for cell in frame["spans"]], frame.index, dtype=object)
-    labels = LabelSet(tuple(card.pop("labels")), fewest=1)
-    return TextData(frame, labels, DataCard(**{**card, "notes": tuple(card["notes"])}))
+    return TextData(frame, LabelSet(tuple(card["labels"]), fewest=1), _card(card))
+
+
+def read_card(folder: Path) -> DataCard:
+    """The data card of a data set's artifact."""
+    return _card(read_json(folder / "card.json"))
+
+
+def _card(content: Mapping[str, Any]) -> DataCard:
+    fields = {name: value for name, value in content.items() if name != "labels"}
+    return DataCard(**{**fields, "notes": tuple(content["notes"])})
 
 
 def store_frame(store: Store, kind: str, name: str, frame: pd.DataFrame) -> Path:

@@ -14,7 +14,7 @@ from findistill.core.files import read_json
 from findistill.core.step import ModelFolder, Step
 from findistill.core.store import Store, Work, artifact_seconds
 from findistill.data.dataset import Dataset
-from findistill.data.texts import DataCard
+from findistill.data.serialization import read_card
 from findistill.methods.datasets import ALSO
 from findistill.report.licences import Provenance, Source, model_licence
 from findistill.report.model_card import hub_id, shown
@@ -37,7 +37,7 @@ def provenance(work: Work, without: Collection[str] = ()) -> Provenance:
         folder = work.store.folder(step)
         if isinstance(step, Dataset):
             result.datasets += [step.section.hub_id] if step.section.hub_id else []
-            result.notes += _card(step, work.store).notes
+            result.notes += read_card(folder).notes
         elif isinstance(step, ModelFolder):
             result.datasets += _as_list(card_of(str(step.reference)).get("datasets"))
         elif step is not work.step:
@@ -58,7 +58,7 @@ def _walk(role: str, step: Step, without: Collection[str] = ()) -> Iterator[tupl
 
 def _sources(role: str, step: Step, store: Store) -> Iterator[Source]:
     if isinstance(step, Dataset):
-        card = _card(step, store)
+        card = read_card(store.folder(step))
         yield Source(
             "demonstrations" if role == "shots" else "texts", card.name, card.licence, step.section.hub_id, card.citation
         )
@@ -89,12 +89,6 @@ def licence_of_folder(reference: str) -> str:
 
 def _as_list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
-
-
-def _card(step: Dataset, store: Store) -> DataCard:
-    card = read_json(store.folder(step) / "card.json")
-    card.pop("labels")
-    return DataCard(**{**card, "notes": tuple(card["notes"])})
 
 
 def _usd(step: Step, folder: Path) -> float | None:

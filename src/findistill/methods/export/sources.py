@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from findistill.core.files import read_json
+from findistill.core import run_folder
 from findistill.core.store import record_of
 from findistill.errors import UserError
 
@@ -17,13 +17,13 @@ def annotations_at(reference: str) -> Path:
     if not path.is_dir():
         raise UserError(f"export.annotations={reference}: no such folder; give runs/STUDY/latest-annotate, or another run")
     if not (path / "annotations.parquet").is_file():
-        used = read_json(path / "artifacts.json") if (path / "artifacts.json").is_file() else {}
-        if "annotate" not in used:
+        artifact = run_folder.artifact_of(path, "annotate")
+        if artifact is None:
             raise UserError(
                 f"export.annotations={reference}: no annotations there, and it is no run that used some; "
                 "give runs/STUDY/latest-annotate, or runs/.artifacts/annotate-KEY"
             )
-        path = path.resolve().parents[1] / ".artifacts" / used["annotate"]
+        path = artifact
     if record_of(path).get("key", {}).get("step", "annotate") != "annotate":
         raise UserError(f"export.annotations={reference}: mentions of entities are not exported; labels of texts are")
     return path

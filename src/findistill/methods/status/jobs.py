@@ -10,7 +10,7 @@ from typing import Any
 
 from findistill.core import run_folder, study
 from findistill.core.files import read_json
-from findistill.core.plan import duration
+from findistill.core.plan import duration, expected_of
 
 TO_DO = ("interrupted", "failed", "to run")  # what the same command runs
 STATES = ("done", "pruned", "running", *TO_DO)
@@ -117,10 +117,7 @@ class Cost:
     @property
     def of_next(self) -> str:
         """In words: what a further one is expected to take, as in a plan."""
-        if not self.seconds:
-            return "not known: none was run before"
-        price = f", ${median(self.dollars):.4f}" if self.dollars else ""
-        return f"about {duration(median(self.seconds))}{price} (median of {len(self.seconds)} run before)"
+        return expected_of(self.seconds, f", ${median(self.dollars):.4f}" if self.dollars else "")
 
 
 def costs(jobs: Sequence[StudyJob]) -> dict[str, Cost]:
