@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from findistill.report.jobs import jobs_table, shown
+from findistill.report.jobs import as_text, jobs_table
 from findistill.report.methods import Run, gather
 from findistill.report.runs import Entry
 from tests.fixtures.studies import student
@@ -30,7 +30,7 @@ def test_jobs_stand_by_method_with_what_changed(tmp_path: Path) -> None:
     assert table["changed"].tolist()[:3] == ["", "seed: 0 → 1", "seed: 1 → 0; distill.objective: cls → reg"]
     assert table["command"].tolist()[1] == "findistill study=s seed=1"
     assert table["accuracy"].iloc[1] == methods[0].correct[1].mean()
-    page = shown(table)
+    page = as_text(table)
     assert page["State"].iloc[-1] == "failed: no memory" and page["Commit"].iloc[0] == "00000000-dirty"
     assert "W&B" not in page
 
@@ -41,4 +41,4 @@ def test_a_link_is_one(tmp_path: Path) -> None:
         entry(tmp_path / "s" / str(at), None, {}, wandb={"id": "x", "url": link, "complete": True})
         for at, link in enumerate(links)
     ]
-    assert shown(jobs_table(entries, []))["W&B"].tolist() == [links[0], ""]
+    assert as_text(jobs_table(entries, []))["W&B"].tolist() == [links[0], ""]

@@ -23,7 +23,7 @@ def installed_loggers(config: Any) -> Iterator[str]:
 def wandb_settings(config: Any) -> Iterator[str]:
     """Names in `logger.wandb.settings` that the installed client does not have; it is loaded only where there are any."""
     names = (config.logger.get("wandb") or {}).get("settings") or {}
-    known = list(load("wandb:Settings").model_fields) if names else []
+    fields = list(load("wandb:Settings").model_fields) if names else []
     for name in names:
-        if name not in known:
-            yield f"logger.wandb.settings.{name}: wandb.Settings has no such field{did_you_mean(str(name), known=known)}"
+        if name not in fields:
+            yield f"logger.wandb.settings.{name}: wandb.Settings has no such field{did_you_mean(str(name), known=fields)}"

@@ -144,7 +144,7 @@ def existing(runs_dir: Path, name: str) -> Path:
     """
     folder = runs_dir / name
     if not folder.is_dir():
-        known = names(runs_dir)
-        near = did_you_mean(name, known=known)
-        raise UserError(f"study={name}: {folder} does not exist{near}; studies in {runs_dir}: {', '.join(known) or 'none yet'}")
+        studies = names(runs_dir)
+        near = did_you_mean(name, known=studies)
+        raise UserError(f"study={name}: {folder} does not exist{near}; studies in {runs_dir}: {', '.join(studies) or 'none yet'}")
     return folder

@@ -87,11 +87,11 @@ class Versions:
                 versions.setdefault((version.name, version.key), version)
         return list(versions.values())
 
-    def made(self, step: Step) -> Iterator[Step]:
+    def new_steps(self, step: Step) -> Iterator[Step]:
         """The ancestors that were made for this job and have inputs of their own, parents first."""
-        made = {artifact.path.name for artifacts in self.store.used.values() for artifact in artifacts if artifact.made}
+        folders = {artifact.path.name for artifacts in self.store.used.values() for artifact in artifacts if artifact.made}
         for node in walk(step):
-            if node is not step and node.name in TYPES and node.inputs and self.store.folder(node).name in made:
+            if node is not step and node.name in TYPES and node.inputs and self.store.folder(node).name in folders:
                 yield node
 
     def card(self, step: Step) -> Mapping[str, Any] | None:
@@ -100,7 +100,7 @@ class Versions:
         version = self.of(data) if data is not None else None
         return version.metadata.get("card") if version else None
 
-    def left_by(self, folder: Path) -> list[Version]:
+    def outputs_of(self, folder: Path) -> list[Version]:
         """What a job left in its run folder: a model, predictions; none where the folder does not say which job it was."""
         try:
             key, stage = str(run_folder.status(folder)["key"]), str(read_json(folder / "lineage.json")["step"])
@@ -123,8 +123,8 @@ class Versions:
         """A model or annotations that a setting names. A run folder's model is the version that its job left."""
         kind, path = "annotations" if role == "annotations" else "model", Path(str(step.reference))
         for folder in (path, *path.parents[:2]):
-            if left := [version for version in self.left_by(folder.resolve()) if version.type == kind]:
-                return left[0]
+            if outputs := [version for version in self.outputs_of(folder.resolve()) if version.type == kind]:
+                return outputs[0]
         return self._version(kind, f"{kind}-{path.name}", step.key, {"key": step.key, "files": step.record["files"]})
 
     def _version(

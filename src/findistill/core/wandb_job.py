@@ -63,9 +63,9 @@ class WandbTracker(Tracker):
         self._log(lambda: {name: wandb.Image(str(path)) for name, path in images.items()})
 
     def predictions(self, frame: pd.DataFrame, labels: Sequence[str], panels: Mapping[str, pd.DataFrame]) -> None:
-        shown = frame.head(self._settings["table_rows"])
-        shown = shown if self._settings["texts"] else shown.drop(columns="text", errors="ignore")
-        self._log(lambda: wandb_panels.predictions(shown, frame, labels) | wandb_panels.scores(panels))
+        rows = frame.head(self._settings["table_rows"])
+        rows = rows if self._settings["texts"] else rows.drop(columns="text", errors="ignore")
+        self._log(lambda: wandb_panels.predictions(rows, frame, labels) | wandb_panels.scores(panels))
 
     def _log(self, content: Callable[[], dict[str, Any]]) -> None:
         self._connection.attempt(lambda: self._connection.run.log(content()))
@@ -82,13 +82,13 @@ class WandbTracker(Tracker):
             return
         versions = wandb_artifacts.Versions(store, with_files=kind == "files", texts=texts)
         run = self._connection.run
-        for node in versions.made(step):
+        for node in versions.new_steps(step):
             self._connection.attempt(partial(self._record, node, versions))
         card = versions.card(step)
         self._connection.attempt(lambda: run.config.update({"dataset_card": card}) if card else None)
         for version in versions.inputs(step):
             self._connection.attempt(partial(wandb_artifacts.publish, run, version, used=True))
-        for version in versions.left_by(self.folder):
+        for version in versions.outputs_of(self.folder):
             self._connection.attempt(partial(wandb_artifacts.publish, run, version, used=False))
 
     def _record(self, node: "Step", versions: wandb_artifacts.Versions) -> None:

@@ -7,9 +7,9 @@ import pandas as pd
 import wandb
 
 
-def predictions(shown: pd.DataFrame, frame: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
-    """The table of the rows in `shown`, and the confusion matrix and precision-recall curves of all of `frame`'s."""
-    panels: dict[str, Any] = {"test/predictions": wandb.Table(dataframe=shown)}
+def predictions(rows: pd.DataFrame, frame: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
+    """The table of the rows in `rows`, and the confusion matrix and precision-recall curves of all of `frame`'s."""
+    panels: dict[str, Any] = {"test/predictions": wandb.Table(dataframe=rows)}
     answered = frame[frame["predicted"].notna()]
     if len(answered):
         gold = [labels.index(label) for label in answered["label"]]

@@ -49,8 +49,8 @@ def send(config: "Config", folder: Path, settings: Any, *, online: bool) -> None
     if (kind := settings["artifacts"]) != "none":
         store = Store(Path(config.runs_dir) / ".artifacts")
         versions = wandb_artifacts.Versions(store, with_files=kind == "files", texts=settings["texts"])
-        left = [version for job in record["jobs"] for version in versions.left_by(folder / job)]
-        for used in (version for version in left if version.type == "predictions"):
+        outputs = [version for job in record["jobs"] for version in versions.outputs_of(folder / job)]
+        for used in (version for version in outputs if version.type == "predictions"):
             connection.attempt(partial(wandb_artifacts.publish, run, used, used=True))
         page = _report(config.study, folder, record, version, with_files=kind == "files")
         connection.attempt(lambda: wandb_artifacts.publish(run, page, used=False))

@@ -17,7 +17,7 @@ from findistill.data.dataset import Dataset
 from findistill.data.serialization import read_card
 from findistill.methods.datasets import ALSO
 from findistill.report.licences import Provenance, Source, model_licence
-from findistill.report.model_card import hub_id, shown
+from findistill.report.model_card import hub_id, public_name
 
 ANNOTATES = ("annotate", "extract", "augment")
 
@@ -66,9 +66,13 @@ def _sources(role: str, step: Step, store: Store) -> Iterator[Source]:
     taught = role.startswith("teacher") and isinstance(step, ModelFolder)
     given = role == "annotations" and isinstance(step, ModelFolder)
     kind = "annotations" if given else "annotator" if step.name in ANNOTATES else "teacher" if taught else "weights"
-    for model in step.models():
-        known = hub_id(model)
-        yield Source(kind, known or shown(model), licence_of_folder(model), known)
+    yield from (model_source(kind, model) for model in step.models())
+
+
+def model_source(role: str, model: str) -> Source:
+    """A model, by its folder, hub id or a server's name for it, as cards name it: not where it lies on this machine."""
+    known = hub_id(model)
+    return Source(role, known or public_name(model), licence_of_folder(model), known)
 
 
 def card_of(reference: str) -> CardData:

@@ -76,7 +76,7 @@ def _command(entry: Entry) -> str:
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """The jobs as text under the page's titles, without empty columns."""
     table = table.assign(
         state=[f"{state}: {why}" if why else state for state, why in zip(table["state"], table["error"], strict=True)]

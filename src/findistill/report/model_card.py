@@ -70,13 +70,13 @@ def write_model_card(
         model_name=name, eval_results=results or None, **licence.metadata(),
     )  # fmt: skip
     parts = [files("findistill.report").joinpath(f"templates/{part}.md.j2").read_text("utf-8") for part in (template, "details")]
-    base = f"{base_model} ({hub_id(base_model)})" if base_model in HUB_IDS else shown(base_model)
+    base = f"{base_model} ({hub_id(base_model)})" if base_model in HUB_IDS else public_name(base_model)
     scores = [
         (title, *(metrics.get(f"{prefix}/{score}{end}") for end in ("", "_lo", "_hi"))) for score, (_, title) in SCORES.items()
     ]
     variables = {
         "data_name": data.name, "base": base, "hub_base": hub_id(base_model), "version": __version__, "learnt": learnt,
-        "shown": shown, "licence": licence.words, "remarks": remarks(learnt.sources),
+        "public_name": public_name, "licence": licence.words, "remarks": remarks(learnt.sources),
         "scores": [row for row in scores if row[1] is not None],
         "tested_on": int(metrics.get(f"{prefix}/n", 0)), "doubt": doubt(metrics, prefix), "title": name,
         "commit": git_commit() or "unknown",
@@ -99,7 +99,7 @@ def hub_id(model: str | None) -> str | None:
     return model if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) and not Path(model).exists() else None
 
 
-def shown(reference: str | None) -> str:
+def public_name(reference: str | None) -> str:
     """A model's or folder's reference for others: of a folder its name alone, not where it lies on this machine."""
     path = Path(reference or "")
     if reference is None or hub_id(reference) or not (path.is_absolute() or path.exists()):

@@ -115,7 +115,7 @@ def build_report(
     page |= {"reading": reading, "command": command, "left_out": list(left_out), "choice": choice}
     downloads["table.csv"] = tables.csv(table)
     page |= {
-        "jobs": jobs.shown(listed) if len(listed) else None,
+        "jobs": jobs.as_text(listed) if len(listed) else None,
         "job_words": jobs.WORDS,
         "mistake_words": mistakes.WORDS,
         "assets": bundle(),

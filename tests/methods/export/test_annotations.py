@@ -102,6 +102,13 @@ def test_an_ensemble_names_every_annotator(tmp_path: Path) -> None:
     assert "- HuggingFaceTB/SmolLM2-135M-Instruct: " in card.text and "- meta-llama/Llama-3.1-8B-Instruct: " in card.text
 
 
+def test_an_annotator_in_a_folder_is_named_without_the_place_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "own-llama").mkdir()
+    folder = run(tmp_path, artifact(tmp_path / "store", "MIT", llm={"model": str(tmp_path / "own-llama")}))
+    text = valid_dataset_card(folder).text
+    assert "- own-llama: 3 answers" in text and "| annotator | own-llama | unknown |" in text and str(tmp_path) not in text
+
+
 @pytest.mark.parametrize(("model", "licence"), [
     ("tfidf", "mit"), ("rules", "mit"), ("embeddings", "apache-2.0"), ("neighbours", "apache-2.0"), ("recorded", "unknown"),
 ])  # fmt: skip

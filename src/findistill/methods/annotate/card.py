@@ -20,9 +20,9 @@ from findistill.errors import UserError
 from findistill.llm.config import Prompt
 from findistill.llm.identity import annotator_models
 from findistill.llm.prompts import template
-from findistill.methods.provenance import licence_of_folder
+from findistill.methods.provenance import model_source
 from findistill.report.licences import Source, licence_of, remarks, strictest
-from findistill.report.model_card import hub_id, save_card
+from findistill.report.model_card import save_card
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGEST = "1M<n<10M"
@@ -35,15 +35,15 @@ def sources(record: Mapping[str, Any], store: Path) -> list[Source]:
         record: what the artifact's key is the hash of, as `artifact.json` has it.
         store: the folder of all artifacts.
     """
-    found: list[Source] = []
+    origins: list[Source] = []
     for role, key in record["parents"].items():
         if role in ("data", "shots"):
             card = _data(store, key)
             kind = "texts" if role == "data" else "demonstrations"
-            found.append(Source(kind, card["name"], card["licence"], card.get("hub_id"), card["citation"]))
+            origins.append(Source(kind, card["name"], card["licence"], card.get("hub_id"), card["citation"]))
     models = [model for own, _ in _annotators(record, store) for model in annotator_models(str(own["llm"]["model"]))]
-    found += [Source("annotator", hub_id(model) or model, licence_of_folder(model), hub_id(model)) for model in models]
-    return list(dict.fromkeys(found))
+    origins += [model_source("annotator", model) for model in models]
+    return list(dict.fromkeys(origins))
 
 
 def write_annotation_card(
@@ -110,9 +110,9 @@ def _describe(settings: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:
     except (UserError, ValueError):  # of a source that reads no prompt
         wording = ""
     endpoint = without_secrets(llm["base_url"]).partition("?")[0] if llm.get("base_url") else None
-    known = hub_id(str(llm["model"]))
     return {
-        "model": known or llm["model"], "endpoint": endpoint, "prompt_hash": digest(prompt), "wording": wording,
+        "model": model_source("annotator", str(llm["model"])).name, "endpoint": endpoint, "prompt_hash": digest(prompt),
+        "wording": wording,
         "settings": json.dumps({name: value for name, value in prompt.items() if value}, ensure_ascii=False),
         "shots": shots.get("k", 0), "samples": annotate["samples"], "temperature": annotate["temperature"],
         "max_text_tokens": prompt["max_text_tokens"],

@@ -34,8 +34,8 @@ def texts_to_show(runs: Iterable[Run], entries: Iterable[Entry], store: Store) -
     jobs = {entry.folder for entry in entries}
     for run in (run for run in runs if run.folder in jobs and "text" in run.predictions):
         assert run.folder is not None
-        made = read_json(run.folder / "artifacts.json") if (run.folder / "artifacts.json").exists() else {}
-        paths = [store.root / str(name) / "card.json" for name in made.values()]
+        artifacts = read_json(run.folder / "artifacts.json") if (run.folder / "artifacts.json").exists() else {}
+        paths = [store.root / str(name) / "card.json" for name in artifacts.values()]
         cards = [read_json(path) for path in paths if path.exists()]
         closed = {card["name"]: card["licence"] for card in cards if not may_be_shown(card["licence"])}
         name = str(run.config["data"]["name"])
