@@ -87,6 +87,15 @@ def test_a_killed_process_of_wandbs_ends_no_job(
     assert len([line for line in caplog.messages if line.startswith("W&B")]) == 1, caplog.messages
 
 
+def test_the_end_of_wandbs_process_is_not_the_end_of_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The client exits with the code of the killed process where it has not seen the end of it yet: about every second time."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for number in range(6):
+        wandb_run.start(tmp_path, composed("logger=wandb").logger.wandb, "offline", name=f"run{number}")
+        wandb_run._end_service()
+        assert not services()
+
+
 def services() -> set[int]:
     """The running processes of W&B that this one started."""
     found = set()

@@ -79,9 +79,7 @@ def connect(online: bool, begin: Callable[[Mode], Any]) -> Connection:
     except Exception as error:
         if online and not _unreachable:
             _go_offline(first_line(error))
-        # W&B's process may be gone, or hold the failed run's id: another one. The old one's end may fail, too.
-        with suppress(Exception):
-            wandb.teardown()
+        _teardown()  # W&B's process may be gone, or hold the failed run's id: another one
         with suppress(Exception):
             run = begin("offline")
         if run is None:
@@ -116,7 +114,12 @@ def _end_service() -> None:
     """
     with suppress(Exception):
         wandb.setup()._connection._proc._process.kill()
-    with suppress(Exception):
+    _teardown()
+
+
+def _teardown() -> None:
+    """Let go of W&B's process, whichever way it ended: the client would exit with the code of that process, -9 of a killed one."""
+    with suppress(Exception, SystemExit):
         wandb.teardown()
 
 
