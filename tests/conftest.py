@@ -14,8 +14,9 @@ pytest_plugins = ["tests.fixtures.composing", "tests.fixtures.models", "tests.fi
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Nothing may reach a hub or a tracking server, in this process or in one that a test starts.
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false")
+# Nothing may reach a hub or a tracking server, in this process or in one that a test starts. W&B's own process takes a second of
+# every job; the tests that are about it ask for it.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: a thread each, here and in what a test starts
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not os.environ.get("FINDISTILL_DATA") and (ROOT.parent / "shared" / "data").is_dir():

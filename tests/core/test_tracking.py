@@ -37,7 +37,7 @@ def test_what_the_client_calls_disabled_is(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_a_job_that_fails_closes_its_run(tmp_path: Path) -> None:
     import wandb
 
-    config = composed("logger=wandb", "study=moon")
+    config = composed("logger=wandb", "logger.wandb.mode=offline", "study=moon")
     for number in range(2):
         with pytest.raises(ValueError, match="broken"), track(config, tmp_path / f"job{number}") as tracker:
             tracker.finish_with({"test/accuracy": 0.5})

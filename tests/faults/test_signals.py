@@ -69,7 +69,7 @@ def sweep(preloaded: Preloaded, tiny: Path, tmp_path: Path) -> Iterator[Sweep]:
     (tmp_path / "mine.csv").write_text(CSV)
     command = [
         "-m", "stage=student", "distill=cls,logit", "seed=0,1", f"student={tiny}", f"teacher={tiny}", *OWN, "study=moon",
-        "logger=wandb", "trainer.max_epochs=2", "trainer.batch_size=4", "trainer.checkpoint_every=3",
+        "logger=wandb", "logger.wandb.mode=offline", "trainer.max_epochs=2", "trainer.batch_size=4", "trainer.checkpoint_every=3",
         "evaluate.latency=false", "evaluate.resamples=20", "report.resamples=10", "report.baselines=[majority]",
         "llm=endpoint", "llm.model=m", f"llm.base_url={server.url}", "llm.api_key_env=TEST_KEY", "shots.k=0",
         f"annotate.samples={SAMPLES}", f"annotate.concurrency={IN_FLIGHT}",

@@ -118,7 +118,7 @@ def _end_service() -> None:
 
 
 def _teardown() -> None:
-    """Let go of W&B's process, whichever way it ended: the client would exit with the code of that process, -9 of a killed one."""
+    """Let go of W&B's process, whichever way it ended: the client exits with the code of that process, -9 of a killed one."""
     with suppress(Exception, SystemExit):
         wandb.teardown()
 

@@ -70,7 +70,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         for text in figure.findobj(Text):  # names of data and models; tick labels are made drawable where they are set
             text.set_text(drawable(text.get_text()))
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is computed once, not for each format
+        with mpl.rc_context({"figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)  # the layout is computed once, not for each format
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
             content = io.BytesIO()
             figure.savefig(content, format=suffix[1:], dpi=150, metadata=metadata)

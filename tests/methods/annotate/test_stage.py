@@ -109,7 +109,7 @@ def test_the_key_is_written_nowhere(findistill: Command, tmp_path: Path) -> None
     arguments = (*BASE[:2], "llm=endpoint", "llm.model=m", f"llm.base_url={server.url}")
     arguments += ("llm.api_key_env=MY_KEY", "annotate.limit=10")
     try:
-        done = findistill(*arguments, "logger=wandb", "evaluate.resamples=20", **secrets)
+        done = findistill(*arguments, "logger.wandb.mode=offline", "evaluate.resamples=20", **secrets)
         server.behave = lambda body: sampling(body) if len(body["messages"]) == 1 else refusal(500, f"broken {KEY}")
         failed = findistill(*arguments, "annotate.seed=1", "llm.max_retries=0", "llm.give_up_s=1", "study=broken", **secrets)
         refused = findistill(*arguments, "annotate.seed=2", "study=refused", **{**secrets, "MY_KEY": "sk-another-secret"})
