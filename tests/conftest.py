@@ -1,5 +1,6 @@
 """What every test may use: the console script as a process of its own, and a guard against the network."""
 
+import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -23,6 +24,12 @@ if not os.environ.get("FINDISTILL_DATA") and (ROOT.parent / "shared" / "data").i
     os.environ["FINDISTILL_DATA"] = str(ROOT.parent / "shared" / "data")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_finish() -> None:
+    """Leave the libraries that the tests' files have loaded out of every later collection of garbage: they make it last 0.4 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
