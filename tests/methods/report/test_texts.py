@@ -13,7 +13,10 @@ from findistill.report.runs import Entry
 from tests.fixtures.studies import SECRET, student
 
 
-@pytest.mark.parametrize("licence", ["MIT", "CC BY-NC-SA 3.0", "CC BY-NC 4.0", "cc-by-4.0", "CC0", "ODC PDDL 1.0", "the owner's"])
+@pytest.mark.parametrize("licence", [
+    "MIT", "CC BY-NC-SA 3.0", "CC BY-NC 4.0", "cc-by-4.0", "CC0", "ODC PDDL 1.0", "the owner's", "the project's own",
+    "Apache License 2.0", "public domain",
+])  # fmt: skip
 def test_open_licences(licence: str) -> None:
     assert may_be_shown(licence)
 
@@ -21,7 +24,7 @@ def test_open_licences(licence: str) -> None:
 @pytest.mark.parametrize("licence", [
     "", "unknown", "not stated (StockTwits terms)", "2013 files ODC PDDL 1.0, others not stated; Reddit's terms apply",
     "mixed: benzinga listed as CC0, fnspid CC BY-NC 4.0, others not stated", "MIT for the code, texts not stated",
-    "CC BY-NC-ND 4.0",
+    "CC BY-NC-ND 4.0", "the provider's terms", "terms of the site",
 ])  # fmt: skip
 def test_what_is_none(licence: str) -> None:
     assert not may_be_shown(licence)

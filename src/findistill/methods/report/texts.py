@@ -1,27 +1,22 @@
 """Which texts a report may show: those of data sets whose licence allows it, and one's own."""
 
 import logging
-import re
 from collections.abc import Iterable
 
 from findistill.core.files import read_json
 from findistill.core.store import Store
+from findistill.report.licences import licence_of
 from findistill.report.methods import Run
 from findistill.report.runs import Entry
 
 log = logging.getLogger(__name__)
 
-OWN = ("the owner's", "the project's own")  # files of the user's, who decides on them, and the demo
-# Whole licences that let texts be passed on; one of several parts, or with a remark, is none of them.
-OPEN = re.compile(
-    r"(cc0|cc by(-nc)?(-sa)?|mit|apache|apache license|odc(-by| pddl)|pddl|public domain)([ -]v?\d(\.\d)?)?( universal)?"
-)
+OWNERS = "the owner's"  # files of the user's, who decides on them
 
 
 def may_be_shown(licence: str) -> bool:
     """Whether a data card's licence, word for word, lets its texts be passed on; one's own does."""
-    words = re.sub(r"^cc-by", "cc by", licence.strip().lower())
-    return licence in OWN or OPEN.fullmatch(words) is not None
+    return licence == OWNERS or licence_of(licence).texts
 
 
 def texts_to_show(runs: Iterable[Run], entries: Iterable[Entry], store: Store) -> dict[str, dict[str, str]]:
