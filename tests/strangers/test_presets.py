@@ -109,7 +109,8 @@ def test_a_preset_annotates(
     bodies = server.asked if preset.system else [body for body in server.bodies if not has_system(body)]
     accepted = bodies[-1]
     assert accepted["model"] == preset.model and set(preset.holds) <= set(accepted) and not set(preset.lacks) & set(accepted)
-    assert any(map(has_system, server.bodies[-3:])) == preset.system
+    # The first calls go out together, so some with a system message may come after the first without one.
+    assert any(map(has_system, server.bodies[-3:])) if preset.system else len(bodies) >= len(TEXTS)
     path, headers = server.heads[-1]
     assert path == preset.address.replace("?", "/chat/completions?") if "?" in preset.address else path == "/v1/chat/completions"
     assert ({"Authorization", "api-key"} & set(headers)) == ({preset.key} - {""})

@@ -33,11 +33,12 @@ class Spec:
     """How to open a predictor.
 
     Attributes:
-        kind: classifier, linear, token or gliner.
+        kind: classifier, linear, token or gliner, or what `opener` opens.
         model: a folder, an ONNX file or a hub id.
         max_length: tokens where a classifier's texts are truncated; None: what the model says.
         threads: of the processor; None: all cores.
         types: of a GLiNER that does not say what to ask it for.
+        opener: `package.module:function` of another kind; `settings` are its own, as JSON.
     """
 
     kind: str
@@ -47,6 +48,8 @@ class Spec:
     max_length: int | None = None
     threads: int | None = None
     types: tuple[str, ...] = ()
+    opener: str = ""
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ def open_predictor(spec: Spec) -> Predictor:
     if spec.threads:
         torch.set_num_threads(spec.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = str(spec.threads > 1).lower()
+    if spec.opener:
+        opened: Predictor = load(spec.opener)(spec)
+        return opened
     return {"classifier": _classifier, "linear": _linear, "token": _entities, "gliner": _entities}[spec.kind](spec)
 
 
@@ -102,16 +108,16 @@ def _classifier(spec: Spec) -> Predictor:
         tokens = tokenise(tokenizer, texts, longest)
         shares = shares_of(tokens)
         refuse_no_numbers(shares, texts)
-        return Answers(_table(shares, labels), int(of_text[tokens.flat].sum()), int(unseen[tokens.flat].sum()))
+        return Answers(label_table(shares, labels), int(of_text[tokens.flat].sum()), int(unseen[tokens.flat].sum()))
 
-    return Predictor(labels, _columns(labels), answer, profile)
+    return Predictor(labels, label_columns(labels), answer, profile)
 
 
 def _linear(spec: Spec) -> Predictor:
     model = LinearClassifier.find(spec.model)
     assert model is not None
     return Predictor(
-        model.labels, _columns(model.labels), lambda texts: Answers(_table(model.probabilities(texts), model.labels))
+        model.labels, label_columns(model.labels), lambda texts: Answers(label_table(model.probabilities(texts), model.labels))
     )
 
 
@@ -136,12 +142,13 @@ def _cell(span: Span, text: str) -> dict[str, Any]:
     return {"start": span.start, "end": span.end, "label": span.label, "text": text[span.start : span.end]}
 
 
-def _columns(labels: Sequence[str]) -> tuple[str, ...]:
+def label_columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """The names of a classifier's answers."""
     return ("label", "confidence", *(f"p_{label}" for label in labels))
 
 
-def _table(shares: np.ndarray, labels: Sequence[str]) -> pa.Table:
+def label_table(shares: np.ndarray, labels: Sequence[str]) -> pa.Table:
     """The answers of a classifier, of its label probabilities (n, n_labels)."""
     best, small = shares.argmax(axis=1), shares.astype(np.float32)
     names = pa.array(list(labels), pa.string()).take(pa.array(best))
-    return pa.table([names, pa.array(small.max(axis=1)), *map(pa.array, small.T)], list(_columns(labels)))
+    return pa.table([names, pa.array(small.max(axis=1)), *map(pa.array, small.T)], list(label_columns(labels)))

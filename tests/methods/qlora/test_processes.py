@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from findistill.core.files import read_json
-from tests.methods.qlora.test_stage import job, tiny  # noqa: F401
+from tests.methods.qlora.test_stage import job
 
 FEW = ("data.limit=120", "qlora.batch_size=8", "trainer.accelerator=cpu", "qlora.dropout=0")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_two_processes_learn_what_one_does(quantization: str, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_two_processes_learn_what_one_does(quantization: str, tiny_llm: Path, tmp_path: Path) -> None:
     histories = []
     for devices in (1, 2):
         settings = ("trainer=ddp", f"trainer.devices={devices}", f"qlora.quantization={quantization}")
-        one = job(tmp_path / str(devices), tiny, "stage=qlora", *FEW, *settings)
+        one = job(tmp_path / str(devices), tiny_llm, "stage=qlora", *FEW, *settings)
         one.step.run(one)
         histories.append(read_json(one.parents["adapter"] / "tuned.json")["history"])
     alone, shared = histories

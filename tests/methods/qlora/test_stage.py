@@ -16,41 +16,22 @@ from findistill.core import run_folder
 from findistill.core.job import Job
 from findistill.core.step import sections_read
 from findistill.errors import UserError
+from findistill.llm.label_reader import label_probabilities
 from findistill.llm.prompts import template
 from findistill.methods import rows as reading
-from findistill.methods.qlora import stage as qlora
 from findistill.methods.qlora.report import PART
 from findistill.methods.qlora.steps import Adapter
 from findistill.methods.rows import supervision
 from findistill.methods.stage import stage_of
 from findistill.models.causal_lm import load
-from findistill.models.weights import locate
 from tests.fixtures.composing import composed
 from tests.fixtures.jobs import job_of
 from tests.methods.cards import scores, valid_model_card
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tokenizer = AutoTokenizer.from_pretrained(locate("embedded:smollm2"))
-    torch.manual_seed(0)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, pad_token_id=2,
-            initializer_range=0.3,
-        )
-    ).save_pretrained(folder)  # fmt: skip
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def job(folder: Path, tiny: Path, *overrides: str) -> Job:
+def job(folder: Path, tiny_llm: Path, *overrides: str) -> Job:
     config = composed(
-        "data=demo", f"llm.model={tiny}", "llm.dtype=float32", "prompt.instruction='Sentiment?'", "qlora.epochs=1",
+        "data=demo", f"llm.model={tiny_llm}", "llm.dtype=float32", "prompt.instruction='Sentiment?'", "qlora.epochs=1",
         "qlora.learning_rate=2e-2", "evaluate.resamples=20", "evaluate.latency=false", "logger=none", *overrides,
     )  # fmt: skip
     validate(config)
@@ -58,16 +39,16 @@ def job(folder: Path, tiny: Path, *overrides: str) -> Job:
 
 
 @pytest.fixture(scope="module")
-def done(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def done(tiny_llm: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     one = job(
-        tmp_path_factory.mktemp("runs"), tiny, "stage=qlora", "qlora.quantization=nf4", "qlora.merge=true", "qlora.epochs=2",
+        tmp_path_factory.mktemp("runs"), tiny_llm, "stage=qlora", "qlora.quantization=nf4", "qlora.merge=true", "qlora.epochs=2",
         "evaluate.latency=true", "evaluate.also=['demo rows=700']",
     )  # fmt: skip
     one.step.run(one)
     return one
 
 
-def test_a_run_leaves_adapter_predictions_and_accounts(done: Job, tiny: Path) -> None:
+def test_a_run_leaves_adapter_predictions_and_accounts(done: Job, tiny_llm: Path) -> None:
     names = {path.name for path in (done.folder / "model").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tuning.json", "tokenizer.json", "README.md"} <= names
     assert "model.safetensors" not in names
@@ -86,24 +67,24 @@ def test_a_run_leaves_adapter_predictions_and_accounts(done: Job, tiny: Path) ->
     assert "library_name: peft" in card.split("---")[1] and "# QLoRA of smollm2" in card
 
 
-def test_plain_peft_opens_the_adapter_and_plain_transformers_the_merged_model(done: Job, tiny: Path) -> None:
+def test_plain_peft_opens_the_adapter_and_plain_transformers_the_merged_model(done: Job, tiny_llm: Path) -> None:
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     told = json.loads((done.folder / "model" / "tuning.json").read_text())
-    assert told == {"base": str(tiny), "quantization": "nf4", "dtype": "float32"}
+    assert told == {"base": str(tiny_llm), "quantization": "nf4", "dtype": "float32"}
     ids = AutoTokenizer.from_pretrained(done.folder / "merged")("Profit rose.", return_tensors="pt").input_ids
     with torch.inference_mode():
-        ours = load(str(tiny), adapter=str(done.folder))(ids).logits
+        ours = load(str(tiny_llm), adapter=str(done.folder))(ids).logits
         merged = AutoModelForCausalLM.from_pretrained(done.folder / "merged")(ids).logits
         peft = AutoPeftModelForCausalLM.from_pretrained(done.folder / "model", dtype=torch.float32)(ids).logits
     assert torch.allclose(ours, merged, atol=1e-2)
     assert torch.corrcoef(torch.stack([ours.flatten(), peft.flatten()]))[0, 1] > 0.9  # its base is not quantised
 
 
-def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(done: Job, tiny: Path, tmp_path: Path) -> None:
+def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(done: Job, tiny_llm: Path, tmp_path: Path) -> None:
     annotate = ("stage=annotate", "shots.k=0", "annotate.limit=12", f"llm.adapter='{done.folder}'")
-    one = job(tmp_path, tiny, *annotate)
+    one = job(tmp_path, tiny_llm, *annotate)
     weights = done.folder / "model" / "adapter_model.safetensors"
     content, key = weights.read_bytes(), one.step.key
     other = load_file(weights)
@@ -117,28 +98,28 @@ def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(done: Job, 
     summary = json.loads((one.parents["annotations"] / "calibration.json").read_text())
     assert summary["calibration"] == "none"  # it may have learnt from the labelled rows
     engine, form = build(one.whole.llm), template(one.whole.prompt, reading.dataset(one).labels)
-    shares, _ = qlora.ask(engine, form, votes["text"].tolist())
+    shares, _ = label_probabilities(engine, form, votes["text"].tolist())
     assert np.allclose(votes[["p_negative", "p_neutral", "p_positive"]].to_numpy(), shares, atol=1e-6)
 
 
-def test_a_tuned_model_that_is_asked_about_its_training_rows_says_so(done: Job, tiny: Path, tmp_path: Path) -> None:
+def test_a_tuned_model_that_is_asked_about_its_training_rows_says_so(done: Job, tiny_llm: Path, tmp_path: Path) -> None:
     tuned = ("shots.k=0", f"llm.adapter='{done.folder}'")
     fewshot, annotate = ("stage=fewshot", "fewshot.limit=40", *tuned), ("stage=annotate", "annotate.limit=200", *tuned)
-    own = job(tmp_path / "own", tiny, *fewshot)
-    whole = job(tmp_path / "whole", tiny, *fewshot, "data.test=1.0", "data.labelled=0")
-    annotator = job(tmp_path / "annotator", tiny, *annotate, "data.labelled=0")
+    own = job(tmp_path / "own", tiny_llm, *fewshot)
+    whole = job(tmp_path / "whole", tiny_llm, *fewshot, "data.test=1.0", "data.labelled=0")
+    annotator = job(tmp_path / "annotator", tiny_llm, *annotate, "data.labelled=0")
     for one in (own, whole, annotator):
         one.step.run(one)
     assert "test/learnt_from" not in own.metrics and 0 < whole.metrics["test/learnt_from"] < 40 == whole.metrics["test/n"]
     assert 0 < annotator.metrics["test/learnt_from"] < 200 == annotator.metrics["test/n"]
 
 
-def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_it(tiny: Path, tmp_path: Path) -> None:
+def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_it(tiny_llm: Path, tmp_path: Path) -> None:
     chain = (
         "stage=student", "llm.adapter=tune", "qlora.quantization=none", "data.labelled=60", "shots.k=0", "annotate.limit=10",
         "trainer.max_epochs=7",
     )  # fmt: skip
-    one = job(tmp_path, tiny, *chain)
+    one = job(tmp_path, tiny_llm, *chain)
     assert set(one.store.names) == {"data", "qlora", "annotate"}
     assert "qlora" in sections_read(one.step) and "qlora" not in sections_read(stage_of(composed("stage=student")))
     adapter = one.store.root / one.store.names["qlora"]
@@ -146,15 +127,15 @@ def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_
     # A tenth of the labelled rows chose the epoch; the 7 epochs are the student's.
     assert summary["texts"] == 54 and len(summary["history"]) == 1
     for more in (["seed=1"], ["distill=reg", "trainer.batch_size=8"]):
-        assert job(tmp_path, tiny, *chain, *more).store.names["annotate"] == one.store.names["annotate"]
-    alone = job(tmp_path, tiny, "stage=qlora", "qlora.quantization=none", "data.labelled=60")
+        assert job(tmp_path, tiny_llm, *chain, *more).store.names["annotate"] == one.store.names["annotate"]
+    alone = job(tmp_path, tiny_llm, "stage=qlora", "qlora.quantization=none", "data.labelled=60")
     assert alone.parents["adapter"] == adapter
-    other = job(tmp_path, tiny, *chain, "qlora.rank=8").store.names
+    other = job(tmp_path, tiny_llm, *chain, "qlora.rank=8").store.names
     assert other["qlora"] != one.store.names["qlora"] and other["annotate"] != one.store.names["annotate"]
 
 
-def test_nothing_tested_or_annotated_is_learnt_from(tiny: Path, tmp_path: Path) -> None:
-    one = job(tmp_path, tiny, "stage=qlora", "data.labelled=60", "evaluate.also=['demo rows=700']")
+def test_nothing_tested_or_annotated_is_learnt_from(tiny_llm: Path, tmp_path: Path) -> None:
+    one = job(tmp_path, tiny_llm, "stage=qlora", "data.labelled=60", "evaluate.also=['demo rows=700']")
     data, work = reading.dataset(one), one.store.at(one.step.inputs["adapter"], tmp_path)
     rows, validation = supervision(work, data, reading.test_sets(work, required=False))
     learnt = set(rows["text"]) | set(validation["text"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from findistill.config.fields import setting
 
 ENGINES = ("local", "ray")
+LLM = "llm"  # predict.model: the model of the `llm` section
 
 
 @dataclass
@@ -23,7 +24,9 @@ class Ray:
 class Predict:
     """stage=predict: labels for the rows of `data.path`, a file, a folder or a glob."""
 
-    model: str | None = None  # a run folder, a model folder, a hub id or an ONNX file
+    # a run folder, a model folder, an adapter of stage=qlora, a hub id or an ONNX file; llm: the model of the `llm` section, in
+    # this process, with the `prompt` section and data.labels
+    model: str | None = None
     # int8, fp32: as an ONNX file on the processor, with 8-bit or 32-bit weights; torch: as it is; auto: int8 on a machine without
     # a GPU, for encoders that can be exported, and torch else
     weights: str = setting("auto", choices=("auto", "int8", "fp32", "torch"))

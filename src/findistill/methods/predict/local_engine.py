@@ -1,4 +1,7 @@
-"""engine=local: one process for each core, with the model in it; few rows, and a GPU, need no other process."""
+"""engine=local: one process for each core, with the model in it.
+
+Few rows, a GPU, and a language model, which uses all cores itself, need no other process.
+"""
 
 import logging
 import multiprocessing
@@ -16,6 +19,7 @@ from findistill.core.processors import cores
 from findistill.errors import UserError
 from findistill.inference.predictors import Answers, Predictor, Spec, open_predictor
 from findistill.methods.predict.config import Predict
+from findistill.methods.predict.language_models import KIND
 
 Submit = Callable[[list[str]], Callable[[], Answers]]  # texts -> what waits for their answers
 
@@ -31,7 +35,7 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
         windows: how many there will be.
     """
     workers = min(section.workers or cores(), windows)
-    if workers <= 1 or spec.accelerator != "cpu":
+    if workers <= 1 or spec.accelerator != "cpu" or spec.kind == KIND:
         yield lambda texts: _answered(predictor, texts), 0
         return
     # Workers are forked from a process that does nothing but import what they need, once for all of them.

@@ -15,6 +15,7 @@ from findistill.core.store import Store
 from findistill.errors import UserError
 from findistill.inference import onnx_export, onnx_model, tagging
 from findistill.inference.predictors import Spec, open_predictor
+from findistill.methods.predict import language_models
 from findistill.models.encoders import NO_CODE, open_trained
 from findistill.models.files import model_files
 from findistill.models.folder import check_folder, is_gliner, is_linear
@@ -48,6 +49,8 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
     if is_linear(model):
         return Spec("linear", model, **common)
     accelerator = "cpu" if on_cpu else trainer.accelerator
+    if spec := language_models.of_adapter(model, accelerator):
+        return spec
     if is_gliner(Path(model)):
         return Spec("gliner", model, accelerator, **common)
     kind = "token" if _is_token_classifier(model) else "classifier"

@@ -7,7 +7,11 @@ from typing import Any
 from findistill.config.validate import rule
 from findistill.data.locations import FORMATS, format_of, input_files
 from findistill.errors import UserError
-from findistill.models.folder import is_gliner, is_linear, is_onnx, problems
+from findistill.llm.identity import TUNED
+from findistill.methods.predict.config import LLM
+from findistill.models.folder import adapter_folder, is_gliner, is_linear, is_onnx, problems
+
+IN_PROCESS = "findistill.llm.in_process.InProcessEngine"
 
 
 @rule("predict")
@@ -28,9 +32,36 @@ def model(config: Any) -> Iterator[str]:
     stage = config.stage.name
     name = config[stage].model
     if not name:
-        yield f"stage={stage} needs {stage}.model: a run folder, a model folder, a hub id or an ONNX file"
-    elif not is_onnx(Path(name)) and not is_gliner(Path(name)):
+        yield f"stage={stage} needs {stage}.model: a run folder, a model folder, an adapter, a hub id or an ONNX file"
+    elif name == LLM and stage == "predict":
+        yield from _language_model(config)
+    elif name == LLM:
+        yield "serve.model=llm: name a run folder of stage=qlora, or serve the model by vLLM or llama.cpp"
+    elif not (is_onnx(Path(name)) or is_gliner(Path(name)) or adapter_folder(Path(name))):
         yield from problems(name, "classifier" if is_linear(name) else "")
+    elif adapter_folder(Path(name)) and stage == "predict":
+        yield from _one_process(config)
+
+
+def _language_model(config: Any) -> Iterator[str]:
+    llm, prompt = config.llm, config.prompt
+    yield from _one_process(config)
+    if llm._target_ != IN_PROCESS:
+        yield (
+            f"predict.model=llm reads label probabilities of a model in this process; llm={llm.name} gives none: "
+            "stage=annotate asks it, caches its responses and counts what they cost"
+        )
+    elif llm.adapter == TUNED:
+        yield "llm.adapter=tune learns from labelled rows, which stage=predict has not: name a run folder of stage=qlora"
+    if prompt.steps:
+        yield f"prompt={prompt.name} asks for steps before the label, which are sampled: prompt=direct, or stage=annotate"
+    if not config.data.labels:
+        yield "predict.model=llm needs the labels to choose among: data.labels=[negative,neutral,positive]"
+
+
+def _one_process(config: Any) -> Iterator[str]:
+    if config.predict.engine != "local":
+        yield f"predict.engine={config.predict.engine} is for small models; language models need predict.engine=local"
 
 
 @rule("predict")

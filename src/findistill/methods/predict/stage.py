@@ -19,7 +19,8 @@ from findistill.core.step import load_extra
 from findistill.data.locations import input_files
 from findistill.data.streams import Stream, open_stream
 from findistill.inference.predictors import Answers, Predictor, open_predictor
-from findistill.methods.predict import summary
+from findistill.methods.predict import language_models, summary
+from findistill.methods.predict.config import LLM
 from findistill.methods.predict.local_engine import Submit
 from findistill.methods.predict.models import compare_with_float32, spec_of
 from findistill.methods.predict.shards import Shards, new_names
@@ -33,7 +34,10 @@ FOLDER = "predictions"  # in the run folder
 def run(job: Job) -> None:
     section, data = job.config.predict, job.config.data
     stream = open_stream(data, input_files(data))
-    spec = spec_of(str(job.step.inputs["model"].reference), section, job.config.trainer, job.store)
+    if section.model == LLM:
+        spec = language_models.of_section(job.config, job.config.trainer.accelerator)
+    else:
+        spec = spec_of(str(job.step.inputs["model"].reference), section, job.config.trainer, job.store)
     predictor = open_predictor(spec)
     names = new_names(list(predictor.columns), section.prefix, stream.schema.names, f"data.path={data.path}")
 
@@ -44,7 +48,8 @@ def run(job: Job) -> None:
     missing = [number for number, counts in finished.items() if counts is None]
     sizes = {number: min(section.shard_rows, stream.rows - number * section.shard_rows) for number in finished}
     done = stream.rows - sum(sizes[number] for number in missing)
-    log.info("%s rows in %d shards%s, %s", f"{stream.rows:,}", len(finished), f", {done:,} rows are done" * bool(done), runtime)
+    before = f", {done:,} rows are done" * bool(done)
+    log.info("%s rows in %d shard%s%s, %s", f"{stream.rows:,}", len(finished), "s" * (len(finished) != 1), before, runtime)
 
     opened = _engine(section.engine)
     total = sum((counts for counts in finished.values() if counts), Counter())

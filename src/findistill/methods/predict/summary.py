@@ -54,7 +54,8 @@ def metrics(counts: Mapping[str, float], labels: Iterable[str], profile: Trainin
 def lines(values: Mapping[str, float], profile: TrainingProfile | None) -> Iterable[str]:
     """The metrics in words."""
     of = {name.removeprefix("predict/"): value for name, value in values.items()}
-    speed = f", {of['rows_per_s']:,.0f} rows/s" if "rows_per_s" in of else ""
+    rate = of.get("rows_per_s")
+    speed = "" if rate is None else f", {rate:,.0f} rows/s" if rate >= 10 else f", {rate:.2g} rows/s"
     cost = f", {values['cost/usd']:,.4f} USD" if "cost/usd" in values else ""
     yield (
         f"{of['rows']:,.0f} rows, {of['empty']:,.0f} of them without a text, {of['repeated']:,.0f} with the text of another row"

@@ -14,6 +14,7 @@ from findistill.data import training_texts
 from findistill.errors import UserError
 from findistill.llm.config import InProcessLLM
 from findistill.llm.in_process import InProcessEngine
+from findistill.llm.label_reader import LabelReader
 from findistill.llm.prompts import template
 from findistill.methods import rows as reading
 from findistill.methods.provenance import provenance
@@ -58,6 +59,7 @@ def tune_adapter(work: Work) -> None:
         dtype=llm.dtype,
     )  # fmt: skip
     engine.tokenizer.save_pretrained(work.folder / "model")
+    LabelReader.of(llm, config.prompt, data.labels.names).save(work.folder / "model")
     training_texts.write(work.folder / "model", [*rows["text"], *validation["text"]])
     write_json(work.folder / SUMMARY, {"texts": len(rows), "host_peak_mb": peak_memory_mb(), **result.as_dict()})
     write_adapter_card(work.folder / "model", work.step.whole, data.labels.names, len(rows), provenance(work), {})

@@ -10,7 +10,6 @@ Leaves the adapter in `model/`, never the base, predictions, metrics and figures
 
 import logging
 import shutil
-from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -21,9 +20,9 @@ from findistill.core.job import Job
 from findistill.data.labels import LabelSet
 from findistill.inference.latency import llm_latency
 from findistill.llm.config import InProcessLLM
-from findistill.llm.engine import Request, Sampling
 from findistill.llm.in_process import InProcessEngine
-from findistill.llm.prompts import Template, template
+from findistill.llm.label_reader import label_probabilities
+from findistill.llm.prompts import template
 from findistill.methods import rows as reading
 from findistill.methods import scoring
 from findistill.methods.provenance import provenance
@@ -63,7 +62,7 @@ def score(job: Job, tests: reading.TestSets, labels: LabelSet, history: list[dic
     engine = cast(InProcessEngine, build(job.config.llm, "llm", adapter=str(job.folder / "model")))
     texts, seconds = 0, 0.0
     for prefix, (rows, label_set) in tests.items():
-        shares, took = ask(engine, form, rows["text"].tolist())
+        shares, took = label_probabilities(engine, form, rows["text"].tolist())
         texts, seconds = texts + len(rows), seconds + took
         predicted = [labels.names[column] for column in np.argmax(shares, axis=1)]
         aligned, names = align_predictions(
@@ -74,18 +73,7 @@ def score(job: Job, tests: reading.TestSets, labels: LabelSet, history: list[dic
     job.metrics["throughput/texts_per_s"] = texts / seconds
     if job.config.evaluate.latency:
         first = next(iter(tests.values()))[0]["text"].tolist()
-        job.metrics |= llm_latency(lambda texts: ask(engine, form, texts), first)
-
-
-def ask(engine: InProcessEngine, form: Template, texts: Sequence[str]) -> tuple[np.ndarray, float]:
-    """(n, n_labels) probabilities of the labels' words, and the seconds that reading them took, loading left out."""
-    requests = [Request(str(number), text, (), (0,)) for number, text in enumerate(texts)]
-    scores, seconds = np.zeros((len(texts), len(form.words))), 0.0
-    for batch in engine.responses(requests, form, Sampling(0.0, 0)):
-        for answer in batch:
-            scores[int(answer.id)] = list((answer.log_probabilities or {}).values())
-            seconds += answer.seconds
-    return np.exp(scores), seconds
+        job.metrics |= llm_latency(lambda texts: label_probabilities(engine, form, texts), first)
 
 
 def merge(job: Job) -> None:

@@ -21,7 +21,7 @@ class Adapter(Step):
     """A LoRA adapter for `llm`, tuned on the labelled rows as the `qlora` section says."""
 
     name = "qlora"
-    version = 2  # data.near_duplicates=drop is about every test set
+    version = 3  # its prompt lies beside it
     implementation = "findistill.methods.qlora.adapters:tune_adapter"
     resumable = True
     estimate = "findistill.methods.qlora.memory:estimate"

@@ -1,0 +1,69 @@
+"""A language model, a prompt and labels as a classifier: label probabilities from one forward pass a text, nothing sampled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from findistill.config.compose import plain
+from findistill.core.files import read_json, write_json
+from findistill.data.labels import LabelSet
+from findistill.llm.config import Prompt
+from findistill.llm.engine import Request, Sampling
+from findistill.llm.in_process import InProcessEngine
+from findistill.llm.prompts import Template, template
+from findistill.models.folder import ADAPTER_PROMPT
+
+ENGINE = ("name", "model", "dtype", "batch_tokens", "max_prompt_tokens", "chat", "adapter")  # of the `llm` section
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """What a language model is asked, without demonstrations, and about which labels.
+
+    Attributes:
+        llm: settings of `InProcessEngine`.
+        prompt: settings of `Prompt`.
+    """
+
+    llm: dict[str, Any]
+    prompt: dict[str, Any]
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, llm: Any, prompt: Any, labels: Sequence[str]) -> "LabelReader":
+        """From the sections of a configuration."""
+        settings = plain(llm)
+        return cls({name: settings[name] for name in ENGINE}, plain(prompt), tuple(labels))
+
+    @classmethod
+    def beside(cls, adapter: Path) -> "LabelReader":
+        """The prompt that an adapter was tuned on, from its folder, with the adapter."""
+        saved = read_json(adapter / ADAPTER_PROMPT)
+        return cls(saved["llm"] | {"adapter": str(adapter)}, saved["prompt"], tuple(saved["labels"]))
+
+    def save(self, adapter: Path) -> None:
+        """Leave it in an adapter's folder, for whoever labels texts with the adapter."""
+        llm = {name: value for name, value in self.llm.items() if name != "adapter"}
+        write_json(adapter / ADAPTER_PROMPT, {"llm": llm, "prompt": self.prompt, "labels": list(self.labels)})
+
+    def open(self) -> tuple[InProcessEngine, Template]:
+        """The engine, whose weights are loaded when it is first asked, and the filled prompt."""
+        known = {field.name for field in fields(Prompt)}
+        prompt: Any = OmegaConf.merge(Prompt, {name: value for name, value in self.prompt.items() if name in known})
+        engine = InProcessEngine(_target_="", **{name: self.llm[name] for name in ENGINE if name in self.llm})
+        return engine, template(prompt, LabelSet(self.labels))
+
+
+def label_probabilities(engine: InProcessEngine, form: Template, texts: Sequence[str]) -> tuple[np.ndarray, float]:
+    """(n, n_labels) probabilities of the labels' words, and the seconds that reading them took, loading left out."""
+    requests = [Request(str(number), text, (), (0,)) for number, text in enumerate(texts)]
+    scores, seconds = np.zeros((len(texts), len(form.words))), 0.0
+    for batch in engine.responses(requests, form, Sampling(0.0, 0)):
+        for answer in batch:
+            scores[int(answer.id)] = list((answer.log_probabilities or {}).values())
+            seconds += answer.seconds
+    return np.exp(scores), seconds
