@@ -101,7 +101,9 @@ def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals
     paid = len(sweep.server.asked) - paid_before
     expected, draw = results(sweep.folder / "whole" / "moon"), random.Random(number)
     hit, delays, studies = Counter[str](), [0.0], 0
-    while hit.total() < signals:
+    of_each = 3 if signals >= 20 else 0  # a phase may be over sooner than it was the first time, and the signal meets the next
+    while hit.total() < signals or any(hit[phase] < of_each for phase in PHASES[:-1]):
+        assert studies < 3 * signals, hit
         runs, asked, studies, interrupted = f"runs{studies}", len(sweep.server.asked), studies + 1, 0
         for phase in PHASES[:-1]:
             running, goal, reached = sweep.start(runs), draw.uniform(0, 0.9) * lasts[phase], None
@@ -132,4 +134,3 @@ def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals
         assert_same(results(sweep.folder / runs / "moon"), expected)
         assert len(sweep.server.asked) - asked <= paid + interrupted * IN_FLIGHT
     print(f"{number.name}: {dict(hit)} in {studies} studies; ended after {max(delays):.2f} s at most; a sweep took {lasts}")
-    assert signals < 20 or all(hit[phase] >= 3 for phase in PHASES[:-1]), hit

@@ -196,7 +196,7 @@ def test_a_strangers_binary_file_to_a_student_above_tfidf(findistill: Command, t
     rows[["text", "view", "part"]].to_csv(tmp_path / "views.csv", index=False)
     done = findistill(
         "experiment=best_student", "data=csv", "data.path=views.csv", "data.label_column=view", "data.split_column=part",
-        "logger=none", timeout=3000,
+        "data.on_leak=drop", "logger=none", timeout=3000,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     students, baselines = students_and_baselines(tmp_path / "runs" / "best_student")
