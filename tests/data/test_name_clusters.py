@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rapidfuzz import fuzz
 from rapidfuzz.distance import Levenshtein
@@ -34,6 +34,7 @@ def plainly(names: list[str], similarity: str, threshold: float) -> list[set[int
     st.sampled_from(["ratio", "levenshtein"]),
     st.sampled_from([60, 85, 100]),
 )
+@example(["aaa", "aaaaa"], "levenshtein", 60)  # 60 exactly
 @settings(max_examples=150, deadline=None)
 def test_clusters_are_those_of_all_pairs(names: list[str], similarity: str, threshold: float) -> None:
     with pytest.MonkeyPatch.context() as patch:

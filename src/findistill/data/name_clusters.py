@@ -8,6 +8,7 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.distance import Levenshtein
 
 THRESHOLD = 85.0  # of the similarity, 0 to 100, as in the study of Capital Fund Management
+ROUNDING = 1e-4  # of the threshold: at a cutoff that is reached exactly rapidfuzz says yes or no as its floats round
 ROWS = 1_000  # names that are compared at once with the others: 20 MB where these are 20,000
 # Each with what makes percents of it.
 SCORERS: dict[str, tuple[Any, int]] = {"ratio": (fuzz.ratio, 1), "levenshtein": (Levenshtein.normalized_similarity, 100)}
@@ -38,8 +39,9 @@ def cluster_names(names: Sequence[str], similarity: str = "ratio", threshold: fl
     for start in range(0, len(names), ROWS):
         rows = by_length[start : start + ROWS]
         columns = by_length[start : np.searchsorted(lengths, len(rows[-1]) * longest, "right")]
+        cutoff = (threshold - ROUNDING) / percents
         scores = process.cdist(
-            rows, columns, scorer=scorer, score_cutoff=threshold / percents, score_multiplier=percents, dtype=np.uint8, workers=-1
+            rows, columns, scorer=scorer, score_cutoff=cutoff, score_multiplier=percents, dtype=np.uint8, workers=-1
         )
         for row, column in zip(*(index.tolist() for index in np.nonzero(scores)), strict=True):
             if row < column:
