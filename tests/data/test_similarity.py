@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from findistill.data import similarity
-from findistill.data.similarity import closest, distinct
+from findistill.data.similarity import closest, distinct, near_duplicates
 
 TEXTS = st.lists(st.text("abcde .,%", min_size=1, max_size=12), min_size=1, max_size=14)
 FEW = settings(max_examples=60, deadline=None)
@@ -49,3 +49,13 @@ def test_spelling_does_not_hide_a_copy_and_nothing_is_close_to_nothing() -> None
     assert similarity.similarity("PROFIT ROSE -- again!", "profit rose again") == 100
     assert closest(["a b", "c"], []).tolist() == [0, 0] and closest([], ["a"]).tolist() == []
     assert distinct([], 90).tolist() == []
+
+
+@pytest.mark.parametrize("threshold", [60.0, 68.0, 90.0, 93.0])
+def test_a_threshold_that_is_reached_exactly_is_reached(threshold: float) -> None:
+    """By whole numbers: a text of n letters and one of m have a similarity of 200 n / (n + m)."""
+    for n in range(20, 60, 2):
+        for m in range(n, 90):
+            one, other, alike = "a" * n, "a" * m, 200 * n >= threshold * (n + m)
+            assert near_duplicates([one], [other], threshold).all() == alike, (n, m)
+            assert (len(np.flatnonzero(distinct([one, other], threshold))) == 1) == alike, (n, m)

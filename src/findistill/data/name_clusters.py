@@ -7,8 +7,9 @@ import numpy as np
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import Levenshtein
 
+from findistill.data.similarity import ROUNDING
+
 THRESHOLD = 85.0  # of the similarity, 0 to 100, as in the study of Capital Fund Management
-ROUNDING = 1e-4  # of the threshold: at a cutoff that is reached exactly rapidfuzz says yes or no as its floats round
 ROWS = 1_000  # names that are compared at once with the others: 20 MB where these are 20,000
 # Each with what makes percents of it.
 SCORERS: dict[str, tuple[Any, int]] = {"ratio": (fuzz.ratio, 1), "levenshtein": (Levenshtein.normalized_similarity, 100)}

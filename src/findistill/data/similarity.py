@@ -8,6 +8,7 @@ from rapidfuzz import fuzz, process
 from findistill.data.text_key import text_key
 
 NEAR = 90.0  # from here on two texts are nearly the same
+ROUNDING = 1e-4  # of a threshold, 0 to 100: where it is reached exactly, rapidfuzz says yes or no as its floats round
 BLOCK = 1000  # texts compared at once with all others
 
 
@@ -41,7 +42,7 @@ def distinct(texts: Sequence[str], threshold: float) -> np.ndarray:
     spellings: list[tuple[list[str], list[str]]] = [(list(texts), []), ([text_key(text) for text in texts], [])]
     for row in range(len(texts)):
         keep[row] = not any(
-            process.extractOne(all_texts[row], distinct_texts, scorer=fuzz.ratio, score_cutoff=threshold)
+            process.extractOne(all_texts[row], distinct_texts, scorer=fuzz.ratio, score_cutoff=threshold - ROUNDING)
             for all_texts, distinct_texts in spellings
         )
         if keep[row]:
@@ -66,6 +67,7 @@ def near_duplicates(keys: Sequence[str], others: Sequence[str], threshold: float
         part = others[np.searchsorted(lengths, shortest, "left") : np.searchsorted(lengths, longest, "right")]
         if part:
             rows = [keys[row] for row in block]
-            scores = process.cdist(rows, part, scorer=fuzz.ratio, score_cutoff=threshold, dtype=np.uint8, workers=-1)
+            cutoff = threshold - ROUNDING
+            scores = process.cdist(rows, part, scorer=fuzz.ratio, score_cutoff=cutoff, dtype=np.uint8, workers=-1)
             near[block] = scores.any(axis=1)
     return near
