@@ -42,6 +42,7 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal --durations=15
 
 test-thorough: setup
+	$(BIN)/python -m pytest -m hypothesis -n $(WORKERS) --hypothesis-profile=other
 	$(BIN)/python -m pytest -m thorough -n $(WORKERS) --dist worksteal --durations=15
 
 lint: setup

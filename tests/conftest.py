@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from tests.fixtures.preloaded import Preloaded
+
+# The same examples each time; `make test-thorough` draws others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("other", derandomize=False)
+settings.load_profile("same")
 
 pytest_plugins = ["tests.fixtures.composing", "tests.fixtures.models", "tests.fixtures.spans", "tests.fixtures.studies"]
 
