@@ -39,6 +39,7 @@ class Spec:
         threads: of the processor; None: all cores.
         types: of a GLiNER that does not say what to ask it for.
         opener: `package.module:function` of another kind; `settings` are its own, as JSON.
+        whole_machine: it uses all cores itself, so that further processes would take memory alone.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Spec:
     types: tuple[str, ...] = ()
     opener: str = ""
     settings: str = ""
+    whole_machine: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ def annotator_models(model: str) -> list[str]:
 
 
 def llm_identity(llm: Any) -> dict[str, Any]:
-    """The settings that can change a response, without what is identified by content (adapter, file of responses)."""
+    """The settings that can change a response, without what is identified by content: an adapter or a file on this machine."""
     settings = {name: value for name, value in result_settings(llm).items() if name not in ("name", "adapter", "path")}
+    if (adapter := getattr(llm, "adapter", "")) and adapter != TUNED and not model_files(adapter):
+        settings["adapter"] = adapter  # a hub id stands for itself
     if settings.get("_target_", "findistill.").startswith("findistill."):  # ours are told apart by their other settings
         del settings["_target_"]
     return settings

@@ -121,6 +121,17 @@ def adapter_folder(path: Path) -> Path | None:
     return next((folder for folder in (path, path / "model") if (folder / ADAPTER_PROMPT).is_file()), None)
 
 
+def adapter_base(folder: Path) -> str:
+    """The model that the adapter in a folder is put on. Raises UserError where the file that says so cannot be read."""
+    try:
+        return str(read_json(folder / ADAPTER_PROMPT)["llm"]["model"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"the adapter {folder}: {ADAPTER_PROMPT} cannot be read ({first_line(error)}).\n"
+            "Copy the folder again, or tune it anew with stage=qlora"
+        ) from error
+
+
 def is_linear(model: str | Path) -> bool:
     """Whether a run folder or a model folder holds a linear classifier."""
     for place in (Path(model) / "model" / "config.json", Path(model) / "config.json"):

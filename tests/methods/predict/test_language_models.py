@@ -1,5 +1,6 @@
 """`stage=predict` with language models: an adapter of `stage=qlora` with its own prompt, and the `llm` section."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -80,6 +81,31 @@ def test_prompt_labels_and_adapter_are_part_of_the_key(predict: Predict, news: P
     assert key(*llm) == key(*llm, "llm.batch_tokens=64")
     other = (f"predict.model={tuned.folder}",)
     assert key(*other) == key(*other, "prompt.instruction='Mood?'")  # an adapter has its own
+
+
+def test_other_weights_of_the_base_and_another_adapter_of_the_hub_are_another_job(
+    tuned: Job, tiny_llm: Path, news: Path, tmp_path: Path
+) -> None:
+    def key(*overrides: str) -> str:
+        return stage_of(composed("stage=predict", "data=csv", f"data.path={news}", *overrides)).key
+
+    base = shutil.copytree(tiny_llm, tmp_path / "base")
+    adapter = shutil.copytree(tuned.folder / "model", tmp_path / "adapter")
+    saved = json.loads((adapter / "prompt.json").read_text())
+    (adapter / "prompt.json").write_text(json.dumps(saved | {"llm": saved["llm"] | {"model": str(base)}}))
+    before = key(f"predict.model={adapter}")
+    (base / "config.json").write_text((base / "config.json").read_text() + "\n")
+    assert key(f"predict.model={adapter}") != before
+    llm = (*LLM, f"llm.model={tiny_llm}")
+    assert len({key(*llm, f"llm.adapter={name}") for name in ("", "me/one", "me/other")}) == 3
+
+
+def test_a_damaged_prompt_is_a_line(tuned: Job, news: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(tuned.folder / "model", tmp_path / "adapter")
+    for content in ("", "[]", "{}", '{"llm": 3}'):
+        (adapter / "prompt.json").write_text(content)
+        with pytest.raises(UserError, match=r"prompt\.json cannot be read .*\nCopy the folder again"):
+            validate(composed("stage=predict", "data=csv", f"data.path={news}", f"predict.model={adapter}"))
 
 
 def test_an_adapter_can_be_served(tuned: Job, tmp_path: Path) -> None:

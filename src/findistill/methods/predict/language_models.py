@@ -8,24 +8,21 @@ from typing import Any
 
 from findistill.inference.predictors import Answers, Predictor, Spec, label_columns, label_table
 from findistill.llm.label_reader import LabelReader, label_probabilities
-from findistill.models.folder import adapter_folder
-
-KIND = "language model"
 
 
-def of_section(config: Any, accelerator: str) -> Spec:
+def of_section(config: Any) -> Spec:
     """How to open the model of the `llm` section, asked with the `prompt` section about `data.labels`."""
-    return _spec(LabelReader.of(config.llm, config.prompt, config.data.labels), accelerator)
+    return _spec(LabelReader.of(config.llm, config.prompt, config.data.labels))
 
 
-def of_adapter(model: str, accelerator: str) -> Spec | None:
-    """How to open the adapter in a folder with the prompt that it was tuned on; None where there is no adapter."""
-    folder = adapter_folder(Path(model))
-    return _spec(LabelReader.beside(folder), accelerator) if folder else None
+def of_adapter(folder: Path) -> Spec:
+    """How to open the adapter in a folder with the prompt that it was tuned on."""
+    return _spec(LabelReader.beside(folder))
 
 
-def _spec(reader: LabelReader, accelerator: str) -> Spec:
-    return Spec(KIND, reader.llm["model"], accelerator, opener=f"{__name__}:open_reader", settings=json.dumps(asdict(reader)))
+def _spec(reader: LabelReader) -> Spec:
+    settings = json.dumps(asdict(reader))
+    return Spec("language model", reader.llm["model"], opener=f"{__name__}:open_reader", settings=settings, whole_machine=True)
 
 
 def open_reader(spec: Spec) -> Predictor:

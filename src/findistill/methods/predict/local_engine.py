@@ -19,7 +19,6 @@ from findistill.core.processors import cores
 from findistill.errors import UserError
 from findistill.inference.predictors import Answers, Predictor, Spec, open_predictor
 from findistill.methods.predict.config import Predict
-from findistill.methods.predict.language_models import KIND
 
 Submit = Callable[[list[str]], Callable[[], Answers]]  # texts -> what waits for their answers
 
@@ -35,7 +34,7 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
         windows: how many there will be.
     """
     workers = min(section.workers or cores(), windows)
-    if workers <= 1 or spec.accelerator != "cpu" or spec.kind == KIND:
+    if workers <= 1 or spec.accelerator != "cpu" or spec.whole_machine:
         yield lambda texts: _answered(predictor, texts), 0
         return
     # Workers are forked from a process that does nothing but import what they need, once for all of them.

@@ -11,19 +11,20 @@ from transformers import AutoConfig
 from findistill.core import hardware
 from findistill.core.files import read_json
 from findistill.core.hashing import content
+from findistill.core.step import load
 from findistill.core.store import Store
 from findistill.errors import UserError
 from findistill.inference import onnx_export, onnx_model, tagging
 from findistill.inference.predictors import Spec, open_predictor
-from findistill.methods.predict import language_models
 from findistill.models.encoders import NO_CODE, open_trained
 from findistill.models.files import model_files
-from findistill.models.folder import check_folder, is_gliner, is_linear
+from findistill.models.folder import adapter_folder, check_folder, is_gliner, is_linear
 from findistill.models.heads import text_length
 from findistill.models.weights import loading, locate
 
 log = logging.getLogger(__name__)
 
+LANGUAGE_MODELS = "findistill.methods.predict.language_models:"  # loaded, a second of it, where there is one
 OPSET = 18
 INT8 = "int8_dynamic"
 CHECKED = 256  # texts on which 8-bit weights are compared with 32-bit ones
@@ -49,7 +50,8 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
     if is_linear(model):
         return Spec("linear", model, **common)
     accelerator = "cpu" if on_cpu else trainer.accelerator
-    if spec := language_models.of_adapter(model, accelerator):
+    if folder := adapter_folder(Path(model)):
+        spec: Spec = load(LANGUAGE_MODELS + "of_adapter")(folder)
         return spec
     if is_gliner(Path(model)):
         return Spec("gliner", model, accelerator, **common)

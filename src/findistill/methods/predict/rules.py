@@ -9,7 +9,7 @@ from findistill.data.locations import FORMATS, format_of, input_files
 from findistill.errors import UserError
 from findistill.llm.identity import TUNED
 from findistill.methods.predict.config import LLM
-from findistill.models.folder import adapter_folder, is_gliner, is_linear, is_onnx, problems
+from findistill.models.folder import adapter_base, adapter_folder, is_gliner, is_linear, is_onnx, problems
 
 IN_PROCESS = "findistill.llm.in_process.InProcessEngine"
 
@@ -37,10 +37,14 @@ def model(config: Any) -> Iterator[str]:
         yield from _language_model(config)
     elif name == LLM:
         yield "serve.model=llm: name a run folder of stage=qlora, or serve the model by vLLM or llama.cpp"
-    elif not (is_onnx(Path(name)) or is_gliner(Path(name)) or adapter_folder(Path(name))):
+    elif adapter := adapter_folder(Path(name)):
+        yield from _one_process(config) if stage == "predict" else ()
+        try:
+            adapter_base(adapter)
+        except UserError as error:
+            yield str(error)
+    elif not is_onnx(Path(name)) and not is_gliner(Path(name)):
         yield from problems(name, "classifier" if is_linear(name) else "")
-    elif adapter_folder(Path(name)) and stage == "predict":
-        yield from _one_process(config)
 
 
 def _language_model(config: Any) -> Iterator[str]:

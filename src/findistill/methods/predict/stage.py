@@ -15,14 +15,14 @@ import pyarrow as pa
 
 from findistill.core.job import Job
 from findistill.core.progress import ProgressMeter
-from findistill.core.step import load_extra
+from findistill.core.step import load, load_extra
 from findistill.data.locations import input_files
 from findistill.data.streams import Stream, open_stream
 from findistill.inference.predictors import Answers, Predictor, open_predictor
-from findistill.methods.predict import language_models, summary
+from findistill.methods.predict import summary
 from findistill.methods.predict.config import LLM
 from findistill.methods.predict.local_engine import Submit
-from findistill.methods.predict.models import compare_with_float32, spec_of
+from findistill.methods.predict.models import LANGUAGE_MODELS, compare_with_float32, spec_of
 from findistill.methods.predict.shards import Shards, new_names
 from findistill.methods.predict.windows import Window, windows, windows_in
 
@@ -35,7 +35,7 @@ def run(job: Job) -> None:
     section, data = job.config.predict, job.config.data
     stream = open_stream(data, input_files(data))
     if section.model == LLM:
-        spec = language_models.of_section(job.config, job.config.trainer.accelerator)
+        spec = load(LANGUAGE_MODELS + "of_section")(job.config)
     else:
         spec = spec_of(str(job.step.inputs["model"].reference), section, job.config.trainer, job.store)
     predictor = open_predictor(spec)

@@ -6,11 +6,12 @@ from typing import Any
 
 from findistill.core.step import Step
 from findistill.data.locations import format_of, input_files
-from findistill.llm.identity import llm_identity
+from findistill.llm.identity import llm_files, llm_identity
 from findistill.methods.datasets import model_at
 from findistill.methods.predict.config import LLM
 from findistill.methods.stage import Stage, without
 from findistill.models.files import model_files
+from findistill.models.folder import adapter_base, adapter_folder
 
 
 class Predict(Stage):
@@ -30,12 +31,19 @@ class Predict(Stage):
         return bool(self._config.predict.out)
 
     def parents(self) -> dict[str, Step]:
-        model = self._config.predict.model
-        return {"model": model_at(self._config.llm.model if model == LLM else model)}
+        return {} if "llm" in self.reads else {"model": model_at(self._config.predict.model)}
 
     def files(self) -> Iterable[Path]:
-        adapter = self._config.llm.adapter if "llm" in self.reads else ""
-        return [*input_files(self._config.data), *(model_files(adapter) if adapter else [])]
+        """The input, and the weights that are not in the model's own folder: the base of an adapter."""
+        files = [*input_files(self._config.data)]
+        if "llm" in self.reads:
+            files += llm_files(self._config.llm)
+        elif adapter := adapter_folder(Path(self._config.predict.model)):
+            files += model_files(adapter_base(adapter))
+        return files
+
+    def models(self) -> Iterable[str]:
+        return [self._config.llm.model] if "llm" in self.reads else []
 
     def settings(self) -> dict[str, Any]:
         """Without where the input and the model lie: their content enters."""
