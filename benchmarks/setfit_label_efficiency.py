@@ -6,8 +6,10 @@ SetFit runs in an environment of its own, which sees this one's torch and transf
 
     python benchmarks/setfit_label_efficiency.py [--data tfns] [--labels 50,100,...] [--seeds 5] [--steps 500]
 
-`--out` has a line for each training; lines that are there are not made again. Pairs of 2,000 labels are two million, so the
-number of optimiser steps is bounded; with fewer labels than about 100 SetFit's own single epoch is shorter than that.
+`setfit_trainings.csv` has a line for each training with its predictions, one digit a test row; lines that are there are not
+made again. `setfit.csv` has their means with intervals over seeds and test rows, as a report computes them. Pairs of 2,000 labels
+are two million, so the number of optimiser steps is bounded; with fewer labels than about 100 SetFit's own single epoch is
+shorter than that.
 """
 
 import argparse
@@ -25,7 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from peers import peer_python
 
 REQUIREMENTS = ["setfit==1.2.0", "sentence-transformers==6.2.0", "evaluate==0.4.6"]
-COLUMNS = ("data", "labels", "seed", "steps", "accuracy", "macro_f1", "train_s", "cpu_s")
+COLUMNS = ("data", "labels", "seed", "steps", "accuracy", "macro_f1", "train_s", "cpu_s", "predicted")
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--env", type=Path, default=Path(".bench/setfit"))
-    parser.add_argument("--out", type=Path, default=Path("experiments/label_efficiency/setfit.csv"))
+    parser.add_argument("--out", type=Path, default=Path("experiments/label_efficiency"))
     parser.add_argument("--peer", help=argparse.SUPPRESS)  # the folder of a training, in SetFit's environment
     options = parser.parse_args()
     if options.peer:
@@ -45,8 +47,9 @@ def main() -> None:
     for seed in range(options.seeds):
         for labels in map(int, options.labels.split(",")):
             key = {"data": options.data, "labels": str(labels), "seed": str(seed), "steps": str(options.steps)}
-            if not any(key.items() <= row.items() for row in lines(options.out)):
-                append(options.out, key | train(python, options.data, labels, seed, options.steps))
+            if not any(key.items() <= row.items() for row in lines(options.out / "setfit_trainings.csv")):
+                append(options.out / "setfit_trainings.csv", key | train(python, options.data, labels, seed, options.steps))
+                summarise(options.out)
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -64,7 +67,33 @@ def append(path: Path, row: dict[str, str]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
-    print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    print(", ".join(f"{name} {value}" for name, value in row.items() if name != "predicted"), flush=True)
+
+
+def summarise(folder: Path) -> None:
+    """Means over seeds, with the columns of a report's table."""
+    import numpy as np
+    import pandas as pd
+
+    import findistill
+    from findistill.stats.intervals import seed_means
+
+    rows = []
+    trainings = pd.read_csv(folder / "setfit_trainings.csv", dtype={"predicted": str})
+    for (data, labels, steps), own in trainings.groupby(["data", "labels", "steps"]):
+        test = findistill.load_dataset(data, labelled=labels, labelled_seed=0, validation=0).test["label"]
+        names = sorted(test.unique())
+        gold = np.array([names.index(label) for label in test])
+        predicted = np.array([[int(digit) for digit in one] for one in own["predicted"]])
+        row = {
+            "method": f"SetFit, minilm_l6 (data.labelled={labels})", "kind": "peer", "test_set": data, "test_rows": len(gold),
+            "labels_used": labels, "n_seeds": len(own), "seeds": " ".join(map(str, own["seed"])), "steps": steps,
+            "train_s": own["train_s"].mean(), "cpu_s": own["cpu_s"].mean(),
+        }  # fmt: skip
+        for key, one in seed_means(gold, predicted, len(names)).items():
+            row |= {key: one.mean, f"{key}_sd": one.sd, f"{key}_lo": one.low, f"{key}_hi": one.high}
+        rows.append(row)
+    pd.DataFrame(rows).to_csv(folder / "setfit.csv", index=False)
 
 
 def train(python: Path, data: str, labels: int, seed: int, steps: int) -> dict[str, str]:
@@ -86,9 +115,11 @@ def train(python: Path, data: str, labels: int, seed: int, steps: int) -> dict[s
         subprocess.run([python, __file__, "--peer", str(folder)], check=True, stdout=subprocess.DEVNULL)
         answer = json.loads((folder / "answer.json").read_text())
     gold = test["label"].tolist()
+    names = sorted(set(gold))
     return {
+        "predicted": "".join(str(names.index(label)) for label in answer["predicted"]),
         "accuracy": f"{accuracy_score(gold, answer['predicted']):.4f}",
-        "macro_f1": f"{f1_score(gold, answer['predicted'], labels=sorted(set(gold)), average='macro', zero_division=0):.4f}",
+        "macro_f1": f"{f1_score(gold, answer['predicted'], labels=names, average='macro', zero_division=0):.4f}",
         "train_s": f"{answer['train_s']:.1f}",
         "cpu_s": f"{answer['cpu_s']:.1f}",
     }

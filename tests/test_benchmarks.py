@@ -2,13 +2,17 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import pandas as pd
 import pytest
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+import findistill
 from findistill.models.weights import locate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -60,12 +64,57 @@ def test_qlora_step(tmp_path: Path) -> None:
     assert "ratio to the bare loop" in printed and "peak memory, int8" in printed
 
 
-def test_the_page_on_scale_has_the_numbers_of_its_csv(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("scale", BENCHMARKS / "scale.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec and spec.loader
-    scale = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(scale)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_on_scale_has_the_numbers_of_its_csv(tmp_path: Path) -> None:
+    scale = load("scale")
     page = BENCHMARKS.parent / "docs" / "scale.md"
     (tmp_path / "page.md").write_text(page.read_text("utf-8"), "utf-8")
     scale.fill(tmp_path / "page.md", BENCHMARKS.parent / "experiments" / "scale.csv")
     assert (tmp_path / "page.md").read_text("utf-8") == page.read_text("utf-8")
+
+
+def test_tables_of_several_sweeps_are_one_and_a_figure(tmp_path: Path) -> None:
+    figure = load("label_efficiency_figure")
+    committed = BENCHMARKS.parent / "experiments" / "label_efficiency"
+    rows = pd.read_csv(committed / "tfns" / "table.csv")
+    assert len(figure.curves(rows)) == 7
+    # A sweep of one number of labels does not name it.
+    one = rows[rows["method"].str.contains("=500")].assign(
+        method=lambda table: table["method"].str.replace(r",? \(data.*", "", regex=True)
+    )
+    (tmp_path / "sweep").mkdir()
+    one.assign(accuracy=0.5).to_csv(tmp_path / "sweep" / "table.csv", index=False)
+    shutil.copytree(committed, tmp_path / "study")
+    with pytest.raises(SystemExit, match="--labels"):
+        figure.add(tmp_path / "sweep" / "table.csv", tmp_path / "study", None)
+    for labels in (100, 500):  # the second time they replace what is there
+        figure.add(tmp_path / "sweep" / "table.csv", tmp_path / "study", labels)
+    curves = figure.curves(pd.read_csv(tmp_path / "study" / "tfns" / "table.csv"))
+    assert len(curves) == 7
+    for points in curves.values():
+        assert [labels for labels, _ in points][:4] == [100, 500, 2000, 3400]
+        assert [scores["accuracy"].mean == 0.5 for _, scores in points][:4] == [True, True, False, False]
+
+
+def test_setfit_has_the_intervals_of_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    setfit = load("setfit_label_efficiency")
+    test = findistill.load_dataset("demo", labelled=100, labelled_seed=0, validation=0).test["label"]
+    names = sorted(set(test))
+    right = "".join(str(names.index(label)) for label in test)
+    for seed, wrong in enumerate((10, 20)):
+        digits = "".join(str((int(digit) + (at < wrong)) % len(names)) for at, digit in enumerate(right))
+        row = {"data": "demo", "labels": 100, "seed": seed, "steps": 5, "train_s": 1, "cpu_s": 1, "predicted": digits}
+        setfit.append(tmp_path / "setfit_trainings.csv", row)
+    setfit.summarise(tmp_path)
+    [row] = pd.read_csv(tmp_path / "setfit.csv").to_dict("records")
+    assert row["accuracy"] == pytest.approx(1 - 15 / len(right)) and row["n_seeds"] == 2
+    assert row["accuracy_lo"] < row["accuracy"] < row["accuracy_hi"]
+    assert load("label_efficiency_figure").split(row["method"]) == ("SetFit, minilm_l6", 100)

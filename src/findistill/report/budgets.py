@@ -1,7 +1,7 @@
 """What a method is worth by the number of human labels that it may use: the curve that says when a baseline is enough."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
@@ -13,6 +13,8 @@ from findistill.report.plots import SCORES
 from findistill.stats.intervals import Estimate
 
 BUDGET = "data.labelled"
+
+Point = tuple[int, Mapping[str, Estimate]]  # a number of labels, and the scores with it
 
 
 def series(methods: Sequence[Method]) -> dict[str, list[Method]]:
@@ -33,15 +35,23 @@ def series(methods: Sequence[Method]) -> dict[str, list[Method]]:
 
 def by_labels(curves: Mapping[str, Sequence[Method]], estimates: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     """Accuracy and macro F1 with 95% intervals by the number of labels, a line a method; dashed lines are baselines."""
-    budgets = sorted({setting(member.config, BUDGET) for members in curves.values() for member in members})
+    points = {
+        name: [(setting(member.config, BUDGET), estimates[member.name]) for member in members] for name, members in curves.items()
+    }
+    return figure_of(points, dashed={name for name, members in curves.items() if members[0].kind == BASELINE})
+
+
+def figure_of(curves: Mapping[str, Sequence[Point]], dashed: Collection[str] = ()) -> Figure:
+    """`by_labels` of points from anywhere, such as tables of several sweeps: lines by name, those in `dashed` dashed."""
+    budgets = sorted({labels for points in curves.values() for labels, _ in points})
     figure = style.blank(10, 5.2)
     panels, looks = figure.subplots(1, 2), style.looks(list(curves))
     for axes, (key, title) in zip(panels, SCORES, strict=True):
-        for place, (name, members) in enumerate(curves.items()):
-            look = looks[name] | {"linestyle": "--" if members[0].kind == BASELINE else "-"}
-            own = [estimates[member.name][key] for member in members]
+        for place, (name, points) in enumerate(curves.items()):
+            look = looks[name] | {"linestyle": "--" if name in dashed else "-"}
+            own = [estimates[key] for _, estimates in points]
             # Side by side: bars of one budget would hide each other.
-            x = [setting(member.config, BUDGET) * 1.03 ** (place - (len(curves) - 1) / 2) for member in members]
+            x = [labels * 1.03 ** (place - (len(curves) - 1) / 2) for labels, _ in points]
             axes.plot(x, [one.mean for one in own], label=style.folded(name, 60), markersize=6, **look)
             for at, one in zip(x, own, strict=True):
                 axes.vlines(at, one.low, one.high, color=look["color"], lw=2.5, alpha=0.35)
