@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from findistill.config.compose import plain
 from findistill.core.files import read_json, write_json
 from findistill.data.labels import LabelSet
+from findistill.errors import UserError
 from findistill.llm.config import Prompt
 from findistill.llm.engine import Request, Sampling
 from findistill.llm.in_process import InProcessEngine
@@ -41,8 +42,18 @@ class LabelReader:
 
     @classmethod
     def beside(cls, adapter: Path) -> "LabelReader":
-        """The prompt that an adapter was tuned on, from its folder, with the adapter."""
+        """The prompt that an adapter was tuned on, from its folder, with the adapter.
+
+        Raises:
+            UserError: it has a setting that this version does not know, so that another prompt would be asked.
+        """
         saved = read_json(adapter / ADAPTER_PROMPT)
+        settings = {field.name for field in fields(Prompt)}
+        if unknown := sorted({*saved["prompt"]} - settings) + sorted({*saved["llm"]} - {*ENGINE}):
+            raise UserError(
+                f"the adapter {adapter}: {ADAPTER_PROMPT} sets {', '.join(unknown)}, which this version does not know.\n"
+                "Install the version that tuned it, or newer: pip install --upgrade findistill"
+            )
         return cls(saved["llm"] | {"adapter": str(adapter)}, saved["prompt"], tuple(saved["labels"]))
 
     def save(self, adapter: Path) -> None:
@@ -52,8 +63,7 @@ class LabelReader:
 
     def open(self) -> tuple[InProcessEngine, Template]:
         """The engine, whose weights are loaded when it is first asked, and the filled prompt."""
-        known = {field.name for field in fields(Prompt)}
-        prompt: Any = OmegaConf.merge(Prompt, {name: value for name, value in self.prompt.items() if name in known})
+        prompt: Any = OmegaConf.merge(Prompt, self.prompt)
         engine = InProcessEngine(_target_="", **{name: self.llm[name] for name in ENGINE if name in self.llm})
         return engine, template(prompt, LabelSet(self.labels))
 

@@ -142,3 +142,13 @@ def test_what_lies_beside_an_adapter_names_no_engine(tuned: Job) -> None:
     reader = LabelReader.beside(tuned.folder / "model")
     assert "_target_" not in reader.llm and reader.labels == ("negative", "neutral", "positive")
     assert reader.prompt["instruction"] == "Mood?"
+
+
+def test_a_prompt_that_cannot_be_asked_as_it_was_tuned_is_refused(tuned: Job, tmp_path: Path) -> None:
+    folder = tmp_path / "newer"
+    shutil.copytree(tuned.folder / "model", folder)
+    saved = json.loads((folder / "prompt.json").read_text())
+    saved["prompt"]["tone"] = "polite"
+    (folder / "prompt.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"sets tone, which this version does not know.\n.*--upgrade"):
+        LabelReader.beside(folder)
