@@ -138,7 +138,8 @@ def test_a_newcomers_tweets_to_a_checked_student(findistill: Command, tmp_path: 
     assert "experiment=best_student" in best  # test_a_strangers_binary_file_to_a_student_above_tfidf runs such a command
     ends = []
     for command in (first, second):
-        done = findistill(*shlex.split(command)[1:], "trainer.max_epochs=4", timeout=600, WANDB_MODE="offline")
+        short = ("trainer.max_epochs=4", "student.min_steps=60", "teacher.min_steps=60")
+        done = findistill(*shlex.split(command)[1:], *short, timeout=600, WANDB_MODE="offline")
         assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
         ends.append(done.stdout + done.stderr)
     assert re.search(r"^accuracy \d\.\d+ \[.*\]  macro F1 \d\.\d+, 60 rows$", ends[0], re.MULTILINE)
