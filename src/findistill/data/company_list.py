@@ -121,7 +121,7 @@ def read_names(files: Sequence[Path], name_column: str = "name") -> list[str]:
         rows = read_csv(path)
         if name_column not in rows[0]:
             known = [*rows[0]]
-            meant = did_you_mean(name_column, known=known)
-            raise UserError(f"{path} has no column {name_column!r}{meant}; its columns are {', '.join(known)}")
+            suggestion = did_you_mean(name_column, known=known)
+            raise UserError(f"{path} has no column {name_column!r}{suggestion}; its columns are {', '.join(known)}")
         names += [row[name_column] for row in rows if row[name_column].strip()]
     return names

@@ -28,21 +28,21 @@ def periods_of(dates: pd.Series, periods: Sequence[str], name: str, setting: str
     Raises:
         UserError: a period is none, or shares days with another; there are no dates, or one is not in ISO format.
     """
-    shown, remedy = f"{setting}=[{','.join(map(str, periods))}]", typed(setting, EXAMPLE)
+    text, remedy = f"{setting}=[{','.join(map(str, periods))}]", typed(setting, EXAMPLE)
     names = {2: ("train", "test"), 3: ("train", "validation", "test")}.get(len(periods))
     if names is None:
-        raise UserError(f"{shown}: give the periods of training, validation and test, or of training and test: {remedy}")
+        raise UserError(f"{text}: give the periods of training, validation and test, or of training and test: {remedy}")
     bounds = [_bounds(period, setting) for period in periods]
     for (_, end), (begin, _) in pairwise(sorted(bounds)):
         if end >= begin:
-            raise UserError(f"{shown}: two periods have the day {begin} in common; let each begin after another's end: {remedy}")
+            raise UserError(f"{text}: two periods have the day {begin} in common; let each begin after another's end: {remedy}")
     known = dates.dropna().astype(str)
     if known.empty:
-        raise UserError(f"{shown}: data={name} has no dates; name their column in data.date_column, or leave the setting out")
+        raise UserError(f"{text}: data={name} has no dates; name their column in data.date_column, or leave the setting out")
     wrong = known[~known.str.match(r"\d{4}-\d\d-\d\d")]
     if len(wrong):
         row, date = wrong.index[0] + 1, wrong.iloc[0][:40]
-        raise UserError(f"{shown}: data={name}, row {row}: {date!r} is no date; write dates as 2019-12-31")
+        raise UserError(f"{text}: data={name}, row {row}: {date!r} is no date; write dates as 2019-12-31")
     days = known.str[:10]
     splits = pd.Series([None] * len(dates), dates.index, dtype=object)
     for split, (begin, end) in zip(names, bounds, strict=True):

@@ -196,7 +196,7 @@ def _count(cells: int) -> str:
 
 def _delimiter(content: str, layout: Layout) -> str:
     """The delimiter under which the header has the wanted columns, and the rows are as long as the header."""
-    wanted = {layout.text_column, *layout.wanted} - {None}
+    columns = {layout.text_column, *layout.wanted} - {None}
     scores: dict[str, tuple[int, bool, float, int]] = {}
     regular: list[str] = []
     for delimiter in (*NAMES.values(), *RARE):
@@ -204,7 +204,7 @@ def _delimiter(content: str, layout: Layout) -> str:
         header = list(layout.columns or rows[0])
         lengths = Counter(len(row) for row in rows[0 if layout.columns else 1 :])
         share = lengths[len(header)] / max(1, lengths.total())
-        names = 0 if layout.columns else len(wanted & {cell.strip() for cell in header})
+        names = 0 if layout.columns else len(columns & {cell.strip() for cell in header})
         scores[delimiter] = names, len(header) > 1 and share > 0.9, share, len(header)
         if len(header) == 1 and delimiter not in RARE:
             # Rows that have the same further cells everywhere are no texts with commas, but lack a name in the header.

@@ -95,9 +95,9 @@ def names_in(values: Sequence[str], what: str) -> tuple[str, ...]:
     scores = numbers and len(names) > MOST_STEPS and any("." in name for name in names)
     if scores or len(names) > MOST_NAMES or (len(values) >= FEW_ROWS and len(names) > MOST_DISTINCT * len(values)):
         what_else = "scores" if numbers else "ids or texts"
-        shown = ", ".join(" ".join(f"{name[:30]}{'...' * (len(name) > 30)}".split()) for name in names[:3])
+        examples = ", ".join(" ".join(f"{name[:30]}{'...' * (len(name) > 30)}".split()) for name in names[:3])
         raise UserError(
-            f"{what}: {len(names):,} different labels in {len(values):,} labelled rows, {shown}, ..., are {what_else}, "
+            f"{what}: {len(names):,} different labels in {len(values):,} labelled rows, {examples}, ..., are {what_else}, "
             "not classes; check data.label_column, or name the labels in data.labels"
         )
     return tuple(names)

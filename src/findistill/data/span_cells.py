@@ -170,7 +170,7 @@ def _is_annotation(each: Any) -> bool:
 
 
 def _agreed(annotations: Sequence[list[Mention] | None]) -> list[Mention] | None:
-    given = [mentions for mentions in annotations if mentions is not None]
-    if any({each.span for each in mentions} != {each.span for each in given[0]} for mentions in given):
-        raise AnnotationsDifferError(f"has {len(given)} annotations that differ")
-    return given[0] if given else None
+    complete = [mentions for mentions in annotations if mentions is not None]
+    if any({each.span for each in mentions} != {each.span for each in complete[0]} for mentions in complete):
+        raise AnnotationsDifferError(f"has {len(complete)} annotations that differ")
+    return complete[0] if complete else None

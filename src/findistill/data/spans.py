@@ -82,13 +82,13 @@ def check(text: str, spans: Iterable[Span], labels: Sequence[str], where: str) -
     """
     ordered = sorted(spans)
     for span in ordered:
-        shown = f"{where}: span {span.start}:{span.end} ({span.label})"
+        place = f"{where}: span {span.start}:{span.end} ({span.label})"
         if not 0 <= span.start < span.end <= len(text):
-            raise UserError(f"{shown} is empty or outside the text of {len(text)} characters: offsets count characters from 0")
+            raise UserError(f"{place} is empty or outside the text of {len(text)} characters: offsets count characters from 0")
         if not text[span.start : span.end].strip():
-            raise UserError(f"{shown} covers nothing but blanks")
+            raise UserError(f"{place} covers nothing but blanks")
         if span.label not in labels:
-            raise UserError(f"{shown}: the labels are {', '.join(labels)}; name it in data.labels, or leave the span out")
+            raise UserError(f"{place}: the labels are {', '.join(labels)}; name it in data.labels, or leave the span out")
     for one, other in pairwise(ordered):
         if one.overlaps(other):
             raise UserError(
@@ -120,10 +120,10 @@ def locate_typed(text: str, forms: Iterable[tuple[str, str]]) -> Located:
     """As `locate`, for forms each of which has a label of its own; of two labels for one form the first counts."""
     spans: list[Span] = []
     repeated, missing = [], []
-    wanted = {form.strip(): label for form, label in reversed(list(forms))}
-    for form in sorted(filter(None, reversed(wanted)), key=len, reverse=True):
+    labels_of_forms = {form.strip(): label for form, label in reversed(list(forms))}
+    for form in sorted(filter(None, reversed(labels_of_forms)), key=len, reverse=True):
         places = occurrences(text, form)
-        mentions = [Span(start, end, wanted[form]) for start, end in places]
+        mentions = [Span(start, end, labels_of_forms[form]) for start, end in places]
         free = [mention for mention in mentions if not any(mention.overlaps(other) for other in spans)]
         spans += free
         if len(free) > 1:

@@ -51,8 +51,8 @@ def occurrences(text: str, form: str) -> list[Offsets]:
     The kind of white space does not count.
     """
     characters, offsets = _searchable(text)
-    wanted = _searchable(form)[0].strip()
-    return _places(characters, offsets, wanted) or _places(_lower(characters), offsets, _lower(wanted))
+    key = _searchable(form)[0].strip()
+    return _places(characters, offsets, key) or _places(_lower(characters), offsets, _lower(key))
 
 
 @lru_cache(maxsize=256)
@@ -66,16 +66,16 @@ def _searchable(text: str) -> tuple[str, tuple[Offsets, ...]]:
     return plain, tuple(offsets[at] for at in kept)
 
 
-def _places(characters: str, offsets: tuple[Offsets, ...], wanted: str) -> list[Offsets]:
+def _places(characters: str, offsets: tuple[Offsets, ...], form: str) -> list[Offsets]:
     places: list[Offsets] = []
-    start = characters.find(wanted) if wanted else -1
+    start = characters.find(form) if form else -1
     while start >= 0:
-        end = start + len(wanted)
-        if _bounded(characters[start - 1 : start], wanted[0]) and _bounded(wanted[-1], characters[end : end + 1]):
+        end = start + len(form)
+        if _bounded(characters[start - 1 : start], form[0]) and _bounded(form[-1], characters[end : end + 1]):
             places.append((offsets[start][0], offsets[end - 1][1]))
-            start = characters.find(wanted, end)
+            start = characters.find(form, end)
         else:
-            start = characters.find(wanted, start + 1)
+            start = characters.find(form, start + 1)
     return places
 
 

@@ -23,8 +23,8 @@ MOST_LISTED = 40  # column names in a message
 
 def layout(config: FileData) -> Layout:
     """What `config` says of a file of cells, and which columns it wants."""
-    wanted = [column for key in COLUMN_SETTINGS[1:] if (column := getattr(config, key))]
-    return Layout(config.delimiter, config.columns and list(config.columns), config.text_column, wanted)
+    columns = [column for key in COLUMN_SETTINGS[1:] if (column := getattr(config, key))]
+    return Layout(config.delimiter, config.columns and list(config.columns), config.text_column, columns)
 
 
 def from_file(

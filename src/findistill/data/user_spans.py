@@ -32,8 +32,8 @@ def read_spans(
             remedy = f"settle them first, or name one of them, {typed('data.spans_column', f'{column}.0')}"
             raise UserError(f"{origin}, row {number}: {column} {error}; {remedy}") from None
         except ValueError as error:
-            shown = " ".join(str(lookup(row, column)).split())[:60]
-            raise UserError(f"{origin}, row {number}: {column}={shown} {error} (data.spans_column)") from None
+            cell = " ".join(str(lookup(row, column)).split())[:60]
+            raise UserError(f"{origin}, row {number}: {column}={cell} {error} (data.spans_column)") from None
         mentions.append([] if of_row is None and any(lookup(row, name) for name in ANNOTATED) else of_row)
     located, note = as_spans([*zip(texts, mentions, strict=True)], config.offsets)
     for number, (text, spans, of_row) in enumerate(zip(texts, located, mentions, strict=True), 1):
@@ -64,10 +64,10 @@ def read_spans(
 
 def _check_surfaces(text: str, spans: Sequence[Span] | None, mentions: Sequence[Mention] | None, at: str) -> None:
     """Raise UserError where the file says what a span's text is, and the text has something else there."""
-    said = sorted(_plain(mention.surface) for mention in mentions or () if mention.surface is not None)
+    surfaces = sorted(_plain(mention.surface) for mention in mentions or () if mention.surface is not None)
     there = sorted(_plain(text[span.start : span.end]) for span in spans or ())
-    if len(said) == len(there) and said != there:
-        [one, other] = next(pair for pair in zip(said, there, strict=True) if pair[0] != pair[1])
+    if len(surfaces) == len(there) and surfaces != there:
+        [one, other] = next(pair for pair in zip(surfaces, there, strict=True) if pair[0] != pair[1])
         raise UserError(
             f"{at} says that a span is {one[:40]!r}, and the text has {other[:40]!r} there: text and offsets are not of one "
             "version; export both again"

@@ -66,9 +66,9 @@ class Completion(DefaultCompletionPlugin):
             if not assigned:
                 groups, _ = self._query_config_groups(word, config_name, self.words)
                 return sorted({*groups, *self._get_matches(self._config(), word)})
-            begun = re.match(r"(?:.*[,\[])?", value)[0]  # type: ignore[index]  # the parts of a list that are there
-            values = set(self._values(key.lstrip("+~"), value[len(begun) :]))
-            return sorted(f"{key}={begun}{each}" for each in values if each.startswith(value[len(begun) :]))
+            prefix = re.match(r"(?:.*[,\[])?", value)[0]  # type: ignore[index]  # the parts of a list that are there
+            values = set(self._values(key.lstrip("+~"), value[len(prefix) :]))
+            return sorted(f"{key}={prefix}{each}" for each in values if each.startswith(value[len(prefix) :]))
         return []
 
     def _config(self) -> DictConfig:
@@ -113,13 +113,13 @@ def _of_setting(parent: DictConfig, name: str, typed: str) -> Iterator[str]:
 
 def files(typed: str, *, folders: bool = False) -> Iterator[str]:
     """Paths that begin with `typed`: folders have a slash behind, run folders none; hidden ones only where the dot is typed."""
-    before, slash, begun = typed.rpartition("/")
+    before, slash, prefix = typed.rpartition("/")
     folder = Path(f"{before}{slash}" or ".").expanduser()
     entries: list[os.DirEntry[str]] = []
     with suppress(OSError):
         entries = [*os.scandir(folder)]
     for entry in entries:
-        shown = entry.name.startswith(begun) and (begun or not entry.name.startswith("."))
-        if shown and (entry.is_dir() or not folders) and TYPEABLE.fullmatch(entry.name):
+        offered = entry.name.startswith(prefix) and (prefix or not entry.name.startswith("."))
+        if offered and (entry.is_dir() or not folders) and TYPEABLE.fullmatch(entry.name):
             inside = entry.is_dir() and not Path(entry, "status.json").exists()  # a run folder is itself a value
             yield f"{before}{slash}{entry.name}{'/' if inside else ''}"

@@ -38,8 +38,8 @@ class ContinuingSearch(OptunaSweeperImpl):
     def __init__(self, sampler: Any, *, pruner: Any, **settings: Any) -> None:
         super().__init__(sampler, **settings)
 
-    def setup(self, *, hydra_context: HydraContext, **given: Any) -> None:
-        super().setup(hydra_context=hydra_context, **given)
+    def setup(self, *, hydra_context: HydraContext, **options: Any) -> None:
+        super().setup(hydra_context=hydra_context, **options)
         read_once(hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> None:

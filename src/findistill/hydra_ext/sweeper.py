@@ -49,8 +49,8 @@ class Planned(PlannedJob):
 class ResumingSweeper(BasicSweeper):
     """Grid sweep over the command line's and the experiment's lists; what is done is not done again."""
 
-    def setup(self, *, hydra_context: HydraContext, **given: Any) -> None:
-        super().setup(hydra_context=hydra_context, **given)
+    def setup(self, *, hydra_context: HydraContext, **options: Any) -> None:
+        super().setup(hydra_context=hydra_context, **options)
         read_once(hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> None:

@@ -181,13 +181,13 @@ def open_graph(path: Path, threads: int | None = None) -> tuple[set[str], Callab
     def compute(names: list[str], input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": np.zeros_like(input_ids)}
         try:
-            given: list[np.ndarray] = session.run(names, {name: arrays[name] for name in takes})
+            outputs: list[np.ndarray] = session.run(names, {name: arrays[name] for name in takes})
         except UNREADABLE as error:
             raise UserError(
                 f"{path} cannot be run on the tokens of tokenizer.json beside it, perhaps another model's: "
                 f"{str(error).splitlines()[0][:150]}"
             ) from error
-        return given
+        return outputs
 
     return gives, compute
 

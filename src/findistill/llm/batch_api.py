@@ -185,9 +185,9 @@ class Batches:
             raise UserError(f"llm.base_url={self.server.address} does not tell how {batch.batch} is: {error}") from None
 
     def _log_progress(self, batch: Batch, status: str, completed: int, failed: int) -> None:
-        shown = (status, (completed + failed) * 20 // max(1, len(batch.calls)))  # every 5%
-        if self.progress.get(batch.name) != shown:
-            self.progress[batch.name] = shown
+        progress = (status, (completed + failed) * 20 // max(1, len(batch.calls)))  # every 5%
+        if self.progress.get(batch.name) != progress:
+            self.progress[batch.name] = progress
             log.info("%s: %s, %s of %s requests completed, %d failed", batch.batch, status, f"{completed:,}",
                      f"{len(batch.calls):,}", failed)  # fmt: skip
 
@@ -259,6 +259,6 @@ class Batches:
         log.info("%s is over a limit (%s): going on with %d batches at once, of %s requests", batch.batch, message,
                  self.most_batches, f"{self.most_requests:,}")  # fmt: skip
         bodies = self.ledger.bodies(batch)
-        wanted = [call for call in batch.calls if self.run.wanted(call)]
-        self.run.again.extendleft((call, bodies[call.custom_id], batch.earlier(call)) for call in reversed(wanted))
+        repeats = [call for call in batch.calls if self.run.wanted(call)]
+        self.run.again.extendleft((call, bodies[call.custom_id], batch.earlier(call)) for call in reversed(repeats))
         self.collected.append(batch)

@@ -82,17 +82,17 @@ def fit_classifier(
     if kind == "neighbours" or len(set(gold)) < 2:
         vectors = embed_once(texts)
 
-        def vote(asked: Sequence[str]) -> np.ndarray:
-            indexes, similarities = nearest(embed_once(asked), vectors, k)
+        def vote(inputs: Sequence[str]) -> np.ndarray:
+            indexes, similarities = nearest(embed_once(inputs), vectors, k)
             return np.log(np.clip(neighbour_vote(similarities, indexes, gold, labels), LEAST_SHARE, None))
 
         return vote
     model = fit_linear(kind, texts, gold)
     columns = [labels.names.index(name) for name in model.labels]
 
-    def classify(asked: Sequence[str]) -> np.ndarray:
-        out = np.full((len(asked), len(labels.names)), np.log(LEAST_SHARE))
-        out[:, columns] = log_softmax(model.logits(asked), axis=1)
+    def classify(inputs: Sequence[str]) -> np.ndarray:
+        out = np.full((len(inputs), len(labels.names)), np.log(LEAST_SHARE))
+        out[:, columns] = log_softmax(model.logits(inputs), axis=1)
         return out
 
     return classify

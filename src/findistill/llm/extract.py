@@ -97,14 +97,14 @@ def plan(texts: pd.DataFrame, pool: pd.DataFrame, llm: LLM, shots: Shots) -> Pro
     """
     check_texts(texts)
     if declares(llm, "recorded") or not shots.k:
-        shown = demonstrations.none()
+        selection = demonstrations.none()
     else:
         cells = pool["spans"].tolist() if "spans" in pool else [None] * len(pool)
         rows = zip(pool["text"], cells, strict=True)
         answers = [None if cell is None else demonstration_label(text, cell) for text, cell in rows]
         labelled = pool[["text"]].assign(label=pd.Series(answers, index=pool.index, dtype=object))
-        shown = demonstrations.select(texts["text"], labelled, None, shots)
-    return PromptRows(texts["id"], texts["text"], shown)
+        selection = demonstrations.select(texts["text"], labelled, None, shots)
+    return PromptRows(texts["id"], texts["text"], selection)
 
 
 def estimate(
@@ -147,16 +147,16 @@ class Tally:
         if response.error is not None:
             return None
         raw, cut = response.raw or "", bool(response.cut)
-        said = self.form.extract(raw, text, cut=cut)
-        if said is None:
+        answer = self.form.extract(raw, text, cut=cut)
+        if answer is None:
             self.totals["cut" if cut or unfinished(raw) else "unreadable"] += 1
             return None
         self.totals.update(
-            mentions=len(said.spans), missing=len(said.missing), repeated=len(said.repeated), unmatched=int(said.unmatched),
-            other_types=len(said.other), tokens=said.tokens, aligned=said.aligned,
+            mentions=len(answer.spans), missing=len(answer.missing), repeated=len(answer.repeated),
+            unmatched=int(answer.unmatched), other_types=len(answer.other), tokens=answer.tokens, aligned=answer.aligned,
         )  # fmt: skip
-        self.other.update(name for name in said.other if name in self.other or len(self.other) < MOST_OTHER)
-        return said
+        self.other.update(name for name in answer.other if name in self.other or len(self.other) < MOST_OTHER)
+        return answer
 
     def log(self) -> None:
         """Say what is worth knowing, in one line."""
@@ -164,10 +164,10 @@ class Tally:
             "cut": "lists that break off", "unreadable": "responses without a list", "missing": "names that are not in the text",
             "unmatched": "lists of usual names of another length, which were dropped", "other_types": "names of another type",
         }  # fmt: skip
-        said = [f"{self.totals[name]:,} {words}" for name, words in what.items() if self.totals[name]]
+        counts = [f"{self.totals[name]:,} {words}" for name, words in what.items() if self.totals[name]]
         if self.totals["tokens"]:
-            said.append(f"{self.totals['aligned'] / self.totals['tokens']:.1%} of the answers' tokens aligned to their texts")
-        log.info("%s", ", ".join([f"{self.totals['mentions']:,} mentions", *said]))
+            counts.append(f"{self.totals['aligned'] / self.totals['tokens']:.1%} of the answers' tokens aligned to their texts")
+        log.info("%s", ", ".join([f"{self.totals['mentions']:,} mentions", *counts]))
         if self.other and not self.totals["mentions"]:
             name, number = self.other.most_common(1)[0]
             label = next(iter(self.form.words))

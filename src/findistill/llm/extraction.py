@@ -85,10 +85,10 @@ class Extraction(Template):
         return f"{lists} {spelt}. A list is empty where the text names none."
 
     def completion(self, demonstration: Demonstration) -> str:
-        given = [mentions.Mention(*each) for each in json.loads(demonstration.label)]
+        answer = [mentions.Mention(*each) for each in json.loads(demonstration.label)]
         if len(self.words) > 1:
-            return self._json([[each.form for each in given if each.label == label] for label in self.words])
-        lists = [[each.form for each in given], [each.normalized or each.form for each in given]]
+            return self._json([[each.form for each in answer if each.label == label] for label in self.words])
+        lists = [[each.form for each in answer], [each.normalized or each.form for each in answer]]
         return self._json(lists[: len(self._keys)])
 
     @property
@@ -120,12 +120,12 @@ class Extraction(Template):
 
         Tokens and tags count as they are, for without the text they cannot be aligned.
         """
-        said = self._read(response, cut)
-        if isinstance(said, mentions.Mentions):
-            return canonical({(each.form, each.label) for each in said.mentions})
-        if said is None:
+        reading = self._read(response, cut)
+        if isinstance(reading, mentions.Mentions):
+            return canonical({(each.form, each.label) for each in reading.mentions})
+        if reading is None:
             return None
-        tokens = zip(said.tokens, said.tags, strict=True)
+        tokens = zip(reading.tokens, reading.tags, strict=True)
         return canonical((token, f"{tag.prefix}-{tag.label}") for token, tag in tokens if tag.label)
 
     def rationale(self, response: str) -> None:
@@ -137,17 +137,17 @@ class Extraction(Template):
         An answer of tokens and tags is also unreadable where fewer than half of its tokens stand in the text: it is about
         something else.
         """
-        said = self._read(response, cut)
-        if isinstance(said, mentions.Mentions):
-            located = locate_typed(text, [(each.form, each.label) for each in said.mentions])
-            normalized = {each.form: each.normalized for each in said.mentions if each.normalized}
-            return Extracted(located.spans, normalized, located.missing, located.repeated, said.unmatched, said.other)
-        if said is None:
+        reading = self._read(response, cut)
+        if isinstance(reading, mentions.Mentions):
+            located = locate_typed(text, [(each.form, each.label) for each in reading.mentions])
+            normalized = {each.form: each.normalized for each in reading.mentions if each.normalized}
+            return Extracted(located.spans, normalized, located.missing, located.repeated, reading.unmatched, reading.other)
+        if reading is None:
             return None
-        aligned = tagged.align(said, text)
+        aligned = tagged.align(reading, text)
         if aligned.aligned < tagged.READABLE * aligned.tokens:
             return None
-        return Extracted(aligned.spans, missing=aligned.lost, other=said.other, tokens=aligned.tokens, aligned=aligned.aligned)
+        return Extracted(aligned.spans, missing=aligned.lost, other=reading.other, tokens=aligned.tokens, aligned=aligned.aligned)
 
     @property
     def answer(self) -> str:
@@ -198,10 +198,10 @@ def template(config: Extract, types: Sequence[str]) -> Extraction:
         UserError: `extract.wording` or `extract.label_map` names another type, two types have one word, or the worked examples
             are for one type and these are several.
     """
-    given = dict(config.wording or {})
-    if unknown := [label for label in given if label not in types]:
+    wording = dict(config.wording or {})
+    if unknown := [label for label in wording if label not in types]:
         raise UserError(f"extract.wording: {unknown[0]} is none of the data's labels, {', '.join(types)}")
-    words = {label: str(given.get(label, word(label))) for label in types}
+    words = {label: str(wording.get(label, word(label))) for label in types}
     single = len(words) == 1
     if config.examples and not single:
         raise UserError(

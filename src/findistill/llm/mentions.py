@@ -62,10 +62,10 @@ def read(response: str, types: EntityTypes, text_header: str, *, cut: bool = Fal
         return None
     text = re.split(rf"\n\s*{re.escape(text_header)}", text, maxsplit=1)[0]
     values = list(_values(text))
-    found = [each for each in (_mentions(value, types) for value in values) if each is not None]
-    if not found and values and all(map(_is_object, values)) and not (cut or unfinished(text)):  # one object a line
-        found = [each for each in [_of_list(values, [], types)] if each is not None]
-    return found[0] if len({frozenset((one.form, one.label) for one in each.mentions) for each in found}) == 1 else None
+    readings = [each for each in (_mentions(value, types) for value in values) if each is not None]
+    if not readings and values and all(map(_is_object, values)) and not (cut or unfinished(text)):  # one object a line
+        readings = [each for each in [_of_list(values, [], types)] if each is not None]
+    return readings[0] if len({frozenset((one.form, one.label) for one in each.mentions) for each in readings}) == 1 else None
 
 
 def read_lines(response: str, types: EntityTypes) -> Mentions | None:
@@ -77,12 +77,12 @@ def read_lines(response: str, types: EntityTypes) -> Mentions | None:
     if unfinished(text) or any(True for _ in _values(text)):
         return None
     for line in re.split(r"[\n;]", text)[:MOST_NAMES]:
-        kind, colon, said = line.partition(":")
+        kind, colon, names_part = line.partition(":")
         tag = types.tag(kind.strip(" -–—>+")) if colon and len(kind) < LONGEST_KIND else None
         if tag is None or not (tag.label or tag.other):
             continue
         headed = True
-        names = [name.strip(answers.EDGE) for name in _BETWEEN_NAMES.split(said)]
+        names = [name.strip(answers.EDGE) for name in _BETWEEN_NAMES.split(names_part)]
         names = [name for name in names if name and types.tag(name) is None]
         items += [(name, tag.label) for name in names if tag.label]
         other += [tag.other for _ in names if tag.other]

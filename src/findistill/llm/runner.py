@@ -198,7 +198,7 @@ class AnnotationRunner:
         if not table.answered or table.readable >= share * table.answered:
             return
         response = table.unreadable()
-        shown = one_line(response.raw or "")[:EXAMPLE]
+        example = one_line(response.raw or "")[:EXAMPLE]
         limit = getattr(self.llm, "max_tokens", None)
         if response.cut and limit:
             remedy = f"It was cut at llm.max_tokens={limit}: raise it, llm.max_tokens={8 * limit}"
@@ -206,7 +206,7 @@ class AnnotationRunner:
             remedy = self.engine.unreadable()
         raise UserError(
             f"llm={self.llm.name}: {table.readable} of {table.answered} responses name {self.template.answer}; this one does "
-            f"not: {shown!r}\n"
+            f"not: {example!r}\n"
             f"{remedy}; annotate.min_readable=0 counts such responses as no vote."
         )
 

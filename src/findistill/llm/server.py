@@ -306,9 +306,9 @@ class Server:
                 "such as llm.api_key_env=LLM_API_KEY."
             )
         if status in (401, 403):
-            said = f"403: {self.clean(refusal.message)}" if status == 403 else "401"
+            status_text = f"403: {self.clean(refusal.message)}" if status == 403 else "401"
             raise UserError(
-                f"llm.base_url={self.address} refuses the key ({said}).\n"
+                f"llm.base_url={self.address} refuses the key ({status_text}).\n"
                 f"Put a valid one into the environment variable {variable} (llm.api_key_env); "
                 f"it is sent in the header {self.settings.api_key_header} (llm.api_key_header)."
             )

@@ -54,8 +54,8 @@ class SpanVotes:
         Of spans that overlap, the one with most votes is kept, then the longest, then the first.
         """
         kept: list[Span] = []
-        wanted = [span for span, votes in self.counts.items() if votes > share * self.n_valid]
-        for span in sorted(wanted, key=lambda each: (-self.counts[each], each.start - each.end, each)):
+        winners = [span for span, votes in self.counts.items() if votes > share * self.n_valid]
+        for span in sorted(winners, key=lambda each: (-self.counts[each], each.start - each.end, each)):
             if not any(span.overlaps(other) for other in kept):
                 kept.append(span)
         return sorted(kept)

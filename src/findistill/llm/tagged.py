@@ -66,8 +66,8 @@ def read(response: str, types: EntityTypes) -> Tokens | None:
         return None
     tokens, tags, other = [], [], []
     for line, pair in zip(lines, pairs, strict=True):
-        token, said = line.rpartition(":")[::2]
-        token, tag = pair or (token.strip() or line, Tag("O", other=one_line(said)[:LONGEST_TAG]))
+        token, tag_text = line.rpartition(":")[::2]
+        token, tag = pair or (token.strip() or line, Tag("O", other=one_line(tag_text)[:LONGEST_TAG]))
         tokens.append(token)
         tags.append(tag)
         other += [tag.other] if tag.other else []

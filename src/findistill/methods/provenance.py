@@ -64,8 +64,8 @@ def _sources(role: str, step: Step, store: Store) -> Iterator[Source]:
         )
         return
     taught = role.startswith("teacher") and isinstance(step, ModelFolder)
-    given = role == "annotations" and isinstance(step, ModelFolder)
-    kind = "annotations" if given else "annotator" if step.name in ANNOTATES else "teacher" if taught else "weights"
+    ready = role == "annotations" and isinstance(step, ModelFolder)
+    kind = "annotations" if ready else "annotator" if step.name in ANNOTATES else "teacher" if taught else "weights"
     yield from (model_source(kind, model) for model in step.models())
 
 

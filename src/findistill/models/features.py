@@ -66,7 +66,7 @@ def square(mask: torch.Tensor, heads: int) -> torch.Tensor:
     return both.expand(-1, heads, -1, -1)
 
 
-def read(model: PreTrainedModel, inputs: dict[str, torch.Tensor], wanted: Collection[str]) -> dict[str, torch.Tensor]:
+def read(model: PreTrainedModel, inputs: dict[str, torch.Tensor], names: Collection[str]) -> dict[str, torch.Tensor]:
     """Run `model` on a padded batch and return the arrays named in `wanted`, with gradients where they are enabled.
 
     Shapes: logits (batch, labels); hidden, query, key, value (real tokens, width); scores (real entries,), a text's
@@ -75,19 +75,19 @@ def read(model: PreTrainedModel, inputs: dict[str, torch.Tensor], wanted: Collec
     Raises:
         UserError: attention is wanted of a model that does not show it.
     """
-    attention = any(name.partition("/")[0] in KINDS[1:] for name in wanted)
+    attention = any(name.partition("/")[0] in KINDS[1:] for name in names)
     mask = inputs["attention_mask"].bool()
     recording: AbstractContextManager[list[dict[str, Any]]] = _recording(model) if attention else nullcontext([])
     with recording as calls:
         output: Any = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            output_hidden_states=any(name.startswith("hidden/") for name in wanted),
+            output_hidden_states=any(name.startswith("hidden/") for name in names),
         )
     if attention and len(calls) != model.config.num_hidden_layers:
         raise _no_attention(model, f"{len(calls)} of {model.config.num_hidden_layers} layers show theirs")
     arrays: dict[str, torch.Tensor] = {}
-    for name in wanted:
+    for name in names:
         kind, _, layer = name.partition("/")
         if kind == "logits":
             arrays[name] = output.logits

@@ -87,13 +87,13 @@ def _renamed(model_labels: Sequence[str], labels: Sequence[str], model: str, set
     if label_map is None:
         return list(model_labels)
     if isinstance(label_map, Mapping):
-        given = {str(key): None if value is None else str(value) for key, value in label_map.items()}
-        places = {key: _by_name([key], model_labels)[0] for key in given}
+        targets = {str(key): None if value is None else str(value) for key, value in label_map.items()}
+        places = {key: _by_name([key], model_labels)[0] for key in targets}
         if unknown := [key for key, place in places.items() if place < 0]:
             raise UserError(f"{setting}.{unknown[0]}: {model} has no such label; it has {', '.join(model_labels)}")
         names: list[str | None] = list(model_labels)
         for key, place in places.items():
-            names[place] = given[key]
+            names[place] = targets[key]
         return names
     if not isinstance(label_map, list | tuple | ListConfig) or len(label_map) != len(model_labels):
         raise UserError(

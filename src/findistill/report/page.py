@@ -93,8 +93,8 @@ def build_report(
         sections.append(section)
     for part in parts.registered().values():
         for own in part.sections([run for run in runs if run.kind == part.kind], resamples):
-            shown = [(each, tables.formatted(each)) for each in own.tables]
-            sections.append({**SIMPLE, **vars(own), "tables": shown, "pictures": []})
+            formatted = [(each, tables.formatted(each)) for each in own.tables]
+            sections.append({**SIMPLE, **vars(own), "tables": formatted, "pictures": []})
             figures += _drawn(own.pictures, out, sections[-1])
     further = [(section["test_set"], each) for section in sections for each, _ in (*section["tables"], *section["mistakes"])]
     downloads = {"comparisons.csv": tables.csv(comparisons_table(comparisons))}

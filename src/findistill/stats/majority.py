@@ -14,14 +14,14 @@ def doubt(metrics: Mapping[str, float], prefix: str = "test") -> str:
     names = ("accuracy", "accuracy_lo", "accuracy_hi", "majority_share", "labels_predicted", "n")
     if not all(f"{prefix}/{name}" in metrics for name in names):
         return ""
-    accuracy, low, high, majority, given, n = (metrics[f"{prefix}/{name}"] for name in names)
+    accuracy, low, high, majority, n_labels, n = (metrics[f"{prefix}/{name}"] for name in names)
     parts = []
     if known := metrics.get(f"{prefix}/learnt_from"):
         others = metrics.get(f"{prefix}/unseen_accuracy")
         aside = "" if others is None else f", and on the other {n - known:,.0f} its accuracy is {others:.3f}"
         parts.append(f"it learnt from {known:,.0f} of the {n:,.0f} test texts{aside}")
-    if given < 2 and majority < 1:
-        parts.append("it gives every text the same label" if given else "it gives no text a label")
+    if n_labels < 2 and majority < 1:
+        parts.append("it gives every text the same label" if n_labels else "it gives no text a label")
     if low <= majority < 1:
         place = "below" if high < majority else "not above" if accuracy <= majority else "not clearly above"
         parts.append(

@@ -56,10 +56,10 @@ class TeacherOutputs:
 
 
 def obtain(
-    model: PreTrainedModel, anatomy: Anatomy, tokens: Tokens, wanted: Sequence[str],
+    model: PreTrainedModel, anatomy: Anatomy, tokens: Tokens, requested: Sequence[str],
     *, artifact: Making, root: Path, limit_gb: float, dtype: str, device: torch.device,
 ) -> TeacherOutputs:  # fmt: skip
-    """The wanted arrays of `model` on `tokens`, those that no artifact under `root` holds yet computed in one pass.
+    """The requested arrays of `model` on `tokens`, those that no artifact under `root` holds yet computed in one pass.
 
     Raises:
         UserError: all arrays kept for this teacher and these texts would need more than `limit_gb` gigabytes or than
@@ -67,17 +67,17 @@ def obtain(
     """
     of = {"teacher": fingerprint(model), "tokens": _tokens_hash(tokens), "dtype": dtype}
     homes = _homes(root, of)
-    missing = sorted(set(wanted) - set(homes))
+    missing = sorted(set(requested) - set(homes))
     if missing:
         needed, stored = (size(tokens, names, anatomy, model.config.num_labels, dtype) for names in (missing, sorted(homes)))
         _admit(needed, stored, limit_gb, root, tokens, missing)
         homes |= dict.fromkeys(missing, tuple(missing))
     arrays: dict[str, np.ndarray] = {}
-    for together in sorted({homes[name] for name in wanted}):
+    for together in sorted({homes[name] for name in requested}):
         make = partial(_write, model, anatomy, tokens, together, dtype, device)
         folder = artifact("outputs", {"of": of, "arrays": list(together)}, make)
-        arrays |= {name: _open(folder, name) for name in wanted if name in together}
-    counts = {name: rows_of(name, tokens.lengths, anatomy.heads) for name in wanted}
+        arrays |= {name: _open(folder, name) for name in requested if name in together}
+    counts = {name: rows_of(name, tokens.lengths, anatomy.heads) for name in requested}
     offsets = {name: np.concatenate([[0], np.cumsum(count)]) for name, count in counts.items()}
     return TeacherOutputs(arrays, offsets)
 

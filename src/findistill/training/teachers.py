@@ -74,10 +74,10 @@ class EncoderTeacher:
         by_token = any(each.needs_same_tokens for each in terms)
         if by_token:
             check_same_tokens(reading.tokenizer, reading.tokens, self.tokenizer, tokens, reading.student, self.reference)
-        wanted = {name: None for each in terms for name in each.teacher_arrays} | {"logits": None}
+        arrays = {name: None for each in terms for name in each.teacher_arrays} | {"logits": None}
         if every and by_token:
-            wanted |= dict.fromkeys(self.anatomy.all_arrays())
-        return get(self.model, self.anatomy, tokens, list(wanted))
+            arrays |= dict.fromkeys(self.anatomy.all_arrays())
+        return get(self.model, self.anatomy, tokens, list(arrays))
 
 
 class LinearTeacher:

@@ -61,8 +61,8 @@ def _sentences(
     for (document, sentence), rows in groupby(tokens, lambda row: (row["doc_idx"], row["sent_idx"])):
         of_sentence = list(rows)
         tags = [TAGS[int(row["gold_label"])] for row in of_sentence]
-        wanted = [f"{tag[:2]}{names[tag[2:]]}" if tag[2:] in names else "O" for tag in tags]
-        text, spans = join_tokens([str(row["gold_token"]) for row in of_sentence], wanted)
+        own_tags = [f"{tag[:2]}{names[tag[2:]]}" if tag[2:] in names else "O" for tag in tags]
+        text, spans = join_tokens([str(row["gold_token"]) for row in of_sentence], own_tags)
         yield {
             "id": f"finer/{split}/{document}/{sentence}",
             "text": text,

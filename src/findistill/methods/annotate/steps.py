@@ -99,9 +99,9 @@ class Ensemble(Step):
     def __init__(self, config: Any, rows: str = TRAINING, extra: Step | None = None) -> None:
         super().__init__(config)
         self.members = [Annotations(member, rows, extra) for member in annotators(config)]
-        shown = any(member.shots.k and not declares(member.llm, "recorded") for member in annotators(config))
+        with_shots = any(member.shots.k and not declares(member.llm, "recorded") for member in annotators(config))
         labelled = annotators(config) if config.annotate.combine in MEASURED else []
-        self.measured = [Annotations(member, HALF if shown else LABELLED) for member in labelled]
+        self.measured = [Annotations(member, HALF if with_shots else LABELLED) for member in labelled]
 
     def parents(self) -> dict[str, Step]:
         members = {f"member/{number}": member for number, member in enumerate(self.members)}

@@ -166,7 +166,7 @@ def _relabel(work: Work, data: TextData, screening: Screening, rows: pd.DataFram
         else:
             labels, share = _predictions(work, teacher, part, number)
         wrong = np.zeros(len(labelled), bool)
-        wrong[labelled] = [one != wanted for one, wanted in zip(labels, part["label"], strict=True)]
+        wrong[labelled] = [one != label for one, label in zip(labels, part["label"], strict=True)]
         screening.rows.loc[labelled, "agreement"] += share
         screening.rows.loc[labelled, "relabels"] = number + 1
         counts[f"augment/relabel_{number + 1}_dropped"] = int(wrong.sum())

@@ -72,10 +72,10 @@ class EntitiesPart(Part):
         if entities["step"] == "label":
             selected = config["llm"].get("where") or {}  # of recorded answers: whose
             return " ".join(map(str, selected.values())) or str(config["llm"]["name"])
-        begun = (entities.get(entities["model"]) or {}).get("model")
-        name = f"{entities['model']} ({begun})" if begun and entities["model"] != "spacy" else str(entities["model"])
+        base = (entities.get(entities["model"]) or {}).get("model")
+        name = f"{entities['model']} ({base})" if base and entities["model"] != "spacy" else str(entities["model"])
         if "data/kept" not in metrics:
-            return f"{name}, as it is" if begun and entities["model"] != "spacy" else name
+            return f"{name}, as it is" if base and entities["model"] != "spacy" else name
         return f"{name} on {metrics['data/kept']:,.0f} texts, {WORDS[entities['source']]}"
 
     def scores(self, config: Mapping[str, Any]) -> bool:
@@ -200,8 +200,8 @@ def _compared(best: Marker, markers: Sequence[Marker], resamples: int) -> Table:
 
 def _without_empty(table: Table) -> Table:
     """Without the columns that say nothing of any of these models."""
-    shown = {name: text for name, text in table.columns.items() if table.frame[name].replace("", np.nan).notna().any()}
-    return Table(table.name, table.title, table.note, table.frame, shown)
+    columns = {name: text for name, text in table.columns.items() if table.frame[name].replace("", np.nan).notna().any()}
+    return Table(table.name, table.title, table.note, table.frame, columns)
 
 
 def _doubts(markers: Sequence[Marker]) -> list[str]:

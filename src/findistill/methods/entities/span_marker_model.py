@@ -133,8 +133,8 @@ class SpanMarker:
             answer = ""
         if not answer:
             raise UserError(f"the process that runs SpanMarker ended: {_reason(_read(self.errors))}")
-        given: list[list[list[Any]]] = json.loads(answer)
-        return given
+        entities: list[list[list[Any]]] = json.loads(answer)
+        return entities
 
 
 def open_model(section: Any, labels: Sequence[str], folder: Path | None, accelerator: str) -> SpanMarker:

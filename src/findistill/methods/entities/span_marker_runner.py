@@ -41,19 +41,19 @@ def tagged(rows: list[dict[str, Any]], number: dict[str, int]) -> Any:
 def entities(model: Any, words: list[list[str]]) -> list[list[list[Any]]]:
     """Of each list of words its entities, in the lists' order; predicted in batches of similar length."""
     order = sorted((at for at in range(len(words)) if words[at]), key=lambda at: -len(words[at]))
-    given: list[list[list[Any]]] = [[] for _ in words]
+    predicted: list[list[list[Any]]] = [[] for _ in words]
     for start in range(0, len(order), BATCH):
         part = order[start : start + BATCH]
         for at, own in zip(part, model.predict([words[at] for at in part], batch_size=BATCH), strict=True):
-            given[at] = [
+            predicted[at] = [
                 [each["word_start_index"], each["word_end_index"] - 1, each["label"], float(each["score"])] for each in own
             ]
-    return given
+    return predicted
 
 
-def exact_f1(rows: list[dict[str, Any]], given: list[list[list[Any]]]) -> float:
+def exact_f1(rows: list[dict[str, Any]], predicted: list[list[list[Any]]]) -> float:
     gold = [{tuple(each) for each in row["entities"]} for row in rows]
-    guess = [{tuple(each[:3]) for each in own} for own in given]
+    guess = [{tuple(each[:3]) for each in own} for own in predicted]
     both = sum(map(len, gold)) + sum(map(len, guess))
     return 2 * sum(len(one & other) for one, other in zip(gold, guess, strict=True)) / both if both else 0.0
 

@@ -32,8 +32,8 @@ def run(job: Job) -> None:
     folder = job.folder / "annotations"
     folder.mkdir(exist_ok=True)
     votes = pd.read_parquet(source / "annotations.parquet")
-    shown = votes if texts else votes.drop(columns=[name for name in OF_THE_TEXTS if name in votes])
-    shown.to_parquet(folder / "annotations.parquet", index=False)
+    table = votes if texts else votes.drop(columns=[name for name in OF_THE_TEXTS if name in votes])
+    table.to_parquet(folder / "annotations.parquet", index=False)
     if (source / "samples.jsonl").is_file():
         write_samples(source / "samples.jsonl", folder / "samples.parquet", texts=texts)
     summary = read_json(source / "summary.json") if (source / "summary.json").is_file() else {}
@@ -45,9 +45,9 @@ def run(job: Job) -> None:
 
 def write_samples(source: Path, target: Path, *, texts: bool) -> None:
     """The answers, a row each: what was voted, and with the texts how it was worded."""
-    wanted = [*SAMPLE, "annotator", *(["raw"] if texts else [])]
+    columns = [*SAMPLE, "annotator", *(["raw"] if texts else [])]
     parts = [
-        part.reindex(columns=[name for name in wanted if name in part])
+        part.reindex(columns=[name for name in columns if name in part])
         for part in pd.read_json(source, lines=True, dtype=False, chunksize=50_000)
     ]
     pd.concat(parts, ignore_index=True).to_parquet(target, index=False)

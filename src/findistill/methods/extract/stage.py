@@ -37,8 +37,8 @@ def _folders(job: Job) -> dict[str, Path]:
     """The artifacts by the prefix of their metrics: `annotate` for training rows, else that of the test set."""
     if "extractions" in job.parents:
         return {"annotate": job.parents["extractions"]}
-    made = [path for role, path in job.parents.items() if role.startswith("extractions/") and measures.table(path).exists()]
-    return dict(zip(reading.test_sets(job), made, strict=True))
+    tables = [path for role, path in job.parents.items() if role.startswith("extractions/") and measures.table(path).exists()]
+    return dict(zip(reading.test_sets(job), tables, strict=True))
 
 
 def write_predictions(job: Job, rows: pd.DataFrame, prefix: str) -> None:

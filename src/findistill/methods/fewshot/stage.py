@@ -30,8 +30,8 @@ def run(job: Job) -> None:
     spent: list[dict[str, Any]] = []
     for number, (prefix, (rows, labels)) in enumerate(reading.test_sets(job).items()):
         folder = job.parents[f"responses/{number}"]
-        shown = limited(job, rows, labels)
-        frame = predictions(folder, shown, data.labels.names, labels.names, job.config.evaluate.label_map)
+        answered = limited(job, rows, labels)
+        frame = predictions(folder, answered, data.labels.names, labels.names, job.config.evaluate.label_map)
         scoring.record(job, prefix, frame, labels.names)
         if adapter := job.config.llm.get("adapter"):
             job.metrics |= scoring.overlap(adapter, frame, prefix)

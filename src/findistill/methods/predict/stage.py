@@ -61,7 +61,7 @@ def run(job: Job) -> None:
         answered = answer(windows(stream, missing, section.shard_rows), submit, ahead)
         for number in missing:
             counts: Counter[str] = Counter()
-            begun, schema = time.perf_counter(), _schema(stream, predictor, names)
+            start, schema = time.perf_counter(), _schema(stream, predictor, names)
             with shards.writing(number, schema, counts) as writer:
                 known: list[pa.Table] = []
                 for _ in range(windows_in(sizes[number])):
@@ -72,7 +72,7 @@ def run(job: Job) -> None:
                     counts.update(summary.count_rows(columns, section.low_confidence))
                     counts.update(predicted=len(window.texts), pieces=answers.pieces, unseen=answers.unseen)
                     meter.update(len(window.table))
-                counts["seconds"] = time.perf_counter() - begun  # type: ignore[assignment]
+                counts["seconds"] = time.perf_counter() - start  # type: ignore[assignment]
             total += counts
     seconds = time.perf_counter() - started
 

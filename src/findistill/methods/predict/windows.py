@@ -35,7 +35,7 @@ def windows(stream: Stream, shards: list[int], shard_rows: int) -> Iterator[Wind
     """The windows of these shards, in order. They depend on the input alone, not on what was predicted before."""
     if not shards:
         return
-    wanted, first = set(shards), min(shards)
+    selected, first = set(shards), min(shards)
     at = first * shard_rows
     known: dict[str, int] = {}
     tables: list[pa.Table] = []
@@ -50,7 +50,7 @@ def windows(stream: Stream, shards: list[int], shard_rows: int) -> Iterator[Wind
             texts += some[start : start + size]
             start, at = start + size, at + size
             if len(texts) == ROWS or at % shard_rows == 0 or at == stream.rows:
-                if (at - 1) // shard_rows in wanted:
+                if (at - 1) // shard_rows in selected:
                     yield _window(pa.concat_tables(tables), texts, known)
                 tables, texts = [], []
 

@@ -113,6 +113,6 @@ def summarise(job: Job, content: Content, reviewed: pd.DataFrame, pushed: int) -
     for name, own in reviewers.items():
         seconds = "" if own["seconds_per_text"] is None else f", {own['seconds_per_text']:.1f} s a text"
         log.info("%s: %d decisions, %d other than suggested%s", name, own["decisions"], own["changed"], seconds)
-    shown = ", ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in agreement(content.decisions).items())
-    if shown:
-        log.info("agreement of reviewers: %s", shown)
+    values = ", ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in agreement(content.decisions).items())
+    if values:
+        log.info("agreement of reviewers: %s", values)

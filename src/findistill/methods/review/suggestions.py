@@ -55,8 +55,8 @@ def ordered(rows: pd.DataFrame) -> list[Suggestion]:
             cells = sorted(row["spans"], key=lambda each: (each["start"], each["end"]))
             scores = tuple(min(1.0, float(each.get("votes") or 0) / valid) for each in cells)
             certainty = min(scores, default=1.0) if row["n_valid"] else 0.0
-            found = tuple(Span(int(each["start"]), int(each["end"]), str(each["label"])) for each in cells)
-            suggestion = Suggestion(str(row["id"]), str(row["text"]), found, certainty, scores)
+            cell_spans = tuple(Span(int(each["start"]), int(each["end"]), str(each["label"])) for each in cells)
+            suggestion = Suggestion(str(row["id"]), str(row["text"]), cell_spans, certainty, scores)
         else:
             label = row["label"] if isinstance(row["label"], str) else None
             certainty = min(1.0, float(row["agreement"]) / valid) if label is not None else 0.0

@@ -197,15 +197,15 @@ def _rows(path: Path, rows: np.ndarray) -> pa.Table:
 
 def _rows_by_id(path: Path, ids: Any) -> dict[str, tuple[str | None, str | None]]:
     """The date and the split of these texts of a data set."""
-    found: dict[str, tuple[str | None, str | None]] = {}
+    rows_by_id: dict[str, tuple[str | None, str | None]] = {}
     for each in ids.to_pylist():
-        found[each] = None, None
-    wanted = pa.array([*found], pa.string())
+        rows_by_id[each] = None, None
+    keys = pa.array([*rows_by_id], pa.string())
     for batch in _batches(path, ["id", "date", "split"]):
-        part = batch.filter(pc.is_in(batch["id"].cast(pa.string()), wanted))
+        part = batch.filter(pc.is_in(batch["id"].cast(pa.string()), keys))
         dates = part["date"].cast(pa.string()).to_pylist()
-        found |= dict(zip(part["id"].to_pylist(), zip(dates, part["split"].to_pylist(), strict=True), strict=True))
-    return found
+        rows_by_id |= dict(zip(part["id"].to_pylist(), zip(dates, part["split"].to_pylist(), strict=True), strict=True))
+    return rows_by_id
 
 
 def _agreement(table: pa.Table) -> list[float]:
@@ -225,10 +225,10 @@ def _write_clusters(
     for name, cluster in zip(names.spellings, clusters.tolist(), strict=True):
         members[cluster].append(name)
     headlines = np.bincount(_pairs(names, clusters)[0], minlength=len(members))
-    drawn = np.bincount(drawn_for[drawn_for >= 0], minlength=len(members))
+    counts = np.bincount(drawn_for[drawn_for >= 0], minlength=len(members))
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["cluster", "representative", "names", "headlines", "drawn", "spellings"])
         for cluster in np.argsort(-headlines, kind="stable").tolist():
             own = members[cluster]
-            writer.writerow([cluster, representatives[cluster], len(own), headlines[cluster], drawn[cluster], " | ".join(own)])
+            writer.writerow([cluster, representatives[cluster], len(own), headlines[cluster], counts[cluster], " | ".join(own)])

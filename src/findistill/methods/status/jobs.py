@@ -72,10 +72,10 @@ def _time(text: Any) -> datetime | None:
 
 def study_jobs(folder: Path) -> list[StudyJob]:
     """The jobs of the study in `folder`: those that were begun, and those that its commands have yet to run."""
-    begun = [StudyJob(job, _state(job), run_folder.status(job)) for job in run_folder.jobs(folder)]
-    names = {job.folder.name for job in begun}
+    started = [StudyJob(job, _state(job), run_folder.status(job)) for job in run_folder.jobs(folder)]
+    names = {job.folder.name for job in started}
     planned = dict.fromkeys(name for plan in study.plans(folder).values() for name in plan["jobs"])
-    return [*begun, *(StudyJob(folder / name, "to run", {}) for name in planned if name not in names)]
+    return [*started, *(StudyJob(folder / name, "to run", {}) for name in planned if name not in names)]
 
 
 def _state(folder: Path) -> str:

@@ -43,5 +43,5 @@ class Backend(Protocol):
 
 def backend(settings: Any) -> Backend:
     """The configured back end."""
-    made: Backend = load(f"findistill.methods.review.backends.{settings.backend}:Backend")(settings)
-    return made
+    backend: Backend = load(f"findistill.methods.review.backends.{settings.backend}:Backend")(settings)
+    return backend

@@ -39,11 +39,11 @@ class Backend:
         with self._server.expected(VERSION):
             own = self._server.get(f"{API}/me/workspaces")["items"]
             names = {workspace["name"]: workspace["id"] for workspace in own}
-            wanted = self._settings.workspace or next(iter(names), None)
-            if wanted not in names:
+            chosen = self._settings.workspace or next(iter(names), None)
+            if chosen not in names:
                 there = f"there are {', '.join(names)}" if names else "create one there"
-                raise UserError(f"review.workspace={wanted}: no such workspace in Argilla at {self._server.url}; {there}")
-            self._workspace = names[wanted]
+                raise UserError(f"review.workspace={chosen}: no such workspace in Argilla at {self._server.url}; {there}")
+            self._workspace = names[chosen]
             for dataset in self._server.get(f"{API}/me/datasets")["items"]:
                 if dataset["name"] == self._settings.project and dataset["workspace_id"] == self._workspace:
                     self._dataset, self._published = dataset["id"], dataset["status"] == "ready"
@@ -107,8 +107,8 @@ class Backend:
             field = {"name": "text", "title": "Text", "required": True, "settings": {"type": "text", "use_markdown": False}}
             self._server.request("POST", f"{at}/fields", json=field)
         if not self._questions():
-            asked = {"name": question.column, "title": question.column, "required": True, "settings": question_settings(question)}
-            self._server.request("POST", f"{at}/questions", json=asked)
+            body = {"name": question.column, "title": question.column, "required": True, "settings": question_settings(question)}
+            self._server.request("POST", f"{at}/questions", json=body)
         self._server.request("PUT", f"{at}/publish")
         self._published = True
 

@@ -117,11 +117,11 @@ def _answer(row: Mapping[str, Any], text: str, question: Question, where: str) -
 
 def _spans(cell: Any, text: str, where: str) -> Iterator[Span]:
     try:
-        found = spans.from_cell(cell)
+        own = spans.from_cell(cell)
     except (TypeError, KeyError, ValueError, AttributeError):
         raise UserError(f"{where}: spans={str(cell)[:60]} is no list of {{start, end, label}}") from None
     forms = {(each["start"], each["end"]): each.get("form") for each in cell}
-    for span in found:
+    for span in own:
         form = forms.get((span.start, span.end))
         if form is not None and text[span.start : span.end] != form:
             raise UserError(
@@ -153,10 +153,10 @@ def _cells(suggestion: Suggestion, question: Question, suffix: str) -> Row:
     text, answer = suggestion.text, suggestion.answer
     if not question.of_spans:
         return {"label": answer or ""}
-    found = [] if answer is None or isinstance(answer, str) else list(answer)
+    answer_spans = [] if answer is None or isinstance(answer, str) else list(answer)
     if suffix == ".jsonl":
-        return {"spans": [{**each, "form": text[each["start"] : each["end"]]} for each in spans.to_cell(found)]}
-    return {label: in_words([each for each in found if each.label == label], text) for label in question.labels}
+        return {"spans": [{**each, "form": text[each["start"] : each["end"]]} for each in spans.to_cell(answer_spans)]}
+    return {label: in_words([each for each in answer_spans if each.label == label], text) for label in question.labels}
 
 
 def _row(suggestion: Suggestion, question: Question, path: Path) -> Row:
@@ -165,9 +165,9 @@ def _row(suggestion: Suggestion, question: Question, path: Path) -> Row:
         raise UserError(
             f"{path}: the label {reserved.pop()!r} is also a column of review files; use review.files=[{path.stem}.jsonl]"
         )
-    shown = "" if "spans" in cells else "; ".join(f"{name}: {value}" for name, value in cells.items() if value)
+    words = "" if "spans" in cells else "; ".join(f"{name}: {value}" for name, value in cells.items() if value)
     own = {"id": suggestion.id, "text": suggestion.text, "agreement": round(suggestion.certainty, 3)}
-    suggested = {} if "spans" in cells else {"suggestion": cells.get("label", shown)}
+    suggested = {} if "spans" in cells else {"suggestion": cells.get("label", words)}
     return {**own, **suggested, **cells, **dict.fromkeys(ANSWERED, "")}
 
 
