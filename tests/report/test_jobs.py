@@ -21,15 +21,8 @@ def test_jobs_stand_by_method_with_what_changed(tmp_path: Path) -> None:
         for objective in ("cls", "reg")
     ]
     entries = [entry(run.folder, run, run.config, git_commit="0" * 40 + "-dirty") for run in runs if run.folder]
-    entries.append(
-        entry(
-            tmp_path / "s" / "cut",
-            None,
-            {"seed": 7, "stage": {"name": "student", "reads": ["seed"]}},
-            state="failed",
-            error="no memory",
-        )
-    )
+    stage = {"name": "student", "reads": ["seed"]}
+    entries.append(entry(tmp_path / "s" / "cut", None, {"seed": 7, "stage": stage}, state="failed", error="no memory"))
     methods = gather(runs)
     table = jobs_table(entries, methods)
     assert table["job"].tolist() == ["s/cls-0", "s/cls-1", "s/reg-0", "s/reg-1", "s/cut"]
