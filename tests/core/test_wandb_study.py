@@ -42,6 +42,8 @@ PANELS = {
     "reliability": pd.DataFrame({"confidence": [0.8, 0.9], "accuracy": [0.0, 1.0], "rows": [1, 1]}),
 }
 
+PER_LABEL = pd.DataFrame({"label": LABELS, "precision": [0.5, 0.0], "recall": [1.0, 0.0], "f1": [0.67, 0.0], "spans": [1.0, 1.0]})
+
 
 class Texts(Step):
     name = "data"
@@ -92,6 +94,7 @@ class Small(Step):
         (job.folder / "model" / "weights.bin").write_bytes(b"weights")
         PREDICTED.to_parquet(job.folder / "predictions.parquet")
         job.tracker.predictions(PREDICTED, LABELS, PANELS)
+        job.tracker.per_label({"val": PER_LABEL, "test": PER_LABEL})
         job.metrics |= {"test/accuracy": 0.5, "val/macro_f1": 0.75}
 
 
@@ -250,6 +253,7 @@ def test_panels_are_native_and_without_texts(sent: Sent) -> None:
     }
     assert panels <= sent.columns("first")
     assert {"test/per_class_f1_table", "test/reliability_table"} <= sent.columns("first")
+    assert {"val/per_label", "val/per_label_f1_table", "test/per_label", "test/per_label_f1_table"} <= sent.columns("first")
     [table] = [raw for name, raw in sent.server.files.items() if f"{sent.runs['first']}/media/table/test/predictions" in name]
     assert json.loads(table)["columns"] == ["id", "label", "predicted", "p_x", "p_y"]
 

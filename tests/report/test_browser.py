@@ -144,6 +144,16 @@ def test_axe_finds_no_serious_violation(browser: Any, pages: dict[str, Path], co
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_scores_are_seen_without_scrolling_sideways(browser: Any, pages: dict[str, Path]) -> None:
+    wide, _ = opened(browser, pages["few"], viewport={"width": 1400, "height": 900})
+    quality = wide.locator(".dt-layout-table").first
+    assert quality.evaluate("it => it.scrollWidth <= it.clientWidth")
+    assert wide.locator("#jobs-table tbody tr").first.evaluate("it => it.clientHeight") < 80
+    narrow, _ = opened(browser, pages["few"], viewport={"width": 390, "height": 844})
+    names = narrow.locator(".dt-layout-table").first.locator("tbody td:first-child").first
+    assert names.evaluate("it => it.clientWidth") < 170  # a long name leaves the numbers more than half of the screen
+
+
 def test_without_scripts_the_tables_are_plain_and_whole(browser: Any, pages: dict[str, Path]) -> None:
     tab, _ = opened(browser, pages["many"], java_script_enabled=False)
     assert tab.locator("#jobs-table tbody tr").count() == 200

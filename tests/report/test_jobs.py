@@ -21,13 +21,13 @@ def test_jobs_stand_by_method_with_what_changed(tmp_path: Path) -> None:
         for objective in ("cls", "reg")
     ]
     entries = [entry(run.folder, run, run.config, git_commit="0" * 40 + "-dirty") for run in runs if run.folder]
-    entries.append(
-        entry(tmp_path / "s" / "cut", None, {"seed": 7, "stage": {"name": "student"}}, state="failed", error="no memory")
-    )
+    stage = {"name": "student", "reads": ["seed"]}
+    entries.append(entry(tmp_path / "s" / "cut", None, {"seed": 7, "stage": stage}, state="failed", error="no memory"))
     methods = gather(runs)
     table = jobs_table(entries, methods)
     assert table["job"].tolist() == ["s/cls-0", "s/cls-1", "s/reg-0", "s/reg-1", "s/cut"]
     assert table["changed"].tolist()[:3] == ["", "seed: 0 → 1", "seed: 1 → 0; distill.objective: cls → reg"]
+    assert "stage: none → student" in table["changed"].iloc[4] and "reads" not in table["changed"].iloc[4]
     assert table["command"].tolist()[1] == "findistill study=s seed=1"
     assert table["accuracy"].iloc[1] == methods[0].correct[1].mean()
     page = as_text(table)

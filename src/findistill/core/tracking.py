@@ -95,6 +95,13 @@ class Tracker:
             panels: `per_class` (label, precision, recall, f1, support), `reliability` (confidence, accuracy, rows; a row a bin).
         """
 
+    def per_label(self, frames: "Mapping[str, pd.DataFrame]") -> None:
+        """Send how well the entities of each type are marked.
+
+        Args:
+            frames: by split, `val` and the test sets' prefixes: label, precision, recall, f1, spans (gold ones); a row a type.
+        """
+
     def lineage(self, step: "Step", store: "Store") -> None:
         """Send what the job was made from, and what it left in its folder, as versions of artifacts."""
 

@@ -67,6 +67,9 @@ class WandbTracker(Tracker):
         rows = rows if self._settings["texts"] else rows.drop(columns="text", errors="ignore")
         self._log(lambda: wandb_panels.predictions(rows, frame, labels) | wandb_panels.scores(panels))
 
+    def per_label(self, frames: Mapping[str, pd.DataFrame]) -> None:
+        self._log(lambda: wandb_panels.per_label(frames))
+
     def _log(self, content: Callable[[], dict[str, Any]]) -> None:
         self._connection.attempt(lambda: self._connection.run.log(content()))
 

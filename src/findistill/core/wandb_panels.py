@@ -25,9 +25,7 @@ def scores(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """Scores by class as a table and bars of F1; accuracy against confidence beside the diagonal. See `Tracker.predictions`."""
     panels: dict[str, Any] = {}
     if (per_class := frames.get("per_class")) is not None and len(per_class):
-        table = wandb.Table(dataframe=per_class)
-        panels["test/per_class"] = table
-        panels["test/per_class_f1"] = wandb.plot.bar(wandb.Table(dataframe=per_class), "label", "f1", title="F1 by class")
+        panels |= _by_label("test/per_class", per_class, "F1 by class")
     if (bins := frames.get("reliability")) is not None and len(bins):
         panels["test/reliability_bins"] = wandb.Table(dataframe=bins)
         panels["test/reliability"] = wandb.plot.line_series(
@@ -35,3 +33,17 @@ def scores(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
             keys=["model", "calibrated"], title="Reliability", xname="confidence",
         )  # fmt: skip
     return panels
+
+
+def per_label(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Scores by type of entity, a table and bars of F1 for each split. See `Tracker.per_label`."""
+    panels: dict[str, Any] = {}
+    for split, frame in frames.items():
+        panels |= _by_label(f"{split}/per_label", frame, f"F1 by type of entity, {split}")
+    return panels
+
+
+def _by_label(name: str, frame: pd.DataFrame, title: str) -> dict[str, Any]:
+    """The scores as a table, `name`, and F1 as bars, `name_f1`."""
+    bars = wandb.plot.bar(wandb.Table(dataframe=frame), "label", "f1", title=title)
+    return {name: wandb.Table(dataframe=frame), f"{name}_f1": bars}

@@ -36,11 +36,21 @@ def validation_scores(
     gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]], labels: Sequence[str]
 ) -> dict[str, float]:
     """What epochs and thresholds are chosen by: `val/f1`, exact; its mean over labels, `val/macro_f1`; `val/accuracy`, the
-    share of the texts whose spans are all right."""
+    share of the texts whose spans are all right. Beside it `val/precision`, `val/recall` and `val/spans`, the gold ones, and
+    the four of each label, `val/<label>/f1` and so on, where there are several."""
     table = counts(gold, predicted, labels)
     right = (table[..., 0] == table[..., 2]) & (table[..., 1] == table[..., 2])
+    whole = table.sum(0)
+    own = {f"{label}/": row for label, row in zip(labels, whole, strict=True)} if len(labels) > 1 else {}
     return {
-        "val/f1": float(f1(table.sum((0, 1)))),
-        "val/macro_f1": float(f1(table.sum(0)).mean()),
+        **{f"val/{of}{name}": value for of, row in {"": whole.sum(0), **own}.items() for name, value in _exact(row).items()},
+        "val/macro_f1": float(f1(whole).mean()),
         "val/accuracy": float(right.all(1).mean()),
     }
+
+
+def _exact(row: np.ndarray) -> dict[str, float]:
+    """Exact scores of summed counts (len(COUNTED),); 0 where nothing is gold or predicted."""
+    predicted, gold, same = row[:3].tolist()
+    shares = {"precision": same / predicted if predicted else 0.0, "recall": same / gold if gold else 0.0}
+    return {"f1": float(f1(row)), **shares, "spans": float(gold)}

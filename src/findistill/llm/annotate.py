@@ -41,7 +41,7 @@ RATIONALES = 4  # hand-written, as examples for an LLM that is to write some
 def annotate(
     texts: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, llm: LLM, prompt: Prompt, shots: Shots, settings: Annotate,
     folder: Path, *, cache: Path, engine: Engine | None = None, scoring: str = "sum", max_memory: float | None = None,
-    loggers: Sequence[Any] = (),
+    curve: CostCurve | None = None,
 ) -> None:  # fmt: skip
     """Label every text `settings.samples` times and write `annotations.parquet`, `samples.jsonl` and `summary.json`.
 
@@ -63,7 +63,7 @@ def annotate(
         engine: the annotator; by default the one that `llm` describes.
         scoring: how an engine in this process scores a label, see `Template`.
         max_memory: GB that a model in this process may use; by default what the device has free.
-        loggers: Lightning's, for what it has cost so far (`CostCurve`).
+        curve: counts what it costs, for loggers; one that several calls share goes on from one to the next.
 
     Raises:
         UserError: a setting does not fit the texts, the pool or the model, or the model not the memory;
@@ -89,7 +89,7 @@ def annotate(
             pricing.Budget(settings.max_cost_usd), llm, settings.max_failed,
             # Where generated text is what is measured, what cannot be read is coverage.
             0.0 if exact or scoring == "generation" else settings.min_readable,
-            CostCurve(loggers),
+            curve or CostCurve(),
         )  # fmt: skip
         if shots.rationales == "llm" and template.steps:
             with ResponseCache.shared(cache, request_identity(llm), _prompt_settings(prompt)) as rationales:

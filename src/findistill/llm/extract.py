@@ -39,7 +39,7 @@ SCHEMA = pa.schema([
 
 def extract(
     texts: pd.DataFrame, pool: pd.DataFrame, types: Sequence[str], llm: LLM, prompt: Extract, shots: Shots, settings: Annotate,
-    folder: Path, *, cache: Path, engine: Engine | None = None, max_memory: float | None = None, loggers: Sequence[Any] = (),
+    folder: Path, *, cache: Path, engine: Engine | None = None, max_memory: float | None = None, curve: CostCurve | None = None,
 ) -> None:  # fmt: skip
     """Have the LLM name each text's entities `settings.samples` times; writes the files that `annotate` writes.
 
@@ -61,7 +61,7 @@ def extract(
         cache: the folder of all responses ever received.
         engine: the annotator; by default the one that `llm` describes.
         max_memory: GB that a model in this process may use; by default what the device has free.
-        loggers: Lightning's, for what it has cost so far (`CostCurve`).
+        curve: counts what it costs, for loggers.
 
     Raises:
         UserError: as `annotate` does.
@@ -76,7 +76,7 @@ def extract(
     with response_cache(cache, llm, prompt, shots, pool) as responses:
         runner = AnnotationRunner(
             engine, engine.prepare(form, sampling), sampling, settings.samples, responses, pricing.Budget(settings.max_cost_usd),
-            llm, settings.max_failed, settings.min_readable, CostCurve(loggers),
+            llm, settings.max_failed, settings.min_readable, curve or CostCurve(),
         )  # fmt: skip
         table = runner.run(rows)
         counts = Tally(form)

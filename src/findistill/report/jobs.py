@@ -36,6 +36,8 @@ def jobs_table(entries: Sequence[Entry], methods: Sequence[Method]) -> pd.DataFr
     for number, entry in enumerate(ordered, start=1):
         _, at, method = of_run.get(entry.folder, last)
         settings = {name: section for name, section in entry.config.items() if name not in ELSEWHERE}
+        if isinstance(stage := settings.get("stage"), Mapping):
+            settings["stage"] = stage.get("name")  # what else it has follows from it
         rows.append({
             "number": number, **_scores(method, at, entry), "state": entry.status.get("state", "starting"),
             "changed": "; ".join(_changes(above, settings)) if above and settings else "", "command": _command(entry),

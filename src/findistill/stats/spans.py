@@ -77,9 +77,9 @@ def evaluate(
 ) -> dict[str, float]:  # fmt: skip
     """All metrics of one set of predictions, flat, every key under `prefix/`.
 
-    `METRICS`, micro averages, and those of each label, `<label>/f1` and so on, where there are several; each with `_lo` and
-    `_hi`, 95% percentile bootstrap over the texts. `macro_f1`, exact, over the labels; `texts_right`, the share of the texts
-    whose spans are all right; `n`, the texts; `spans` and `spans_predicted`.
+    `METRICS`, micro averages, and those of each label, `<label>/f1` and so on, where there are several, with its `spans`;
+    each metric with `_lo` and `_hi`, 95% percentile bootstrap over the texts. `macro_f1`, exact, over the labels;
+    `texts_right`, the share of the texts whose spans are all right; `n`, the texts; `spans` and `spans_predicted`.
 
     Raises:
         UserError: there are no texts.
@@ -100,6 +100,7 @@ def evaluate(
     if len(labels) > 1:
         for column, label in enumerate(labels):
             put(f"{label}/", table[:, column].sum(0), draws[:, column])
+            out[f"{prefix}/{label}/spans"] = float(table[:, column, GOLD].sum())
     whole = table.sum(0)
     right = (table[..., SAME] == table[..., GOLD]) & (table[..., SAME] == table[..., PREDICTED])
     counted = {"n": len(gold), "spans": whole[:, GOLD].sum(), "spans_predicted": whole[:, PREDICTED].sum()}

@@ -23,6 +23,7 @@ from findistill.core.store import Store, Work
 from findistill.data.texts import COLUMNS
 from findistill.errors import UserError
 from findistill.inference.predict import Prediction
+from findistill.llm.curve import CostCurve
 from findistill.methods import rows as reading
 from findistill.methods.annotate.steps import Annotations
 from findistill.methods.augment import making
@@ -84,6 +85,9 @@ def work_of(config: Config, root: Path) -> Work:
     return Work(step, step.config, root, {}, Store(root / ".artifacts"))
 
 
+PRICED = ("llm.price.per_million_in=1", "llm.price.per_million_out=1")
+
+
 def endpoint(server: LoopbackServer) -> tuple[str, ...]:
     return ("llm=endpoint", "llm.model=author", "llm.api_key_env=TEST_KEY", f"llm.base_url={server.url}")
 
@@ -113,7 +117,7 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
         "augment.per_text.similar=2",
         "augment.limit=9",
     )
-    settings = (*methods, *numbers, "augment.relabel=none", "annotate.retries=0", "data.limit=110", *endpoint(server))
+    settings = (*methods, *numbers, "augment.relabel=none", "annotate.retries=0", "data.limit=110", *endpoint(server), *PRICED)
     config = settings_of(*settings)
     store = Store(tmp_path / ".artifacts")
     data = reading.dataset(store.at(Augmented(config).inputs["teacher"], tmp_path))
@@ -135,7 +139,9 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
         return chat([str(next(places)) if is_probe(body) else writes(next(places)) for _ in range(wanted)])
 
     server.behave = author
-    job = run_job(config, tmp_path)
+    spent: list[dict[str, float]] = []
+    logger = SimpleNamespace(log_metrics=lambda point, step: spent.append(point))
+    job = run_job(config, tmp_path, loggers=[logger])
     [folder] = (tmp_path / ".artifacts").glob("augment-*[!k]")
     new, gone = (pd.read_parquet(folder / f"{name}.parquet") for name in ("augmented", "dropped"))
 
@@ -165,6 +171,11 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     assert found["augment/dropped_close_to_a_test_text"] == (gone["reason"] == "close to a test text").sum()
     assert found["augment/made_generate"] == 18 and found["augment/errors"] == (errors["predicted"] != errors["label"]).sum()
 
+    # One curve over all prompts: each point has the totals so far.
+    responses = [point["annotation/responses"] for point in spent]
+    assert responses == sorted(set(responses)) and responses[-1] == found["augment/made"] - found["augment/made_words"]
+    assert spent[-1]["annotation/usd"] == pytest.approx(found["cost/usd"]) and spent[-1]["annotation/usd"] > 0
+
     requests = len(server.asked)
     preview = settings_of(*settings, "annotate.dry_run=true", "annotate.show_prompt=true")
     with ephemeral(stage_of(preview), preview) as shown:
@@ -174,7 +185,8 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     assert f"{count:,.0f} texts to write, {count:,.0f} of them in the cache\n0 prompts" in text
     assert text.count("[system]") == len(json.loads((folder / "prompts.json").read_text())) and len(server.asked) == requests
     folder.rename(tmp_path / "aside")  # as if it had been cut: the responses are cached, the folds are there
-    run_job(config, tmp_path)
+    run_job(config, tmp_path, loggers=[logger])
+    assert len(spent) == len(responses)  # what is cached costs nothing
     assert len(server.asked) == requests and pd.read_parquet(folder / "augmented.parquet").equals(new)
 
 
@@ -225,7 +237,7 @@ def test_only_models_that_know_the_source_relabel_and_each_round_asks_another(
     rows = pd.DataFrame({"id": ["a", "b", "c", "d"], "fold": [0, 1, 2, 2]})
     models = Teacher(rows, ["without 0", "without 1", "without 2"])
     screening = candidates("positive", "positive", "positive", None)
-    lost = making._relabel(work_of(settings_of("stage=augment"), tmp_path), cast(Any, None), screening, rows, models)
+    lost = making._relabel(work_of(settings_of("stage=augment"), tmp_path), cast(Any, None), screening, rows, models, CostCurve())
     assert {(model, text) for model, text in asked if text == "text n2"} == {("without 0", "text n2"), ("without 1", "text n2")}
     assert not {("without 0", "text n0"), ("without 1", "text n1")} & set(asked)
     assert screening.rows["id"].tolist() == ["n2", "n3"] and sum(lost.values()) == 2
@@ -236,9 +248,11 @@ def test_only_models_that_know_the_source_relabel_and_each_round_asks_another(
 def test_the_llm_must_give_the_label_in_every_round(
     settings_of: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    curves: list[CostCurve] = []
     votes = {0: ["positive", "negative", "positive"], 1: ["positive", "negative"]}
 
-    def annotate_with(work: Work, llm: Any, rows: pd.DataFrame, pool: Any, labels: Any, folder: Path) -> None:
+    def annotate_with(work: Work, llm: Any, rows: pd.DataFrame, pool: Any, labels: Any, folder: Path, curve: CostCurve) -> None:
+        curves.append(curve)
         folder.mkdir(parents=True)
         labelled = rows.assign(label=votes[work.config.annotate.seed], soft_positive=[0.75] * len(rows), soft_negative=0.25)
         labelled.to_parquet(folder / "annotations.parquet")
@@ -246,11 +260,11 @@ def test_the_llm_must_give_the_label_in_every_round(
     monkeypatch.setattr(making, "annotate_with", annotate_with)
     monkeypatch.setattr(making.reading, "demonstration_pool", lambda work: None)
     work = work_of(settings_of("stage=augment", "augment.relabel=llm"), tmp_path)
-    screening = candidates("positive", "positive", "positive")
-    lost = making._relabel(work, SimpleNamespace(labels=None), screening, pd.DataFrame(), None)  # type: ignore[arg-type]
+    screening, curve = candidates("positive", "positive", "positive"), CostCurve()
+    lost = making._relabel(work, SimpleNamespace(labels=None), screening, pd.DataFrame(), None, curve)  # type: ignore[arg-type]
     assert screening.rows["id"].tolist() == ["n0"] and screening.rows["agreement"].tolist() == [0.75]
     assert lost == {"augment/relabel_1_dropped": 1, "augment/relabel_2_dropped": 1}
-    assert work.config.annotate.seed == 0
+    assert work.config.annotate.seed == 0 and curves == [curve, curve]
 
 
 # -- use -----------------------------------------------------------------------------------------------------------------

@@ -14,14 +14,17 @@ from findistill.core.files import read_json
 from findistill.core.job import run
 from findistill.core.step import Step
 from findistill.data.serialization import read_folder
+from findistill.data.span_counts import validation_scores
 from findistill.data.spans import Span, to_cell
 from findistill.errors import UserError
 from findistill.methods.datasets import own
 from findistill.methods.entities import models
 from findistill.methods.entities.sources import agreement
+from findistill.methods.entities.stage import per_label
 from findistill.methods.report.stage import make
 from findistill.methods.stage import stage_of
 from findistill.report.config import Report
+from findistill.stats.spans import evaluate
 from tests.fixtures.composing import shipped
 from tests.fixtures.spans import NAMES, draw, surfaces, write_jsonl
 from tests.methods.cards import scores, valid_model_card
@@ -72,6 +75,30 @@ def test_a_run_leaves_what_the_contract_names(study: Path) -> None:
     assert scores(valid_model_card(job / "model"))["Exact F1 of spans"] == metrics["test/f1"]
     card = (job / "model" / "README.md").read_text()
     assert "token-classification" in card and "| spans from | people |" in card and "72 of jsonl" in card
+
+
+def test_wandb_has_the_scores_of_each_type_by_split(settings: list[str], tmp_path: Path) -> None:
+    offline = ("logger=wandb", "logger.wandb.mode=offline", "logger.wandb.artifacts=none")
+    job = run_job(settings, tmp_path, *offline, "data.limit=20", "entities.token.epochs=1")
+    metrics = read_json(job / "metrics.json")
+    for split in ("val", "test"):
+        tables = job.glob(f"wandb/offline-run-*/files/media/table/{split}/per_label_*.json")
+        [table] = [read_json(path) for path in tables if "f1" not in path.name]
+        assert table["columns"] == ["label", "precision", "recall", "f1", "spans"]
+        assert table["data"] == [["company", *(metrics[f"{split}/{name}"] for name in table["columns"][1:])]]
+
+
+def test_several_types_each_have_their_scores_in_every_split() -> None:
+    gold, predicted = [[Span(0, 3, "company"), Span(5, 7, "place")]], [[Span(0, 3, "company"), Span(8, 9, "company")]]
+    types = ("company", "place")
+    metrics = evaluate(gold, predicted, types, resamples=10) | validation_scores(gold, predicted, types)
+    frames = per_label(metrics, {"val": types, "test": types, "other": types})
+    assert set(frames) == {"val", "test"}  # what was not measured is not shown
+    for frame in frames.values():
+        assert frame.to_dict("list") == {
+            "label": ["company", "place"], "precision": [0.5, 0.0], "recall": [1.0, 0.0],
+            "f1": [pytest.approx(2 / 3), 0.0], "spans": [1.0, 1.0],
+        }  # fmt: skip
 
 
 def test_a_report_has_models_seeds_and_the_curve(study: Path) -> None:

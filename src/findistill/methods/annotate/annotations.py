@@ -17,6 +17,7 @@ from findistill.data.labels import LabelSet
 from findistill.llm import demonstrations, prompts
 from findistill.llm.aggregate import aggregate
 from findistill.llm.annotate import annotate, vote
+from findistill.llm.curve import CostCurve
 from findistill.llm.estimate import Estimate, estimate
 from findistill.methods import rows as reading
 from findistill.methods.annotate.card import write_annotation_card
@@ -47,13 +48,17 @@ def describe(work: Work) -> None:
 
 
 def annotate_with(
-    work: Work, llm: Any, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, folder: Path, **options: Any
-) -> None:
-    """Have `llm` label `rows` as the step's prompt, shots and annotate sections say; responses are cached in the store."""
+    work: Work, llm: Any, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, folder: Path, *,
+    curve: CostCurve | None = None, **options: Any,
+) -> None:  # fmt: skip
+    """Have `llm` label `rows` as the step's prompt, shots and annotate sections say; responses are cached in the store.
+
+    `curve` is by default a new one, for the job's loggers.
+    """
     config = work.config
     annotate(
         rows, pool, labels, llm, config.prompt, config.shots, config.annotate, folder,
-        cache=work.responses, max_memory=config.trainer.max_memory, loggers=work.loggers, **options,
+        cache=work.responses, max_memory=config.trainer.max_memory, curve=curve or CostCurve(work.loggers), **options,
     )  # fmt: skip
 
 

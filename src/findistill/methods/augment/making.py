@@ -19,6 +19,7 @@ from findistill.core.store import Work
 from findistill.data.texts import TextData
 from findistill.inference.predict import predict
 from findistill.llm.aggregate import aggregate
+from findistill.llm.curve import CostCurve
 from findistill.methods import rows as reading
 from findistill.methods.annotate.annotations import annotate_with, annotator_name, with_adapter
 from findistill.methods.annotate.steps import Annotations
@@ -76,7 +77,8 @@ def make(work: Work) -> None:
     rows, teacher = _with_predictions(work)
     sources = _sources(work.config, rows)
     log.info("new texts from %s", ", ".join(f"{len(part):,} texts by {method}" for method, part in sources.items()))
-    texts, prompts, summary = _write(work, sources, rows)
+    curve = CostCurve(work.loggers)  # of writing and relabelling together
+    texts, prompts, summary = _write(work, sources, rows, curve)
     summary["augment/made"] = len(texts)
     if teacher is not None:
         wrong = int((rows["predicted"] != rows["label"]).sum())
@@ -87,7 +89,7 @@ def make(work: Work) -> None:
     screening.far_from(held_out)
     training = data.split("train", "pool")["text"].tolist()
     screening.new(dict(zip(rows["id"], rows["text"], strict=True)), training, work.config.augment.similarity)
-    summary |= _relabel(work, data, screening, rows, teacher)
+    summary |= _relabel(work, data, screening, rows, teacher, curve)
     _save(work.folder, screening, prompts, summary)
 
 
@@ -110,12 +112,12 @@ def _sources(config: Settings, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _write(
-    work: Work, sources: dict[str, pd.DataFrame], rows: pd.DataFrame
+    work: Work, sources: dict[str, pd.DataFrame], rows: pd.DataFrame, curve: CostCurve
 ) -> tuple[pd.DataFrame, dict[str, str], dict[str, Any]]:
     """All new texts with where they come from, the prompts by hash, and what making them took."""
     config, settings = work.config, work.config.augment
     orders = _orders(work, rows)
-    written = writing.write(orders, config.llm, settings, config.annotate, cache=work.responses)
+    written = writing.write(orders, config.llm, settings, config.annotate, cache=work.responses, curve=curve)
     texts = [{**row, "model": config.llm.model} for row in written.rows]
     if "words" in sources:
         part = sources["words"]
@@ -141,7 +143,9 @@ def _write(
 # -- relabelling ---------------------------------------------------------------------------------------------------------
 
 
-def _relabel(work: Work, data: TextData, screening: Screening, rows: pd.DataFrame, teacher: Teacher | None) -> dict[str, int]:
+def _relabel(
+    work: Work, data: TextData, screening: Screening, rows: pd.DataFrame, teacher: Teacher | None, curve: CostCurve
+) -> dict[str, int]:
     """Drop rows that are not given the label asked for in every round of relabelling (Thomas 2024: relabelled until stable).
 
     Unlabelled rows pass. Adds `relabels`, the rounds a row passed, and `agreement`, the mean share of the votes (or the
@@ -162,7 +166,7 @@ def _relabel(work: Work, data: TextData, screening: Screening, rows: pd.DataFram
         if part.empty:
             break
         if settings.relabel == "llm":
-            labels, share = _votes(work, data, part, number)
+            labels, share = _votes(work, data, part, number, curve)
         else:
             labels, share = _predictions(work, teacher, part, number)
         wrong = np.zeros(len(labelled), bool)
@@ -176,7 +180,7 @@ def _relabel(work: Work, data: TextData, screening: Screening, rows: pd.DataFram
     return counts
 
 
-def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int) -> tuple[list[str | None], np.ndarray]:
+def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int, curve: CostCurve) -> tuple[list[str | None], np.ndarray]:
     """The annotator's labels, and the share of its votes for the label asked for; each round draws other samples.
 
     The responses are cached like all others; the votes are needed here only.
@@ -188,7 +192,7 @@ def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int) -> tuple
         step = Annotations(with_overrides(member, f"annotate.seed={member.annotate.seed + number}", "augment.relabel"))
         adapter = {"adapter": path} if (path := work.parents.get(f"adapter/{index}")) else {}
         of_member = replace(work, config=step.config, parents={**work.parents, **adapter})
-        annotate_with(of_member, with_adapter(of_member, member.llm), texts, pool, data.labels, target)
+        annotate_with(of_member, with_adapter(of_member, member.llm), texts, pool, data.labels, target, curve=curve)
     if len(members) > 1:
         names = [annotator_name(member) for member in members]
         aggregate(folders, names, data.labels, work.config.annotate.combine, folder)

@@ -26,6 +26,7 @@ from findistill.data.text_key import text_key
 from findistill.llm import pricing
 from findistill.llm.cache import ResponseCache
 from findistill.llm.config import LLM, Annotate, Prompt
+from findistill.llm.curve import CostCurve
 from findistill.llm.demonstrations import DemonstrationTable, none
 from findistill.llm.engine import Engine, Response, Sampling
 from findistill.llm.estimate import token_counter
@@ -175,8 +176,9 @@ def _pairs(rows: pd.DataFrame) -> list[tuple[tuple[str, str, str], tuple[str, st
 
 
 def write(
-    orders: list[Order], llm: LLM, settings: Augment, pace: Annotate, *, cache: Path, engine: Engine | None = None
-) -> Written:
+    orders: list[Order], llm: LLM, settings: Augment, pace: Annotate, *, cache: Path, engine: Engine | None = None,
+    curve: CostCurve | None = None,
+) -> Written:  # fmt: skip
     """Have an LLM write the ordered texts; what the response cache has is not requested again.
 
     Args:
@@ -186,6 +188,7 @@ def write(
         pace: the `annotate` section: `concurrency`, `retries`, `max_failed`, `max_cost_usd`.
         cache: the folder of all responses ever received.
         engine: the writer; by default the one that `llm` describes.
+        curve: counts what it costs, over all orders, for loggers.
 
     Raises:
         UserError: the model cannot be reached, loaded or trusted; the budget is spent; too many responses failed.
@@ -197,12 +200,12 @@ def write(
     engine = engine or build(llm, "llm")  # type: ignore[arg-type]
     sampling = Sampling(settings.temperature, settings.seed, pace.concurrency, pace.retries)
     structured = engine.prepare(orders[0].template, sampling).structured
-    budget = pricing.Budget(pace.max_cost_usd)
+    budget, curve = pricing.Budget(pace.max_cost_usd), curve or CostCurve()
     with ResponseCache.shared(cache, request_identity(llm), "writing") as responses:
         for order in orders:
             runner = AnnotationRunner(
                 engine=engine, template=replace(order.template, structured=structured), sampling=sampling, samples=order.number,
-                cache=responses, budget=budget, llm=llm, max_failed=pace.max_failed,
+                cache=responses, budget=budget, llm=llm, max_failed=pace.max_failed, curve=curve,
             )  # fmt: skip
             # The method is part of the id, from which engines draw, so that no two methods draw alike.
             frame = order.sources.assign(id=[f"{order.method}:{source}" for source in order.sources["id"]])

@@ -5,6 +5,7 @@ annotated by people, are read once, at the end. With `entities.source=none` noth
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +28,8 @@ from findistill.stats.spans import evaluate
 
 log = logging.getLogger(__name__)
 
+SHOWN = ("precision", "recall", "f1", "spans")  # of each type of entity
+
 
 def run(job: Job) -> None:
     entities, data, tests = job.config.entities, reading.dataset(job), reading.test_sets(job)
@@ -43,6 +46,8 @@ def run(job: Job) -> None:
     for prefix, (rows, label_set) in tests.items():
         record(job, prefix, model, labels, rows, label_set.names)
         job.metrics |= learnt_from(known, rows["text"].tolist(), prefix)
+    splits = {"val": labels, **{prefix: label_set.names for prefix, (_, label_set) in tests.items()}}
+    job.tracker.per_label(per_label(job.metrics, splits))
     if job.config.evaluate.latency:
         job.metrics |= latency(model.spans, next(iter(tests.values()))[0]["text"].tolist())
     if folder:
@@ -71,6 +76,21 @@ def record(job: Job, prefix: str, model: SpanModel, own: tuple[str, ...], rows: 
     name = "predictions" if prefix == "test" else f"predictions_{prefix}"
     frame.to_parquet(job.folder / f"{name}.parquet", index=False)
     job.metrics |= evaluate(gold, predicted, labels, prefix=prefix, resamples=job.config.evaluate.resamples)
+
+
+def per_label(metrics: Mapping[str, float], splits: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFrame]:
+    """What a tracker shows of each type of entity in the splits that were measured: see `Tracker.per_label`.
+
+    Args:
+        splits: the types by the prefix of a split's metrics; a single type has the averages.
+    """
+    frames = {}
+    for prefix, labels in splits.items():
+        own = {label: f"{prefix}/{label}" if len(labels) > 1 else prefix for label in labels}
+        if all(f"{of}/precision" in metrics for of in own.values()):
+            rows = [{"label": label, **{name: metrics[f"{of}/{name}"] for name in SHOWN}} for label, of in own.items()]
+            frames[prefix] = pd.DataFrame(rows)
+    return frames
 
 
 def learnt_from(model: Path | str | None, texts: list[str], prefix: str) -> dict[str, float]:

@@ -11,6 +11,7 @@ from findistill.core.store import Work
 from findistill.data.labels import COMPANY, SENTIMENT
 from findistill.data.texts import TextData
 from findistill.llm import extract
+from findistill.llm.curve import CostCurve
 from findistill.llm.estimate import Estimate
 from findistill.llm.extraction import template
 from findistill.methods import rows as reading
@@ -29,7 +30,7 @@ def extract_rows(work: Work) -> None:
     log.info("%s names %s in %s texts of %s", llm.name, ", ".join(types), f"{len(rows):,}", reading.dataset(work).card.name)
     extract.extract(
         rows, reading.demonstration_pool(work), types, llm, config.extract, config.shots, config.annotate, work.folder,
-        cache=work.responses, max_memory=config.trainer.max_memory, loggers=work.loggers,
+        cache=work.responses, max_memory=config.trainer.max_memory, curve=CostCurve(work.loggers),
     )  # fmt: skip
 
 
