@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from huggingface_hub import constants
 from findistill.config.expand import expand
 from findistill.core import connection, run_folder
 from findistill.core import job as jobs
+from findistill.core.step import load
 from findistill.errors import UserError
 from findistill.methods.predict import windows as cutting
 from findistill.methods.stage import stage_of
@@ -101,8 +103,10 @@ def test_a_model_of_the_hub(trained: Path, published: tuple[str, bool], predict:
     if is_gliner(trained) and not says_types:
         with pytest.raises(UserError, match=r"does not say what it marks: name that, predict.types=\[company\]"):
             predict(*common)
-        folder = predict(*common, "predict.types=[company]")  # with a threshold of 0.5
-        assert metrics(folder)["predict/entities_per_text"] > 0
+        folder = predict(*common, "predict.types=[company]")
+        opened = load("findistill.inference.gliner:open_trained")(str(trained), (), "cpu")
+        certain = replace(opened, use=replace(opened.use, threshold=0.5)).spans(tested["text"].tolist())
+        assert metrics(folder)["predict/entities_per_text"] == sum(map(len, certain)) / len(tested)  # none, if it is so unsure
         return
     frame = pd.read_parquet(predict(*common) / "predictions")
     assert [spans(cell) for cell in frame["entities"]] == [spans(cell) for cell in tested["predicted"]]
@@ -130,3 +134,11 @@ def test_workers_mark_what_one_process_does(
         finally:
             ray.shutdown()
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "predictions"), alone, check_exact=True)
+
+
+def test_a_model_that_marks_nothing_says_so(trained: Path, predict: Predict, tmp_path: Path) -> None:
+    (tmp_path / "news.csv").write_text("text\nRates stay where they are\n")
+    folder = predict("data=csv", "data.path=news.csv", f"predict.model={trained}")
+    numbers = metrics(folder)
+    assert numbers["predict/entities_per_text"] == numbers["predict/with_entities"] == 0
+    assert "predict/low_confidence" not in numbers, "which is a classifier's"
