@@ -39,6 +39,11 @@ def check_hydra(node: Mapping[str, Any]) -> None:
         section, top = key.partition(".")[0], f"hydra.{at}={value}"
         if name == "_target_":
             _check_target(key, value, top)
+        elif key == "sweeper.sampler" and name == "_partial_":  # hydra-optuna-sweeper's own, from which it makes a grid
+            raise UserError(
+                "hydra/sweeper/sampler=grid: a grid is no search.\n"
+                "Leave hydra/sweeper=optuna out and list the values: 'trainer.learning_rate=1e-5,1e-4'"
+            )
         elif name in ("_args_", "_partial_", "_recursive_", "_convert_"):
             if value not in (None, "???"):
                 raise UserError(f"{top} is refused: {name} may not stand there, for it would run code")

@@ -1,35 +1,42 @@
 """Searches with Optuna that continue: the same command again runs the trials that are left.
 
 The grammar of what is searched is hydra-optuna-sweeper's. Jobs that are done give their score without running again, so a
-trial that was cut is tried again with its own values and goes on from the job's last checkpoint.
+trial whose command or worker was killed is tried again with its own values: its job goes on from its last checkpoint, and one
+that ended meanwhile only gives its score. One command at a time has a search, so a trial that another one left running is cut.
 """
 
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext
 from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from findistill.config.compose import without_hydra
 from findistill.core import run_folder
 from findistill.core import study as studies
 from findistill.core.closing import sync_line
+from findistill.core.hashing import digest
 from findistill.core.plan import PlannedJob, describe
 from findistill.core.search import Judge, PrunedError
 from findistill.errors import SweepError, UserError, first_line
+from findistill.hydra_ext.launching import DiedError
 from findistill.hydra_ext.read_once import read_once
 from findistill.methods.report.steps import make_report
 from findistill.methods.stage import stage_of
 
 log = logging.getLogger(__name__)
+
+DIED = "findistill:died"  # an attribute of a failed trial: its worker was killed, which says nothing about its values
 
 
 class ContinuingSearch(OptunaSweeperImpl):
@@ -37,6 +44,7 @@ class ContinuingSearch(OptunaSweeperImpl):
 
     def __init__(self, sampler: Any, *, pruner: Any, **settings: Any) -> None:
         super().__init__(sampler, **settings)
+        self.run_count = self.failure_count = 0  # trials of this command
 
     def setup(self, *, hydra_context: HydraContext, **options: Any) -> None:
         super().setup(hydra_context=hydra_context, **options)
@@ -46,8 +54,9 @@ class ContinuingSearch(OptunaSweeperImpl):
         """Run trials until `n_trials` are complete or pruned, those of earlier commands counted.
 
         Raises:
-            UserError: the stage has no score to optimise, or a setting is refused.
-            SweepError: no trial is complete, or more than `max_failure_rate` of those that ran side by side failed.
+            UserError: the stage has no score to optimise, a setting is refused, or another command has the search.
+            SweepError: no trial is complete, or more than `max_failure_rate` of this command's failed (with
+                `sweep.on_error=stop`, one did).
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         config, searched = self._fixed(arguments)
@@ -57,18 +66,22 @@ class ContinuingSearch(OptunaSweeperImpl):
             return
         sections = run_folder.sections(config, step)
         studies.admit(run_folder.study_folder(config), config.study, [sections], [*searched, *config.sweep.vary])
+        run_folder.study_folder(config).mkdir(parents=True, exist_ok=True)
+        with _alone(run_folder.study_folder(config)):
+            self._search(config, arguments)
+
+    def _search(self, config: Any, arguments: list[str]) -> None:
+        """Run the trials that are left, and say which was the best."""
         distributions, fixed = create_params_from_overrides([*self._parse_sweeper_params_config(), *arguments])
-        if isinstance(self.sampler, partial):  # of a grid, which is what is searched
-            self.sampler = self.sampler({name: self._to_grid_sampler_choices(each) for name, each in distributions.items()})
-            self.n_trials = min(self.n_trials, len(self.sampler._all_grids))
-        study = self._study(config)
+        study = self._study()
+        requeue_cut_trials(study)
         done = _count(study, TrialState.COMPLETE, TrialState.PRUNED)
         log.info("%d trials: %d done before, %d to run", self.n_trials, done, max(0, self.n_trials - done))
         if study.trials:  # the seed's first draws are made; the same ones again would search nothing new
             self.sampler.reseed_rng()
         studies.note_command(run_folder.study_folder(config), sys.argv[1:], trials=self.n_trials)
-        while (left := self.n_trials - _count(study, TrialState.COMPLETE, TrialState.PRUNED)) > 0:
-            self._run([study.ask() for _ in range(min(self.n_jobs, left))], study, distributions, fixed)
+        while (left := self.n_trials - _count(study := self._study(), TrialState.COMPLETE, TrialState.PRUNED)) > 0:
+            self._run([study.ask() for _ in range(min(self.n_jobs, left))], distributions, fixed)
         if not _count(study, TrialState.COMPLETE):
             raise SweepError(f"none of {len(study.trials)} trials is done; {run_folder.study_folder(config)} has their errors")
         if config.sweep.report:
@@ -81,25 +94,45 @@ class ContinuingSearch(OptunaSweeperImpl):
         if line := sync_line(run_folder.study_folder(config)):
             log.info("%s", line)
 
-    def _run(self, trials: list[optuna.Trial], study: optuna.Study, distributions: Any, fixed: dict[str, Any]) -> None:
+    def _run(self, trials: list[optuna.Trial], distributions: Any, fixed: dict[str, Any]) -> None:
         """Run trials side by side, and note in the storage how they ended."""
-        assert self.launcher is not None
+        assert self.launcher is not None and self.config is not None
+        stop = self.config.sweep.on_error == "stop"
         words = self._configure_trials(trials, {k: v for k, v in distributions.items() if k not in fixed}, fixed)
         returned = self.launcher.launch(words, initial_job_idx=self.job_idx)
         self.job_idx += len(returned)
-        failures = []
-        for trial, job in zip(trials, returned, strict=True):
+        study, failures = self._study(), []
+        for trial, job, overrides in zip(trials, returned, words, strict=True):
             value = job._return_value
             if isinstance(value, PrunedError):
-                study.tell(trial, state=TrialState.PRUNED)
+                study.tell(trial.number, state=TrialState.PRUNED)
             elif isinstance(value, int | float):
-                study.tell(trial, float(value))
+                study.tell(trial.number, float(value))
             else:
                 failures.append(value if isinstance(value, Exception) else SweepError("the job has no score to optimise"))
-                study.tell(trial, state=TrialState.FAIL)
+                if isinstance(value, DiedError):
+                    trial.set_system_attr(DIED, True)
+                    self._note_death(overrides, value)
+                study.tell(trial.number, state=TrialState.FAIL)
                 log.warning("trial %d failed: %s", trial.number, first_line(failures[-1]))
-        if len(failures) / len(returned) > self.max_failure_rate:
-            raise failures[0] if isinstance(failures[0], UserError) else SweepError(first_line(failures[0]))
+        self.run_count += len(returned)
+        self.failure_count += len(failures)
+        if not failures or (not stop and self.failure_count <= self.max_failure_rate * self.run_count):
+            return
+        if isinstance(failures[0], UserError):
+            raise failures[0]
+        done = _count(study, TrialState.COMPLETE, TrialState.PRUNED)
+        count = f"{self.failure_count} of {self.run_count} trials failed, {done} of {self.n_trials} are done"
+        raise SweepError(f"{count}; the same command goes on. The last failure: {first_line(failures[-1])}")
+
+    def _note_death(self, overrides: Sequence[str], error: DiedError) -> None:
+        """Say in the run folder of a trial that its job's process ended."""
+        assert self.hydra_context is not None and self.config is not None
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        words = list(composed.hydra.overrides.task)
+        config = without_hydra(composed)
+        step = stage_of(config)
+        run_folder.note_death(run_folder.folder_of(config, step, words), step.key, str(error))
 
     def _fixed(self, arguments: Sequence[str]) -> tuple[Any, list[str]]:
         """The configuration of every trial, without what is searched, and the names of what is searched."""
@@ -118,40 +151,80 @@ class ContinuingSearch(OptunaSweeperImpl):
             raise UserError(f"stage={config.stage.name} has no validation score to optimise; name a metric: objective=METRIC")
         return config, searched
 
-    def _study(self, config: Any) -> optuna.Study:
-        """The search in its storage; a trial that was running when an earlier command was cut comes first."""
-        run_folder.study_folder(config).mkdir(parents=True, exist_ok=True)
-        study = optuna.create_study(
+    def _study(self) -> optuna.Study:
+        """The search as the storage has it now: one opened earlier does not see what jobs reported of the trials it began."""
+        return optuna.create_study(
             study_name=self.study_name,
             storage=self.storage,
             sampler=self.sampler,
             directions=self._get_directions(),
             load_if_exists=True,
         )
-        for trial in study.get_trials(states=(TrialState.RUNNING,)):
-            study.tell(trial.number, state=TrialState.FAIL)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a study's search for this command.
+
+    Raises:
+        UserError: another command has it.
+    """
+    try:
+        with FileLock(folder.parent / ".artifacts" / f"search-{digest(folder.name)}.lock").acquire(timeout=0):
+            yield
+    except Timeout as error:
+        busy = f"study={folder.name} is being searched by another command; wait for it, or choose another study=NAME"
+        raise UserError(busy) from error
+
+
+def requeue_cut_trials(study: optuna.Study) -> None:
+    """Mark trials failed that nothing runs any more, and let the values of those whose process was killed be tried once more.
+
+    The trial that waits has the scores that the pruner had seen, as its job goes on from a checkpoint behind them.
+    Cut in between, the next call queues no values twice.
+    """
+    trials = study.get_trials()
+    for trial in trials:
+        running = trial.state == TrialState.RUNNING
+        values = _values(trial)
+        is_new = not any(later.number > trial.number and _values(later) == values for later in trials)
+        if values and is_new and (running or (trial.state == TrialState.FAIL and DIED in trial.system_attrs)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.enqueue_trial(trial.params)
-        return study
+                attributes = {"fixed_params": values}  # where Optuna itself keeps the values of a trial that waits
+                scores = trial.intermediate_values
+                study.add_trial(
+                    optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=attributes, intermediate_values=scores)
+                )
+        if running:
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _values(trial: FrozenTrial) -> dict[str, Any]:
+    """The values of a trial; of one that waits or was cut early, those that it was to have."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _count(study: optuna.Study, *states: TrialState) -> int:
     return len(study.get_trials(deepcopy=False, states=states))
 
 
-def judge(sweeper: Any, words: Sequence[str]) -> Judge | None:
-    """What the search says to the scores of the trial with the overrides `words`, in the process that runs it."""
+def judge(sweeper: Any, words: Sequence[str]) -> Judge:
+    """What the search says to the scores of the trial with the overrides `words`, in the process that runs it.
+
+    A job may outlive its command, and its trial: the next command has another one with these values, which then gets the scores.
+    """
     pruner = instantiate(sweeper.pruner)
     study = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage, pruner=pruner)
-    running = study.get_trials(states=(TrialState.RUNNING,))
-    number = next((one._trial_id for one in running if all(f"{k}={v}" in words for k, v in one.params.items())), None)
-    if number is None:
-        return None
-    trial = optuna.trial.Trial(study, number)
 
     def report(epochs: float, score: float) -> None:
-        trial.report(score, round(100 * epochs))
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        own = next((one for one in running if all(f"{name}={value}" in words for name, value in one.params.items())), None)
+        if own is None:
+            return
+        trial, step = optuna.trial.Trial(study, own._trial_id), round(100 * epochs)
+        if step not in own.intermediate_values:  # a job goes on from a checkpoint, which may lie before its last report
+            trial.report(score, step)
         if trial.should_prune():
             raise PrunedError(f"pruned at epoch {epochs:g}: {score:.4g} is behind the trials before it")
 

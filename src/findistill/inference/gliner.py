@@ -50,16 +50,16 @@ def open_model(reference: str | Path, use: Use, accelerator: str = "auto", onnx_
     return Gliner(model, use)
 
 
-def open_folder(folder: str, types: Sequence[str], accelerator: str = "auto") -> Gliner:
-    """The model of a folder, asked as was chosen when it was trained; one of others is asked for `types`.
+def open_trained(reference: str, types: Sequence[str], accelerator: str = "auto") -> Gliner:
+    """The model of a folder or hub id, asked as was chosen when findistill trained it; one of others is asked for `types`.
 
     Raises:
         UserError: it does not say what it is to be asked for, and `types` is empty.
     """
-    where = Path(folder)
-    use = gliner_model.use_of(where) or gliner_model.use_of(where / "model")
+    folder = gliner_model.folder_of(reference)
+    use = gliner_model.use_of(folder)
     if use is None and not types:
-        raise UserError(f"the GLiNER {folder} does not say what it marks: name that, predict.types=[company]")
+        raise UserError(f"the GLiNER {reference} does not say what it marks: name that, predict.types=[company] (or serve.types)")
     return open_model(folder, use or Use.of(types, None, None, WINDOW), accelerator)
 
 

@@ -126,7 +126,7 @@ def _linear(spec: Spec) -> Predictor:
 def _entities(spec: Spec) -> Predictor:
     model: SpanModel
     if spec.kind == "gliner":
-        model = load("findistill.inference.gliner:open_folder")(spec.model, spec.types, spec.accelerator)
+        model = load("findistill.inference.gliner:open_trained")(spec.model, spec.types, spec.accelerator)
     elif spec.model.endswith(".onnx"):
         model = tagging.open_onnx(Path(spec.model), spec.threads)
     else:

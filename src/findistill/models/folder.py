@@ -21,6 +21,7 @@ from findistill.errors import UserError, first_line
 # Names in a saved model's config.json: its class, where that is not one of transformers'; labels and cuts of a scalar head.
 CODE, LABELS, THRESHOLDS = "findistill_code", "findistill_labels", "findistill_thresholds"
 ADAPTER_PROMPT = "prompt.json"  # beside an adapter: the model, prompt and labels that it was tuned on (`llm.label_reader`)
+GLINER_CONFIG = "gliner_config.json"  # of the package gliner, which writes no config.json
 LINEAR = "findistill_linear"  # which features a linear classifier has (`models.linear`), which is no model of transformers
 TOKENIZERS = (
     "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model",
@@ -113,7 +114,7 @@ def is_onnx(path: Path) -> bool:
 
 def is_gliner(path: Path) -> bool:
     """Whether this is the folder of a GLiNER, or of a run that trained one."""
-    return any((folder / "gliner_config.json").is_file() for folder in (path, path / "model"))
+    return any((folder / GLINER_CONFIG).is_file() for folder in (path, path / "model"))
 
 
 def adapter_folder(path: Path) -> Path | None:

@@ -21,6 +21,7 @@ from findistill.data.span_counts import validation_scores
 from findistill.data.spans import Marked
 from findistill.errors import UserError
 from findistill.models.encoders import NO_CODE
+from findistill.models.folder import GLINER_CONFIG as CONFIG
 from findistill.models.folder import check_folder, only_pickle
 from findistill.models.opened import check_code
 from findistill.models.weights import loading, locate
@@ -28,7 +29,7 @@ from findistill.models.windows import Predicted, WordWindows
 
 log = logging.getLogger(__name__)
 
-CONFIG, COMPANION = "gliner_config.json", "findistill.json"  # files of a model's folder
+COMPANION = "findistill.json"  # in a model's folder: how it is asked
 THRESHOLD = 0.5  # of an untrained model
 LOWEST = 0.05  # thresholds tried: from here up in these steps
 ADVICE = "\nGive a GLiNER folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
@@ -79,11 +80,11 @@ def begin(encoder: str, *, max_width: int, max_length: int) -> Any:
         return GLiNER.from_config(config, backbone_from_pretrained=True, local_files_only=Path(where).exists())
 
 
-def open_gliner(reference: str | Path, *, onnx_file: str | None = None) -> Any:
-    """A GLiNER folder (or run folder) or hub id, in evaluation mode; with `onnx_file`, that file of the folder instead of torch.
+def folder_of(reference: str | Path) -> Path:
+    """Where the files of a model folder, a run folder or a hub id are on this machine.
 
     Raises:
-        UserError: it is no GLiNER, its weights are a pickle, or it brings code of its own.
+        UserError: the hub has no such model, or cannot be reached.
     """
     folder = Path(reference)
     folder = folder / "model" if (folder / "model" / CONFIG).exists() else folder
@@ -91,6 +92,16 @@ def open_gliner(reference: str | Path, *, onnx_file: str | None = None) -> Any:
         locate(str(reference))  # whether the hub can be reached
         with loading(f"the model {reference} cannot be loaded", ADVICE):
             folder = Path(snapshot_download(str(reference)))
+    return folder
+
+
+def open_gliner(reference: str | Path, *, onnx_file: str | None = None) -> Any:
+    """A GLiNER folder (or run folder) or hub id, in evaluation mode; with `onnx_file`, that file of the folder instead of torch.
+
+    Raises:
+        UserError: it is no GLiNER, its weights are a pickle, or it brings code of its own.
+    """
+    folder = folder_of(reference)
     if not (folder / CONFIG).is_file():
         raise UserError(f"the model {reference} is no GLiNER: it has no {CONFIG}.{ADVICE}")
     if not onnx_file and not any(folder.glob("*.safetensors")):

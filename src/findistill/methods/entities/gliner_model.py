@@ -34,8 +34,7 @@ def open_model(section: Any, labels: Sequence[str], folder: Path | None, acceler
     """The trained one in `folder`, or `entities.gliner.model` as it is, with its own threshold or 0.5."""
     if folder is None and not section.model:
         raise UserError("entities.source=none asks a GLiNER as it is: name one, entities.gliner.model=FOLDER or a hub id")
-    where = folder or Path(section.model)
-    stored = gliner_model.use_of(where) or gliner_model.use_of(where / "model")
+    stored = gliner_model.use_of(gliner_model.folder_of(folder or section.model))
     if folder is None and (stored is None or set(stored.labels) != set(labels)):
         stored = Use.of(labels, mapping_of(section.prompts), section.threshold, section.max_length)
     assert stored is not None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
 from transformers import AutoConfig
 
 from findistill.core import hardware
@@ -18,9 +19,9 @@ from findistill.inference import onnx_export, onnx_model, tagging
 from findistill.inference.predictors import Spec, open_predictor
 from findistill.models.encoders import NO_CODE, open_trained
 from findistill.models.files import model_files
-from findistill.models.folder import adapter_folder, check_folder, is_gliner, is_linear
+from findistill.models.folder import GLINER_CONFIG, adapter_folder, check_folder, is_gliner, is_linear
 from findistill.models.heads import text_length
-from findistill.models.weights import loading, locate
+from findistill.models.weights import HUB_ID, loading, locate
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
     if folder := adapter_folder(Path(model)):
         spec: Spec = load(LANGUAGE_MODELS + "of_adapter")(folder)
         return spec
-    if is_gliner(Path(model)):
+    if is_gliner(Path(model)) or _is_gliner_of_hub(model):
         return Spec("gliner", model, accelerator, **common)
     kind = "token" if _is_token_classifier(model) else "classifier"
     if weights != "torch":
@@ -115,6 +116,16 @@ def _kind_of_file(file: Path) -> str:
     labels, _ = onnx_model.companions(file)
     others = [label for label in labels if label != "O"]
     return "token" if others and len(others) < len(labels) and all(name[:2] in ("B-", "I-") for name in others) else "classifier"
+
+
+def _is_gliner_of_hub(model: str) -> bool:
+    if Path(model).exists() or not HUB_ID.fullmatch(model):
+        return False
+    locate(model)  # whether the hub can be reached
+    with suppress(OSError, ValueError):  # it has no such file, or whoever opens the model says what is wrong
+        hf_hub_download(model, GLINER_CONFIG)
+        return True
+    return False
 
 
 def _is_token_classifier(model: str) -> bool:

@@ -76,7 +76,8 @@ def run(job: Job) -> None:
             total += counts
     seconds = time.perf_counter() - started
 
-    job.metrics |= summary.metrics(total, predictor.labels, predictor.profile)
+    marks = predictor.columns == ("entities",)
+    job.metrics |= summary.metrics(total, predictor.labels, predictor.profile, entities=marks)
     some = next((window.texts for window in windows(stream, [0], section.shard_rows)), [])
     job.metrics |= {f"predict/{name}": value for name, value in compare_with_float32(spec, some).items()}
     job.metrics["time/predict_s"] = total["seconds"]

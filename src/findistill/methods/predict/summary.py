@@ -31,12 +31,14 @@ def count_rows(answers: pa.Table, low: float) -> Counter[str]:
     return counts
 
 
-def metrics(counts: Mapping[str, float], labels: Iterable[str], profile: TrainingProfile | None) -> dict[str, float]:
-    """`predict/...` of all rows; `labels` are the model's, of which some may never be given."""
+def metrics(
+    counts: Mapping[str, float], labels: Iterable[str], profile: TrainingProfile | None, *, entities: bool
+) -> dict[str, float]:
+    """`predict/...` of all rows; `labels` are the model's, of which some may never be given; `entities`: it marks those."""
     rows, empty = counts["rows"], counts["empty"]
     answered = max(1, rows - empty)
     values: dict[str, float] = {"rows": rows, "empty": empty, "repeated": rows - empty - counts["predicted"]}
-    if "entities" in counts:
+    if entities:
         values |= {"entities_per_text": counts["entities"] / answered, "with_entities": counts["rows_with_entities"] / answered}
         values |= {f"entities/{name[6:]}": value for name, value in counts.items() if name.startswith("label/")}
     else:
