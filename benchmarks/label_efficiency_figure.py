@@ -49,6 +49,9 @@ def main() -> None:
             table = pd.concat([table, rows[rows["test_set"] == path.parent.name]])
         lines = {name: points for name, points in curves(table).items() if len(points) > 1}
         dashed = {split(row["method"])[0] for row in table.to_dict("records") if row["kind"] in ("baseline", "peer")}
+        if not lines:  # one number of labels so far
+            continue
+        (path.parent / "figures").mkdir(exist_ok=True)
         for written in style.save(figure_of(lines, dashed), path.parent / "figures" / "labels"):
             print(written)
 
@@ -61,7 +64,7 @@ def add(report: Path, study: Path, labels: int | None) -> None:
         rows[column] = [name if METHOD.match(name) or not labels else f"{name} ({BUDGET}={labels})" for name in rows[column]]
     for data, own in rows.groupby("test_set", sort=False):
         path = study / str(data) / report.name
-        (path.parent / "figures").mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             own = pd.concat([pd.read_csv(path), own]).drop_duplicates([*named, *others], keep="last")
         order = own[named[0]].map(lambda method: split(method)[1])
