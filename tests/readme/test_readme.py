@@ -126,7 +126,7 @@ def test_the_three_things_people_do(findistill: Command, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_newcomers_tweets_to_a_checked_student(findistill: Command, tmp_path: Path) -> None:
-    """The README's own-texts section as it stands, but for fewer texts and shorter trainings: the end says what the student is worth."""
+    """The README's own-texts section as it stands, but with fewer texts and epochs: the end says what the student is worth."""
     source = Path(os.environ.get("FINDISTILL_DATA", "none")) / "twitter_financial_news" / "sent_train.csv"
     if not source.exists():
         pytest.skip("needs the finance tweets: set FINDISTILL_DATA")
