@@ -9,14 +9,14 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from findistill.config.compose import plain
-from findistill.core.files import read_json, write_json
+from findistill.core.files import write_json
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.llm.config import Prompt
 from findistill.llm.engine import Request, Sampling
 from findistill.llm.in_process import InProcessEngine
 from findistill.llm.prompts import Template, template
-from findistill.models.folder import ADAPTER_PROMPT
+from findistill.models.folder import ADAPTER_PROMPT, adapter_prompt
 
 ENGINE = ("name", "model", "dtype", "batch_tokens", "max_prompt_tokens", "chat", "adapter")  # of the `llm` section
 
@@ -45,9 +45,9 @@ class LabelReader:
         """The prompt that an adapter was tuned on, from its folder, with the adapter.
 
         Raises:
-            UserError: it has a setting that this version does not know, so that another prompt would be asked.
+            UserError: it cannot be read, or has a setting that this version does not know, so that another prompt would be asked.
         """
-        saved = read_json(adapter / ADAPTER_PROMPT)
+        saved = adapter_prompt(adapter)
         settings = {field.name for field in fields(Prompt)}
         if unknown := sorted({*saved["prompt"]} - settings) + sorted({*saved["llm"]} - {*ENGINE}):
             raise UserError(

@@ -123,9 +123,21 @@ def adapter_folder(path: Path) -> Path | None:
 
 
 def adapter_base(folder: Path) -> str:
-    """The model that the adapter in a folder is put on. Raises UserError where the file that says so cannot be read."""
+    """The model that the adapter in a folder is put on. Raises UserError as `adapter_prompt` does."""
+    model: str = adapter_prompt(folder)["llm"]["model"]
+    return model
+
+
+def adapter_prompt(folder: Path) -> dict[str, Any]:
+    """What the adapter in a folder was tuned on: the `llm` and `prompt` settings, and the `labels`.
+
+    Raises:
+        UserError: the file that says so cannot be read, or lacks one of them.
+    """
     try:
-        return str(read_json(folder / ADAPTER_PROMPT)["llm"]["model"])
+        saved = read_json(folder / ADAPTER_PROMPT)
+        llm, prompt, labels = dict(saved["llm"]), dict(saved["prompt"]), list(saved["labels"])
+        return {"llm": llm | {"model": str(llm["model"])}, "prompt": prompt, "labels": labels}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"the adapter {folder}: {ADAPTER_PROMPT} cannot be read ({first_line(error)}).\n"

@@ -144,7 +144,7 @@ def test_what_lies_beside_an_adapter_names_no_engine(tuned: Job) -> None:
     assert reader.prompt["instruction"] == "Mood?"
 
 
-def test_a_prompt_that_cannot_be_asked_as_it_was_tuned_is_refused(tuned: Job, tmp_path: Path) -> None:
+def test_a_prompt_that_cannot_be_asked_as_it_was_tuned_is_refused(tuned: Job, news: Path, tmp_path: Path) -> None:
     folder = tmp_path / "newer"
     shutil.copytree(tuned.folder / "model", folder)
     saved = json.loads((folder / "prompt.json").read_text())
@@ -152,3 +152,7 @@ def test_a_prompt_that_cannot_be_asked_as_it_was_tuned_is_refused(tuned: Job, tm
     (folder / "prompt.json").write_text(json.dumps(saved))
     with pytest.raises(UserError, match=r"sets tone, which this version does not know.\n.*--upgrade"):
         LabelReader.beside(folder)
+    del saved["prompt"]  # not a whole file: a line before anything runs, as for one that is no JSON
+    (folder / "prompt.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"prompt.json cannot be read .*\n.*stage=qlora"):
+        validate(composed("stage=predict", "data=csv", f"data.path={news}", f"predict.model={folder}"))

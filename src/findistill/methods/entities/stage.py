@@ -28,7 +28,7 @@ from findistill.stats.spans import evaluate
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("precision", "recall", "f1", "spans")  # of each type of entity
+TYPE_SCORES = ("precision", "recall", "f1", "spans")  # of each type of entity
 
 
 def run(job: Job) -> None:
@@ -88,7 +88,7 @@ def per_label(metrics: Mapping[str, float], splits: Mapping[str, Sequence[str]])
     for prefix, labels in splits.items():
         own = {label: f"{prefix}/{label}" if len(labels) > 1 else prefix for label in labels}
         if all(f"{of}/precision" in metrics for of in own.values()):
-            rows = [{"label": label, **{name: metrics[f"{of}/{name}"] for name in SHOWN}} for label, of in own.items()]
+            rows = [{"label": label, **{name: metrics[f"{of}/{name}"] for name in TYPE_SCORES}} for label, of in own.items()]
             frames[prefix] = pd.DataFrame(rows)
     return frames
 

@@ -43,5 +43,5 @@ class Backend(Protocol):
 
 def backend(settings: Any) -> Backend:
     """The configured back end."""
-    backend: Backend = load(f"findistill.methods.review.backends.{settings.backend}:Backend")(settings)
-    return backend
+    instance: Backend = load(f"findistill.methods.review.backends.{settings.backend}:Backend")(settings)
+    return instance
