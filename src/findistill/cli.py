@@ -147,6 +147,10 @@ def main() -> NoReturn:
             exit_with(error.args[0], trace)
         except (KeyboardInterrupt, Exception) as error:
             exit_with(error, trace)
+        except SystemExit as left:  # a library's, with a code that says nothing of the SIGTERM before it
+            if termination.requested():
+                exit_with(left, trace)
+            raise
     except KeyboardInterrupt as interrupt:  # while another error was put into words
         exit_with(interrupt, trace)
     sys.exit(0)

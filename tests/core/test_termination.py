@@ -19,6 +19,9 @@ from findistill.core.hashing import seal
 from findistill.hydra_ext import errors
 from findistill.hydra_ext.errors import exit_with
 from findistill.report import runs, style
+from findistill.training.loop import Session
+from findistill.training.measured import MeasuredModule
+from findistill.training.trainer import fit
 
 
 @pytest.fixture
@@ -135,6 +138,40 @@ def test_it_arrives_while_an_error_is_put_into_words(
     monkeypatch.setattr(cli, "configure_log", lambda: None)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setattr(sys, "argv", ["findistill", "no.such=1"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
+
+
+def test_a_training_that_ends_itself_is_interrupted(
+    installed: None, encoder, trainer, labels, corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning notes a SIGTERM, and leaves with code 0 at the next step where Python dropped the interrupt."""
+
+    def terminate(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(termination, "AGAIN_S", 60.0)
+    step = MeasuredModule.training_step
+    monkeypatch.setattr(MeasuredModule, "training_step", lambda *a: (type("Kind", (), {"__del__": terminate})(), step(*a))[1])
+    with pytest.raises(KeyboardInterrupt):
+        fit(encoder, None, labels, corpus.train, corpus.validation, Session(trainer, tmp_path / "run"))
+
+
+def test_a_library_that_exits_because_of_it_does_not_choose_the_exit_code(
+    installed: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        sys.exit(0)
+
+    monkeypatch.setattr(cli, "run", run)
+    monkeypatch.setattr(cli, "configure_log", lambda: None)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "argv", ["findistill", "stage=student"])
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"

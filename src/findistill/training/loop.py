@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 
+from findistill.core import termination
 from findistill.errors import UserError
 from findistill.models.batches import BatchedRows
 from findistill.models.encoders import depths, layer_stack
@@ -192,13 +193,15 @@ def _lightning(trainer: Trainer, **settings: Any) -> pl.Trainer:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lightning answers Ctrl-C by ignoring further ones and exiting with code 1; whoever called decides that here."""
+    """Lightning ends an interrupted fit by a SystemExit of its own: here it is the interrupt again, for the caller to decide.
+
+    Its code is 1 after Ctrl-C, and 0 after a SIGTERM whose interrupt Python dropped: its loops see that one, too, and end.
+    """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as stopped:
-        if isinstance(stopped.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from stopped
+        termination.check(stopped)
         raise
     finally:
         if signal.getsignal(signal.SIGINT) is not before:
