@@ -14,6 +14,7 @@ from findistill.core import job as jobs
 from findistill.core import run_folder
 from findistill.core.files import read_json, replacing, write_json, write_whole
 from findistill.core.step import Step
+from findistill.core.store import Store
 from findistill.core.tracking import Attempt, Tracker
 from findistill.errors import UserError
 from findistill.hydra_ext import argv
@@ -84,6 +85,29 @@ def test_a_job_that_ends_well(tmp_path: Path) -> None:
     found = read_json(folder / "metrics.json")
     assert found["test/accuracy"] == 0.5 and found["time/wall_s"] >= 0 and found["memory/peak_mb"] > 10
     assert [path.name for path in tmp_path.glob("default/.*")] == []
+
+
+class Kind(Step):
+    def __init__(self, name: str, number: int, **parents: Step) -> None:
+        super().__init__(None)
+        self.name, self.number, self.inputs = name, number, parents
+
+    def settings(self) -> dict[str, Any]:
+        return {"number": self.number}
+
+
+def test_every_artifact_that_a_job_read_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """A report shows a job's texts where the licences of all its data sets allow it."""
+    data, also, further = (Kind("data", number) for number in range(3))
+    teachers = {"teacher": Kind("teacher", 0, data=data), "teacher/embeddings": Kind("teacher", 1, pretraining=further)}
+    step, store = Kind("student", 0, data=data, **{"also/0": also}, **teachers), Store(tmp_path)
+    every = [data, also, further, *teachers.values()]
+    for node in every:
+        store.folder(node).mkdir()
+    names = jobs.artifacts_read(step, store)
+    assert {names["data"], names["data/1"]} == {store.folder(data).name, store.folder(also).name}
+    assert {role: names[role] for role in teachers} == {role: store.folder(node).name for role, node in teachers.items()}
+    assert sorted(names.values()) == sorted(store.folder(node).name for node in every)
 
 
 @pytest.mark.parametrize(

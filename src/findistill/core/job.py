@@ -135,8 +135,7 @@ def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str]
             job.metrics |= hardware.device_peak_mb()
             job.metrics = {name: float(value) for name, value in sorted(job.metrics.items())}
             write_json(folder / "metrics.json", job.metrics)
-            graph = {node.name: store.folder(node).name for node in walk(step) if store.exists(node)}
-            write_json(folder / "artifacts.json", {**graph, **store.names})
+            write_json(folder / "artifacts.json", artifacts_read(step, store))
             tracker.finish_with(job.metrics)
             tracker.lineage(step, store)
         if reference := tracker.reference():
@@ -158,6 +157,23 @@ def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str]
         raise
     finally:
         lock.release()
+
+
+def artifacts_read(step: Step, store: Store) -> dict[str, str]:
+    """The folder names of all artifacts that the job's numbers come from, by kind, the job's own parents first.
+
+    Further ones of a kind are `teacher/embeddings`, by the parent's role, or `data/1`, by number.
+    """
+    graph = [*step.inputs.items(), *((node.name, node) for node in walk(step) if node is not step)]
+    read = [(role, store.folder(node).name) for role, node in graph if node.reference is None and store.exists(node)]
+    read += [(kind, artifact.path.name) for kind, artifacts in store.used.items() for artifact in artifacts]
+    names: dict[str, str] = {}
+    for role, name in read:
+        kind = name.rpartition("-")[0]
+        if name not in names.values():
+            number = sum(key.partition("/")[0] == kind for key in names)
+            names[role if role.startswith(f"{kind}/") else f"{kind}/{number}" if number else kind] = name
+    return names
 
 
 def artifact_times(step: Step, store: Store) -> dict[str, float]:

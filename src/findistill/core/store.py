@@ -72,11 +72,6 @@ class Store:
     used: dict[str, list[Artifact]] = field(default_factory=dict)
     loggers: Callable[[], list[Any]] = list
 
-    @property
-    def names(self) -> dict[str, str]:
-        """The folder's name of the last artifact of each kind that was used."""
-        return {kind: artifacts[-1].path.name for kind, artifacts in self.used.items()}
-
     def at(self, step: Step, folder: Path) -> Work:
         """The work of a step, its parents made, without making the step itself."""
         return Work(step, step.config, folder, self.parents(step), self)

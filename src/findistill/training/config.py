@@ -155,6 +155,8 @@ class TeacherDistill(Distill):
     min_agreement: int | None = setting(None, ge=1)
     teacher: str = ""  # a run folder, model folder or hub id; empty: the `teacher` section, trained first on this `data`
     teachers: int = setting(1, ge=1)  # trained on the labels with seeds 0, 1, ...: a student learns the mean of their logits
+    # logistic regression on the same labels, whose logits are in that mean as well: what teacher=NAME trains, in seconds
+    linear_teachers: list[str] = setting([], choices=("tfidf", "embeddings"))
     # names of `teacher` -> the data's labels, or these in the order of its outputs. Not typed as a dict: Hydra would want a `+`
     label_map: Any = None
     # a data set whose texts, labels dropped, are distilled on too: 'headlines limit=20000'

@@ -29,8 +29,8 @@ from findistill.training.loop import Session, Training, freeing
 from findistill.training.losses.base import UNLABELLED, Pair
 from findistill.training.losses.weighted import WeightedTerms
 from findistill.training.recipe import Recipe
-from findistill.training.teacher_outputs import Making, obtain
-from findistill.training.teachers import Reading, open_teacher
+from findistill.training.teacher_outputs import Making, mean_logits, obtain
+from findistill.training.teachers import Obtain, Reading, open_teacher
 from findistill.training.trainer import Examples, Trained, longest_of, note_cut, starting_folder, untrained
 
 
@@ -53,8 +53,8 @@ def distil(
 
     Rows of `train` with the hard label -1 have none: every term but `hard` learns from them. The teacher's outputs are
     artifacts, made by `artifact` under `root` where they are not there yet. Its labels are matched by name. The logits are the
-    mean over it and the models `others`, of the same kind (an ensemble as teacher: Hinton et al. 2015, section 1). The weights
-    kept are those of the best validation epoch of the last stage. `corpus` as in `fit`.
+    mean over it and the models `others` (an ensemble as teacher: Hinton et al. 2015, section 1), each scaled to the spread of
+    its logits. The weights kept are those of the best validation epoch of the last stage. `corpus` as in `fit`.
 
     Raises UserError for a teacher that lacks a label, for terms that the two models cannot be compared by (other tokens,
     heads, no attention), for outputs larger than allowed, and for what `fit` refuses.
@@ -80,7 +80,9 @@ def distil(
     outputs = source.outputs(reading, terms, get, every=distill.cache == "all")
     del source
     if others:
-        outputs = outputs.averaged([open_teacher(other).outputs(reading, [], get) for other in others])
+        first = outputs.arrays["logits"][:, columns]
+        further = [_logits(other, names, reading, get) for other in others]
+        outputs, columns = outputs.with_logits(mean_logits([first, *further])), list(range(len(names)))
 
     history: list[dict[str, float]] = []
     best_epoch, times = 0, {"train_s": 0.0, "cpu_s": 0.0}
@@ -100,6 +102,12 @@ def distil(
     known = [names[label] for label in train.hard if label != UNLABELLED]
     TrainingProfile.of(student_rows.tokens.flat, tokenizer, known).write(session.folder / "model")
     return Trained.of(model, session.folder, history, best_epoch, times)
+
+
+def _logits(teacher: str, names: Sequence[str], reading: Reading, get: Obtain) -> np.ndarray:
+    """(n, labels) of a further teacher, its columns in the order of `names`."""
+    source = open_teacher(teacher)
+    return source.outputs(reading, [], get).arrays["logits"][:, matched(names, source.labels, teacher)]
 
 
 def stages_of(

@@ -34,6 +34,18 @@ def test_from_teacher_to_student(findistill: Command, tiny: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert read_json(tmp_path / "runs" / "lin" / "latest-student" / "metrics.json")["data/unlabelled"] > 60
 
+    done = findistill("stage=student", "distill=mixed", "teacher=tfidf", "sweep.vary=[distill]", *student)
+    assert done.returncode == 0, done.stderr
+    mixed = read_json(tmp_path / "runs" / "lin" / "latest-student" / "artifacts.json")
+    assert mixed["teacher"].startswith("teacher-") and mixed["teacher/embeddings"] not in ("", mixed["teacher"])
+    done = findistill("stage=report", "study=lin", "report.baselines=[teacher]", "report.resamples=20")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "runs" / "lin" / "table.csv").set_index("method")
+    assert {f"{tiny.name}: kl", f"{tiny.name}: kl, and embeddings"} <= {*table.index}
+    assert {"the students' teacher, tfidf", "the students' teacher, tfidf and embeddings"} <= {*table.index}
+    shares = pd.read_csv(tmp_path / "runs" / "lin" / "teacher_share.csv").set_index("method")["teacher"]
+    assert shares[f"{tiny.name}: kl, and embeddings"] == "the students' teacher, tfidf and embeddings"
+
     for arguments, message in (
         (
             ("stage=student", "distill=tinybert", "teacher=tfidf", *student),

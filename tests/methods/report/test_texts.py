@@ -39,7 +39,7 @@ def test_a_page_has_texts_where_all_data_sets_of_a_job_allow_it(
         (tmp_path / ".artifacts" / name / "card.json").write_text(json.dumps({"name": name, "licence": licence}))
     job = tmp_path / "s" / "job"
     job.mkdir(parents=True)
-    (job / "artifacts.json").write_text(json.dumps({"data": "data-1", "also": "data-2", "teacher": "teacher-3"}))
+    (job / "artifacts.json").write_text(json.dumps({"data": "data-1", "data/1": "data-2", "teacher": "teacher-3"}))
     run = replace(student("cls", 5, 0, 1.0), folder=job)
     texts = texts_to_show([run], [Entry(job, {}, run.config, run)], Store(tmp_path / ".artifacts"))
     files = build_report("s", [run], [], tmp_path / "s", resamples=20, texts=texts)

@@ -21,6 +21,7 @@ from findistill.methods import rows as reading
 from findistill.methods.baselines.steps import ANNOTATED, LIMITED, TESTS
 from findistill.stats.alignment import align_predictions, prediction_frame
 from findistill.stats.metrics import evaluate
+from findistill.training.teacher_outputs import mean_logits
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,10 @@ def trained(work: Work, tests: reading.TestSets) -> Predictor:
         each = [model(rows["text"].tolist(), work.config.trainer, tokens_cache=work.tokens) for model in models]
         if len(each) == 1:
             return Answers(each[0].probabilities, each[0].predicted, each[0].labels)
-        # The mean of the logits, which is what students learn.
-        logits = np.mean([np.log(one.probabilities.clip(1e-30)) for one in each], axis=0)
-        return Answers.of(softmax(logits, axis=1), each[0].labels)
+        labels = each[0].labels
+        ordered = [one.probabilities[:, [one.labels.index(name) for name in labels]] for one in each]
+        logits = mean_logits([np.log(probabilities.clip(1e-30)) for probabilities in ordered])  # what students learn
+        return Answers.of(softmax(logits, axis=1), labels)
 
     return answers, metrics
 

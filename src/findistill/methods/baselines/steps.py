@@ -67,7 +67,8 @@ class Baseline(Step):
         if self.kind == "teacher":
             number = config.distill.teachers
             noun = "teacher" if number == 1 else f"{number} teachers"
-            return f"the students' {noun}" + ("" if config.distill.teacher else f", {config.teacher.name}")
+            names = ([] if config.distill.teacher else [config.teacher.name]) + list(config.distill.linear_teachers)
+            return f"the students' {noun}" + (f", {' and '.join(names)}" if names else "")
         return {
             "majority": "majority class",
             "neighbours": f"nearest-neighbour vote (k={self.k})",

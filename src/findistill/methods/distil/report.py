@@ -43,18 +43,22 @@ class StudentPart(Part):
             recipe = setting(distill, "recipe")
             faults = "" if recipe in (None, "fixed") else f" ({recipe})"
             several = f", {distill['teachers']} teachers" if (setting(distill, "teachers") or 1) > 1 else ""
-            return f"{config['student']['name']}: {facts.terms_name(distill['terms'])}{several}{faults}"
+            linear = "".join(f", and {name}" for name in setting(distill, "linear_teachers") or ())
+            return f"{config['student']['name']}: {facts.terms_name(distill['terms'])}{several}{linear}{faults}"
         scalar = " scalar" if distill["target"] == "scalar" else ""
         gold = " and human labels" if setting(distill, "gold") else ""
         return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}{gold}"
 
     def status(self, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The teacher model of the student: the name of an artifact, or what `distill.teacher` facts."""
+        """The teachers of the student: the names of artifacts, or what `distill.teacher` says."""
         distill = config["distill"]
         if distill["source"] != "teacher":
             return {}
-        teacher = read_json(folder / "artifacts.json").get("teacher") or distill["teacher"]
-        return {"teacher": teacher} if teacher else {}
+        artifacts = read_json(folder / "artifacts.json")
+        names = [name for role, name in sorted(artifacts.items()) if role.partition("/")[0] == "teacher"]
+        if distill["teacher"] and "teacher" not in artifacts:
+            names.insert(0, distill["teacher"])
+        return {"teacher": " ".join(names)} if names else {}
 
     def group(self, method: Method) -> str:
         objective = facts.objective(method)

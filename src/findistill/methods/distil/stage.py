@@ -125,7 +125,7 @@ def from_teacher(job: Job) -> None:
             models.starting_point(job, config.student), distill, data.labels,
             with_unlabelled(examples, texts["id"].tolist(), texts["text"].tolist()), held_out, str(job.parents["teacher"]),
             models.session(job), artifact=job.store.get, root=job.store.root,
-            others=[str(job.parents[f"teacher/{seed}"]) for seed in range(1, distill.teachers)],
+            others=[str(folder) for role, folder in job.parents.items() if role.startswith("teacher/")],
             corpus=models.vocabulary_corpus(job, data, config.student),
         )  # fmt: skip
         models.record_training(job, trained)
