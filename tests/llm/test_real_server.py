@@ -21,7 +21,7 @@ from findistill.models.weights import locate
 
 pytestmark = pytest.mark.slow
 
-TEXTS = 50
+TEXTS = 16
 SAMPLES = 4
 WORDS = LabelSet(("negative", "neutral", "positive")).words("sentiment")
 # As conf/prompt/cot.yaml has it, in few words: the model is small and the processor slow.
@@ -95,7 +95,7 @@ def test_a_model_is_sampled_through_a_real_server(server: tuple[str, str]) -> No
     assert not [a.error for a in answers if a.error]
     assert all(a.raw and a.tokens_in > 20 and 0 < a.tokens_out <= 16 for a in answers)
     said = {t.id: {a.raw for a in answers if a.id == t.id} for t in tasks}
-    assert sum(len(each) > 1 for each in said.values()) > 0.9 * TEXTS
+    assert sum(len(each) > 1 for each in said.values()) >= TEXTS - 1
 
 
 def test_a_real_server_that_does_not_sample_is_refused(server: tuple[str, str]) -> None:

@@ -156,10 +156,10 @@ def test_rows_are_skipped_without_being_made(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_kill_costs_one_shard_at_most(model: Path, tmp_path: Path) -> None:
     """Two worker processes, SIGKILL of the job's process twice: the workers go with it, and the files are the same."""
-    write(tmp_path / "news.csv", 30_000)
+    write(tmp_path / "news.csv", 12_000)
     command = [
         sys.executable, "-m", "findistill", "stage=predict", f"predict.model={model}", "data=csv", "data.path=news.csv",
-        "logger=none", "predict.workers=2", "predict.shard_rows=4096", "trainer.accelerator=cpu",
+        "logger=none", "predict.workers=2", "predict.shard_rows=1536", "trainer.accelerator=cpu",
     ]  # fmt: skip
 
     def start(study: str) -> subprocess.Popen[bytes]:
