@@ -103,19 +103,19 @@ def repeats(runs: Iterable[Run]) -> list[list[Run]]:
     """The runs of each method, in order of first appearance; seeds ascending."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.method, json.dumps(_deciding(run.config), sort_keys=True, default=str)), []).append(run)
+        groups.setdefault((run.method, json.dumps(deciding(run.config), sort_keys=True, default=str)), []).append(run)
     return [sorted(group, key=lambda run: (len(str(run.seed)), str(run.seed))) for group in groups.values()]
 
 
 def differing(configs: list[dict[str, Any]]) -> list[str]:
     """Dotted keys on which the configurations differ, those aside that make no other method."""
     # An empty section says as much as none.
-    flats = [{key: value for key, value in flatten(_deciding(config)).items() if value != {}} for config in configs]
+    flats = [{key: value for key, value in flatten(deciding(config)).items() if value != {}} for config in configs]
     keys = dict.fromkeys(key for flat in flats for key in flat)
     return [key for key in keys if len({repr(flat.get(key)) for flat in flats}) > 1]
 
 
-def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without `APART`."""
     return {name: section for name, section in config.items() if name not in APART}
 

@@ -57,9 +57,9 @@ def run_job(settings: list[str], root: Path, *more: str, folder: str = "job") ->
 
 @pytest.fixture(scope="module")
 def study(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds on human labels, and one on fewer texts."""
+    """Two seeds on human labels, and one on fewer texts, with another logger."""
     root = tmp_path_factory.mktemp("runs")
-    for number, more in enumerate((["seed=0"], ["seed=1"], ["seed=0", "data.limit=20"])):
+    for number, more in enumerate((["seed=0"], ["seed=1"], ["seed=0", "data.limit=20", "logger=csv"])):
         run_job(settings, root, *more, folder=f"job-{number}")
     return root
 

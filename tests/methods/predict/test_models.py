@@ -53,6 +53,8 @@ def test_onnx_files_are_made_once_and_give_what_torch_gives(
     beside = predict(*CSV, f"predict.model={folder}", "predict.weights=int8")  # an export's folder, and the 8-bit file in it
     pd.testing.assert_frame_equal(answers(beside), small)
     assert metrics(beside)["predict/int8_agreement"] == agreement
+    with pytest.raises(UserError, match=r"predict\.weights=torch: .* is an ONNX file"):
+        predict(*CSV, f"predict.model={folder}", "predict.weights=torch")
     (folder / file_name("int8_dynamic")).unlink()
     pd.testing.assert_frame_equal(answers(predict(*CSV, f"predict.model={folder}", "predict.weights=auto", "seed=1")), plain)
 
@@ -62,6 +64,8 @@ def test_a_linear_classifier(predict: Predict, tmp_path: Path) -> None:
     fit_linear("tfidf", TEXTS, labels).save(tmp_path / "linear")
     frame = answers(predict(*CSV, "predict.model=linear", "predict.weights=auto"))
     assert [*frame] == ["text", "label", "confidence", "p_down", "p_up"] and frame["label"].tolist() == labels
+    with pytest.raises(UserError, match=r"predict\.weights=int8: logistic regression is not exported"):
+        predict(*CSV, "predict.model=linear", "predict.weights=int8")
 
 
 def test_entities(predict: Predict, tmp_path: Path, tiny: Path) -> None:  # noqa: F811

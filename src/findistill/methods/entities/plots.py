@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from findistill.core.step import flatten
 from findistill.report import style
+from findistill.report.methods import deciding
 from findistill.stats.intervals import Estimate
 
 if TYPE_CHECKING:  # it draws these
@@ -36,7 +37,7 @@ def curves(markers: "Sequence[Marker]") -> "dict[str, list[Marker]]":
     groups: dict[str, list[Marker]] = {}
     for marker in markers:
         if marker.mean_metric("data/kept") is not None:
-            same = {key: value for key, value in flatten(marker.config).items() if key not in (*SIZES, "seed", "study")}
+            same = {key: value for key, value in flatten(deciding(marker.config)).items() if key not in SIZES}
             groups.setdefault(json.dumps(same, sort_keys=True, default=str), []).append(marker)
     lines: dict[str, list[Marker]] = {}
     for members in groups.values():

@@ -43,19 +43,26 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
     common = {"batch_size": section.batch_size, "max_length": trainer.max_length, "types": tuple(section.types)}
     on_cpu = trainer.accelerator == "cpu" or hardware.device() == "cpu"
     weights = section.weights if section.weights != "auto" else "int8" if on_cpu else "torch"
+    chosen = f"{setting}.weights={section.weights}"
     if file := onnx_model.find(model, f"{setting}.model"):
+        if section.weights == "torch":
+            raise UserError(f"{chosen}: {model} is an ONNX file, whose weights are as they are: {setting}.weights=auto")
         beside = file.with_name(onnx_export.file_name(INT8))
         if Path(model).suffix != ".onnx" and weights == "int8" and beside.is_file():
             file = beside
         return Spec(_kind_of_file(file), str(file), **common)
-    if is_linear(model):
-        return Spec("linear", model, **common)
     accelerator = "cpu" if on_cpu else trainer.accelerator
-    if folder := adapter_folder(Path(model)):
-        spec: Spec = load(LANGUAGE_MODELS + "of_adapter")(folder)
+    spec: Spec | None = None
+    if is_linear(model):
+        spec, noun = Spec("linear", model, **common), "logistic regression"
+    elif folder := adapter_folder(Path(model)):
+        spec, noun = load(LANGUAGE_MODELS + "of_adapter")(folder), "an adapter"
+    elif is_gliner(Path(model)) or _is_gliner_of_hub(model):
+        spec, noun = Spec("gliner", model, accelerator, **common), "a GLiNER"
+    if spec:
+        if section.weights in ("int8", "fp32"):
+            raise UserError(f"{chosen}: {noun} is not exported, and has no such weights: {setting}.weights=auto")
         return spec
-    if is_gliner(Path(model)) or _is_gliner_of_hub(model):
-        return Spec("gliner", model, accelerator, **common)
     kind = "token" if _is_token_classifier(model) else "classifier"
     if weights != "torch":
         try:
