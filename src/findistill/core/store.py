@@ -65,12 +65,13 @@ class Store:
     """The artifacts under one folder, shared by all jobs and processes that use it.
 
     `used` has every artifact that this object gave out, by kind. `loggers` makes the Lightning loggers of the job that
-    a step trains for, if any.
+    a step trains for, if any. `shared` is what the steps of one job share while it runs, by a name of theirs.
     """
 
     root: Path
     used: dict[str, list[Artifact]] = field(default_factory=dict)
     loggers: Callable[[], list[Any]] = list
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def at(self, step: Step, folder: Path) -> Work:
         """The work of a step, its parents made, without making the step itself."""

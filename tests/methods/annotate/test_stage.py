@@ -62,11 +62,14 @@ def test_an_llm_with_demonstrations_is_measured_on_half_of_the_labelled_rows(fin
 @pytest.mark.slow
 def test_several_annotators(findistill: Command, tmp_path: Path) -> None:
     members = 'annotate.ensemble=["shots.k=4","shots.k=0","shots.selection=balanced shots.k=3"]'
-    done = findistill(*BASE, members, "annotate.combine=dawid_skene", "annotate.limit=30")
+    done = findistill(*BASE, members, "annotate.combine=dawid_skene", "annotate.limit=30", "logger=csv")
     assert done.returncode == 0, done.stderr
     [job] = (tmp_path / "runs" / "default").glob("annotate-*")
     found = json.loads((job / "metrics.json").read_text())
     assert found["annotate/samples"] == 30 * 8 * 3 and found["annotate/coverage"] == 1
+    [curve] = job.rglob("metrics.csv")  # one of all annotators
+    counts = pd.read_csv(curve)["annotation/responses"].dropna().tolist()
+    assert counts == sorted(set(counts)) and counts[-1] >= 30 * 3
     wrong = findistill(*BASE, 'annotate.ensemble=["shots.colour=red"]')
     assert wrong.returncode == 2 and "annotate.ensemble" in wrong.stderr and "colour" in wrong.stderr
 

@@ -48,18 +48,20 @@ def describe(work: Work) -> None:
 
 
 def annotate_with(
-    work: Work, llm: Any, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, folder: Path, *,
-    curve: CostCurve | None = None, **options: Any,
-) -> None:  # fmt: skip
-    """Have `llm` label `rows` as the step's prompt, shots and annotate sections say; responses are cached in the store.
-
-    `curve` is by default a new one, for the job's loggers.
-    """
+    work: Work, llm: Any, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, folder: Path, **options: Any
+) -> None:
+    """Have `llm` label `rows` as the step's prompt, shots and annotate sections say; responses are cached in the store."""
     config = work.config
     annotate(
         rows, pool, labels, llm, config.prompt, config.shots, config.annotate, folder,
-        cache=work.responses, max_memory=config.trainer.max_memory, curve=curve or CostCurve(work.loggers), **options,
+        cache=work.responses, max_memory=config.trainer.max_memory, curve=cost_curve(work), **options,
     )  # fmt: skip
+
+
+def cost_curve(work: Work) -> CostCurve:
+    """The one curve of a job, which goes on from one annotator of an ensemble, or test set, to the next."""
+    curve: CostCurve = work.store.shared.setdefault("cost curve", CostCurve(work.loggers))
+    return curve
 
 
 def rows_of(work: Work) -> tuple[pd.DataFrame, Any]:

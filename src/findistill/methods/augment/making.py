@@ -19,9 +19,8 @@ from findistill.core.store import Work
 from findistill.data.texts import TextData
 from findistill.inference.predict import predict
 from findistill.llm.aggregate import aggregate
-from findistill.llm.curve import CostCurve
 from findistill.methods import rows as reading
-from findistill.methods.annotate.annotations import annotate_with, annotator_name, with_adapter
+from findistill.methods.annotate.annotations import annotate_with, annotator_name, cost_curve, with_adapter
 from findistill.methods.annotate.steps import Annotations
 from findistill.methods.augment import writing
 from findistill.methods.augment.config import WRITTEN
@@ -77,8 +76,7 @@ def make(work: Work) -> None:
     rows, teacher = _with_predictions(work)
     sources = _sources(work.config, rows)
     log.info("new texts from %s", ", ".join(f"{len(part):,} texts by {method}" for method, part in sources.items()))
-    curve = CostCurve(work.loggers)  # of writing and relabelling together
-    texts, prompts, summary = _write(work, sources, rows, curve)
+    texts, prompts, summary = _write(work, sources, rows)
     summary["augment/made"] = len(texts)
     if teacher is not None:
         wrong = int((rows["predicted"] != rows["label"]).sum())
@@ -89,7 +87,7 @@ def make(work: Work) -> None:
     screening.far_from(held_out)
     training = data.split("train", "pool")["text"].tolist()
     screening.new(dict(zip(rows["id"], rows["text"], strict=True)), training, work.config.augment.similarity)
-    summary |= _relabel(work, data, screening, rows, teacher, curve)
+    summary |= _relabel(work, data, screening, rows, teacher)
     _save(work.folder, screening, prompts, summary)
 
 
@@ -112,12 +110,12 @@ def _sources(config: Settings, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _write(
-    work: Work, sources: dict[str, pd.DataFrame], rows: pd.DataFrame, curve: CostCurve
+    work: Work, sources: dict[str, pd.DataFrame], rows: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, str], dict[str, Any]]:
     """All new texts with where they come from, the prompts by hash, and what making them took."""
     config, settings = work.config, work.config.augment
     orders = _orders(work, rows)
-    written = writing.write(orders, config.llm, settings, config.annotate, cache=work.responses, curve=curve)
+    written = writing.write(orders, config.llm, settings, config.annotate, cache=work.responses, curve=cost_curve(work))
     texts = [{**row, "model": config.llm.model} for row in written.rows]
     if "words" in sources:
         part = sources["words"]
@@ -143,9 +141,7 @@ def _write(
 # -- relabelling ---------------------------------------------------------------------------------------------------------
 
 
-def _relabel(
-    work: Work, data: TextData, screening: Screening, rows: pd.DataFrame, teacher: Teacher | None, curve: CostCurve
-) -> dict[str, int]:
+def _relabel(work: Work, data: TextData, screening: Screening, rows: pd.DataFrame, teacher: Teacher | None) -> dict[str, int]:
     """Drop rows that are not given the label asked for in every round of relabelling (Thomas 2024: relabelled until stable).
 
     Unlabelled rows pass. Adds `relabels`, the rounds a row passed, and `agreement`, the mean share of the votes (or the
@@ -166,7 +162,7 @@ def _relabel(
         if part.empty:
             break
         if settings.relabel == "llm":
-            labels, share = _votes(work, data, part, number, curve)
+            labels, share = _votes(work, data, part, number)
         else:
             labels, share = _predictions(work, teacher, part, number)
         wrong = np.zeros(len(labelled), bool)
@@ -180,7 +176,7 @@ def _relabel(
     return counts
 
 
-def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int, curve: CostCurve) -> tuple[list[str | None], np.ndarray]:
+def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int) -> tuple[list[str | None], np.ndarray]:
     """The annotator's labels, and the share of its votes for the label asked for; each round draws other samples.
 
     The responses are cached like all others; the votes are needed here only.
@@ -192,7 +188,7 @@ def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int, curve: C
         step = Annotations(with_overrides(member, f"annotate.seed={member.annotate.seed + number}", "augment.relabel"))
         adapter = {"adapter": path} if (path := work.parents.get(f"adapter/{index}")) else {}
         of_member = replace(work, config=step.config, parents={**work.parents, **adapter})
-        annotate_with(of_member, with_adapter(of_member, member.llm), texts, pool, data.labels, target, curve=curve)
+        annotate_with(of_member, with_adapter(of_member, member.llm), texts, pool, data.labels, target)
     if len(members) > 1:
         names = [annotator_name(member) for member in members]
         aggregate(folders, names, data.labels, work.config.annotate.combine, folder)

@@ -11,11 +11,10 @@ from findistill.core.store import Work
 from findistill.data.labels import COMPANY, SENTIMENT
 from findistill.data.texts import TextData
 from findistill.llm import extract
-from findistill.llm.curve import CostCurve
 from findistill.llm.estimate import Estimate
 from findistill.llm.extraction import template
 from findistill.methods import rows as reading
-from findistill.methods.annotate.annotations import rows_of, with_adapter
+from findistill.methods.annotate.annotations import cost_curve, rows_of, with_adapter
 from findistill.methods.extract.steps import Extractions
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ def extract_rows(work: Work) -> None:
     log.info("%s names %s in %s texts of %s", llm.name, ", ".join(types), f"{len(rows):,}", reading.dataset(work).card.name)
     extract.extract(
         rows, reading.demonstration_pool(work), types, llm, config.extract, config.shots, config.annotate, work.folder,
-        cache=work.responses, max_memory=config.trainer.max_memory, curve=CostCurve(work.loggers),
+        cache=work.responses, max_memory=config.trainer.max_memory, curve=cost_curve(work),
     )  # fmt: skip
 
 
