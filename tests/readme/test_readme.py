@@ -117,7 +117,7 @@ def test_the_three_things_people_do(findistill: Command, tmp_path: Path) -> None
     for command in commands(ROOT / "README.md"):
         if "study=" not in command or "tweets.csv" in command:
             continue
-        extra = [] if "stage=report" in command else SHORT
+        extra = () if "stage=report" in command else (*SHORT, "hydra.sweeper.n_trials=4") if "optuna" in command else SHORT
         done = findistill(*shlex.split(command)[1:], *extra, timeout=900)
         assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
     assert (tmp_path / "runs" / "moon" / "report.html").exists()
