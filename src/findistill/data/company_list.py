@@ -120,8 +120,8 @@ def read_names(files: Sequence[Path], name_column: str = "name") -> list[str]:
     for path in files:
         rows = read_csv(path)
         if name_column not in rows[0]:
-            known = [*rows[0]]
-            suggestion = did_you_mean(name_column, known=known)
-            raise UserError(f"{path} has no column {name_column!r}{suggestion}; its columns are {', '.join(known)}")
+            columns = [*rows[0]]
+            suggestion = did_you_mean(name_column, known=columns)
+            raise UserError(f"{path} has no column {name_column!r}{suggestion}; its columns are {', '.join(columns)}")
         names += [row[name_column] for row in rows if row[name_column].strip()]
     return names

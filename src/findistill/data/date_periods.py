@@ -36,14 +36,14 @@ def periods_of(dates: pd.Series, periods: Sequence[str], name: str, setting: str
     for (_, end), (begin, _) in pairwise(sorted(bounds)):
         if end >= begin:
             raise UserError(f"{text}: two periods have the day {begin} in common; let each begin after another's end: {remedy}")
-    known = dates.dropna().astype(str)
-    if known.empty:
+    values = dates.dropna().astype(str)
+    if values.empty:
         raise UserError(f"{text}: data={name} has no dates; name their column in data.date_column, or leave the setting out")
-    wrong = known[~known.str.match(r"\d{4}-\d\d-\d\d")]
+    wrong = values[~values.str.match(r"\d{4}-\d\d-\d\d")]
     if len(wrong):
         row, date = wrong.index[0] + 1, wrong.iloc[0][:40]
         raise UserError(f"{text}: data={name}, row {row}: {date!r} is no date; write dates as 2019-12-31")
-    days = known.str[:10]
+    days = values.str[:10]
     splits = pd.Series([None] * len(dates), dates.index, dtype=object)
     for split, (begin, end) in zip(names, bounds, strict=True):
         splits[days.index[(days >= begin) & (days <= end)]] = split

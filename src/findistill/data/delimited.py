@@ -246,10 +246,10 @@ def _guessed_columns(rows: Sequence[Sequence[Any]], layout: Layout) -> list[str]
 
 def _distinct(path: Path, header: list[str], layout: Layout) -> list[str]:
     """The header with names for nameless columns, such as an index that pandas wrote, and each name once."""
-    wanted = {layout.text_column, *layout.wanted}
+    columns = {layout.text_column, *layout.wanted}
     names: list[str] = []
     for number, name in enumerate(header):
-        if name in names and (name in wanted or not layout.text_column):
+        if name in names and (name in columns or not layout.text_column):
             raise UserError(f"{path}: a column name occurs twice in the header: {', '.join(header)}")
         plain = name or f"Unnamed: {number}"
         names.append(plain if plain not in names else f"{plain}.{number}")

@@ -30,8 +30,8 @@ def with_decisions(rows: Sequence[Mapping[str, Any]], config: Data) -> tuple[Seq
             f"data.reviewed={config.reviewed}: {unknown[0]!r} is none of data.labels=[{','.join(config.labels)}]; add it there"
         )
     key = text_key if column == "label" else str
-    known = {key(row["text"]) for row in rows}
-    if not (matched := sum(text in known for text in decisions)):
+    keys = {key(row["text"]) for row in rows}
+    if not (matched := sum(text in keys for text in decisions)):
         raise UserError(f"data.reviewed={config.reviewed}: none of its {len(decisions):,} texts is in data={config.name}")
 
     def decided(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -100,11 +100,11 @@ def check(text: str, spans: Iterable[Span], labels: Sequence[str], where: str) -
 
 def without_overlaps(spans: Iterable[Span]) -> list[Span]:
     """Of spans that overlap, the longest; of equally long ones, the first."""
-    kept: list[Span] = []
+    disjoint: list[Span] = []
     for span in sorted(spans, key=lambda each: (each.start - each.end, each)):
-        if not any(span.overlaps(other) for other in kept):
-            kept.append(span)
-    return sorted(kept)
+        if not any(span.overlaps(other) for other in disjoint):
+            disjoint.append(span)
+    return sorted(disjoint)
 
 
 def locate(text: str, forms: Iterable[str], label: str) -> Located:

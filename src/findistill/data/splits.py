@@ -129,8 +129,8 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         removed["over data.limit"] = len(train) - config.limit
         train = train.loc[_draw(train, config.limit, "limit", config.seed, labels)]
     if config.fold is not None:  # the test rows themselves are not looked at
-        known = parts["pool"] if len(parts["pool"]) else train[is_labelled(train)]
-        fold = known.loc[_fold(known, config, labels)]
+        candidates = parts["pool"] if len(parts["pool"]) else train[is_labelled(train)]
+        fold = candidates.loc[_fold(candidates, config, labels)]
         removed["test rows that are no part of a fold"] += len(parts["test"])
         train, parts["pool"] = (part.drop(fold.index, errors="ignore") for part in (train, parts["pool"]))
         parts["test"] = fold
@@ -199,13 +199,13 @@ def _shuffled(rows: pd.DataFrame, purpose: str, seed: int, labels: LabelSet) -> 
     In place of labels, a data set of entities has rows with and without mentions.
     """
     random = np.random.default_rng([seed, _STREAMS[purpose]])
-    known = is_labelled(rows)
+    has_label = is_labelled(rows)
     if "spans" in rows:
         mentions = rows["spans"].map(lambda spans: bool(spans is not None and len(spans))).astype(bool)
-        masks = [mentions, known & ~mentions]
+        masks = [mentions, has_label & ~mentions]
     else:
         masks = [rows["label"] == name for name in labels.names]
-    groups = [rows.index[mask].to_numpy() for mask in masks if known.any()]
-    if not known.all():
-        groups.append(rows.index[~known].to_numpy())
+    groups = [rows.index[mask].to_numpy() for mask in masks if has_label.any()]
+    if not has_label.all():
+        groups.append(rows.index[~has_label].to_numpy())
     return [group[random.permutation(len(group))] for group in groups]

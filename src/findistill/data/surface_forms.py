@@ -62,8 +62,8 @@ def _searchable(text: str) -> tuple[str, tuple[Offsets, ...]]:
     plain = _BLANKS.sub(" ", characters)
     if plain == characters:
         return characters, offsets
-    kept = [at for at, character in enumerate(characters) if not (character.isspace() and characters[at - 1 : at].isspace())]
-    return plain, tuple(offsets[at] for at in kept)
+    places = [at for at, character in enumerate(characters) if not (character.isspace() and characters[at - 1 : at].isspace())]
+    return plain, tuple(offsets[at] for at in places)
 
 
 def _places(characters: str, offsets: tuple[Offsets, ...], form: str) -> list[Offsets]:

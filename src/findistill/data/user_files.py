@@ -59,9 +59,9 @@ def from_rows(
         column = getattr(config, key)
         if column is None or column in columns or any(lookup(row, column) is not None for row in rows):
             continue
-        known = field_names(rows)
-        if column not in known:
-            raise no_column(origin, config, key, known)
+        fields = field_names(rows)
+        if column not in fields:
+            raise no_column(origin, config, key, fields)
 
     def cells(column: str) -> list[str]:
         return [as_text(lookup(row, column)) for row in rows]

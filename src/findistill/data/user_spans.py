@@ -39,7 +39,7 @@ def read_spans(
     for number, (text, spans, of_row) in enumerate(zip(texts, located, mentions, strict=True), 1):
         _check_surfaces(text, spans, of_row, f"{origin}, row {number}: {column}")
     renamed = {folded(str(name)): value for name, value in (mapping_of(config.label_map) or {}).items()}
-    known = {folded(name): name for name in config.labels or ()}
+    names = {folded(name): name for name in config.labels or ()}
     cells: list[list[dict[str, Any]] | None] = []
     for number, spans in enumerate(located, 1):
         if spans is None:
@@ -50,7 +50,7 @@ def read_spans(
             name = renamed.get(folded(span.label), span.label)
             if name is None:
                 continue
-            name = known.get(folded(name), name) if config.labels else known.setdefault(folded(name), name)
+            name = names.get(folded(name), name) if config.labels else names.setdefault(folded(name), name)
             if config.labels is not None and name not in config.labels:
                 raise UserError(
                     f"{origin}, row {number}: {column} has the type {name!r}; data.labels are {', '.join(config.labels)}.\n"

@@ -95,8 +95,8 @@ class SubmititWorkers(Workers):
         limit = {f"{self.cluster}_max_num_timeout": self.max_num_timeout}
         try:
             executor = kind(self.logs / "%j", cluster=self.cluster, **limit)
-            known = kind._typed_parameters()
-            named = {name if name in known else f"{self.cluster}_{name}": value for name, value in self.settings.items()}
+            parameters = kind._typed_parameters()
+            named = {name if name in parameters else f"{self.cluster}_{name}": value for name, value in self.settings.items()}
             if self.cluster == "slurm":
                 named["slurm_array_parallelism"] = self.side_by_side
             executor.update_parameters(**named)

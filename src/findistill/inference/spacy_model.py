@@ -45,7 +45,7 @@ def open_pipeline(model: str, types: Sequence[str], label: str) -> Pipeline:
         pipeline = spacy.load(model, exclude=UNUSED)
     except (OSError, ValueError) as error:
         raise UserError(f"entities.spacy.model={model} cannot be opened: {str(error).splitlines()[0]}") from error
-    known = set(pipeline.get_pipe("ner").labels) if "ner" in pipeline.pipe_names else set()
-    if unknown := sorted(set(types) - known):
-        raise UserError(f"entities.spacy.types: {model} has no type {unknown[0]}; it has {', '.join(sorted(known)) or 'none'}")
+    of_model = set(pipeline.get_pipe("ner").labels) if "ner" in pipeline.pipe_names else set()
+    if unknown := sorted(set(types) - of_model):
+        raise UserError(f"entities.spacy.types: {model} has no type {unknown[0]}; it has {', '.join(sorted(of_model)) or 'none'}")
     return Pipeline(pipeline, frozenset(types), label)

@@ -48,12 +48,12 @@ def aggregate(
     Raises:
         UserError: the labelled rows are too few to learn from.
     """
-    frames, known = ([pd.read_parquet(each / "annotations.parquet") for each in some] for some in (folders, labelled))
+    frames, gold_frames = ([pd.read_parquet(each / "annotations.parquet") for each in some] for some in (folders, labelled))
     soft = [f"soft_{name}" for name in labels.names]
-    quality = accuracies(known) if known else []
+    quality = accuracies(gold_frames) if gold_frames else []
     if quality:
         measured = ", ".join(f"{name} {share:.3f}" for name, share in zip(names, quality, strict=True))
-        log.info("right about %d labelled rows: %s", len(known[0]), measured)
+        log.info("right about %d labelled rows: %s", len(gold_frames[0]), measured)
     votes = sum((frame[soft].to_numpy() * frame[["n_valid"]].to_numpy()).round().astype(int) for frame in frames)
     if how == "majority":
         counts, shares = votes, votes / votes.sum(axis=1, keepdims=True).clip(min=1)
@@ -63,7 +63,7 @@ def aggregate(
     elif how == "weighted_majority":
         shares = counts = weighted_shares(frames, quality, labels)
     elif how == "stacking":
-        shares = counts = stacked(frames, known, labels)
+        shares = counts = stacked(frames, gold_frames, labels)
     else:
         shares = counts = _dawid_skene(frames, labels)
     best = counts.argmax(axis=1)
@@ -90,9 +90,9 @@ def aggregate(
         combined.to_parquet(aside, index=False)
 
 
-def accuracies(known: Sequence[pd.DataFrame]) -> list[float]:
+def accuracies(gold_frames: Sequence[pd.DataFrame]) -> list[float]:
     """The share of the labelled rows that each annotator is right about, of those that it labels; 0 where it labels none."""
-    right = [(frame["label"] == frame["gold"])[frame["label"].notna()] for frame in known]
+    right = [(frame["label"] == frame["gold"])[frame["label"].notna()] for frame in gold_frames]
     return [float(rows.mean()) if len(rows) else 0.0 for rows in right]
 
 

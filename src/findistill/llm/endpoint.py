@@ -205,7 +205,7 @@ class EndpointRun:
         """The reply, without what the server turns out to refuse: a parameter that a refusal names, or one that is guessed."""
         fields = self._fields(messages, request, samples, attempt)
         while True:
-            known = frozenset(self.bodies.unsupported)
+            unsupported = frozenset(self.bodies.unsupported)
             try:
                 reply = await self.server.ask(self.bodies.body(**fields))
             except RefusedError as refusal:
@@ -215,11 +215,11 @@ class EndpointRun:
                     self._omit([refusal.parameter], refusal)
                     continue
                 async with self.guessing:
-                    guess = await self._guess(fields) if self.bodies.unsupported == known else None
+                    guess = await self._guess(fields) if self.bodies.unsupported == unsupported else None
                 if guess:
                     reply, names = guess
                     self._omit(names, refusal)
-                elif self.bodies.unsupported != known:  # another call has learnt what to omit
+                elif self.bodies.unsupported != unsupported:  # another call has learnt what to omit
                     continue
                 else:
                     raise

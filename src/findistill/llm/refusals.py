@@ -110,13 +110,13 @@ def read(body: bytes | Any) -> Refusal:
 
 def _parts(value: Any) -> Iterator[tuple[str, str]]:
     """Keys and texts of a refusal, outer ones first; lists of a pointer are joined by dots."""
-    known = {*_WORDS, *_POINTERS, *_CODES}
+    names = {*_WORDS, *_POINTERS, *_CODES}
     queue: list[tuple[str, Any]] = [("", value)]
     for key, part in queue:  # it grows
         if key in _POINTERS and isinstance(part, list):
             yield key, ".".join(str(each)[:60] for each in part[:10])
         elif isinstance(part, dict):
-            queue += [(str(name).lower(), each) for name, each in part.items() if str(name).lower() in known][:MOST_PARTS]
+            queue += [(str(name).lower(), each) for name, each in part.items() if str(name).lower() in names][:MOST_PARTS]
         elif isinstance(part, list):
             queue += [(key, each) for each in part[:MOST_PARTS]]
         elif isinstance(part, str) or (isinstance(part, int) and abs(part) < 1000):

@@ -53,12 +53,12 @@ class SpanVotes:
 
         Of spans that overlap, the one with most votes is kept, then the longest, then the first.
         """
-        kept: list[Span] = []
+        disjoint: list[Span] = []
         winners = [span for span, votes in self.counts.items() if votes > share * self.n_valid]
         for span in sorted(winners, key=lambda each: (-self.counts[each], each.start - each.end, each)):
-            if not any(span.overlaps(other) for other in kept):
-                kept.append(span)
-        return sorted(kept)
+            if not any(span.overlaps(other) for other in disjoint):
+                disjoint.append(span)
+        return sorted(disjoint)
 
     def cell(self, spans: Iterable[Span]) -> list[dict[str, Any]]:
         """Spans with their votes, as a table has them."""

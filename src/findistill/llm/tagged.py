@@ -61,8 +61,8 @@ def read(response: str, types: EntityTypes) -> Tokens | None:
     text = answers.visible(response[: answers.LONGEST])
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()][:MOST_LINES]
     pairs = [_pair(line, types) for line in lines]
-    known = [pair for pair in pairs if pair]
-    if not known or len(known) < READABLE * len(lines):
+    readable = [pair for pair in pairs if pair]
+    if not readable or len(readable) < READABLE * len(lines):
         return None
     tokens, tags, other = [], [], []
     for line, pair in zip(lines, pairs, strict=True):

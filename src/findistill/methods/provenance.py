@@ -71,8 +71,8 @@ def _sources(role: str, step: Step, store: Store) -> Iterator[Source]:
 
 def model_source(role: str, model: str) -> Source:
     """A model, by its folder, hub id or a server's name for it, as cards name it: not where it lies on this machine."""
-    known = hub_id(model)
-    return Source(role, known or public_name(model), licence_of_folder(model), known)
+    hub_name = hub_id(model)
+    return Source(role, hub_name or public_name(model), licence_of_folder(model), hub_name)
 
 
 def card_of(reference: str) -> CardData:

@@ -67,11 +67,11 @@ def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[s
 
 def overlap(model: Path | str, frame: pd.DataFrame, prefix: str) -> dict[str, float]:
     """How many of the predicted rows a model's folder says it learnt from, and its accuracy on the others; nothing where none."""
-    known = training_texts.known(model, frame["text"].tolist())
-    if not known.any():
+    mask = training_texts.known(model, frame["text"].tolist())
+    if not mask.any():
         return {}
-    others = (frame["label"] == frame["predicted"])[~known]
-    return {f"{prefix}/learnt_from": int(known.sum())} | ({f"{prefix}/unseen_accuracy": others.mean()} if len(others) else {})
+    others = (frame["label"] == frame["predicted"])[~mask]
+    return {f"{prefix}/learnt_from": int(mask.sum())} | ({f"{prefix}/unseen_accuracy": others.mean()} if len(others) else {})
 
 
 def record(job: Job, prefix: str, frame: pd.DataFrame, labels: tuple[str, ...], history: Sequence[dict[str, float]] = ()) -> None:
@@ -116,9 +116,9 @@ def summary(job: Job) -> None:
         values = [metrics[f"{prefix}/{name}"] for name in ("accuracy", "accuracy_lo", "accuracy_hi", "macro_f1", "n")]
         on = f"{prefix}: " if len(sets) > 1 else ""
         log.info("%saccuracy %.3f [%.3f, %.3f]  macro F1 %.3f, %d rows", on, *values)
-        known = f"{prefix}/learnt_from" in metrics
+        overlaps = f"{prefix}/learnt_from" in metrics
         remedy = REMEDIES.get(job.step.name)
-        if remedy and known:
+        if remedy and overlaps:
             remedy = "data.test=0.2, or the value that its training had, scores it on the test rows alone"
-        if reason := doubt(metrics, prefix) if known or prefix == "test" else "":
+        if reason := doubt(metrics, prefix) if overlaps or prefix == "test" else "":
             log.warning("%snot to be relied on: %s%s", on, reason, f". {remedy}" if remedy else "")

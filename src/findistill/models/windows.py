@@ -116,12 +116,12 @@ class WordWindows:
         """
         by_text: list[list[Span]] = [[] for _ in self.words]
         for text, cut, own in zip(self.text, self.cut, predicted, strict=True):
-            kept = [
+            words = [
                 (first + cut.start, last + cut.start, label)
                 for first, last, label, probability in own
                 if probability > threshold and cut.first <= cut.start + (first + last) // 2 < cut.last
             ]
-            by_text[text] += from_words(kept, self.words[text])
+            by_text[text] += from_words(words, self.words[text])
         return [without_overlaps(own) for own in by_text]
 
 
@@ -146,9 +146,9 @@ def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
         for number, (text, own, offsets) in enumerate(zip(part, *_encoded(tokenizer, part), strict=True), start):
             whole = pieces(text)
             first = _first_tokens(whole, offsets)
-            known = first >= 0
-            by_text.append([word for word, there in zip(whole, known, strict=True) if there])
-            first = first[known]
+            mask = first >= 0
+            by_text.append([word for word, there in zip(whole, mask, strict=True) if there])
+            first = first[mask]
             for cut in cuts(len(own), room):
                 inside = np.flatnonzero((first >= cut.start) & (first < cut.end))
                 ids.append(np.concatenate([before, own[cut.start : cut.end], after]))

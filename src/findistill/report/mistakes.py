@@ -77,7 +77,7 @@ def disagreements(annotator: Method, student: Method) -> pd.DataFrame:
 
 def _guess(method: Method) -> tuple[np.ndarray, np.ndarray]:
     """(n,) label positions, -1 without one, and their mean probabilities over seeds, NaN where a method gives hard answers."""
-    known = np.isfinite(method.probabilities).all((0, 2))
-    mean = np.where(known[:, None], np.nan_to_num(method.probabilities).mean(0), 0)
-    guess = np.where(known, mean.argmax(1), method.predicted[0])
-    return guess, np.where(known, mean.max(1), np.nan)
+    finite = np.isfinite(method.probabilities).all((0, 2))
+    mean = np.where(finite[:, None], np.nan_to_num(method.probabilities).mean(0), 0)
+    guess = np.where(finite, mean.argmax(1), method.predicted[0])
+    return guess, np.where(finite, mean.max(1), np.nan)

@@ -120,8 +120,8 @@ def limits(learnt: Provenance, metrics: Mapping[str, float], seed: int | None) -
     """What whoever uses the model should know before: in whole sentences, the gravest first."""
     if seed is not None:
         yield f"One training, seed {seed}: another seed gives another model and other scores. Intervals are over test texts."
-    if (kept := metrics.get("data/kept")) is not None and kept < 1000:
-        yield f"It learnt from {kept:,.0f} texts."
+    if (texts := metrics.get("data/kept")) is not None and texts < 1000:
+        yield f"It learnt from {texts:,.0f} texts."
     yield from (f"{note[0].upper()}{note[1:]}." for note in learnt.notes if not note.startswith("data."))  # of a setting
     yield "Texts of another kind, time or language than those it learnt from were not tried; its probabilities may mislead there."
 

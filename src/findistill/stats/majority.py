@@ -16,10 +16,10 @@ def doubt(metrics: Mapping[str, float], prefix: str = "test") -> str:
         return ""
     accuracy, low, high, majority, n_labels, n = (metrics[f"{prefix}/{name}"] for name in names)
     parts = []
-    if known := metrics.get(f"{prefix}/learnt_from"):
+    if overlap := metrics.get(f"{prefix}/learnt_from"):
         others = metrics.get(f"{prefix}/unseen_accuracy")
-        aside = "" if others is None else f", and on the other {n - known:,.0f} its accuracy is {others:.3f}"
-        parts.append(f"it learnt from {known:,.0f} of the {n:,.0f} test texts{aside}")
+        aside = "" if others is None else f", and on the other {n - overlap:,.0f} its accuracy is {others:.3f}"
+        parts.append(f"it learnt from {overlap:,.0f} of the {n:,.0f} test texts{aside}")
     if n_labels < 2 and majority < 1:
         parts.append("it gives every text the same label" if n_labels else "it gives no text a label")
     if low <= majority < 1:

@@ -49,9 +49,9 @@ def remove(folder: Path) -> None:
 
 def set_damaged_aside(folder: Path) -> None:
     """Let a training start from the beginning where a checkpoint that it would go on from is not as it was written."""
-    kept = [path for name in ("best.ckpt", "last.ckpt") if (path := folder / name).exists()]
-    if damaged := [path for path in kept if not _is_whole(path)]:
-        for path in kept:  # one alone is no use: the best weights are those of the steps before the last
+    paths = [path for name in ("best.ckpt", "last.ckpt") if (path := folder / name).exists()]
+    if damaged := [path for path in paths if not _is_whole(path)]:
+        for path in paths:  # one alone is no use: the best weights are those of the steps before the last
             path.replace(path.with_suffix(".ckpt.damaged"))
         log.warning("%s is damaged; it is kept as %s.damaged and the training starts anew", damaged[0], damaged[0].name)
 

@@ -21,8 +21,8 @@ def next_to_label(votes: pd.DataFrame, shares: np.ndarray, labelled: list[str], 
         shares: (n, labels) vote shares.
         labelled: texts that have a human label already.
     """
-    known = {text_key(text) for text in labelled}
-    free = ~votes["text"].map(text_key).isin(known).to_numpy()
+    keys = {text_key(text) for text in labelled}
+    free = ~votes["text"].map(text_key).isin(keys).to_numpy()
     if (free & votes["gold"].isna().to_numpy()).any():  # else all labels are hidden ones
         free &= votes["gold"].isna().to_numpy()
     doubt = np.where(free, 1 - shares.max(axis=1), -1.0)

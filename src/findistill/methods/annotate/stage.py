@@ -43,8 +43,8 @@ def run(job: Job) -> None:
 
 def write_next(job: Job, votes: pd.DataFrame, shares: np.ndarray) -> None:
     """Leave `to_label.csv`, the texts that a person should label next."""
-    known = reading.demonstration_pool(job)["text"].tolist()
-    rows = next_to_label(votes, shares, known, job.config.annotate.next)
+    labelled = reading.demonstration_pool(job)["text"].tolist()
+    rows = next_to_label(votes, shares, labelled, job.config.annotate.next)
     path = write_whole(job.folder / "to_label.csv", tables.csv(rows))
     log.info("%d texts to label next, least agreed and unlike each other: fill in the column label of %s", len(rows), path)
 

@@ -92,12 +92,12 @@ def predict_texts(work: Work, texts: Sequence[str]) -> np.ndarray:
     """Log-probabilities (n, labels) of the parent `folds`: a labelled row's of the model that has not seen it, any other text's
     the mean over the models."""
     folder, names = work.parents["folds"], reading.dataset(work).labels.names
-    known = pd.read_parquet(folder / FILE)
-    row_of = {text_key(text): row for row, text in enumerate(known["text"])}
+    out_of_fold = pd.read_parquet(folder / FILE)
+    row_of = {text_key(text): row for row, text in enumerate(out_of_fold["text"])}
     rows = np.array([row_of.get(text_key(text), -1) for text in texts])
-    out = np.log(known[[f"p_{name}" for name in names]].to_numpy()[rows].clip(LEAST))
+    out = np.log(out_of_fold[[f"p_{name}" for name in names]].to_numpy()[rows].clip(LEAST))
     if new := [text for text, row in zip(texts, rows, strict=True) if row < 0]:
-        models = [model(folder, fold) for fold in sorted(known["fold"].unique())]
+        models = [model(folder, fold) for fold in sorted(out_of_fold["fold"].unique())]
         each = [predict(path, new, work.config.trainer, tokens_cache=work.tokens) for path in models]
         shares = [one.probabilities[:, [one.labels.index(name) for name in names]] for one in each]
         out[rows < 0] = np.mean(np.log(np.clip(shares, LEAST, None)), axis=0)

@@ -60,8 +60,8 @@ def _labelled_by(job: Job, data: TextData, source: str) -> pd.DataFrame:
         labeller = open_model(source, job.config.entities, data.labels.names)
         return rows.assign(spans=as_column(stream(labeller, rows["text"].tolist()), rows.index))
     answers = pd.read_parquet(job.parents["extractions"] / "annotations.parquet")
-    known = data.frame[["id", "split", *(["spans"] if "spans" in data.frame else [])]].rename(columns={"spans": "human"})
-    rows = answers.merge(known, on="id", how="inner", validate="one_to_one")
+    human = data.frame[["id", "split", *(["spans"] if "spans" in data.frame else [])]].rename(columns={"spans": "human"})
+    rows = answers.merge(human, on="id", how="inner", validate="one_to_one")
     kept = np.asarray([agreement(cell, n) for cell, n in zip(rows["spans"], rows["n_valid"], strict=True)])
     agreed = kept >= job.config.entities.min_agreement
     if source == "mixed":

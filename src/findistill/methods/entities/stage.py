@@ -42,10 +42,10 @@ def run(job: Job) -> None:
         record_training(job, trained)
         folder = trained.model_dir
     model = models.open_model(entities.model, entities, labels, folder, accelerator)
-    known = folder or OmegaConf.select(entities, f"{entities.model}.model")
+    start = folder or OmegaConf.select(entities, f"{entities.model}.model")
     for prefix, (rows, label_set) in tests.items():
         record(job, prefix, model, labels, rows, label_set.names)
-        job.metrics |= learnt_from(known, rows["text"].tolist(), prefix)
+        job.metrics |= learnt_from(start, rows["text"].tolist(), prefix)
     splits = {"val": labels, **{prefix: label_set.names for prefix, (_, label_set) in tests.items()}}
     job.tracker.per_label(per_label(job.metrics, splits))
     if job.config.evaluate.latency:
@@ -95,8 +95,8 @@ def per_label(metrics: Mapping[str, float], splits: Mapping[str, Sequence[str]])
 
 def learnt_from(model: Path | str | None, texts: list[str], prefix: str) -> dict[str, float]:
     """How many of the test texts a model's folder says it learnt from; nothing where none."""
-    known = training_texts.known(model, texts).sum() if model else 0
-    return {f"{prefix}/learnt_from": int(known)} if known else {}
+    overlap = training_texts.known(model, texts).sum() if model else 0
+    return {f"{prefix}/learnt_from": int(overlap)} if overlap else {}
 
 
 def summary(job: Job) -> None:

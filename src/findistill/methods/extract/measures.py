@@ -95,8 +95,8 @@ def quality(rows: pd.DataFrame, types: Sequence[str], prefix: str, resamples: in
     samples = int(rows["n_samples"].max())
     votes = [_votes(*cells) for cells in zip(rows["candidates"], rows["n_valid"], rows["n_samples"], strict=True)]
     for threshold in range(1, samples + 1) if samples > 1 else ():
-        kept = [each.agreed((threshold - 0.5) / each.n_valid) if each.n_valid else [] for each in votes]
-        values = evaluate(gold, kept, types, prefix=prefix, resamples=1)
+        agreed = [each.agreed((threshold - 0.5) / each.n_valid) if each.n_valid else [] for each in votes]
+        values = evaluate(gold, agreed, types, prefix=prefix, resamples=1)
         metrics |= {f"{prefix}/{name}_votes_{threshold}": values[f"{prefix}/{name}"] for name in ("f1", "precision", "recall")}
     return metrics
 

@@ -63,11 +63,11 @@ def run(job: Job) -> None:
             counts: Counter[str] = Counter()
             start, schema = time.perf_counter(), _schema(stream, predictor, names)
             with shards.writing(number, schema, counts) as writer:
-                known: list[pa.Table] = []
+                tables: list[pa.Table] = []
                 for _ in range(windows_in(sizes[number])):
                     window, answers = next(answered)
-                    known.append(answers.table)
-                    columns = _of_rows(pa.concat_tables(known), window)
+                    tables.append(answers.table)
+                    columns = _of_rows(pa.concat_tables(tables), window)
                     writer.write_table(pa.table([*window.table.columns, *columns.columns], schema=schema))
                     counts.update(summary.count_rows(columns, section.low_confidence))
                     counts.update(predicted=len(window.texts), pieces=answers.pieces, unseen=answers.unseen)

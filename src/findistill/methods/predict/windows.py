@@ -37,25 +37,25 @@ def windows(stream: Stream, shards: list[int], shard_rows: int) -> Iterator[Wind
         return
     selected, first = set(shards), min(shards)
     at = first * shard_rows
-    known: dict[str, int] = {}
+    answers: dict[str, int] = {}
     tables: list[pa.Table] = []
     texts: list[str] = []
     for table, some in stream.tables(skip=at):
         start = 0
         while start < len(some):
             if at % shard_rows == 0 and not texts:
-                known = {}
+                answers = {}
             size = min(ROWS - len(texts), shard_rows - at % shard_rows, len(some) - start)
             tables.append(table.slice(start, size))
             texts += some[start : start + size]
             start, at = start + size, at + size
             if len(texts) == ROWS or at % shard_rows == 0 or at == stream.rows:
                 if (at - 1) // shard_rows in selected:
-                    yield _window(pa.concat_tables(tables), texts, known)
+                    yield _window(pa.concat_tables(tables), texts, answers)
                 tables, texts = [], []
 
 
-def _window(table: pa.Table, texts: list[str], known: dict[str, int]) -> Window:
-    before = len(known)
-    answer = np.array([known.setdefault(text, len(known)) if text else -1 for text in texts], np.int64)
-    return Window(table, list(known)[before:], answer)
+def _window(table: pa.Table, texts: list[str], answers: dict[str, int]) -> Window:
+    before = len(answers)
+    answer = np.array([answers.setdefault(text, len(answers)) if text else -1 for text in texts], np.int64)
+    return Window(table, list(answers)[before:], answer)

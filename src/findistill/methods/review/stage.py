@@ -32,11 +32,11 @@ def check(work: Work) -> None:
 def run(job: Job) -> None:
     settings, rows = job.config.review, suggestions.read(job.parents["annotations"])
     question, ranked = suggestions.question(rows, reading.dataset(job)), suggestions.ordered(rows)
-    known = {each.id: each for each in ranked}
+    by_id = {each.id: each for each in ranked}
     place = backend(settings)
-    content = place.read(question, known)
-    check_same_texts(content, known, place.place)
-    reviewed = decisions.frame(content.decisions, known, question, settings.adjudicator)
+    content = place.read(question, by_id)
+    check_same_texts(content, by_id, place.place)
+    reviewed = decisions.frame(content.decisions, by_id, question, settings.adjudicator)
     with replacing(job.folder / "reviewed.parquet") as path:
         reviewed.to_parquet(path, index=False)
     conflicts = decisions.conflicts(reviewed, question)
@@ -60,16 +60,16 @@ def run(job: Job) -> None:
         )  # fmt: skip
 
 
-def check_same_texts(content: Content, known: Mapping[str, Suggestion], place: str) -> None:
+def check_same_texts(content: Content, by_id: Mapping[str, Suggestion], place: str) -> None:
     """Raise UserError where the place holds other texts than the suggestions: their decisions would be mixed."""
     remedy = "name another one for these (review.project=NAME, review.files=[NAME.csv])"
     for text_id, text in content.texts.items():
-        if text_id in known and text != known[text_id].text:
+        if text_id in by_id and text != by_id[text_id].text:
             raise UserError(
                 f"{place}: the id {text_id} is that of another text there ({text[:40]!r}) than here "
-                f"({known[text_id].text[:40]!r}); {remedy}"
+                f"({by_id[text_id].text[:40]!r}); {remedy}"
             )
-    if content.texts and not content.texts.keys() & known.keys():
+    if content.texts and not content.texts.keys() & by_id.keys():
         raise UserError(f"{place} holds {len(content.texts):,} texts, and none of those of the suggestions; {remedy}")
 
 

@@ -115,8 +115,8 @@ def read_names(annotations: Path) -> Names:
     for batch in _batches(annotations, ["text", "spans", "normalized", "n_valid"]):
         for text, spans, normalized in zip(*(batch[name].to_pylist() for name in ("text", "spans", "normalized")), strict=True):
             for at, span in enumerate(spans or ()):
-                known = normalized[at] if normalized and at < len(normalized) else None
-                spelling = (known or text[span["start"] : span["end"]]).strip()
+                normal = normalized[at] if normalized and at < len(normalized) else None
+                spelling = (normal or text[span["start"] : span["end"]]).strip()
                 if (name := fold_name(spelling)) not in codes:
                     codes[name] = len(codes)
                     spellings.append(spelling)
