@@ -43,10 +43,14 @@ def _typed(schema: type) -> DictConfig:
 
 
 def _schema(group: str, section: DictConfig) -> type | None:
-    """The schema of a section: of its group's, and of the root's, the one with the most fields that all are there."""
+    """The schema of a section: of its group's, and of the root's, the one with most of its settings and fewest others.
+
+    What a schema has and the section has not came in a later version, and has its default.
+    """
     repo = ConfigStore.instance().repo
     types = [OmegaConf.get_type(entry.node) for entry in repo.get(group, {}).values() if hasattr(entry, "node")]
     if group in (root := repo["base_config.yaml"].node):  # a section without options
         types.append(OmegaConf.get_type(root[group]))
-    fitting = [t for t in types if is_dataclass(t) and {field.name for field in fields(t)} <= set(section)]
-    return max(fitting, key=lambda t: len(fields(t)), default=None)
+    names = {t: {field.name for field in fields(t)} for t in types if is_dataclass(t)}
+    fitting = {t: (len(own & set(section)), -len(own - set(section))) for t, own in names.items() if own & set(section)}
+    return max(fitting, key=lambda t: fitting[t], default=None)
