@@ -32,7 +32,8 @@ def test_jobs_stand_by_method_with_what_changed(tmp_path: Path) -> None:
     assert table["accuracy"].iloc[1] == methods[0].correct[1].mean()
     page = as_text(table)
     assert page["State"].iloc[-1] == "failed: no memory" and page["Commit"].iloc[0] == "00000000-dirty"
-    assert "W&B" not in page
+    assert "W&B" not in page and "Test set" in page  # the failed job has none
+    assert "Test set" not in as_text(table.iloc[:4])
 
 
 def test_a_link_is_one(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The report: complete, self-contained, the same twice, without a word of the data."""
 
+import html
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -93,6 +94,16 @@ def test_a_study_of_baselines_and_hard_answers_alone(new_run: Callable[..., Run]
     files = build_report("s", [bare], [], tmp_path, resamples=50)
     assert {path.stem for path in files.figures} == {"comparison", "confusion_matrix"}
     assert "Best method: majority class" in files.html.read_text()
+
+
+def test_the_summary_says_how_far_the_best_is_from_the_best_baseline(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    config = {"data": {"name": "made_up"}}
+    runs = [new_run("teacher", "teacher", seed, skill=3.0, config={**config, "seed": seed}) for seed in range(5)]
+    runs += [new_run(name, "baseline", None, skill=skill, config=config) for name, skill in (("weak", 0.1), ("strong", 0.5))]
+    page = html.unescape(build_report("s", runs, [], tmp_path, resamples=50).html.read_text())
+    assert re.search(
+        r"Its difference to the best baseline, strong: \+\d+\.\d \[.*?\] points of accuracy \(p .*?, over .*?\)\.", page
+    )
 
 
 def test_each_test_set_has_its_own_section_and_figures(new_student: Callable[..., Run], tmp_path: Path) -> None:

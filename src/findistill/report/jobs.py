@@ -79,12 +79,13 @@ def _command(entry: Entry) -> str:
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The jobs as text under the page's titles, without empty columns."""
+    """The jobs as text under the page's titles, without empty columns, and without test sets where there is one."""
     table = table.assign(
         state=[f"{state}: {why}" if why else state for state, why in zip(table["state"], table["error"], strict=True)]
     )
     frame = pd.DataFrame({title: [_cell(column, value) for value in table[column]] for column, title in TITLES.items()})
-    return frame[[title for title in frame if frame[title].ne("").any()]]
+    alike = {TITLES["test_set"]} if frame[TITLES["test_set"]].nunique() == 1 else set()
+    return frame[[title for title in frame if title not in alike and frame[title].ne("").any()]]
 
 
 def _cell(column: str, value: Any) -> str:

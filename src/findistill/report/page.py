@@ -173,7 +173,7 @@ def _tables(one: Results) -> Iterator[Table]:
 
 
 def summary(one: Results, tests: Sequence[Comparison], *, chosen: bool = False) -> str:
-    """The main result on a test set in one sentence, how the best was selected, and the best baseline if it is better."""
+    """The main result on a test set in one sentence, how the best was selected, and how far it is from the best baseline."""
     here = parts.present(one.methods)
     top, fair = best(here[0].own(one.methods) if here else one.methods)
     assert top is not None
@@ -202,7 +202,12 @@ def summary(one: Results, tests: Sequence[Comparison], *, chosen: bool = False) 
     means = {method.name: one.estimates[method.name]["accuracy"].mean for method in (top, *baselines)}
     rival = max(baselines, key=lambda method: means[method.name], default=None)
     if rival and means[rival.name] >= means[top.name]:
-        text = f"{top.name} is not above the baseline {rival.name} ({means[top.name]:.3f}, {means[rival.name]:.3f}). {text}"
+        return f"{top.name} is not above the baseline {rival.name} ({means[top.name]:.3f}, {means[rival.name]:.3f}). {text}"
+    if rival and (gap := next((test for test in tests if (test.a, test.b) == (top.name, rival.name)), None)):
+        text += (
+            f" Its difference to the best baseline, {rival.name}: {tables.difference(gap.accuracy)} points of accuracy"
+            f" (p {tables.p_value(gap.p_holm)}, over {gap.accuracy.over})."
+        )
     return text
 
 
