@@ -41,10 +41,10 @@ def test_from_teacher_to_student(findistill: Command, tiny: Path, tmp_path: Path
     done = findistill("stage=report", "study=lin", "report.baselines=[teacher]", "report.resamples=20")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "runs" / "lin" / "table.csv").set_index("method")
-    assert {f"{tiny.name}: kl", f"{tiny.name}: kl, and embeddings"} <= {*table.index}
+    assert {f"{tiny.name}: kl", f"{tiny.name}: kl, with embeddings"} <= {*table.index}
     assert {"the students' teacher, tfidf", "the students' teacher, tfidf and embeddings"} <= {*table.index}
     shares = pd.read_csv(tmp_path / "runs" / "lin" / "teacher_share.csv").set_index("method")["teacher"]
-    assert shares[f"{tiny.name}: kl, and embeddings"] == "the students' teacher, tfidf and embeddings"
+    assert shares[f"{tiny.name}: kl, with embeddings"] == "the students' teacher, tfidf and embeddings"
 
     for arguments, message in (
         (

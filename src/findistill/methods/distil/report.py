@@ -43,7 +43,7 @@ class StudentPart(Part):
             recipe = setting(distill, "recipe")
             faults = "" if recipe in (None, "fixed") else f" ({recipe})"
             several = f", {distill['teachers']} teachers" if (setting(distill, "teachers") or 1) > 1 else ""
-            linear = "".join(f", and {name}" for name in setting(distill, "linear_teachers") or ())
+            linear = "".join(f", with {name}" for name in setting(distill, "linear_teachers") or ())
             return f"{config['student']['name']}: {facts.terms_name(distill['terms'])}{several}{linear}{faults}"
         scalar = " scalar" if distill["target"] == "scalar" else ""
         gold = " and human labels" if setting(distill, "gold") else ""
