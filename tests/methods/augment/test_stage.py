@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from findistill.config.validate import validate
-from findistill.core.job import ephemeral
+from findistill.core.job import artifacts_read, ephemeral
 from findistill.core.step import Step, load, sections_read
 from findistill.core.store import Store, Work
 from findistill.data.texts import COLUMNS
@@ -25,6 +25,7 @@ from findistill.errors import UserError
 from findistill.inference.predict import Prediction
 from findistill.llm.curve import CostCurve
 from findistill.methods import rows as reading
+from findistill.methods.annotate.annotations import cost_curve
 from findistill.methods.annotate.steps import Annotations
 from findistill.methods.augment import making
 from findistill.methods.augment.screening import Screening
@@ -237,7 +238,7 @@ def test_only_models_that_know_the_source_relabel_and_each_round_asks_another(
     rows = pd.DataFrame({"id": ["a", "b", "c", "d"], "fold": [0, 1, 2, 2]})
     models = Teacher(rows, ["without 0", "without 1", "without 2"])
     screening = candidates("positive", "positive", "positive", None)
-    lost = making._relabel(work_of(settings_of("stage=augment"), tmp_path), cast(Any, None), screening, rows, models, CostCurve())
+    lost = making._relabel(work_of(settings_of("stage=augment"), tmp_path), cast(Any, None), screening, rows, models)
     assert {(model, text) for model, text in asked if text == "text n2"} == {("without 0", "text n2"), ("without 1", "text n2")}
     assert not {("without 0", "text n0"), ("without 1", "text n1")} & set(asked)
     assert screening.rows["id"].tolist() == ["n2", "n3"] and sum(lost.values()) == 2
@@ -251,8 +252,8 @@ def test_the_llm_must_give_the_label_in_every_round(
     curves: list[CostCurve] = []
     votes = {0: ["positive", "negative", "positive"], 1: ["positive", "negative"]}
 
-    def annotate_with(work: Work, llm: Any, rows: pd.DataFrame, pool: Any, labels: Any, folder: Path, curve: CostCurve) -> None:
-        curves.append(curve)
+    def annotate_with(work: Work, llm: Any, rows: pd.DataFrame, pool: Any, labels: Any, folder: Path) -> None:
+        curves.append(cost_curve(work))
         folder.mkdir(parents=True)
         labelled = rows.assign(label=votes[work.config.annotate.seed], soft_positive=[0.75] * len(rows), soft_negative=0.25)
         labelled.to_parquet(folder / "annotations.parquet")
@@ -260,11 +261,11 @@ def test_the_llm_must_give_the_label_in_every_round(
     monkeypatch.setattr(making, "annotate_with", annotate_with)
     monkeypatch.setattr(making.reading, "demonstration_pool", lambda work: None)
     work = work_of(settings_of("stage=augment", "augment.relabel=llm"), tmp_path)
-    screening, curve = candidates("positive", "positive", "positive"), CostCurve()
-    lost = making._relabel(work, SimpleNamespace(labels=None), screening, pd.DataFrame(), None, curve)  # type: ignore[arg-type]
+    screening = candidates("positive", "positive", "positive")
+    lost = making._relabel(work, SimpleNamespace(labels=None), screening, pd.DataFrame(), None)  # type: ignore[arg-type]
     assert screening.rows["id"].tolist() == ["n0"] and screening.rows["agreement"].tolist() == [0.75]
     assert lost == {"augment/relabel_1_dropped": 1, "augment/relabel_2_dropped": 1}
-    assert work.config.annotate.seed == 0 and curves == [curve, curve]
+    assert work.config.annotate.seed == 0 and all(curve is cost_curve(work) for curve in curves) and len(curves) == 2
 
 
 # -- use -----------------------------------------------------------------------------------------------------------------
@@ -272,14 +273,16 @@ def test_the_llm_must_give_the_label_in_every_round(
 
 def test_a_named_teacher_and_a_teacher_that_trains_on_the_new_texts(settings_of: Callable[..., Config], tmp_path: Path) -> None:
     plain = run_job(settings_of("stage=teacher", "data.limit=40"), tmp_path)
-    assert plain.metrics["data/augmented"] == 0 and "augment" not in plain.store.names
+    assert plain.metrics["data/augmented"] == 0 and "augment" not in artifacts_read(plain.step, plain.store)
     words = ("data.limit=40", "augment.per_text.words=2", "augment.rounds=5")
     first = run_job(settings_of("stage=augment", *words, f"augment.teacher={plain.folder}"), tmp_path, tmp_path / "augment")
-    assert "folds" not in first.store.names and first.metrics["augment/relabel_1_dropped"] > 0
+    assert "folds" not in artifacts_read(first.step, first.store) and first.metrics["augment/relabel_1_dropped"] > 0
     assert "augment/relabel_2_dropped" not in first.metrics  # one model has one opinion
     (tmp_path / "run").rename(tmp_path / "first")
     more = run_job(settings_of("stage=teacher", *words, "augment.use=true", f"augment.teacher={tmp_path / 'first'}"), tmp_path)
-    assert more.store.names["augment"] == first.store.names["augment"]  # a teacher is its weights, wherever they lie
+    assert (
+        artifacts_read(more.step, more.store)["augment"] == artifacts_read(first.step, first.store)["augment"]
+    )  # a teacher is its weights, wherever they lie
     assert more.metrics["data/augmented"] > 0
     assert more.metrics["data/kept"] == plain.metrics["data/kept"] + more.metrics["data/augmented"]
 

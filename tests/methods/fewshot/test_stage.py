@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from findistill.core.job import Job
+from findistill.core.job import Job, artifacts_read
 from findistill.data.text_key import text_key
 from findistill.errors import UserError
 from findistill.methods import rows as reading
@@ -84,7 +84,7 @@ def test_a_sweep_loads_the_model_once_embeds_the_pool_once_and_asks_nothing_twic
     ]
     for k, selection, seed in [*jobs, (3, "nearest", 0)]:
         job = asked(f"shots.k={k}", f"shots.selection={selection}", f"seed={seed}")
-        made.add(job.store.names["annotate"])
+        made.add(artifacts_read(job.step, job.store)["annotate"])
         by_seed.setdefault(f"{k} {selection}", []).append(predictions(job))
     assert len(loads) == 1
     assert embedded.count(60) == 1 and embedded.count(12) == 1  # the pool, the test texts

@@ -13,7 +13,7 @@ from findistill.config.compose import plain
 from findistill.config.instantiate import build
 from findistill.config.validate import validate
 from findistill.core import run_folder
-from findistill.core.job import Job
+from findistill.core.job import Job, artifacts_read
 from findistill.core.step import sections_read
 from findistill.errors import UserError
 from findistill.llm.label_reader import label_probabilities
@@ -114,24 +114,28 @@ def test_a_tuned_model_that_is_asked_about_its_training_rows_says_so(done: Job, 
     assert 0 < annotator.metrics["test/learnt_from"] < 200 == annotator.metrics["test/n"]
 
 
+def names_of(one: Job) -> dict[str, str]:
+    return artifacts_read(one.step, one.store)
+
+
 def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_it(tiny_llm: Path, tmp_path: Path) -> None:
     chain = (
         "stage=student", "llm.adapter=tune", "qlora.quantization=none", "data.labelled=60", "shots.k=0", "annotate.limit=10",
         "trainer.max_epochs=7",
     )  # fmt: skip
     one = job(tmp_path, tiny_llm, *chain)
-    assert set(one.store.names) == {"data", "qlora", "annotate"}
+    assert set(names_of(one)) == {"data", "qlora", "annotate"}
     assert "qlora" in sections_read(one.step) and "qlora" not in sections_read(stage_of(composed("stage=student")))
-    adapter = one.store.root / one.store.names["qlora"]
+    adapter = one.store.root / names_of(one)["qlora"]
     summary = json.loads((adapter / "tuned.json").read_text())
     # A tenth of the labelled rows chose the epoch; the 7 epochs are the student's.
     assert summary["texts"] == 54 and len(summary["history"]) == 1
     for more in (["seed=1"], ["distill=reg", "trainer.batch_size=8"]):
-        assert job(tmp_path, tiny_llm, *chain, *more).store.names["annotate"] == one.store.names["annotate"]
+        assert names_of(job(tmp_path, tiny_llm, *chain, *more))["annotate"] == names_of(one)["annotate"]
     alone = job(tmp_path, tiny_llm, "stage=qlora", "qlora.quantization=none", "data.labelled=60")
     assert alone.parents["adapter"] == adapter
-    other = job(tmp_path, tiny_llm, *chain, "qlora.rank=8").store.names
-    assert other["qlora"] != one.store.names["qlora"] and other["annotate"] != one.store.names["annotate"]
+    other = names_of(job(tmp_path, tiny_llm, *chain, "qlora.rank=8"))
+    assert other["qlora"] != names_of(one)["qlora"] and other["annotate"] != names_of(one)["annotate"]
 
 
 def test_nothing_tested_or_annotated_is_learnt_from(tiny_llm: Path, tmp_path: Path) -> None:
