@@ -84,7 +84,7 @@ def test_tables_of_several_sweeps_are_one_and_a_figure(tmp_path: Path) -> None:
     figure = load("label_efficiency_figure")
     committed = BENCHMARKS.parent / "experiments" / "label_efficiency"
     rows = pd.read_csv(committed / "tfns" / "table.csv")
-    assert len(figure.curves(rows)) == 7
+    assert {"minilm_3l: kl", "minilm_3l: kl, with embeddings", "majority class"} <= {*figure.curves(rows)}
     # A sweep of one number of labels does not name it.
     one = rows[rows["method"].str.contains("=500")].assign(
         method=lambda table: table["method"].str.replace(r",? \(data.*", "", regex=True)
