@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -126,21 +126,29 @@ def test_an_error_that_a_library_makes_of_it_is_no_error(installed: None, capfd:
     assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
 
 
-def test_it_arrives_while_an_error_is_put_into_words(
-    installed: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def terminated(installed: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Run the command with an argument, and see that it ends as one that SIGTERM ended."""
+
+    def run(argument: str) -> None:
+        monkeypatch.setattr(cli, "configure_log", lambda: None)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(sys, "argv", ["findistill", argument])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
+
+    return run
+
+
+def test_it_arrives_while_an_error_is_put_into_words(terminated: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     def word(error: BaseException) -> str:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
         return "no such setting"
 
     monkeypatch.setattr(errors, "format_hydra_error", word)
-    monkeypatch.setattr(cli, "configure_log", lambda: None)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setattr(sys, "argv", ["findistill", "no.such=1"])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
+    terminated("no.such=1")
 
 
 def test_a_training_that_ends_itself_is_interrupted(
@@ -160,7 +168,7 @@ def test_a_training_that_ends_itself_is_interrupted(
 
 
 def test_a_library_that_exits_because_of_it_does_not_choose_the_exit_code(
-    installed: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    terminated: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run() -> None:
         with suppress(KeyboardInterrupt):
@@ -169,12 +177,7 @@ def test_a_library_that_exits_because_of_it_does_not_choose_the_exit_code(
         sys.exit(0)
 
     monkeypatch.setattr(cli, "run", run)
-    monkeypatch.setattr(cli, "configure_log", lambda: None)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setattr(sys, "argv", ["findistill", "stage=student"])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
+    terminated("stage=student")
 
 
 def test_cleaning_up_is_not_interrupted(installed: None) -> None:

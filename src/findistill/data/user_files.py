@@ -183,8 +183,9 @@ def _labels(config: FileData, cells: Sequence[Any], texts: Sequence[str], origin
     for key, value in renamed.items():
         if config.labels is not None and value not in config.labels:
             raise UserError(f"data.label_map.{key}={value}: not one of data.labels=[{','.join(config.labels)}]")
-    known = SENTIMENT if config.labels is None else config.labels
-    spelling = {folded(name): name for name in known} | {folded(key): value for key, value in renamed.items()}
+    spelling = {folded(name): name for name in (SENTIMENT if config.labels is None else config.labels)} | {
+        folded(key): value for key, value in renamed.items()
+    }
     if set(map(str, range(len(names)))) & set(spelling):
         names = ()
     labels: list[str | None] = []
@@ -236,8 +237,8 @@ def _is_several(key: str, keys: Sequence[str]) -> bool:
     """Whether a label, `a|b`, is several others with a mark between them: each is in `keys`, alone or with yet another one."""
     for mark in "|;,#":
         parts = {part.strip() for part in key.split(mark)}
-        known = [{part.strip() for part in other.split(mark)} if mark in "|;" else {other} for other in keys if other != key]
-        if len(parts) > 1 and all(any(part in other for other in known) for part in parts):
+        others = [{part.strip() for part in other.split(mark)} if mark in "|;" else {other} for other in keys if other != key]
+        if len(parts) > 1 and all(any(part in other for other in others) for part in parts):
             return True
     return False
 

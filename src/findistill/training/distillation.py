@@ -99,8 +99,8 @@ def distil(
     save(session.folder / "model", model, tokenizer, names, recipe.max_length)
     learnt_from = [starting_folder(encoder), *(locate(each) for each in (teacher, *others))]
     training_texts.write(session.folder / "model", [*train.texts, *validation.texts], learnt_from)
-    known = [names[label] for label in train.hard if label != UNLABELLED]
-    TrainingProfile.of(student_rows.tokens.flat, tokenizer, known).write(session.folder / "model")
+    gold = [names[label] for label in train.hard if label != UNLABELLED]
+    TrainingProfile.of(student_rows.tokens.flat, tokenizer, gold).write(session.folder / "model")
     return Trained.of(model, session.folder, history, best_epoch, times)
 
 

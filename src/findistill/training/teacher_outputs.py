@@ -57,12 +57,12 @@ class TeacherOutputs:
 def mean_logits(teachers: Sequence[np.ndarray]) -> np.ndarray:
     """(n, labels) float32: the mean over teachers, whose logits are (n, labels) of the same texts and labels.
 
-    Each text's are centred, which changes no probability, and each teacher's scaled to the standard deviation of the first one's:
-    else the most confident would outvote the others, and logistic regression is less confident than a fine-tuned encoder.
+    Each teacher's are scaled to the spread of the first one's, their standard deviation around each text's mean: else the most
+    confident would outvote the others, and logistic regression is less confident than a fine-tuned encoder.
     """
-    centred = [logits - logits.mean(axis=1, keepdims=True) for logits in (each.astype(np.float32) for each in teachers)]
-    spread = centred[0].std()
-    scaled = [logits * (spread / own) if (own := logits.std()) else logits for logits in centred]
+    each = [logits.astype(np.float32) for logits in teachers]
+    spreads = [(logits - logits.mean(axis=1, keepdims=True)).std() for logits in each]
+    scaled = [logits * (spreads[0] / spread) if spread else logits for logits, spread in zip(each, spreads, strict=True)]
     return np.asarray(np.mean(scaled, axis=0, dtype=np.float32))
 
 

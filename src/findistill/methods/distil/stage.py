@@ -57,19 +57,19 @@ def from_votes(job: Job) -> None:
         note_stopped(rows["n_samples"])
     log.info("%d of %d texts kept at agreement >= %d", len(selected), len(candidates), settings.min_agreement)
     if settings.gold:
-        known, validation = reading.supervision(job, data, tests)
-        log.info("and %d texts with human labels", len(known))
-        selected = with_gold(selected, known, validation, data.labels)
+        labelled, validation = reading.supervision(job, data, tests)
+        log.info("and %d texts with human labels", len(labelled))
+        selected = with_gold(selected, labelled, validation, data.labels)
     examples, held_out = (Examples.from_frame(part, data.labels) for part in (selected, validation))
     trained = models.train(job, job.config.student, settings, data, examples, held_out)
     models.score_and_describe(job, trained, data, tests, len(selected))
 
 
-def with_gold(votes: pd.DataFrame, known: pd.DataFrame, validation: pd.DataFrame, labels: LabelSet) -> pd.DataFrame:
-    """The votes on all other texts, and the `known` rows, whose human label stands for unanimous votes."""
-    shares = {f"soft_{name}": (known["label"] == name).astype(float) for name in labels.names}
-    others = votes[~votes["id"].isin({*known["id"], *validation["id"]})]
-    return pd.concat([known[["id", "text", "label"]].assign(**shares), others], ignore_index=True)
+def with_gold(votes: pd.DataFrame, labelled: pd.DataFrame, validation: pd.DataFrame, labels: LabelSet) -> pd.DataFrame:
+    """The votes on all other texts, and the `labelled` rows, whose human label stands for unanimous votes."""
+    shares = {f"soft_{name}": (labelled["label"] == name).astype(float) for name in labels.names}
+    others = votes[~votes["id"].isin({*labelled["id"], *validation["id"]})]
+    return pd.concat([labelled[["id", "text", "label"]].assign(**shares), others], ignore_index=True)
 
 
 def note_stopped(samples: pd.Series) -> None:

@@ -60,10 +60,10 @@ def _labelled_by(job: Job, data: TextData, source: str) -> pd.DataFrame:
         labeller = open_model(source, job.config.entities, data.labels.names)
         return rows.assign(spans=as_column(stream(labeller, rows["text"].tolist()), rows.index))
     answers = pd.read_parquet(job.parents["extractions"] / "annotations.parquet")
-    human = data.frame[["id", "split", *(["spans"] if "spans" in data.frame else [])]].rename(columns={"spans": "human"})
-    rows = answers.merge(human, on="id", how="inner", validate="one_to_one")
-    kept = np.asarray([agreement(cell, n) for cell, n in zip(rows["spans"], rows["n_valid"], strict=True)])
-    agreed = kept >= job.config.entities.min_agreement
+    gold = data.frame[["id", "split", *(["spans"] if "spans" in data.frame else [])]].rename(columns={"spans": "human"})
+    rows = answers.merge(gold, on="id", how="inner", validate="one_to_one")
+    shares = np.asarray([agreement(cell, n) for cell, n in zip(rows["spans"], rows["n_valid"], strict=True)])
+    agreed = shares >= job.config.entities.min_agreement
     if source == "mixed":
         human = ~agreed & rows["human"].notna().to_numpy()
         rows["spans"] = rows["spans"].where(~human, rows["human"])

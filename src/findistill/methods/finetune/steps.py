@@ -4,9 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import open_dict, read_write
-
-from findistill.config.compose import compose_part
+from findistill.config.compose import with_overrides
 from findistill.core.step import Step
 from findistill.data.dataset import Dataset
 from findistill.methods.augment.steps import augmented
@@ -102,15 +100,9 @@ def teachers(config: Any) -> dict[str, Step]:
     """The parents `teacher`, and `teacher/1`, ..., `teacher/embeddings`, ... where several are learnt from."""
     steps = {"teacher": teacher(config)}
     steps |= {f"teacher/{seed}": TeacherModel(config, seed) for seed in range(1, config.distill.teachers)}
-    return steps | {f"teacher/{name}": TeacherModel(_with_teacher(config, name)) for name in config.distill.linear_teachers}
-
-
-def _with_teacher(config: Any, option: str) -> Any:
-    """The configuration as `teacher=OPTION` would have it."""
-    own = config.copy()
-    with read_write(own), open_dict(own):
-        own.teacher = compose_part(f"teacher/{option}", (), "distill.linear_teachers").teacher
-    return own
+    for name in config.distill.linear_teachers:
+        steps[f"teacher/{name}"] = TeacherModel(with_overrides(config, f"teacher={name}", "distill.linear_teachers"))
+    return steps
 
 
 class Finetune(TeacherTraining, Stage):

@@ -37,25 +37,25 @@ def windows(stream: Stream, shards: list[int], shard_rows: int) -> Iterator[Wind
         return
     selected, first = set(shards), min(shards)
     at = first * shard_rows
-    answers: dict[str, int] = {}
+    places: dict[str, int] = {}
     tables: list[pa.Table] = []
     texts: list[str] = []
     for table, some in stream.tables(skip=at):
         start = 0
         while start < len(some):
             if at % shard_rows == 0 and not texts:
-                answers = {}
+                places = {}
             size = min(ROWS - len(texts), shard_rows - at % shard_rows, len(some) - start)
             tables.append(table.slice(start, size))
             texts += some[start : start + size]
             start, at = start + size, at + size
             if len(texts) == ROWS or at % shard_rows == 0 or at == stream.rows:
                 if (at - 1) // shard_rows in selected:
-                    yield _window(pa.concat_tables(tables), texts, answers)
+                    yield _window(pa.concat_tables(tables), texts, places)
                 tables, texts = [], []
 
 
-def _window(table: pa.Table, texts: list[str], answers: dict[str, int]) -> Window:
-    before = len(answers)
-    answer = np.array([answers.setdefault(text, len(answers)) if text else -1 for text in texts], np.int64)
-    return Window(table, list(answers)[before:], answer)
+def _window(table: pa.Table, texts: list[str], places: dict[str, int]) -> Window:
+    before = len(places)
+    answer = np.array([places.setdefault(text, len(places)) if text else -1 for text in texts], np.int64)
+    return Window(table, list(places)[before:], answer)
