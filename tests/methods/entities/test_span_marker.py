@@ -36,6 +36,8 @@ if what == "train":
     history = [{{"epoch": 1, "train/loss": 2.0, "val/f1": 0.5}}, {{"epoch": 2, "train/loss": 1.0, "val/f1": 0.4}}]
     numbers = {{"train_s": 1.0, "cpu_s": 1.0, "parameters": 3, "megabytes": 0.1}}
     (folder / "history.json").write_text(json.dumps({{"history": history, **numbers}}))
+    for row in ({{"step": 4, "steps": 4}}, {{**history[1], "seconds": 2.0}}):
+        print(json.dumps(row))
 else:
     if not (folder / "names.json").exists():
         sys.exit("OSError: no model there")
@@ -61,9 +63,16 @@ def session(folder: Path) -> Session:
     return Session(Trainer(accelerator="cpu", precision="32"), folder)
 
 
-def test_it_is_trained_and_asked_in_the_other_environment(standin: str, tiny: Path, marked: Pair, tmp_path: Path) -> None:
+def test_it_is_trained_and_asked_in_the_other_environment(
+    standin: str, tiny: Path, marked: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     section = SpanMarker(python=standin, encoder=str(tiny))
-    trained = method.fit(section, ["company"], *marked, session(tmp_path))
+    with caplog.at_level("INFO"):
+        trained = method.fit(section, ["company"], *marked, session(tmp_path))
+    assert [message for message in caplog.messages if message.startswith(("80 texts", "epoch"))] == [
+        "80 texts: 4 epochs of 30 passes over them, for 600 steps at least",
+        "epoch 2: train/loss 1, val/f1 0.4000, 2.0 s",
+    ]
     assert trained.best_epoch == 1 and trained.parameters == 3 and not (tmp_path / "span_marker").exists()
     assert (trained.model_dir / "training_texts.npy").exists()
     model = method.open_model(section, ["company"], trained.model_dir, "cpu")
@@ -84,7 +93,7 @@ def test_mistakes_are_one_line(standin: str, tiny: Path, marked: Pair, tmp_path:
         method.open_model(SpanMarker(), ["company"], tmp_path, "cpu")
     monkeypatch.setenv(method.VARIABLE, standin)
     with pytest.raises(UserError, match=r"failed: ValueError: no such luck"):
-        method.fit(SpanMarker(encoder=str(tiny), epochs=99), ["company"], *marked, session(tmp_path))
+        method.fit(SpanMarker(encoder=str(tiny), epochs=99, min_steps=None), ["company"], *marked, session(tmp_path))
     with pytest.raises(UserError, match=r"cannot be opened as a SpanMarker by .*: OSError: no model there"):
         method.open_model(SpanMarker(), ["company"], tmp_path, "cpu")
 
@@ -92,7 +101,7 @@ def test_mistakes_are_one_line(standin: str, tiny: Path, marked: Pair, tmp_path:
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get(method.VARIABLE), reason="make span-marker makes its environment")
 def test_the_real_one_learns(marked: Pair, tmp_path: Path) -> None:
-    section = SpanMarker(epochs=6, batch_size=8, learning_rate=2e-4, max_length=64, marker_length=32)
+    section = SpanMarker(epochs=3, min_steps=None, batch_size=8, max_length=32, marker_length=32)
     trained = method.fit(section, ["company"], *marked, session(tmp_path))
     spans = method.open_model(section, ["company"], trained.model_dir, "cpu").spans(draw(20, 80).texts)
     assert validation_scores(marked[1].spans, spans, ["company"])["val/f1"] > 0.8

@@ -56,11 +56,13 @@ class SpanMarker:
     model: str | None = None  # a SpanMarker folder or hub id to begin with; None: a new one on `encoder`
     encoder: str = "embedded:minilm_l6"
     entity_length: int = setting(8, ge=1)  # words of a span at most
-    marker_length: int = setting(128, ge=8)
+    # every input is padded to max_length + 2 * marker_length: time and memory of headlines fall with smaller ones
+    marker_length: int = setting(128, ge=8)  # candidate spans of one input; a text with more is read in several
     epochs: int = setting(4, ge=1)
+    min_steps: int | None = setting(600, ge=1)
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(2e-4, gt=0)
-    max_length: int = setting(256, ge=8)
+    max_length: int = setting(256, ge=8)  # tokens of a window of 100 words; what goes beyond is not read
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from findistill.core.files import read_json, write_json
+from findistill.core.progress import ProgressMeter
 from findistill.data import training_texts
 from findistill.data.spans import Marked, Span, pieces
 from findistill.errors import UserError
@@ -58,7 +59,7 @@ def fit(section: Any, labels: Sequence[str], train: Marked, validation: Marked, 
         UserError: there is no environment for it, or the training there fails.
     """
     program, trainer = python(section), session.trainer
-    recipe = Recipe.of(section, trainer)
+    recipe, epoch = Recipe.of(section, trainer).over(train)
     start = section.model or section.encoder
     where = locate(start)
     check_folder(start, where)
@@ -70,25 +71,54 @@ def fit(section: Any, labels: Sequence[str], train: Marked, validation: Marked, 
     request |= {name: getattr(recipe, name) for name in names}
     request |= {"marker_length": section.marker_length, "entity_length": section.entity_length}
     write_json(aside / "request.json", request)
-    for name, part in (("train", train), ("validation", validation)):
+    for name, part in (("train", epoch), ("validation", validation)):
         (aside / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in _rows(part, labels)), encoding="utf-8")
-    with resources.as_file(resources.files(__package__).joinpath(RUNNER)) as script:
-        done = subprocess.run(
-            [program, str(script), "train", str(aside)], capture_output=True, text=True, check=False, env=_environment()
-        )
-    if done.returncode:
-        raise UserError(f"the training of SpanMarker by {program} failed: {_reason(done.stderr)}")
+    _train(program, aside)
     result = read_json(aside / "history.json")
     history = result.pop("history")
     best = max(range(len(history)), key=lambda at: history[at].get("val/f1", at))
-    for row in history:
-        log.info("epoch %s: train/loss %.4g, val/f1 %.4f", row["epoch"], row["train/loss"], row.get("val/f1", float("nan")))
     folder = session.folder / "model"
     shutil.rmtree(folder, ignore_errors=True)
     (aside / "model").rename(folder)
     shutil.rmtree(aside)
     training_texts.write(folder, [*train.texts, *validation.texts], [where])
     return Trained(folder, history, best + 1, **result)
+
+
+def _train(program: str, folder: Path) -> None:
+    """Run the training of `folder` in the other environment, with its progress in this one's log.
+
+    Raises:
+        UserError: it fails.
+    """
+    with (
+        resources.as_file(resources.files(__package__).joinpath(RUNNER)) as script,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+        subprocess.Popen(
+            [program, str(script), "train", str(folder)], text=True, stdout=subprocess.PIPE, stderr=errors, env=_environment()
+        ) as process,
+    ):
+        assert process.stdout
+        try:
+            _show_progress(process.stdout)
+        except BaseException:  # an interrupt: the training would go on without us
+            process.kill()
+            raise
+        if process.wait():
+            raise UserError(f"the training of SpanMarker by {program} failed: {_reason(_read(errors))}")
+
+
+def _show_progress(lines: Iterable[str]) -> None:
+    """Log what the training prints: `{"step", "steps"}` now and then, a row of its history after each epoch."""
+    with ProgressMeter(desc="training", unit="step") as bar:
+        for line in lines:
+            row = json.loads(line)
+            if "steps" in row:
+                bar.total = row["steps"]
+                bar.update(row["step"] - bar.n)
+            else:
+                validation = f", val/f1 {row['val/f1']:.4f}" if "val/f1" in row else ""
+                log.info("epoch %s: train/loss %.4g%s, %.1f s", row["epoch"], row["train/loss"], validation, row["seconds"])
 
 
 def _rows(part: Marked, labels: Sequence[str]) -> Iterable[dict[str, Any]]:

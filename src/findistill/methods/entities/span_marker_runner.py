@@ -1,7 +1,8 @@
 """Trains a SpanMarker, and predicts with one, in the environment that has the package span_marker: run as a script there.
 
 It knows nothing of findistill, whose environment has another transformers. `train FOLDER` reads request.json, train.jsonl and
-validation.jsonl in FOLDER (`words`, `entities`: first word, last word, label), and leaves model/ and history.json there.
+validation.jsonl in FOLDER (`words`, `entities`: first word, last word, label), prints a line of JSON for each step and epoch, and leaves model/ and
+history.json there.
 `predict FOLDER` opens the model, prints `ready`, and answers each line of standard input, a list of lists of words, with a line:
 of each list its entities, [first word, last word, label, probability].
 """
@@ -20,6 +21,11 @@ from span_marker import SpanMarkerModel, Trainer
 from transformers import TrainerCallback, TrainingArguments
 
 BATCH = 32
+ANSWERS, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+
+
+def answer(value: Any) -> None:
+    print(value if isinstance(value, str) else json.dumps(value), file=ANSWERS, flush=True)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -59,11 +65,14 @@ def exact_f1(rows: list[dict[str, Any]], predicted: list[list[list[Any]]]) -> fl
 
 
 class Best(TrainerCallback):
-    """After each epoch, exact F1 on the validation rows; the best one's model is kept."""
+    """After each epoch, exact F1 on the validation rows; the best one's model is kept. Prints how far the training is."""
 
     def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
         self.folder, self.rows, self.best, self.started = folder, rows, -1.0, time.perf_counter()
         self.history: list[dict[str, float]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        answer({"step": state.global_step, "steps": state.max_steps})
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         losses = [each["loss"] for each in state.log_history if "loss" in each]
@@ -77,7 +86,7 @@ class Best(TrainerCallback):
         if not self.rows or row["val/f1"] > self.best:
             self.best = row.get("val/f1", 0.0)
             model.save_pretrained(self.folder / "model")
-        print(json.dumps(row), flush=True)
+        answer(row)
 
 
 def train(folder: Path) -> None:
@@ -113,9 +122,9 @@ def predict(folder: Path) -> None:
     model = SpanMarkerModel.from_pretrained(str(folder)).eval()
     if torch.cuda.is_available() and "--cpu" not in sys.argv:
         model.cuda()
-    print("ready", flush=True)
+    answer("ready")
     for line in sys.stdin:
-        print(json.dumps(entities(model, json.loads(line))), flush=True)
+        answer(entities(model, json.loads(line)))
 
 
 if __name__ == "__main__":
