@@ -1,8 +1,8 @@
 """Trains a SpanMarker, and predicts with one, in the environment that has the package span_marker: run as a script there.
 
 It knows nothing of findistill, whose environment has another transformers. `train FOLDER` reads request.json, train.jsonl and
-validation.jsonl in FOLDER (`words`, `entities`: first word, last word, label), prints a line of JSON for each step and epoch, and leaves model/ and
-history.json there.
+validation.jsonl in FOLDER (`words`, `entities`: first word, last word, label), prints a line of JSON for each step and epoch,
+and leaves model/ and history.json there.
 `predict FOLDER` opens the model, prints `ready`, and answers each line of standard input, a list of lists of words, with a line:
 of each list its entities, [first word, last word, label, probability].
 """
