@@ -136,6 +136,7 @@ def test_named_data_sets_take_settings() -> None:
         (["distill=tinybert", "distill.source=annotator"], "not set by hand"),
         (["distill=tinybert", "teacher=folder"], "teacher.model is not set"),
         (["distill=logit", "data=headlines"], "distill.teacher=RUN_FOLDER"),
+        (["distill=mixed", "data=headlines", "distill.teacher=some/folder"], "[embeddings] are trained on human labels"),
         (["distill.source=teacher"], "distill=logit, minilm and tinybert do"),
         (["distill.min_agreement=null"], "1 keeps all texts"),
         (["stage=fewshot", "llm=gpt35_turbo", "fewshot.scoring=likelihood"], "fewshot.scoring=generation or auto"),

@@ -51,8 +51,8 @@ def _config(run: Run) -> Any:
 
 def _run(step: Baseline, run: Run, config: Any, store: Store) -> Run:
     if step.kind == "teacher":
-        if not store.exists(step.inputs["model"]):
-            raise UserError(f"the students' teacher is not in the report: {run.status['teacher']} is gone")
+        if not all(store.exists(parent) for role, parent in step.inputs.items() if role.startswith("model")):
+            raise UserError(f"{step.title()}: not in the report, since the artifact of a teacher is gone")
         settings: dict[str, Any] = {name: run.config[name] for name in ("data", "teacher", "trainer")}
         settings |= {"distill": {"teacher": config.distill.teacher}, "augment": {"use": config.augment.use}}
         kind, status = "teacher", {"teacher": run.status["teacher"]}

@@ -64,6 +64,9 @@ def _from_teacher(config: Any) -> Iterator[str]:
             f"distill={distill.objective} trains its teacher on human labels, and data={data.name} has none; "
             "name a trained one: distill.teacher=RUN_FOLDER"
         )
+    elif not declares(data, "has_labels") and distill.linear_teachers:
+        names = ",".join(distill.linear_teachers)
+        yield f"distill.linear_teachers=[{names}] are trained on human labels, and data={data.name} has none: leave them out"
 
 
 def _is_vote_objective(name: str) -> bool:
