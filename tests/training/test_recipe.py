@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -7,7 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    get_constant_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
@@ -19,7 +25,7 @@ from findistill.training.classifier import EncoderClassifier
 from findistill.training.config import Teacher, Trainer
 from findistill.training.loop import Session
 from findistill.training.objectives import Objective
-from findistill.training.recipe import Recipe, parameter_groups, schedule, slant
+from findistill.training.recipe import Recipe, parameter_groups, rate_at, schedule
 from findistill.training.trainer import Examples, fit
 
 FINBERT = Trainer(
@@ -71,7 +77,20 @@ def test_the_slanted_triangle_is_ulmfits(steps: int, warmup: float) -> None:
     rising = round(warmup * steps)
     for step in range(steps):
         share = step / rising if step < rising else 1 - (step - rising) / (steps - rising)
-        assert slant(step, rising=rising, steps=steps) == pytest.approx((1 + share * (32 - 1)) / 32)
+        rate = rate_at(step, rising=rising, steps=steps, lowest=1 / 32, falls=True)
+        assert rate == pytest.approx((1 + share * (32 - 1)) / 32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs"), [("linear", get_linear_schedule_with_warmup), ("constant", get_constant_schedule_with_warmup)]
+)
+@pytest.mark.parametrize(("warmup", "steps"), [(0.0, 7), (0.1, 20), (0.5, 3), (1.0, 4)])
+def test_schedules_are_those_of_transformers(kind: str, theirs: Any, warmup: float, steps: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    [ours] = schedule(optimizer, kind, warmup, steps).lr_lambdas
+    counts = (round(warmup * steps), steps) if kind == "linear" else (round(warmup * steps),)
+    [other] = theirs(optimizer, *counts).lr_lambdas
+    assert [ours(step) for step in range(steps + 2)] == [other(step) for step in range(steps + 2)]
 
 
 @pytest.mark.parametrize(("kind", "last"), [("linear", 0.0), ("slanted", 1 / 32), ("constant", 1.0)])

@@ -132,11 +132,11 @@ def test_same_seed_same_weights_bit_for_bit(run) -> None:
 
 def test_schedule_spans_the_real_optimizer_steps(run, trainer, encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    original = recipe.get_linear_schedule_with_warmup
-    monkeypatch.setattr(recipe, "get_linear_schedule_with_warmup", lambda o, w, n: asked.append((w, n)) or original(o, w, n))
+    original = recipe.schedule
+    monkeypatch.setattr(recipe, "schedule", lambda *arguments: asked.append(arguments[1:]) or original(*arguments))
     # 48 rows in batches of 8 are 6 batches; every 4 make a step, and the epoch's rest one more: 2 steps, 5 epochs.
     trained = run(trainer=replace(trainer, accumulate_grad_batches=4, max_epochs=5, warmup=0.2), encoder=encoder)
-    assert asked == [(2, 10)]
+    assert asked == [("linear", 0.2, 10)]
     assert trained.history[-1]["lr"] == 0.0 and trained.history[-2]["lr"] > 0
 
 

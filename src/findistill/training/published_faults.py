@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+from transformers import PreTrainedModel
 
 from findistill.training.config import SHIPPED_TERMS, TeacherDistill, faults
 from findistill.training.distiller import Distiller, Stage
 from findistill.training.losses.base import Pair
 from findistill.training.losses.hidden_states import HiddenStates
 from findistill.training.losses.soft_cross_entropy import SoftCrossEntropy
+from findistill.training.recipe import schedule
 
 CHECK_EVERY = 50  # steps between two validations, fault `selection`
 
@@ -65,7 +66,5 @@ class PublishedDistiller(Distiller):
             # The study divided its number of batches, not of examples, by the batch size.
             recipe, texts = self.recipe, len(self.trainer.train_dataloader.dataset)
             steps = max(1, math.ceil(texts / recipe.batch_size) // recipe.batch_size * recipe.epochs)
-            optimizers["lr_scheduler"]["scheduler"] = get_linear_schedule_with_warmup(
-                optimizers["optimizer"], round(recipe.warmup * steps), steps
-            )
+            optimizers["lr_scheduler"]["scheduler"] = schedule(optimizers["optimizer"], "linear", recipe.warmup, steps)
         return optimizers

@@ -21,7 +21,7 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import PreTrainedModel, get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers import PreTrainedModel
 
 from findistill.config.compose import plain
 from findistill.config.instantiate import build
@@ -217,15 +217,15 @@ def schedule(optimizer: Optimizer, kind: str, warmup: float, steps: int) -> LRSc
 
     `linear` falls to 0 (what FinBERT's code does too), `slanted` to 1/32, `constant` stays.
     """
-    rising = round(warmup * steps)
-    if kind == "linear":
-        return get_linear_schedule_with_warmup(optimizer, rising, steps)
-    if kind == "constant":
-        return get_constant_schedule_with_warmup(optimizer, rising)
-    return LambdaLR(optimizer, partial(slant, rising=rising, steps=steps))
+    lowest = LOWEST if kind == "slanted" else 0.0
+    share = partial(rate_at, rising=round(warmup * steps), steps=steps, lowest=lowest, falls=kind != "constant")
+    return LambdaLR(optimizer, share)
 
 
-def slant(step: int, *, rising: int, steps: int) -> float:
-    """ULMFiT's triangle: the share of the rate at `step`, from 1/32 up to 1 and back."""
-    share = step / max(1, rising) if step < rising else (steps - step) / max(1, steps - rising)
-    return LOWEST + (1 - LOWEST) * max(0.0, share)
+def rate_at(step: int, *, rising: int, steps: int, lowest: float, falls: bool) -> float:
+    """The share of the rate at `step`: from `lowest` up to 1, and back (ULMFiT's triangle) or staying there.
+
+    As transformers' `get_linear_schedule_with_warmup` and its sisters, whose module loads peft and bitsandbytes: two seconds.
+    """
+    share = step / max(1, rising) if step < rising else (steps - step) / max(1, steps - rising) if falls else 1.0
+    return lowest + (1 - lowest) * max(0.0, share)
