@@ -1,6 +1,7 @@
 """`stage=entities`, as a user runs it: trained on each source of spans, scored, reported; and the mistakes that one makes."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hydra import compose
 
 from findistill.config.expand import expand
-from findistill.core.files import read_json
+from findistill.core.files import read_json, write_json
 from findistill.core.job import run
 from findistill.core.step import Step
 from findistill.data.serialization import read_folder
@@ -106,9 +107,20 @@ def test_a_report_has_models_seeds_and_the_curve(study: Path) -> None:
     table, by_seed = (pd.read_csv(study / "names" / f"{name}.csv") for name in ("entities", "entities_by_seed"))
     assert table["n_seeds"].tolist() == [2, 1] and table["labels_used"].tolist() == [72, 20] and len(by_seed) == 3
     page, words = (study / "names" / "report.html").read_text(), (study / "names" / "table.md").read_text()
-    assert "Exact F1 by the number of labelled texts" in page and "token on 72 texts, human labels" in words
+    assert "Exact F1 by the number of labelled texts" in page and "token classifier on 72 texts, human labels" in words
     assert {path.stem for path in (study / "names" / "figures").glob("*.svg")} == {"entities", "entities_by_texts"}
     assert "again again" not in page  # no text of the data
+
+
+def test_a_model_validated_on_human_labels_goes_before_one_that_agrees_with_its_annotator(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study / "names", tmp_path / "names", ignore=shutil.ignore_patterns("scored"))
+    other = tmp_path / "names" / "job-2"
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(config.replace("source: human", "source: company_list"))
+    write_json(other / "metrics.json", read_json(other / "metrics.json") | {"val/f1": 1.0})
+    make(tmp_path, "names", Report())
+    page = (tmp_path / "names" / "report.html").read_text()
+    assert "20 texts, the company list" in page and "Best model: token classifier on 72 texts, human labels" in page
 
 
 def test_an_llm_stands_beside_the_models_with_what_each_costs(settings: list[str], tmp_path: Path) -> None:

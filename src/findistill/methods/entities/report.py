@@ -11,6 +11,7 @@ from findistill.data.span_counts import counts
 from findistill.data.spans import from_cell
 from findistill.errors import UserError
 from findistill.methods.entities import plots
+from findistill.methods.entities.config import LEARNT
 from findistill.report.methods import Run, repeats, setting, with_unique_names
 from findistill.report.parts import Part, Section, Table, Wording
 from findistill.report.style import cost_and_score
@@ -25,6 +26,13 @@ BY_RUN = {  # column -> its key in metrics.json
     "parameters": "model/parameters", "model_mb": "model/mb", "latency_p50_ms": "latency/p50_ms",
     "throughput_texts_per_s": "throughput/texts_per_s", "usd_per_1000_texts": "cost/usd_per_1000_texts",
 }  # fmt: skip
+NAMES = {
+    "token": "token classifier",
+    "gliner": "GLiNER",
+    "span_marker": "SpanMarker",
+    "spacy": "spaCy",
+    "company_list": "company list",
+}
 WORDS = {
     "human": "human labels",
     "llm": "LLM labels",
@@ -72,10 +80,11 @@ class EntitiesPart(Part):
         if entities["step"] == "label":
             selected = config["llm"].get("where") or {}  # of recorded answers: whose
             return " ".join(map(str, selected.values())) or str(config["llm"]["name"])
-        base = (entities.get(entities["model"]) or {}).get("model")
-        name = f"{entities['model']} ({base})" if base and entities["model"] != "spacy" else str(entities["model"])
+        trained = entities["model"] in LEARNT
+        base = (entities.get(entities["model"]) or {}).get("model") if trained else None
+        name = NAMES[entities["model"]] + (f" ({base})" if base else "")
         if "data/kept" not in metrics:
-            return f"{name}, as it is" if base and entities["model"] != "spacy" else name
+            return f"{name}, as it is" if trained else name
         return f"{name} on {metrics['data/kept']:,.0f} texts, {WORDS[entities['source']]}"
 
     def scores(self, config: Mapping[str, Any]) -> bool:
@@ -132,10 +141,14 @@ def _labels(run: Run) -> tuple[str, ...]:
 
 
 def _best(markers: Sequence[Marker]) -> Marker:
-    """By validation F1, of the models that have one; where none has, by the test texts."""
+    """By validation F1, of the models that have one; where none has, by the test texts.
+
+    Each is validated on its own source's labels: those of people go first, since a model agrees best with its own annotator.
+    """
     validated = [marker for marker in markers if marker.mean_metric("val/f1") is not None]
+    by_people = [marker for marker in validated if setting(marker.config, "entities.source") == "human"]
     if validated:
-        return max(validated, key=lambda marker: marker.mean_metric("val/f1") or 0.0)
+        return max(by_people or validated, key=lambda marker: marker.mean_metric("val/f1") or 0.0)
     return max(markers, key=lambda marker: float(scores(marker.counts.sum((1, 2)))["f1"].mean()))
 
 
