@@ -15,8 +15,13 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 
+from findistill.config.expand import expand
 from findistill.config.validate import validate
+from findistill.core import run_folder
+from findistill.core.files import write_json
+from findistill.core.study import admit
 from findistill.errors import UserError
+from findistill.methods.stage import stage_of
 from tests.conftest import ROOT, Command
 from tests.fixtures.composing import shipped
 
@@ -58,6 +63,20 @@ def write_own_files(folder: Path) -> None:
     (folder / "finer_ord_test.jsonl").write_text('{"tokens": ["Profit", "rose"], "model": "gpt-4", "answer": "Profit:Other"}')
 
 
+def write_earlier_results(command: str, folder: Path) -> None:
+    """What earlier commands left and this one names: models, annotations, decisions of people."""
+    for job in re.findall(r"runs/[\w-]+/[\w-]+", command):
+        (folder / job / "model").mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "tokenizer.json", "README.md"):
+            (folder / job / "model" / name).write_text("{}")
+        (folder / job / "annotations.parquet").touch()
+        save_file({"weight": np.zeros(1, np.float32)}, folder / job / "model" / "model.safetensors")
+    for file in re.findall(r"data.reviewed=(\S+)", command):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        columns = {"text": ["t"], "spans" if "entities" in command or "company_ner" in command else "label": ["positive"]}
+        pd.DataFrame(columns).to_parquet(folder / file)
+
+
 TEXTS = {"rose": "positive", "fell": "negative", "was": "neutral"}
 
 
@@ -74,16 +93,7 @@ def covering(overrides: list[Override]) -> list[list[str]]:
 @pytest.mark.parametrize("command", OURS)
 def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_own_files(tmp_path)
-    for job in re.findall(r"runs/[\w-]+/[\w-]+", command):  # a model that an earlier command made
-        (tmp_path / job / "model").mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "tokenizer.json", "README.md"):
-            (tmp_path / job / "model" / name).write_text("{}")
-        (tmp_path / job / "annotations.parquet").touch()
-        save_file({"weight": np.zeros(1, np.float32)}, tmp_path / job / "model" / "model.safetensors")
-    for file in re.findall(r"data.reviewed=(\S+)", command):  # what an earlier command left
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        columns = {"text": ["t"], "spans" if "entities" in command else "label": ["positive"]}
-        pd.DataFrame(columns).to_parquet(tmp_path / file)
+    write_earlier_results(command, tmp_path)
     monkeypatch.chdir(tmp_path)
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
     arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # what a search tries lies between
@@ -98,6 +108,40 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
                 # What the published setting leaves to the user: which model to ask.
                 assert "llm.model is not set" in str(error) and "published" in command
             assert OmegaConf.to_container(config)
+
+
+def headed(path: Path) -> list[str]:
+    """The commands in the comments at the head of an experiment."""
+    return re.findall(r"^# (findistill .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+PAGES = {f"{path.parent.name} page": commands(path) for path in DOCUMENTS if path.parent.parent.name == "experiments"}
+PAGES |= {path.stem: headed(path) for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))}
+
+
+@pytest.mark.parametrize("page", [page for page, own in PAGES.items() if len(own) > 1])
+def test_the_commands_of_a_page_go_into_one_study_one_after_the_other(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each study admits the settings of a later command beside those of an earlier one, which is done."""
+    monkeypatch.chdir(tmp_path)
+    for number, command in enumerate(PAGES[page]):
+        arguments = [part for part in shlex.split(command)[1:] if part != "-m"]
+        if command.startswith("make") or "stage=report" in arguments:
+            continue
+        write_earlier_results(command, tmp_path)
+        with shipped():
+            chosen = [each for each in arguments if each.startswith("experiment=")]
+            whole = compose("config", overrides=chosen, return_hydra_config=True)
+            params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
+            overrides = OverridesParser.create().parse_overrides([*params, *arguments])
+            swept = [each.get_key_element() for each in overrides if each.is_sweep_override()]
+            config = expand(compose("config", overrides=covering(overrides)[0]))
+        step = stage_of(config)
+        folder = tmp_path / config.study
+        admit(folder, config.study, [run_folder.sections(config, step)], [*swept, *config.sweep.vary])
+        (folder / f"{step.name}-{number}").mkdir(parents=True)
+        write_json(folder / f"{step.name}-{number}" / "status.json", {"state": "done"})
 
 
 SHORT = (
