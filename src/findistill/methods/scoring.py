@@ -13,6 +13,7 @@ from findistill.inference import onnx_model, predict
 from findistill.methods.rows import TestSets, optional_labels
 from findistill.report.plots import save_run_figures
 from findistill.stats.alignment import align_predictions, prediction_frame
+from findistill.stats.cost import machine_cost
 from findistill.stats.curves import reliability
 from findistill.stats.majority import doubt
 from findistill.stats.metrics import codes, evaluate
@@ -108,9 +109,7 @@ def panels(
 def summary(job: Job) -> None:
     """Price the predictions where the machine has a price; say in a line for each test set what came out, and what to doubt."""
     metrics = job.metrics
-    hourly, speed = job.config.evaluate.usd_per_hour, metrics.get("throughput/texts_per_s")
-    if hourly and speed:
-        metrics.setdefault("cost/usd_per_1000_texts", hourly / 3600 * 1000 / speed)
+    metrics |= machine_cost(metrics, job.config.evaluate.usd_per_hour)
     sets = [name.removesuffix("/majority_share") for name in metrics if name.endswith("/majority_share")]
     for prefix in sorted(sets, key=lambda prefix: prefix != "test"):
         values = [metrics[f"{prefix}/{name}"] for name in ("accuracy", "accuracy_lo", "accuracy_hi", "macro_f1", "n")]

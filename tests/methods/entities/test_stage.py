@@ -123,6 +123,17 @@ def test_a_model_validated_on_human_labels_goes_before_one_that_agrees_with_its_
     assert "20 texts, the company list" in page and "Best model: token classifier on 72 texts, human labels" in page
 
 
+def test_a_report_prices_what_was_timed_here_without_a_price(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study / "names", tmp_path / "names", ignore=shutil.ignore_patterns("scored"))
+    timed = {"job-0": {"throughput/texts_per_s": 100.0, "latency/p50_ms": 1.0}, "job-2": {"throughput/texts_per_s": 100.0}}
+    for job, speed in timed.items():
+        path = tmp_path / "names" / job / "metrics.json"
+        write_json(path, read_json(path) | speed)
+    make(tmp_path, "names", Report(usd_per_hour=0.36))
+    table = pd.read_csv(tmp_path / "names" / "entities.csv")
+    assert table["usd_per_1000_texts"].tolist() == [pytest.approx(0.001), pytest.approx(float("nan"), nan_ok=True)]
+
+
 def test_an_llm_stands_beside_the_models_with_what_each_costs(settings: list[str], tmp_path: Path) -> None:
     job = run_job(settings, tmp_path, "evaluate.latency=true", "evaluate.usd_per_hour=0.1", "entities.token.epochs=1", folder="a")
     gold = pd.read_parquet(job / "predictions.parquet")

@@ -24,6 +24,7 @@ from findistill.methods.entities.sources import as_column, examples
 from findistill.methods.finetune.models import record_training, session
 from findistill.methods.provenance import provenance
 from findistill.models.label_names import match_labels
+from findistill.stats.cost import machine_cost
 from findistill.stats.spans import evaluate
 
 log = logging.getLogger(__name__)
@@ -102,9 +103,7 @@ def learnt_from(model: Path | str | None, texts: list[str], prefix: str) -> dict
 def summary(job: Job) -> None:
     """Price the predictions where the machine has a price; say in a line for each test set what came out, and what to doubt."""
     metrics = job.metrics
-    hourly, speed = job.config.evaluate.usd_per_hour, metrics.get("throughput/texts_per_s")
-    if hourly and speed:
-        metrics["cost/usd_per_1000_texts"] = hourly / 3600 * 1000 / speed
+    metrics |= machine_cost(metrics, job.config.evaluate.usd_per_hour)
     for prefix in (name.removesuffix("/spans_predicted") for name in list(metrics) if name.endswith("/spans_predicted")):
         values = [metrics[f"{prefix}/{name}"] for name in ("f1", "f1_lo", "f1_hi", "precision", "recall", "overlap_f1", "n")]
         on = f"{prefix}: " if prefix != "test" else ""

@@ -5,6 +5,7 @@ and leaves `table.csv`, `table.md`, `comparisons.csv`, `report.html` and `figure
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from findistill.core import run_folder
@@ -19,8 +20,9 @@ from findistill.methods.report.texts import texts_to_show
 from findistill.report import parts
 from findistill.report.choice import read_choice
 from findistill.report.config import Report
-from findistill.report.methods import gather
+from findistill.report.methods import Run, gather
 from findistill.report.page import build_report
+from findistill.stats.cost import machine_cost
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         )
     published = settings.published or next((run.config["report"]["published"] for run in runs if "report" in run.config), None)
     store = Store(runs_dir / ".artifacts")
+    runs = [_priced(run, settings.usd_per_hour) for run in runs]
     others = [run for run in runs if not parts.of_kind(run.kind).classifies]
     runs = [run for run in runs if parts.of_kind(run.kind).classifies]
     annotations = votes_of_students(runs, store)
@@ -67,3 +70,9 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
         log.warning("not in the report, though done: %s: %s", job["job"], job["error"])
     log.info("\n%s", files.table_md.read_text(encoding="utf-8"))
     log.info("table: %s\nreport: %s\nfigures: %s", files.table_csv, files.html, folder / "figures")
+
+
+def _priced(run: Run, usd_per_hour: float | None) -> Run:
+    """With the cost of its predictions, if they were timed in a process of this machine: a server has its own price."""
+    here = "latency/p50_ms" in run.metrics
+    return replace(run, metrics=run.metrics | machine_cost(run.metrics, usd_per_hour)) if here else run
