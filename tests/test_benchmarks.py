@@ -1,6 +1,7 @@
 """The benchmarks run, at a size that says nothing about speed."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import findistill
 from findistill.models.weights import locate
+from tests.conftest import Command
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -101,6 +103,30 @@ def test_tables_of_several_sweeps_are_one_and_a_figure(tmp_path: Path) -> None:
     for points in (curves[name] for name in one["method"]):
         assert [labels for labels, _ in points] == [100, 500, 1000, 2000, 3400]
         assert [scores["accuracy"].mean == 0.5 for _, scores in points] == [True, True, False, False, False]
+
+
+def test_names_are_new_or_in_training_texts(findistill: Command, tmp_path: Path) -> None:
+    data = own_rows(tmp_path)
+    (tmp_path / "list.csv").write_text("name\nOrvane\nVexel\n")
+    marks = ("entities.model=company_list", "entities.company_list.path=list.csv", "study=names", "evaluate.latency=false")
+    done = findistill("stage=entities", *data, *marks)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["names"]: (row["mentions"], row["recall"]) for row in load("new_names").recalls(tmp_path / "runs" / "names")}
+    assert rows == {"in training texts": (2, 0.5), "new": (1, 1.0)}
+
+
+def own_rows(folder: Path) -> tuple[str, ...]:
+    """Headlines with marked names: two test mentions have names of training texts, one of which is listed; one has a new name."""
+    parts = {"train": ("Orvane", "Nordlight", "Beltrix"), "test": ("Orvane", "nordlight", "Vexel")}
+    with (folder / "news.jsonl").open("w") as file:
+        for number, (part, name) in enumerate((part, name) for part, own in parts.items() for name in own):
+            span = {"start": 10, "end": 10 + len(name), "label": "company"}
+            row = {"text": f"Shares of {name} fall {number}%", "spans": [span], "part": part}
+            file.write(json.dumps(row) + "\n")
+    return (
+        "data=jsonl", "data.path=news.jsonl", "data.spans_column=spans", "data.labels=[company]", "data.split_column=part",
+        "data.validation=0",
+    )  # fmt: skip
 
 
 def test_setfit_has_the_intervals_of_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
