@@ -66,6 +66,8 @@ bench: setup
 	$(BIN)/python benchmarks/distillation_throughput.py --env .bench/textbrewer
 	$(BIN)/python benchmarks/in_process_sampling.py
 	$(BIN)/python benchmarks/qlora_step.py
+	$(BIN)/python benchmarks/span_training.py
+	$(BIN)/python benchmarks/span_prediction.py
 
 clean:
 	rm -rf $(VENV) .venv-docs .site .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -54,6 +54,13 @@ def test_training_throughput() -> None:
 
 
 @pytest.mark.thorough
+def test_span_training_and_prediction() -> None:
+    assert "of the library's own time" in run("span_training.py", "--steps", "2", "--repeats", "1")
+    printed = run("span_prediction.py", "--texts", "16")
+    assert "batch_predict_entities" in printed and "the same spans in 16 of 16 texts" in printed
+
+
+@pytest.mark.thorough
 def test_qlora_step(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(locate("embedded:smollm2"))
     config = LlamaConfig(
