@@ -223,12 +223,12 @@ def _mean_sd(key: str, values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _cell(value: Any, pattern: str) -> str:
-    """A value as text, empty where it is missing; `pattern` is a format string or amount, millions, points."""
+    """A value as text, empty where it is missing; `pattern` is a format string or amount, millions, p, points."""
     if not _present(value):
         return ""
     if pattern == "millions":
         return f"{value / 1e6:.1f} M"
-    return {"amount": amount, "points": lambda share: points(share, 2)}.get(pattern, pattern.format)(value)
+    return {"amount": amount, "p": p_value, "points": lambda share: points(share, 2)}.get(pattern, pattern.format)(value)
 
 
 def _present(value: Any) -> bool:

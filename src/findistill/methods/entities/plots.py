@@ -27,6 +27,7 @@ def comparison(scores: Mapping[str, Estimate], test_set: str) -> Figure:
         axes.plot(one.per_seed, [row] * len(one.per_seed), "|", color=style.GREY, markersize=8)
         axes.plot(one.mean, row, "o", color=style.BLUE, markersize=7)
     axes.set_yticks(range(len(names)), [style.folded(name, 40) for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlim(max(0.0, min(one.low for one in scores.values()) - 0.05), 1.0)
     axes.grid(axis="y", visible=False)
     return figure

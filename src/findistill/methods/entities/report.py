@@ -101,6 +101,7 @@ class EntitiesPart(Part):
         for test_set in dict.fromkeys(marker.test_set for marker in markers):
             own = [marker for marker in markers if marker.test_set == test_set]
             estimates = {m.name: seed_means(m.counts.sum(2), resamples=resamples) for m in own}
+            own.sort(key=lambda marker: -estimates[marker.name]["f1"].mean)
             best = _best(own)
             compared = [_compared(best, own, resamples)] if len(own) > 1 else []
             tables = [_table(own, estimates), *compared, _by_seed(own), *([_by_label(own)] if len(own[0].labels) > 1 else [])]
