@@ -59,28 +59,28 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=FEW)
     parser.add_argument("--entities", action="store_true")
     parser.add_argument("--one", nargs=2, metavar=("ADDRESS", "COUNT"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        annotate(given.one[0], int(given.one[1]), given.entities)
+    options = parser.parse_args()
+    if options.one:
+        annotate(options.one[0], int(options.one[1]), options.entities)
         return
-    few = min(given.few, given.texts // 2)
-    if given.entities:
+    few = min(options.few, options.texts // 2)
+    if options.entities:
         os.environ["BENCHMARK_ANSWER"] = '{"result": ["Company"], "normalized_result": ["Company Inc"]}'
     peaks = {}
     server, port = started_server(0.0)
     address = f"http://127.0.0.1:{port}/v1"
     try:
-        for count in (few, given.texts):
+        for count in (few, options.texts):
             done = subprocess.run(
-                [sys.executable, __file__, "--one", address, str(count), *(["--entities"] if given.entities else [])],
+                [sys.executable, __file__, "--one", address, str(count), *(["--entities"] if options.entities else [])],
                 check=True, capture_output=True, text=True, env={**os.environ, KEY: "any", "NO_PROXY": "127.0.0.1"},
             )  # fmt: skip
             peaks[count] = float(done.stdout.split()[-1])
             print(f"{count:,} texts: peak {peaks[count]:.0f} MB", flush=True)
     finally:
         server.terminate()
-    growth = peaks[given.texts] - peaks[few]
-    print(f"growth: {growth:.0f} MB (promised: below 50), {growth * 1e6 / (given.texts - few):.0f} bytes a text")
+    growth = peaks[options.texts] - peaks[few]
+    print(f"growth: {growth:.0f} MB (promised: below 50), {growth * 1e6 / (options.texts - few):.0f} bytes a text")
 
 
 if __name__ == "__main__":

@@ -106,8 +106,8 @@ def theirs(python: Path, folder: Path, rows: int) -> dict[str, Any]:
     )
     if done.returncode:
         sys.exit(f"TextBrewer failed:\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return results
 
 
 def peer(folder: Path, rows: int) -> dict[str, Any]:
@@ -185,13 +185,13 @@ def largest_difference(distiller: Any, batch: dict[str, Any], tokens: Tokens) ->
         for output in outputs:
             output["logits"] = [output["logits"]]
         _, values = distiller.compute_loss(*outputs)
-        found = terms(read(student, batch, wanted[0]), read(teacher, batch, wanted[1]), batch["attention_mask"], torch.zeros(1))
+        results = terms(read(student, batch, wanted[0]), read(teacher, batch, wanted[1]), batch["attention_mask"], torch.zeros(1))
     for model in (teacher, student):
         model.set_attn_implementation("eager")
     expected = {"soft_ce": values["unweighted_kd_loss"]}
     for name, feature in (("hidden", "hidden"), ("attention_probs", "attention")):
         expected[name] = sum(value for key, value in values.items() if key.startswith(f"unweighted_{feature}"))
-    return max(float((found[name] - value).abs() / value.abs()) for name, value in expected.items())
+    return max(float((results[name] - value).abs() / value.abs()) for name, value in expected.items())
 
 
 # -- the comparison ----------------------------------------------------------------------------------------------------
@@ -200,22 +200,22 @@ def largest_difference(distiller: Any, batch: dict[str, Any], tokens: Tokens) ->
 def compare(steps: int, repeats: int, env: Path) -> int:
     train, name = examples(steps * BATCH)
     python = peer_python(env, "textbrewer", REQUIREMENTS)
-    found: dict[str, list[float]] = {"findistill": [], "TextBrewer": []}
+    results: dict[str, list[float]] = {"findistill": [], "TextBrewer": []}
     difference = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_models(folder)
         _, passed = ours(folder, train)  # makes the cache, warms the kernels
         for _ in range(repeats):
-            found["findistill"].append(ours(folder, train)[0])
+            results["findistill"].append(ours(folder, train)[0])
             peer = theirs(python, folder, len(train))
-            found["TextBrewer"].append(peer["seconds"])
+            results["TextBrewer"].append(peer["seconds"])
             difference = max(difference, peer["difference"])
         auto = hardware.precision("auto", "cpu")
         quick = ours(folder, train, auto)[0] if auto != "32" else None
         stored = sum(path.stat().st_size for path in folder.rglob("*.bin")) / len(train)
     print(f"12x768 to 4x312, {name}, {len(train)} examples, batch {BATCH}, length {LENGTH}, float32, {hardware.describe()}")
-    rates = {who: [len(train) / value for value in values] for who, values in found.items()}
+    rates = {who: [len(train) / value for value in values] for who, values in results.items()}
     for who, values in rates.items():
         print(f"{who:12} {statistics.median(values):7.1f} examples/s  ({min(values):.1f} to {max(values):.1f})")
     print(f"the cache, made once: {len(train) / passed:.1f} examples/s, {stored / 1024:.0f} KB an example")

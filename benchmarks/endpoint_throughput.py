@@ -158,9 +158,9 @@ if __name__ == "__main__":
             system_prompt=instruction, input_batch_size=batch,
         )
         load >> ask
-    found = pipeline.run(use_cache=False)
-    said = found["default"]["train"]["generation"]
-    assert said == ["positive"] * rows, said[:3]
+    dataset = pipeline.run(use_cache=False)
+    answers = dataset["default"]["train"]["generation"]
+    assert answers == ["positive"] * rows, answers[:3]
 """
 
 
@@ -193,9 +193,9 @@ def started_server(delay: float) -> tuple[subprocess.Popen[str], int]:
 def rate(port: int, rows: int) -> float:
     """Requests a second since the last call, as the server saw them."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as response:
-        seen = json.load(response)
-    assert seen["requests"] == rows, seen
-    return (rows - 1) / (seen["last"] - seen["first"])
+        counts = json.load(response)
+    assert counts["requests"] == rows, counts
+    return (rows - 1) / (counts["last"] - counts["first"])
 
 
 def compare(rows: int, env: Path | None) -> int:
@@ -242,16 +242,16 @@ def main() -> int:
     options.add_argument("--env", help="folder of distilabel's virtual environment; empty: without distilabel")
     options.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     options.add_argument("--client", help=argparse.SUPPRESS)
-    given = options.parse_args()
-    if given.serve is not None:
-        asyncio.run(serve(given.serve))
-    elif given.client:
-        annotate(given.client, given.rows)
-    elif given.env is None:
+    arguments = options.parse_args()
+    if arguments.serve is not None:
+        asyncio.run(serve(arguments.serve))
+    elif arguments.client:
+        annotate(arguments.client, arguments.rows)
+    elif arguments.env is None:
         with tempfile.TemporaryDirectory() as folder:
-            return compare(given.rows, Path(folder))
+            return compare(arguments.rows, Path(folder))
     else:
-        return compare(given.rows, Path(given.env) if given.env else None)
+        return compare(arguments.rows, Path(arguments.env) if arguments.env else None)
     return 0
 
 

@@ -66,15 +66,15 @@ class Generate:
         }  # fmt: skip
 
     def run(self, texts: int, limit: int | None = None) -> list[str | None]:
-        found: list[str | None] = []
+        parsed: list[str | None] = []
         prompts = self.prompts[:limit]
         with torch.inference_mode():
             for start in range(0, len(prompts), texts):
                 ids, mask = self.engine.padded(prompts[start : start + texts])
                 out = self.engine.lm.generate(input_ids=ids, attention_mask=mask, **self.settings)
-                said = self.engine.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-                found += [self.form.parse(each) for each in said]
-        return found
+                decoded = self.engine.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+                parsed += [self.form.parse(each) for each in decoded]
+        return parsed
 
 
 def timed(function: Any, *arguments: Any) -> tuple[float, Any]:
@@ -139,8 +139,8 @@ def main() -> int:
     ratio = statistics.median(seconds["generate"]) / statistics.median(seconds["findistill"])
     print(f"ratio {ratio:.2f}")
     table = [[labels[who][name] for name in form.words] for who in labels]
-    kept = [column for column in zip(*table, strict=True) if sum(column)]
-    test = chi2_contingency(list(zip(*kept, strict=True)))
+    columns = [column for column in zip(*table, strict=True) if sum(column)]
+    test = chi2_contingency(list(zip(*columns, strict=True)))
     for who, row in zip(labels, table, strict=True):
         print(f"{who:12} " + ", ".join(f"{name} {value}" for name, value in zip(form.words, row, strict=True)))
     print(f"{unread} answers of generate name no label; chi-square {test.statistic:.2f}, {test.dof} df, p = {test.pvalue:.3f}")

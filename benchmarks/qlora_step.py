@@ -150,16 +150,16 @@ def main() -> int:
         ours(options.model, material, options.peak)
         print(torch.cuda.max_memory_allocated() / 1024**2 if torch.cuda.is_available() else peak_memory_mb())
         return 0
-    found: dict[str, list[float]] = {"findistill": [], "bare": [], "recipe": []}
+    seconds: dict[str, list[float]] = {"findistill": [], "bare": [], "recipe": []}
     for _ in range(options.repeats):
-        found["findistill"] += ours(options.model, material)
-        found["bare"] += bare(options.model, material, recipe=False)
-        found["recipe"] += bare(options.model, material, recipe=True)
+        seconds["findistill"] += ours(options.model, material)
+        seconds["bare"] += bare(options.model, material, recipe=False)
+        seconds["recipe"] += bare(options.model, material, recipe=True)
     tokens = int(material.prompts.tokens.lengths.mean())
     print(f"{options.model}, NF4, batch {BATCH} x {tokens} tokens on average, {hardware.describe()}")
-    for who, values in found.items():
+    for who, values in seconds.items():
         print(f"{who:12} {statistics.median(values):6.2f} s a step  ({min(values):.2f} to {max(values):.2f})")
-    step = {who: statistics.median(values) for who, values in found.items()}
+    step = {who: statistics.median(values) for who, values in seconds.items()}
     ratio = step["findistill"] / step["bare"]
     print(f"ratio to the bare loop {ratio:.2f}, to the recipe {step['findistill'] / step['recipe']:.2f}")
     for quantization in ("nf4", "int8", "none"):

@@ -129,12 +129,12 @@ def in_process(table: Table, texts: list[str]) -> None:
 
 
 def endpoint(table: Table) -> None:
-    told = subprocess.run(
+    lines = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "endpoint_throughput.py", "--rows", "2000", "--env", ""],
         capture_output=True, text=True, check=False,
     ).stdout.splitlines()  # fmt: skip
-    rate = next(float(line.split()[1]) for line in told if line.startswith("findistill"))
-    per_cpu = next(float(line.split()[4]) for line in told if "CPU-second" in line)
+    rate = next(float(line.split()[1]) for line in lines if line.startswith("findistill"))
+    per_cpu = next(float(line.split()[4]) for line in lines if "CPU-second" in line)
     table.add(
         "measured",
         "endpoint",

@@ -43,10 +43,10 @@ def timed(name: str, mark: Callable[[list[str]], Any], texts: list[str]) -> tupl
     best = 0.0
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        given = mark(texts)
+        marked_spans = mark(texts)
         best = max(best, len(texts) / (time.perf_counter() - started))
     print(f"{name:<42} {best:8.1f} texts/s", flush=True)
-    return given, best
+    return marked_spans, best
 
 
 def same(spans: list[list[Span]], others: list[list[Span]]) -> str:

@@ -23,10 +23,10 @@ ROWS = "".join(f"Company {n} tells of a {word} in {1900 + n},{label}\n" for n in
 def resident_mb(pid: int) -> float:
     """Memory of a process now."""
     try:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except OSError:
         return 0.0
-    return int(found[1]) / 1024 if found else 0.0
+    return int(match[1]) / 1024 if match else 0.0
 
 
 def sweep(folder: Path, jobs: int, overrides: list[str]) -> tuple[float, list[tuple[float, int, float]]]:
@@ -48,19 +48,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("overrides", nargs="*")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "mine.csv").write_text(f"text,label\n{ROWS}")
-        seconds, samples = sweep(folder, given.jobs, given.overrides)
+        seconds, samples = sweep(folder, options.jobs, options.overrides)
         first = next((sample for sample in samples if sample[1]), samples[-1])
-        rate = (samples[-1][0] - first[0]) / max(1, given.jobs - first[1])
-        tenth = next((sample for sample in samples if sample[1] >= given.jobs / 10), samples[-1])
+        rate = (samples[-1][0] - first[0]) / max(1, options.jobs - first[1])
+        tenth = next((sample for sample in samples if sample[1] >= options.jobs / 10), samples[-1])
         highest = max(memory for _, _, memory in samples)
-        print(f"{given.jobs} jobs: {seconds:.1f} s, first done after {first[0]:.1f} s, then {rate:.3f} s a job")
+        print(f"{options.jobs} jobs: {seconds:.1f} s, first done after {first[0]:.1f} s, then {rate:.3f} s a job")
         print(f"memory: {tenth[2]:.0f} MB after a tenth of the jobs, growth: {highest - tenth[2]:.0f} MB")
-        print(f"finished sweep again: {sweep(folder, given.jobs, given.overrides)[0]:.1f} s")
+        print(f"finished sweep again: {sweep(folder, options.jobs, options.overrides)[0]:.1f} s")
 
 
 if __name__ == "__main__":

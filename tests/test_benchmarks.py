@@ -28,8 +28,8 @@ def run(name: str, *arguments: str) -> str:
 
 
 def test_endpoint_throughput() -> None:
-    told = run("endpoint_throughput.py", "--rows", "64", "--env", "")
-    assert "findistill" in told and "of the possible 640" in told
+    output = run("endpoint_throughput.py", "--rows", "64", "--env", "")
+    assert "findistill" in output and "of the possible 640" in output
 
 
 @pytest.mark.slow
@@ -44,8 +44,8 @@ def test_serve_latency() -> None:
 
 @pytest.mark.slow
 def test_annotation_memory() -> None:
-    told = run("annotation_memory.py", "--texts", "40")
-    assert "20 texts: peak" in told and "40 texts: peak" in told and "growth:" in told
+    output = run("annotation_memory.py", "--texts", "40")
+    assert "20 texts: peak" in output and "40 texts: peak" in output and "growth:" in output
 
 
 @pytest.mark.thorough

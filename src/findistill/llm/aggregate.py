@@ -125,8 +125,8 @@ def stacked(frames: Sequence[pd.DataFrame], known: Sequence[pd.DataFrame], label
             f"{gold.nunique()} labels: label more, or use annotate.combine=weighted_majority."
         )
     soft = [f"soft_{name}" for name in labels.names]
-    seen, new = (np.hstack([frame[soft].to_numpy() for frame in some]) for some in (known, frames))
-    model = fit_logistic(seen, gold.to_numpy(), STACKING_PENALTIES)
+    inputs, new = (np.hstack([frame[soft].to_numpy() for frame in some]) for some in (known, frames))
+    model = fit_logistic(inputs, gold.to_numpy(), STACKING_PENALTIES)
     out = np.zeros((len(new), len(labels.names)))
     out[:, [labels.names.index(name) for name in model.classes_]] = model.predict_proba(new)
     return out

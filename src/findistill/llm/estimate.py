@@ -86,10 +86,10 @@ def estimate(
     check_texts(texts)
     responses = response_cache(cache, llm, prompt, shots, pool)
     # Which responses are cached takes every prompt, and so every text's nearest demonstrations; without a cache a sample does.
-    seen = texts if responses.path.exists() else texts.iloc[:: max(1, len(texts) // COUNTED)]
-    planned, _, _ = plan_rows(seen, pool, labels, llm, shots, settings, exact)
+    counted = texts if responses.path.exists() else texts.iloc[:: max(1, len(texts) // COUNTED)]
+    planned, _, _ = plan_rows(counted, pool, labels, llm, shots, settings, exact)
     template = prompts.template(prompt, labels)
-    return estimate_rows(planned, template, llm, settings, responses, exact=exact, more=len(texts) - len(seen))
+    return estimate_rows(planned, template, llm, settings, responses, exact=exact, more=len(texts) - len(counted))
 
 
 def estimate_rows(
