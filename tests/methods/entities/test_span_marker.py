@@ -1,7 +1,9 @@
 """SpanMarker in its own environment: a stand-in interpreter in the fast suite, the real one where it is installed."""
 
+import json
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -103,5 +105,20 @@ def test_mistakes_are_one_line(standin: str, tiny: Path, marked: Pair, tmp_path:
 def test_the_real_one_learns(marked: Pair, tmp_path: Path) -> None:
     section = SpanMarker(epochs=3, min_steps=None, batch_size=8, max_length=32, marker_length=32)
     trained = method.fit(section, ["company"], *marked, session(tmp_path))
-    spans = method.open_model(section, ["company"], trained.model_dir, "cpu").spans(draw(20, 80).texts)
+    texts = draw(20, 80).texts
+    spans = method.open_model(section, ["company"], trained.model_dir, "cpu").spans(texts)
     assert validation_scores(marked[1].spans, spans, ["company"])["val/f1"] > 0.8
+    done = subprocess.run(
+        [os.environ[method.VARIABLE], "-c", ALONE, str(trained.model_dir), json.dumps(texts)],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    alone = [[text[start:end] for start, end in own] for text, own in zip(texts, json.loads(done.stdout), strict=True)]
+    assert surfaces(texts, spans) == alone  # the library by itself, which pads all inputs to the same length
+
+
+ALONE = """
+import json, sys
+from span_marker import SpanMarkerModel
+model, texts = SpanMarkerModel.from_pretrained(sys.argv[1]).eval(), json.loads(sys.argv[2])
+print(json.dumps([[[each["char_start_index"], each["char_end_index"]] for each in own] for own in model.predict(texts)]))
+"""

@@ -56,7 +56,6 @@ class SpanMarker:
     model: str | None = None  # a SpanMarker folder or hub id to begin with; None: a new one on `encoder`
     encoder: str = "embedded:minilm_l6"
     entity_length: int = setting(8, ge=1)  # words of a span at most
-    # every input is padded to max_length + 2 * marker_length: time and memory of headlines fall with smaller ones
     marker_length: int = setting(128, ge=8)  # candidate spans of one input; a text with more is read in several
     epochs: int = setting(4, ge=1)
     min_steps: int | None = setting(600, ge=1)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from span_marker import SpanMarkerModel, Trainer
+from span_marker.data_collator import SpanMarkerDataCollator
 from transformers import TrainerCallback, TrainingArguments
 
 BATCH = 32
@@ -26,6 +27,27 @@ ANSWERS, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answ
 
 def answer(value: Any) -> None:
     print(value if isinstance(value, str) else json.dumps(value), file=ANSWERS, flush=True)
+
+
+class TightCollator(SpanMarkerDataCollator):
+    """Pads to the longest input of a batch, where the library pads all to the model's maximum: the same outputs, sooner."""
+
+    marker_max_length: int
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        lengths = (len(each["input_ids"]) + len(each["input_ids"]) % 2 + 2 * each["num_spans"] for each in features)
+        maximum = self.tokenizer.model_max_length
+        spans, self.marker_max_length = self.marker_max_length, (max(lengths) + maximum % 2 - maximum) // 2
+        try:
+            return super().__call__(features)  # to maximum + 2 * marker_max_length
+        finally:
+            self.marker_max_length = spans
+
+
+def opened(where: str, **settings: Any) -> Any:
+    model = SpanMarkerModel.from_pretrained(where, **settings)
+    model.data_collator = TightCollator(model.tokenizer, model.data_collator.marker_max_length)
+    return model
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -96,7 +118,7 @@ def train(folder: Path) -> None:
     torch.manual_seed(request["seed"])
     rows, validation = rows_of(folder / "train.jsonl"), rows_of(folder / "validation.jsonl")
     tags = ["O", *(f"{prefix}-{label}" for label in request["labels"] for prefix in "BI")]
-    model = SpanMarkerModel.from_pretrained(
+    model = opened(
         request["start"], labels=tags, model_max_length=request["max_length"], marker_max_length=request["marker_length"],
         entity_max_length=request["entity_length"],
     )  # fmt: skip
@@ -119,7 +141,7 @@ def train(folder: Path) -> None:
 
 
 def predict(folder: Path) -> None:
-    model = SpanMarkerModel.from_pretrained(str(folder)).eval()
+    model = opened(str(folder)).eval()
     if torch.cuda.is_available() and "--cpu" not in sys.argv:
         model.cuda()
     answer("ready")
