@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from findistill.core import wandb_run
 from findistill.core.closing import sync_line
 from findistill.core.tracking import track
 from tests.core.test_job import composed
+from tests.fixtures.wandb_server import serving
 
 
 @pytest.fixture
@@ -91,9 +93,23 @@ def test_the_end_of_wandbs_process_is_not_the_end_of_the_job(monkeypatch: pytest
     """The client exits with the code of the killed process where it has not seen the end of it yet: about every second time."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     for number in range(6):
-        wandb_run.start(tmp_path, composed("logger=wandb").logger.wandb, "offline", name=f"run{number}")
-        wandb_run._end_service()
+        run = wandb_run.start(tmp_path, composed("logger=wandb").logger.wandb, "offline", name=f"run{number}")
+        wandb_run._end_service(run)
         assert not services()
+
+
+def test_what_asks_a_silent_server_for_news_ends_before_the_process_it_asks(online: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The client's thread would print a traceback at its next question, some seconds later."""
+    with serving() as server:
+        online.setenv("WANDB_BASE_URL", server.url)
+        run = wandb_run.start(tmp_path, composed("logger=wandb").logger.wandb, "online", name="run")
+        asking = [thread for thread in threading.enumerate() if thread.name == "NetStatThr"]
+        server.silent.set()
+        online.setattr(wandb_run, "PATIENCE_S", 2.0)
+        connection = wandb_run.Connection(run)
+        connection.attempt(lambda: time.sleep(4))  # a call that does not come back, after which there are no more
+        connection.finish(0)
+        assert not services() and asking and not any(thread.is_alive() for thread in asking)
 
 
 def services() -> set[int]:

@@ -68,7 +68,7 @@ class Connection:
         self.attempt(lambda: self.run.finish(exit_code=exit_code))
         self.complete = self.alive
         if self.run is not None and not self.alive:
-            _end_service()
+            _end_service(self.run)
 
 
 def connect(online: bool, begin: Callable[[Mode], Any]) -> Connection:
@@ -107,11 +107,17 @@ def job_id(study: str, name: str) -> str:
     return digest([study, name], 16)
 
 
-def _end_service() -> None:
+def _end_service(run: Any) -> None:
     """End W&B's own process, which would keep this one from ending for as long as a server does not answer.
 
-    What it was given is in its files by then, see `FLUSH_S`; the next run starts another one.
+    What it was given is in its files by then, see `FLUSH_S`; the next run starts another one. The run's thread that asks it every
+    few seconds for news is ended first: it would print a traceback when there is nobody to ask.
     """
+    with suppress(Exception):
+        checker = run._run_status_checker
+        checker.stop()
+        checker._stop_checker.stop_soon()
+        checker._network_status_thread.join(PATIENCE_S)
     with suppress(Exception):
         wandb.setup()._connection._proc._process.kill()
     _teardown()
