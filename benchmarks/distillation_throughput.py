@@ -13,7 +13,6 @@ Exits with 1 below 2.5 times TextBrewer's examples a second, or where a term dif
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import numpy as np
 import pandas as pd
 from demo_corpus import generate
 from peers import peer_python
+from rates import print_rates
 
 from findistill.core import hardware
 from findistill.core.store import Store
@@ -215,13 +215,10 @@ def compare(steps: int, repeats: int, env: Path) -> int:
         quick = ours(folder, train, auto)[0] if auto != "32" else None
         stored = sum(path.stat().st_size for path in folder.rglob("*.bin")) / len(train)
     print(f"12x768 to 4x312, {name}, {len(train)} examples, batch {BATCH}, length {LENGTH}, float32, {hardware.describe()}")
-    rates = {who: [len(train) / value for value in values] for who, values in results.items()}
-    for who, values in rates.items():
-        print(f"{who:12} {statistics.median(values):7.1f} examples/s  ({min(values):.1f} to {max(values):.1f})")
+    ratio = print_rates(results, len(train), "examples")
     print(f"the cache, made once: {len(train) / passed:.1f} examples/s, {stored / 1024:.0f} KB an example")
     if quick:
         print(f"findistill with trainer.precision=auto ({auto}): {len(train) / quick:.1f} examples/s")
-    ratio = statistics.median(rates["findistill"]) / statistics.median(rates["TextBrewer"])
     print(f"ratio {ratio:.2f}; largest relative difference of a term {difference:.1e}")
     return 0 if ratio >= 2.5 and difference <= 1e-5 else 1
 

@@ -14,7 +14,6 @@ labels differ (p < 0.001).
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while t
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from rates import print_rates
 from scipy.stats import chi2_contingency
 
 from findistill.core import hardware
@@ -133,10 +133,7 @@ def main() -> int:
         f"{min(lengths)} to {max(lengths)} tokens, {written / count / options.repeats:.0f} written a sample, "
         f"{engine.lm.dtype}, {hardware.describe()}; generate: {best} texts a batch"
     )
-    for who, values in seconds.items():
-        rates = sorted(count / value for value in values)
-        print(f"{who:12} {statistics.median(rates):7.2f} samples/s  ({rates[0]:.2f} to {rates[-1]:.2f})")
-    ratio = statistics.median(seconds["generate"]) / statistics.median(seconds["findistill"])
+    ratio = print_rates(seconds, count, "samples", digits=2)
     print(f"ratio {ratio:.2f}")
     table = [[labels[who][name] for name in form.words] for who in labels]
     columns = [column for column in zip(*table, strict=True) if sum(column)]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from findistill.core import run_folder
 from findistill.data.name_clusters import fold_name
+from findistill.data.spans import from_cell
 from findistill.report.runs import collect
 
 
@@ -54,9 +55,10 @@ def mentions(frame: pd.DataFrame, column: str) -> "pd.Series[str]":
     """The surface of each mention, by its text, ends and label."""
     cells = zip(frame["id"], frame["text"], frame[column], strict=True)
     surfaces = {
-        (key, span["start"], span["end"], span["label"]): text[span["start"] : span["end"]]
-        for key, text, spans in cells
-        for span in (spans if spans is not None else [])
+        (key, span.start, span.end, span.label): text[span.start : span.end]
+        for key, text, cell in cells
+        if cell is not None
+        for span in from_cell(cell)
     }
     return pd.Series(surfaces, dtype=object)
 

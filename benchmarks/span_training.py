@@ -8,7 +8,6 @@ alternate, and the medians are compared. Needs the package gliner (pip install '
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from gliner.training import Trainer as GlinerTrainer
 from gliner.training import TrainingArguments
+from rates import print_rates
 from span_prediction import NAMES, headlines
 from transformers import PrinterCallback
 
@@ -88,10 +88,7 @@ def main() -> None:
                 if number:
                     seconds[name].append(took)
     print(f"a new GLiNER on MiniLM-L6, {len(train.texts)} headlines, batch {SECTION.batch_size}, {hardware.describe()}")
-    rates = {name: [len(train.texts) / value for value in values] for name, values in seconds.items()}
-    for name, values in rates.items():
-        print(f"{name:22} {statistics.median(values):7.1f} texts/s  ({min(values):.1f} to {max(values):.1f})")
-    ratio = statistics.median(rates["findistill"]) / statistics.median(rates["GLiNER's own trainer"])
+    ratio = print_rates(seconds, len(train.texts), "texts")
     print(f"ratio {ratio:.3f}: {100 * (1 / ratio - 1):+.1f}% of the library's own time")
 
 

@@ -10,7 +10,6 @@ Reads twitter_financial_news from $FINDISTILL_DATA (or `../shared/data` beside t
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pandas as pd
 from demo_corpus import generate
+from rates import print_rates
 
 from findistill.core import hardware
 from findistill.data.config import Data
@@ -114,10 +114,7 @@ def main() -> int:
             peer = theirs(train, labels, precision, Path(folder), grouped=options.grouped)
             seconds["transformers.Trainer"].append(peer)
     print(f"MiniLM-L6, {name}, {len(train)} examples, batch {BATCH}, length {LENGTH}, {precision}, {hardware.describe()}")
-    rates = {who: [len(train) / value for value in values] for who, values in seconds.items()}
-    for who, values in rates.items():
-        print(f"{who:22} {statistics.median(values):7.1f} examples/s  ({min(values):.1f} to {max(values):.1f})")
-    ratio = statistics.median(rates["findistill"]) / statistics.median(rates["transformers.Trainer"])
+    ratio = print_rates(seconds, len(train), "examples")
     print(f"ratio {ratio:.2f}")
     return 0 if ratio >= 1 else 1
 

@@ -43,7 +43,7 @@ def curves(markers: "Sequence[Marker]") -> "dict[str, list[Marker]]":
     lines: dict[str, list[Marker]] = {}
     for members in groups.values():
         if len({_texts(member) for member in members}) > 1:
-            name = members[0].name.replace(f" on {_texts(members[0]):,.0f} texts", "")
+            name = members[0].family
             number = sum(other == name or other.startswith(f"{name} #") for other in lines)
             lines[f"{name} #{number + 1}" if number else name] = sorted(members, key=_texts)
     return lines

@@ -63,6 +63,12 @@ class Marker:
         return self.runs[0].config
 
     @property
+    def family(self) -> str:
+        """The model and whose labels it learnt, which are the same for any number of texts."""
+        entities = self.config["entities"]
+        return f"{_model(entities)}, {WORDS[entities['source']]}"
+
+    @property
     def seeds(self) -> list[object]:
         return [run.seed for run in self.runs]
 
@@ -80,11 +86,9 @@ class EntitiesPart(Part):
         if entities["step"] == "label":
             selected = config["llm"].get("where") or {}  # of recorded answers: whose
             return " ".join(map(str, selected.values())) or str(config["llm"]["name"])
-        trained = entities["model"] in LEARNT
-        base = (entities.get(entities["model"]) or {}).get("model") if trained else None
-        name = NAMES[entities["model"]] + (f" ({base})" if base else "")
+        name = _model(entities)
         if "data/kept" not in metrics:
-            return f"{name}, as it is" if trained else name
+            return f"{name}, as it is" if entities["model"] in LEARNT else name
         return f"{name} on {metrics['data/kept']:,.0f} texts, {WORDS[entities['source']]}"
 
     def scores(self, config: Mapping[str, Any]) -> bool:
@@ -118,6 +122,12 @@ class EntitiesPart(Part):
 
     def notes(self, methods: Sequence[Any]) -> list[str]:
         return WORDING.notes()
+
+
+def _model(entities: Mapping[str, Any]) -> str:
+    """What it is called, with the trained model that it began with."""
+    base = (entities.get(entities["model"]) or {}).get("model") if entities["model"] in LEARNT else None
+    return NAMES[entities["model"]] + (f" ({base})" if base else "")
 
 
 def _marker(runs: Sequence[Run]) -> Marker:

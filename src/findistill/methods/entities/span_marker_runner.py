@@ -44,7 +44,7 @@ class TightCollator(SpanMarkerDataCollator):
             self.marker_max_length = spans
 
 
-def opened(where: str, **settings: Any) -> Any:
+def load_model(where: str, **settings: Any) -> Any:
     model = SpanMarkerModel.from_pretrained(where, **settings)
     model.data_collator = TightCollator(model.tokenizer, model.data_collator.marker_max_length)
     return model
@@ -118,7 +118,7 @@ def train(folder: Path) -> None:
     torch.manual_seed(request["seed"])
     rows, validation = rows_of(folder / "train.jsonl"), rows_of(folder / "validation.jsonl")
     tags = ["O", *(f"{prefix}-{label}" for label in request["labels"] for prefix in "BI")]
-    model = opened(
+    model = load_model(
         request["start"], labels=tags, model_max_length=request["max_length"], marker_max_length=request["marker_length"],
         entity_max_length=request["entity_length"],
     )  # fmt: skip
@@ -141,7 +141,7 @@ def train(folder: Path) -> None:
 
 
 def predict(folder: Path) -> None:
-    model = opened(str(folder)).eval()
+    model = load_model(str(folder)).eval()
     if torch.cuda.is_available() and "--cpu" not in sys.argv:
         model.cuda()
     answer("ready")
