@@ -1,7 +1,7 @@
 """Adapters on tiny random models: they learn, hold no base weight, load to the same numbers, and go on after a kill."""
 
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from findistill.llm.identity import request_identity
 from findistill.models.causal_lm import find_adapter, load, load_base, merged
 from findistill.training.config import QLoRA, Trainer
 from findistill.training.loop import Session
-from findistill.training.lora import Prompts, Tuned, WordClassifier, padded, tune
+from findistill.training.lora import AnswerWriter, Prompts, Tuned, WordClassifier, padded, tune
 from findistill.training.recipe import Recipe
 
 VOCABULARY, PAD, END = 64, 0, 1
@@ -68,7 +68,8 @@ def tuned(
     model: str, folder: Path, settings: QLoRA = SETTINGS, *, words: Any = WORDS, trainer: Trainer = TRAINER, **more: Any
 ) -> Tuned:
     session = Session(trainer, folder)
-    return tune(model, settings, prompts(96, 0), prompts(24, 1), words, END, session, **{"dtype": "float32"} | more)
+    answering = partial(WordClassifier, words=words, end=END)
+    return tune(model, settings, prompts(96, 0), prompts(24, 1), answering, session, **{"dtype": "float32"} | more)
 
 
 def numbers(model: torch.nn.Module) -> torch.Tensor:
@@ -206,6 +207,35 @@ def test_gradient_checkpointing_changes_no_weight(family: str, tmp_path: Path, r
     assert with_ == without
 
 
+@pytest.mark.parametrize("family", ["causal", "seq2seq"])
+def test_answers_of_several_tokens_are_what_the_model_then_writes(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Answers of different lengths: `val/accuracy` is the share that greedy decoding gives, token by token."""
+    model = request.getfixturevalue(family)
+    answers = [[10, END], [11, 13, 14, END], [12, 15, 16, 17, 18, END]]
+
+    def answered(n: int, seed: int) -> Prompts:
+        rows = prompts(n, seed)
+        return Prompts.answered([rows.tokens[at].tolist() for at in range(n)], rows.hard, PAD)
+
+    settings, trainer = replace(SETTINGS, epochs=20), replace(TRAINER, monitor="val/loss")
+    rows = answered(24, 1)
+    answering = partial(AnswerWriter, answers=answers)
+    result = tune(model, settings, answered(96, 0), rows, answering, Session(trainer, tmp_path), dtype="float32")
+    best = result.history[result.best_epoch - 1]
+    assert best["val/loss"] == min(epoch["val/loss"] for epoch in result.history) < 0.5 * result.history[0]["val/loss"]
+    lm = load(model, "float32", str(tmp_path / "model"))
+    right = []
+    for at in range(24):
+        prompt = torch.tensor([rows.tokens[at].tolist()])
+        wanted = answers[rows.hard[at]]
+        with torch.inference_mode():
+            written = lm.generate(prompt, max_new_tokens=len(wanted), do_sample=False, eos_token_id=END, pad_token_id=PAD)[0]
+        right.append(written[-len(wanted) :].tolist() == wanted)
+    assert np.mean(right) == pytest.approx(best["val/accuracy"], abs=1e-6) and np.mean(right) > 0.5
+
+
 def test_few_prompts_are_gone_through_several_times(causal: str, tmp_path: Path) -> None:
     once = tuned(causal, tmp_path / "once")
     often = tuned(causal, tmp_path / "often", replace(SETTINGS, min_steps=72))  # two epochs of twelve batches are 24 steps
@@ -215,7 +245,8 @@ def test_few_prompts_are_gone_through_several_times(causal: str, tmp_path: Path)
 
 def test_without_validation_rows_the_last_epoch_is_kept(causal: str, tmp_path: Path) -> None:
     session = Session(TRAINER, tmp_path)
-    result = tune(causal, SETTINGS, prompts(24, 0), prompts(0, 1), WORDS, END, session, dtype="float32")
+    answering = partial(WordClassifier, words=WORDS, end=END)
+    result = tune(causal, SETTINGS, prompts(24, 0), prompts(0, 1), answering, session, dtype="float32")
     assert result.best_epoch == 2 and (tmp_path / "model" / "adapter_config.json").exists()
 
 
@@ -279,7 +310,8 @@ def test_smollm2_in_nf4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(WordClassifier, "on_train_batch_end", measure)
     settings = QLoRA(epochs=3, batch_size=8, checkpoint_every=1, learning_rate=1e-3)
     session = Session(TRAINER, tmp_path)
-    result = tune(model, settings, rows, rows, words, engine.tokenizer.eos_token_id, session, dtype="auto")
+    answering = partial(WordClassifier, words=words, end=engine.tokenizer.eos_token_id)
+    result = tune(model, settings, rows, rows, answering, session, dtype="auto")
     losses = [epoch["train/loss"] for epoch in result.history]
     assert losses[-1] < 0.7 * losses[0]
     base = sum(path.stat().st_size for path in Path(locate(model)).glob("*.safetensors"))

@@ -149,6 +149,24 @@ class LanguageModel(InProcessLLM):
         prompts, _ = self.prompt_ids([Request("", text, (), (0,)) for text in texts], template)
         return prompts, self.word_ids(template, "" if self.chat else " ")
 
+    def encode_answers(self, examples: Sequence[Demonstration], template: Template) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids to tune the model with: each text's prompt, without demonstrations, and what it should write, with its end.
+
+        Raises:
+            UserError: as `encode`; or the tokenizer has no token for a character of the answers, as T5's has none for braces.
+        """
+        self.check_chat_template()
+        prompts, _ = self.prompt_ids([Request("", each.text, (), (0,)) for each in examples], template)
+        opening = "" if self.chat else template.opening  # the plain form of a prompt ends with it
+        answers = [self.ids(template.completion(each).removeprefix(opening)) for each in examples]
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and any(unknown in answer for answer in answers):
+            raise UserError(
+                f"{self.model} cannot write these answers: its tokenizer has no token for some of their characters, such as "
+                "braces. Use llm=smollm2, or another model that has"
+            )
+        return prompts, [[*answer, self.tokenizer.eos_token_id] for answer in answers]
+
     def check_chat_template(self) -> None:
         """Raise UserError where `llm.chat` asks for a chat template and the model has none."""
         if self.chat and not self.tokenizer.chat_template:

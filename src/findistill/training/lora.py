@@ -1,4 +1,5 @@
-"""`tune` trains a LoRA adapter on a frozen language model, quantised (QLoRA) or not, to answer prompts with label words.
+"""`tune` trains a LoRA adapter on a frozen language model, quantised (QLoRA) or not, to answer prompts: with a label's word
+(`WordClassifier`), or with a text that is each prompt's own (`AnswerWriter`).
 
 LoRA: Hu et al. 2022; NF4 and double quantisation: Dettmers et al. 2023. The loss is that of the answer alone, so the
 vocabulary's matrix is multiplied at the answer's positions only: over all positions it would be most of a small model's cost.
@@ -6,7 +7,7 @@ vocabulary's matrix is multiplied at the answer's positions only: over all posit
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -28,6 +29,7 @@ from findistill.training import checkpoints
 from findistill.training.classifier import EncoderClassifier
 from findistill.training.config import QLoRA
 from findistill.training.loop import Session, Training, freeing
+from findistill.training.measured import MeasuredModule
 from findistill.training.objectives import CrossEntropy
 from findistill.training.processes import count_of
 from findistill.training.recipe import Recipe
@@ -41,9 +43,17 @@ class Prompts(Rows):
     @classmethod
     def of(cls, prompts: Sequence[Sequence[int]], hard: np.ndarray, n_labels: int, pad_id: int) -> "Prompts":
         """Of the token ids of n prompts and the label (n,) int64 of each."""
-        flat = np.fromiter(chain.from_iterable(prompts), np.int32)
-        offsets = np.cumsum([0, *map(len, prompts)], dtype=np.int64)
-        return cls(Tokens(flat, offsets, pad_id), np.eye(n_labels, dtype=np.float32)[hard], hard)
+        return cls(_tokens(prompts, pad_id), np.eye(n_labels, dtype=np.float32)[hard], hard)
+
+    @classmethod
+    def answered(cls, prompts: Sequence[Sequence[int]], answers: np.ndarray, pad_id: int) -> "Prompts":
+        """Of the token ids of n prompts and the number (n,) int64 of the answer of each; there are no labels."""
+        return cls(_tokens(prompts, pad_id), np.empty((len(prompts), 0), np.float32), answers)
+
+
+def _tokens(prompts: Sequence[Sequence[int]], pad_id: int) -> Tokens:
+    flat = np.fromiter(chain.from_iterable(prompts), np.int32)
+    return Tokens(flat, np.cumsum([0, *map(len, prompts)], dtype=np.int64), pad_id)
 
 
 @dataclass(frozen=True)
@@ -66,18 +76,18 @@ class Tuned:
 
 @freeing()
 def tune(
-    model: str, settings: QLoRA, train: Prompts, validation: Prompts, words: Sequence[Sequence[int]], end: int, session: Session,
+    model: str, settings: QLoRA, train: Prompts, validation: Prompts, answering: "Callable[..., AnswerModule]", session: Session,
     *, dtype: str,
 ) -> Tuned:  # fmt: skip
     """Train an adapter for `model`, and leave that of the best validation epoch, never the base, in the session's `model`.
 
-    What `trainer` leaves unset is as `settings` says. Epochs are measured by the labels' words: the one that the model
-    finds most probable. The run is checkpointed every `settings.checkpoint_every` steps, and one that was killed goes on from
-    there to the same weights; the same seed on the same CPU and number of threads gives the same weights.
+    What `trainer` leaves unset is as `settings` says. The run is checkpointed every `settings.checkpoint_every` steps, and
+    one that was killed goes on from there to the same weights; the same seed on the same CPU and number of threads gives the
+    same weights.
 
     Args:
-        words: token ids of each label's word, in label order, as they follow a prompt.
-        end: the token that ends an answer.
+        answering: `partial(WordClassifier, words=..., end=...)` or `partial(AnswerWriter, answers=...)`, called with `model` and
+            `recipe`.
         dtype: what the frozen model computes in, as `llm.dtype`.
 
     Raises:
@@ -88,7 +98,7 @@ def tune(
     trainer.checkpoint_every = trainer.checkpoint_every or settings.checkpoint_every
     recipe = Recipe.of(settings, trainer, max_length=0, precision="32-true", layer_decay=1.0, unfreeze="none")
     recipe, rows = recipe.over(train, trainer.accumulate_grad_batches)
-    module, adapted = Tuning(model, dtype, settings, words, end, recipe, trainer.devices).begin(
+    module, adapted = Tuning(model, dtype, settings, answering, recipe, trainer.devices).begin(
         "cpu" if count_of(trainer) > 1 else None  # the processes have their own on the GPUs
     )
     base, folder = module.model, session.folder
@@ -116,23 +126,22 @@ class Tuning:
     model: str
     dtype: str
     settings: QLoRA
-    words: Sequence[Sequence[int]]
-    end: int
+    answering: "Callable[..., AnswerModule]"
     recipe: Recipe
     devices: Any  # `trainer.devices`
 
-    def begin(self, device: str | None = None) -> tuple["WordClassifier", Any]:
+    def begin(self, device: str | None = None) -> tuple["AnswerModule", Any]:
         """The module to train, and peft's wrapper around its model."""
         base = load_base(self.model, self.dtype, self.settings.quantization, device)
         adapted = add_adapter(base, self.settings)
         if self.settings.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         base.train()
-        module = WordClassifier(base, self.words, self.end, self.recipe)
+        module = self.answering(model=base, recipe=self.recipe)
         module.tuning = self
         return module, adapted
 
-    def begin_in_process(self, adapter: dict[str, torch.Tensor]) -> "WordClassifier":
+    def begin_in_process(self, adapter: dict[str, torch.Tensor]) -> "AnswerModule":
         """The module again in one of several processes, on the device of its rank."""
         if torch.cuda.is_available():
             rank = int(os.environ["LOCAL_RANK"])
@@ -163,36 +172,26 @@ def add_adapter(base: PreTrainedModel, settings: QLoRA) -> Any:
         ) from error
 
 
-class WordClassifier(EncoderClassifier):
-    """Trains the adapter in `model` to answer with the label's word and its end; validates by the words' probabilities."""
+class AnswerModule(MeasuredModule):
+    """Trains the adapter in `model` by the likelihood of answers: `answers`, of which each prompt's `hard` is the number."""
 
     SAFER = "llm.dtype=float32"
     tuning: Tuning | None = None
-
-    def __init__(
-        self, model: PreTrainedModel, words: Sequence[Sequence[int]], end: int, recipe: Recipe | Mapping[str, Any]
-    ) -> None:
-        super().__init__(model, CrossEntropy(), recipe, len(words))
-        self.save_hyperparameters({"words": [list(word) for word in words], "end": end}, logger=False)
-        self.strict_loading = False  # a checkpoint holds the adapter alone
-        self.words, self.answers = padded(words), padded([[*word, end] for word in words])
+    strict_loading = False  # a checkpoint holds the adapter alone
+    answers: tuple[torch.Tensor, torch.Tensor]  # of `padded`
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(batch, labels) log-probabilities of the labels' words."""
-        ids, mask = self.words
-        ids = ids.to(self.device)
-        if ids.shape[1] == 1:  # one pass tells the probability of every word
-            return self._logits(batch, ids[:1].expand(len(batch["hard"]), 1))[:, 0].log_softmax(-1)[:, ids[:, 0]]
-        rows = {name: batch[name].repeat_interleave(len(ids), 0) for name in ("input_ids", "attention_mask")}
-        scores = self._scores(rows, ids.repeat(len(batch["hard"]), 1))
-        return (scores.view(-1, *ids.shape) * mask.to(self.device)).sum(-1)
-
     def training_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean negative log-probability of the answers' tokens."""
-        ids, mask = (value.to(self.device)[batch["hard"]] for value in self.answers)
+        ids, mask = self._answers(batch)
         return -(self._scores(batch, ids) * mask).sum() / mask.sum()
+
+    def _answers(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids of the answers of a batch, and their mask, (batch, longest of them) each."""
+        ids, mask = (value.to(self.device)[batch["hard"]] for value in self.answers)
+        longest = int(mask.sum(-1).max())
+        return ids[:, :longest], mask[:, :longest]
 
     def _scores(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
         """(batch, longest) log-probability of each token of the answers, behind the prompts."""
@@ -237,6 +236,65 @@ class WordClassifier(EncoderClassifier):
         trained = self._trained if measured else time.perf_counter() - self._started
         super()._end_epoch({name: float(value) for name, value in measured.items()})
         self.history[-1]["train_seconds"] = trained
+
+
+class WordClassifier(AnswerModule, EncoderClassifier):
+    """Trains to answer with the label's word and its end; validates by the words' probabilities.
+
+    Args:
+        words: token ids of each label's word, in label order, as they follow a prompt.
+        end: the token that ends an answer.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, words: Sequence[Sequence[int]], end: int, recipe: Recipe | Mapping[str, Any]
+    ) -> None:
+        super().__init__(model, CrossEntropy(), recipe, len(words))
+        self.save_hyperparameters({"words": [list(word) for word in words], "end": end}, logger=False)
+        self.words, self.answers = padded(words), padded([[*word, end] for word in words])
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(batch, labels) log-probabilities of the labels' words."""
+        ids, mask = self.words
+        ids = ids.to(self.device)
+        if ids.shape[1] == 1:  # one pass tells the probability of every word
+            return self._logits(batch, ids[:1].expand(len(batch["hard"]), 1))[:, 0].log_softmax(-1)[:, ids[:, 0]]
+        rows = {name: batch[name].repeat_interleave(len(ids), 0) for name in ("input_ids", "attention_mask")}
+        scores = self._scores(rows, ids.repeat(len(batch["hard"]), 1))
+        return (scores.view(-1, *ids.shape) * mask.to(self.device)).sum(-1)
+
+
+class AnswerWriter(AnswerModule):
+    """Trains to write the answer of each prompt; validates by the likelihood of its tokens.
+
+    `val/accuracy` is the share of answers of which each token is the likeliest after those before it: these are what the
+    model writes at temperature 0.
+
+    Args:
+        answers: token ids of the different answers, each with its end.
+    """
+
+    def __init__(self, model: PreTrainedModel, answers: Sequence[Sequence[int]], recipe: Recipe | Mapping[str, Any]) -> None:
+        super().__init__(model, recipe)
+        self.save_hyperparameters({"answers": [list(answer) for answer in answers]}, logger=False)
+        self.answers = padded(answers)
+        self._validated: list[torch.Tensor] = []
+
+    def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
+        ids, mask = self._answers(batch)
+        logits = self._logits(batch, ids)
+        losses = -(logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0] * mask).sum(-1)
+        right = ((logits.argmax(-1) == ids) | (mask == 0)).all(-1)
+        self._validated.append(torch.stack([losses, mask.sum(-1), right.float()]))
+
+    def on_validation_epoch_end(self) -> None:
+        losses, tokens, right = torch.cat(self._validated, 1)
+        self._validated.clear()
+        if self.trainer.sanity_checking:
+            return
+        measured = {"val/loss": float(losses.sum() / tokens.sum()), "val/accuracy": float(right.mean())}
+        self.log_dict(measured, batch_size=len(right))
+        self._end_epoch(measured)
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

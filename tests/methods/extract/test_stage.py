@@ -81,6 +81,35 @@ def test_a_prompt_can_be_seen_before_anything_is_asked(findistill: Command, tmp_
     assert not (tmp_path / "runs" / "default").exists()
 
 
+def test_an_llm_is_tuned_to_name_entities_before_it_is_asked(findistill: Command, tmp_path: Path, tiny_llm: Path) -> None:
+    """A random model, tuned on ten headlines about Acme, answers in JSON that the others name Acme."""
+    texts = [
+        f"{verb} {what}"
+        for verb in ("Acme buys", "Why Acme sells", "Acme counts")
+        for what in ("oil", "tin", "gas", "ore", "rye")
+    ]
+    lines = [
+        {"text": text, "spans": [{"start": text.index("Acme"), "end": text.index("Acme") + 4, "label": "company"}],
+         "split": "test" if text.endswith("rye") else "train"}
+        for text in texts
+    ]  # fmt: skip
+    (tmp_path / "news.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = findistill(
+        *BASE, "data=jsonl", "data.path=news.jsonl", "data.spans_column=spans", "data.split_column=split", "data.validation=0.2",
+        "llm=smollm2", f"llm.model={tiny_llm}", "llm.dtype=float32", "llm.adapter=tune", "extract=entities", "extract.rows=test",
+        "annotate.samples=1", "annotate.temperature=0", "annotate.calibration=none", "shots.k=0", "qlora.quantization=none",
+        "qlora.learning_rate=2e-2", "qlora.min_steps=45", "qlora.target_modules=all-linear",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    values = metrics(tmp_path)
+    assert values["annotate/coverage"] == 1 and values["test/f1"] == 1
+    [adapter] = (path.parent for path in (tmp_path / "runs" / ".artifacts").glob("qlora-*/tuned.json"))
+    first, *_, last = json.loads((adapter / "tuned.json").read_text())["history"]
+    assert first["val/loss"] > 10 * last["val/loss"] and last["val/accuracy"] == 1
+    card = (adapter / "model" / "README.md").read_text()
+    assert "extract=entities shots.k=0" in card and "names the entities" in card
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -90,7 +119,9 @@ def test_a_prompt_can_be_seen_before_anything_is_asked(findistill: Command, tmp_
         (["data=sentfin", "llm=recorded"], "llm.path is not set"),
         (["data=sentfin", 'annotate.ensemble=["shots.k=0","shots.k=2"]'], "annotate.ensemble combines votes on labels"),
         (["data=sentfin", "annotate.calibration=pool"], "annotate.calibration=pool is for probabilities of labels"),
-        (["data=sentfin", "llm.adapter=tune"], "llm.adapter=tune tunes on labels of texts"),
+        (["data=sentfin", "llm=smollm2", "llm.adapter=tune"], "set data.labelled to their number"),
+        (["data=sentfin", "llm=smollm2", "llm.adapter=tune", "data.labelled=9", "shots.k=2"], "set shots.k=0"),
+        (["data=headlines", "llm=smollm2", "llm.adapter=tune", "shots.k=0"], "data=headlines has none"),
         (["data=sentfin", "shots.selection=balanced"], "use nearest or random"),
         (["data=sentfin", "annotate.temperature=0"], "set annotate.samples=1"),
         (["data=sentfin", "annotate.max_cost_usd=1"], "llm.price.per_million_in"),

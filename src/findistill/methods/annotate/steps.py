@@ -33,11 +33,12 @@ class LLMResponses(Step):
     name = "annotate"
     version = 4  # of the parser of answers (llm/answers.py), too: cached responses are parsed anew
     resumable = True
+    adapter: type[Adapter] = Adapter
 
     def parents(self) -> dict[str, Step]:
         adapter: dict[str, Step] = {}
         if tuned_first(self._config.llm):
-            adapter["adapter"] = Adapter(self._config, seed=0)  # one annotator for the students of all seeds
+            adapter["adapter"] = self.adapter(self._config, seed=0)  # one annotator for the students of all seeds
         return {**with_tests(self._config), **demonstrations(self._config), **adapter}
 
     def files(self) -> Iterable[Path]:

@@ -10,6 +10,7 @@ from findistill.config.validate import missing, rule
 from findistill.llm.identity import TUNED
 from findistill.llm.rules import FITTED, requests
 from findistill.methods.entities.config import FROM_ANSWERS
+from findistill.methods.qlora.rules import tuned_to_extract
 
 
 @rule("entities")
@@ -35,7 +36,7 @@ def extraction(config: Any) -> Iterator[str]:
     if annotate.calibration in FITTED:
         yield f"annotate.calibration={annotate.calibration} is for probabilities of labels; leave it out"
     if OmegaConf.select(llm, "adapter", default="") == TUNED:
-        yield "llm.adapter=tune tunes on labels of texts, not on entities: name an adapter that was tuned for them"
+        yield from tuned_to_extract(config)
     if shots.k and shots.selection == "balanced":
         yield "shots.selection=balanced: entities cannot be balanced as labels are; use nearest or random"
     if shots.rationales != "none":

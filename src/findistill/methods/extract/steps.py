@@ -5,7 +5,16 @@ from typing import Any
 from findistill.core.step import Step
 from findistill.methods.annotate.steps import TRAINING, LLMResponses, shots_settings
 from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
+from findistill.methods.qlora.steps import Adapter
 from findistill.methods.stage import Stage, without
+
+
+class ExtractionAdapter(Adapter):
+    """A LoRA adapter for `llm`, tuned to name the entities of the labelled rows."""
+
+    version = 1
+    implementation = "findistill.methods.extract.adapters:tune_adapter"
+    form = "extract"
 
 
 class Extractions(LLMResponses):
@@ -20,6 +29,7 @@ class Extractions(LLMResponses):
     reads = ("llm", "extract", "shots", "annotate", "trainer.max_memory", "data.seed")
     implementation = "findistill.methods.extract.extractions:extract_rows"
     estimate = "findistill.methods.extract.extractions:requests"
+    adapter = ExtractionAdapter
 
     def __init__(self, config: Any, rows: str = TRAINING) -> None:
         super().__init__(config)

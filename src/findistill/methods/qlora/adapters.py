@@ -1,7 +1,10 @@
 """Tuning an adapter on the labelled rows of a data set."""
 
 import logging
-from typing import cast
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
 
 import pandas as pd
 from omegaconf import OmegaConf
@@ -22,7 +25,7 @@ from findistill.methods.qlora.card import write_adapter_card
 from findistill.models import memory
 from findistill.training.config import Trainer
 from findistill.training.loop import Session
-from findistill.training.lora import Prompts, tune
+from findistill.training.lora import AnswerModule, Prompts, WordClassifier, tune
 from findistill.training.trainer import Examples
 
 log = logging.getLogger(__name__)
@@ -40,10 +43,8 @@ def tune_adapter(work: Work) -> None:
     rows, validation = reading.supervision(work, data, reading.test_sets(work, required=False))
     if (classes := rows["label"].nunique()) < 2:
         raise UserError(f"tuning needs labels of at least two classes; data={data.card.name} has {classes} in {len(rows)} rows")
-    llm, trainer = cast(InProcessLLM, config.llm), cast(Trainer, OmegaConf.to_object(config.trainer))
-    log.info("tuning %s on %s human labels", llm.name, f"{len(rows):,}")
-    engine = cast(InProcessEngine, build(llm, "llm", adapter=""))  # type: ignore[arg-type]
-    form = template(config.prompt, data.labels)
+    log.info("tuning %s on %s human labels", config.llm.name, f"{len(rows):,}")
+    engine, form = engine_of(config.llm), template(config.prompt, data.labels)
 
     def prompts(frame: pd.DataFrame) -> tuple[Prompts, list[list[int]]]:
         examples = Examples.from_frame(frame, data.labels)
@@ -51,15 +52,35 @@ def tune_adapter(work: Work) -> None:
         return Prompts.of(ids, examples.hard, len(data.labels.names), engine.pad_id), words
 
     train, words = prompts(rows)
+    answering = partial(WordClassifier, words=words, end=engine.tokenizer.eos_token_id)
+    leave_adapter(work, engine, train, prompts(validation)[0], answering, [*rows["text"], *validation["text"]])
+    LabelReader.of(config.llm, config.prompt, data.labels.names).save(work.folder / "model")
+    write_adapter_card(work.folder / "model", work.step.whole, data.labels.names, len(rows), provenance(work), {})
+
+
+def engine_of(llm: Any) -> InProcessEngine:
+    """The language model that is to be tuned, whose weights are not loaded yet."""
+    return cast(InProcessEngine, build(llm, "llm", adapter=""))
+
+
+def leave_adapter(
+    work: Work, engine: InProcessEngine, train: Prompts, validation: Prompts, answering: Callable[..., AnswerModule],
+    texts: Sequence[str], **trainer_settings: Any,
+) -> None:  # fmt: skip
+    """Tune, and leave `model/` and `tuned.json`; `texts` are all that was learnt from or that chose the epoch.
+
+    Raises:
+        UserError: as `tune`; a step takes more memory than there is.
+    """
+    config, llm = work.config, cast(InProcessLLM, work.config.llm)
+    trainer = replace(cast(Trainer, OmegaConf.to_object(config.trainer)), **trainer_settings)
     longest = int(max(train.tokens.lengths))
     memory.check_tuning_memory(llm, config.qlora, trainer.batch_size or config.qlora.batch_size, longest, trainer.max_memory)
     result = tune(
-        llm.model, config.qlora, train, prompts(validation)[0], words, engine.tokenizer.eos_token_id,
+        llm.model, config.qlora, train, validation, answering,
         Session(trainer, work.folder, work.step.seed, work.loggers, config.callbacks if "callbacks" in config else None),
         dtype=llm.dtype,
     )  # fmt: skip
     engine.tokenizer.save_pretrained(work.folder / "model")
-    LabelReader.of(llm, config.prompt, data.labels.names).save(work.folder / "model")
-    training_texts.write(work.folder / "model", [*rows["text"], *validation["text"]])
-    write_json(work.folder / SUMMARY, {"texts": len(rows), "host_peak_mb": peak_memory_mb(), **result.as_dict()})
-    write_adapter_card(work.folder / "model", work.step.whole, data.labels.names, len(rows), provenance(work), {})
+    training_texts.write(work.folder / "model", texts)
+    write_json(work.folder / SUMMARY, {"texts": len(train), "host_peak_mb": peak_memory_mb(), **result.as_dict()})

@@ -14,15 +14,16 @@ def adapter_name(quantization: str) -> str:
 
 
 def write_adapter_card(
-    folder: Path, config: Any, labels: Sequence[str], rows: int, learnt: Provenance, metrics: Mapping[str, float]
-) -> Path:
-    """The README.md of an adapter's folder; `rows` texts with human labels were learnt from."""
+    folder: Path, config: Any, labels: Sequence[str], rows: int, learnt: Provenance, metrics: Mapping[str, float],
+    form: str = "prompt", **facts: Any,
+) -> Path:  # fmt: skip
+    """The README.md of an adapter's folder; `rows` texts with human labels were learnt from, with the prompts of `form`."""
     llm = config.llm
     encoder_decoder = "t5" in llm.model.lower()
     return write_model_card(
         folder, "adapter", name=f"{adapter_name(config.qlora.quantization)} of {llm.name}", data=config.data, learnt=learnt,
         library="peft", tags=["lora"], base_model=llm.model, metrics=metrics, labels=labels, rows=rows, settings=config.qlora,
-        prompt=config.prompt.name, llm=llm.name, embedded=llm.model.startswith("embedded:"), seed=config.seed,
+        prompt=f"{form}={config[form].name}", llm=llm.name, embedded=llm.model.startswith("embedded:"), seed=config.seed,
         auto="Seq2SeqLM" if encoder_decoder else "CausalLM",
-        task="text2text-generation" if encoder_decoder else "text-generation",
+        task="text2text-generation" if encoder_decoder else "text-generation", **facts,
     )  # fmt: skip

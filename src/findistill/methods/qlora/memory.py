@@ -1,9 +1,9 @@
 """What tuning needs of a GPU, for a plan: from the settings alone, without weights, data or a GPU."""
 
 from findistill.core.store import Work
-from findistill.data.labels import LabelSet
+from findistill.data.labels import COMPANY, LabelSet
 from findistill.errors import UserError
-from findistill.llm import pricing
+from findistill.llm import extraction, pricing
 from findistill.llm.prompts import template
 from findistill.models import memory
 from findistill.training.processes import count_of
@@ -15,7 +15,7 @@ USUAL = LabelSet(("negative", "neutral", "positive"))  # where the rows' own lab
 def estimate(work: Work) -> str:
     """Memory a step takes on each device, and how many texts a step may have on usual GPUs, in one line.
 
-    Prompts are counted as long as `prompt.max_text_tokens` lets them be, so those of headlines take less.
+    Prompts are counted as long as `max_text_tokens` lets them be, so those of headlines take less.
     """
     llm, qlora, trainer = work.config.llm, work.config.qlora, work.config.trainer
     try:
@@ -24,7 +24,9 @@ def estimate(work: Work) -> str:
         return "memory not known without the model's configuration"
     count = count_of(trainer)
     batch = -(-(getattr(trainer, "batch_size", None) or qlora.batch_size) // count)
-    form = template(work.config.prompt, USUAL)
+    form = (
+        extraction.template(work.config.extract, (COMPANY,)) if "extract" in work.config else template(work.config.prompt, USUAL)
+    )
     length = min(llm.max_prompt_tokens, pricing.token_bound(form.plain([], "")) + form.max_text_tokens)
     # `auto` is about this machine, which plans for another where it has no GPU itself.
     dtype = "bfloat16" if llm.dtype == "auto" and trainer.accelerator == "gpu" else llm.dtype

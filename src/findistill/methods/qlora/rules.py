@@ -17,6 +17,7 @@ def tunes(config: Any) -> Iterator[str]:
     if OmegaConf.select(llm, "adapter"):
         yield f"llm.adapter={llm.adapter} is what stage=qlora makes: leave it empty"
     yield from _tuning(config)
+    yield from _prompt(config)
     if trainer.precision != "auto":
         yield (
             f"trainer.precision={trainer.precision}: llm.dtype says what a language model computes in, float32 or bfloat16; "
@@ -29,14 +30,26 @@ def tunes(config: Any) -> Iterator[str]:
 
 
 def tuned_first(config: Any) -> Iterator[str]:
-    """Rules for `llm.adapter=tune`."""
+    """Rules for `llm.adapter=tune` of an annotator."""
     yield from _tuning(config)
+    yield from _prompt(config)
     if not config.data.labelled:
         yield "llm.adapter=tune learns from labelled rows that it does not annotate: set data.labelled to their number"
     if config.shots.k:
         yield f"shots.k={config.shots.k}: llm.adapter=tune learns prompts without demonstrations; set shots.k=0"
     if config.annotate.calibration == "pool":
         yield "annotate.calibration=pool: llm.adapter=tune has learnt from the pool's rows, which are no test of it; use none"
+
+
+def tuned_to_extract(config: Any) -> Iterator[str]:
+    """Rules for `llm.adapter=tune` of an LLM that names entities."""
+    yield from _tuning(config)
+    if not declares(config.data, "has_spans"):
+        yield f"llm.adapter=tune learns from entities, and data={config.data.name} has none; name an adapter: llm.adapter=FOLDER"
+    elif not config.data.labelled and (config.entities.step == "train" or config.extract.rows == "training"):
+        yield "llm.adapter=tune learns from labelled rows that it does not label: set data.labelled to their number"
+    if config.shots.k:
+        yield f"shots.k={config.shots.k}: llm.adapter=tune learns prompts without demonstrations; set shots.k=0"
 
 
 def _tuning(config: Any) -> Iterator[str]:
@@ -49,8 +62,11 @@ def _tuning(config: Any) -> Iterator[str]:
         )
     if config.trainer.strategy == "fsdp":
         yield "trainer.strategy=fsdp: quantised weights cannot be sharded; trainer=ddp tunes with a copy of them on each GPU"
-    if config.prompt.steps:
-        yield f"prompt={config.prompt.name} asks for steps before the label, and no data set has them: tune with prompt=direct"
     if isinstance(modules, str) and modules != "all-linear":
         yield f"qlora.target_modules={modules}: all-linear, or a list of layer names such as [q_proj,v_proj]"
+
+
+def _prompt(config: Any) -> Iterator[str]:
+    if config.prompt.steps:
+        yield f"prompt={config.prompt.name} asks for steps before the label, and no data set has them: tune with prompt=direct"
     yield from human_labels(config, "tuning", "; llm.adapter=RUN_FOLDER takes a tuned model")

@@ -18,13 +18,18 @@ def tuned_first(llm: Any) -> bool:
 
 
 class Adapter(Step):
-    """A LoRA adapter for `llm`, tuned on the labelled rows as the `qlora` section says."""
+    """A LoRA adapter for `llm`, tuned on the labelled rows as the `qlora` section says.
+
+    Attributes:
+        form: the section of the prompts that it learns to answer.
+    """
 
     name = "qlora"
     version = 3  # its prompt lies beside it
     implementation = "findistill.methods.qlora.adapters:tune_adapter"
     resumable = True
     estimate = "findistill.methods.qlora.memory:estimate"
+    form = "prompt"
 
     def __init__(self, config: Any, seed: int, *, own_trainer: bool = False) -> None:
         super().__init__(config)
@@ -33,7 +38,7 @@ class Adapter(Step):
         rates = ("trainer.warmup", "trainer.schedule", "trainer.scheduler", "trainer.monitor")
         on_the_way = (*(name for name in loop(config) if name != "trainer.precision"), *rates)
         trainer = ("trainer", "callbacks") if own_trainer else on_the_way
-        self.reads = ("llm", "prompt", "qlora", "data.validation", "data.seed", *trainer)
+        self.reads = ("llm", self.form, "qlora", "data.validation", "data.seed", *trainer)
 
     def parents(self) -> dict[str, Step]:
         return with_tests(self._config)
@@ -50,7 +55,7 @@ class Adapter(Step):
         return {
             "seed": self.seed,
             "llm": llm_identity(self._config.llm),
-            "prompt": without(settings["prompt"], "name"),
+            self.form: without(settings[self.form], "name"),
             "qlora": without(settings["qlora"], "merge"),
             "trainer": settings["trainer"],
             # One that only observes must not part the adapter of `stage=qlora` from the annotator's.
