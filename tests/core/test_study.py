@@ -72,6 +72,20 @@ def test_a_section_that_some_jobs_do_not_read_is_compared_among_those_that_do(tm
         admit(tmp_path, "moon", [{**job(), **use, "llm": {"name": "other"}}], [])
 
 
+def test_single_settings_of_a_section_are_compared_where_a_job_reads_them(tmp_path: Path) -> None:
+    def token(**recipe: int) -> dict[str, object]:
+        return {**job(), "entities.model": "token", "entities.token": {"epochs": 4, **recipe}}
+
+    admit(tmp_path, "moon", [token()], ["entities.model"])
+    done(tmp_path)
+    admit(tmp_path, "moon", [{**job(), "entities.model": "gliner", "entities.gliner": {"epochs": 9}}], [])
+    admit(tmp_path, "moon", [token()], [])
+    with pytest.raises(UserError, match=r"entities.token.epochs: the study has 4, this command 5"):
+        admit(tmp_path, "moon", [token(epochs=5)], [])
+    with pytest.raises(UserError, match=r"entities.token.min_steps: the study has None, this command 600"):
+        admit(tmp_path, "moon", [token(min_steps=600)], [])
+
+
 def test_stages_of_a_study_have_settings_of_their_own(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job()], [])
     admit(tmp_path, "moon", [{**job(epochs=9), "stage": "teacher"}], [])

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from findistill.config.fields import result_settings, without_secrets
 from findistill.core.files import read_json, write_json
 from findistill.core.hashing import damaged, digest
-from findistill.core.step import Step, changed_files, sections_read
+from findistill.core.step import Step, changed_files, sections_read, settings_read
 from findistill.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,10 +20,24 @@ if TYPE_CHECKING:
 
 
 def sections(config: "Config", step: Step) -> dict[str, Any]:
-    """The part of the configuration that the job's graph reads: its stage, and sections without runtime-only settings."""
-    return {"stage": step.name, **{name: result_settings(config[name], references=True) for name in sections_read(step)}}  # type: ignore[index]
+    """The part of the configuration that the job's graph reads: its stage, and sections without runtime-only settings.
+
+    Of a section of which it reads single settings, these stand under their dotted names.
+    """
+    settings: dict[str, Any] = {"stage": step.name}
+    for name in settings_read(step):
+        section, *inner = name.split(".")
+        value: Any = result_settings(config[section], references=True)  # type: ignore[index]
+        for key in inner:
+            value = value.get(key, ABSENT)
+            if value is ABSENT:  # runtime-only, or of another version
+                break
+        else:
+            settings[name] = value
+    return settings
 
 
+ABSENT = object()
 PROGRESS = "progress.txt"  # how far a job that runs has come, in one line
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from
 COMMAND = "command.txt"  # what to type to make the job again

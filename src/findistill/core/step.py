@@ -194,6 +194,13 @@ def sections_read(step: Step) -> list[str]:
     return sorted(named | {role for node in walk(step) for role in node.inputs if role in step.whole})
 
 
+def settings_read(step: Step) -> list[str]:
+    """Sections that any step of the graph reads as a whole, and the single settings (`entities.model`) of the others."""
+    names = {name for node in walk(step) for name in node.reads}
+    names |= {role for node in walk(step) for role in node.inputs if role in step.whole}
+    return sorted(name for name in names if not any(name.startswith(f"{other}.") for other in names))
+
+
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one dict of dotted keys; lists are values."""
     flat: dict[str, Any] = {}

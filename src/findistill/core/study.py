@@ -64,15 +64,13 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         stage = record["stages"].setdefault(job["stage"], {"varied": [], "fixed": flatten(job)})
         stage["varied"] = sorted({*stage["varied"], *varied, *ALWAYS_VARIES})
         free, fixed, here = stage["varied"], stage["fixed"], flatten(job)
-        # A section that only some jobs read differs because of a setting that all of them read: that one is compared.
-        compared, read = ({key.partition(".")[0] for key in settings} for settings in (fixed, here))
-        fixed.update({key: value for key, value in here.items() if key.partition(".")[0] not in compared})
+        # What only some jobs read differs because of a setting that all of them read: that one is compared.
+        unread = [name for name in job if not any(_within(key, [name]) for key in fixed)]
+        fixed.update({key: value for key, value in here.items() if _within(key, unread)})
         differing = [
             key
             for key in sorted({*fixed, *here})
-            if key.partition(".")[0] in read
-            and fixed.get(key) != here.get(key)
-            and not any(key == f or key.startswith(f"{f}.") for f in free)
+            if _within(key, job) and fixed.get(key) != here.get(key) and not _within(key, free)
         ]
         if differing:
             pairs = [(key, fixed.get(key), here.get(key)) for key in differing[:3]]
@@ -84,6 +82,11 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
             )
     if repr(record) != written or not path.exists():
         write_json(path, record)
+
+
+def _within(key: str, names: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these sections or settings, or in one."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def commands(folder: Path) -> list[str]:

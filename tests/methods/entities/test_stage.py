@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hydra import compose
 
+from findistill.config.compose import plain
 from findistill.config.expand import expand
 from findistill.core.files import read_json, write_json
 from findistill.core.job import run
@@ -20,6 +21,7 @@ from findistill.data.spans import Span, to_cell
 from findistill.errors import UserError
 from findistill.methods.datasets import own
 from findistill.methods.entities import models
+from findistill.methods.entities.report import PART
 from findistill.methods.entities.sources import agreement
 from findistill.methods.entities.stage import per_label
 from findistill.methods.report.stage import make
@@ -172,6 +174,16 @@ def test_a_key_depends_on_the_chosen_model_alone(settings: list[str]) -> None:
     changed = ("entities.token.epochs=3", "entities.source=spacy", "entities.model=spacy", "seed=1")
     assert len({key(), *(key(each) for each in changed)}) == 5
     assert key("entities.source=spacy", "entities.spacy.types=[GPE]") != key("entities.source=spacy")
+
+
+def test_runs_that_differ_in_the_recipe_of_another_model_are_repeats_of_one_method(settings: list[str]) -> None:
+    """As a study has them whose later runs are of a version in which another model has a new setting."""
+
+    def method(*more: str) -> Any:
+        return PART.identity(plain(expand(compose("config", [*settings, *more]))))[1]
+
+    assert method() == method("entities.gliner.epochs=9", "entities.spacy.types=[GPE]", "entities.span_marker.min_steps=7")
+    assert method() != method("entities.token.epochs=3") and method("entities.source=spacy") != method()
 
 
 # Sources

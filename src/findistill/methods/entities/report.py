@@ -12,6 +12,7 @@ from findistill.data.spans import from_cell
 from findistill.errors import UserError
 from findistill.methods.entities import plots
 from findistill.methods.entities.config import LEARNT
+from findistill.methods.entities.steps import settings_of
 from findistill.report.methods import Run, repeats, setting, with_unique_names
 from findistill.report.parts import Part, Section, Table, Wording
 from findistill.report.style import cost_and_score
@@ -90,6 +91,10 @@ class EntitiesPart(Part):
         if "data/kept" not in metrics:
             return f"{name}, as it is" if entities["model"] in LEARNT else name
         return f"{name} on {metrics['data/kept']:,.0f} texts, {WORDS[entities['source']]}"
+
+    def identity(self, config: dict[str, Any]) -> tuple[int | str | None, dict[str, Any]]:
+        entities, own = config["entities"], settings_of(config["entities"])
+        return config["seed"], {**config, "entities": {name: value for name, value in entities.items() if name in own}}
 
     def scores(self, config: Mapping[str, Any]) -> bool:
         step = config["entities"]["step"]

@@ -18,6 +18,12 @@ def extractions(config: Any, rows: str) -> Step:
     return step
 
 
+def settings_of(entities: Any) -> set[str]:
+    """The settings of a section `entities` that decide a result: the recipe of another model is no part of it."""
+    sections = {name for name in (entities["model"], entities["source"]) if name in entities}
+    return {"step", "model", "source", *sections} | ({"min_agreement"} if entities["source"] in FROM_ANSWERS else set())
+
+
 class Entities(Stage):
     """`stage=entities`: a model that marks entities is trained, as far as it can be, and scored (`entities.step=train`)."""
 
@@ -25,15 +31,8 @@ class Entities(Stage):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.own = {"step", "model", "source", *self._sections()}
-        if config.entities.source in FROM_ANSWERS:
-            self.own.add("min_agreement")
+        self.own = settings_of(config.entities)
         self.reads += tuple(f"entities.{name}" for name in sorted(self.own))
-
-    def _sections(self) -> list[str]:
-        """The sections of the models that this one is or learns from; another's recipe is no part of the key."""
-        entities = self._config.entities
-        return [name for name in (entities.model, entities.source) if name in entities]
 
     def parents(self) -> dict[str, Step]:
         parents = with_tests(self._config)
