@@ -68,6 +68,8 @@ def test_a_label_column_tokens_and_a_selection(file: Path) -> None:
     summary = json.loads((file.parent / "out" / "summary.json").read_text())
     assert (summary["tokens_in"], summary["tokens_out"], summary["cost_usd"]) == (61, 10, None)
     assert set(run(file, label_column="label", where={"model": "two"})["label"]) == {"neutral"}
+    both = run(file, label_column="label", where={"model": ["one", "two"]}, samples=2)
+    assert set(both["n_valid"]) == {2}  # each model's is a sample
 
 
 def test_a_column_an_annotator_and_no_label_is_no_vote(file: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from findistill.llm.votes import Votes
+from findistill.llm.votes import Votes, certainty
 
 LABELS = ["negative", "neutral", "positive"]
 answers = st.lists(st.sampled_from([*LABELS, None]), max_size=12)
@@ -54,3 +54,9 @@ def test_impossible_votes_are_refused() -> None:
         Votes({"positive": 3}, 2)
     with pytest.raises(KeyError, match="bullish"):
         Votes({"bullish": 1}, 1).soft(LABELS)
+
+
+def test_certainty_of_spans_is_that_of_the_least_certain_candidate() -> None:
+    assert certainty([{"votes": 8}, {"votes": 5}], 8) == 5 / 8
+    assert certainty([{"votes": 8}, {"votes": 3}], 8) == 5 / 8  # three named a span that the majority did not
+    assert certainty([{"votes": 4}], 8) == 0.5 and certainty([], 8) == 1 and certainty([], 0) == 0

@@ -146,7 +146,7 @@ class RecordedLLM(LLM):
     label_column: str | None = None  # a column of labels instead: names of data.labels, or words of prompt.wording
     label_columns: list[str] | None = setting(None, distinct=True)  # or one a person, model or labelling function
     answer_line: str = setting("last", choices=("first", "last"))  # which line of an answer names the label
-    where: Any = None  # only rows with these values, {model: gpt-4}
+    where: Any = None  # only rows with these values, {model: gpt-4}, or with one of several, {model: [gpt-4, gpt-3.5-turbo]}
     tokens_in_column: str | None = None
     tokens_out_column: str | None = None
     encoding: str = "utf-8"

@@ -1,8 +1,10 @@
 """What makes an LLM the same annotator: its settings that can change a response, and the content of its files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from omegaconf import ListConfig
 
 from findistill.config.fields import declares, result_settings
 from findistill.core.hashing import content
@@ -53,3 +55,9 @@ def llm_files(llm: Any) -> Iterable[Path]:
         return []
     adapter = llm.adapter if llm.adapter != TUNED else ""
     return [*model_files(llm.model), *(model_files(adapter) if adapter else [])]
+
+
+def selected(where: Mapping[str, Any] | None) -> str:
+    """Whose recorded answers `llm.where` selects, in words: the values of its columns, of several one `or` the other."""
+    values = (list(value) if isinstance(value, list | ListConfig) else [value] for value in (where or {}).values())
+    return " ".join(" or ".join(map(str, each)) for each in values)

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import ListConfig
+
 from findistill.core.step import load
 from findistill.data.cells import as_text, lookup, names
 from findistill.data.delimited import read_csv
@@ -122,7 +124,9 @@ class RecordedEngine(RecordedLLM, Engine):
                     raise UserError(
                         f"{path} has no column {column!r} (llm.{setting}); its columns are {', '.join(columns)[:300]}."
                     )
-        rows = [row for row in rows if all(as_text(lookup(row, column)) == str(value) for column, value in where.items())]
+        lists = {column: [*value] if isinstance(value, list | ListConfig) else [value] for column, value in where.items()}
+        wanted = {column: {str(each) for each in values} for column, values in lists.items()}
+        rows = [row for row in rows if all(as_text(lookup(row, column)) in values for column, values in wanted.items())]
         if not rows:
             raise UserError(f"llm.where={where}: no row of {path} has these values.")
         recorded: dict[str, list[Row]] = defaultdict(list)

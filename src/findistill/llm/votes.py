@@ -3,7 +3,7 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,3 +78,14 @@ def draw_labels(scores: Mapping[str, float], temperature: float, seed: str, numb
     top = max(scores.values())
     weights = [math.exp((value - top) / temperature) for value in scores.values()]
     return random.Random(seed).choices(list(scores), weights, k=number)
+
+
+def certainty(candidates: Iterable[Mapping[str, Any]], n_valid: int) -> float:
+    """How far the valid responses agree on a text's least certain candidate: the share that names it, or that does not.
+
+    1 where they all name the same spans, or all none; 0.5 where half of them name a span; 0 without a valid response.
+    """
+    if not n_valid:
+        return 0.0
+    shares = (min(1.0, (each.get("votes") or 0) / n_valid) for each in candidates)
+    return min((max(share, 1 - share) for share in shares), default=1.0)

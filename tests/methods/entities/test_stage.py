@@ -22,7 +22,6 @@ from findistill.errors import UserError
 from findistill.methods.datasets import own
 from findistill.methods.entities import models
 from findistill.methods.entities.report import PART
-from findistill.methods.entities.sources import agreement
 from findistill.methods.entities.stage import per_label
 from findistill.methods.report.stage import make
 from findistill.methods.stage import stage_of
@@ -207,7 +206,7 @@ def answer(work: Any) -> None:
         sure = number % 2 == 0
         spans = row.spans if sure else to_cell([Span(0, len(row.text.split()[0]), "company")])
         cell = [{**each, "votes": 8 if sure else 5} for each in spans]
-        rows.append({"id": row.id, "text": row.text, "spans": cell, "n_valid": 8, "n_samples": 8})
+        rows.append({"id": row.id, "text": row.text, "spans": cell, "candidates": cell, "n_valid": 8, "n_samples": 8})
     pd.DataFrame(rows).to_parquet(work.folder / "annotations.parquet")
 
 
@@ -229,11 +228,6 @@ def test_answers_are_learnt_from_where_they_agree_enough(
     metrics = read_json(job / "metrics.json")
     assert metrics["data/kept"] == pytest.approx(kept, abs=10)
     assert metrics.get("data/human_share") == (None if human is None else pytest.approx(human, abs=0.15))
-
-
-def test_agreement_of_a_text_is_that_of_its_least_certain_span() -> None:
-    assert agreement([{"votes": 8}, {"votes": 5}], 8) == 5 / 8
-    assert agreement([], 8) == 1 and agreement([], 0) < 0
 
 
 class Upper:

@@ -128,6 +128,14 @@ def test_a_texts_least_certain_span_counts_and_so_do_forms_that_do_not_occur(tmp
     assert ordered[1].answer == (ACME, BOLT) and ordered[1].scores == (1.0, 0.625)
 
 
+def test_a_span_that_half_of_the_samples_name_makes_a_text_uncertain_though_it_is_not_suggested(tmp_path: Path) -> None:
+    half = [{"start": 0, "end": 4, "label": "company", "votes": 4}]
+    row = {"text": TEXT, "n_valid": 8, "n_samples": 8, "missing": [], "spans": []}
+    rows = votes(tmp_path, [{**row, "id": "sure", "candidates": []}, {**row, "id": "half", "candidates": half}])
+    ordered = [(each.id, each.certainty, each.answer) for each in suggestions.ordered(rows)]
+    assert ordered == [("half", 0.5, ()), ("sure", 1.0, ())]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -19,6 +19,7 @@ from findistill.llm.aggregate import aggregate
 from findistill.llm.annotate import annotate, vote
 from findistill.llm.curve import CostCurve
 from findistill.llm.estimate import Estimate, estimate
+from findistill.llm.identity import selected
 from findistill.methods import rows as reading
 from findistill.methods.annotate.card import write_annotation_card
 from findistill.methods.annotate.steps import HALF, LABELLED, TRAINING, Annotations
@@ -104,8 +105,7 @@ def annotator_name(config: Any) -> str:
     llm = config.llm
     if not declares(llm, "recorded"):
         return f"{llm.name} {config.prompt.name}"
-    own = [*(llm.get("where") or {}).values(), llm.get("label_column") or ""]
-    return " ".join([llm.name, *(str(part) for part in own if part)])
+    return " ".join(part for part in (llm.name, selected(llm.get("where")), llm.get("label_column")) if part)
 
 
 def preview(job: Job) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from findistill.data.span_counts import counts
 from findistill.data.spans import from_cell
 from findistill.errors import UserError
+from findistill.llm.identity import selected
 from findistill.methods.entities import plots
 from findistill.methods.entities.config import LEARNT
 from findistill.methods.entities.steps import settings_of
@@ -85,8 +86,7 @@ class EntitiesPart(Part):
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         entities = config["entities"]
         if entities["step"] == "label":
-            selected = config["llm"].get("where") or {}  # of recorded answers: whose
-            return " ".join(map(str, selected.values())) or str(config["llm"]["name"])
+            return selected(config["llm"].get("where")) or str(config["llm"]["name"])
         name = _model(entities)
         if "data/kept" not in metrics:
             return f"{name}, as it is" if entities["model"] in LEARNT else name

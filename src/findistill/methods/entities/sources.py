@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from findistill.data.spans import Marked, Span, from_cell
 from findistill.data.texts import TextData
 from findistill.errors import UserError
 from findistill.inference.spans import stream
+from findistill.llm.votes import certainty
 from findistill.methods import rows as reading
 from findistill.methods.entities.config import UNTRAINED
 from findistill.methods.entities.models import open_model
@@ -62,8 +62,8 @@ def _labelled_by(job: Job, data: TextData, source: str) -> pd.DataFrame:
     answers = pd.read_parquet(job.parents["extractions"] / "annotations.parquet")
     gold = data.frame[["id", "split", *(["spans"] if "spans" in data.frame else [])]].rename(columns={"spans": "human"})
     rows = answers.merge(gold, on="id", how="inner", validate="one_to_one")
-    shares = np.asarray([agreement(cell, n) for cell, n in zip(rows["spans"], rows["n_valid"], strict=True)])
-    agreed = shares >= job.config.entities.min_agreement
+    shares = np.asarray([certainty(cell, n_valid) for cell, n_valid in zip(rows["candidates"], rows["n_valid"], strict=True)])
+    agreed = (rows["n_valid"] > 0).to_numpy() & (shares >= job.config.entities.min_agreement)
     if source == "mixed":
         human = ~agreed & rows["human"].notna().to_numpy()
         rows["spans"] = rows["spans"].where(~human, rows["human"])
@@ -71,11 +71,6 @@ def _labelled_by(job: Job, data: TextData, source: str) -> pd.DataFrame:
         agreed |= human
     log.info("%d of %d texts kept at agreement >= %g", agreed.sum(), len(rows), job.config.entities.min_agreement)
     return rows[agreed].reset_index(drop=True)
-
-
-def agreement(cell: Iterable[Any], n_valid: int) -> float:
-    """The least share of the valid answers that any of a text's spans is in; 1 for a text without spans, 0 without an answer."""
-    return min([each["votes"] / n_valid for each in cell], default=1.0) if n_valid else -1.0
 
 
 def as_column(spans: Iterable[Sequence[Span]], index: pd.Index) -> pd.Series:

@@ -63,4 +63,6 @@ class Entities(Stage):
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         settings["entities"] = {name: value for name, value in settings["entities"].items() if name in self.own}
+        if self._config.entities.source in FROM_ANSWERS and self._config.annotate.samples > 1:
+            settings["agreement"] = "on every candidate"  # it was on the spans of the majority alone
         return settings

@@ -7,6 +7,7 @@ import pandas as pd
 from findistill.data.spans import Span
 from findistill.data.texts import TextData
 from findistill.errors import UserError
+from findistill.llm.votes import certainty
 from findistill.methods.extract.extractions import types_of
 from findistill.methods.review.decisions import Question, Suggestion
 
@@ -43,8 +44,8 @@ def question(rows: pd.DataFrame, data: TextData) -> Question:
 def ordered(rows: pd.DataFrame) -> list[Suggestion]:
     """Every text, least certain first; those that have no human label yet, where there are such.
 
-    A text's certainty is the share of valid answers that name its label, or that name the least certain of its spans; forms
-    that do not occur in the text make it less certain than texts without. No valid answer is no certainty.
+    A text's certainty is the share of valid answers that name its label, or `span_votes.certainty` of all spans that any of
+    them names; forms that do not occur in the text make it less certain than texts without. No valid answer is no certainty.
     """
     gold = rows["gold"] if "gold" in rows else pd.Series([None] * len(rows), index=rows.index, dtype=object)
     rows = rows[gold.isna()] if gold.isna().any() else rows
@@ -54,13 +55,14 @@ def ordered(rows: pd.DataFrame) -> list[Suggestion]:
         if "spans" in row:
             cells = sorted(row["spans"], key=lambda each: (each["start"], each["end"]))
             scores = tuple(min(1.0, float(each.get("votes") or 0) / valid) for each in cells)
-            certainty = min(scores, default=1.0) if row["n_valid"] else 0.0
+            candidates = row.get("candidates")
+            sure = certainty(cells if candidates is None else candidates, int(row["n_valid"]))
             cell_spans = tuple(Span(int(each["start"]), int(each["end"]), str(each["label"])) for each in cells)
-            suggestion = Suggestion(str(row["id"]), str(row["text"]), cell_spans, certainty, scores)
+            suggestion = Suggestion(str(row["id"]), str(row["text"]), cell_spans, sure, scores)
         else:
             label = row["label"] if isinstance(row["label"], str) else None
-            certainty = min(1.0, float(row["agreement"]) / valid) if label is not None else 0.0
-            suggestion = Suggestion(str(row["id"]), str(row["text"]), label, certainty)
+            sure = min(1.0, float(row["agreement"]) / valid) if label is not None else 0.0
+            suggestion = Suggestion(str(row["id"]), str(row["text"]), label, sure)
         missing = row.get("missing")
-        ranked.append((certainty, -len(missing) if missing is not None else 0, len(ranked), suggestion))
+        ranked.append((sure, -len(missing) if missing is not None else 0, len(ranked), suggestion))
     return [suggestion for *_, suggestion in sorted(ranked, key=lambda each: each[:3])]

@@ -22,6 +22,7 @@ from findistill.core.store import Work
 from findistill.data.date_periods import periods_of
 from findistill.data.name_clusters import cluster_names, fold_name
 from findistill.errors import UserError
+from findistill.llm.votes import certainty
 from findistill.methods.sampling.leaks import overlap, split_by_cluster
 
 SETTING = "entities.sample.periods"
@@ -209,12 +210,9 @@ def _rows_by_id(path: Path, ids: Any) -> dict[str, tuple[str | None, str | None]
 
 
 def _agreement(table: pa.Table) -> list[float]:
-    """Of each headline, how far the answers agree on its least certain span: the share that has it, or that has it not."""
+    """Of each headline, its `certainty`."""
     spans = table["candidates" if "candidates" in table.column_names else "spans"].to_pylist()
-    return [
-        min((max(span["votes"], valid - span["votes"]) / valid for span in of_row or ()), default=1.0)
-        for of_row, valid in zip(spans, table["n_valid"].to_pylist(), strict=True)
-    ]
+    return [certainty(cell or (), n_valid) for cell, n_valid in zip(spans, table["n_valid"].to_pylist(), strict=True)]
 
 
 def _write_clusters(
