@@ -74,10 +74,14 @@ class Connection(asyncio.Protocol):
                 now = time.monotonic()
                 if b"random digits" not in body:  # the engine's probe, which must see different answers
                     self.times.append(now)
-                word = f"positive{now}" if b"random digits" in body else WORD
+                word = f"positive{now}" if b"random digits" in body else self.content(body)
                 loop = asyncio.get_running_loop()
                 due = loop.time() + self.delay
                 loop.call_at(due - TIMER_S, self.send_at, due, ANSWER.replace("WORD", word))
+
+    def content(self, body: bytes) -> str:
+        """What the response to a request says, escaped for JSON."""
+        return WORD
 
     def send_at(self, due: float, body: str) -> None:
         """Send at that time, and not a timer's inaccuracy later."""
@@ -92,8 +96,8 @@ class Connection(asyncio.Protocol):
         self.transport.write((head + body).encode())
 
 
-async def serve(delay: float) -> None:
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(delay), "127.0.0.1", 0, backlog=512)
+async def serve(delay: float, connection: type[Connection] = Connection) -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: connection(delay), "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

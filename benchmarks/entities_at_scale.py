@@ -1,0 +1,159 @@
+"""Peak memory and rates of 900,000 headlines through labelling, sampling and prediction: the promise is 1 GB.
+
+    python benchmarks/entities_at_scale.py [--texts 900000] [--model FOLDER]
+
+Headlines are invented, of 20,000 companies; a server on loopback responds with recorded names. The model of the prediction is a
+token classifier of MiniLM-L6, trained here on the demo's headlines unless `--model` names another one; 8-bit ONNX.
+Memory is that of a command and all its processes, shared pages counted once (proportional set size), read twice a second.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from endpoint_throughput import Connection, serve
+
+COMPANIES = 20_000
+LIMIT_MB = 1000
+SYLLABLES = (
+    "bar",
+    "con",
+    "del",
+    "fir",
+    "gan",
+    "hol",
+    "jun",
+    "kel",
+    "lum",
+    "mor",
+    "nor",
+    "pel",
+    "quin",
+    "ros",
+    "sten",
+    "tav",
+    "ul",
+)
+KINDS = ("Group", "Holdings", "AG", "Energy", "Foods", "Bank", "Labs", "Motors")
+EVENTS = (
+    "raises its outlook",
+    "cuts its dividend",
+    "sells a stake",
+    "opens a plant",
+    "names a chief executive",
+    "misses estimates",
+)
+
+
+def company(number: int) -> str:
+    """A name of its own for each number."""
+    parts, rest = [], number
+    for _ in range(4):
+        rest, at = divmod(rest, len(SYLLABLES))
+        parts.append(SYLLABLES[at])
+    return f"{''.join(parts).capitalize()} {KINDS[number % len(KINDS)]}"
+
+
+def headline(number: int) -> tuple[str, list[str]]:
+    """A headline that no other number has, and the companies in it: none in every seventh, two in every fifth."""
+    event = EVENTS[number % len(EVENTS)]
+    first, second = company(number * 7919 % COMPANIES), company(number * 104_729 % COMPANIES)
+    if number % 7 == 0:
+        return f"Oil slips {number} ticks as traders wait", []
+    if number % 5 == 0 and first != second:
+        return f"{first} {event} after {second} bids {number} pence", [first, second]
+    return f"{first} {event} in week {number}", [first]
+
+
+class Recorded(Connection):
+    """Responds with the names of the headline that a request ends with."""
+
+    def content(self, body: bytes) -> str:
+        digits = "".join(filter(str.isdigit, json.loads(body)["messages"][-1]["content"]))  # a probe of the server has none
+        names = headline(int(digits))[1] if digits else []
+        return json.dumps(json.dumps({"result": names, "normalized_result": names}))[1:-1]
+
+
+def run(what: str, folder: Path, count: int, *arguments: str) -> None:
+    """Run a command in `folder`, and print its peak and its rate.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    command = [sys.executable, "-m", "findistill", "logger=none", "study=scale", *arguments]
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    started, peak = time.perf_counter(), 0.0
+    with (folder / f"{what}.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
+        while process.poll() is None:
+            peak = max(peak, memory_mb(process.pid))
+            time.sleep(0.5)
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        sys.exit(f"{what} failed:\n{(folder / f'{what}.log').read_text()[-2000:]}")
+    promise = "" if peak < LIMIT_MB or what == "train" else f", MORE THAN {LIMIT_MB}"
+    print(
+        f"{what:8} {count:>9,} headlines in {seconds:6,.0f} s ({count / seconds:7,.0f} a second), peak {peak:4.0f} MB{promise}",
+        flush=True,
+    )
+
+
+def memory_mb(pid: int) -> float:
+    """Of a process and all below it; those that end meanwhile count nothing."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+    except psutil.Error:
+        return 0.0
+    return total / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=900_000)
+    parser.add_argument("--model", help="the run folder or model folder of a token classifier or a GLiNER")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve(0.0, Recorded))
+        return
+    server = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    address = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            with (folder / "news.csv").open("w", encoding="utf-8") as file:
+                file.write("id,text\n")
+                file.writelines(f"{number},{headline(number)[0]}\n" for number in range(options.texts))
+            labelling = [
+                "stage=entities", "data=csv", "data.path=news.csv", "llm=endpoint", "llm.model=recorded", "llm.api_key_env=null",
+                f"llm.base_url={address}", "shots.k=0", "annotate.samples=1", "annotate.temperature=0", "annotate.concurrency=64",
+            ]  # fmt: skip
+            run("label", folder, options.texts, *labelling, "entities.step=label")
+            run("sample", folder, options.texts, *labelling, "entities.step=sample")
+            model = str(Path(options.model).resolve()) if options.model else "runs/scale/latest-entities"
+            if not options.model:
+                run(
+                    "train", folder, options.texts, "stage=entities", "data=demo_companies", "trainer.max_epochs=1", "study=model"
+                )
+                model = "runs/model/latest-entities"
+            run("predict", folder, options.texts, "stage=predict", f"predict.model={model}", "data=csv", "data.path=news.csv")
+    finally:
+        server.terminate()
+
+
+if __name__ == "__main__":
+    main()
