@@ -124,6 +124,25 @@ def test_a_model_validated_on_human_labels_goes_before_one_that_agrees_with_its_
     assert "20 texts, the company list" in page and "Best model: token classifier on 72 texts, human labels" in page
 
 
+def test_a_report_compares_sources_on_as_many_texts(study: Path, tmp_path: Path) -> None:
+    """Two seeds of people's labels that find all, and the same with other labels, whose predictions miss a text's spans."""
+    shutil.copytree(study / "names", tmp_path / "names", ignore=shutil.ignore_patterns("scored", "job-2"))
+    for number in (0, 1):
+        path = tmp_path / "names" / f"job-{number}" / "predictions.parquet"
+        frame = pd.read_parquet(path)
+        frame.assign(predicted=frame["spans"]).to_parquet(path)
+        job = shutil.copytree(path.parent, tmp_path / "names" / f"other-{number}")
+        config = (job / "config.yaml").read_text()
+        (job / "config.yaml").write_text(config.replace("source: human", "source: company_list"))
+        last = frame.index[frame["spans"].map(len) > 0][-1]
+        frame.assign(predicted=[[] if at == last else cell for at, cell in frame["spans"].items()]).to_parquet(job / path.name)
+    make(tmp_path, "names", Report())
+    rows = pd.read_csv(tmp_path / "names" / "entities_sources.csv")
+    assert rows["against"].tolist() == ["token classifier on 72 texts, human labels"]
+    f1 = pd.read_csv(tmp_path / "names" / "entities.csv").set_index("source")["f1"]
+    assert rows["difference"].tolist() == [pytest.approx(f1["company_list"] - 1)] and f1["company_list"] < f1["human"] == 1
+
+
 def test_a_report_prices_what_was_timed_here_without_a_price(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study / "names", tmp_path / "names", ignore=shutil.ignore_patterns("scored"))
     timed = {"job-0": {"throughput/texts_per_s": 100.0, "latency/p50_ms": 1.0}, "job-2": {"throughput/texts_per_s": 100.0}}

@@ -1,5 +1,6 @@
 """The report part of `stage=entities`: models that mark entities, a table by model, source of labels and seed."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,7 @@ class EntitiesPart(Part):
             own.sort(key=lambda marker: -estimates[marker.name]["f1"].mean)
             best = _best(own)
             compared = [_compared(best, own, resamples)] if len(own) > 1 else []
+            compared += _sources_compared(own, resamples)
             tables = [_table(own, estimates), *compared, _by_seed(own), *([_by_label(own)] if len(own[0].labels) > 1 else [])]
             pictures = [WORDING.picture("entities", plots.comparison({m.name: estimates[m.name]["f1"] for m in own}, test_set))]
             if curves := plots.curves(own):
@@ -225,6 +227,28 @@ def _compared(best: Marker, markers: Sequence[Marker], resamples: int) -> Table:
     adjusted = holm([test.p or 0.0 for test in tests])
     rows = [{"method": other.name, **vars(test), "p_holm": p} for other, test, p in zip(others, tests, adjusted, strict=True)]
     return WORDING.table("entities_compared", pd.DataFrame(rows), best=best.name)
+
+
+def _sources_compared(markers: Sequence[Marker], resamples: int) -> list[Table]:
+    """Each model of other labels against the same model of people's labels on as many texts; nothing without such a pair."""
+
+    def alike(marker: Marker) -> str:
+        entities = marker.config["entities"]
+        sizes = [setting(marker.config, key) for key in plots.SIZES]
+        return json.dumps([entities["model"], entities.get(entities["model"]), *sizes], default=str)
+
+    trained = [marker for marker in markers if marker.mean_metric("data/kept") is not None]
+    people = {alike(marker): marker for marker in trained if setting(marker.config, "entities.source") == "human"}
+    others = [marker for marker in trained if marker is not people.get(alike(marker)) and alike(marker) in people]
+    if not others:
+        return []
+    rows = []
+    for other in sorted(others, key=lambda marker: marker.mean_metric("data/kept") or 0.0):
+        human = people[alike(other)]
+        test = paired(other.counts.sum(2), human.counts.sum(2), seeds_a=other.seeds, seeds_b=human.seeds, resamples=resamples)
+        rows.append({"method": other.name, "against": human.name, **vars(test)})
+    frame = pd.DataFrame(rows).assign(p_holm=holm([row["p"] or 0.0 for row in rows]))
+    return [WORDING.table("entities_sources", frame)]
 
 
 def _without_empty(table: Table) -> Table:
