@@ -67,7 +67,7 @@ def fit(section: Any, labels: Sequence[str], train: Marked, validation: Marked, 
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     request = {"labels": list(labels), "start": where, "seed": session.seed, "cpu": device_of(trainer.accelerator).type == "cpu"}
-    names = ("epochs", "batch_size", "learning_rate", "max_length", "weight_decay", "warmup")
+    names = ("epochs", "batch_size", "learning_rate", "max_length", "weight_decay", "warmup", "precision")
     request |= {name: getattr(recipe, name) for name in names}
     request |= {"marker_length": section.marker_length, "entity_length": section.entity_length}
     write_json(aside / "request.json", request)

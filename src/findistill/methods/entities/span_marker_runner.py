@@ -126,7 +126,8 @@ def train(folder: Path) -> None:
         output_dir=str(folder / "trainer"), learning_rate=request["learning_rate"], num_train_epochs=request["epochs"],
         per_device_train_batch_size=request["batch_size"], weight_decay=request["weight_decay"], seed=request["seed"],
         warmup_ratio=request["warmup"], use_cpu=request["cpu"], save_strategy="no", eval_strategy="no", report_to=[],
-        logging_steps=10, disable_tqdm=True,
+        logging_steps=10, disable_tqdm=True, bf16=request["precision"] == "bf16-mixed", fp16=request["precision"] == "16-mixed",
+        group_by_length=True,  # an input has two tokens for each candidate span, so lengths differ more than texts do
     )  # fmt: skip
     best = Best(folder, validation)
     trainer = Trainer(
