@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from findistill.schema import Config
 
 
+ABSENT = object()
+
+
 def sections(config: "Config", step: Step) -> dict[str, Any]:
     """The part of the configuration that the job's graph reads: its stage, and sections without runtime-only settings.
 
@@ -37,7 +40,6 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
     return settings
 
 
-ABSENT = object()
 PROGRESS = "progress.txt"  # how far a job that runs has come, in one line
 REPORT = "report.json"  # beside a study's page: the jobs that it was made from
 COMMAND = "command.txt"  # what to type to make the job again

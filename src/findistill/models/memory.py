@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 GB = 1e9
 RUNTIME = 0.7  # GB that Python, torch and the device's context take whatever the model
 CACHED_BATCHES = 4  # times `llm.batch_tokens` in the key-value cache when sampling: a pass writes one token a sample
-READ = 3  # positions of a text with logits over the vocabulary when tuning: those of the label
+LABEL = 3  # tokens of the answer that a text is tuned on, where it is a label's word
 SAFE = 0.9  # share of the memory to plan with: allocators leave gaps
 BYTES = {"32": 4.0, "bf16": 2.0}
 # Bytes a weight in the linear layers of blocks: 4 bits and the scales of 64-weight blocks, themselves in 8 bits (Dettmers
@@ -176,11 +176,16 @@ def training(
     return Memory(weights / GB, state / GB, (activations + logits) / GB)
 
 
-def tuning(model: Size, qlora: Any, batch: int, length: int, dtype: str) -> Memory:
-    """Memory of a step of `stage=qlora` with these settings; `dtype` as `llm.dtype`."""
+def tuning(model: Size, qlora: Any, batch: int, length: int, dtype: str, answer: int = LABEL) -> Memory:
+    """Memory of a step of `stage=qlora` with these settings; `dtype` as `llm.dtype`.
+
+    Args:
+        answer: tokens of the longest answer, which come on top of `length` and have logits over the vocabulary.
+    """
+    length += 0 if model.encodes else answer - LABEL
     return training(
         model, batch, length, _precision(dtype), qlora.quantization, lora_rank=qlora.rank,
-        checkpointing=qlora.gradient_checkpointing, read=READ,
+        checkpointing=qlora.gradient_checkpointing, read=answer,
     )  # fmt: skip
 
 
@@ -229,7 +234,7 @@ def check_memory(llm: Any, max_memory: float | None, *, sampling: bool = False) 
     return model
 
 
-def check_tuning_memory(llm: Any, qlora: Any, batch: int, length: int, max_memory: float | None) -> None:
+def check_tuning_memory(llm: Any, qlora: Any, batch: int, length: int, max_memory: float | None, answer: int = LABEL) -> None:
     """Log how large a model to be tuned is, what a step needs and which batch would fit.
 
     Args:
@@ -237,6 +242,7 @@ def check_tuning_memory(llm: Any, qlora: Any, batch: int, length: int, max_memor
         qlora: how it is tuned, the `qlora` section.
         batch: texts in a step.
         length: tokens of the longest prompt.
+        answer: tokens of the longest answer.
         max_memory: GB that may be used (`trainer.max_memory`); by default what the device has free.
 
     Raises:
@@ -245,7 +251,7 @@ def check_tuning_memory(llm: Any, qlora: Any, batch: int, length: int, max_memor
     model, rank = size(llm.model), qlora.rank
 
     def needed(texts: int) -> Memory:
-        return tuning(model, qlora, texts, length, llm.dtype)
+        return tuning(model, qlora, texts, length, llm.dtype, answer)
 
     memory, available, fitting = _compare(needed, batch, max_memory)
     log.info(

@@ -34,3 +34,17 @@ def test_a_plan_says_what_each_device_needs(overrides: tuple[str, ...], words: s
     table = describe([PlannedJob([], config, stage_of(config))])
     [line] = [each for each in table.splitlines() if each.startswith("qlora") and "to make" in each]
     assert re.search(words, line), line
+
+
+def test_answers_that_name_entities_take_more_than_a_label(tmp_path: Path) -> None:
+    """Each of their tokens has logits over the vocabulary."""
+
+    def activations(*overrides: str) -> float:
+        config = composed("llm=smollm2", "trainer=cpu", "shots.k=0", f"runs_dir={tmp_path}", *overrides)
+        table = describe([PlannedJob([], config, stage_of(config))])
+        return float(re.findall(r"^qlora.*activations ([\d.]+)", table, re.M)[0])
+
+    entities = ("stage=entities", "entities.step=label", "data=demo_companies", "data.labelled=20", "llm.adapter=tune")
+    assert activations(*entities, "extract.max_text_tokens=64") > 2 * activations(
+        "stage=qlora", "data=demo", "prompt.max_text_tokens=64"
+    )

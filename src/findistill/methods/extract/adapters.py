@@ -35,17 +35,16 @@ def tune_adapter(work: Work) -> None:
     config, data = work.config, reading.dataset(work)
     engine, types = engine_of(config.llm), types_of(data)
     form = template(config.extract, types)
-    fitting = [
-        rows[[len(engine.ids(text)) <= form.max_text_tokens for text in rows["text"]]]
-        for rows in reading.supervision(work, data, reading.test_sets(work, required=False))
-    ]
-    rows, validation = fitting
+    rows, validation = (
+        part[[len(engine.ids(text)) <= form.max_text_tokens for text in part["text"]]]
+        for part in reading.supervision(work, data, reading.test_sets(work, required=False))
+    )
     if not any(len(cell) for cell in rows["spans"]):
         raise UserError(
             f"tuning needs texts with entities; none of the {len(rows):,} labelled rows of data={data.card.name} has any"
         )
     log.info("tuning %s on %s texts with %s entities", config.llm.name, f"{len(rows):,}", f"{sum(map(len, rows['spans'])):,}")
-    numbers: dict[tuple[int, ...], int] = {}  # of the different answers: most texts without entities have one
+    numbers: dict[tuple[int, ...], int] = {}  # of the different answers
 
     def prompts(frame: pd.DataFrame) -> Prompts:
         labels = map(demonstration_label, frame["text"], frame["spans"])
@@ -56,8 +55,8 @@ def tune_adapter(work: Work) -> None:
 
     train, validated = prompts(rows), prompts(validation)
     monitor = {"monitor": "val/loss"} if config.trainer.monitor == UNMEASURED else {}
-    texts = [*rows["text"], *validation["text"]]
-    leave_adapter(work, engine, train, validated, partial(AnswerWriter, answers=[*numbers]), texts, **monitor)
+    texts, longest = [*rows["text"], *validation["text"]], max(map(len, numbers))
+    leave_adapter(work, engine, train, validated, partial(AnswerWriter, answers=[*numbers]), texts, longest, **monitor)
     write_adapter_card(
         work.folder / "model", work.step.whole, types, len(rows), provenance(work), {}, form="extract", use=USE
     )  # fmt: skip

@@ -65,9 +65,13 @@ def engine_of(llm: Any) -> InProcessEngine:
 
 def leave_adapter(
     work: Work, engine: InProcessEngine, train: Prompts, validation: Prompts, answering: Callable[..., AnswerModule],
-    texts: Sequence[str], **trainer_settings: Any,
+    texts: Sequence[str], answer: int = memory.LABEL, **trainer_settings: Any,
 ) -> None:  # fmt: skip
     """Tune, and leave `model/` and `tuned.json`; `texts` are all that was learnt from or that chose the epoch.
+
+    Args:
+        answer: tokens of the longest answer.
+        trainer_settings: in the place of the configured ones.
 
     Raises:
         UserError: as `tune`; a step takes more memory than there is.
@@ -75,7 +79,8 @@ def leave_adapter(
     config, llm = work.config, cast(InProcessLLM, work.config.llm)
     trainer = replace(cast(Trainer, OmegaConf.to_object(config.trainer)), **trainer_settings)
     longest = int(max(train.tokens.lengths))
-    memory.check_tuning_memory(llm, config.qlora, trainer.batch_size or config.qlora.batch_size, longest, trainer.max_memory)
+    batch = trainer.batch_size or config.qlora.batch_size
+    memory.check_tuning_memory(llm, config.qlora, batch, longest, trainer.max_memory, answer)
     result = tune(
         llm.model, config.qlora, train, validation, answering,
         Session(trainer, work.folder, work.step.seed, work.loggers, config.callbacks if "callbacks" in config else None),

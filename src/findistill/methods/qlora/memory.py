@@ -24,15 +24,15 @@ def estimate(work: Work) -> str:
         return "memory not known without the model's configuration"
     count = count_of(trainer)
     batch = -(-(getattr(trainer, "batch_size", None) or qlora.batch_size) // count)
-    form = (
-        extraction.template(work.config.extract, (COMPANY,)) if "extract" in work.config else template(work.config.prompt, USUAL)
-    )
+    names_entities = "extract" in work.config
+    form = extraction.template(work.config.extract, (COMPANY,)) if names_entities else template(work.config.prompt, USUAL)
+    answer = extraction.LINE_TOKENS if names_entities else memory.LABEL
     length = min(llm.max_prompt_tokens, pricing.token_bound(form.plain([], "")) + form.max_text_tokens)
     # `auto` is about this machine, which plans for another where it has no GPU itself.
     dtype = "bfloat16" if llm.dtype == "auto" and trainer.accelerator == "gpu" else llm.dtype
 
     def needed(texts: int) -> memory.Memory:
-        return memory.tuning(model, qlora, texts, length, dtype)
+        return memory.tuning(model, qlora, texts, length, dtype, answer)
 
     where = f" on each of {count} devices" if count > 1 else ""
     fitting = ", ".join(f"{card} GB hold {memory.largest(needed, card) or 'not one'}" for card in CARDS)

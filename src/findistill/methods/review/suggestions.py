@@ -44,7 +44,7 @@ def question(rows: pd.DataFrame, data: TextData) -> Question:
 def ordered(rows: pd.DataFrame) -> list[Suggestion]:
     """Every text, least certain first; those that have no human label yet, where there are such.
 
-    A text's certainty is the share of valid answers that name its label, or `span_votes.certainty` of all spans that any of
+    A text's certainty is the share of valid answers that name its label, or `votes.certainty` of all spans that any of
     them names; forms that do not occur in the text make it less certain than texts without. No valid answer is no certainty.
     """
     gold = rows["gold"] if "gold" in rows else pd.Series([None] * len(rows), index=rows.index, dtype=object)
