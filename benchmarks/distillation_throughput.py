@@ -35,8 +35,9 @@ from findistill.data.config import Data
 from findistill.data.labels import LabelSet
 from findistill.data.loading import load as load_data
 from findistill.errors import UserError
-from findistill.models.batches import LengthGroupedBatches, Tokens, pad, tokenise
+from findistill.models.batches import LengthGroupedBatches, pad
 from findistill.models.config import Encoder
+from findistill.models.tokens import Tokens, tokenise
 from findistill.models.weights import locate, quiet
 from findistill.training.config import TeacherDistill, Trainer, term_nodes
 from findistill.training.distillation import distil

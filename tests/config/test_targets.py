@@ -216,3 +216,12 @@ def test_a_file_does_not_choose_where_hydra_writes() -> None:
 def test_a_factory_of_a_log_is_refused() -> None:
     with pytest.raises(UserError, match=r"hydra.job_logging.handlers.x.\(\)=os.mkdir is refused"):
         check_names({"hydra": {"job_logging": {"handlers": {"x": {"()": "os.mkdir", "path": "x"}}}}})
+
+
+def test_code_of_sections_that_a_job_does_not_read_is_judged_by_name_and_never_imported(config: Any) -> None:
+    broken = put(config, "llm", {"_target_": "findistill.llm.nowhere.Engine"})
+    check_targets(broken, {"data", "trainer.accelerator"})
+    with pytest.raises(UserError, match=r"findistill\.llm\.nowhere\.Engine cannot be loaded"):
+        check_targets(broken, {"llm"})
+    with pytest.raises(UserError, match=r"torch\.load is not allowed"):
+        check_targets(put(config, "llm", {"_target_": "torch.load"}), {"data"})

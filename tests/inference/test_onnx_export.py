@@ -16,7 +16,7 @@ from findistill.config.compose import data_config
 from findistill.data.loading import load
 from findistill.errors import UserError
 from findistill.inference import onnx_model
-from findistill.inference.latency import measure, threads
+from findistill.inference.latency import measure
 from findistill.inference.onnx_export import (
     Classifier,
     file_name,
@@ -28,11 +28,12 @@ from findistill.inference.onnx_export import (
     to_onnx,
 )
 from findistill.inference.predict import predict
-from findistill.models.batches import tokenise
 from findistill.models.config import Encoder
 from findistill.models.encoders import load as load_encoder
 from findistill.models.encoders import open_trained, save
+from findistill.models.forward import threads
 from findistill.models.heads import GRID, Scale, Thresholds
+from findistill.models.tokens import tokenise
 from findistill.models.weights import locate
 from findistill.training.config import Trainer
 from findistill.training.loop import Session

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from findistill.models import batches
-from findistill.models.batches import LengthGroupedBatches, length_grouped, pad, sorted_batches, tokenise
+from findistill.models.batches import LengthGroupedBatches, length_grouped, pad
+from findistill.models.tokens import sorted_batches, tokenise
 from findistill.models.weights import locate
 
 TEXTS = ["Profit rose.", "The board proposes no dividend for the year", "", "Sales fell"]

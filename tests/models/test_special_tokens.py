@@ -21,8 +21,8 @@ from transformers import (
 from findistill.inference.onnx_export import portable_tokenizer
 from findistill.inference.onnx_model import OnnxModel
 from findistill.models import embeddings, special_tokens
-from findistill.models.batches import tokenise
 from findistill.models.encoders import save
+from findistill.models.tokens import tokenise
 from findistill.models.weights import locate
 
 CORPUS = ["profit rose and sales fell </ s > < s > [ sep ] SEP MASK mask pad unk [CLS] extra_id_0 <|>[]/_"] * 20

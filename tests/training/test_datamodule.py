@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from findistill.models.batches import Rows, Tokens
+from findistill.models.batches import Rows
+from findistill.models.tokens import Tokens
 from findistill.training.datamodule import LARGE, TrainingData
 
 

@@ -11,10 +11,10 @@ from findistill.core.store import Store
 from findistill.data import training_texts
 from findistill.errors import UserError
 from findistill.inference.predict import predict
-from findistill.models.batches import Tokens
 from findistill.models.config import Encoder
 from findistill.models.encoders import open_trained
 from findistill.models.linear import fit_linear
+from findistill.models.tokens import Tokens
 from findistill.models.training_profile import TrainingProfile
 from findistill.training import published_faults
 from findistill.training.config import Intermediate, TeacherDistill, Trainer

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForPreTraining, AutoTokenizer
 
 from findistill.errors import UserError
-from findistill.models.batches import pad, tokenise
+from findistill.models.batches import pad
 from findistill.models.config import Encoder, Pretrain, Shape
 from findistill.models.encoders import load
+from findistill.models.tokens import tokenise
 from findistill.models.weights import locate
 from findistill.training import pretraining as module
 from findistill.training.config import Trainer

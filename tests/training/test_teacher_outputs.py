@@ -10,8 +10,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from findistill.core.store import Store
 from findistill.errors import UserError
-from findistill.models.batches import Tokens, pad
+from findistill.models.batches import pad
 from findistill.models.features import Anatomy, read
+from findistill.models.tokens import Tokens
 from findistill.training import teacher_outputs as teacher_cache
 from findistill.training.teacher_outputs import TeacherOutputs, fingerprint, obtain, size
 

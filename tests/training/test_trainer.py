@@ -16,9 +16,10 @@ from findistill.data.labels import LabelSet
 from findistill.errors import UserError
 from findistill.inference import predict as inference
 from findistill.inference.predict import latency, predict
-from findistill.models.batches import Rows, Tokens
+from findistill.models.batches import Rows
 from findistill.models.config import Encoder
 from findistill.models.heads import macro_f1
+from findistill.models.tokens import Tokens
 from findistill.models.training_profile import TrainingProfile
 from findistill.training import recipe
 from findistill.training import trainer as fitting

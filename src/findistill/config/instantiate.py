@@ -1,7 +1,7 @@
 """From configuration to objects, with what is named checked by the slot it stands in (`findistill.config.targets`)."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial, reduce
 from importlib import import_module
 from typing import Any
@@ -13,15 +13,19 @@ from findistill.config.targets import Slot, check_name, check_names, is_register
 from findistill.errors import UserError
 
 
-def check_targets(config: Any) -> None:
+def check_targets(config: Any, read: Collection[str] | None = None) -> None:
     """Check all code that a job's configuration names: the names first, then, which imports it, what they refer to.
+
+    Args:
+        read: sections and settings that are used; code that stands in no other is imported. None: all.
 
     Raises:
         UserError: something is refused, or there is nothing of that name.
     """
     check_names(config)
     for key, path in sections_with_target(config):
-        resolve(path, f"{key}._target_")
+        if read is None or any(f"{key}.".startswith(f"{name}.") for name in read):
+            resolve(path, f"{key}._target_")
 
 
 def resolve(path: str, key: str) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ from findistill.core.progress import noted_in
 from findistill.core.run_folder import link_latest, lock_of, results, what_changed
 from findistill.core.run_folder import status as status_of
 from findistill.core.search import PrunedError
-from findistill.core.step import Step, sections_read, walk
+from findistill.core.step import Step, sections_read, settings_read, walk
 from findistill.core.store import Store, Work, artifact_seconds
 from findistill.core.study import command_line
 from findistill.core.tracking import Attempt, Tracker, track
@@ -67,7 +67,7 @@ def run(config: "Config", step: Step, folder: Path, overrides: Sequence[str] = (
     Raises:
         UserError: code that is not allowed, another process runs this job, or whatever the stage raises.
     """
-    check_targets(config)
+    check_targets(config, {*settings_read(step), "logger"})
     if change := what_changed(folder, step):
         log.info("%s", change)
     with running(config, step, folder, overrides) as job:

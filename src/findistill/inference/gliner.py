@@ -7,11 +7,11 @@ from typing import Any
 
 from findistill.data.spans import Span
 from findistill.errors import UserError
-from findistill.inference import onnx_export
+from findistill.inference import onnx_export, onnx_model
 from findistill.models import gliner_model
-from findistill.models.batches import sorted_batches
+from findistill.models.forward import device_of
 from findistill.models.gliner_model import Use
-from findistill.models.heads import device_of
+from findistill.models.tokens import sorted_batches
 from findistill.models.windows import Predicted, WordWindows
 
 BATCH = 32
@@ -68,10 +68,10 @@ def export(
 ) -> dict[str, Path]:
     """Write a GLiNER as ONNX files into `folder`, with configuration and tokenizer beside them; gives the files by variant."""
     model = gliner_model.open_gliner(reference)
-    files = {variant: folder / onnx_export.file_name(variant) for variant in variants}
+    files = {variant: folder / onnx_model.file_name(variant) for variant in variants}
     with onnx_export.quietly():
-        model.export_to_onnx(folder, onnx_filename=onnx_export.file_name("fp32"), opset=opset)
-    plain = folder / onnx_export.file_name("fp32")
+        model.export_to_onnx(folder, onnx_filename=onnx_model.file_name("fp32"), opset=opset)
+    plain = folder / onnx_model.file_name("fp32")
     if "int8_dynamic" in files:
         onnx_export.quantise(plain, files["int8_dynamic"])
     if "fp32" not in files:

@@ -3,14 +3,11 @@
 Every latency that findistill reports is measured here, of encoders in torch, of ONNX files and of language models.
 """
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 ROUNDS = 5  # classifiers take turns, so that what slows the machine for a while slows all of them
 WARM = 3  # texts at most, and one batch, that are not counted in each round
@@ -67,22 +64,6 @@ def _speed(single: Sequence[float], bulk: Sequence[float]) -> Speed:
     """Of the seconds of single texts and of batches."""
     p50, p95 = 1000 * np.percentile(single, [50, 95])
     return Speed(float(p50), float(p95), BATCH * len(bulk) / sum(bulk) if bulk else None)
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Torch computes with so many threads, and tokenizers with one."""
-    before, parallel = torch.get_num_threads(), os.environ.get("TOKENIZERS_PARALLELISM")
-    torch.set_num_threads(number)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        if parallel is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = parallel
 
 
 def _cycle(texts: Sequence[str], start: int, count: int) -> list[str]:

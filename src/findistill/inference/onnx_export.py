@@ -25,17 +25,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.data import training_texts
 from findistill.errors import UserError
+from findistill.inference.onnx_model import file_name
 from findistill.models import training_profile
-from findistill.models.heads import Scale, Thresholds, label_head
+from findistill.models.encoders import open_trained
+from findistill.models.heads import Scale, Thresholds, label_head, text_length
 from findistill.models.weights import locate
 
 VARIANTS = {"none": "fp32", "dynamic": "int8_dynamic", "static": "int8_static"}  # by the words of `export.quantize`
 
 TABLE_ROWS = 16  # an embedding table of fewer rows stays float32: it would save nothing
-
-
-def file_name(variant: str) -> str:
-    return "model.onnx" if variant == "fp32" else f"model_{variant}.onnx"
 
 
 class Classifier(nn.Module):
@@ -223,3 +221,13 @@ def quietly() -> Iterator[None]:
     finally:
         logging.disable(level)
         root.removeHandler(silent)
+
+
+def write_classifier(model: str, folder: Path, opset: int, trainer: Any) -> None:
+    """Write a classifier's ONNX files, float32 and 8-bit, into `folder`, with what they need beside them."""
+    loaded, tokenizer = open_trained(model)
+    classifier = Classifier(loaded)
+    save_companions(folder, portable_tokenizer(tokenizer, text_length(trainer, loaded, tokenizer)), classifier.labels, model)
+    plain = folder / file_name("fp32")
+    to_onnx(classifier, plain, opset)
+    quantise(plain, folder / file_name("int8_dynamic"))

@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerFast
 from findistill.errors import UserError
 from findistill.inference.latency import Classify
 from findistill.inference.latency import latency as measure_latency
-from findistill.inference.predict import Prediction
-from findistill.models.batches import Tokens, pad, sorted_batches, tokenise
+from findistill.inference.prediction import Prediction
 from findistill.models.heads import LONGEST, probabilities
+from findistill.models.tokens import Tokens, padded, sorted_batches, tokenise
 
 if TYPE_CHECKING:
     from findistill.training.config import Trainer
@@ -54,6 +54,11 @@ class OnnxModel:
         """The graph's inputs for one text after the other, so that no padding is among them."""
         for row in map(self.tokenizer.encode, texts):
             yield {"input_ids": np.asarray([row.ids]), "attention_mask": np.asarray([row.attention_mask])}
+
+
+def file_name(variant: str) -> str:
+    """Of the ONNX file with the weights of a variant, in the folder of an export."""
+    return "model.onnx" if variant == "fp32" else f"model_{variant}.onnx"
 
 
 def find(model: str, setting: str = "evaluate.model") -> Path | None:
@@ -195,7 +200,7 @@ def open_graph(path: Path, threads: int | None = None) -> tuple[set[str], Callab
 def outputs(run: Run, tokens: Tokens, batch_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """Logits (n, outputs) float32 and probabilities (n, n_labels) float64 of every text, in batches of similar length."""
     batches, one = sorted_batches(tokens.lengths, batch_size), np.ones((1, 1), dtype=np.int64)
-    parts = [run(*(value.numpy() for value in pad(tokens, indexes).values())) for indexes in batches]
+    parts = [run(*padded(tokens, indexes).values()) for indexes in batches]
     back = np.argsort([index for indexes in batches for index in indexes])
     logits, shares = (np.concatenate(each)[back] for each in zip(*parts or [run(one, one)], strict=True))
     return logits, shares

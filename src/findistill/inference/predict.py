@@ -11,26 +11,18 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.inference.latency import latency as measure_latency
-from findistill.models.batches import pad, tokenise
+from findistill.inference.prediction import Prediction
+from findistill.models.batches import pad
 from findistill.models.encoders import open_trained
-from findistill.models.heads import device_of, label_head, logits_of, probabilities, refuse_no_numbers, text_length
+from findistill.models.forward import device_of, logits_of
+from findistill.models.heads import label_head, probabilities, refuse_no_numbers, text_length
 from findistill.models.linear import LinearClassifier
+from findistill.models.tokens import Tokens, tokenise
+from findistill.models.weights import locate
 
 if TYPE_CHECKING:
+    from findistill.inference.predictors import Opened, Spec
     from findistill.training.config import Trainer
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Label probabilities (n, n_labels) float64, columns named by `labels`; the most probable label of each text.
-
-    A model with a scalar head also gives `scores`, (n,) float64 in [-1, 1].
-    """
-
-    probabilities: np.ndarray
-    labels: tuple[str, ...]
-    predicted: list[str]
-    scores: np.ndarray | None = None
 
 
 def predict(model: str | Path, texts: Sequence[str], trainer: "Trainer", **settings: Any) -> Prediction:
@@ -60,6 +52,18 @@ def open_classifier(model: str | Path) -> OpenClassifier:
         return OpenClassifier(linear.labels, linear.parameters, partial(_classify_linear, linear))
     loaded, tokenizer = open_trained(model)
     return OpenClassifier(label_head(loaded)[0], loaded.num_parameters(), partial(classify, loaded, tokenizer))
+
+
+def open_shares(spec: "Spec") -> "Opened":
+    """A classifier in torch, as `predictors` needs it."""
+    model, tokenizer = open_trained(spec.model)
+    labels, scale, thresholds = label_head(model)
+    device = device_of(spec.accelerator)
+
+    def shares_of(tokens: Tokens) -> np.ndarray:
+        return probabilities(logits_of(model, tokens, spec.batch_size, device), scale, thresholds)
+
+    return tokenizer, text_length(spec, model, tokenizer), labels, Path(locate(spec.model)), shares_of
 
 
 def _classify_linear(model: LinearClassifier, texts: Sequence[str], trainer: "Trainer", **_: Any) -> Prediction:

@@ -1,5 +1,7 @@
 """Whatever labels texts, opened from a description that any process can be given: texts in, a table of answers out.
 
+torch is loaded for models that need it alone: an ONNX file is opened without, in a third of the memory.
+
 A classifier gives `label`, `confidence` and `p_<label>`; a model of entities gives `entities`, a list of {start, end, label,
 text} in characters of the text.
 """
@@ -8,22 +10,24 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from findistill.core.step import load
 from findistill.data.spans import Span
 from findistill.inference import onnx_model, tagging
 from findistill.inference.spans import SpanModel
-from findistill.models.batches import Tokens, tokenise
-from findistill.models.encoders import open_trained
-from findistill.models.heads import device_of, label_head, logits_of, probabilities, refuse_no_numbers, text_length
-from findistill.models.linear import LinearClassifier
+from findistill.models.heads import refuse_no_numbers
+from findistill.models.tokens import Tokens, tokenise
 from findistill.models.training_profile import TrainingProfile, added_tokens
-from findistill.models.weights import locate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# A classifier: its tokenizer, where texts are truncated, its labels, its folder, and label probabilities (n, n_labels) of tokens.
+Opened = tuple["PreTrainedTokenizerBase", int, tuple[str, ...], Path, Callable[[Tokens], np.ndarray]]
 
 ENTITIES = pa.list_(pa.struct({"start": pa.int32(), "end": pa.int32(), "label": pa.string(), "text": pa.string()}))
 
@@ -76,7 +80,8 @@ class Predictor:
 def open_predictor(spec: Spec) -> Predictor:
     """Open the model in this process. Raises UserError where it cannot be opened."""
     if spec.threads:
-        torch.set_num_threads(spec.threads)
+        if not spec.model.endswith(".onnx"):
+            load("torch:set_num_threads")(spec.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = str(spec.threads > 1).lower()
     if spec.opener:
         opened: Predictor = load(spec.opener)(spec)
@@ -85,22 +90,9 @@ def open_predictor(spec: Spec) -> Predictor:
 
 
 def _classifier(spec: Spec) -> Predictor:
-    path, shares_of = Path(spec.model), None
-    if path.suffix == ".onnx":
-        opened = onnx_model.open_onnx(path, spec.threads)
-        tokenizer, longest = onnx_model.wrapped_tokenizer(opened.tokenizer)
-        longest, labels, home = spec.max_length or longest, opened.labels, path.parent
-
-        def shares_of(tokens: Tokens) -> np.ndarray:
-            return onnx_model.outputs(opened.run, tokens, spec.batch_size)[1]
-    else:
-        model, tokenizer = open_trained(spec.model)
-        (labels, scale, thresholds), home = label_head(model), Path(locate(spec.model))
-        longest, device = text_length(spec, model, tokenizer), device_of(spec.accelerator)
-
-        def shares_of(tokens: Tokens) -> np.ndarray:
-            return probabilities(logits_of(model, tokens, spec.batch_size, device), scale, thresholds)
-
+    path = Path(spec.model)
+    opened = _opened_onnx(path, spec) if path.suffix == ".onnx" else load("findistill.inference.predict:open_shares")(spec)
+    tokenizer, longest, labels, home, shares_of = opened
     profile = TrainingProfile.read(home)
     of_text = np.ones(len(tokenizer), bool)
     of_text[added_tokens(tokenizer)] = False
@@ -115,9 +107,18 @@ def _classifier(spec: Spec) -> Predictor:
     return Predictor(labels, label_columns(labels), answer, profile)
 
 
+def _opened_onnx(path: Path, spec: Spec) -> Opened:
+    opened = onnx_model.open_onnx(path, spec.threads)
+    tokenizer, longest = onnx_model.wrapped_tokenizer(opened.tokenizer)
+
+    def shares_of(tokens: Tokens) -> np.ndarray:
+        return onnx_model.outputs(opened.run, tokens, spec.batch_size)[1]
+
+    return tokenizer, spec.max_length or longest, opened.labels, path.parent, shares_of
+
+
 def _linear(spec: Spec) -> Predictor:
-    model = LinearClassifier.find(spec.model)
-    assert model is not None
+    model = load("findistill.models.linear:LinearClassifier").find(spec.model)
     return Predictor(
         model.labels, label_columns(model.labels), lambda texts: Answers(label_table(model.probabilities(texts), model.labels))
     )

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from findistill.core.step import load
 from findistill.data.spans import Span, from_bio
-from findistill.inference import onnx_export, onnx_model
-from findistill.models.batches import pad, sorted_batches
-from findistill.models.encoders import open_tagger
-from findistill.models.heads import LONGEST, device_of, no_numbers
+from findistill.inference import onnx_model
+from findistill.models.heads import no_numbers
+from findistill.models.tokens import padded, sorted_batches
 from findistill.models.windows import windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BATCH = 64
 
@@ -27,7 +29,7 @@ class TokenClassifier:
 
     run: Run
     tags: tuple[str, ...]
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
     max_length: int
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
@@ -35,7 +37,7 @@ class TokenClassifier:
         cut = windows(self.tokenizer, texts, self.max_length)
         at_words: list[np.ndarray] = [np.empty(0)] * len(cut)
         for rows in sorted_batches(cut.tokens.lengths, BATCH):
-            logits = self.run(*(value.numpy() for value in pad(cut.tokens, rows).values()))
+            logits = self.run(*padded(cut.tokens, rows).values())
             for at, row in enumerate(rows):
                 at_words[row] = logits[at, cut.place[row]]
         by_text = cut.by_text(at_words)
@@ -52,18 +54,8 @@ def open_model(model: str | Path, accelerator: str = "auto") -> TokenClassifier:
     """A folder or hub id of a token classifier in torch, or one's ONNX file."""
     if Path(model).suffix == ".onnx":
         return open_onnx(Path(model))
-    loaded, tokenizer = open_tagger(model)
-    device = device_of(accelerator)
-    loaded.to(device)
-
-    @torch.inference_mode()
-    def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        ids, mask = (torch.from_numpy(value).to(device) for value in (input_ids, attention_mask))
-        logits: np.ndarray = loaded(input_ids=ids, attention_mask=mask).logits.float().cpu().numpy()
-        return logits
-
-    tags = tuple(loaded.config.id2label[at] for at in range(loaded.config.num_labels))
-    return TokenClassifier(run, tags, tokenizer, window_of(loaded, tokenizer))
+    opened: TokenClassifier = load("findistill.inference.token_model:open_model")(model, accelerator)
+    return opened
 
 
 def open_onnx(path: Path, threads: int | None = None) -> TokenClassifier:
@@ -76,22 +68,7 @@ def open_onnx(path: Path, threads: int | None = None) -> TokenClassifier:
     return TokenClassifier(lambda ids, mask: compute(["logits"], ids, mask)[0], tags, tokenizer, longest)
 
 
-def window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of a window: what the model was trained to, or what its positions allow."""
-    return int(min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST)))
-
-
 def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str] = ("fp32", "int8_dynamic")) -> dict[str, Path]:
     """Write a token classifier as ONNX files into `folder`, with what they need beside them; gives the files by variant."""
-    loaded, tokenizer = open_tagger(model)
-    tags = [loaded.config.id2label[at] for at in range(loaded.config.num_labels)]
-    portable = onnx_export.portable_tokenizer(tokenizer, window_of(loaded, tokenizer))
-    onnx_export.save_companions(folder, portable, tags, str(model))
-    files = {variant: folder / onnx_export.file_name(variant) for variant in variants}
-    plain = folder / onnx_export.file_name("fp32")
-    onnx_export.to_onnx(onnx_export.TokenClassifier(loaded), plain, opset)
-    if "int8_dynamic" in files:
-        onnx_export.quantise(plain, files["int8_dynamic"])
-    if "fp32" not in files:
-        plain.unlink()
+    files: dict[str, Path] = load("findistill.inference.token_model:export")(model, folder, opset, variants)
     return files

@@ -33,9 +33,8 @@ from findistill.models.folder import LABELS, THRESHOLDS, check_folder
 from findistill.models.heads import Thresholds
 from findistill.models.label_names import match_labels, same_labels
 from findistill.models.opened import begun, check_code, check_opened
-from findistill.models.weights import loading, locate, quiet
+from findistill.models.weights import NO_CODE, loading, locate, quiet
 
-NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # transformers would ask the terminal, and wait
 SIZES = {  # of a `Shape`, in a model's configuration
     "layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads", "intermediate": "intermediate_size",
 }  # fmt: skip

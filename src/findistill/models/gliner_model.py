@@ -20,11 +20,10 @@ from findistill.core.files import read_json, replacing_folder, write_json
 from findistill.data.span_counts import validation_scores
 from findistill.data.spans import Marked
 from findistill.errors import UserError
-from findistill.models.encoders import NO_CODE
 from findistill.models.folder import GLINER_CONFIG as CONFIG
 from findistill.models.folder import check_folder, only_pickle
 from findistill.models.opened import check_code
-from findistill.models.weights import loading, locate
+from findistill.models.weights import NO_CODE, loading, locate
 from findistill.models.windows import Predicted, WordWindows
 
 log = logging.getLogger(__name__)

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scipy.special import softmax
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from findistill.core import hardware
 from findistill.errors import UserError
-from findistill.models.batches import Tokens, pad, sorted_batches
 from findistill.models.folder import LABELS, THRESHOLDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LONGEST = 512  # tokens, for a model that names no limit of its own
 GRID = np.round(np.arange(-0.95, 0.96, 0.05), 2)  # thresholds tried: coarse, since validation sets are small
@@ -110,18 +109,7 @@ def probabilities(logits: np.ndarray, scale: Scale | None, thresholds: Threshold
     return softmax(logits, axis=1)
 
 
-@torch.inference_mode()
-def logits_of(model: PreTrainedModel, tokens: Tokens, batch_size: int, device: torch.device) -> np.ndarray:
-    """(n, outputs) float32 logits of every text, in the texts' order."""
-    model.to(device)
-    logits = np.zeros((len(tokens), model.config.num_labels), dtype=np.float32)
-    for indexes in sorted_batches(tokens.lengths, batch_size):
-        inputs = {name: value.to(device) for name, value in pad(tokens, indexes).items()}
-        logits[indexes] = model(**inputs).logits.float().cpu().numpy()
-    return logits
-
-
-def label_head(model: PreTrainedModel) -> tuple[tuple[str, ...], Scale | None, Thresholds | None]:
+def label_head(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None, Thresholds | None]:
     """Label names of a trained model, with scale and thresholds where its head is a scalar one."""
     config = model.config
     if getattr(config, THRESHOLDS, None):
@@ -130,12 +118,7 @@ def label_head(model: PreTrainedModel) -> tuple[tuple[str, ...], Scale | None, T
     return tuple(config.id2label[i] for i in range(config.num_labels)), None, None
 
 
-def text_length(trainer: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def text_length(trainer: Any, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
     """Where texts are truncated, in tokens: `trainer.max_length`, or what the tokenizer and the positions allow."""
     limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST))
     return int(limit if trainer.max_length is None else trainer.max_length)
-
-
-def device_of(accelerator: str) -> torch.device:
-    """The device that `trainer.accelerator` means on this machine."""
-    return torch.device("cpu" if accelerator == "cpu" else hardware.device())

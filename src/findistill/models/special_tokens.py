@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def mark_pattern(marks: Iterable[str]) -> re.Pattern[str]:
@@ -28,7 +30,7 @@ class SpecialTokens:
     added: int  # how many of them the tokenizer puts around a text
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "SpecialTokens":
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "SpecialTokens":
         return _special_tokens(tokenizer, len(tokenizer))
 
     def occur_in(self, texts: Sequence[str]) -> bool:
@@ -40,7 +42,7 @@ class SpecialTokens:
 
 
 @lru_cache(maxsize=8)
-def _special_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> SpecialTokens:
+def _special_tokens(tokenizer: "PreTrainedTokenizerBase", size: int) -> SpecialTokens:
     """`size` tells a tokenizer from itself with more tokens."""
     written = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special and str(token)}
     named = [number for number in tokenizer.all_special_ids if number is not None]  # None: it is not in the vocabulary
@@ -50,7 +52,7 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> SpecialTok
     return SpecialTokens(mark_pattern(written.values()), first, ids, sum(each in ids for each in tokenizer("").input_ids))
 
 
-def encode_plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
+def encode_plain(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> list[list[int]]:
     """Token ids of the texts, truncated at `max_length`; of special tokens only those that the tokenizer adds around them.
 
     Those that are written in a text are split into what their characters are. Some tokenizers have them whole among the pieces

@@ -5,11 +5,14 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from findistill.core.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FILE = "training_profile.json"
 
@@ -30,7 +33,7 @@ class TrainingProfile:
     labels: Mapping[str, float]
 
     @classmethod
-    def of(cls, ids: np.ndarray, tokenizer: PreTrainedTokenizerBase, labels: Iterable[str]) -> "TrainingProfile":
+    def of(cls, ids: np.ndarray, tokenizer: "PreTrainedTokenizerBase", labels: Iterable[str]) -> "TrainingProfile":
         """Of the token ids of all texts, end to end, and the labels of those that have one."""
         pieces, times = np.unique(ids[~np.isin(ids, added_tokens(tokenizer))], return_counts=True)
         count = Counter(labels)
@@ -54,7 +57,7 @@ class TrainingProfile:
         return unseen
 
 
-def added_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def added_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Ids of what stands for no part of a text: the special tokens but that of the unknown piece."""
     return [number for number in tokenizer.all_special_ids if number != tokenizer.unk_token_id]
 

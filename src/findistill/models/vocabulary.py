@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.errors import UserError
-from findistill.models.batches import tokenise
+from findistill.models.tokens import tokenise
 
 
 def trim(

@@ -5,19 +5,23 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from findistill.core.connection import hub_offline
 from findistill.core.files import cache_dir
+from findistill.core.step import load
 from findistill.core.store import Store
 from findistill.errors import UserError, first_line
 from findistill.models.files import EMBEDDED
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 log = logging.getLogger(__name__)
 
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # transformers would ask the terminal, and wait
 HUB_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 
 
@@ -54,16 +58,7 @@ def _converted(gguf: Path, requirement: str) -> Path:
     def convert(folder: Path) -> None:
         log.info("converting %s once; it is kept in %s", gguf.name, cache_dir())
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-        config = model.config
-        # A model that came from GGUF refuses save_pretrained; a fresh one with the same weights does not.
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        fresh = type(model)(config).to(torch.bfloat16)
-        fresh.load_state_dict(model.state_dict())
-        fresh.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+            load("findistill.models.gguf:convert")(gguf, folder)
 
     return Store(cache_dir()).get("weights", {"requirement": requirement, "dtype": "bfloat16"}, convert)
 
@@ -97,7 +92,7 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def weights_megabytes(name: str, model: PreTrainedModel) -> float:
+def weights_megabytes(name: str, model: "PreTrainedModel") -> float:
     """MB that the weights of `name` take on disk; of a hub id, what those of `model` take in memory."""
     files = list(Path(locate(name)).glob("*.safetensors"))
     if files:

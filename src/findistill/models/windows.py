@@ -7,16 +7,18 @@ sides; the window that has most of them around a word decides about it. A word i
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from findistill.data.spans import Offsets, Span, from_words, pieces, to_words, without_overlaps
 from findistill.data.spans import words as gliner_words
 from findistill.errors import UserError
-from findistill.models.batches import TEXTS_AT_ONCE, Tokens
 from findistill.models.special_tokens import SpecialTokens
+from findistill.models.tokens import TEXTS_AT_ONCE, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class WordWindows:
         return [without_overlaps(own) for own in by_text]
 
 
-def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Windows:
+def windows(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> Windows:
     """The texts in windows of at most `max_length` tokens. A special token that is written in a text is text.
 
     Raises:
@@ -162,7 +164,7 @@ def windows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
     return Windows(tokens, by_text, np.asarray(text_of, np.int64), word_of, places, decides)
 
 
-def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[np.ndarray, np.ndarray]:
     """The special tokens before and after a text, int32."""
     with_text = tokenizer("a", return_special_tokens_mask=True)
     own = [at for at, special in enumerate(with_text["special_tokens_mask"]) if not special]
@@ -170,7 +172,7 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]
     return ids[: own[0]], ids[own[-1] + 1 :]
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _encoded(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Token ids of each text and their offsets (n, 2), without special tokens around it."""
     encoded = tokenizer(
         list(texts), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, truncation=False,

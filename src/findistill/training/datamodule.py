@@ -6,7 +6,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
-from findistill.models.batches import BatchedRows, LengthGroupedBatches, sorted_batches
+from findistill.models.batches import BatchedRows, LengthGroupedBatches
+from findistill.models.tokens import sorted_batches
 
 LARGE = 4  # batches at once where no gradients are kept
 

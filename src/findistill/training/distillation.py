@@ -18,7 +18,7 @@ from findistill.errors import UserError
 from findistill.models.config import Encoder
 from findistill.models.encoders import load, save
 from findistill.models.features import Anatomy
-from findistill.models.heads import device_of
+from findistill.models.forward import device_of
 from findistill.models.label_names import example, match_labels
 from findistill.models.training_profile import TrainingProfile
 from findistill.models.weights import locate

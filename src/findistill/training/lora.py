@@ -23,8 +23,9 @@ from transformers import PreTrainedModel
 
 from findistill.core import hardware
 from findistill.errors import UserError
-from findistill.models.batches import Rows, Tokens
+from findistill.models.batches import Rows
 from findistill.models.causal_lm import Adapter, compute_dtype, load_base
+from findistill.models.tokens import Tokens
 from findistill.training import checkpoints
 from findistill.training.classifier import EncoderClassifier
 from findistill.training.config import QLoRA

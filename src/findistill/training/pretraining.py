@@ -14,10 +14,11 @@ from torch.nn import functional
 from transformers import AutoModelForPreTraining, PreTrainedTokenizerBase
 
 from findistill.errors import UserError
-from findistill.models.batches import TokenRows, sorted_batches, tokenise
+from findistill.models.batches import TokenRows
 from findistill.models.config import Encoder
 from findistill.models.encoders import begin
-from findistill.models.heads import device_of
+from findistill.models.forward import device_of
+from findistill.models.tokens import sorted_batches, tokenise
 from findistill.models.vocabulary import pieces
 from findistill.models.weights import quiet
 from findistill.training import checkpoints

@@ -23,8 +23,9 @@ from findistill.core.files import read_json, write_json
 from findistill.core.progress import ProgressMeter
 from findistill.core.store import record_of
 from findistill.errors import UserError
-from findistill.models.batches import Tokens, pad, sorted_batches
+from findistill.models.batches import pad
 from findistill.models.features import Anatomy, read, row_shape, rows_of
+from findistill.models.tokens import Tokens, sorted_batches
 
 log = logging.getLogger(__name__)
 

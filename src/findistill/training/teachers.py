@@ -9,10 +9,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from findistill.errors import UserError
-from findistill.models.batches import Tokens, tokenise
 from findistill.models.encoders import open_trained
 from findistill.models.features import Anatomy
 from findistill.models.linear import LinearClassifier
+from findistill.models.tokens import Tokens, tokenise
 from findistill.training.losses.weighted import WeightedTerms
 from findistill.training.teacher_outputs import TeacherOutputs
 

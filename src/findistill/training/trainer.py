@@ -17,11 +17,13 @@ from findistill.config.fields import declares
 from findistill.data import training_texts
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.models.batches import Rows, tokenise
+from findistill.models.batches import Rows
 from findistill.models.config import Encoder
 from findistill.models.encoders import load, save
-from findistill.models.heads import Scale, Thresholds, device_of, logits_of
+from findistill.models.forward import device_of, logits_of
+from findistill.models.heads import Scale, Thresholds
 from findistill.models.linear import fit_linear
+from findistill.models.tokens import tokenise
 from findistill.models.training_profile import TrainingProfile
 from findistill.models.vocabulary import trim
 from findistill.models.weights import locate

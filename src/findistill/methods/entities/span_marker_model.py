@@ -20,7 +20,7 @@ from findistill.data import training_texts
 from findistill.data.spans import Marked, Span, pieces
 from findistill.errors import UserError
 from findistill.models.folder import check_folder
-from findistill.models.heads import device_of
+from findistill.models.forward import device_of
 from findistill.models.weights import locate
 from findistill.models.windows import WordWindows
 from findistill.training.loop import Session

@@ -21,13 +21,14 @@ from findistill.data.labels import LabelSet
 from findistill.data.texts import TextData
 from findistill.errors import UserError
 from findistill.inference import onnx_export, onnx_model
-from findistill.inference.latency import Classify, measure, threads
+from findistill.inference.latency import Classify, measure
 from findistill.methods import rows as reading
 from findistill.methods.export.card import SCORES, table, write_export_card
 from findistill.methods.provenance import provenance
-from findistill.models.batches import tokenise
 from findistill.models.encoders import open_trained
+from findistill.models.forward import threads
 from findistill.models.heads import text_length
+from findistill.models.tokens import tokenise
 from findistill.models.weights import weights_megabytes
 from findistill.stats.alignment import align_predictions
 from findistill.stats.metrics import evaluate
@@ -76,10 +77,10 @@ def calibration_texts(job: Job, data: TextData, tests: reading.TestSets) -> list
 def write(job: Job, of_torch: onnx_export.Classifier, folder: Path, texts: list[str]) -> dict[str, Path]:
     """The files that `export.quantize` asks for, by variant: fp32, int8_dynamic, int8_static."""
     quantize = job.config.export.quantize
-    plain = folder / onnx_export.file_name("fp32")
+    plain = folder / onnx_model.file_name("fp32")
     onnx_export.to_onnx(of_torch, plain, job.config.export.opset)
     files = {
-        variant: folder / onnx_export.file_name(variant) for word, variant in onnx_export.VARIANTS.items() if word in quantize
+        variant: folder / onnx_model.file_name(variant) for word, variant in onnx_export.VARIANTS.items() if word in quantize
     }
     if "dynamic" in quantize:
         onnx_export.quantise(plain, files["int8_dynamic"])

@@ -15,13 +15,11 @@ from findistill.core.hashing import content
 from findistill.core.step import load
 from findistill.core.store import Store
 from findistill.errors import UserError
-from findistill.inference import onnx_export, onnx_model, tagging
+from findistill.inference import onnx_model, tagging
 from findistill.inference.predictors import Spec, open_predictor
-from findistill.models.encoders import NO_CODE, open_trained
 from findistill.models.files import model_files
 from findistill.models.folder import GLINER_CONFIG, adapter_folder, check_folder, is_gliner, is_linear
-from findistill.models.heads import text_length
-from findistill.models.weights import HUB_ID, loading, locate
+from findistill.models.weights import HUB_ID, NO_CODE, loading, locate
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
     if file := onnx_model.find(model, f"{setting}.model"):
         if section.weights == "torch":
             raise UserError(f"{chosen}: {model} is an ONNX file, whose weights are as they are: {setting}.weights=auto")
-        beside = file.with_name(onnx_export.file_name(INT8))
+        beside = file.with_name(onnx_model.file_name(INT8))
         if Path(model).suffix != ".onnx" and weights == "int8" and beside.is_file():
             file = beside
         return Spec(_kind_of_file(file), str(file), **common)
@@ -67,11 +65,13 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
     if weights != "torch":
         try:
             folder = exported(model, kind, trainer, store)
-            return Spec(kind, str(folder / onnx_export.file_name("fp32" if weights == "fp32" else INT8)), **common)
+            return Spec(kind, str(folder / onnx_model.file_name("fp32" if weights == "fp32" else INT8)), **common)
         except UserError as error:
             if section.weights != "auto":
                 raise UserError(f"{error}\n{setting}.weights=torch predicts with the model as it is") from error
-            open_trained(model) if kind == "classifier" else tagging.open_model(model)  # is it faulty whatever the weights?
+            (load("findistill.models.encoders:open_trained") if kind == "classifier" else tagging.open_model)(
+                model
+            )  # is it faulty anyhow?
             log.info("%s; %s is used", str(error).splitlines()[0], f"{setting}.weights=torch")
     return Spec(kind, model, accelerator, **common)
 
@@ -84,13 +84,7 @@ def exported(model: str, kind: str, trainer: Any, store: Store) -> Path:
         if kind == "token":
             tagging.export(model, folder, OPSET)
             return
-        loaded, tokenizer = open_trained(model)
-        classifier = onnx_export.Classifier(loaded)
-        portable = onnx_export.portable_tokenizer(tokenizer, text_length(trainer, loaded, tokenizer))
-        onnx_export.save_companions(folder, portable, classifier.labels, model)
-        plain = folder / onnx_export.file_name("fp32")
-        onnx_export.to_onnx(classifier, plain, OPSET)
-        onnx_export.quantise(plain, folder / onnx_export.file_name(INT8))
+        load("findistill.inference.onnx_export:write_classifier")(model, folder, OPSET, trainer)
 
     files = content(model_files(model)) or {"hub": model}
     return store.get("onnx", {"files": files, "kind": kind, "opset": OPSET, "max_length": trainer.max_length, "version": 1}, make)
@@ -102,7 +96,7 @@ def compare_with_float32(spec: Spec, texts: list[str], setting: str = "predict")
     Nothing where there is no such pair.
     """
     file = Path(spec.model)
-    plain = file.with_name(onnx_export.file_name("fp32"))
+    plain = file.with_name(onnx_model.file_name("fp32"))
     if "int8" not in file.name or not plain.is_file() or not texts:
         return {}
     some = texts[:CHECKED]

@@ -1,0 +1,52 @@
+"""Token classifiers in torch: opened as `tagging.TokenClassifier`, and exported to ONNX."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from findistill.inference import onnx_export
+from findistill.inference.onnx_model import file_name
+from findistill.inference.tagging import TokenClassifier
+from findistill.models.encoders import open_tagger
+from findistill.models.forward import device_of
+from findistill.models.heads import LONGEST
+
+
+def open_model(model: str | Path, accelerator: str) -> TokenClassifier:
+    """A folder or hub id."""
+    loaded, tokenizer = open_tagger(model)
+    device = device_of(accelerator)
+    loaded.to(device)
+
+    @torch.inference_mode()
+    def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        ids, mask = (torch.from_numpy(value).to(device) for value in (input_ids, attention_mask))
+        logits: np.ndarray = loaded(input_ids=ids, attention_mask=mask).logits.float().cpu().numpy()
+        return logits
+
+    tags = tuple(loaded.config.id2label[at] for at in range(loaded.config.num_labels))
+    return TokenClassifier(run, tags, tokenizer, window_of(loaded, tokenizer))
+
+
+def window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a window: what the model was trained to, or what its positions allow."""
+    return int(min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST)))
+
+
+def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str]) -> dict[str, Path]:
+    """Write a token classifier as ONNX files into `folder`, with what they need beside them; gives the files by variant."""
+    loaded, tokenizer = open_tagger(model)
+    tags = [loaded.config.id2label[at] for at in range(loaded.config.num_labels)]
+    portable = onnx_export.portable_tokenizer(tokenizer, window_of(loaded, tokenizer))
+    onnx_export.save_companions(folder, portable, tags, str(model))
+    files = {variant: folder / file_name(variant) for variant in variants}
+    plain = folder / file_name("fp32")
+    onnx_export.to_onnx(onnx_export.TokenClassifier(loaded), plain, opset)
+    if "int8_dynamic" in files:
+        onnx_export.quantise(plain, files["int8_dynamic"])
+    if "fp32" not in files:
+        plain.unlink()
+    return files
