@@ -1,6 +1,6 @@
 """Whatever labels texts, opened from a description that any process can be given: texts in, a table of answers out.
 
-torch is loaded for models that need it alone: an ONNX file is opened without, in a third of the memory.
+An ONNX file is opened without the code of models, which others load: it would be most of a process's memory and start-up.
 
 A classifier gives `label`, `confidence` and `p_<label>`; a model of entities gives `entities`, a list of {start, end, label,
 text} in characters of the text.

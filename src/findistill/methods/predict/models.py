@@ -69,9 +69,8 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
         except UserError as error:
             if section.weights != "auto":
                 raise UserError(f"{error}\n{setting}.weights=torch predicts with the model as it is") from error
-            (load("findistill.models.encoders:open_trained") if kind == "classifier" else tagging.open_model)(
-                model
-            )  # is it faulty anyhow?
+            opener = load("findistill.models.encoders:open_trained") if kind == "classifier" else tagging.open_model
+            opener(model)  # is it faulty whatever the weights?
             log.info("%s; %s is used", str(error).splitlines()[0], f"{setting}.weights=torch")
     return Spec(kind, model, accelerator, **common)
 
