@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from findistill.models import batches
+from findistill.models import tokens
 from findistill.models.batches import LengthGroupedBatches, length_grouped, pad
 from findistill.models.tokens import sorted_batches, tokenise
 from findistill.models.weights import locate
@@ -35,7 +35,7 @@ def test_cache_is_keyed_by_texts_and_length(tokenizer, tmp_path: Path, monkeypat
     tokenise(tokenizer, TEXTS[:3], 12, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
     tokenizer("a longer padded call", padding="max_length", max_length=30, truncation=True)  # leaves settings behind
-    monkeypatch.setattr(batches, "_pack", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(tokens, "_pack", lambda *_: pytest.fail("tokenised again"))
     again = tokenise(tokenizer, TEXTS, 12, tmp_path)
     assert isinstance(again.flat, np.memmap)
     assert all((a == b).all() for a, b in zip(made, again, strict=True))  # type: ignore[call-overload]

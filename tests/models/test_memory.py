@@ -43,7 +43,7 @@ def test_training_a_small_model_is_near_what_was_measured() -> None:
     size = sizes.size("embedded:smollm2")
     assert sizes.training(size, 16, 64, "bf16").total == pytest.approx(2.6, rel=0.2)  # on a CPU, whole process
     assert sizes.training(size, 16, 64, "32", "nf4").total == pytest.approx(3.3, rel=0.2)
-    assert sizes.training(size, 16, 133, "bf16", read=sizes.READ).total == pytest.approx(3.7, rel=0.2)
+    assert sizes.training(size, 16, 133, "bf16", read=sizes.LABEL).total == pytest.approx(3.7, rel=0.2)
     assert sizes.lora_parameters(size, 16) == 30 * 16 * ((576 + 576) + (576 + 192))  # 3 heads of keys for 9
     assert sizes.lora_parameters(sizes.size(XL), 16) == 72 * 2 * 16 * (2048 + 2048)  # what peft makes for q and v
 

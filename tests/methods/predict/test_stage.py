@@ -12,6 +12,7 @@ import pytest
 
 from findistill.data import text_files
 from findistill.errors import UserError
+from findistill.inference import predict as opening
 from findistill.inference import predictors
 from findistill.inference.predict import predict as predict_texts
 from findistill.methods.predict import windows as cutting
@@ -117,7 +118,7 @@ def test_a_faulty_input_is_named_before_anything_is_predicted(
 ) -> None:
     source, content, words = FAULTS[fault]
     (tmp_path / "news").write_bytes(content if isinstance(content, bytes) else content.encode())
-    monkeypatch.setattr(predictors, "open_trained", None)
+    monkeypatch.setattr(opening, "open_trained", None)
     with pytest.raises(UserError, match=words):
         predict(f"data={source}", "data.path=news")
 

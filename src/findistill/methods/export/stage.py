@@ -124,11 +124,8 @@ def in_torch(job: Job, role: str, name: str) -> tuple[onnx_export.Classifier, Pr
     """A model, its tokenizer, and that as it goes with the files; its size goes into the metrics."""
     model, tokenizer = open_trained(name)
     job.metrics[f"export/{role}/mb"] = weights_megabytes(name, model)
-    return (
-        onnx_export.Classifier(model),
-        tokenizer,
-        onnx_export.portable_tokenizer(tokenizer, text_length(job.config.trainer, model, tokenizer)),
-    )
+    portable = onnx_export.portable_tokenizer(tokenizer, text_length(job.config.trainer, model, tokenizer))
+    return onnx_export.Classifier(model), tokenizer, portable
 
 
 def measure_speed(job: Job, torch_models: dict[str, Classify], files: dict[str, Path], texts: list[str]) -> None:
