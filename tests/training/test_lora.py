@@ -300,7 +300,7 @@ def test_smollm2_in_nf4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     sizes, modules = [], []
     made, saved = WordClassifier.__init__, WordClassifier.on_train_batch_end
     # With the signature of the original: Lightning reads it to save the hyperparameters.
-    observed = wraps(made)(lambda self, *a: (made(self, *a), modules.append(self))[0])
+    observed = wraps(made)(lambda self, *a, **b: (made(self, *a, **b), modules.append(self))[0])
     monkeypatch.setattr(WordClassifier, "__init__", observed)
 
     def measure(self: WordClassifier, *batch: Any) -> None:
