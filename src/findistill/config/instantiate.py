@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from findistill.config.compose import plain
+from findistill.config.overrides import within
 from findistill.config.targets import Slot, check_name, check_names, is_registered, sections_with_target, slot_of
 from findistill.errors import UserError
 
@@ -24,7 +25,7 @@ def check_targets(config: Any, read: Collection[str] | None = None) -> None:
     """
     check_names(config)
     for key, path in sections_with_target(config):
-        if read is None or any(f"{key}.".startswith(f"{name}.") for name in read):
+        if read is None or within(key, read):
             resolve(path, f"{key}._target_")
 
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -62,3 +62,8 @@ def mapping_of(value: Any) -> Any:
             read = yaml.load(value, yaml.BaseLoader)
             return {key: None if text == "null" else text for key, text in read.items()} if isinstance(read, dict) else value
     return value
+
+
+def within(key: str, names: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these sections or settings, or in one."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -19,24 +19,19 @@ if TYPE_CHECKING:
     from findistill.schema import Config
 
 
-ABSENT = object()
-
-
 def sections(config: "Config", step: Step) -> dict[str, Any]:
     """The part of the configuration that the job's graph reads: its stage, and sections without runtime-only settings.
 
     Of a section of which it reads single settings, these stand under their dotted names.
     """
+    whole: dict[str, Any] = {name: result_settings(config[name], references=True) for name in sections_read(step)}  # type: ignore[index]
     settings: dict[str, Any] = {"stage": step.name}
     for name in settings_read(step):
-        section, *inner = name.split(".")
-        value: Any = result_settings(config[section], references=True)  # type: ignore[index]
-        for key in inner:
-            value = value.get(key, ABSENT)
-            if value is ABSENT:  # runtime-only, or of another version
-                break
-        else:
-            settings[name] = value
+        section, _, setting = name.partition(".")
+        if not setting:
+            settings[name] = whole[section]
+        elif setting in whole[section]:  # else it is runtime-only
+            settings[name] = whole[section][setting]
     return settings
 
 

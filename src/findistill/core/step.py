@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from findistill.config.fields import result_settings
+from findistill.config.overrides import within
 from findistill.core.hashing import content, digest
 from findistill.errors import UserError
 
@@ -190,15 +191,14 @@ def walk(step: Step) -> Iterator[Step]:
 
 def sections_read(step: Step) -> list[str]:
     """The sections of the configuration that any step of the graph reads, or that describe a parent: a data set's."""
-    named = {name.partition(".")[0] for node in walk(step) for name in node.reads}
-    return sorted(named | {role for node in walk(step) for role in node.inputs if role in step.whole})
+    return sorted({name.partition(".")[0] for name in settings_read(step)})
 
 
 def settings_read(step: Step) -> list[str]:
     """Sections that any step of the graph reads as a whole, and the single settings (`entities.model`) of the others."""
     names = {name for node in walk(step) for name in node.reads}
     names |= {role for node in walk(step) for role in node.inputs if role in step.whole}
-    return sorted(name for name in names if not any(name.startswith(f"{other}.") for other in names))
+    return sorted(name for name in names if not within(name, names - {name}))
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.fields import without_secrets
+from findistill.config.overrides import within
 from findistill.core import run_folder
 from findistill.core.files import read_json, write_json, write_whole
 from findistill.core.step import flatten
@@ -65,12 +66,12 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         stage["varied"] = sorted({*stage["varied"], *varied, *ALWAYS_VARIES})
         free, fixed, here = stage["varied"], stage["fixed"], flatten(job)
         # What only some jobs read differs because of a setting that all of them read: that one is compared.
-        unread = [name for name in job if not any(_within(key, [name]) for key in fixed)]
-        fixed.update({key: value for key, value in here.items() if _within(key, unread)})
+        unread = [name for name in job if not any(within(key, [name]) for key in fixed)]
+        fixed.update({key: value for key, value in here.items() if within(key, unread)})
         differing = [
             key
             for key in sorted({*fixed, *here})
-            if _within(key, job) and fixed.get(key) != here.get(key) and not _within(key, free)
+            if within(key, job) and fixed.get(key) != here.get(key) and not within(key, free)
         ]
         if differing:
             pairs = [(key, fixed.get(key), here.get(key)) for key in differing[:3]]
@@ -82,11 +83,6 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
             )
     if repr(record) != written or not path.exists():
         write_json(path, record)
-
-
-def _within(key: str, names: Iterable[str]) -> bool:
-    """Whether a dotted key is one of these sections or settings, or in one."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def commands(folder: Path) -> list[str]:

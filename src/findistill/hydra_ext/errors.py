@@ -6,10 +6,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from textwrap import wrap
+from textwrap import fill
 from typing import Any, NoReturn, cast
 
 import yaml
@@ -30,7 +29,6 @@ from findistill.errors import SweepError, UserError, did_you_mean
 log = logging.getLogger("findistill")
 
 # What is wrong with a place on disk, not with the program.
-WIDTH = 200  # characters of a line that lists options
 PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
 
 # How OmegaConf says what a value is not, and what is needed.
@@ -146,17 +144,9 @@ def _missing_option(error: MissingConfigException) -> str:
     if not group or not names:
         return f"{group}={option}: no such option" if group else f"--config-name {option}: no such configuration"
     near = did_you_mean(option, known=names).strip(" ()?")
-    return f"{group}={option}: no such option{f', {near}?' if near else '.'}\n{_listed(names)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """`There are: ...`, in two lines at most: of many names, the first ones and how many more there are."""
-    for shown in range(len(names), 0, -1):
-        more = f" and {len(names) - shown} more" if shown < len(names) else ""
-        lines = wrap(f"There are: {', '.join(names[:shown])}{more}", WIDTH)
-        if len(lines) <= 2:
-            return "\n".join(lines)
-    return ""
+    return f"{group}={option}: no such option{f', {near}?' if near else '.'}\n" + fill(
+        f"There are: {', '.join(names)}", 200, max_lines=2, placeholder=" and more"
+    )
 
 
 def _reason(cause: BaseException | None) -> str:

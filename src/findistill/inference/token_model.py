@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.inference import onnx_export
 from findistill.inference.onnx_model import file_name
 from findistill.inference.tagging import TokenClassifier
 from findistill.models.encoders import open_tagger
 from findistill.models.forward import device_of
-from findistill.models.heads import LONGEST
+from findistill.models.heads import window_of
 
 
 def open_model(model: str | Path, accelerator: str) -> TokenClassifier:
@@ -29,11 +28,6 @@ def open_model(model: str | Path, accelerator: str) -> TokenClassifier:
 
     tags = tuple(loaded.config.id2label[at] for at in range(loaded.config.num_labels))
     return TokenClassifier(run, tags, tokenizer, window_of(loaded, tokenizer))
-
-
-def window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of a window: what the model was trained to, or what its positions allow."""
-    return int(min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST)))
 
 
 def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str]) -> dict[str, Path]:

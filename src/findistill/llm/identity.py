@@ -59,5 +59,10 @@ def llm_files(llm: Any) -> Iterable[Path]:
 
 def selected(where: Mapping[str, Any] | None) -> str:
     """Whose recorded answers `llm.where` selects, in words: the values of its columns, of several one `or` the other."""
-    values = (list(value) if isinstance(value, list | ListConfig) else [value] for value in (where or {}).values())
-    return " ".join(" or ".join(map(str, each)) for each in values)
+    return " ".join(" or ".join(values) for values in alternatives(where).values())
+
+
+def alternatives(where: Mapping[str, Any] | None) -> dict[str, list[str]]:
+    """The values that `llm.where` takes in each of its columns: one, or any of a list."""
+    lists = {column: [*value] if isinstance(value, list | ListConfig) else [value] for column, value in (where or {}).items()}
+    return {column: [str(each) for each in values] for column, values in lists.items()}

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig
-
 from findistill.core.step import load
 from findistill.data.cells import as_text, lookup, names
 from findistill.data.delimited import read_csv
@@ -25,6 +23,7 @@ from findistill.errors import UserError
 from findistill.llm.answers import canonical
 from findistill.llm.config import RecordedLLM
 from findistill.llm.engine import Engine, Request, Response, Sampling
+from findistill.llm.identity import alternatives
 from findistill.llm.prompts import Template
 from findistill.llm.text import without_controls
 
@@ -124,9 +123,8 @@ class RecordedEngine(RecordedLLM, Engine):
                     raise UserError(
                         f"{path} has no column {column!r} (llm.{setting}); its columns are {', '.join(columns)[:300]}."
                     )
-        lists = {column: [*value] if isinstance(value, list | ListConfig) else [value] for column, value in where.items()}
-        wanted = {column: {str(each) for each in values} for column, values in lists.items()}
-        rows = [row for row in rows if all(as_text(lookup(row, column)) in values for column, values in wanted.items())]
+        chosen = alternatives(where)
+        rows = [row for row in rows if all(as_text(lookup(row, column)) in values for column, values in chosen.items())]
         if not rows:
             raise UserError(f"llm.where={where}: no row of {path} has these values.")
         recorded: dict[str, list[Row]] = defaultdict(list)

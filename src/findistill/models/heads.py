@@ -120,5 +120,9 @@ def label_head(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None,
 
 def text_length(trainer: Any, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
     """Where texts are truncated, in tokens: `trainer.max_length`, or what the tokenizer and the positions allow."""
-    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST))
-    return int(limit if trainer.max_length is None else trainer.max_length)
+    return window_of(model, tokenizer) if trainer.max_length is None else int(trainer.max_length)
+
+
+def window_of(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Tokens that a model reads at once: what it was trained to, or what its positions allow."""
+    return int(min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST)))

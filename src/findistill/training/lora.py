@@ -196,7 +196,7 @@ class AnswerModule(MeasuredModule):
 
     def _scores(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
         """(batch, longest) log-probability of each token of the answers, behind the prompts."""
-        return self._logits(batch, answers).log_softmax(-1).gather(-1, answers[..., None])[..., 0]
+        return log_likelihood(self._logits(batch, answers), answers)
 
     def _logits(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
         """(batch, longest, vocabulary) float32: what the model says where each token of the answers should come."""
@@ -284,7 +284,7 @@ class AnswerWriter(AnswerModule):
     def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
         ids, mask = self._answers(batch)
         logits = self._logits(batch, ids)
-        losses = -(logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0] * mask).sum(-1)
+        losses = -(log_likelihood(logits, ids) * mask).sum(-1)
         right = ((logits.argmax(-1) == ids) | (mask == 0)).all(-1)
         self._validated.append(torch.stack([losses, mask.sum(-1), right.float()]))
 
@@ -296,6 +296,11 @@ class AnswerWriter(AnswerModule):
         measured = {"val/loss": float(losses.sum() / tokens.sum()), "val/accuracy": float(right.mean())}
         self.log_dict(measured, batch_size=len(right))
         self._end_epoch(measured)
+
+
+def log_likelihood(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """(batch, longest) log-probability of each token of the answers, of logits (batch, longest, vocabulary)."""
+    return logits.log_softmax(-1).gather(-1, answers[..., None])[..., 0]
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -220,13 +220,16 @@ def _by_label(markers: Sequence[Marker]) -> Table:
 
 def _compared(best: Marker, markers: Sequence[Marker], resamples: int) -> Table:
     others = [marker for marker in markers if marker is not best and marker.counts.shape[1] == best.counts.shape[1]]
-    tests = [
-        paired(best.counts.sum(2), other.counts.sum(2), seeds_a=best.seeds, seeds_b=other.seeds, resamples=resamples)
-        for other in others
-    ]
+    return WORDING.table("entities_compared", _tested([(best, other) for other in others], resamples), best=best.name)
+
+
+def _tested(pairs: Sequence[tuple[Marker, Marker]], resamples: int) -> pd.DataFrame:
+    """A row a pair: the first less the second, tested, with p adjusted by Holm over all pairs."""
+    tests = [paired(a.counts.sum(2), b.counts.sum(2), seeds_a=a.seeds, seeds_b=b.seeds, resamples=resamples) for a, b in pairs]
     adjusted = holm([test.p or 0.0 for test in tests])
-    rows = [{"method": other.name, **vars(test), "p_holm": p} for other, test, p in zip(others, tests, adjusted, strict=True)]
-    return WORDING.table("entities_compared", pd.DataFrame(rows), best=best.name)
+    return pd.DataFrame([
+        {"method": b.name, **vars(test), "p_holm": p} for (_, b), test, p in zip(pairs, tests, adjusted, strict=True)
+    ])  # fmt: skip
 
 
 def _sources_compared(markers: Sequence[Marker], resamples: int) -> list[Table]:
@@ -242,12 +245,10 @@ def _sources_compared(markers: Sequence[Marker], resamples: int) -> list[Table]:
     others = [marker for marker in trained if marker is not people.get(alike(marker)) and alike(marker) in people]
     if not others:
         return []
-    rows = []
-    for other in sorted(others, key=lambda marker: marker.mean_metric("data/kept") or 0.0):
-        human = people[alike(other)]
-        test = paired(other.counts.sum(2), human.counts.sum(2), seeds_a=other.seeds, seeds_b=human.seeds, resamples=resamples)
-        rows.append({"method": other.name, "against": human.name, **vars(test)})
-    frame = pd.DataFrame(rows).assign(p_holm=holm([row["p"] or 0.0 for row in rows]))
+    others.sort(key=lambda marker: marker.mean_metric("data/kept") or 0.0)
+    frame = _tested([(other, people[alike(other)]) for other in others], resamples)
+    frame.insert(1, "against", frame["method"])
+    frame["method"] = [other.name for other in others]
     return [WORDING.table("entities_sources", frame)]
 
 
