@@ -7,7 +7,7 @@ Graphs of other exporters, which give `logits` only, are read as softmax over th
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,13 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as reasons
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from findistill.errors import UserError
 from findistill.inference.latency import Classify
 from findistill.inference.latency import latency as measure_latency
 from findistill.inference.prediction import Prediction
 from findistill.models.heads import LONGEST, probabilities
+from findistill.models.portable_tokenizer import PortableTokenizer
 from findistill.models.tokens import Tokens, padded, sorted_batches, tokenise
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class OnnxModel:
 
     def tokens(self, texts: Sequence[str], max_length: int | None = None, cache: Path | None = None) -> Tokens:
         """Token ids of the texts, truncated where the tokenizer says unless `max_length` does."""
-        wrapped, longest = wrapped_tokenizer(self.tokenizer)
-        return tokenise(wrapped, texts, max_length or longest, cache)
+        return tokenise(PortableTokenizer(self.tokenizer), texts, max_length or truncation(self.tokenizer), cache)
 
     def single_inputs(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         """The graph's inputs for one text after the other, so that no padding is among them."""
@@ -84,14 +83,9 @@ def find(model: str, setting: str = "evaluate.model") -> Path | None:
     return preferred[0] if files else None
 
 
-def wrapped_tokenizer(tokenizer: Tokenizer) -> tuple[PreTrainedTokenizerFast, int]:
-    """A tokenizer of the tokenizers library as one of transformers, and where it truncates."""
-    # A copy, since tokenising turns padding and truncation off.
-    padding, truncation = tokenizer.padding or {}, tokenizer.truncation or {}
-    state = tokenizer.to_str()
-    names = {"pad_token": padding.get("pad_token"), "unk_token": unknown_token(json.loads(state)["model"])}
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(state), **names)
-    return wrapped, int(truncation.get("max_length", LONGEST))
+def truncation(tokenizer: Tokenizer) -> int:
+    """Tokens after which a tokenizer.json cuts a text."""
+    return int((tokenizer.truncation or {}).get("max_length", LONGEST))
 
 
 def open_onnx(path: Path, threads: int | None = None) -> OnnxModel:
@@ -138,12 +132,6 @@ def companions(path: Path) -> tuple[tuple[str, ...], Tokenizer]:
         raise UserError(f"{path.parent / 'tokenizer.json'} cannot be read: {str(error)[:150]}") from error
     tokenizer.encode_special_tokens = True  # `[SEP]` in a text is text
     return tuple(labels), tokenizer
-
-
-def unknown_token(model: Mapping[str, Any]) -> str | None:
-    """What the `model` of a tokenizer.json gives for what it does not know; None where it knows every byte."""
-    number = model.get("unk_id")
-    return model.get("unk_token") if number is None else str(model["vocab"][number][0])
 
 
 def load(path: Path, threads: int | None = None) -> Run:

@@ -20,6 +20,7 @@ from findistill.data.spans import Span
 from findistill.inference import onnx_model, tagging
 from findistill.inference.spans import SpanModel
 from findistill.models.heads import refuse_no_numbers
+from findistill.models.portable_tokenizer import PortableTokenizer
 from findistill.models.tokens import Tokens, tokenise
 from findistill.models.training_profile import TrainingProfile, added_tokens
 
@@ -109,12 +110,12 @@ def _classifier(spec: Spec) -> Predictor:
 
 def _opened_onnx(path: Path, spec: Spec) -> Opened:
     opened = onnx_model.open_onnx(path, spec.threads)
-    tokenizer, longest = onnx_model.wrapped_tokenizer(opened.tokenizer)
+    longest = onnx_model.truncation(opened.tokenizer)
 
     def shares_of(tokens: Tokens) -> np.ndarray:
         return onnx_model.outputs(opened.run, tokens, spec.batch_size)[1]
 
-    return tokenizer, spec.max_length or longest, opened.labels, path.parent, shares_of
+    return PortableTokenizer(opened.tokenizer), spec.max_length or longest, opened.labels, path.parent, shares_of
 
 
 def _linear(spec: Spec) -> Predictor:

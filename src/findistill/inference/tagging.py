@@ -11,6 +11,7 @@ from findistill.core.step import load
 from findistill.data.spans import Span, from_bio
 from findistill.inference import onnx_model
 from findistill.models.heads import no_numbers
+from findistill.models.portable_tokenizer import PortableTokenizer
 from findistill.models.tokens import padded, sorted_batches
 from findistill.models.windows import windows
 
@@ -64,7 +65,7 @@ def open_onnx(path: Path, threads: int | None = None) -> TokenClassifier:
     _, compute = onnx_model.open_graph(path, threads)
     one = np.ones((1, 1), np.int64)
     onnx_model.check_outputs(path, compute(["logits"], one, one)[0].shape[-1], tags)
-    tokenizer, longest = onnx_model.wrapped_tokenizer(alone)
+    tokenizer, longest = PortableTokenizer(alone), onnx_model.truncation(alone)
     return TokenClassifier(lambda ids, mask: compute(["logits"], ids, mask)[0], tags, tokenizer, longest)
 
 

@@ -49,7 +49,7 @@ def _special_tokens(tokenizer: "PreTrainedTokenizerBase", size: int) -> SpecialT
     written |= {number: token for number in named if (token := tokenizer.convert_ids_to_tokens(number))}
     ids = frozenset(written) - {tokenizer.unk_token_id}
     first = frozenset(token[0] for token in written.values())
-    return SpecialTokens(mark_pattern(written.values()), first, ids, sum(each in ids for each in tokenizer("").input_ids))
+    return SpecialTokens(mark_pattern(written.values()), first, ids, sum(each in ids for each in tokenizer("")["input_ids"]))
 
 
 def encode_plain(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> list[list[int]]:
@@ -59,12 +59,11 @@ def encode_plain(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max
     of their vocabulary: there they get a space inside, and what is a special token even so is left out.
     """
     special, settings = SpecialTokens.of(tokenizer), {"truncation": True, "max_length": max_length, "split_special_tokens": True}
-    rows: list[list[int]] = tokenizer(
-        list(texts), **settings, return_attention_mask=False, return_token_type_ids=False
-    ).input_ids  # fmt: skip
+    encoded = tokenizer(list(texts), **settings, return_attention_mask=False, return_token_type_ids=False)
+    rows: list[list[int]] = encoded["input_ids"]
     for number, row in enumerate(rows):
         if special.count(row) > special.added:
             again = tokenizer(spaced(texts[number], special.marks), **settings, return_special_tokens_mask=True)
-            pairs = zip(again.input_ids, again.special_tokens_mask, strict=True)
+            pairs = zip(again["input_ids"], again["special_tokens_mask"], strict=True)
             rows[number] = [each for each, added in pairs if added or each not in special.ids]
     return rows

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -166,19 +167,19 @@ def test_a_text_of_a_shard_is_predicted_once(predict: Predict, tmp_path: Path, m
     assert metrics(folder)["predict/repeated"] == 30
 
 
-def test_texts_unlike_the_trainings_are_counted(predict: Predict, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["torch", "fp32"])
+def test_texts_unlike_the_trainings_are_counted(predict: Predict, model: Path, tmp_path: Path, weights: str) -> None:
+    """The same share whatever runs the model: special tokens around a text are no pieces of it."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     ids = np.array(tokenizer(["profit rose", "profit fell"])["input_ids"]).ravel()
     profile = TrainingProfile.of(ids, tokenizer, ["positive", "negative"])
     assert profile.unseen == 0.5 and profile.labels == {"positive": 0.5, "negative": 0.5} and len(profile.pieces) == 3
-    profile.write(model)
-    try:
-        (tmp_path / "news.csv").write_text("text\nprofit rose\nprofit dropped\n")
-        found = metrics(folder := predict(*CSV))
-    finally:
-        (model / "training_profile.json").unlink()
+    own = shutil.copytree(model, tmp_path / "own" / "model")
+    profile.write(own)
+    (tmp_path / "news.csv").write_text("text\nprofit rose\nprofit dropped\n")
+    found = metrics(folder := predict(*CSV, f"predict.model={own}", f"predict.weights={weights}"))
     assert found["predict/unseen_pieces"] == 0.25 and found["predict/unseen_pieces_expected"] == 0.5
     shares = answers(folder)["label"].value_counts(normalize=True)
     assert found["predict/label_drift"] == pytest.approx(sum(abs(shares.get(n, 0) - profile.labels.get(n, 0)) for n in NAMES) / 2)
