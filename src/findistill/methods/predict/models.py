@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from transformers import AutoConfig
 
 from findistill.core import hardware
 from findistill.core.files import read_json
@@ -136,5 +135,5 @@ def _is_token_classifier(model: str) -> bool:
             classes = read_json(where / "config.json").get("architectures")
     else:
         with loading(f"the model {model} cannot be loaded", "\nGive a folder, or a hub id that this machine can reach."):
-            classes = AutoConfig.from_pretrained(str(where), **NO_CODE).architectures
+            classes = load("transformers:AutoConfig").from_pretrained(str(where), **NO_CODE).architectures
     return str((classes or [""])[0]).endswith("TokenClassification")
