@@ -3,8 +3,9 @@
     python benchmarks/entities_at_scale.py [--texts 900000] [--model FOLDER]
 
 Headlines are invented, of 20,000 companies; a server on loopback responds with recorded names. The model of the prediction is a
-token classifier of MiniLM-L6, trained here on the demo's headlines unless `--model` names another one; 8-bit ONNX.
-Memory is that of a command and all its processes, shared pages counted once (proportional set size), read twice a second.
+token classifier of MiniLM-L6, trained here on the demo's headlines unless `--model` names another one; 8-bit ONNX, exported once by
+a prediction of one text before. Memory is that of a command and all its processes, shared pages counted once (proportional set
+size), read twice a second.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from endpoint_throughput import Connection, serve
 
 COMPANIES = 20_000
 LIMIT_MB = 1000
+ONCE = ("train", "export")  # whatever the number of texts: the promise is not about them
 SYLLABLES = (
     "bar",
     "con",
@@ -98,7 +100,7 @@ def run(what: str, folder: Path, count: int, *arguments: str) -> None:
     seconds = time.perf_counter() - started
     if process.returncode:
         sys.exit(f"{what} failed:\n{(folder / f'{what}.log').read_text()[-2000:]}")
-    promise = "" if peak < LIMIT_MB or what == "train" else f", MORE THAN {LIMIT_MB}"
+    promise = "" if peak < LIMIT_MB or what in ONCE else f", MORE THAN {LIMIT_MB}"
     print(
         f"{what:8} {count:>9,} headlines in {seconds:6,.0f} s ({count / seconds:7,.0f} a second), peak {peak:4.0f} MB{promise}",
         flush=True,
@@ -150,7 +152,10 @@ def main() -> None:
                     "train", folder, options.texts, "stage=entities", "data=demo_companies", "trainer.max_epochs=1", "study=model"
                 )
                 model = "runs/model/latest-entities"
-            run("predict", folder, options.texts, "stage=predict", f"predict.model={model}", "data=csv", "data.path=news.csv")
+            (folder / "few.csv").write_text("text\nProfit rises\n", encoding="utf-8")
+            predicting = ["stage=predict", f"predict.model={model}", "data=csv"]
+            run("export", folder, 1, *predicting, "data.path=few.csv")
+            run("predict", folder, options.texts, *predicting, "data.path=news.csv")
     finally:
         server.terminate()
 
