@@ -3,9 +3,9 @@
     python benchmarks/entities_at_scale.py [--texts 900000] [--model FOLDER]
 
 Headlines are invented, of 20,000 companies; a server on loopback responds with recorded names. The model of the prediction is a
-token classifier of MiniLM-L6, trained here on the demo's headlines unless `--model` names another one; 8-bit ONNX, exported once by
-a prediction of one text before. Memory is that of a command and all its processes, shared pages counted once (proportional set
-size), read twice a second.
+token classifier of MiniLM-L6, trained here on the demo's headlines unless `--model` names another one; 8-bit ONNX, exported
+by a prediction of one text before. Memory is that of a command and all its processes, shared pages counted once (proportional
+set size), read twice a second.
 """
 
 import argparse
