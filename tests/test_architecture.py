@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -49,3 +51,19 @@ def test_a_module_can_be_read_at_once() -> None:
     lines = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert not {path: n for path, n in lines.items() if n > (150 if path.endswith("/stage.py") else 400)}
     assert sum(path.endswith("/stage.py") for path in lines) >= 9
+
+
+MODEL_CODE = ("torch", "pytorch_lightning", "transformers.modeling_utils", "transformers.generation", "sympy")
+OF_RESPONSES = ("annotate", "extract", "fewshot", "review", "evaluate", "report", "status")  # whoever reads or asks for responses
+
+
+@pytest.mark.parametrize(("modules", "heavy"), [
+    ([f"{name}.stage" for name in OF_RESPONSES], MODEL_CODE),
+    (["predict.stage", "predict.local_engine"], (*MODEL_CODE, "sklearn")),
+])  # fmt: skip
+def test_what_runs_no_model_of_torch_does_not_load_its_code(modules: list[str], heavy: tuple[str, ...]) -> None:
+    """Seconds before the first request or row, and 150 MB in each process, of workers that predict with ONNX files, too."""
+    names = ", ".join(f"findistill.methods.{module}" for module in modules)
+    program = f"import sys, {names}; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from findistill.models import embeddings
+from findistill.models import embeddings, sentence_encoder
 
 TEXTS = [
     "Quarterly profit rose by a fifth on strong demand.",
@@ -20,16 +20,9 @@ def test_similar_texts_are_close_and_vectors_have_length_one() -> None:
 
 
 def test_batching_changes_neither_order_nor_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "cpu_has_fast_bf16", lambda: False)
+    monkeypatch.setattr(sentence_encoder, "cpu_has_fast_bf16", lambda: False)
     together, one_by_one = embeddings.embed(TEXTS), embeddings.embed(TEXTS, batch_tokens=1)
     assert np.allclose(together, one_by_one, atol=1e-5)
-
-
-def test_batches_hold_every_row_once_within_the_bound() -> None:
-    lengths = [3, 200, 7, 7, 30, 1, 255]
-    batches = list(embeddings._batches(lengths, 60))
-    assert sorted(row for batch in batches for row in batch) == list(range(7))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 60 for batch in batches)
 
 
 def test_no_texts_give_no_rows() -> None:

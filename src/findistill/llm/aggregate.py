@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from crowdkit.aggregation import DawidSkene
 
 from findistill.core.files import read_json, replacing, write_json
+from findistill.core.step import load
 from findistill.data.labels import LabelSet
 from findistill.errors import UserError
-from findistill.models.linear import fit_logistic
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +125,7 @@ def stacked(frames: Sequence[pd.DataFrame], known: Sequence[pd.DataFrame], label
         )
     soft = [f"soft_{name}" for name in labels.names]
     inputs, new = (np.hstack([frame[soft].to_numpy() for frame in some]) for some in (known, frames))
-    model = fit_logistic(inputs, gold.to_numpy(), STACKING_PENALTIES)
+    model = load("findistill.models.linear:fit_logistic")(inputs, gold.to_numpy(), STACKING_PENALTIES)
     out = np.zeros((len(new), len(labels.names)))
     out[:, [labels.names.index(name) for name in model.classes_]] = model.predict_proba(new)
     return out
@@ -137,7 +136,7 @@ def _dawid_skene(frames: Sequence[pd.DataFrame], labels: LabelSet) -> np.ndarray
     votes = [
         pd.DataFrame({"task": frame["id"], "worker": at, "label": frame["label"]}).dropna() for at, frame in enumerate(frames)
     ]
-    posterior = DawidSkene(n_iter=100).fit_predict_proba(pd.concat(votes))
+    posterior = load("crowdkit.aggregation:DawidSkene")(n_iter=100).fit_predict_proba(pd.concat(votes))
     return posterior.reindex(index=frames[0]["id"], columns=list(labels.names)).fillna(0.0).to_numpy()
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
-from sklearn.model_selection import KFold, StratifiedKFold
 
+from findistill.core.step import load
 from findistill.data.labels import LabelSet
 from findistill.data.neighbours import nearest, neighbour_vote
 from findistill.data.text_key import text_key
@@ -20,7 +20,6 @@ from findistill.llm.config import ClassifierLLM, CrossFittedLLM, LabellingFuncti
 from findistill.llm.engine import Engine, Request, Response, Sampling
 from findistill.llm.prompts import Template
 from findistill.models.embeddings import embed_once
-from findistill.models.linear import fit_linear
 
 FOLDS = 5
 LEAST_SHARE = 1e-4  # of a label that was not seen, or that no neighbour has
@@ -50,7 +49,7 @@ class ClassifierEngine(ClassifierLLM, Engine):
         out = self._predicted(pool, texts, labels)
         if (rows >= 0).any():
             rarest = int(pool["label"].value_counts().min())
-            splitter = StratifiedKFold if rarest >= 2 else KFold
+            splitter = load(f"sklearn.model_selection:{'StratifiedKFold' if rarest >= 2 else 'KFold'}")
             folds = splitter(min(FOLDS, rarest) if rarest >= 2 else 2, shuffle=True, random_state=seed)
             own = np.empty((len(pool), len(labels.names)))
             for fitted, left in folds.split(pool, pool["label"]):
@@ -87,7 +86,7 @@ def fit_classifier(
             return np.log(np.clip(neighbour_vote(similarities, indexes, gold, labels), LEAST_SHARE, None))
 
         return vote
-    model = fit_linear(kind, texts, gold)
+    model = load("findistill.models.linear:fit_linear")(kind, texts, gold)
     columns = [labels.names.index(name) for name in model.labels]
 
     def classify(inputs: Sequence[str]) -> np.ndarray:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from transformers import AutoTokenizer
 
 from findistill.config.fields import declares
+from findistill.core.step import load
 from findistill.data.labels import LabelSet
 from findistill.llm import pricing, prompts
 from findistill.llm.annotate import check_texts, plan_rows, response_cache
@@ -167,7 +167,7 @@ def token_counter(llm: LLM) -> Counter:
     setting = "model" if declares(llm, "in_process") else "tokenizer"
     reference = getattr(llm, setting, "embedded:smollm2")
     with loading(f"llm.{setting}={reference}: its tokenizer, to count tokens with, cannot be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(locate(reference))
+        tokenizer = load("transformers:AutoTokenizer").from_pretrained(locate(reference))
 
     def count(template: Template, examples: tuple[Demonstration, ...], text: str) -> int:
         short = [each.truncated(template.max_text_tokens) for each in examples]

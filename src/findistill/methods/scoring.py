@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import pandas as pd
 
 from findistill.core.job import Job
 from findistill.data import training_texts
-from findistill.inference import onnx_model, predict
 from findistill.methods.rows import TestSets, optional_labels
 from findistill.report.plots import save_run_figures
 from findistill.stats.alignment import align_predictions, prediction_frame
@@ -42,7 +42,7 @@ def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[s
         tests: rows and labels by metric prefix, as `rows.test_sets` gives them.
         history: the training's epochs for the learning curve; none where nothing was trained.
     """
-    runtime = onnx_model if Path(model).suffix == ".onnx" else predict
+    runtime = import_module(f"findistill.inference.{'onnx_model' if Path(model).suffix == '.onnx' else 'predict'}")
     config = job.config
     for prefix, (rows, label_set) in tests.items():
         labels = label_set.names

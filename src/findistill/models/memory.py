@@ -8,15 +8,13 @@ activations of one batch, from the tensors that a transformer's block stores. Me
 batch (docs/fewshot.md), and gaps of a CPU's allocator come on top.
 """
 
+import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from findistill.config.fields import declares
 from findistill.core import hardware
@@ -90,9 +88,12 @@ def size(model: str) -> Size:
     """
     if model not in KNOWN:
         check_folder(model, locate(model), "language model", tokenizer=False)
+    # Loaded here: an annotator behind an endpoint needs neither.
+    torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
     with loading(f"llm.model={model} cannot be loaded"):
-        config = AutoConfig.for_model(**KNOWN[model]) if model in KNOWN else AutoConfig.from_pretrained(locate(model))
-        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        read = transformers.AutoConfig
+        config = read.for_model(**KNOWN[model]) if model in KNOWN else read.from_pretrained(locate(model))
+        auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
         with torch.device("meta"):
             bare = auto.from_config(config)
     parameters = bare.num_parameters()

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers.utils import logging as hf_logging
-
 from findistill.core.connection import hub_offline
 from findistill.core.files import cache_dir
 from findistill.core.step import load
@@ -81,6 +79,7 @@ def loading(what: str, advice: str = "") -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps transformers' load reports and progress bars off the terminal: what they tell is expected."""
+    hf_logging = load("transformers.utils:logging")
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()

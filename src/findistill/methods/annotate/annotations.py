@@ -12,6 +12,7 @@ from findistill.config.expand import annotators
 from findistill.config.fields import declares
 from findistill.core.files import read_json
 from findistill.core.job import Job
+from findistill.core.step import load
 from findistill.core.store import Work
 from findistill.data.labels import LabelSet
 from findistill.llm import demonstrations, prompts
@@ -23,7 +24,6 @@ from findistill.llm.identity import selected
 from findistill.methods import rows as reading
 from findistill.methods.annotate.card import write_annotation_card
 from findistill.methods.annotate.steps import HALF, LABELLED, TRAINING, Annotations
-from findistill.methods.cross_fit.folds import predict_texts
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ def annotate_rows(work: Work) -> None:
     llm = with_adapter(work, work.config.llm)
     log.info("annotating %s texts of %s with %s", f"{len(rows):,}", reading.dataset(work).card.name, llm.name)
     if "folds" in work.parents:
-        vote(predict_texts(work, rows["text"].tolist()), rows, labels, work.config.annotate, work.folder)
+        votes = load("findistill.methods.cross_fit.folds:predict_texts")(work, rows["text"].tolist())
+        vote(votes, rows, labels, work.config.annotate, work.folder)
     else:
         annotate_with(work, llm, rows, reading.demonstration_pool(work), labels, work.folder)
     describe(work)
