@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.inference.latency import latency as measure_latency
 from findistill.inference.prediction import Prediction
+from findistill.inference.predictors import Classifier, Spec
 from findistill.models.batches import pad
 from findistill.models.encoders import open_trained
 from findistill.models.forward import device_of, logits_of
@@ -21,7 +22,6 @@ from findistill.models.tokens import Tokens, tokenise
 from findistill.models.weights import locate
 
 if TYPE_CHECKING:
-    from findistill.inference.predictors import Opened, Spec
     from findistill.training.config import Trainer
 
 
@@ -54,16 +54,16 @@ def open_classifier(model: str | Path) -> OpenClassifier:
     return OpenClassifier(label_head(loaded)[0], loaded.num_parameters(), partial(classify, loaded, tokenizer))
 
 
-def open_shares(spec: "Spec") -> "Opened":
+def classifier_of(spec: Spec) -> Classifier:
     """A classifier in torch, as `predictors` needs it."""
     model, tokenizer = open_trained(spec.model)
     labels, scale, thresholds = label_head(model)
     device = device_of(spec.accelerator)
 
-    def shares_of(tokens: Tokens) -> np.ndarray:
+    def of_tokens(tokens: Tokens) -> np.ndarray:
         return probabilities(logits_of(model, tokens, spec.batch_size, device), scale, thresholds)
 
-    return tokenizer, text_length(spec, model, tokenizer), labels, Path(locate(spec.model)), shares_of
+    return Classifier(tokenizer, text_length(spec, model, tokenizer), labels, Path(locate(spec.model)), of_tokens)
 
 
 def _classify_linear(model: LinearClassifier, texts: Sequence[str], trainer: "Trainer", **_: Any) -> Prediction:

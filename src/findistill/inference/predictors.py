@@ -27,9 +27,6 @@ from findistill.models.training_profile import TrainingProfile, added_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A classifier: its tokenizer, where texts are truncated, its labels, its folder, and label probabilities (n, n_labels) of tokens.
-Opened = tuple["PreTrainedTokenizerBase", int, tuple[str, ...], Path, Callable[[Tokens], np.ndarray]]
-
 ENTITIES = pa.list_(pa.struct({"start": pa.int32(), "end": pa.int32(), "label": pa.string(), "text": pa.string()}))
 
 
@@ -57,6 +54,23 @@ class Spec:
     opener: str = ""
     settings: str = ""
     whole_machine: bool = False
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An opened classifier of texts, whatever runs it.
+
+    Attributes:
+        longest: tokens where texts are truncated.
+        folder: where the model's files are.
+        probabilities: of the labels, (n, n_labels) float64, of the tokens of n texts.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase | PortableTokenizer"
+    longest: int
+    labels: tuple[str, ...]
+    folder: Path
+    probabilities: Callable[[Tokens], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -91,31 +105,31 @@ def open_predictor(spec: Spec) -> Predictor:
 
 
 def _classifier(spec: Spec) -> Predictor:
-    path = Path(spec.model)
-    opened = _opened_onnx(path, spec) if path.suffix == ".onnx" else load("findistill.inference.predict:open_shares")(spec)
-    tokenizer, longest, labels, home, shares_of = opened
-    profile = TrainingProfile.read(home)
+    opener = _onnx_classifier if spec.model.endswith(".onnx") else load("findistill.inference.predict:classifier_of")
+    model: Classifier = opener(spec)
+    tokenizer, labels, profile = model.tokenizer, model.labels, TrainingProfile.read(model.folder)
     of_text = np.ones(len(tokenizer), bool)
     of_text[added_tokens(tokenizer)] = False
     unseen = of_text & profile.is_unseen(len(tokenizer)) if profile else np.zeros(len(tokenizer), bool)
 
     def answer(texts: Sequence[str]) -> Answers:
-        tokens = tokenise(tokenizer, texts, longest)
-        shares = shares_of(tokens)
+        tokens = tokenise(tokenizer, texts, model.longest)
+        shares = model.probabilities(tokens)
         refuse_no_numbers(shares, texts)
         return Answers(label_table(shares, labels), int(of_text[tokens.flat].sum()), int(unseen[tokens.flat].sum()))
 
     return Predictor(labels, label_columns(labels), answer, profile)
 
 
-def _opened_onnx(path: Path, spec: Spec) -> Opened:
+def _onnx_classifier(spec: Spec) -> Classifier:
+    path = Path(spec.model)
     opened = onnx_model.open_onnx(path, spec.threads)
-    longest = onnx_model.truncation(opened.tokenizer)
+    longest = spec.max_length or onnx_model.truncation(opened.tokenizer)
 
-    def shares_of(tokens: Tokens) -> np.ndarray:
+    def probabilities(tokens: Tokens) -> np.ndarray:
         return onnx_model.outputs(opened.run, tokens, spec.batch_size)[1]
 
-    return PortableTokenizer(opened.tokenizer), spec.max_length or longest, opened.labels, path.parent, shares_of
+    return Classifier(PortableTokenizer(opened.tokenizer), longest, opened.labels, path.parent, probabilities)
 
 
 def _linear(spec: Spec) -> Predictor:
