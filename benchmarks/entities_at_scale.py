@@ -154,7 +154,7 @@ def main() -> None:
                 model = "runs/model/latest-entities"
             (folder / "few.csv").write_text("text\nProfit rises\n", encoding="utf-8")
             predicting = ["stage=predict", f"predict.model={model}", "data=csv"]
-            run("export", folder, 1, *predicting, "data.path=few.csv")
+            run("export", folder, 1, *predicting, "data.path=few.csv", "study=export")
             run("predict", folder, options.texts, *predicting, "data.path=news.csv")
     finally:
         server.terminate()
