@@ -1,6 +1,6 @@
 """Peak memory and rates of 900,000 headlines through labelling, sampling and prediction: the promise is 1 GB.
 
-    python benchmarks/entities_at_scale.py [--texts 900000] [--model FOLDER]
+    python benchmarks/entities_at_scale.py [--texts 900000] [--model FOLDER] [--csv experiments/company_ner/scale.csv]
 
 Headlines are invented, of 20,000 companies; a server on loopback responds with recorded names. The model of the prediction is a
 token classifier of MiniLM-L6, trained here on the demo's headlines unless `--model` names another one; 8-bit ONNX, exported
@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 from endpoint_throughput import Connection, serve
 
@@ -83,8 +84,8 @@ class Recorded(Connection):
         return json.dumps(json.dumps({"result": names, "normalized_result": names}))[1:-1]
 
 
-def run(what: str, folder: Path, count: int, *arguments: str) -> None:
-    """Run a command in `folder`, and print its peak and its rate.
+def run(what: str, folder: Path, count: int, *arguments: str) -> dict[str, float | str]:
+    """Run a command in `folder`, and print its peak and its rate, which are given, too.
 
     Raises:
         SystemExit: it failed.
@@ -105,6 +106,8 @@ def run(what: str, folder: Path, count: int, *arguments: str) -> None:
         f"{what:8} {count:>9,} headlines in {seconds:6,.0f} s ({count / seconds:7,.0f} a second), peak {peak:4.0f} MB{promise}",
         flush=True,
     )
+    rates = {"seconds": round(seconds, 1), "headlines_per_s": round(count / seconds, 1), "peak_mb": round(peak)}
+    return {"command": what, "headlines": count, **rates}
 
 
 def memory_mb(pid: int) -> float:
@@ -126,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=900_000)
     parser.add_argument("--model", help="the run folder or model folder of a token classifier or a GLiNER")
+    parser.add_argument("--csv", type=Path, help="the file for the figures")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -144,18 +148,27 @@ def main() -> None:
                 "stage=entities", "data=csv", "data.path=news.csv", "llm=endpoint", "llm.model=recorded", "llm.api_key_env=null",
                 f"llm.base_url={address}", "shots.k=0", "annotate.samples=1", "annotate.temperature=0", "annotate.concurrency=64",
             ]  # fmt: skip
-            run("label", folder, options.texts, *labelling, "entities.step=label")
-            run("sample", folder, options.texts, *labelling, "entities.step=sample")
+            rows = [run("label", folder, options.texts, *labelling, "entities.step=label")]
+            rows.append(run("sample", folder, options.texts, *labelling, "entities.step=sample"))
             model = str(Path(options.model).resolve()) if options.model else "runs/scale/latest-entities"
             if not options.model:
                 run(
-                    "train", folder, options.texts, "stage=entities", "data=demo_companies", "trainer.max_epochs=1", "study=model"
+                    "train",
+                    folder,
+                    options.texts,
+                    "stage=entities",
+                    "data=demo_companies",
+                    "trainer.max_epochs=1",
+                    "entities.token.min_steps=null",
+                    "study=model",
                 )
                 model = "runs/model/latest-entities"
             (folder / "few.csv").write_text("text\nProfit rises\n", encoding="utf-8")
             predicting = ["stage=predict", f"predict.model={model}", "data=csv"]
-            run("export", folder, 1, *predicting, "data.path=few.csv", "study=export")
-            run("predict", folder, options.texts, *predicting, "data.path=news.csv")
+            rows.append(run("export", folder, 1, *predicting, "data.path=few.csv", "study=export"))
+            rows.append(run("predict", folder, options.texts, *predicting, "data.path=news.csv"))
+            if options.csv:
+                pd.DataFrame(rows).to_csv(options.csv, index=False)
     finally:
         server.terminate()
 

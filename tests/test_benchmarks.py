@@ -48,6 +48,14 @@ def test_annotation_memory() -> None:
     assert "20 texts: peak" in output and "40 texts: peak" in output and "growth:" in output
 
 
+@pytest.mark.slow
+def test_entities_at_scale(tmp_path: Path) -> None:
+    printed = run("entities_at_scale.py", "--texts", "1500", "--csv", str(tmp_path / "scale.csv"))
+    figures = pd.read_csv(tmp_path / "scale.csv")
+    assert figures["command"].tolist() == ["label", "sample", "export", "predict"] and "MORE THAN" not in printed
+    assert (figures["peak_mb"] > 50).all()
+
+
 @pytest.mark.thorough
 def test_training_throughput() -> None:
     assert "ratio" in run("training_throughput.py", "--steps", "2", "--repeats", "1")

@@ -7,7 +7,7 @@ from typing import Any
 
 from findistill.data.spans import Span
 from findistill.errors import UserError
-from findistill.inference import onnx_export, onnx_model
+from findistill.inference import onnx_export
 from findistill.models import gliner_model
 from findistill.models.forward import device_of
 from findistill.models.gliner_model import Use
@@ -68,12 +68,9 @@ def export(
 ) -> dict[str, Path]:
     """Write a GLiNER as ONNX files into `folder`, with configuration and tokenizer beside them; gives the files by variant."""
     model = gliner_model.open_gliner(reference)
-    files = {variant: folder / onnx_model.file_name(variant) for variant in variants}
-    with onnx_export.quietly():
-        model.export_to_onnx(folder, onnx_filename=onnx_model.file_name("fp32"), opset=opset)
-    plain = folder / onnx_model.file_name("fp32")
-    if "int8_dynamic" in files:
-        onnx_export.quantise(plain, files["int8_dynamic"])
-    if "fp32" not in files:
-        plain.unlink()
-    return files
+
+    def write(path: Path) -> None:
+        with onnx_export.quietly():
+            model.export_to_onnx(path.parent, onnx_filename=path.name, opset=opset)
+
+    return onnx_export.write_variants(write, folder, variants)

@@ -8,8 +8,9 @@ Activations: `dynamic` scales them anew in every call, `static` uses the ranges 
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from findistill.data import training_texts
 from findistill.errors import UserError
-from findistill.inference.onnx_model import file_name
+from findistill.inference.onnx_model import file_name, open_onnx
 from findistill.models import training_profile
 from findistill.models.encoders import open_trained
 from findistill.models.heads import Scale, Thresholds, label_head, text_length
@@ -223,11 +224,31 @@ def quietly() -> Iterator[None]:
         root.removeHandler(silent)
 
 
+def write_variants(
+    write: Callable[[Path], None], folder: Path, variants: Sequence[str], texts: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Write a model's ONNX files into `folder`, with what is beside them already; gives the files by variant.
+
+    Args:
+        write: writes the float32 file, which the others are made of.
+        variants: of fp32, int8_dynamic and int8_static.
+        texts: what int8_static takes the ranges of activations from.
+    """
+    files = {variant: folder / file_name(variant) for variant in variants}
+    plain = folder / file_name("fp32")
+    write(plain)
+    if "int8_dynamic" in files:
+        quantise(plain, files["int8_dynamic"])
+    if "int8_static" in files:
+        quantise(plain, files["int8_static"], open_onnx(plain).single_inputs(texts))
+    if "fp32" not in files:
+        plain.unlink()
+    return files
+
+
 def write_classifier(model: str, folder: Path, opset: int, trainer: Any) -> None:
     """Write a classifier's ONNX files, float32 and 8-bit, into `folder`, with what they need beside them."""
     loaded, tokenizer = open_trained(model)
     classifier = Classifier(loaded)
     save_companions(folder, portable_tokenizer(tokenizer, text_length(trainer, loaded, tokenizer)), classifier.labels, model)
-    plain = folder / file_name("fp32")
-    to_onnx(classifier, plain, opset)
-    quantise(plain, folder / file_name("int8_dynamic"))
+    write_variants(partial(to_onnx, classifier, opset=opset), folder, ("fp32", "int8_dynamic"))

@@ -1,13 +1,13 @@
 """Token classifiers in torch: opened as `tagging.TokenClassifier`, and exported to ONNX."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from findistill.inference import onnx_export
-from findistill.inference.onnx_model import file_name
 from findistill.inference.tagging import TokenClassifier
 from findistill.models.encoders import open_tagger
 from findistill.models.forward import device_of
@@ -36,11 +36,5 @@ def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str])
     tags = [loaded.config.id2label[at] for at in range(loaded.config.num_labels)]
     portable = onnx_export.portable_tokenizer(tokenizer, window_of(loaded, tokenizer))
     onnx_export.save_companions(folder, portable, tags, str(model))
-    files = {variant: folder / file_name(variant) for variant in variants}
-    plain = folder / file_name("fp32")
-    onnx_export.to_onnx(onnx_export.TokenClassifier(loaded), plain, opset)
-    if "int8_dynamic" in files:
-        onnx_export.quantise(plain, files["int8_dynamic"])
-    if "fp32" not in files:
-        plain.unlink()
-    return files
+    write = partial(onnx_export.to_onnx, onnx_export.TokenClassifier(loaded), opset=opset)
+    return onnx_export.write_variants(write, folder, variants)

@@ -6,6 +6,7 @@ file is checked against torch on the test rows, and timed beside it. Ranges of s
 
 import logging
 from dataclasses import asdict
+from functools import partial
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -76,18 +77,9 @@ def calibration_texts(job: Job, data: TextData, tests: reading.TestSets) -> list
 
 def write(job: Job, of_torch: onnx_export.Classifier, folder: Path, texts: list[str]) -> dict[str, Path]:
     """The files that `export.quantize` asks for, by variant: fp32, int8_dynamic, int8_static."""
-    quantize = job.config.export.quantize
-    plain = folder / onnx_model.file_name("fp32")
-    onnx_export.to_onnx(of_torch, plain, job.config.export.opset)
-    files = {
-        variant: folder / onnx_model.file_name(variant) for word, variant in onnx_export.VARIANTS.items() if word in quantize
-    }
-    if "dynamic" in quantize:
-        onnx_export.quantise(plain, files["int8_dynamic"])
-    if "static" in quantize:
-        onnx_export.quantise(plain, files["int8_static"], onnx_model.open_onnx(plain).single_inputs(texts))
-    if "none" not in quantize:
-        plain.unlink()
+    variants = [variant for word, variant in onnx_export.VARIANTS.items() if word in job.config.export.quantize]
+    write_plain = partial(onnx_export.to_onnx, of_torch, opset=job.config.export.opset)
+    files = onnx_export.write_variants(write_plain, folder, variants, texts)
     job.metrics |= {f"export/{variant}/mb": path.stat().st_size / 1e6 for variant, path in files.items()}
     return files
 
