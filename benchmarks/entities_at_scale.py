@@ -150,19 +150,10 @@ def main() -> None:
             ]  # fmt: skip
             rows = [run("label", folder, options.texts, *labelling, "entities.step=label")]
             rows.append(run("sample", folder, options.texts, *labelling, "entities.step=sample"))
-            model = str(Path(options.model).resolve()) if options.model else "runs/scale/latest-entities"
+            model = str(Path(options.model).resolve()) if options.model else "runs/model/latest-entities"
             if not options.model:
-                run(
-                    "train",
-                    folder,
-                    options.texts,
-                    "stage=entities",
-                    "data=demo_companies",
-                    "trainer.max_epochs=1",
-                    "entities.token.min_steps=null",
-                    "study=model",
-                )
-                model = "runs/model/latest-entities"
+                training = ["stage=entities", "data=demo_companies", "trainer.max_epochs=1", "entities.token.min_steps=null"]
+                run("train", folder, options.texts, *training, "study=model")
             (folder / "few.csv").write_text("text\nProfit rises\n", encoding="utf-8")
             predicting = ["stage=predict", f"predict.model={model}", "data=csv"]
             rows.append(run("export", folder, 1, *predicting, "data.path=few.csv", "study=export"))

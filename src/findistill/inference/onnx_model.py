@@ -9,6 +9,7 @@ Graphs of other exporters, which give `logits` only, are read as softmax over th
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from findistill.errors import UserError
 from findistill.inference.latency import Classify
 from findistill.inference.latency import latency as measure_latency
 from findistill.inference.prediction import Prediction
-from findistill.models.heads import LONGEST, probabilities
+from findistill.models.heads import probabilities
 from findistill.models.portable_tokenizer import PortableTokenizer
 from findistill.models.tokens import Tokens, padded, sorted_batches, tokenise
 
@@ -47,7 +48,12 @@ class OnnxModel:
 
     def tokens(self, texts: Sequence[str], max_length: int | None = None, cache: Path | None = None) -> Tokens:
         """Token ids of the texts, truncated where the tokenizer says unless `max_length` does."""
-        return tokenise(PortableTokenizer(self.tokenizer), texts, max_length or truncation(self.tokenizer), cache)
+        return tokenise(self.portable, texts, max_length or self.portable.longest, cache)
+
+    @cached_property
+    def portable(self) -> PortableTokenizer:
+        """The tokenizer as `tokenise` needs it."""
+        return PortableTokenizer(self.tokenizer)
 
     def single_inputs(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         """The graph's inputs for one text after the other, so that no padding is among them."""
@@ -81,11 +87,6 @@ def find(model: str, setting: str = "evaluate.model") -> Path | None:
     if files and not preferred:
         raise UserError(f"{setting}={model} holds several ONNX files; name one: {', '.join(map(str, files))}")
     return preferred[0] if files else None
-
-
-def truncation(tokenizer: Tokenizer) -> int:
-    """Tokens after which a tokenizer.json cuts a text."""
-    return int((tokenizer.truncation or {}).get("max_length", LONGEST))
 
 
 def open_onnx(path: Path, threads: int | None = None) -> OnnxModel:

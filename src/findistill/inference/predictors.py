@@ -20,12 +20,13 @@ from findistill.data.spans import Span
 from findistill.inference import onnx_model, tagging
 from findistill.inference.spans import SpanModel
 from findistill.models.heads import refuse_no_numbers
-from findistill.models.portable_tokenizer import PortableTokenizer
 from findistill.models.tokens import Tokens, tokenise
 from findistill.models.training_profile import TrainingProfile, added_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from findistill.models.portable_tokenizer import PortableTokenizer
 
 ENTITIES = pa.list_(pa.struct({"start": pa.int32(), "end": pa.int32(), "label": pa.string(), "text": pa.string()}))
 
@@ -124,12 +125,12 @@ def _classifier(spec: Spec) -> Predictor:
 def _onnx_classifier(spec: Spec) -> Classifier:
     path = Path(spec.model)
     opened = onnx_model.open_onnx(path, spec.threads)
-    longest = spec.max_length or onnx_model.truncation(opened.tokenizer)
+    tokenizer = opened.portable
 
     def probabilities(tokens: Tokens) -> np.ndarray:
         return onnx_model.outputs(opened.run, tokens, spec.batch_size)[1]
 
-    return Classifier(PortableTokenizer(opened.tokenizer), longest, opened.labels, path.parent, probabilities)
+    return Classifier(tokenizer, spec.max_length or tokenizer.longest, opened.labels, path.parent, probabilities)
 
 
 def _linear(spec: Spec) -> Predictor:

@@ -65,8 +65,8 @@ def open_onnx(path: Path, threads: int | None = None) -> TokenClassifier:
     _, compute = onnx_model.open_graph(path, threads)
     one = np.ones((1, 1), np.int64)
     onnx_model.check_outputs(path, compute(["logits"], one, one)[0].shape[-1], tags)
-    tokenizer, longest = PortableTokenizer(alone), onnx_model.truncation(alone)
-    return TokenClassifier(lambda ids, mask: compute(["logits"], ids, mask)[0], tags, tokenizer, longest)
+    tokenizer = PortableTokenizer(alone)
+    return TokenClassifier(lambda ids, mask: compute(["logits"], ids, mask)[0], tags, tokenizer, tokenizer.longest)
 
 
 def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str] = ("fp32", "int8_dynamic")) -> dict[str, Path]:

@@ -9,21 +9,26 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from findistill.models.heads import LONGEST
+
 
 class PortableTokenizer:
     """A tokenizer of the tokenizers library, called as one of transformers. A special token in a text is always text.
 
-    Padding and truncation of the file do not count: whoever calls says how long a text may be.
+    Padding and truncation of the file do not count: whoever calls says how long a text may be. `longest` is where the file
+    truncates, in tokens.
     """
 
     is_fast = True
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        alone = Tokenizer.from_str(tokenizer.to_str())
+        state = tokenizer.to_str()
+        alone = Tokenizer.from_str(state)
         alone.encode_special_tokens = True  # not saved in tokenizer.json
         alone.no_padding()
-        unknown, padding = unknown_token(json.loads(alone.to_str())["model"]), (tokenizer.padding or {}).get("pad_token")
+        unknown, padding = unknown_token(json.loads(state)["model"]), (tokenizer.padding or {}).get("pad_token")
         self.backend_tokenizer = alone
+        self.longest = int((tokenizer.truncation or {}).get("max_length", LONGEST))
         self.unk_token_id: int | None = alone.token_to_id(unknown) if unknown else None
         self.pad_token_id: int | None = alone.token_to_id(padding) if padding else None
         self.added_tokens_decoder: dict[int, AddedToken] = alone.get_added_tokens_decoder()
