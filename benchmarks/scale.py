@@ -110,7 +110,7 @@ def runners(name: str, folder: Path) -> Iterator[tuple[str, Callable[[list[str]]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     plain, small = folder / "model.onnx", folder / onnx_model.file_name("int8_dynamic")
-    onnx_export.save_companions(folder, onnx_export.portable_tokenizer(tokenizer, 128), LABELS.names, str(folder))
+    onnx_export.save_companions(folder, onnx_export.exported_tokenizer(tokenizer, 128), LABELS.names, str(folder))
     onnx_export.to_onnx(onnx_export.Classifier(model), plain, 18)
     onnx_export.quantise(plain, small)
     opened, run = onnx_model.open_onnx(small), onnx_model.load(small, 1)

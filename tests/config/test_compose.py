@@ -59,8 +59,9 @@ def test_every_option_composes_and_obeys_the_rules(choice: str, monkeypatch: pyt
     monkeypatch.setattr(rules, "find_spec", lambda package: package)  # loggers' packages are optional
     config = composed(choice, *NEEDS.get(choice, []))
     validate(config)
-    validate(expand(config))
-    check_names(expand(config))
+    expanded = expand(config)
+    validate(expanded)
+    check_names(expanded)
     assert OmegaConf.to_container(config, resolve=True)
 
 

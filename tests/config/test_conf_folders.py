@@ -33,7 +33,8 @@ def test_it_counts_in_help_suggestions_and_names_inside_settings(findistill: Com
         done = findistill(*flags[way], *arguments, **environment)
         return done.stdout + done.stderr
 
-    assert "mynews" in run("--help") and "myprompt" in run("--help")
+    help_text = run("--help")
+    assert "mynews" in help_text and "myprompt" in help_text
     assert "data=mynewz: no such option, did you mean mynews?" in run("data=mynewz")
     assert "evaluate.also=mynewz: no such data set (did you mean mynews?)" in run("evaluate.also=[mynewz]")
     assert "shots.source=mynewz: no such data set (did you mean mynews?)" in run("-m", "shots.source=mynewz,mynews")

@@ -1,5 +1,7 @@
 """Mistakes in the command: told in a line, within a second, before anything is written or loaded."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,10 +61,11 @@ def test_a_mistake_is_told_in_a_line_and_leaves_nothing(name: str, application: 
     assert not any(tmp_path.iterdir())
 
 
-def test_as_a_process_too_and_before_torch_is_loaded(findistill: Command, tmp_path: Path) -> None:
+def test_as_a_process_too_and_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
     for command, words in (MISTAKES["misspelt key"], MISTAKES["threshold above n"], MISTAKES["missing file"]):
-        done = findistill(*command.split())  # the folder it runs in comes first on its path
+        program = [sys.executable, "-m", "findistill", *command.split()]  # the folder it runs in comes first on its path
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         Outcome(done.returncode, done.stderr).is_mistake(words)
         assert done.stderr.startswith("findistill: ") and not done.stdout
 

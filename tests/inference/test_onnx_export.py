@@ -19,8 +19,8 @@ from findistill.inference import onnx_model
 from findistill.inference.latency import measure
 from findistill.inference.onnx_export import (
     Classifier,
+    exported_tokenizer,
     file_name,
-    portable_tokenizer,
     quantise,
     quantise_tables,
     save_companions,
@@ -71,7 +71,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, student: Path, corpus) ->
     folder = tmp_path_factory.mktemp("onnx")
     model, tokenizer = open_trained(student)
     of_torch = Classifier(model)
-    save_companions(folder, portable_tokenizer(tokenizer, LENGTH), of_torch.labels, "hub/model")
+    save_companions(folder, exported_tokenizer(tokenizer, LENGTH), of_torch.labels, "hub/model")
     plain = folder / "model.onnx"
     to_onnx(of_torch, plain, 18)
     assert model.config._attn_implementation == "sdpa"  # torch is timed and used as it was
@@ -161,7 +161,7 @@ def test_a_scalar_student_is_exported_with_its_thresholds(encoder, labels, corpu
 
     model, tokenizer = open_trained(tmp_path / "model")
     of_torch = Classifier(model)
-    save_companions(tmp_path / "onnx", portable_tokenizer(tokenizer, 16), of_torch.labels, "hub/model")
+    save_companions(tmp_path / "onnx", exported_tokenizer(tokenizer, 16), of_torch.labels, "hub/model")
     to_onnx(of_torch, tmp_path / "onnx" / "model.onnx", 18)
     trainer = Trainer(accelerator="cpu")
     expected = predict(tmp_path / "model", texts, trainer)
@@ -259,7 +259,7 @@ def test_a_tokenizer_in_python_is_refused() -> None:
         is_fast = False
 
     with pytest.raises(UserError, match=r"Slow, is written in Python and has no tokenizer\.json"):
-        portable_tokenizer(Slow(), 16)  # type: ignore[arg-type]
+        exported_tokenizer(Slow(), 16)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from findistill.inference.onnx_export import portable_tokenizer
+from findistill.inference.onnx_export import exported_tokenizer
 from findistill.models.portable_tokenizer import PortableTokenizer
 from findistill.models.special_tokens import SpecialTokens
 from findistill.models.tokens import tokenise
@@ -21,7 +21,7 @@ KINDS_OF_FILES = [kind for kind in KINDS if kind.__name__ != "whole_words"]  # t
 @pytest.mark.parametrize("kind", KINDS_OF_FILES)
 def test_it_reads_as_transformers_does(kind: Callable[[], PreTrainedTokenizerBase]) -> None:
     original = kind()
-    alone = PortableTokenizer(Tokenizer.from_str(portable_tokenizer(original, 32).to_str()))
+    alone = PortableTokenizer(Tokenizer.from_str(exported_tokenizer(original, 32).to_str()))
     texts = [*forged(original), "profit fell 😀 by 5 %", "", "profit " * 50]
     assert len(alone) == len(original) and alone.pad_token_id == original.pad_token_id
     assert SpecialTokens.of(alone).added == SpecialTokens.of(original).added
@@ -36,7 +36,7 @@ def test_it_reads_as_transformers_does(kind: Callable[[], PreTrainedTokenizerBas
 
 
 def test_a_text_alone_is_read_as_one_of_several() -> None:
-    alone = PortableTokenizer(Tokenizer.from_str(portable_tokenizer(KINDS[0](), 32).to_str()))
+    alone = PortableTokenizer(Tokenizer.from_str(exported_tokenizer(KINDS[0](), 32).to_str()))
     options = {"return_special_tokens_mask": True, "return_offsets_mapping": True}
     single, several = alone("profit fell", **options), alone(["profit fell", "x"], **options)
     assert single == {name: rows[0] for name, rows in several.items()} and single["special_tokens_mask"] == [1, 0, 0, 1]

@@ -18,7 +18,7 @@ from transformers import (
     XLMRobertaTokenizerFast,
 )
 
-from findistill.inference.onnx_export import portable_tokenizer
+from findistill.inference.onnx_export import exported_tokenizer
 from findistill.inference.onnx_model import OnnxModel
 from findistill.models import embeddings, special_tokens
 from findistill.models.encoders import save
@@ -121,7 +121,7 @@ def test_only_texts_with_special_tokens_have_another_cache_key(tmp_path: Path, m
 def test_an_exported_tokenizer_reads_the_same(kind: Callable[[], PreTrainedTokenizerBase]) -> None:
     tokenizer = kind()
     texts = [*forged(tokenizer), "unknown: 𒀀 of 𒀁"]
-    model = OnnxModel(lambda *_: None, (), Tokenizer.from_str(portable_tokenizer(tokenizer, 32).to_str()))  # type: ignore
+    model = OnnxModel(lambda *_: None, (), Tokenizer.from_str(exported_tokenizer(tokenizer, 32).to_str()))  # type: ignore
     ours, exported = tokenise(tokenizer, texts, 32), model.tokens(texts)
     assert [ids.tolist() for ids in exported] == [ids.tolist() for ids in ours]
 

@@ -92,7 +92,7 @@ def shares(scores: torch.Tensor, scale: Scale, thresholds: Thresholds) -> torch.
     return torch.stack(scale.columns(line), dim=-1)
 
 
-def portable_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+def exported_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
     """The tokenizer alone, truncating at `max_length` and padding to the longest text of a batch.
 
     Raises:
@@ -250,5 +250,5 @@ def write_classifier(model: str, folder: Path, opset: int, trainer: Any) -> None
     """Write a classifier's ONNX files, float32 and 8-bit, into `folder`, with what they need beside them."""
     loaded, tokenizer = open_trained(model)
     classifier = Classifier(loaded)
-    save_companions(folder, portable_tokenizer(tokenizer, text_length(trainer, loaded, tokenizer)), classifier.labels, model)
+    save_companions(folder, exported_tokenizer(tokenizer, text_length(trainer, loaded, tokenizer)), classifier.labels, model)
     write_variants(partial(to_onnx, classifier, opset=opset), folder, ("fp32", "int8_dynamic"))

@@ -34,7 +34,7 @@ def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str])
     """Write a token classifier as ONNX files into `folder`, with what they need beside them; gives the files by variant."""
     loaded, tokenizer = open_tagger(model)
     tags = [loaded.config.id2label[at] for at in range(loaded.config.num_labels)]
-    portable = onnx_export.portable_tokenizer(tokenizer, window_of(loaded, tokenizer))
+    portable = onnx_export.exported_tokenizer(tokenizer, window_of(loaded, tokenizer))
     onnx_export.save_companions(folder, portable, tags, str(model))
     write = partial(onnx_export.to_onnx, onnx_export.TokenClassifier(loaded), opset=opset)
     return onnx_export.write_variants(write, folder, variants)

@@ -116,7 +116,7 @@ def in_torch(job: Job, role: str, name: str) -> tuple[onnx_export.Classifier, Pr
     """A model, its tokenizer, and that as it goes with the files; its size goes into the metrics."""
     model, tokenizer = open_trained(name)
     job.metrics[f"export/{role}/mb"] = weights_megabytes(name, model)
-    portable = onnx_export.portable_tokenizer(tokenizer, text_length(job.config.trainer, model, tokenizer))
+    portable = onnx_export.exported_tokenizer(tokenizer, text_length(job.config.trainer, model, tokenizer))
     return onnx_export.Classifier(model), tokenizer, portable
 
 
