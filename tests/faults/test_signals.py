@@ -17,7 +17,7 @@ from tests.faults.conftest import CSV, OWN, assert_same, results, states
 from tests.fixtures.preloaded import Preloaded, Running
 from tests.llm.servers import KEY, LoopbackServer, Reply, seeded
 
-IN_FLIGHT, SAMPLES, JOBS = 4, 8, 4
+IN_FLIGHT, SAMPLES, JOBS = 4, 8, 2
 PHASES = ("start", "annotation", "training", "report", "end")
 PROMPTLY_S = 10.0  # Slurm kills after 30, Docker after 10
 
@@ -68,7 +68,7 @@ def sweep(preloaded: Preloaded, tiny: Path, tmp_path: Path) -> Iterator[Sweep]:
     server = LoopbackServer(slowly)
     (tmp_path / "mine.csv").write_text(CSV)
     command = [
-        "-m", "stage=student", "distill=cls,logit", "seed=0,1", f"student={tiny}", f"teacher={tiny}", *OWN, "study=moon",
+        "-m", "stage=student", "distill=cls,logit", f"student={tiny}", f"teacher={tiny}", *OWN, "study=moon",
         "logger=wandb", "logger.wandb.mode=offline", "trainer.max_epochs=2", "trainer.batch_size=4", "trainer.checkpoint_every=3",
         "evaluate.latency=false", "evaluate.resamples=20", "report.resamples=10", "report.baselines=[majority]",
         "llm=endpoint", "llm.model=m", f"llm.base_url={server.url}", "llm.api_key_env=TEST_KEY", "shots.k=0",
