@@ -17,6 +17,7 @@ from findistill.core import run_folder, study, termination
 from findistill.core.closing import closing_lines, sync_line
 from findistill.core.search import judged_by
 from findistill.core.step import load
+from findistill.hydra_ext import read_once
 from findistill.hydra_ext.argv import add_conf_folders, normalize_argv
 from findistill.hydra_ext.errors import exit_with
 from findistill.methods.report.steps import make_report
@@ -126,8 +127,9 @@ def command(arguments: list[str]) -> None:
         add_conf_folders(arguments)
         sys.stdout.write(help_text())
     else:
-        sys.argv[1:] = normalize_argv(arguments)
-        run()
+        with read_once.shared():
+            sys.argv[1:] = normalize_argv(arguments)
+            run()
         termination.check()  # all may have been done before the interrupt came again
 
 

@@ -8,10 +8,15 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.compose import config_dir
-from findistill.hydra_ext.read_once import ReadOnce, read_once
+from findistill.hydra_ext.read_once import ReadOnce, read_once, shared
+from tests.faults import conftest as fixtures
+from tests.faults.conftest import Application
+
+application = fixtures.application
 
 JOBS = (
     ["stage=teacher", "data=tfns"], ["experiment=demo"], ["shots.source='tfns limit=5'"], ["stage=teacher", "data=tfns"],
@@ -19,6 +24,8 @@ JOBS = (
     ["+data@shots.source=tfns", "shots.k=2"], ["hydra.job.name=mine", "seed=1"], ["trainer={max_epochs: 4}", "stage=teacher"],
     ["trainer.max_epochs=3", "stage=student", "distill=reg"], ["stage=student", "trainer.max_epochs=4", "distill=reg"],
 )  # fmt: skip
+SWEEPS = (["seed=1,2", "experiment=demo"], ["experiment=demo", "seed=3"], ["distill=cls,reg", "trainer.max_epochs=2,3", "seed=1"],
+          ["hydra.mode=MULTIRUN", "distill=cls,reg"])  # fmt: skip
 MISTAKES = (
     ["sed=3"],
     ["stage=teachr"],
@@ -43,6 +50,63 @@ def test_the_same_as_fresh_compositions_in_any_order() -> None:
         read_once(GlobalHydra.instance().config_loader())
         shared = [OmegaConf.to_yaml(compose("config", job, return_hydra_config=True)) for job in (*JOBS, *reversed(JOBS))]
     assert shared == [*fresh, *reversed(fresh)]
+
+
+def test_what_is_composed_for_a_sweep_serves_its_jobs_and_the_other_way_round() -> None:
+    def both(overrides: list[str]) -> list[str]:
+        loader = GlobalHydra.instance().config_loader()
+        modes = [RunMode.MULTIRUN, *([] if any("," in each for each in overrides) else [RunMode.RUN])]
+        return [OmegaConf.to_yaml(loader.load_configuration("config", overrides, mode)) for mode in modes]
+
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        fresh = [both(overrides) for overrides in (*SWEEPS, *JOBS[:4])]
+        read_once(GlobalHydra.instance().config_loader())
+        assert [both(overrides) for overrides in (*SWEEPS, *JOBS[:4])] == fresh
+
+
+def test_a_command_composes_once_what_is_checked_and_run(
+    application: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[list[str]] = []
+    compose_fresh = ConfigLoaderImpl._load_configuration_impl
+
+    def counting(self: ConfigLoaderImpl, **settings: Any) -> DictConfig:
+        composed.append(settings["overrides"])
+        return compose_fresh(self, **settings)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", counting)
+    assert application("stage=teacher", "data.limit=9", "plan=true").code == 0
+    assert composed == [["stage=teacher"]]
+    create = ConfigLoaderImpl.__init__
+    application("distill.min_agreement=9").is_mistake("can never be reached")
+    assert ConfigLoaderImpl.__init__ is create  # as it was, after an error too
+
+
+def test_an_option_that_only_a_sweep_chooses_is_missing_in_a_job(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("defaults: [colour: '???', _self_]\n")
+    (tmp_path / "colour").mkdir()
+    (tmp_path / "colour" / "red.yaml").write_text("name: red\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        read_once(loader)
+        assert "colour" not in loader.load_configuration("config", ["colour=red,red"], RunMode.MULTIRUN)
+        with pytest.raises(HydraException, match="You must specify 'colour'"):
+            loader.load_configuration("config", [], RunMode.RUN)
+        assert loader.load_configuration("config", ["colour=red"], RunMode.RUN).colour.name == "red"
+
+
+def test_loaders_share_where_they_look_in_the_same_places_and_keep_their_jobs_names(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("seed: 2\n")
+    with shared():
+        found = []
+        for folder, name in ((tmp_path, "first"), (tmp_path / "other", "second"), (tmp_path, "third")):
+            with initialize_config_dir(str(folder), version_base="1.3", job_name=name):
+                config = compose("config", return_hydra_config=True)
+                found.append((config.seed, config.hydra.job.name))
+            (tmp_path / "config.yaml").write_text("seed: 3\n")  # too late
+    assert found == [(1, "first"), (2, "second"), (1, "third")]
 
 
 @pytest.mark.parametrize("job", MISTAKES, ids=lambda job: " ".join(job))

@@ -1,11 +1,13 @@
 """The files of a configuration, read once however many jobs are composed from them, and composed once for each set of options.
 
 Jobs of a sweep mostly differ in plain values (`seed=3`), which are set in a copy of what their options compose to. A sweep is
-composed from the files as they were when it was planned.
+composed from the files as they were when it was planned, and a command from those in which its names were checked.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +18,37 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-Key = tuple[str | None, RunMode, tuple[str, ...]]  # the root configuration, and the overrides that choose options
+Key = tuple[str | None, tuple[str, ...]]  # the root configuration, and the overrides that choose options
+MISSING = "???"  # a group of which no option is chosen, which a sweep may choose
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Loaders that are created in the block share what they compose, if they look for it in the same places.
+
+    Hydra has one loader for each way into it, and composes a command's configuration to learn whether it is a sweep, then
+    again to run it; findistill composes it before that, to check the names in it.
+    """
+    create, by_places = ConfigLoaderImpl.__init__, dict[tuple[str, ...], ReadOnce]()
+
+    @wraps(create)
+    def sharing(self: ConfigLoaderImpl, *arguments: Any, **settings: Any) -> None:
+        create(self, *arguments, **settings)
+        places = tuple(source.full_path() for source in self.repository.get_sources())
+        by_places[places] = _remember(self, by_places.get(places))
+
+    ConfigLoaderImpl.__init__ = sharing  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl.__init__ = create  # type: ignore[method-assign]
 
 
 def read_once(loader: ConfigLoader, shared: "ReadOnce | None" = None) -> "ReadOnce":
@@ -31,6 +57,12 @@ def read_once(loader: ConfigLoader, shared: "ReadOnce | None" = None) -> "ReadOn
     Args:
         shared: what an earlier loader of the same files remembers.
     """
+    memory = _remember(loader, shared)
+    memory.of_files = True
+    return memory
+
+
+def _remember(loader: ConfigLoader, shared: "ReadOnce | None") -> "ReadOnce":
     inside = cast(Any, loader)
     if not isinstance(inside.repository, ReadOnce):
         inside.repository = shared or ReadOnce(inside.repository)
@@ -48,42 +80,55 @@ class _Loading:
         if not any("hydra.searchpath" in each for each in overrides):
             try:
                 parsed = OverridesParser.create().parse_overrides(overrides)
-                if not any(each.is_sweep_override() for each in parsed):
-                    return self._composed(config_name, run_mode, parsed)
+                swept = [each for each in parsed if each.is_sweep_override()]
+                if not swept or (run_mode is RunMode.MULTIRUN and not any(each.is_hydra_override() for each in swept)):
+                    config = self._composed(config_name, run_mode, parsed)
+                    if run_mode is RunMode.MULTIRUN or MISSING not in config.hydra.runtime.choices.values():
+                        return config
             except (HydraException, OmegaConfBaseException):
                 pass  # a mistake: composed as ever, for the same error
         return self.compose(config_name=config_name, overrides=overrides, run_mode=run_mode, **settings)
 
     def _composed(self, config_name: str | None, run_mode: RunMode, overrides: list[Override]) -> DictConfig:
-        values = [each for each in overrides if self._is_value(each)]
-        chosen = [str(each.input_line) for each in overrides if each not in values]
-        composed: dict[Key, DictConfig] = cast(Any, self.loader).repository.composed
-        key = (config_name, run_mode, tuple(chosen))
+        """What is swept is in the list of overrides alone, as in Hydra's compositions."""
+        set_now = [each for each in overrides if not each.is_sweep_override()]
+        values = [each for each in set_now if self._is_value(each)]
+        chosen = [str(each.input_line) for each in set_now if each not in values]
+        name: str = JobRuntime.instance().get("name")
+        composed: dict[Key, tuple[DictConfig, str]] = cast(Any, self.loader).repository.composed
+        key = (config_name, tuple(chosen))
         if key not in composed:
-            composed[key] = self.compose(config_name=config_name, overrides=chosen, run_mode=run_mode)
-        config = copy.deepcopy(composed[key])
+            composed[key] = self.compose(config_name=config_name, overrides=chosen, run_mode=run_mode), name
+        original, name_then = composed[key]
+        config = copy.deepcopy(original)
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         hydra, style = config.hydra, config.hydra.job.config.override_dirname
         task = [each for each in overrides if not each.is_hydra_override()]
         hydra.overrides.hydra = [each.input_line for each in overrides if each.is_hydra_override()]
         hydra.overrides.task = [each.input_line for each in task]
         hydra.job.override_dirname = get_overrides_dirname(task, list(style.exclude_keys), style.item_sep, style.kv_sep)
+        hydra.job.name = name if hydra.job.name == name_then else hydra.job.name
         hydra.runtime.cwd = str(Path.cwd())
         return config
 
     def _is_value(self, override: Override) -> bool:
         """Whether it sets a plain value of a job, which no option depends on."""
-        is_option = self.loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
-        return not is_option and not override.is_hydra_override()
+        if override.is_hydra_override():
+            return override.get_key_element() == "hydra.mode"  # which Hydra sets itself; from others it computes something
+        return not self.loader.repository.group_exists(override.key_or_group) or isinstance(override.value(), dict)
 
 
 class ReadOnce(IConfigRepository):
-    """A repository that remembers what it has loaded. Each composition takes a copy of it, which shares what is remembered."""
+    """A repository that remembers what it has loaded. Each composition takes a copy of it, which shares what is remembered.
+
+    Files only where many sets of options are composed (`of_files`): their copies take longer than to read them once.
+    """
 
     def __init__(self, repository: IConfigRepository) -> None:
         self.repository = repository
+        self.of_files = False
         self.loaded: dict[str, ConfigResult | None] = {}
-        self.composed: dict[Key, DictConfig] = {}
+        self.composed: dict[Key, tuple[DictConfig, str]] = {}  # and the job's name when it was composed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ReadOnce":
         other = copy.copy(self)
@@ -96,6 +141,8 @@ class ReadOnce(IConfigRepository):
         self.loaded, self.composed = {}, {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:
+        if not self.of_files:
+            return self.repository.load_config(config_path=config_path)
         if config_path not in self.loaded:
             self.loaded[config_path] = self.repository.load_config(config_path=config_path)
         return copy.deepcopy(self.loaded[config_path])  # what composes it writes into it
