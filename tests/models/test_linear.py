@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from findistill.models.embeddings import embed_once
-from findistill.models.linear import KINDS, PENALTIES, LinearClassifier, fit_linear
+from findistill.models.linear import KINDS, PENALTIES, LinearClassifier, fit_linear, fit_logistic, in_their_span
 
 UP = ["profit rose", "sales grew strongly", "shares gained", "orders rose again", "the margin grew", "revenue gained pace"]
 DOWN = ["profit fell", "sales shrank badly", "shares lost", "orders fell again", "the margin shrank", "revenue lost pace"]
@@ -50,6 +51,18 @@ def test_two_labels_have_the_probabilities_of_scikit_learn() -> None:
         )
     ]
     assert same  # one of the penalties that it chooses from
+
+
+def test_in_the_span_of_few_texts_the_fit_is_the_same() -> None:
+    texts, labels = corpus(UP, DOWN, FLAT)
+    texts, labels = [*texts, texts[0]], [*labels, "up"]  # a text that adds no direction
+    features = TfidfVectorizer().fit_transform(texts)
+    coordinates, texts_of = in_their_span(features)
+    assert coordinates.shape == (19, 18) and np.allclose(coordinates @ coordinates.T, (features @ features.T).toarray())
+    assert np.allclose(coordinates @ texts_of @ features, features.toarray())
+    here, there = (fit_logistic(each, np.array(labels), PENALTIES["tfidf"]) for each in (coordinates, features))
+    assert here.C_ == there.C_ and np.allclose(here.coef_ @ texts_of @ features, there.coef_, atol=0.01)
+    assert np.allclose(here.intercept_, there.intercept_, atol=0.01)
 
 
 def test_the_penalty_is_the_best_of_cross_validation() -> None:
