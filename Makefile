@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 # Processes that `make test` shares the test files among; each keeps to one thread.
 WORKERS ?= 2
 
+# Python keeps the bytecode of what it imports, whatever the environment says: to compile the libraries in each process anew takes
+# a third of the time that a process needs to load them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup span-marker demo test test-slow test-thorough lint docs bench clean
 
 setup: $(VENV)/.ready
