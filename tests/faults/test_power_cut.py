@@ -98,9 +98,9 @@ def survives(sweep: Sweep, paths: list[Path], way: str, expected: Any) -> int:
         path.write_bytes(CUTS[way](path.read_bytes()))
     remedies = 0
     while (ended := sweep.run()).code == 2:
-        named = next(path for path in paths if path.exists() and path.name in ended.errors)
-        ended.is_mistake(named.name, "Remove")
-        named.unlink()
+        culprit = next(path for path in paths if path.exists() and path.name in ended.errors)
+        ended.is_mistake(culprit.name, "Remove")
+        culprit.unlink()
         remedies += 1
     assert ended.code == 0 and "Traceback" not in ended.errors, ended.errors
     assert_same(sweep.results(), expected)

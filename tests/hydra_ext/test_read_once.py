@@ -77,6 +77,9 @@ def test_a_command_composes_once_what_is_checked_and_run(
     monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", counting)
     assert application("stage=teacher", "data.limit=9", "plan=true").code == 0
     assert composed == [["stage=teacher"]]
+    composed.clear()
+    application("data=demo", "distill.min_agrement=5").is_mistake("no such setting")
+    assert composed == [["data=demo"], []]  # the second for the names that the suggestion is one of
     create = ConfigLoaderImpl.__init__
     application("distill.min_agreement=9").is_mistake("can never be reached")
     assert ConfigLoaderImpl.__init__ is create  # as it was, after an error too

@@ -5,7 +5,7 @@ composed from the files as they were when it was planned, and a command from tho
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -19,30 +19,32 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobRuntime
-from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 Key = tuple[str | None, tuple[str, ...]]  # the root configuration, and the overrides that choose options
-MISSING = "???"  # a group of which no option is chosen, which a sweep may choose
 
 
 @contextmanager
-def shared() -> Iterator[None]:
+def shared(*, files: bool = False, places: Collection[str] | None = None) -> Iterator[None]:
     """Loaders that are created in the block share what they compose, if they look for it in the same places.
 
     Hydra has one loader for each way into it, and composes a command's configuration to learn whether it is a sweep, then
     again to run it; findistill composes it before that, to check the names in it.
+
+    Args:
+        files: share what they read, too: for many sets of options.
+        places: share among the loaders that look nowhere else.
     """
     create, by_places = ConfigLoaderImpl.__init__, dict[tuple[str, ...], ReadOnce]()
 
     @wraps(create)
     def sharing(self: ConfigLoaderImpl, *arguments: Any, **settings: Any) -> None:
         create(self, *arguments, **settings)
-        places = tuple(source.full_path() for source in self.repository.get_sources())
-        by_places[places] = _remember(self, by_places.get(places))
+        own = tuple(source.full_path() for source in self.repository.get_sources())
+        if places is None or set(own) <= set(places):
+            by_places[own] = _remember(self, by_places.get(own), files=files)
 
     ConfigLoaderImpl.__init__ = sharing  # type: ignore[method-assign]
     try:
@@ -51,22 +53,17 @@ def shared() -> Iterator[None]:
         ConfigLoaderImpl.__init__ = create  # type: ignore[method-assign]
 
 
-def read_once(loader: ConfigLoader, shared: "ReadOnce | None" = None) -> "ReadOnce":
-    """Have `loader` read each file and compose each set of options once from now on; gives what remembers them.
-
-    Args:
-        shared: what an earlier loader of the same files remembers.
-    """
-    memory = _remember(loader, shared)
-    memory.of_files = True
-    return memory
+def read_once(loader: ConfigLoader) -> None:
+    """Have `loader` read each file and compose each set of options once from now on."""
+    _remember(loader, files=True)
 
 
-def _remember(loader: ConfigLoader, shared: "ReadOnce | None") -> "ReadOnce":
+def _remember(loader: ConfigLoader, memory: "ReadOnce | None" = None, *, files: bool) -> "ReadOnce":
     inside = cast(Any, loader)
     if not isinstance(inside.repository, ReadOnce):
-        inside.repository = shared or ReadOnce(inside.repository)
+        inside.repository = memory or ReadOnce(inside.repository)
         inside.load_configuration = _Loading(inside, inside.load_configuration)
+    inside.repository.of_files |= files
     return cast(ReadOnce, inside.repository)
 
 
@@ -78,15 +75,14 @@ class _Loading:
 
     def __call__(self, config_name: str | None, overrides: list[str], run_mode: RunMode, **settings: Any) -> DictConfig:
         if not any("hydra.searchpath" in each for each in overrides):
-            try:
-                parsed = OverridesParser.create().parse_overrides(overrides)
-                swept = [each for each in parsed if each.is_sweep_override()]
-                if not swept or (run_mode is RunMode.MULTIRUN and not any(each.is_hydra_override() for each in swept)):
-                    config = self._composed(config_name, run_mode, parsed)
-                    if run_mode is RunMode.MULTIRUN or MISSING not in config.hydra.runtime.choices.values():
-                        return config
-            except (HydraException, OmegaConfBaseException):
-                pass  # a mistake: composed as ever, for the same error
+            parsed = OverridesParser.create().parse_overrides(overrides)
+            swept = [each for each in parsed if each.is_sweep_override()]
+            if not swept or (run_mode is RunMode.MULTIRUN and not any(each.is_hydra_override() for each in swept)):
+                config = self._composed(config_name, run_mode, parsed)
+                # Of a group without an option a sweep may choose one; for a job that is an error, which Hydra words.
+                options = config.hydra.runtime.choices
+                if run_mode is RunMode.MULTIRUN or not any(OmegaConf.is_missing(options, group) for group in options):
+                    return config
         return self.compose(config_name=config_name, overrides=overrides, run_mode=run_mode, **settings)
 
     def _composed(self, config_name: str | None, run_mode: RunMode, overrides: list[Override]) -> DictConfig:
@@ -107,7 +103,8 @@ class _Loading:
         hydra.overrides.hydra = [each.input_line for each in overrides if each.is_hydra_override()]
         hydra.overrides.task = [each.input_line for each in task]
         hydra.job.override_dirname = get_overrides_dirname(task, list(style.exclude_keys), style.item_sep, style.kv_sep)
-        hydra.job.name = name if hydra.job.name == name_then else hydra.job.name
+        if hydra.job.name == name_then:
+            hydra.job.name = name
         hydra.runtime.cwd = str(Path.cwd())
         return config
 
