@@ -85,7 +85,7 @@ class Recorded(Connection):
 
 
 def run(what: str, folder: Path, count: int, *arguments: str) -> dict[str, float | str]:
-    """Run a command in `folder`, and print its peak and its rate, which are given, too.
+    """Run a command in `folder`; print and return its peak memory and its rate.
 
     Raises:
         SystemExit: it failed.
@@ -102,16 +102,15 @@ def run(what: str, folder: Path, count: int, *arguments: str) -> dict[str, float
     if process.returncode:
         sys.exit(f"{what} failed:\n{(folder / f'{what}.log').read_text()[-2000:]}")
     promise = "" if peak < LIMIT_MB or what in ONCE else f", MORE THAN {LIMIT_MB}"
-    print(
-        f"{what:8} {count:>9,} headlines in {seconds:6,.0f} s ({count / seconds:7,.0f} a second), peak {peak:4.0f} MB{promise}",
-        flush=True,
-    )
-    rates = {"seconds": round(seconds, 1), "headlines_per_s": round(count / seconds, 1), "peak_mb": round(peak)}
+    rate = "" if what in ONCE else f"{count:,} headlines, {count / seconds:,.0f} a second, "
+    print(f"{what:8} {seconds:6,.0f} s, {rate}peak {peak:,.0f} MB{promise}", flush=True)
+    per_s = None if what in ONCE else round(count / seconds, 1)
+    rates = {"seconds": round(seconds, 1), "headlines_per_s": per_s, "peak_mb": round(peak)}
     return {"command": what, "headlines": count, **rates}
 
 
 def memory_mb(pid: int) -> float:
-    """Of a process and all below it; those that end meanwhile count nothing."""
+    """Proportional set size of a process and its descendants; those that exit meanwhile count as 0."""
     total = 0
     try:
         root = psutil.Process(pid)
