@@ -73,7 +73,7 @@ def study(preloaded: Preloaded, tmp_path_factory: pytest.TempPathFactory) -> Pat
         if not folder.exists():
             folder.mkdir()
             env = {**os.environ, "OPENAI_API_KEY": SECRET, "WANDB_API_KEY": SECRET, "WANDB_MODE": "offline"}
-            done = preloaded.run(["findistill", *COMMAND], folder, env, 500)
-            assert done.returncode == 0, done.stderr[-3000:]
-            (folder / "printed.txt").write_text(done.stdout + done.stderr)
+            result = preloaded.run(["findistill", *COMMAND], folder, env, 500)
+            assert result.returncode == 0, result.stderr[-3000:]
+            (folder / "printed.txt").write_text(result.stdout + result.stderr)
     return folder / "runs"

@@ -28,8 +28,8 @@ QUICK = {"trainer": {"max_epochs": 1, "accelerator": "cpu"}, "logger": "none", "
 
 def test_importing_it_loads_nothing_heavy() -> None:
     program = f"import sys, findistill; dir(findistill); print([name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
 
 
 def test_what_is_public_is_there_and_documented() -> None:
@@ -46,14 +46,14 @@ def undocumented(name: str, thing: Any) -> list[str]:
     doc = thing.__doc__ or ""
     if not doc or (dataclasses.is_dataclass(thing) and doc.startswith(f"{thing.__name__}(")):
         return [f"{name}: no docstring"]
-    wanted, sections = [], []
+    names, sections = [], []
     if dataclasses.is_dataclass(thing):
-        wanted, sections = [field.name for field in dataclasses.fields(thing)], ["Attributes"]
+        names, sections = [field.name for field in dataclasses.fields(thing)], ["Attributes"]
     elif inspect.isfunction(thing) or inspect.ismethod(thing) or issubclass(thing, api._Configured):
-        wanted = [each for each in inspect.signature(thing).parameters if each != "self"]
-        sections = [*(["Args"] if wanted else []), *([] if isinstance(thing, type) else ["Returns"]), "Raises"]
+        names = [each for each in inspect.signature(thing).parameters if each != "self"]
+        sections = [*(["Args"] if names else []), *([] if isinstance(thing, type) else ["Returns"]), "Raises"]
     missing = [f"{name}: {section}" for section in sections if not re.search(rf"^ *{section}:$", doc, re.MULTILINE)]
-    missing += [f"{name}: {each}" for each in wanted if not re.search(rf"^ +{each}: \S", doc, re.MULTILINE)]
+    missing += [f"{name}: {each}" for each in names if not re.search(rf"^ +{each}: \S", doc, re.MULTILINE)]
     if isinstance(thing, type):
         for own, inner in vars(thing).items():
             if own.startswith("_") or not (callable(inner) or isinstance(inner, property | cached_property | classmethod)):
@@ -92,14 +92,14 @@ def test_the_reference_of_the_site_has_every_public_name() -> None:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def example_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder in which all examples of the page ran, one after the other, and what they printed."""
     folder = tmp_path_factory.mktemp("page")
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-"], input="\n".join(EXAMPLES), cwd=folder, capture_output=True, text=True, timeout=400
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, done.stdout
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder, result.stdout
 
 
 def test_every_example_has_ten_lines_at_most() -> None:
@@ -107,8 +107,8 @@ def test_every_example_has_ten_lines_at_most() -> None:
     assert all(len([line for line in example.splitlines() if line.strip()]) <= 10 for example in EXAMPLES)
 
 
-def test_the_examples_of_the_page_run(shown: tuple[Path, str]) -> None:
-    folder, printed = shown
+def test_the_examples_of_the_page_run(example_run: tuple[Path, str]) -> None:
+    folder, printed = example_run
     assert "licence: the project's own" in printed and "of 30 texts with 6 of 8 votes" in printed
     assert "no such option, did you mean smollm2?" in printed
     [run] = folder.glob("runs/default/student-*")
@@ -116,13 +116,13 @@ def test_the_examples_of_the_page_run(shown: tuple[Path, str]) -> None:
     assert "The company issued a profit warning." in printed and "p_positive" in printed
 
 
-def test_the_command_line_finds_what_it_made(shown: tuple[Path, str], findistill: Command) -> None:
+def test_the_command_line_finds_what_it_made(example_run: tuple[Path, str], findistill: Command) -> None:
     settings = (
         "llm=smollm2", "prompt=direct", "shots.k=2", "annotate.samples=8", "annotate.limit=30", "distill.min_agreement=4",
-        "student=minilm_3l", "trainer.max_epochs=2", "logger=none", f"runs_dir={shown[0] / 'runs'}",
+        "student=minilm_3l", "trainer.max_epochs=2", "logger=none", f"runs_dir={example_run[0] / 'runs'}",
     )  # fmt: skip
-    done = findistill("plan=true", *settings)
-    assert "1 jobs: 1 done, 0 to run; 0 artifacts to make" in done.stdout, done.stdout + done.stderr
+    result = findistill("plan=true", *settings)
+    assert "1 jobs: 1 done, 0 to run; 0 artifacts to create" in result.stdout, result.stdout + result.stderr
 
 
 @pytest.fixture
@@ -170,14 +170,14 @@ def test_it_works_inside_another_hydra_application(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: api.load_dataset("dmo"), "data=dmo: no such data set and no .csv"),
+        (lambda: api.load_dataset("dmo"), "data=dmo: no such data set and not a .csv"),
         (lambda: api.load_dataset("nowhere.csv"), "data=nowhere.csv: no such file"),
         (lambda: api.load_dataset("demo", limt=5), "data.limt: no such setting. Did you mean data.limit?"),
         (lambda: api.load_dataset("demo", test=3), "data.test=3"),
         (lambda: api.load_annotations("nowhere"), "nowhere: no annotations.parquet; give runs/.artifacts/annotate-KEY"),
         (lambda: api.Annotator(llm="smollm3"), "llm=smollm3: no such option, did you mean smollm2?"),
         (lambda: api.Annotator(annotate={"sampels": 3}), "annotate.sampels: no such setting. Did you mean annotate.samples?"),
-        (lambda: api.Annotator(annotate={"temperature": 0}).annotate(), "annotate.temperature=0 makes all 8 samples the same"),
+        (lambda: api.Annotator(annotate={"temperature": 0}).annotate(), "annotate.temperature=0 makes all 8 samples identical"),
         (lambda: api.Annotator().annotate(["A text."]), "has no labelled rows for shots.k=4 demonstrations"),
         (lambda: api.Distiller("data.pool=30"), "data.pool is now data.labelled"),
         (lambda: api.Distiller("distill.min_agreement=9").fit(), "distill.min_agreement=9 can never be reached"),
@@ -211,7 +211,7 @@ def test_a_student_of_edited_votes_and_its_own_student(news: Path, tiny: Path) -
     assert distiller.fit(data, votes=edited).folder == run.folder and (run.folder / "status.json").read_text() == status
     assert distiller.fit(data, votes=votes).folder != run.folder
 
-    with pytest.raises(findistill.UserError, match=r"annotations\.parquet has no column agreement, soft_up; votes have"):
+    with pytest.raises(findistill.UserError, match=r"annotations\.parquet has no column agreement, soft_up; votes need"):
         distiller.fit(data, votes=votes.drop(columns=["agreement", "soft_up"]))
 
     classifier = api.Classifier.from_pretrained(run, accelerator="cpu")

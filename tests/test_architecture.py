@@ -16,8 +16,8 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 def test_layers_and_circles() -> None:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--config", str(ROOT / "pyproject.toml")]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=env)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=env)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr
 
 
 def hidden_imports(source: str) -> list[tuple[int, bool]]:
@@ -25,20 +25,20 @@ def hidden_imports(source: str) -> list[tuple[int, bool]]:
     lines = source.splitlines()
     functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     numbers = {n.lineno for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)}
-    found = []
+    imports = []
     for number in sorted(numbers):
         above = number - 2
         while lines[above].strip().startswith(("import ", "from ")):  # a reason stands above a block of imports
             above -= 1
-        found.append((number, "#" in lines[number - 1] or lines[above].strip().startswith("#")))
-    return found
+        imports.append((number, "#" in lines[number - 1] or lines[above].strip().startswith("#")))
+    return imports
 
 
 def test_an_import_inside_a_function_is_rare_and_has_its_reason_beside_it() -> None:
-    found = {path: hidden_imports(path.read_text(encoding="utf-8")) for path in SOURCES}
-    bare = [f"{path.relative_to(ROOT)}:{number}" for path, entries in found.items() for number, reason in entries if not reason]
+    imports = {path: hidden_imports(path.read_text(encoding="utf-8")) for path in SOURCES}
+    bare = [f"{path.relative_to(ROOT)}:{number}" for path, entries in imports.items() for number, reason in entries if not reason]
     assert not bare, bare
-    places = [f"{path.relative_to(ROOT)}:{number}" for path, entries in found.items() for number, _ in entries]
+    places = [f"{path.relative_to(ROOT)}:{number}" for path, entries in imports.items() for number, _ in entries]
     assert len(places) <= 10, places
 
 
@@ -65,5 +65,5 @@ def test_what_runs_no_model_of_torch_does_not_load_its_code(modules: list[str], 
     """Seconds before the first request or row, and 150 MB in each process, of workers that predict with ONNX files, too."""
     names = ", ".join(f"findistill.methods.{module}" for module in modules)
     program = f"import sys, {names}; print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "[]"

@@ -124,8 +124,8 @@ def test_names_are_new_or_in_training_texts(findistill: Command, tmp_path: Path)
     data = own_rows(tmp_path)
     (tmp_path / "list.csv").write_text("name\nOrvane\nVexel\n")
     marks = ("entities.model=company_list", "entities.company_list.path=list.csv", "study=names", "evaluate.latency=false")
-    done = findistill("stage=entities", *data, *marks)
-    assert done.returncode == 0, done.stderr[-2000:]
+    result = findistill("stage=entities", *data, *marks)
+    assert result.returncode == 0, result.stderr[-2000:]
     rows = {row["names"]: (row["mentions"], row["recall"]) for row in load("new_names").recalls(tmp_path / "runs" / "names")}
     assert rows == {"in training texts": (2, 0.5), "new": (1, 1.0)}
 

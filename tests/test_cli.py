@@ -23,24 +23,24 @@ def test_planning_imports_nothing_heavy() -> None:
         "    if method.ispkg: importlib.import_module(f'{method.name}.steps')\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
 def test_help(findistill: Command, arguments: list[str]) -> None:
-    done = findistill(*arguments)
-    assert done.returncode == 0 and "reddit_cls_vs_reg" in done.stdout and "base_" not in done.stdout
+    result = findistill(*arguments)
+    assert result.returncode == 0 and "reddit_cls_vs_reg" in result.stdout and "base_" not in result.stdout
 
 
 def test_version_is_its_own(findistill: Command) -> None:
-    done = findistill("--version")
-    assert done.returncode == 0 and done.stdout == f"findistill {__version__}\n"
+    result = findistill("--version")
+    assert result.returncode == 0 and result.stdout == f"findistill {__version__}\n"
 
 
 def test_the_composed_configuration_is_shown_without_running(findistill: Command, tmp_path: Path) -> None:
-    done = findistill("--cfg", "job", "distill=reg", "--resolve")
-    assert done.returncode == 0 and "objective: reg" in done.stdout
+    result = findistill("--cfg", "job", "distill=reg", "--resolve")
+    assert result.returncode == 0 and "objective: reg" in result.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -52,8 +52,8 @@ def test_a_model_folder_must_exist(argument: str) -> None:
 
 def test_a_model_folder_becomes_the_folder_option(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    turned = argv.with_model_folders([f"student={tmp_path}/mine", "seed=1", "teacher=minilm_l6"])
-    assert turned == ["student=folder", f"student.model={tmp_path}/mine", "student.name=mine", "seed=1", "teacher=minilm_l6"]
+    arguments = argv.with_model_folders([f"student={tmp_path}/mine", "seed=1", "teacher=minilm_l6"])
+    assert arguments == ["student=folder", f"student.model={tmp_path}/mine", "student.name=mine", "seed=1", "teacher=minilm_l6"]
 
 
 def test_a_termination_that_python_dropped_at_the_very_end_is_no_success(
@@ -66,7 +66,7 @@ def test_a_termination_that_python_dropped_at_the_very_end_is_no_success(
     monkeypatch.setattr(termination, "_acknowledged", False)
     monkeypatch.setattr(termination, "CLEANUP_S", 1e9)  # this process goes on
     monkeypatch.setattr(cli, "run", lambda: monkeypatch.setattr(termination, "_requested", True))
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main()
-    assert ended.value.code == 143
-    assert capsys.readouterr().err.endswith("findistill: interrupted; the same command continues\n")
+    assert exit_info.value.code == 143
+    assert capsys.readouterr().err.endswith("findistill: interrupted; run the same command to resume\n")

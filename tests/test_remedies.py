@@ -68,13 +68,13 @@ def keys() -> dict[str, str]:
                 yield from leaves(node[name], f"{prefix}{name}.")
 
     register()
-    found: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for group, entries in ConfigStore.instance().repo.items():
         for entry in entries.values() if isinstance(entries, dict) else [entries]:
             schema = getattr(entry, "node", None)
             if isinstance(schema, DictConfig):
-                found |= dict.fromkeys(leaves(schema, "" if group == "base_config.yaml" else f"{group}."), group)
-    return found | dict.fromkeys([*options(), "hydra/sweeper", "hydra/launcher"], "")
+                groups |= dict.fromkeys(leaves(schema, "" if group == "base_config.yaml" else f"{group}."), group)
+    return groups | dict.fromkeys([*options(), "hydra/sweeper", "hydra/launcher"], "")
 
 
 def test_keys_of_messages_exist() -> None:
@@ -98,9 +98,16 @@ def test_values_of_messages_are_allowed(pair: tuple[str, str]) -> None:
         assert value in options().get(group, (value,))
         return
     settings = [[], *([f"{group}={option}"] for option in options().get(group, ()))]
-    config = next(one for each in settings if OmegaConf.select(one := composed(*each), key, default=VALUE) != VALUE).copy()
+    config = next(one for each in settings if has(one := composed(*each), key)).copy()
     OmegaConf.update(config, key, value)
     validate_field(config, key)
+
+
+def has(config: DictConfig, key: str) -> bool:
+    """Whether the configuration has this setting, with a value or as one that the user must set."""
+    section, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, section)
+    return OmegaConf.is_dict(node) and name in node.keys()  # noqa: SIM118 -- `in node` is false for a missing value
 
 
 def validate_field(config: DictConfig, key: str) -> None:

@@ -73,14 +73,14 @@ def test_the_installed_package_works_outside_the_checkout(wheel: Path, tmp_path:
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for arguments in (["--cfg", "job", "experiment=demo"], ["-m", "distill=cls,reg", "distill.min_agreement=9"]):
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", program, str(site), *arguments],
             cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment,
         )  # fmt: skip
         if "-m" in arguments:
-            assert done.returncode == 2 and "can never be reached" in done.stderr, done.stderr
+            assert result.returncode == 2 and "can never be reached" in result.stderr, result.stderr
         else:
-            assert done.returncode == 0 and "study: demo" in done.stdout, done.stderr
+            assert result.returncode == 0 and "study: demo" in result.stdout, result.stderr
 
 
 PARTS = 4  # of the commands, for processes to share
@@ -89,7 +89,7 @@ PARTS = 4  # of the commands, for processes to share
 ABSENT = re.compile(
     r"^findistill: (study=\w+: runs/\w+ does not exist; studies in runs: none yet$|data=\w+ .*FINDISTILL_DATA|"
     r"(distill\.teacher: )?the model runs/\S+: no such folder(;.*)?$|export\.annotations=runs/\S+: no such folder;|"
-    r"data\.reviewed=runs/\S+: no such file; stage=review leaves it|"
+    r"data\.reviewed=runs/\S+: no such file; stage=review writes it|"
     r"hydra/launcher=\w+ needs \w+, which is not installed)",
     re.MULTILINE,
 )
@@ -118,7 +118,9 @@ def test_every_command_of_the_documents_is_typed_from_the_installed_wheel(
     write_own_files(folder)
     failed = []
     for command in ["findistill --help", "findistill --version", *OURS][part::PARTS]:
-        done = preloaded.run(["findistill", *typed(command)], folder, {**os.environ, "PYTHONPATH": str(site)}, 300)
-        if done.returncode and not (done.returncode == 2 and ABSENT.search(done.stderr) and "Traceback" not in done.stderr):
-            failed.append(f"{command}\n{done.stderr[-1000:]}")
+        result = preloaded.run(["findistill", *typed(command)], folder, {**os.environ, "PYTHONPATH": str(site)}, 300)
+        if result.returncode and not (
+            result.returncode == 2 and ABSENT.search(result.stderr) and "Traceback" not in result.stderr
+        ):
+            failed.append(f"{command}\n{result.stderr[-1000:]}")
     assert not failed, "\n".join(failed)

@@ -1,8 +1,7 @@
-"""findistill: turn large language models' reading of financial text into small models, and measure every step.
+"""findistill: distil large language models' labels of financial text into small models, and measure every step.
 
-The public API is `__all__`: everything else may change between versions. It composes the same configuration as the command
-line, runs the same steps and shares their artifacts, so what one has made the other finds. Nothing heavy is imported
-before one of these names is used.
+The public API is `__all__`; everything else may change between versions. It composes the same configuration as the command
+line, runs the same steps and shares their artifacts. Nothing heavy is imported before one of these names is used.
 """
 
 import logging
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0.dev0"
 
-# peft imports it, and it logs kernels it could fetch and every cast: silenced here, before whichever comes first.
+# peft imports bitsandbytes, which logs every cast and kernels it could download: silenced here, before the first import.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __all__ = [

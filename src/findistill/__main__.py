@@ -1,4 +1,4 @@
-"""`python -m findistill` is the console script."""
+"""`python -m findistill` runs the console script."""
 
 from findistill.cli import main
 

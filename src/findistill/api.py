@@ -1,7 +1,7 @@
 """The public Python API: data sets, votes, and three classes that run the pipeline's steps from a notebook.
 
-Settings are those of the command line, as keywords (`llm="smollm2"`) or overrides (`"annotate.samples=4"`). What is made is kept
-in the same store below `runs_dir`, where the same settings find it again. Mistakes raise `UserError`, worded as there.
+Settings are those of the command line, as keywords (`llm="smollm2"`) or overrides (`"annotate.samples=4"`). Results are cached
+in the same store below `runs_dir`, and reused for the same settings. Mistakes raise `UserError`, with the same messages.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ from findistill.training.config import Trainer
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "jsonl", ".jsonl": "jsonl", ".parquet": "parquet", ".xlsx": "excel"}
 
-# A loaded data set, the name of one with settings (`demo rows=900`), a file, texts in memory, or a frame with the columns
+# A loaded data set, the name of one with settings (`demo rows=900`), a file, texts in memory, or a frame with the column
 # `text` and, for human labels, `label`.
 Texts: TypeAlias = "TextSet | str | Path | Sequence[str] | pd.DataFrame"
 
@@ -50,13 +50,13 @@ Texts: TypeAlias = "TextSet | str | Path | Sequence[str] | pd.DataFrame"
 @dataclass(frozen=True)
 class TextSet:
     """A data set, cleaned and split. No text is in two splits. Each frame has the columns `id`, `text`, `label`, `split`,
-    `date`, `source` and whatever else the source has; a data set of entities has `spans` in the place of `label`.
+    `date`, `source` and any others of the source; a data set of entities has `spans` instead of `label`.
 
     Attributes:
         labels: the label names, in the order of the columns `p_<label>` and `soft_<label>`.
-        card: licence, citation, origin, counts; `card.text()` is to be printed.
-        frame: all rows, one a text.
-        overrides: the settings that choose it, as on the command line.
+        card: licence, citation, origin, counts; `card.text()` formats it for printing.
+        frame: all rows, one per text.
+        overrides: the settings that select it, as on the command line.
     """
 
     labels: tuple[str, ...]
@@ -69,37 +69,37 @@ class TextSet:
 
     @property
     def train(self) -> pd.DataFrame:
-        """Training rows whose human labels may be used: those of `data.labelled`, where it is set."""
+        """Training rows whose human labels may be used: those of `data.labelled`, if it is set."""
         pool = self._split("pool")
         rows = pool if len(pool) else self._split("train")
         return rows[is_labelled(rows)].reset_index(drop=True)
 
     @property
     def unlabelled(self) -> pd.DataFrame:
-        """Training rows without a label, or, with `data.labelled`, whose label counts as hidden; `label` or `spans` is None."""
+        """Training rows without a label, or, with `data.labelled`, whose label is hidden; `label` or `spans` is None."""
         rows = self._split("train")
         hidden = rows if len(self._split("pool")) else rows[~is_labelled(rows)]
         return hidden.assign(**{"spans" if "spans" in rows else "label": None}).reset_index(drop=True)
 
     @property
     def validation(self) -> pd.DataFrame:
-        """Rows that choose epochs, thresholds and calibration; nothing is scored on them."""
+        """Rows for choosing epochs, thresholds and calibration; no results are measured on them."""
         return self._split("validation")
 
     @property
     def test(self) -> pd.DataFrame:
-        """Rows that results are measured on, read once; nothing learns from them."""
+        """Rows on which results are measured, once; nothing is trained or chosen on them."""
         return self._split("test")
 
 
 @dataclass(frozen=True)
 class AnnotationSet:
-    """What an annotator answered.
+    """The output of an annotator.
 
     Attributes:
-        votes: a row a text: `id, text, label` (the majority; None without a valid answer), `gold` (the source's own label,
+        votes: a row per text: `id, text, label` (the majority; None without a valid answer), `gold` (the source's own label,
             which the annotator never saw), `agreement, n_valid, n_samples, soft_<label>..., rationale, confidence`.
-        responses: a row an answer: `id, sample, label, raw, ...`; empty for votes that were edited.
+        responses: a row per response: `id, sample, label, raw, ...`; empty for edited votes.
         summary: totals: texts, samples, valid, requests, tokens_in, tokens_out, seconds (wall time), cost_usd (US dollars).
     """
 
@@ -113,7 +113,7 @@ class Run:
     """A finished job.
 
     Attributes:
-        folder: `runs/<study>/<job>/`, as the command line would have made it.
+        folder: `runs/<study>/<job>/`, the same as from the command line.
     """
 
     folder: Path
@@ -125,18 +125,18 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """`metrics.json`: shares of 1 (`test/accuracy`, 95% bounds `_lo`, `_hi`), counts, seconds (`_s`), megabytes (`_mb`)."""
+        """`metrics.json`: fractions (`test/accuracy`, 95% bounds `_lo`, `_hi`), counts, seconds (`_s`), megabytes (`_mb`)."""
         return cast(dict[str, float], read_json(self.folder / "metrics.json"))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """A row a test text: `id, text, label, predicted, p_<label>...`; the probabilities of a row add up to 1."""
+        """A row per test text: `id, text, label, predicted, p_<label>...`; the probabilities of a row sum to 1."""
         return pd.read_parquet(self.folder / "predictions.parquet")
 
 
 @contextmanager
 def _hydra() -> Iterator[None]:
-    """Hydra as the application has it, whatever application this is called from; its errors as the command line words them."""
+    """Initialise Hydra as the command line does, even within another Hydra application; its errors become `UserError`."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -153,15 +153,15 @@ def load_dataset(data: "Texts" = "demo", *, runs_dir: str | Path = "runs", **set
     """Read, clean and split a data set.
 
     Args:
-        data: the name of a data set (`demo`, `phrasebank`, ...), a CSV, JSON lines or Parquet file, texts or a frame.
-        runs_dir: where the result is kept for the next time.
-        settings: of the section `data`: `label_column="label"`, `labels=["up", "down"]`, `limit=500`.
+        data: the name of a data set (`demo`, `phrasebank`, ...), a file (CSV, JSON, Parquet, Excel), texts or a frame.
+        runs_dir: where the result is cached.
+        settings: settings of the section `data`: `label_column="label"`, `labels=["up", "down"]`, `limit=500`.
 
     Returns:
         the rows by split, the label names, and a card with licence and counts.
 
     Raises:
-        UserError: no such data set, file, column or setting; a value that does not fit, with file, row and column.
+        UserError: no such data set, file, column or setting; an invalid value, with file, row and column.
     """
     overrides = [*_data_words(data, runs_dir), *as_overrides(settings, "data.")]
     read = read_folder(_store(runs_dir).build(Dataset(_composed(overrides, runs_dir, rules=False).data)))
@@ -172,13 +172,13 @@ def load_annotations(folder: str | Path) -> AnnotationSet:
     """Read annotations from a folder.
 
     Args:
-        folder: an artifact's, `runs/.artifacts/annotate-KEY`, or that of a run (annotate or student) that used some.
+        folder: an artifact, `runs/.artifacts/annotate-KEY`, or a run (annotate or student) that used one.
 
     Returns:
-        the votes, the answers they were counted from, and totals.
+        the votes, the responses they were counted from, and totals.
 
     Raises:
-        UserError: the folder holds no annotations, and is no run that used some.
+        UserError: the folder has no annotations, and is not a run that used any.
     """
     path = Path(folder)
     if not (path / "annotations.parquet").is_file():
@@ -195,7 +195,7 @@ def load_annotations(folder: str | Path) -> AnnotationSet:
 
 
 class _Configured:
-    """Overrides and keywords, checked for misspelt names at once; rules between settings are checked when it runs."""
+    """Overrides and keywords. Names and values are checked on creation, rules between settings when it runs."""
 
     stage: str
 
@@ -206,7 +206,7 @@ class _Configured:
         _composed([f"stage={self.stage}", *self.overrides], runs_dir, rules=False)
 
     def _with(self, data: "Texts | None", *words: str) -> list[str]:
-        """All overrides, each key once: one's own before those of the call."""
+        """All overrides, each key once: the object's own take precedence over those of the call."""
         chosen = [] if data is None else _data_words(data, self.runs_dir)
         words = (f"stage={self.stage}", *words, *chosen, *self.overrides)
         return list({word.partition("=")[0]: word for word in words}.values())
@@ -217,27 +217,27 @@ class Annotator(_Configured):
 
     Args:
         overrides: settings as on the command line, `"annotate.samples=4"`.
-        runs_dir: where votes and responses are kept; every response is paid for once.
+        runs_dir: where votes and responses are cached; every response is paid for once.
         settings: `llm`, `prompt`, `shots`, `annotate`, ...: an option (`llm="smollm2"`) or a mapping (`shots={"k": 4}`).
 
     Raises:
-        UserError: no such option or setting, or a value that cannot be.
+        UserError: no such option or setting, or an invalid value.
     """
 
     stage = "annotate"
 
     @_hydra()
     def annotate(self, data: "Texts | None" = None) -> pd.DataFrame:
-        """The votes on the training and validation rows of a data set, or on all texts of a list, duplicates once.
+        """Annotate the training and validation rows of a data set, or all texts of a list, each distinct one once.
 
         Args:
             data: what to annotate, `Texts`; by default the `data` of the settings.
 
         Returns:
-            a row a text, see `AnnotationSet.votes`.
+            a row per text, see `AnnotationSet.votes`.
 
         Raises:
-            UserError: settings that do not go together, a model that cannot be reached or loaded, too many failed answers.
+            UserError: incompatible settings, a model that cannot be reached or loaded, too many failed requests.
         """
         config = _composed(self._with(data), self.runs_dir)
         return load_annotations(_store(self.runs_dir).build(annotations(config))).votes
@@ -248,11 +248,11 @@ class Distiller(_Configured):
 
     Args:
         overrides: settings as on the command line, `"distill.min_agreement=6"`.
-        runs_dir: where runs and artifacts are kept.
+        runs_dir: where runs and artifacts are stored.
         settings: `student`, `distill`, `trainer`, `seed`, `study`, ...: an option, a value, or a mapping.
 
     Raises:
-        UserError: no such option or setting, or a value that cannot be.
+        UserError: no such option or setting, or an invalid value.
     """
 
     stage = "student"
@@ -264,19 +264,19 @@ class Distiller(_Configured):
         votes: "Annotator | pd.DataFrame | str | Path | None" = None,
         teacher: "Run | str | Path | None" = None,
     ) -> Run:
-        """Train a student and score it on the human-labelled test rows; the same call again finds the finished run.
+        """Train a student and score it on the human-labelled test rows; the same call again returns the finished run.
 
         Args:
             data: what to learn from; by default the settings' `data`. Texts without labels need `evaluate={"also": ["tfns"]}`.
-            votes: an annotator, a frame as it returns (edited or not), or a folder with `annotations.parquet`; by default
+            votes: an annotator, a frame that one returned (edited or not), or a folder with `annotations.parquet`; by default
                 the votes of the configured `llm`.
-            teacher: a run, model folder or hub id to learn from instead; `distill="logit"` unless the settings say otherwise.
+            teacher: a run, model folder or hub id to learn from instead; `distill` then defaults to `logit`.
 
         Returns:
             the run, with its model, metrics and test predictions.
 
         Raises:
-            UserError: settings that do not go together, no test rows, too few texts with enough agreement.
+            UserError: incompatible settings, no test rows, too few texts with enough agreement.
         """
         words: list[str] = []
         if isinstance(votes, Annotator):
@@ -316,12 +316,12 @@ class Classifier:
     def from_pretrained(
         cls, model: "Run | str | Path", *, accelerator: str = "auto", max_length: int | None = None
     ) -> "Classifier":
-        """Open a trained model.
+        """Load a trained model.
 
         Args:
             model: a run, a run or model folder, a hub id, or an ONNX file or folder.
             accelerator: `auto`, `cpu` or `gpu`.
-            max_length: where texts are truncated, in tokens; by default where the model was trained to.
+            max_length: where texts are truncated, in tokens; by default as in training.
 
         Returns:
             the classifier, with its weights in memory.
@@ -344,13 +344,13 @@ class Classifier:
 
         Args:
             texts: any number of them.
-            batch_size: how many are computed at once.
+            batch_size: texts per batch.
 
         Returns:
-            a row a text, in their order: `text`, `label` (the most probable one), `p_<label>` (n_labels shares of 1).
+            a row per text, in the same order: `text`, `label` (the most probable one), `p_<label>` (n_labels probabilities).
 
         Raises:
-            UserError: `texts` is one string, or holds something else than strings.
+            UserError: `texts` is one string, or contains anything but strings.
         """
         rows = [texts] if isinstance(texts, str) else list(texts)
         wrong = next((place for place, text in enumerate(rows) if not isinstance(text, str)), None)
@@ -363,7 +363,7 @@ class Classifier:
 
 
 def _composed(words: Sequence[str], runs_dir: str | Path, *, rules: bool = True) -> Config:
-    """The configuration that the command line would compose from these overrides, checked as it is there."""
+    """The configuration that the command line would compose from these overrides, with the same checks."""
     overrides = with_model_folders([*words, f"runs_dir={quoted(str(runs_dir))}"])
     refuse_renamed(overrides)
     composed = compose("config", overrides)
@@ -378,7 +378,7 @@ def _store(runs_dir: str | Path) -> Store:
 
 
 def _data_words(data: "Texts", runs_dir: str | Path) -> list[str]:
-    """Overrides that choose a data set; what is in memory is kept in the store as a file."""
+    """Overrides that select a data set; texts in memory are written to the store as a file."""
     if isinstance(data, TextSet):
         return list(data.overrides)
     if isinstance(data, str | Path):
@@ -387,7 +387,7 @@ def _data_words(data: "Texts", runs_dir: str | Path) -> list[str]:
             return [f"data={name}", *(f"data.{setting}" for setting in settings)]
         if (reader := READERS.get(Path(data).suffix)) is None:
             files, names = ", ".join(READERS), ", ".join(group_options("data"))
-            raise UserError(f"data={data}: no such data set and no {files} file; there are {names}")
+            raise UserError(f"data={data}: no such data set and not a {files} file; available: {names}")
         path = Path(data).resolve()
         if not path.is_file():
             raise UserError(f"data={data}: no such file")

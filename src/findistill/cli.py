@@ -26,15 +26,16 @@ from findistill.schema import Config
 
 log = logging.getLogger("findistill")
 
-JUDGE = "findistill.hydra_ext.optuna:judge"  # optuna, an extra
+# Loaded on demand.
+JUDGE = "findistill.hydra_ext.optuna:judge"  # needs optuna, an extra
 STUDIES = "findistill.methods.status.overview:show"
 COMPLETION = "findistill.hydra_ext.completion:print_candidates"
-JOB = "findistill.core.job:"  # torch, which neither a plan nor a finished job needs
+JOB = "findistill.core.job:"  # not needed for a plan or a finished job
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
 def run(config: DictConfig) -> float | None:
-    """One job: Hydra's task function, in this process or in a launcher's worker."""
+    """Run one job: Hydra's task function, in this process or in a launcher's worker."""
     configure_log()
     hydra_node = HydraConfig.get()
     if hydra_node.mode == hydra.types.RunMode.MULTIRUN:
@@ -48,18 +49,18 @@ def run(config: DictConfig) -> float | None:
 
 
 class JobError(BaseException):
-    """Carries a single job's error past Hydra, which would print lines of its own."""
+    """Carries a single job's error past Hydra, which would print its own message."""
 
 
 def run_job(config: Config) -> float | None:
-    """Check the configuration, then run its stage in its folder, unless that was done before.
+    """Check the configuration, then run its stage in its run folder, unless that job is done.
 
     Returns:
         the value of `objective`, by default the monitored validation score; None for a job without one.
 
     Raises:
         UserError: the configuration or the data has a mistake that the user can fix.
-        KeyboardInterrupt: SIGTERM came in an earlier job of this process, and something kept it back.
+        KeyboardInterrupt: SIGTERM arrived in an earlier job of this process, but its exception was dropped.
     """
     termination.check()
     stage = stage_of(config)
@@ -70,7 +71,7 @@ def run_job(config: Config) -> float | None:
         words = HydraConfig.get().overrides.task
         if (
             config.study == study.UNCHECKED and not config.report.compare and not any(word.startswith("study=") for word in words)
-        ):  # none is named
+        ):  # no study is named
             load(STUDIES)(Path(config.runs_dir), stage.name)
             return None
         if stage.name == "report":
@@ -101,7 +102,7 @@ def run_job(config: Config) -> float | None:
 
 
 def configure_log() -> None:
-    """Messages of findistill go to stderr, plain; other libraries speak only when something is wrong."""
+    """Log findistill's messages to stderr, unformatted; other libraries only log warnings, Python's default."""
     if log.handlers:
         return
     handler = logging.StreamHandler()
@@ -117,7 +118,7 @@ def help_text() -> str:
 
 
 def command(arguments: list[str]) -> None:
-    """What the arguments ask for; raises whatever goes wrong."""
+    """Run the command line; all errors are raised."""
     termination.install()
     if "--version" in arguments:
         sys.stdout.write(f"findistill {__version__}\n")
@@ -130,7 +131,7 @@ def command(arguments: list[str]) -> None:
         with read_once.shared():
             sys.argv[1:] = normalize_argv(arguments)
             run()
-        termination.check()  # all may have been done before the interrupt came again
+        termination.check()  # everything may have finished before a dropped interrupt was repeated
 
 
 def main() -> NoReturn:
@@ -139,7 +140,7 @@ def main() -> NoReturn:
     Exit codes: 0, done; 1, a job failed; 2, a mistake in the command or its data; 130, Ctrl-C; 143, SIGTERM.
     """
     trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and they are worded here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors, which are worded here
     configure_log()
     arguments = sys.argv[1:]
     try:
@@ -149,11 +150,11 @@ def main() -> NoReturn:
             exit_with(error.args[0], trace)
         except (KeyboardInterrupt, Exception) as error:
             exit_with(error, trace)
-        except SystemExit as left:  # a library's, with a code that says nothing of the SIGTERM before it
+        except SystemExit as left:  # from a library, with an exit code that hides an earlier SIGTERM
             if termination.requested():
                 exit_with(left, trace)
             raise
-    except KeyboardInterrupt as interrupt:  # while another error was put into words
+    except KeyboardInterrupt as interrupt:  # while another error was being handled
         exit_with(interrupt, trace)
     sys.exit(0)
 

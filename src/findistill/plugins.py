@@ -1,19 +1,19 @@
-"""What a package calls to add to findistill. Its module, named by an entry point, is imported before anything is composed.
+"""The API for packages that extend findistill. Their modules, named by entry points, are imported before anything is composed.
 
     # pyproject.toml
     [project.entry-points.findistill]
     mypackage = "mypackage.plugin"
 
-    # mypackage/plugin.py: light, for it is imported with every command; code for the slots stands in other modules
+    # mypackage/plugin.py: cheap to import, since every command does so; keep code for slots in other modules
     from findistill.plugins import register_schema, register_section
 
-Beside the module may lie a folder `conf/`, which counts everywhere the shipped one does. Code of the package may then be named
-by a `_target_` of that folder, of a study file or on the command line, in the slots that `findistill.config.targets` lists.
+A folder `conf/` beside the module is used like findistill's own. The package's code may then be named by a `_target_` in that
+folder, in a study file or on the command line, in the slots that `findistill.config.targets` lists.
 
-| to add | by |
+| to add | use |
 | --- | --- |
 | an option: data set, prompt, model, engine, callback, stage | `conf/<group>/<name>.yaml` |
-| a schema for options with own settings | `register_schema("data", "mynews", MyNews)`; `defaults: [base_mynews, _self_]` |
+| a schema for options with their own settings | `register_schema("data", "mynews", MyNews)`; `defaults: [base_mynews, _self_]` |
 | a section at the root | `register_section("backtest", Backtest)` |
 | a rule between settings | `@rule("student")` |
 | a function for a slot | `@target("scheduler")` |
@@ -38,22 +38,22 @@ _sections: dict[str, type] = {}
 
 
 def register_section(name: str, schema: type) -> None:
-    """A further section at the root of the configuration, `name.setting=value`.
+    """Add a section to the root of the configuration, `name.setting=value`.
 
     Args:
-        name: the section's name; none that findistill or another package has.
+        name: the section's name, which findistill or other packages must not have.
         schema: a dataclass with a default for every field.
 
     Raises:
-        ValueError: the name is taken, or `schema` is no dataclass.
+        ValueError: another package has the name, or `schema` is not a dataclass.
     """
     _check_dataclass(schema)
     if _sections.setdefault(name, schema) is not schema:
-        raise ValueError(f"the section {name!r} is registered already, as {_sections[name].__qualname__}")
+        raise ValueError(f"the section {name!r} is already registered, as {_sections[name].__qualname__}")
 
 
 def register_schema(group: str, name: str, schema: type) -> None:
-    """A schema for options of a group, which their YAML files start from: `defaults: [base_<name>, _self_]`.
+    """Add a schema for options of a group, from which their YAML files inherit: `defaults: [base_<name>, _self_]`.
 
     Args:
         group: the group, such as `data` or `llm`.
@@ -61,7 +61,7 @@ def register_schema(group: str, name: str, schema: type) -> None:
         schema: a dataclass, derived from the group's own (`findistill.data.config.Data`, ...).
 
     Raises:
-        ValueError: `schema` is no dataclass.
+        ValueError: `schema` is not a dataclass.
     """
     _check_dataclass(schema)
     ConfigStore.instance().store(group=group, name=f"base_{name}", node=schema, provider=schema.__module__)
@@ -71,7 +71,7 @@ def root_schema(base: type) -> type:
     """The root's dataclass with the registered sections added."""
     clashes = sorted(_sections.keys() & base.__dataclass_fields__.keys())  # type: ignore[attr-defined]
     if clashes:
-        raise UserError(f"{_sections[clashes[0]].__module__} registers the section {clashes[0]!r}, which findistill has itself")
+        raise UserError(f"{_sections[clashes[0]].__module__} registers the section {clashes[0]!r}, one of findistill's own")
     if not _sections:
         return base
     added: list[Any] = [(name, schema, field(default_factory=schema)) for name, schema in _sections.items()]
@@ -95,4 +95,4 @@ def load_packages() -> None:
 
 def _check_dataclass(schema: type) -> None:
     if not is_dataclass(schema):
-        raise ValueError(f"{schema!r} is no dataclass")
+        raise ValueError(f"{schema!r} is not a dataclass")

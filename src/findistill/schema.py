@@ -1,7 +1,7 @@
-"""The whole configuration: one dataclass a section, put together and registered with Hydra.
+"""The complete configuration: one dataclass per section, combined and registered with Hydra.
 
-The YAML files under `conf/` start from these (`defaults: [base_..., _self_]`), so a misspelt key or a wrong type is an
-error before anything runs. Nothing here imports more than omegaconf.
+The YAML files under `conf/` inherit from these (`defaults: [base_..., _self_]`), so a misspelt key or a wrong type is an
+error before anything runs. Importing this loads nothing heavier than Hydra and OmegaConf.
 """
 
 from dataclasses import dataclass, field
@@ -47,10 +47,10 @@ from findistill.training.config import Distill, LinearTeacher, QLoRA, Teacher, T
 @dataclass
 class Config:
     stage: StageSettings = MISSING
-    study: str = setting("default", pattern=r"\w[\w.+-]*", meaning="a folder's name: letters, digits, '.', '_', '-' only")
+    study: str = setting("default", pattern=r"\w[\w.+-]*", meaning="a valid folder name: only letters, digits, '.', '_', '-'")
     seed: int = setting(0, ge=0)
     runs_dir: str = "runs"
-    plan: bool = False  # print the steps of the job or sweep, which of them exist and what each would cost, and stop
+    plan: bool = False  # only print the steps of the job or sweep, which of them exist and what the others would cost
     objective: str | None = None  # the metric that a sweeper optimises; None: the monitored validation score
     data: Data = MISSING
     llm: LLM = MISSING
@@ -74,11 +74,11 @@ class Config:
     serve: Serve = field(default_factory=Serve)
     report: Report = field(default_factory=Report)
     sweep: Sweep = field(default_factory=Sweep)
-    logger: dict[str, Any] = field(default_factory=dict)  # name -> where to report
+    logger: dict[str, Any] = field(default_factory=dict)  # name -> a node with a _target_; W&B's has none
 
 
 def register() -> None:
-    """Put every schema into Hydra's store, under the names the YAML files start from, and register the rules beside them.
+    """Add all schemas to Hydra's config store, under the names that the YAML files inherit from, and register all rules.
 
     Raises:
         UserError: an installed package cannot be loaded.
@@ -107,14 +107,14 @@ def register() -> None:
         "augment": {"augment": Augment},
         "entities": {"entities": Entities},
         "distill": {"distill": Distill, "teacher_distill": TeacherDistill},
-        # Open: further keys, in a file or on the command line, are arguments of Lightning's, and are checked as such.
+        # Not a struct: further keys, in a file or on the command line, are checked and passed to Lightning's trainer.
         "trainer": {"trainer": OmegaConf.structured(Trainer, flags={"struct": False})},
         "logger": {"wandb": {"wandb": Wandb}},
     }
     for path in sorted((Path(__file__).parent / "data" / "sources").glob("*.py")):
         name = _module_name(path)
         for node in vars(import_module(name)).values():
-            if isinstance(node, type) and issubclass(node, Data) and node.__module__ == name:  # settings of its own
+            if isinstance(node, type) and issubclass(node, Data) and node.__module__ == name:  # a source with its own settings
                 schemas["data"][path.stem] = node
     store = ConfigStore.instance().store
     store(name="base_config", node=plugins.root_schema(Config))

@@ -95,13 +95,13 @@ def test_named_data_sets_take_settings() -> None:
         (["distill=reg", "distill.label_smoothing=0.1"], "only works with distill=cls"),
         (["distill=reg", "distill.class_weights=balanced"], "only works with distill=cls"),
         (["distill.target=scalar"], "only works with distill=reg"),
-        (["distill.source=human"], "publishes no votes"),
+        (["distill.source=human"], "has no annotator votes"),
         (["annotate.temperature=0"], "look like full agreement"),
         (["shots.selection=balanced", "shots.k=4"], "multiple of 3"),
         (["annotate.calibration=batch", "prompt=cot"], "label probabilities"),
         (["shots.selection=sometimes"], "choose one of random, balanced, nearest"),
         (["data.validation=1.5"], "a share of the rows: at least 0, below 1"),
-        (["study=a/b"], "not a folder's name"),
+        (["study=a/b"], "not a valid folder name"),
         (["data=csv"], "data.path is not set"),
         (["data=csv", "data.path=nowhere.csv", "shots.k=0"], "no such file"),
         (["data=reddit"], "shots.source"),
@@ -109,14 +109,14 @@ def test_named_data_sets_take_settings() -> None:
         (["llm=endpoint"], "llm.model is not set"),
         (["stage=teacher", "data=csv", "data.path=README.md"], "needs human labels"),
         (["trainer=cpu", "trainer.precision=16"], "needs a GPU"),
-        (["seed=-1"], "too small"),
+        (["seed=-1"], "must be at least 0"),
         (["trainer.layer_decay=0"], "above 0, at most 1"),
         (["trainer.schedule=cosine"], "choose one of linear, slanted, constant"),
         (["student.init=parent"], "needs student.shape"),
         (["student=tiny_2l_128d", "student.init=random"], "student.freeze_embeddings=true would keep random embeddings"),
         (["student.init=random"], "student.layers keeps layers of a pretrained model"),
         (["student=tiny_2l_128d", "student.shape.heads=3"], "must be a multiple of student.shape.heads=3"),
-        (["student=tiny_2l_128d", "student.shape.layers=0"], "student.shape.layers=0 is too small"),
+        (["student=tiny_2l_128d", "student.shape.layers=0"], "student.shape.layers=0 must be at least 1"),
         (["student=charformer", "student.trim_vocabulary=true"], "charformer reads bytes"),
         (["student=charformer", "student.init=pretrained"], "no weights of charformer"),
         (["student.pretrain.source=nothing"], "no such data set"),
@@ -126,22 +126,22 @@ def test_named_data_sets_take_settings() -> None:
             ["stage=teacher", "data=fiqa_news", "teacher.objective=regression", "teacher.class_weights=balanced"],
             "no class to weigh",
         ),
-        (["distill=logit", "distill.terms.kl=0"], "none teaches the labels"),
+        (["distill=logit", "distill.terms.kl=0"], "no term trains the predictions"),
         (["distill=logit", "distill.terms.hidden=-1"], "not a weight"),
-        (["distill=logit", "distill.intermediate.epochs=2"], "has nothing to learn"),
+        (["distill=logit", "distill.intermediate.epochs=2"], "has nothing to learn from"),
         (["distill=logit", "distill.temperature=0"], "must be above 0"),
         (["distill=tinybert", "distill.layers=sometimes"], "uniform, last, skip"),
         (["distill=tinybert", "distill.layers={1: 2}"], "list teacher layers"),
         (["distill=tinybert", "distill.recipe=careful"], "faithful"),
         (["distill=tinybert", "distill.unlabelled=nonsense"], "no such data set"),
-        (["distill=tinybert", "distill.source=annotator"], "not set by hand"),
+        (["distill=tinybert", "distill.source=annotator"], "come from the preset"),
         (["distill=tinybert", "teacher=folder"], "teacher.model is not set"),
         (["distill=logit", "data=headlines"], "distill.teacher=RUN_FOLDER"),
         (["distill=mixed", "data=headlines", "distill.teacher=some/folder"], "[embeddings] are trained on human labels"),
-        (["distill.source=teacher"], "distill=logit, minilm and tinybert do"),
+        (["distill.source=teacher"], "to learn from a teacher model, distill=logit, minilm or tinybert"),
         (["distill.min_agreement=null"], "1 keeps all texts"),
         (["stage=fewshot", "llm=gpt35_turbo", "fewshot.scoring=likelihood"], "fewshot.scoring=generation or auto"),
-        (["stage=fewshot", "fewshot.scoring=generation", "annotate.samples=4", "annotate.temperature=1"], "likeliest text"),
+        (["stage=fewshot", "fewshot.scoring=generation", "annotate.samples=4", "annotate.temperature=1"], "decodes greedily"),
         (["stage=fewshot", "fewshot.scoring=generation", "annotate.calibration=batch"], "fewshot.scoring=likelihood"),
         (["stage=fewshot", "annotate.limit=40"], "fewshot.limit"),
         (["stage=fewshot", "annotate.ensemble=['shots.k=2']"], "one llm with one prompt"),
@@ -150,9 +150,9 @@ def test_named_data_sets_take_settings() -> None:
 )
 def test_rules_say_what_does_not_go_together(overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(config_dir().parent)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         validate(composed(*overrides))
-    assert message in str(caught.value) and "llm.llm" not in str(caught.value)
+    assert message in str(error.value) and "llm.llm" not in str(error.value)
 
 
 def test_a_stage_is_not_asked_for_what_it_does_not_read() -> None:

@@ -30,8 +30,8 @@ def test_it_counts_in_help_suggestions_and_names_inside_settings(findistill: Com
     environment = {"FINDISTILL_CONF": str(folder)} if way == "variable" else {}
 
     def run(*arguments: str) -> str:
-        done = findistill(*flags[way], *arguments, **environment)
-        return done.stdout + done.stderr
+        result = findistill(*flags[way], *arguments, **environment)
+        return result.stdout + result.stderr
 
     help_text = run("--help")
     assert "mynews" in help_text and "myprompt" in help_text
@@ -49,21 +49,21 @@ def test_a_folder_that_does_not_exist(findistill: Command) -> None:
         ([], {"FINDISTILL_CONF": "nowhere"}, "nowhere: no such folder"),
         (["--help"], {"FINDISTILL_CONF": "nowhere"}, "nowhere: no such folder"),
     ):
-        done = findistill(*arguments, **environment)
-        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+        result = findistill(*arguments, **environment)
+        assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr, result.stderr
 
 
 def test_a_mistake_in_a_file_names_the_file(findistill: Command, folder: Path) -> None:
     (folder / "experiment").mkdir()
     for text, words in {
         "data: {colour: 1}": "experiment/mine: data.colour: no such setting. data has: name, labels",
-        "trainer: {max_epochs: many}": "experiment/mine: trainer.max_epochs: a whole number is needed",
-        "trainer: [": "mine.yaml: line 3: no valid YAML",
+        "trainer: {max_epochs: many}": "experiment/mine: trainer.max_epochs: must be an integer",
+        "trainer: [": "mine.yaml: line 3: invalid YAML",
         "defaults: [override /data: tfms]": "data=tfms: no such option, did you mean tfns?",
     }.items():
         (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
-        done = findistill("--config-dir", str(folder), "experiment=mine")
-        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+        result = findistill("--config-dir", str(folder), "experiment=mine")
+        assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr, result.stderr
 
 
 def test_a_file_of_ones_own_options_that_is_missing_is_named_before_anything_runs(findistill: Command, folder: Path) -> None:
@@ -71,5 +71,5 @@ def test_a_file_of_ones_own_options_that_is_missing_is_named_before_anything_run
         ("", "data.path is not set; data=mynews needs data.path=FILE"),
         ("no.csv", "data.path=no.csv: no such file"),
     ):
-        done = findistill("--config-dir", str(folder), "stage=teacher", "data=mynews", f"data.path={path}", "plan=true")
-        assert done.returncode == 2 and words in done.stderr, done.stderr
+        result = findistill("--config-dir", str(folder), "stage=teacher", "data=mynews", f"data.path={path}", "plan=true")
+        assert result.returncode == 2 and words in result.stderr, result.stderr

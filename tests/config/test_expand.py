@@ -57,24 +57,24 @@ def test_every_place_that_names_a_data_set() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["shots.source=tfms"], "shots.source=tfms: no such data set (did you mean tfns?); there are conll, csv, demo"),
+        (["shots.source=tfms"], "shots.source=tfms: no such data set (did you mean tfns?); available: conll, csv, demo"),
         (["evaluate.also=['tfns colour=1']"], "evaluate.also: data set 'tfns colour=1': "),
         (["evaluate.also=[{name: tfns, colour: 1}]"], "evaluate.also: Key 'colour' not in 'Data'"),
-        (["shots.source=3"], "shots.source=3: a data set is needed"),
-        (["annotate.ensemble=['seed=3']"], "annotate.ensemble: seed: an annotator has settings of llm, prompt, shots"),
+        (["shots.source=3"], "shots.source=3: must be a data set"),
+        (["annotate.ensemble=['seed=3']"], "annotate.ensemble: seed: an annotator can only have settings of llm, prompt, shots"),
         (["annotate.ensemble=['prompt=coot']"], "annotate.ensemble: 'prompt=coot': no such option (did you mean cot?)"),
         (["annotate.ensemble=[{prompt: {name: cot, colour: 1}}]"], "annotate.ensemble: Key 'colour' not in 'Prompt'"),
-        (["annotate.ensemble=[3]"], "annotate.ensemble=3: an annotator is written as"),
+        (["annotate.ensemble=[3]"], "annotate.ensemble=3: write an annotator as"),
     ],
 )
 def test_mistakes_name_the_setting(overrides: list[str], message: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         expand(configured(*overrides))
-    assert str(caught.value).startswith(message), caught.value
+    assert str(error.value).startswith(message), error.value
 
 
 def test_values_of_a_named_data_set_are_validated() -> None:
-    with pytest.raises(UserError, match=r"evaluate\.also\.0\.limit=1 is too small: at least 2"):
+    with pytest.raises(UserError, match=r"evaluate\.also\.0\.limit=1 must be at least 2"):
         validate(expand(configured("evaluate.also=['tfns limit=1']")))
 
 

@@ -54,6 +54,6 @@ def test_what_is_printed_works_when_it_is_typed() -> None:
     overrides = OverridesParser.create().parse_overrides(words)
     values = [override.value() for override in overrides]
     mappings = [mapping_of(value) if isinstance(expected, dict) else value for value, expected in zip(values, TYPED, strict=True)]
-    found = [{str(key): each for key, each in value.items()} if isinstance(value, dict) else value for value in mappings]
-    assert found == TYPED
+    actual = [{str(key): each for key, each in value.items()} if isinstance(value, dict) else value for value in mappings]
+    assert actual == TYPED
     assert typed("a.b", TYPED[0]) == "'a.b={up: positive}'"  # one form, wherever it is printed

@@ -11,7 +11,7 @@ from findistill.config.restore import read_config
 from tests.fixtures.composing import composed
 
 
-def written(folder: Path, *overrides: str, without: str = "") -> Path:
+def write_config(folder: Path, *overrides: str, without: str = "") -> Path:
     config: Any = plain(composed(*overrides))
     if without:
         section, _, name = without.partition(".")
@@ -24,7 +24,7 @@ def written(folder: Path, *overrides: str, without: str = "") -> Path:
 @pytest.mark.parametrize("distill", ["cls", "gold", "logit"])
 def test_a_section_has_its_type_again(distill: str, tmp_path: Path) -> None:
     config = composed(f"distill={distill}", "+trainer.limit_train_batches=2")
-    again = read_config(written(tmp_path, f"distill={distill}", "+trainer.limit_train_batches=2"))
+    again = read_config(write_config(tmp_path, f"distill={distill}", "+trainer.limit_train_batches=2"))
     for name in ("distill", "trainer", "llm", "data"):
         assert OmegaConf.get_type(again[name]) == OmegaConf.get_type(config[name]), name
     assert plain(again) == plain(config)
@@ -37,6 +37,6 @@ def test_a_section_has_its_type_again(distill: str, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_setting_that_came_later_has_its_default(distill: str, later: str, default: Any, tmp_path: Path) -> None:
     """A report reads the jobs of a study that an earlier version began."""
-    config = read_config(written(tmp_path, f"distill={distill}", "+trainer.limit_train_batches=2", without=later))
+    config = read_config(write_config(tmp_path, f"distill={distill}", "+trainer.limit_train_batches=2", without=later))
     assert OmegaConf.get_type(config.distill) == OmegaConf.get_type(composed(f"distill={distill}").distill)
     assert OmegaConf.select(config, later) == default and config.trainer.limit_train_batches == 2

@@ -6,7 +6,7 @@ from findistill.config.fields import result_settings, without_secrets
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("http://me:pass@host:80/v1", "http://***@host:80/v1"),
         ("postgresql://me:p@ss@host/db", "postgresql://***@host/db"),
@@ -18,8 +18,8 @@ from findistill.config.fields import result_settings, without_secrets
         ("mail me@host // or you@host", "mail me@host // or you@host"),
     ],
 )
-def test_texts(text: str, shown: str) -> None:
-    assert without_secrets(text) == shown
+def test_texts(text: str, expected: str) -> None:
+    assert without_secrets(text) == expected
 
 
 def test_nested_values_and_keys_of_steps() -> None:

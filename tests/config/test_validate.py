@@ -68,31 +68,31 @@ def test_what_is_allowed_passes_and_what_is_not_set_is_not_checked() -> None:
         ({"kinds": ["a", "c"]}, "kinds=[a,c]: choose one or more of a, b, each once"),
         ({"kinds": []}, "kinds=[]: choose one or more of a, b, each once"),
         ({"threads": [1, 1]}, "threads=[1,1]: give one or more values, each once"),
-        ({"threads": [1, 0]}, "threads=[1,0] is too small: at least 1"),
+        ({"threads": [1, 0]}, "threads=[1,0] must be at least 1"),
         ({"inner": {"share": 1}}, "inner.share=1.0 is not a share: above 0, below 1"),
         ({"inner": {"share": float("nan")}}, "inner.share=nan is not a share: above 0, below 1"),
-        ({"parts": {"x": {"rows": 0}}}, "parts.x.rows=0 is too small: at least 1"),
-        ({"listed": [{"rows": 1}, {"rows": 0}]}, "listed.1.rows=0 is too small: at least 1"),
+        ({"parts": {"x": {"rows": 0}}}, "parts.x.rows=0 must be at least 1"),
+        ({"listed": [{"rows": 1}, {"rows": 0}]}, "listed.1.rows=0 must be at least 1"),
         ({"how": "slow", "kinds": ["b"]}, "how=slow and kinds=[b] do not go together"),
     ],
 )
 def test_a_value_is_checked_wherever_its_field_stands(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         validate(configured(**values))
-    assert str(caught.value) == message
+    assert str(error.value) == message
 
 
 def test_rules_hold_for_their_stages_and_come_after_the_values() -> None:
     validate(configured(how="slow", kinds=["b"], stage={"name": "other"}))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         validate(configured(how="slow", kinds=["b"], inner={"rows": 0}))
-    assert str(caught.value) == "inner.rows=0 is too small: at least 1"
+    assert str(error.value) == "inner.rows=0 must be at least 1"
 
 
 def test_three_mistakes_at_most_are_named() -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         validate(configured(how="x", kinds=["c"], threads=[0], inner={"rows": 0}))
-    assert len(str(caught.value).splitlines()) == 3
+    assert len(str(error.value).splitlines()) == 3
 
 
 def test_only_the_bound_that_is_broken_is_worded() -> None:

@@ -56,16 +56,16 @@ def test_a_model_of_a_hub_out_of_reach(online: pytest.MonkeyPatch, caplog: pytes
             open_trained("no/such")
     assert time.monotonic() - started < 3
     assert [record.getMessage() for record in caplog.records if record.name == connection.__name__] == [
-        "127.0.0.1 cannot be reached: only what was downloaded before is there"
+        "cannot reach 127.0.0.1: only files that are already downloaded can be used"
     ]
 
 
 def test_an_adapter_and_a_tokenizer_to_count_with(online: pytest.MonkeyPatch) -> None:
     started = time.monotonic()
-    with pytest.raises(UserError, match=r"llm.adapter=no/such holds no LoRA adapter"):
+    with pytest.raises(UserError, match=r"llm.adapter=no/such has no LoRA adapter"):
         find_adapter("no/such")
     llm = EndpointLLM(name="m", model="m", tokenizer="no/such")
-    with pytest.raises(UserError, match=r"llm.tokenizer=no/such: its tokenizer, to count tokens with, cannot be loaded"):
+    with pytest.raises(UserError, match=r"llm.tokenizer=no/such: the tokenizer for counting tokens cannot be loaded"):
         token_counter(llm)
     assert time.monotonic() - started < 3
 

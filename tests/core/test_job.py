@@ -82,8 +82,8 @@ def test_a_job_that_ends_well(tmp_path: Path) -> None:
         job.metrics["test/accuracy"] = 0.5
     state = run_folder.status(folder)
     assert state["state"] == "done" and state["error"] is None and state["ended"] >= state["started"]
-    found = read_json(folder / "metrics.json")
-    assert found["test/accuracy"] == 0.5 and found["time/wall_s"] >= 0 and found["memory/peak_mb"] > 10
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["test/accuracy"] == 0.5 and metrics["time/wall_s"] >= 0 and metrics["memory/peak_mb"] > 10
     assert [path.name for path in tmp_path.glob("default/.*")] == []
 
 
@@ -138,7 +138,7 @@ def test_a_job_runs_once_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "default" / "job"
     with running(tmp_path, folder):
         (folder / "kept").touch()
-        with pytest.raises(UserError, match="being run by another process"), running(tmp_path, folder):
+        with pytest.raises(UserError, match="another process is running"), running(tmp_path, folder):
             pass
         assert (folder / "kept").exists()
 
@@ -158,18 +158,18 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_the_tracker_sees_only_what_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    urls = []
 
     @contextmanager
     def watching(config: DictConfig, folder: Path, loggers: Any, attempt: Attempt) -> Iterator[Tracker]:
-        seen.append(config.llm.base_url)
+        urls.append(config.llm.base_url)
         yield Tracker(folder)
 
     monkeypatch.setattr(jobs, "track", watching)
     config = composed(f"runs_dir={tmp_path}", "llm=endpoint", "llm.model=m", "llm.base_url=https://user:secret@host/v1")
     with jobs.running(config, Alone(config), tmp_path / "default" / "job"):
         pass
-    assert seen == ["https://***@host/v1"]
+    assert urls == ["https://***@host/v1"]
 
 
 def test_a_name_can_be_typed_and_says_what_differs(tmp_path: Path) -> None:

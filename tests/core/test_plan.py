@@ -34,7 +34,7 @@ def test_requests_and_dollars_are_known_before_anything_is_sent(tmp_path: Path, 
     rows = table(zero, two)
     assert rows["data"][0][:2] == ("exists", "2")  # read, to count the texts
     [(state, jobs, cost), (_, _, longer)] = rows["annotate"]
-    assert (state, jobs) == ("to make", "1") and cost.startswith("153 requests, ") and "$" in cost
+    assert (state, jobs) == ("to create", "1") and cost.startswith("153 requests, ") and "$" in cost
     assert float(longer.rpartition("$")[2]) > float(cost.rpartition("$")[2])  # demonstrations are paid for
     assert [row[0] for row in rows["fewshot"]] == ["to run", "to run"]
     assert {path.name.partition("-")[0] for path in (tmp_path / ".artifacts").iterdir()} == {"data"}
@@ -42,19 +42,19 @@ def test_requests_and_dollars_are_known_before_anything_is_sent(tmp_path: Path, 
 
 def test_no_teacher_is_trained_for_an_estimate(tmp_path: Path) -> None:
     rows = table(planned(tmp_path, "stage=augment", "augment=tinyfinbert", *GPT))
-    assert rows["folds"] == [("to make", "1", "not known: none was made before")]
-    assert rows["augment"][:1] == [("to make", "1", "not known: none was made before")]
+    assert rows["folds"] == [("to create", "1", "unknown: none created yet")]
+    assert rows["augment"][:1] == [("to create", "1", "unknown: none created yet")]
     assert not (tmp_path / ".artifacts").exists()
 
 
 def test_a_done_job_needs_nothing_and_tells_what_the_next_may_take(tmp_path: Path) -> None:
-    done, other = (planned(tmp_path, "stage=teacher", f"seed={seed}", "study=s") for seed in (0, 1))
-    folder = run_folder.folder_of(done.config, done.step, done.overrides)
+    first, other = (planned(tmp_path, "stage=teacher", f"seed={seed}", "study=s") for seed in (0, 1))
+    folder = run_folder.folder_of(first.config, first.step, first.overrides)
     folder.mkdir(parents=True)
     write_json(folder / "status.json", {"state": "done"})
     write_json(folder / "metrics.json", {"time/wall_s": 12.0})
-    assert table(done)["data"] == [("not needed", "1")]
-    rows = table(done, other)
-    assert rows["data"] == [("to make", "2", "not known: none was made before")]
-    assert rows["teacher"][-2:] == [("done", "1", "took 12.0 s"), ("to run", "1", "about 12.0 s (median of 1 run before)")]
-    assert "2 jobs: 1 done, 1 to run; " in describe([done, other])
+    assert table(first)["data"] == [("not needed", "1")]
+    rows = table(first, other)
+    assert rows["data"] == [("to create", "2", "unknown: none created yet")]
+    assert rows["teacher"][-2:] == [("done", "1", "took 12.0 s"), ("to run", "1", "about 12.0 s (median of 1 run so far)")]
+    assert "2 jobs: 1 done, 1 to run; " in describe([first, other])

@@ -31,15 +31,15 @@ def test_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -
 
 
 def test_made_once_and_found_again(tmp_path: Path) -> None:
-    made = []
+    calls = []
 
     def make(folder: Path) -> None:
-        made.append(1)
+        calls.append(1)
         (folder / "x").write_text("content")
 
     store = Store(tmp_path)
     first, second = store.get("kind", {"a": 1}, make), store.get("kind", {"a": 1}, make)
-    assert [artifact.made for artifact in store.used["kind"]] == [True, False] and len(made) == 1
+    assert [artifact.made for artifact in store.used["kind"]] == [True, False] and len(calls) == 1
     assert first == second and (second / "x").read_text() == "content"
     assert store.used["kind"][0].seconds == store.used["kind"][1].seconds > 0
     assert store.get("kind", {"a": 2}, make) != first
@@ -109,7 +109,7 @@ def test_what_was_damaged_is_kept_aside_and_made_again(
     file.write_bytes({"empty": b"", "half": whole[:half], "zeros": whole[:half] + bytes(len(whole) - half)}[kind])
     assert store.get("made", {"of": 1}, make) == path
     assert (path / name).exists() and (name == "artifact.json" or (path / name).read_bytes() == whole)
-    assert len(caplog.messages) == 1 and f"kept as {path.name}.damaged-1 and made again" in caplog.text
+    assert len(caplog.messages) == 1 and f"keeping it as {path.name}.damaged-1 and creating it again" in caplog.text
     store.get("made", {"of": 1}, make)
     assert len(caplog.messages) == 1
 

@@ -14,7 +14,7 @@ def job(threshold: int = 5, epochs: int = 3, seed: int = 0) -> dict[str, object]
     return {"stage": "student", "distill": {"min_agreement": threshold}, "trainer": {"max_epochs": epochs}, "seed": seed}
 
 
-def done(study: Path, stage: str = "student") -> None:
+def write_done_job(study: Path, stage: str = "student") -> None:
     """Leave a done job in the study, whose settings others have to go with."""
     write_json(study / f"{stage}-0" / "status.json", {"state": "done"})
 
@@ -25,7 +25,7 @@ def test_flatten() -> None:
 
 def test_swept_settings_and_seeds_may_differ(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job(5), job(6), job(5, seed=1)], ["distill.min_agreement"])
-    done(tmp_path)
+    write_done_job(tmp_path)
     admit(tmp_path, "moon", [job(8, seed=7)], [])
     assert read_json(tmp_path / "study.json")["stages"]["student"]["varied"] == [
         "data.labelled_seed",
@@ -40,9 +40,9 @@ def test_a_swept_group_frees_all_its_settings(tmp_path: Path) -> None:
 
 def test_other_fixed_settings_are_refused_and_shown(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job()], [])
-    done(tmp_path)
+    write_done_job(tmp_path)
     before = (tmp_path / "study.json").read_bytes()
-    with pytest.raises(UserError, match=r"trainer.max_epochs: the study has 3, this command 5"):
+    with pytest.raises(UserError, match=r"trainer.max_epochs: 3 in the study, 5 in this command"):
         admit(tmp_path, "moon", [job(epochs=5)], [])
     assert (tmp_path / "study.json").read_bytes() == before
     admit(tmp_path, "moon", [job(epochs=5)], ["trainer.max_epochs"])
@@ -52,8 +52,8 @@ def test_settings_of_a_first_command_that_failed_bind_no_other(tmp_path: Path) -
     admit(tmp_path, "moon", [job(epochs=30)], [])
     write_json(tmp_path / "student-0" / "status.json", {"state": "failed"})
     admit(tmp_path, "moon", [job()], [])
-    done(tmp_path)
-    with pytest.raises(UserError, match="the study has 3, this command 30"):
+    write_done_job(tmp_path)
+    with pytest.raises(UserError, match="3 in the study, 30 in this command"):
         admit(tmp_path, "moon", [job(epochs=30)], [])
 
 
@@ -67,8 +67,8 @@ def test_a_damaged_record_is_written_again(tmp_path: Path, content: bytes, caplo
 def test_a_section_that_some_jobs_do_not_read_is_compared_among_those_that_do(tmp_path: Path) -> None:
     use = {"augment": {"use": True}, "llm": {"name": "smollm2"}}
     admit(tmp_path, "moon", [job(), {**job(), **use}, job(seed=1)], ["augment.use"])
-    done(tmp_path)
-    with pytest.raises(UserError, match=r"llm.name: the study has 'smollm2', this command 'other'"):
+    write_done_job(tmp_path)
+    with pytest.raises(UserError, match=r"llm.name: 'smollm2' in the study, 'other' in this command"):
         admit(tmp_path, "moon", [{**job(), **use, "llm": {"name": "other"}}], [])
 
 
@@ -77,12 +77,12 @@ def test_single_settings_of_a_section_are_compared_where_a_job_reads_them(tmp_pa
         return {**job(), "entities.model": "token", "entities.token": {"epochs": 4, **recipe}}
 
     admit(tmp_path, "moon", [token()], ["entities.model"])
-    done(tmp_path)
+    write_done_job(tmp_path)
     admit(tmp_path, "moon", [{**job(), "entities.model": "gliner", "entities.gliner": {"epochs": 9}}], [])
     admit(tmp_path, "moon", [token()], [])
-    with pytest.raises(UserError, match=r"entities.token.epochs: the study has 4, this command 5"):
+    with pytest.raises(UserError, match=r"entities.token.epochs: 4 in the study, 5 in this command"):
         admit(tmp_path, "moon", [token(epochs=5)], [])
-    with pytest.raises(UserError, match=r"entities.token.min_steps: the study has None, this command 600"):
+    with pytest.raises(UserError, match=r"entities.token.min_steps: None in the study, 600 in this command"):
         admit(tmp_path, "moon", [token(min_steps=600)], [])
 
 
@@ -93,7 +93,7 @@ def test_stages_of_a_study_have_settings_of_their_own(tmp_path: Path) -> None:
 
 def test_the_folder_of_another_study_is_refused(tmp_path: Path) -> None:
     admit(tmp_path, "moon", [job()], [])
-    with pytest.raises(UserError, match="holds the study 'moon'"):
+    with pytest.raises(UserError, match="belongs to the study 'moon'"):
         admit(tmp_path, "mars", [job()], [])
 
 

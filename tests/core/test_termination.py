@@ -114,7 +114,7 @@ def test_it_arrives_though_handlers_are_put_back(installed: None) -> None:
 
 
 def test_an_error_that_a_library_makes_of_it_is_no_error(installed: None, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         try:
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_an_error_that_a_library_makes_of_it_is_no_error(installed: None, capfd:
                 raise ValueError("cannot be read") from error
         except ValueError as error:
             exit_with(error, trace=False)
-    assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
+    assert exit_info.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; run the same command to resume\n"
 
 
 @pytest.fixture
@@ -134,9 +134,10 @@ def terminated(installed: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
         monkeypatch.setattr(cli, "configure_log", lambda: None)
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setattr(sys, "argv", ["findistill", argument])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        assert left.value.code == 143 and capfd.readouterr().err == "findistill: interrupted; the same command continues\n"
+        assert exit_info.value.code == 143
+        assert capfd.readouterr().err == "findistill: interrupted; run the same command to resume\n"
 
     return run
 
@@ -198,9 +199,9 @@ def test_cleaning_up_that_hangs_is_cut() -> None:
         "finally: termination.acknowledge(); time.sleep(20)"
     )
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 143 and time.monotonic() - started < 10
-    assert done.stderr == "findistill: interrupted; the same command continues\n"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 143 and time.monotonic() - started < 10
+    assert result.stderr == "findistill: interrupted; run the same command to resume\n"
 
 
 def test_it_ends_a_process_whose_ctrl_c_is_ignored() -> None:

@@ -71,11 +71,11 @@ def test_several_loggers_at_once(tmp_path: Path) -> None:
     config = composed("logger=[wandb,csv,tensorboard]", "logger.wandb.mode=offline", "study=moon")
     assert set(config.logger) == {"wandb", "csv", "tensorboard"}
     with track(config, tmp_path) as tracker:
-        made = tracker.lightning_loggers()
-        assert [type(logger).__name__ for logger in made] == ["GuardedLogger", "CSVLogger", "TensorBoardLogger"]
-        assert tracker.lightning_loggers() is made
+        loggers = tracker.lightning_loggers()
+        assert [type(logger).__name__ for logger in loggers] == ["GuardedLogger", "CSVLogger", "TensorBoardLogger"]
+        assert tracker.lightning_loggers() is loggers
         for step in range(3):
-            made[2].log_metrics({"train/loss": 1.0 - step / 4}, step=step)
+            loggers[2].log_metrics({"train/loss": 1.0 - step / 4}, step=step)
         tracker.finish_with({"test/accuracy": 0.75})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.value for event in events.Scalars("train/loss")] == [1.0, 0.75, 0.5]

@@ -60,7 +60,7 @@ def test_a_server_out_of_reach_is_waited_for_once(
     assert time.monotonic() - started < 20
     assert caplog.text.count("W&B at 127.0.0.1 cannot be reached (no connection): runs are written offline") == 1
     assert len(sorted(tmp_path.glob("job*/wandb/offline-run-*"))) == 2
-    assert sync_line(tmp_path) == f"W&B runs that are not sent: wandb sync {tmp_path}/job0/wandb {tmp_path}/job1/wandb"
+    assert sync_line(tmp_path) == f"unsynced W&B runs: wandb sync {tmp_path}/job0/wandb {tmp_path}/job1/wandb"
     assert os.environ["WANDB_MODE"] == "offline"  # what this process starts does not wait again
 
 
@@ -114,15 +114,15 @@ def test_what_asks_a_silent_server_for_news_ends_before_the_process_it_asks(onli
 
 def services() -> set[int]:
     """The running processes of W&B that this one started."""
-    found = set()
+    pids = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             name, rest = path.read_text().split("(", 1)[1].rsplit(")", 1)
         except OSError:
             continue
         if name.startswith("wandb-core") and int(rest.split()[1]) == os.getpid() and rest.split()[0] != "Z":
-            found.add(int(path.parent.name))
-    return found
+            pids.add(int(path.parent.name))
+    return pids
 
 
 def test_the_next_job_of_a_sweep_gets_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

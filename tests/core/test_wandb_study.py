@@ -140,8 +140,8 @@ def sync(study: Path, server: WandbServer) -> None:
     program = str(Path(sys.executable).with_name(command[0]))
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE" and "proxy" not in name.lower()}
     environment |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40}
-    done = subprocess.run([program, *command[1:]], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "Finished syncing" in done.stdout + done.stderr, done.stdout + done.stderr
+    result = subprocess.run([program, *command[1:]], env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and "Finished syncing" in result.stdout + result.stderr, result.stdout + result.stderr
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,12 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
     """A study of three jobs, of which one was cut and run again, with its report; twice sent, the second time nothing."""
     root = tmp_path_factory.mktemp("sent")
     own = ("logger=wandb", "study=moon", f"runs_dir={root}/runs", "logger.wandb.mode=offline", "logger.wandb.entity=desk")
-    named = ("logger.wandb.tags=[pilot]", "logger.wandb.notes=first try")
+    options = ("logger.wandb.tags=[pilot]", "logger.wandb.notes=first try")
     study = root / "runs" / "moon"
     with pytest.MonkeyPatch.context() as patch, serving() as server:
         patch.setenv("OPENAI_API_KEY", KEY)
         patch.setenv("WANDB_API_KEY", KEY)
-        config = composed(*own, *named, "llm=endpoint", "llm.model=m", f"llm.base_url=https://me:{KEY}@host/v1")
+        config = composed(*own, *options, "llm=endpoint", "llm.model=m", f"llm.base_url=https://me:{KEY}@host/v1")
         run(config, Small(config), "first")
         again = composed(*own, "seed=1")
         cut = Small(again)
@@ -347,10 +347,10 @@ def test_the_line_names_what_is_not_sent(place: str, tmp_path: Path) -> None:
     assert sync_line(study / "job0") is None
     for number in range(2, 7):
         shutil.copytree(study / "job1", study / f"job{number}")
-    found = subprocess.run(
+    result = subprocess.run(
         f"printf '%s\\n' {str(sync_line(study)).partition('wandb sync ')[2]}", shell=True, capture_output=True, text=True
     )
-    assert f"{study}/job5/wandb" in found.stdout.splitlines()
+    assert f"{study}/job5/wandb" in result.stdout.splitlines()
     write_json(study / "job0" / "status.json", {"wandb": {"complete": False}})
     assert (
         str(sync_line(study / "job0")).partition(": ")[2]

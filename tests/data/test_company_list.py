@@ -18,7 +18,7 @@ NAMES = LIST.replace("\n", "|").split("|")
 
 
 @pytest.mark.parametrize(
-    ("listed", "names"),
+    ("name", "names"),
     [
         ("Acme Widgets Inc. Common Stock", ["Acme Widgets Inc", "Acme Widgets"]),
         (
@@ -38,8 +38,8 @@ NAMES = LIST.replace("\n", "|").split("|")
         ("", []),
     ],
 )
-def test_names_without_what_a_list_adds(listed: str, names: list[str]) -> None:
-    assert [" ".join(words) for words in variants(listed)] == names
+def test_names_without_what_a_list_adds(name: str, names: list[str]) -> None:
+    assert [" ".join(words) for words in variants(name)] == names
 
 
 @pytest.mark.parametrize(
@@ -89,5 +89,5 @@ def test_a_list_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "companies").mkdir()
     (tmp_path / "companies" / "sp500.csv").write_text("name\nAcme\n", encoding="utf-8")
     monkeypatch.setenv("FINDISTILL_DATA", str(tmp_path))
-    with pytest.raises(UserError, match="is missing beside"):
+    with pytest.raises(UserError, match="is missing although"):
         list_files(None)

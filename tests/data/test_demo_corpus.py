@@ -103,7 +103,7 @@ def test_every_mention_of_a_marked_company_is_marked(corpus: list[dict[str, Any]
     names = {row["text"][start:end] for row in corpus for start, end in row["companies"]}
     any_name = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in sorted(names, key=len, reverse=True)))
     for row in corpus:
-        assert [list(found.span()) for found in any_name.finditer(row["text"])] == row["companies"], row["text"]
+        assert [list(match.span()) for match in any_name.finditer(row["text"])] == row["companies"], row["text"]
 
 
 def test_generated_rows_are_valid(generated: list[dict[str, Any]]) -> None:
@@ -117,7 +117,7 @@ def test_generated_spans_are_exactly_the_companies(generated: list[dict[str, Any
     form = "|".join(re.escape(form) for form in grammar.FORMS if form)
     company = re.compile(rf"\$[A-Z]{{5}}|\w+ (?:{word})\b(?:(?:{form})\b)?")
     for row in generated:
-        assert [list(found.span()) for found in company.finditer(row["text"])] == row["companies"], row["text"]
+        assert [list(match.span()) for match in company.finditer(row["text"])] == row["companies"], row["text"]
 
 
 def test_generated_texts_do_not_repeat(generated: list[dict[str, Any]]) -> None:
@@ -138,10 +138,10 @@ def test_companies_are_told_apart_by_name_and_by_ticker() -> None:
 
 
 def test_every_pattern_shows_what_makes_its_text_unique() -> None:
-    for book, shown in ((grammar.HEADLINES, "{name}"), (grammar.POSTS, "{firm}"), (grammar.MARKETS, "{level}")):
+    for book, placeholder in ((grammar.HEADLINES, "{name}"), (grammar.POSTS, "{firm}"), (grammar.MARKETS, "{level}")):
         assert len(book) == 6
         for patterns in book.values():
-            assert all(shown in pattern for pattern in patterns.strip().splitlines())
+            assert all(placeholder in pattern for pattern in patterns.strip().splitlines())
 
 
 def test_generated_shares_are_as_promised(generated: list[dict[str, Any]]) -> None:

@@ -44,5 +44,5 @@ def test_labels_and_sources_import_nothing_heavy() -> None:
     code += (
         "print([m for m in ('torch', 'transformers', 'pandas', 'pyarrow', 'sklearn', 'numpy', 'datasets') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

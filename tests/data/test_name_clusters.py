@@ -75,7 +75,7 @@ def test_20000_names_cluster_in_10_seconds_and_200_megabytes() -> None:
     names = list(dict.fromkeys(names))[:20000]
     assert len(names) == 20000
     command = [sys.executable, "-c", MEASURE]
-    done = subprocess.run(command, input=json.dumps(names), capture_output=True, text=True, check=True, timeout=120)
-    seconds, peak, clusters = json.loads(done.stdout)
+    result = subprocess.run(command, input=json.dumps(names), capture_output=True, text=True, check=True, timeout=120)
+    seconds, peak, clusters = json.loads(result.stdout)
     print(f"{seconds:.1f} s, peak {peak:.0f} MB, {clusters:,} clusters")
     assert seconds < 10 and peak < 200 and 1000 < clusters < 20000

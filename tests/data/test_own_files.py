@@ -28,9 +28,9 @@ def read(path: Path | None, **changes: Any) -> TextData:
 
 
 def fault(path: Path | None, **changes: Any) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         read(path, **changes)
-    message = str(caught.value)
+    message = str(error.value)
     assert message.count("\n") <= 1
     return message
 
@@ -79,8 +79,8 @@ def test_values_that_cannot_be_are_refused_from_python_too(file: Path, setting: 
 
 
 def test_unknown_label_names_file_row_value_and_the_known_ones(tmp_path: Path) -> None:
-    named = {"label_column": "label", "labels": ["negative", "neutral", "positive"]}
-    message = fault(write(tmp_path, "text,label\na,neutral\nb,bullish\n"), **named)
+    options = {"label_column": "label", "labels": ["negative", "neutral", "positive"]}
+    message = fault(write(tmp_path, "text,label\na,neutral\nb,bullish\n"), **options)
     assert "mine.csv, row 2: label='bullish' is not one of negative, neutral, positive" in message
     assert "data.label_map={bullish: negative}" in message
 
@@ -90,7 +90,7 @@ def test_label_map_translates_text_and_numbers(tmp_path: Path) -> None:
     for mapping in ({0: "negative", 1: "positive"}, {"0": "negative", "1": "positive"}):
         labels = read(path, label_column="label", label_map=mapping).frame.set_index("id")["label"]
         assert labels["mine/0"] == "negative" and labels["mine/1"] == "positive"
-    assert "data.label_map=up: a map" in fault(path, label_column="label", label_map="up")
+    assert "data.label_map=up: must map" in fault(path, label_column="label", label_map="up")
     same = [Dataset(configured(path, label_map=keys)).key for keys in ({0: "negative", "1": "x"}, {"0": "negative", 1: "x"})]
     assert same[0] == same[1]
     other = {"label_column": "label", "label_map": {0: "negative", 1: "up"}}
@@ -139,7 +139,9 @@ def test_numbers_of_parquet_are_labels_in_their_order(tmp_path: Path) -> None:
 
 def test_a_column_of_no_labels_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "text,id\n" + "".join(f"text {n},id{n}\n" for n in range(200)))
-    assert "200 different labels in 200 labelled rows, id0, id1, id10, ..., are ids or texts" in fault(path, label_column="id")
+    assert "200 different labels in 200 labelled rows (id0, id1, id10, ...) look like ids or texts" in fault(
+        path, label_column="id"
+    )
 
 
 def test_rows_without_a_label_are_unlabelled_training_rows(file: Path) -> None:
@@ -160,11 +162,11 @@ def test_rows_without_a_label_are_unlabelled_training_rows(file: Path) -> None:
     assert all("unlabelled" not in data.card.counts[split] for split in ("validation", "test", "pool"))
     assert len(frame) == 30 and sum(data.card.removed.values()) == 1
 
-    kept = {f"mine/{n}" for n in range(30) if n not in empty}
+    ids = {f"mine/{n}" for n in range(30) if n not in empty}
     labelled = [row for row in table if row["label"]]
     alone = read(write(file.parent, pd.DataFrame(labelled).to_csv(index=False), "alone.csv"), label_column="label", labelled=5)
     assert dict(zip(alone.frame["text"], alone.frame["split"], strict=True)) == {
-        row["text"]: row["split"] for name, row in frame.iterrows() if name in kept
+        row["text"]: row["split"] for name, row in frame.iterrows() if name in ids
     }
 
 
@@ -207,7 +209,7 @@ def test_quoted_cells_byte_order_marks_and_na(tmp_path: Path) -> None:
         ('text,label\na,neutral\n"open,neutral\n', "line 3: not valid CSV"),
         ("text,label\n ,neutral\n,positive\n", "every value of the column 'text' is blank"),
         (b"text,label\na,neutral\ncaf\xe9,positive\n", "line 3, byte 24: 0xe9 is not utf-8; set data.encoding"),
-        ("text,label\na,neutral\nb,neutral\nc,neutral\nd,neutral\n", "two classes at least"),
+        ("text,label\na,neutral\nb,neutral\nc,neutral\nd,neutral\n", "at least two classes"),
     ],
 )
 def test_faulty_csv(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -224,7 +226,7 @@ def test_other_encodings_are_read_and_unknown_ones_refused(tmp_path: Path) -> No
     ("content", "message"),
     [
         ('{"text": "a"}\n{"text": \n', "line 2: not JSON"),
-        ('{"text": "a"}\n\n["b"]\n', "line 3: an object"),
+        ('{"text": "a"}\n\n["b"]\n', "line 3: expected an object"),
         ('{"text": "a"}\n{"text": 7}\n', "row 2: text=7 is not a text"),
         (b'{"text": "caf\xe9"}\n', "line 1, byte 13"),
         ("", "no rows"),

@@ -26,13 +26,13 @@ def test_closest_is_the_best_of_all_pairs_however_they_are_cut_into_blocks(texts
 @FEW
 @given(TEXTS, st.sampled_from([50.0, 80.0, 90.0, 100.0]))
 def test_no_two_distinct_texts_are_alike_and_each_other_one_is_like_an_earlier(texts: list[str], threshold: float) -> None:
-    found = []
+    masks = []
     for block in (3, 1000):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(similarity, "BLOCK", block)
-            found.append(distinct(texts, threshold))
-    keep = found[0]
-    assert (found[0] == found[1]).all() and keep[0]
+            masks.append(distinct(texts, threshold))
+    keep = masks[0]
+    assert (masks[0] == masks[1]).all() and keep[0]
     for row, text in enumerate(texts):
         earlier = [texts[i] for i in np.flatnonzero(keep[:row])]
         alike = any(similarity.similarity(text, other) >= threshold for other in earlier)

@@ -142,7 +142,7 @@ def test_reddit_posts_by_subreddit_within_the_length_bounds() -> None:
     assert lengths.max() <= 300 and lengths.min() >= 100
     with pytest.raises(UserError, match="no file 'wsb_comments'"):
         load(config("reddit", RedditData, files=["wsb_comments"]))
-    with pytest.raises(UserError, match="no post is left"):
+    with pytest.raises(UserError, match="no posts are left"):
         load(config("reddit", RedditData, subreddits=["knitting"]))
 
 
@@ -239,8 +239,8 @@ def test_sources_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     own = load(config("hub", FileData, text_column="sentence", label_column="label", **where))
     assert own.frame.set_index("id").loc["train/1", "label"] == "neutral"
     mapping = {"0": "positive", "1": "neutral", "2": "negative"}
-    turned = load(config("hub", FileData, text_column="sentence", label_column="label", label_map=mapping, **where))
-    assert turned.frame.set_index("id").loc["train/0", "label"] == "positive"
+    data = load(config("hub", FileData, text_column="sentence", label_column="label", label_map=mapping, **where))
+    assert data.frame.set_index("id").loc["train/0", "label"] == "positive"
     part = datasets.Dataset.from_dict({**rows, "label": [-1, None, *rows["label"][2:]]}, features=features)
     gaps = load(config("hub", FileData, text_column="sentence", label_column="label", **where))
     assert gaps.card.counts["train"]["unlabelled"] == 2 and gaps.labels.names == ("negative", "neutral", "positive")
@@ -300,9 +300,9 @@ def test_a_new_source_is_one_file_and_one_yaml(tmp_path: Path) -> None:
     outputs = []
     for content in (rows, rows + "The last crater,neutral\n"):
         (tmp_path / "files/moon/new.csv").write_text("text,label\n" + content)
-        done = run("-c", program)
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout.split())
+        result = run("-c", program)
+        assert result.returncode == 0, result.stderr
+        outputs.append(result.stdout.split())
     assert [rows for _, rows in outputs] == ["30", "31"] and outputs[0][0] != outputs[1][0]
     wrong = run("-m", "findistill", "data=moon", "data.phase=half", "stage=teacher")
     assert "data.phase=half: choose one of new, full" in wrong.stderr, wrong.stderr
@@ -331,7 +331,7 @@ def test_the_files_of_a_reader_of_ones_own_enter_the_key(tmp_path: Path, monkeyp
 def test_sentfin_mentions_are_the_listed_names() -> None:
     data = load(config("sentfin", SentfinData))
     assert len(data.frame) + sum(data.card.removed.values()) == 6964
-    assert "64 names are not in their headline as written: 64 headlines count as not annotated" in data.card.notes
+    assert "64 names do not occur verbatim in their headline; 64 headlines count as unannotated" in data.card.notes
     assert data.labels.names == ("company",) and data.frame["label"].isna().all()
     known = data.frame[data.frame["spans"].notna()]
     surfaces = {
@@ -351,8 +351,8 @@ def test_sentfin_mentions_are_the_listed_names() -> None:
 )
 def test_finer_entities_by_type_and_ids_that_answers_can_be_matched_by(labels: list[str], counts: dict[str, int]) -> None:
     data = load(config("finer", FinerData, labels=labels))
-    shown = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
-    assert f"mentions, in all rows: {shown}" in data.card.notes
+    mentions = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    assert f"mentions, in all rows: {mentions}" in data.card.notes
     test = data.split("test").set_index("id")
     with (REAL / "llm_answers" / "finer_ord_test.jsonl").open(encoding="utf-8") as lines:
         answers = [json.loads(line) for line in lines]

@@ -71,8 +71,8 @@ def test_forms_are_whole_words_longest_first_and_counted() -> None:
         ([Span(0, 9, "company")], "outside the text of 8 characters"),
         ([Span(2, 2, "company")], "empty or outside"),
         ([Span(-1, 2, "company")], "empty or outside"),
-        ([Span(4, 5, "company")], "nothing but blanks"),
-        ([Span(0, 4, "person")], "labels are company"),
+        ([Span(4, 5, "company")], "covers only whitespace"),
+        ([Span(0, 4, "person")], "not one of company"),
         ([Span(0, 4, "company"), Span(3, 8, "company")], "0:4 and 3:8 overlap"),
     ],
 )

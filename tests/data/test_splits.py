@@ -144,7 +144,7 @@ def test_all_labels_may_be_the_pool_where_there_are_other_texts_to_label() -> No
     frame, _ = assign(table(texts), settings_(test=0.5, labelled=18), LABELS)
     assert frame["split"].value_counts().to_dict() == {"test": 20, "pool": 18, "train": 10, "validation": 2}
     assert frame.loc[frame["split"] == "train", "label"].isna().all()
-    with pytest.raises(UserError, match=r"18 labelled rows beside test and validation.*data.labelled=18 at most"):
+    with pytest.raises(UserError, match=r"18 labelled rows outside test and validation.*data.labelled=18 at most"):
         assign(table(texts), settings_(test=0.5, labelled=19), LABELS)
 
 
@@ -180,10 +180,10 @@ def test_all_rows_may_be_for_testing() -> None:
 @pytest.mark.parametrize(
     ("rows", "changes", "message"),
     [
-        ([], {}, "holds no rows"),
+        ([], {}, "has no rows"),
         ([(" ", None, None), ("\n", None, None)], {}, r"every text is blank \(2 rows\)"),
         ([(f"text {n}", "neutral", None) for n in range(9)], {}, "have the label 'neutral'"),
-        ([("a", "neutral", None), ("b", "positive", None)], {}, "of 2 rows none is left to train on"),
+        ([("a", "neutral", None), ("b", "positive", None)], {}, "none of 2 rows is left to train on"),
         ([*many(), ("x", "bullish", None)], {}, "unknown label 'bullish'"),
         (many(), {"labelled": 72}, "data.labelled=72 leaves nothing to train on"),
         ([("x", None, None)], {"labelled": 5}, "data.labelled=5: data=t has no labels to keep"),
@@ -283,20 +283,20 @@ def test_classes_and_unlabelled_texts_are_split_by_date_too() -> None:
 @pytest.mark.parametrize(
     ("periods", "dates", "message"),
     [
-        (["2010-2016", "2017/2018"], dated(), "'2010-2016' is no period such as 2010/2016"),
+        (["2010-2016", "2017/2018"], dated(), "'2010-2016' is not a period such as 2010/2016"),
         (["2016/2010", "2017/2018"], dated(), "ends before it begins"),
-        (["2010/2017", "2017/2018"], dated(), "two periods have the day 2017"),
+        (["2010/2017", "2017/2018"], dated(), "two periods overlap on 2017"),
         (["2010/2017"], dated(), "give the periods of training, validation and test"),
         (["2010/2016", "2017/"], [None] * 60, "has no dates"),
-        (["2010/2016", "2017/"], ["31/12/2016"] * 60, "row 1: '31/12/2016' is no date"),
-        (["2010/2016", "2030/"], dated(), "is in the period of test"),
-        (["2001/2002", "2015/"], dated(), "is in the period of train"),
+        (["2010/2016", "2017/"], ["31/12/2016"] * 60, "row 1: '31/12/2016' is not a date"),
+        (["2010/2016", "2030/"], dated(), "in the test period"),
+        (["2001/2002", "2015/"], dated(), "in the train period"),
     ],
 )
 def test_a_faulty_split_by_date_is_named(periods: list[str], dates: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as error:
         assign(table(many(60)).assign(date=pd.Series(dates, dtype=object)), settings_(split_by_date=periods), LABELS)
-    assert str(caught.value).startswith("data.split_by_date") and "\n" not in str(caught.value)
+    assert str(error.value).startswith("data.split_by_date") and "\n" not in str(error.value)
 
 
 def test_both_ends_of_a_period_are_in_it() -> None:

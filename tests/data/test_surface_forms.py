@@ -6,7 +6,7 @@ from findistill.data.surface_forms import folded, occurrences
 
 
 @pytest.mark.parametrize(
-    ("text", "form", "wanted"),
+    ("text", "form", "expected"),
     [
         ("Nestle\u0301 falls", "Nestlé", "Nestle\u0301"),  # two characters in the text, one in the form
         ("Nestlé falls", "Nestle\u0301", "Nestlé"),
@@ -21,8 +21,8 @@ from findistill.data.surface_forms import folded, occurrences
         ("Sonyが上昇", "Sony", "Sony"),
     ],
 )
-def test_a_form_in_a_text(text: str, form: str, wanted: str) -> None:
-    assert [text[start:end] for start, end in occurrences(text, form)] == [wanted]
+def test_a_form_in_a_text(text: str, form: str, expected: str) -> None:
+    assert [text[start:end] for start, end in occurrences(text, form)] == [expected]
 
 
 @pytest.mark.parametrize(

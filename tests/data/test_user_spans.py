@@ -41,9 +41,9 @@ def read(path: Path, **changes: Any) -> TextData:
 
 
 def fault(path: Path, **changes: Any) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         read(path, **changes)
-    message = str(caught.value)
+    message = str(error.value)
     assert message.count("\n") <= 1
     return message
 
@@ -148,11 +148,11 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
     "negative": ([[-1, 3, "ORG"]], ["row 1", "-1:3"]),
     "empty": ([[3, 3, "ORG"]], ["row 1", "3:3", "empty"]),
     "backwards": ([[6, 2, "ORG"]], ["row 1", "6:2"]),
-    "a blank": ([[1, 2, "ORG"]], ["row 1", "blanks"]),
+    "a blank": ([[1, 2, "ORG"]], ["row 1", "whitespace"]),
     "overlapping": ([[2, 6, "ORG"], [4, 13, "ORG"]], ["row 1", "2:6 and 4:13 overlap"]),
-    "cut": ('[{"start": 2, "end": 6, "lab', ["row 1", "cut", "data.spans_column"]),
-    "words": ("AT&T", ["row 1", "no JSON"]),
-    "a number": (7, ["row 1", "no list of spans"]),
+    "cut": ('[{"start": 2, "end": 6, "lab', ["row 1", "truncated", "data.spans_column"]),
+    "words": ("AT&T", ["row 1", "is not JSON"]),
+    "a number": (7, ["row 1", "not a list of spans"]),
     "no label": ([[2, 6, ""]], ["row 1", "no label for the span 2:6"]),
     "no end": ([{"start": 2, "label": "ORG"}], ["row 1", "end=None"]),
     "half an offset": ([[2.5, 6, "ORG"]], ["row 1", "start=2.5"]),
@@ -161,7 +161,7 @@ FAULTS: dict[str, tuple[Any, list[str]]] = {
     "other fields": ([{"from": 2, "to": 6}], ["row 1", "from, to", "start, end and label"]),
     "annotators differ": ([{"result": REGIONS}, {"result": REGIONS[:1]}], ["row 1", "2 annotations that differ", "spans.0"]),
     "another text": ([{"start": 2, "end": 6, "text": "Acme", "label": "ORG"}], ["row 1", "'acme'", "'at&t'", "export both"]),
-    "unlike columns": ({"start": [2], "end": [6, 7], "label": ["ORG"]}, ["row 1", "unlike length"]),
+    "unlike columns": ({"start": [2], "end": [6, 7], "label": ["ORG"]}, ["row 1", "different lengths"]),
 }  # fmt: skip
 
 
@@ -252,15 +252,15 @@ def test_conll_columns_and_files_of_a_folder(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         ("Acme B-ORG\nrises\n", ["line 2", "'rises'"]),
-        ("Acme B-ORG\nrises maybe\n", ["line 2", "'maybe' is no tag"]),
+        ("Acme B-ORG\nrises maybe\n", ["line 2", "'maybe' is not a tag"]),
         ("# only\n\n", ["no sentences"]),
     ],
 )
 def test_a_faulty_line_of_conll_is_named(tmp_path: Path, content: str, expected: list[str]) -> None:
     (tmp_path / "a.conll").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         load(conll(tmp_path / "a.conll"))
-    assert all(part in str(caught.value) for part in ["a.conll", *expected]) and "\n" not in str(caught.value)
+    assert all(part in str(error.value) for part in ["a.conll", *expected]) and "\n" not in str(error.value)
 
 
 @given(texts())
@@ -307,8 +307,8 @@ def test_one_span_twice_is_one_mention() -> None:
 
 
 def test_the_card_says_how_many_names_are_in_training_rows_too(tmp_path: Path) -> None:
-    named = [("Acme Widgets", "train"), ("Borealis", "test"), ("Acme Widget", "test"), ("Acme Widgets", "train")]
-    rows = [{"text": f"{name} {n}", "part": part, "spans": [[0, len(name), "ORG"]]} for n, (name, part) in enumerate(named)]
+    names = [("Acme Widgets", "train"), ("Borealis", "test"), ("Acme Widget", "test"), ("Acme Widgets", "train")]
+    rows = [{"text": f"{name} {n}", "part": part, "spans": [[0, len(name), "ORG"]]} for n, (name, part) in enumerate(names)]
     card = read(jsonl(tmp_path, rows), split_column="part", validation=0).card.text()
     assert "names: 1 of the 2 in test rows" in card
 
@@ -319,9 +319,9 @@ def test_settings_that_do_not_go_together_are_refused_before_anything_is_read(tm
     with shipped():
         for stage in ("teacher", "annotate"):
             [message] = [line for line in broken_rules(compose("config", [f"stage={stage}", *source])) if "mentions" in line]
-            assert message.startswith(f"stage={stage} gives a text one label, and data=jsonl has mentions")
+            assert message.startswith(f"stage={stage} assigns one label per text, but data=jsonl has mentions")
         config = compose("config", ["stage=teacher", *source, "data.label_column=x"])
-        assert any("classes or mentions; leave one of them out" in line for line in broken_rules(config))
+        assert any("classes or mentions; remove one of the two" in line for line in broken_rules(config))
 
 
 def test_line_breaks_before_and_inside_a_span_of_label_studio(tmp_path: Path) -> None:

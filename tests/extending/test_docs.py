@@ -33,13 +33,13 @@ def test_the_page_has_the_files_it_says() -> None:
 
 
 def test_the_examples_are_the_package_that_the_pipeline_runs_with() -> None:
-    shown = {name: text for name, text in BLOCKS.items() if name not in FILES}
-    assert shown == {name: SHOWN[name].read_text(encoding="utf-8") for name in shown}
-    kinds = {name.split("/")[1] for name in shown if name.startswith("conf/")}
+    examples = {name: text for name, text in BLOCKS.items() if name not in FILES}
+    assert examples == {name: SHOWN[name].read_text(encoding="utf-8") for name in examples}
+    kinds = {name.split("/")[1] for name in examples if name.startswith("conf/")}
     assert kinds == {"data", "prompt", "distill", "student", "llm", "callbacks", "stage"}
-    modules = {name for name in shown if name.endswith(".py")}
-    written = {f"moonpack/{path.name}" for path in (PACKAGE / "moonpack").glob("*.py")} - {"moonpack/__init__.py"}
-    assert modules == written
+    modules = {name for name in examples if name.endswith(".py")}
+    files = {f"moonpack/{path.name}" for path in (PACKAGE / "moonpack").glob("*.py")} - {"moonpack/__init__.py"}
+    assert modules == files
 
 
 @pytest.mark.parametrize(
@@ -56,15 +56,15 @@ def test_the_examples_are_the_package_that_the_pipeline_runs_with() -> None:
 def test_the_settings_of_the_page_are_valid(findistill: Command, folder: Path, command: str) -> None:
     # The last setting is a mistake, the only one that is named.
     arguments = re.findall(r"(?:[^\s']|'[^']*')+", command)
-    done = findistill("--config-dir", "conf", *arguments, "distill.min_agreement=9", HOME=str(folder.parent))
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "distill.min_agreement=9 can never be reached" in done.stderr
+    result = findistill("--config-dir", "conf", *arguments, "distill.min_agreement=9", HOME=str(folder.parent))
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
+    assert "distill.min_agreement=9 can never be reached" in result.stderr
 
 
 def test_the_prompt_is_shown(findistill: Command, folder: Path) -> None:
-    done = findistill("--config-dir=conf", "stage=annotate", "prompt=analyst", "annotate.show_prompt=true")
-    assert done.returncode == 0 and "sell-side analyst" in done.stdout + done.stderr, done.stderr
-    assert "Rating:" in done.stdout + done.stderr
+    result = findistill("--config-dir=conf", "stage=annotate", "prompt=analyst", "annotate.show_prompt=true")
+    assert result.returncode == 0 and "sell-side analyst" in result.stdout + result.stderr, result.stderr
+    assert "Rating:" in result.stdout + result.stderr
 
 
 @pytest.mark.slow
@@ -74,17 +74,17 @@ def test_a_prompt_with_a_label_set_of_ones_own(findistill: Command, folder: Path
     (folder.parent / "recorded.csv").write_text("text,answer\n" + rows.replace(",buy", ",Rating: accumulate"))
     command = ("--config-dir=conf", "stage=annotate", "data=ratings", "prompt=analyst", "shots.k=0")
     words = "prompt.wording={sell: sell, hold: hold, buy: accumulate}"
-    done = findistill(*command, "annotate.show_prompt=true", words)
-    assert "Rating: <sell, hold or accumulate>" in done.stdout, done.stderr
-    done = findistill(*command, words, "llm=recorded", "llm.path=recorded.csv", "logger=none", "evaluate.resamples=10")
-    assert done.returncode == 0 and "accuracy 1.000" in done.stderr, done.stderr
-    done = findistill(*command, "prompt.wording={sell: reduce}")
-    assert done.returncode == 2 and "has no word for the label 'hold'" in done.stderr, done.stderr
+    result = findistill(*command, "annotate.show_prompt=true", words)
+    assert "Rating: <sell, hold or accumulate>" in result.stdout, result.stderr
+    result = findistill(*command, words, "llm=recorded", "llm.path=recorded.csv", "logger=none", "evaluate.resamples=10")
+    assert result.returncode == 0 and "accuracy 1.000" in result.stderr, result.stderr
+    result = findistill(*command, "prompt.wording={sell: reduce}")
+    assert result.returncode == 2 and "has no word for the label 'hold'" in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize("command", re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)[0].splitlines())
 def test_the_commands_of_the_package_can_be_planned(extended: Extended, tmp_path: Path, command: str) -> None:
     for name in ("headlines.tsv", "other.tsv"):
         (tmp_path / name).write_text(headlines())
-    done = extended(*command.split()[1:], "plan=true")
-    assert done.returncode == 0 and "to run" in done.stdout, done.stderr
+    result = extended(*command.split()[1:], "plan=true")
+    assert result.returncode == 0 and "to run" in result.stdout, result.stderr

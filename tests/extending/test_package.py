@@ -13,14 +13,14 @@ from tests.extending.conftest import PACKAGE, Extended
 
 
 def test_help_lists_its_options(extended: Extended) -> None:
-    done = extended("--help")
-    assert "moonnews" in done.stdout and "moonshot" in done.stdout and "base_" not in done.stdout
+    result = extended("--help")
+    assert "moonnews" in result.stdout and "moonshot" in result.stdout and "base_" not in result.stdout
 
 
 def test_its_sections_and_options_are_part_of_the_configuration(extended: Extended) -> None:
-    done = extended("--cfg", "job", "data=moonnews", "experiment=moonshot", "backtest.side=short")
-    assert done.returncode == 0, done.stderr
-    assert "backtest:\n  days: 7\n  side: short" in done.stdout and "phase: full" in done.stdout
+    result = extended("--cfg", "job", "data=moonnews", "experiment=moonshot", "backtest.side=short")
+    assert result.returncode == 0, result.stderr
+    assert "backtest:\n  days: 7\n  side: short" in result.stdout and "phase: full" in result.stdout
 
 
 MISTAKES = {
@@ -28,11 +28,11 @@ MISTAKES = {
     "test set": ("evaluate.also=[monnews]", "evaluate.also=monnews: no such data set (did you mean moonnews?)"),
     "demonstrations": ("shots.source=monnews", "shots.source=monnews: no such data set (did you mean moonnews?)"),
     "setting": ("backtest.day=3", "backtest.day: no such setting. Did you mean backtest.days?"),
-    "bound": ("backtest.days=0", "backtest.days=0 is too small: at least 1"),
+    "bound": ("backtest.days=0", "backtest.days=0 must be at least 1"),
     "choice": ("data=moonnews data.phase=old shots.k=0", "data.phase=old: choose one of new, full"),
     "pretraining": (
         "student=bag student.pretrain.source=demo",
-        "student.pretrain.source is for models of transformers; bag is made",
+        "student.pretrain.source is for transformers models; bag is created",
     ),
     "rule": ("backtest.side=both backtest.days=2", "backtest.side=both needs backtest.days=5 or more"),
 }
@@ -41,8 +41,8 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_it_is_worded_as_any_other(extended: Extended, name: str) -> None:
     command, words = MISTAKES[name]
-    done = extended(*command.split())
-    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    result = extended(*command.split())
+    assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr, result.stderr
 
 
 def test_the_content_of_a_file_that_its_reader_reads_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,5 +72,5 @@ def test_its_code_is_allowed_in_slots_and_no_other_package_is(extended: Extended
 def test_a_package_that_cannot_be_loaded_is_named(extended: Extended, installed, tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "moonpack").mkdir()
     (tmp_path / "moonpack" / "__init__.py").write_text("")
-    done = extended("--cfg", "job")  # the folder it runs in comes first on its path
-    assert done.returncode == 2 and "the package moonpack cannot be loaded: moonpack.plugin" in done.stderr, done.stderr
+    result = extended("--cfg", "job")  # the folder it runs in comes first on its path
+    assert result.returncode == 2 and "the package moonpack cannot be loaded: moonpack.plugin" in result.stderr, result.stderr

@@ -66,16 +66,16 @@ def study(run_extended: Extended, tmp_path_factory: pytest.TempPathFactory) -> S
     (place / "headlines.tsv").write_text(headlines())
     study = Study(place / "runs/moon", "")
     first = ("-m", "stage=annotate,student,lexicon", "distill.min_agreement=3", "sweep.report=false")
-    done = run_extended(place, *first, *OWN, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr[-3000:]
+    result = run_extended(place, *first, *OWN, OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr[-3000:]
     student = study.job("student").relative_to(place)
     second = (
         "-m", "stage=evaluate,student,lexicon", "lexicon.smoothing=0.1,1", f"evaluate.model={student}", "distill=margin",
         f"distill.teacher={student}", "sweep.vary=[distill,evaluate.model]",
     )  # fmt: skip
-    done = run_extended(place, *second, *OWN, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Study(study.folder, done.stderr)
+    result = run_extended(place, *second, *OWN, OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr[-3000:]
+    return Study(study.folder, result.stderr)
 
 
 STUDENT: dict[str, Any] = {"stage": "student", "distill": {"objective": "cls"}}
@@ -114,7 +114,7 @@ def test_the_loss_term_is_learnt(study: Study) -> None:
 
 
 def test_the_stage_is_swept_and_what_is_done_is_not_done_again(study: Study) -> None:
-    assert "4 jobs: 1 done before, 3 to run" in study.log and "annotating" not in study.log
+    assert "4 jobs: 1 already done, 3 to run" in study.log and "annotating" not in study.log
     assert (study.job(**SMALL) / "words.csv").read_text().startswith("word,earnings,deals,rates\n")
 
 

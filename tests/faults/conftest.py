@@ -39,9 +39,9 @@ class Outcome:
     def is_mistake(self, *words: str) -> None:
         """Exit code 2, at most three lines that say so and hold `words`, no traceback."""
         assert self.code == 2 and "Traceback" not in self.errors, self.errors
-        told = self.errors[self.errors.rindex("findistill: ") :]
-        assert 1 <= len(told.splitlines()) <= 3 and all(len(line) < 250 for line in told.splitlines()), told
-        assert [word for word in words if word not in told] == [], told
+        message = self.errors[self.errors.rindex("findistill: ") :]
+        assert 1 <= len(message.splitlines()) <= 3 and all(len(line) < 250 for line in message.splitlines()), message
+        assert [word for word in words if word not in message] == [], message
 
 
 Application = Callable[..., Outcome]
@@ -84,8 +84,8 @@ def student(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
     folder.mkdir(parents=True)
     lines = [f"{text} .@{label}\n" for text, label in ROWS]
     unanimous = [line for line in lines if line.endswith("positive\n")]
-    for level, kept in {"50": lines, "66": lines[:50] + unanimous, "75": lines[:40] + unanimous, "All": unanimous}.items():
-        (folder / f"Sentences_{level}Agree.txt").write_text("".join(dict.fromkeys(kept)))
+    for level, sentences in {"50": lines, "66": lines[:50] + unanimous, "75": lines[:40] + unanimous, "All": unanimous}.items():
+        (folder / f"Sentences_{level}Agree.txt").write_text("".join(dict.fromkeys(sentences)))
     monkeypatch.setenv("FINDISTILL_DATA", str(tmp_path / "data"))
     return ("stage=student", f"student={tiny}", "data=phrasebank", "distill.source=human", *SMALL)
 
@@ -101,10 +101,10 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
         monkeypatch.setattr(sys, "argv", ["findistill", *arguments])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         log.handlers.clear()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             app.main()
         output, errors = capfd.readouterr()
-        return Outcome(left.value.code if isinstance(left.value.code, int) else 1, errors, output)
+        return Outcome(exit_info.value.code if isinstance(exit_info.value.code, int) else 1, errors, output)
 
     yield run
     log.handlers.clear()
@@ -133,7 +133,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def ended(process: "subprocess.Popen[str]") -> Outcome:
+def outcome_of(process: "subprocess.Popen[str]") -> Outcome:
     _, errors = process.communicate(timeout=200)
     return Outcome(process.returncode, errors)
 

@@ -65,7 +65,7 @@ def test_killed_at_twenty_moments(preloaded: Preloaded, tmp_path: Path) -> None:
 
     try:
         assert start("straight").wait(120).returncode == 0
-        straight = len(server.asked)
+        straight = len(server.requests)
         assert straight == ROWS * SAMPLES
         draw, kills = random.Random(0), 0
         for number in range(KILLS):
@@ -82,8 +82,8 @@ def test_killed_at_twenty_moments(preloaded: Preloaded, tmp_path: Path) -> None:
         assert start("cut").wait(120).returncode == 0
     finally:
         server.stop()
-    asked = len(server.asked) - straight
-    assert asked <= ROWS * SAMPLES + KILLS * IN_FLIGHT
+    calls = len(server.requests) - straight
+    assert calls <= ROWS * SAMPLES + KILLS * IN_FLIGHT
     one, other = (pd.read_parquet(tmp_path / name / "annotations.parquet") for name in ("straight", "cut"))
     pd.testing.assert_frame_equal(one, other)
     samples = [
@@ -91,4 +91,4 @@ def test_killed_at_twenty_moments(preloaded: Preloaded, tmp_path: Path) -> None:
         for path in (tmp_path / "straight" / "samples.jsonl", tmp_path / "cut" / "samples.jsonl")
     ]
     assert samples[0] == samples[1]
-    print(f"killed {kills} times: {asked - ROWS * SAMPLES} of {ROWS * SAMPLES} calls were made twice")
+    print(f"killed {kills} times: {calls - ROWS * SAMPLES} of {ROWS * SAMPLES} calls were made twice")

@@ -42,12 +42,12 @@ def runs_anew_and_meets_the_old_result(
     assert application(*command).code == 0
     [first] = folders(root)
     restore = change(root)
-    done = application(*command)
-    assert done.code == 0 and f"{file} changed since {first}: running again" in done.errors
+    result = application(*command)
+    assert result.code == 0 and f"{file} changed since {first}: running again" in result.errors
     assert len(folders(root)) == 2
     restore()
-    done = application(*command)
-    assert done.code == 0 and f"already done: runs/default/{first}" in done.errors
+    result = application(*command)
+    assert result.code == 0 and f"already done: runs/default/{first}" in result.errors
     assert len(folders(root)) == 2
 
 

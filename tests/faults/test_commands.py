@@ -16,17 +16,17 @@ MISTAKES = {
     "setting put in": ("+data.colour=1", "data.colour: no such setting"),
     "setting taken out": ("~seed", "seed was removed"),
     "unknown option": ("data=cvs", "data=cvs: no such option, did you mean csv?"),
-    "unknown experiment": ("experiment=moon", "experiment=moon: no such option.\nThere are: annotator_ablation"),
-    "wrong type": ("trainer.max_epochs=many", "trainer.max_epochs=many: a whole number is needed"),
-    "wrong type in a sweep": ("-m seed=0,x", "seed=x: a whole number is needed"),
-    "value that cannot be read": ("trainer=[cpu", "trainer=[cpu: cannot be read"),
-    "sweep without -m": ("seed=0,1", "seed=0,1: several values make a sweep, findistill -m"),
+    "unknown experiment": ("experiment=moon", "experiment=moon: no such option.\nAvailable: annotator_ablation"),
+    "wrong type": ("trainer.max_epochs=many", "trainer.max_epochs=many: must be an integer"),
+    "wrong type in a sweep": ("-m seed=0,x", "seed=x: must be an integer"),
+    "value that cannot be read": ("trainer=[cpu", "trainer=[cpu: cannot be parsed"),
+    "sweep without -m": ("seed=0,1", "seed=0,1: to sweep over values, use findistill -m"),
     "variable that is not set": (
         "data=csv data.path=${oc.env:NO_SUCH_FOLDER}/a.csv",
         "data.path names the environment variable NO_SUCH_FOLDER, which is not set: export NO_SUCH_FOLDER=",
     ),
     "unknown flag": ("--badflag", "--badflag: no such flag"),
-    "two modes": ("-m --cfg job seed=0,1", "--multirun and --cfg do not go together"),
+    "two modes": ("-m --cfg job seed=0,1", "--multirun and --cfg cannot be combined"),
     "threshold above n": ("distill.min_agreement=9", "distill.min_agreement=9 can never be reached: annotate.samples=8"),
     "threshold above n in a sweep": ("-m distill.min_agreement=5,9", "(in the job distill.min_agreement=9)"),
     "missing file": ("stage=teacher data=csv data.path=no.csv data.label_column=y", "data.path=no.csv: no such file"),
@@ -34,8 +34,8 @@ MISTAKES = {
     "unknown demonstrations": ("shots.source=nowhere", "shots.source=nowhere: no such data set"),
     "unknown test set": ("evaluate.also=[nowhere]", "evaluate.also=nowhere: no such data set"),
     "unknown choice": ("sweep.on_error=perhaps", "sweep.on_error=perhaps: choose one of continue, stop"),
-    "list needed": ("data.labels=3", "data.labels=3: a list is needed: [a,b]"),
-    "no data set": ("shots.source=3", "shots.source=3: a data set is needed: its name"),
+    "list needed": ("data.labels=3", "data.labels=3: must be a list: [a,b]"),
+    "no data set": ("shots.source=3", "shots.source=3: must be a data set: a name"),
     "pickle": ("--experimental-rerun x.pkl", "--experimental-rerun reads a pickle, which can run code"),
     "another configuration": ("-cp /tmp", "--config-path would replace findistill's own configuration"),
     "code where none may stand": (
@@ -44,7 +44,7 @@ MISTAKES = {
     ),
     "code of a library": (
         "llm._target_=torch.load",
-        "torch.load is not allowed: the slot llm takes",
+        "torch.load is not allowed: the slot llm accepts",
     ),
     "jobs composed unseen": (
         "-m hydra/sweeper=basic experiment=demo,tinyfinbert",
@@ -65,18 +65,18 @@ def test_as_a_process_too_and_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
     for command, words in (MISTAKES["misspelt key"], MISTAKES["threshold above n"], MISTAKES["missing file"]):
         program = [sys.executable, "-m", "findistill", *command.split()]  # the folder it runs in comes first on its path
-        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        Outcome(done.returncode, done.stderr).is_mistake(words)
-        assert done.stderr.startswith("findistill: ") and not done.stdout
+        result = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        Outcome(result.returncode, result.stderr).is_mistake(words)
+        assert result.stderr.startswith("findistill: ") and not result.stdout
 
 
 def test_the_trace_is_there_for_who_asks(findistill: Command) -> None:
-    done = findistill("distill.min_agreement=9", HYDRA_FULL_ERROR="1")
-    assert done.returncode == 2 and "Traceback" in done.stderr
+    result = findistill("distill.min_agreement=9", HYDRA_FULL_ERROR="1")
+    assert result.returncode == 2 and "Traceback" in result.stderr
 
 
 def test_flags_may_stand_behind_settings(application: Application) -> None:
-    application("stage=teacher", "-m", "seed=0,x").is_mistake("seed=x: a whole number is needed")
+    application("stage=teacher", "-m", "seed=0,x").is_mistake("seed=x: must be an integer")
 
 
 def test_a_place_that_cannot_hold_the_output(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
@@ -88,8 +88,6 @@ def test_long_planning_shows_how_far_it_is(
     application: Application, teacher: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeper, "PROGRESS_S", 0.0)
-    done = application("-m", *teacher, "plan=true", "seed=range(0,4)")
-    assert done.code == 0 and "4 jobs: 0 done, 4 to run" in done.output
-    assert [f"planning: {number} of 4 jobs are composed and checked" in done.errors for number in range(5)] == [True] * 4 + [
-        False
-    ]
+    result = application("-m", *teacher, "plan=true", "seed=range(0,4)")
+    assert result.code == 0 and "4 jobs: 0 done, 4 to run" in result.output
+    assert [f"planning: {number} of 4 jobs composed and checked" in result.errors for number in range(5)] == [True] * 4 + [False]

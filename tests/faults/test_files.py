@@ -79,9 +79,9 @@ def test_a_model_that_is_none(application: Application, teacher: tuple[str, ...]
 
 
 DAMAGE = {
-    "model.safetensors": "model.safetensors is cut or damaged",
+    "model.safetensors": "model.safetensors is truncated or damaged",
     "config.json": "config.json cannot be read",
-    "tokenizer.json": "tokenizer.json is cut or damaged",
+    "tokenizer.json": "tokenizer.json is truncated or damaged",
 }
 USES = {
     "scored": ("stage=evaluate", "evaluate.model={}"),
@@ -115,4 +115,4 @@ def test_a_model_that_is_not_as_its_job_wrote_it(application: Application, train
     weights.write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
     for folder, settings in ((trained, USES["trained"]), (trained.parent, USES["scored"])):
         command = [setting.format(folder) for setting in settings]
-        application(*command, *OWN, *SMALL).is_mistake("model/model.safetensors is not as its job wrote it", "again")
+        application(*command, *OWN, *SMALL).is_mistake("model/model.safetensors has changed since its job wrote it", "again")

@@ -14,7 +14,7 @@ import pytest
 
 from findistill.methods.status.jobs import study_jobs
 from findistill.methods.status.stage import describe
-from tests.faults.conftest import ROWS, Application, assert_nothing_half_written, ended, states, wait_for
+from tests.faults.conftest import ROWS, Application, assert_nothing_half_written, outcome_of, states, wait_for
 from tests.llm.servers import KEY, LoopbackServer, Reply, seeded
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -28,21 +28,21 @@ def test_a_training_is_interrupted_and_not_shared(
     signals = {tmp_path / "runs": signal.SIGINT, tmp_path / "other": signal.SIGTERM}
     started = {runs: start(*command, f"runs_dir={runs.name}") for runs in signals}
 
-    def held_in_training() -> bool:
+    def all_in_training() -> bool:
         training = [process for runs, process in started.items() if [*runs.glob("*/teacher-*/csv/metrics.csv")]]
         for process in training:  # Lightning writes the file after 100 of 430 steps; the process waits from then on
             process.send_signal(signal.SIGSTOP)
         return len(training) == len(started)
 
-    wait_for(held_in_training, *started.values())
-    ended(start(*command)).is_mistake("is being run by another process")
+    wait_for(all_in_training, *started.values())
+    outcome_of(start(*command)).is_mistake("another process is running ")
     assert "1 jobs: 1 running" in describe(tmp_path / "runs" / "default")  # its lock is another process's
     for runs, process in started.items():
         process.send_signal(signals[runs])
         process.send_signal(signal.SIGCONT)
-        outcome = ended(process)
+        outcome = outcome_of(process)
         assert outcome.code == {signal.SIGINT: 130, signal.SIGTERM: 143}[signals[runs]]
-        assert outcome.errors.endswith("findistill: interrupted; the same command continues\n")
+        assert outcome.errors.endswith("findistill: interrupted; run the same command to resume\n")
         assert "Traceback" not in outcome.errors
         [status] = runs.glob("*/teacher-*/status.json")
         assert [json.loads(status.read_text())[key] for key in ("state", "error")] == ["failed", "interrupted"]
@@ -73,19 +73,19 @@ def test_an_annotation_is_interrupted_and_goes_on(
     journals = lambda: [*runs.glob(".artifacts/responses/*.jsonl")]  # noqa: E731
     wait_for(lambda: journals() and journals()[0].read_text().count("\n") >= 80, first)
     first.send_signal(signal.SIGINT)
-    outcome = ended(first)
+    outcome = outcome_of(first)
     assert outcome.code == 130 and "Traceback" not in outcome.errors, outcome.errors
     assert list(states(runs).values()) == ["failed"]
     assert_nothing_half_written(runs, resumable=("annotate-",))
-    kept = journals()[0].read_text().count("\n")
-    assert kept < 8 * len(ROWS)
+    responses = journals()[0].read_text().count("\n")
+    assert responses < 8 * len(ROWS)
 
     server.bodies.clear()
     second = application(*command)
     server.stop()
-    assert second.code == 0 and f"reused {kept:,} cached responses" in second.errors
+    assert second.code == 0 and f"reused {responses:,} cached responses" in second.errors
     assert list(states(runs).values()) == ["done"] and not [*runs.glob(".artifacts/*.partial")]
-    assert len(server.asked) == 8 * len(ROWS) - kept
+    assert len(server.requests) == 8 * len(ROWS) - responses
     [annotations] = runs.glob(".artifacts/annotate-*/annotations.parquet")
     assert len(pd.read_parquet(annotations)) == len(ROWS) and KEY not in outcome.errors + second.errors
 
@@ -98,20 +98,20 @@ def test_a_killed_sweep_ends_as_one_that_was_not(start: Start, teacher: tuple[st
     wait_for(lambda: "done" in states(tmp_path / "runs").values(), cut)
     cut.kill()
     cut.communicate()
-    kept = states(tmp_path / "runs")
+    job_states = states(tmp_path / "runs")
     standing = {job.state for job in study_jobs(tmp_path / "runs" / "moon")}
     assert standing <= {"done", "interrupted", "to run"} and len(standing) > 1  # none that runs, whatever status.json says
-    again = ended(start(*sweep))
-    assert ended(whole).code == 0 and again.code == 0, again.errors
-    done_before = list(kept.values()).count("done")
-    assert done_before < 3 and f"3 jobs: {done_before} done before, {3 - done_before} to run" in again.errors
+    again = outcome_of(start(*sweep))
+    assert outcome_of(whole).code == 0 and again.code == 0, again.errors
+    n_done = list(job_states.values()).count("done")
+    assert n_done < 3 and f"3 jobs: {n_done} already done, {3 - n_done} to run" in again.errors
     assert_nothing_half_written(tmp_path / "runs")
     assert "\n3 jobs: 3 done\n" in describe(tmp_path / "runs" / "moon")
-    found = [{path.parent.name: pd.read_parquet(path) for path in tmp_path.glob(f"{root}/moon/teacher-*/predictions.parquet")}
+    frames = [{path.parent.name: pd.read_parquet(path) for path in tmp_path.glob(f"{root}/moon/teacher-*/predictions.parquet")}
              for root in ("whole", "runs")]  # fmt: skip
-    assert len(found[0]) == 3 and found[0].keys() == found[1].keys()
-    for job, predictions in found[0].items():
-        pd.testing.assert_frame_equal(predictions, found[1][job], check_exact=True)
+    assert len(frames[0]) == 3 and frames[0].keys() == frames[1].keys()
+    for job, predictions in frames[0].items():
+        pd.testing.assert_frame_equal(predictions, frames[1][job], check_exact=True)
 
 
 def descendants(process: "subprocess.Popen[str]") -> set[int]:
@@ -145,13 +145,13 @@ def test_jobs_side_by_side_are_terminated(start: Start, teacher: tuple[str, ...]
         process.terminate()
     else:
         os.killpg(process.pid, signal.SIGTERM)
-    outcome = ended(process)
+    outcome = outcome_of(process)
     assert outcome.code == 143 and time.monotonic() - sent < 10, outcome.errors
-    assert "\nfindistill: interrupted; the same command continues\n" in outcome.errors, outcome.errors
+    assert "\nfindistill: interrupted; run the same command to resume\n" in outcome.errors, outcome.errors
     assert "Traceback" not in outcome.errors, outcome.errors
     wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert "done" not in states(tmp_path / "runs").values()
-    again = ended(start(*sweep))
+    again = outcome_of(start(*sweep))
     assert again.code == 0, again.errors
     assert list(states(tmp_path / "runs").values()) == ["done"] * 3
     assert_nothing_half_written(tmp_path / "runs")

@@ -97,12 +97,12 @@ def survives(sweep: Sweep, paths: list[Path], way: str, expected: Any) -> int:
     for path in paths:
         path.write_bytes(CUTS[way](path.read_bytes()))
     remedies = 0
-    while (ended := sweep.run()).code == 2:
-        culprit = next(path for path in paths if path.exists() and path.name in ended.errors)
-        ended.is_mistake(culprit.name, "Remove")
+    while (outcome := sweep.run()).code == 2:
+        culprit = next(path for path in paths if path.exists() and path.name in outcome.errors)
+        outcome.is_mistake(culprit.name, "Remove")
         culprit.unlink()
         remedies += 1
-    assert ended.code == 0 and "Traceback" not in ended.errors, ended.errors
+    assert outcome.code == 0 and "Traceback" not in outcome.errors, outcome.errors
     assert_same(sweep.results(), expected)
     return remedies
 
@@ -117,9 +117,9 @@ def test_all_files_at_once(sweep: Sweep, way: str) -> None:
     for path in sweep.every():
         if path.suffix != ".jsonl":  # a journal that cannot be read is not made anew without a word: it may have cost money
             path.write_bytes(CUTS[way](path.read_bytes()))
-    ended = sweep.run()
-    assert ended.code == 0 and "Traceback" not in ended.errors, ended.errors
-    assert "damaged-1 and made again" in ended.errors and "tokenised again" in ended.errors
+    outcome = sweep.run()
+    assert outcome.code == 0 and "Traceback" not in outcome.errors, outcome.errors
+    assert "damaged-1 and creating it again" in outcome.errors and "tokenised again" in outcome.errors
     assert_same(sweep.results(), before)
     assert "nothing to do: every job is done" in sweep.run().errors
 
@@ -144,7 +144,7 @@ QUICKER = {"done": "half", "annotating": "zeros", "training the teacher": "empty
 def test_a_file_of_each_kind(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, state: str, way: str, at_once: int) -> None:
     """One or a few at a time, in a study that is done or in one that was interrupted."""
     assert sweep.run().code == 0
-    expected, done = sweep.results(), set(sweep.kinds())
+    expected, before = sweep.results(), set(sweep.kinds())
     if interrupt := STATES[state]:
         for place in PLACES:
             shutil.rmtree(sweep.folder / place)
@@ -152,7 +152,7 @@ def test_a_file_of_each_kind(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, stat
         interrupted(sweep, monkeypatch, *interrupt)
     sweep.keep()
     journals = {".jsonl"} if state == "annotating" else set()  # nothing reads them when it is done
-    kinds = {kind: path for kind, path in sweep.kinds().items() if not interrupt or kind not in done or path.suffix in journals}
+    kinds = {kind: path for kind, path in sweep.kinds().items() if not interrupt or kind not in before or path.suffix in journals}
     assert kinds
     remedies = {}
     names = list(kinds)

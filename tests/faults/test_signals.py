@@ -48,8 +48,8 @@ class Sweep:
             return "start"
         if not any(path.suffix == "" for path in study.parent.glob(".artifacts/annotate-*")):
             return "annotation"
-        done = list(states(study.parent).values()).count("done")
-        return "training" if done < JOBS else "report" if not run_folder.report_is_current(study) else "end"
+        count = list(states(study.parent).values()).count("done")
+        return "training" if count < JOBS else "report" if not run_folder.report_is_current(study) else "end"
 
     def whole(self, runs: str) -> dict[str, float]:
         """Run it to its end; gives the seconds that each phase took."""
@@ -58,8 +58,8 @@ class Sweep:
             now = time.monotonic()
             seconds[self.phase(runs, running)] += now - before
             before = now
-        done = running.wait(1)
-        assert done.returncode == 0, done.stderr[-3000:]
+        result = running.wait(1)
+        assert result.returncode == 0, result.stderr[-3000:]
         return dict(seconds)
 
 
@@ -78,14 +78,14 @@ def sweep(preloaded: Preloaded, tiny: Path, tmp_path: Path) -> Iterator[Sweep]:
     server.stop()
 
 
-def check_terminated(done: "subprocess.CompletedProcess[str]", phase: str, seconds: float) -> None:
+def check_terminated(result: "subprocess.CompletedProcess[str]", phase: str, seconds: float) -> None:
     """SIGTERM ended the command at once and in a line; before the first line of Python that is the system's own doing."""
-    assert seconds < PROMPTLY_S, (phase, seconds, done.stderr[-2000:])
-    if phase == "start" and done.returncode == -signal.SIGTERM:
+    assert seconds < PROMPTLY_S, (phase, seconds, result.stderr[-2000:])
+    if phase == "start" and result.returncode == -signal.SIGTERM:
         return
-    assert done.returncode == 143, (phase, done.returncode, done.stderr[-2000:])
-    assert done.stderr.endswith("findistill: interrupted; the same command continues\n"), (phase, done.stderr[-2000:])
-    assert "Traceback" not in done.stderr, (phase, done.stderr[-4000:])
+    assert result.returncode == 143, (phase, result.returncode, result.stderr[-2000:])
+    assert result.stderr.endswith("findistill: interrupted; run the same command to resume\n"), (phase, result.stderr[-2000:])
+    assert "Traceback" not in result.stderr, (phase, result.stderr[-4000:])
 
 
 @pytest.mark.timeout(1800)
@@ -96,13 +96,13 @@ def check_terminated(done: "subprocess.CompletedProcess[str]", phase: str, secon
 def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals, signals: int) -> None:
     """Studies are begun, each is ended once in every phase, at a moment drawn from all that the phase takes, and completed."""
     lasts = sweep.whole("whole")
-    paid = len(sweep.server.asked)
+    paid = len(sweep.server.requests)
     expected, draw = results(sweep.folder / "whole" / "moon"), random.Random(number)
     hit, delays, studies = Counter[str](), [0.0], 0
     of_each = 3 if signals >= 20 else 0  # a phase may be over sooner than it was the first time, and the signal meets the next
     while hit.total() < signals or any(hit[phase] < of_each for phase in PHASES[:-1]):
         assert studies < 3 * signals, hit
-        runs, asked, studies, interrupted = f"runs{studies}", len(sweep.server.asked), studies + 1, 0
+        runs, calls, studies, interrupted = f"runs{studies}", len(sweep.server.requests), studies + 1, 0
         for phase in PHASES[:-1]:
             running, goal, reached = sweep.start(runs), draw.uniform(0, 0.9) * lasts[phase], None
             while not running.ended(0.002):
@@ -116,19 +116,19 @@ def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals
             now, sent = sweep.phase(runs, running), time.monotonic()
             os.kill(running.pid, number)
             try:
-                done = running.wait(60)
+                result = running.wait(60)
             except subprocess.TimeoutExpired as late:
                 pytest.fail(f"{now}: not ended after 60 s\n{late.stderr}")
-            if done.returncode == 0 and now in ("report", "end"):  # all was done as the signal came
+            if result.returncode == 0 and now in ("report", "end"):  # all was done as the signal came
                 continue
             delays.append(time.monotonic() - sent)
             if number == signal.SIGTERM:
-                check_terminated(done, now, delays[-1])
+                check_terminated(result, now, delays[-1])
             else:
-                assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+                assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
             hit[now] += 1
             interrupted += 1
         sweep.whole(runs)
         assert_same(results(sweep.folder / runs / "moon"), expected)
-        assert len(sweep.server.asked) - asked <= paid + interrupted * IN_FLIGHT
+        assert len(sweep.server.requests) - calls <= paid + interrupted * IN_FLIGHT
     print(f"{number.name}: {dict(hit)} in {studies} studies; ended after {max(delays):.2f} s at most; a sweep took {lasts}")

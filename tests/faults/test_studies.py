@@ -14,12 +14,12 @@ def test_a_study_refuses_other_settings_and_other_folders(
     assert application(*teacher, "study=moon").code == 0
     before = (tmp_path / "runs/moon/study.json").read_bytes()
     other = (*teacher, "study=moon", "trainer.max_epochs=2")
-    application(*other).is_mistake("study=moon", "trainer.max_epochs: the study has 1, this command 2", "sweep.vary=")
+    application(*other).is_mistake("study=moon", "trainer.max_epochs: 1 in the study, 2 in this command", "sweep.vary=")
     shutil.copy(tmp_path / "mine.csv", tmp_path / "other.csv")
-    application(*teacher, "study=moon", "data.path=other.csv").is_mistake("data.path: the study has 'mine.csv'")
+    application(*teacher, "study=moon", "data.path=other.csv").is_mistake("data.path: 'mine.csv' in the study")
     shutil.copytree(tmp_path / "runs/moon", tmp_path / "runs/mars")
-    application(*teacher, "study=mars", "seed=1").is_mistake("study=mars: runs/mars holds the study 'moon'")
-    application("-m", *teacher, "study=mars", "seed=1,2").is_mistake("study=mars: runs/mars holds the study 'moon'")
+    application(*teacher, "study=mars", "seed=1").is_mistake("study=mars: runs/mars belongs to the study 'moon'")
+    application("-m", *teacher, "study=mars", "seed=1,2").is_mistake("study=mars: runs/mars belongs to the study 'moon'")
     assert (tmp_path / "runs/moon/study.json").read_bytes() == before
     assert list(states(tmp_path / "runs").values()) == ["done", "done"]
     assert_nothing_half_written(tmp_path / "runs")
@@ -30,12 +30,12 @@ def test_a_study_refuses_other_settings_and_other_folders(
 def test_a_failed_job_does_not_stop_the_others(application: Application, student: tuple[str, ...], tmp_path: Path) -> None:
     sweep = ("-m", *student, "study=moon", "distill.min_agreement=5,8,6")
     for _ in range(2):  # the same command runs the failed job again, and no other
-        ended = application(*sweep)
-        assert ended.code == 1 and "Traceback" not in ended.errors
-        told = ended.errors[ended.errors.rindex("findistill: ") :]
-        assert "1 of 3 jobs are not done" in told and "min_agreement=8" in told and "1 classes" in told
+        outcome = application(*sweep)
+        assert outcome.code == 1 and "Traceback" not in outcome.errors
+        message = outcome.errors[outcome.errors.rindex("findistill: ") :]
+        assert "1 of 3 jobs are not done" in message and "min_agreement=8" in message and "1 classes" in message
         assert sorted(states(tmp_path / "runs").values()) == ["done", "done", "failed"]
-    assert "3 jobs: 2 done before, 1 to run" in ended.errors
+    assert "3 jobs: 2 already done, 1 to run" in outcome.errors
     assert_nothing_half_written(tmp_path / "runs")
 
     status = application("stage=status", "study=moon").output
@@ -53,8 +53,8 @@ def test_a_failed_job_does_not_stop_the_others(application: Application, student
 
 
 def test_a_sweep_can_stop_at_the_first_failure(application: Application, student: tuple[str, ...], tmp_path: Path) -> None:
-    ended = application("-m", *student, "distill.min_agreement=8,5", "sweep.on_error=stop")
-    assert ended.code == 1 and "2 of 2 jobs are not done" in ended.errors and "not run" in ended.errors
+    outcome = application("-m", *student, "distill.min_agreement=8,5", "sweep.on_error=stop")
+    assert outcome.code == 1 and "2 of 2 jobs are not done" in outcome.errors and "not run" in outcome.errors
     assert list(states(tmp_path / "runs").values()) == ["failed"]
     assert "2 jobs: 1 failed, 1 to run" in describe(tmp_path / "runs" / "default")
 

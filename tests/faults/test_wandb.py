@@ -64,10 +64,10 @@ def test_a_dead_server_costs_a_sweep_less_than_forty_seconds(findistill: Command
 
     def seconds(runs: str, **more: str) -> tuple[float, str]:
         started = time.monotonic()
-        done = findistill(*command, f"runs_dir={runs}", **environment, **more)
-        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+        result = findistill(*command, f"runs_dir={runs}", **environment, **more)
+        assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr[-3000:]
         assert list(states(tmp_path / runs).values()) == ["done"] * 4
-        return time.monotonic() - started, done.stderr
+        return time.monotonic() - started, result.stderr
 
     offline = min(seconds(f"offline{number}", WANDB_MODE="offline")[0] for number in range(2))
     for number, (name, address) in enumerate(ADDRESSES.items()):
@@ -94,13 +94,13 @@ def test_a_server_that_stops_answering_half_way(findistill: Command, tiny: Path,
 
         Thread(target=fall_silent, daemon=True).start()
         started = time.monotonic()
-        done = findistill(
+        result = findistill(
             "-m", "stage=teacher", f"teacher={tiny}", *OWN, "study=moon", "seed=0,1", "evaluate.latency=false",
             "evaluate.resamples=20", "trainer.max_epochs=1", "sweep.report=false", timeout=150, **environment,
             WANDB_MODE="online", WANDB_API_KEY="0" * 40, WANDB_BASE_URL=server.url,
         )  # fmt: skip
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr[-3000:]
     assert list(states(tmp_path / "runs").values()) == ["done"] * 2
-    assert done.stderr.count("W&B at 127.0.0.1 cannot be reached (it did not answer within 15 s)") == 1, done.stderr
-    assert "W&B runs that are not sent: wandb sync --include-online runs/moon/" in done.stderr
+    assert result.stderr.count("W&B at 127.0.0.1 cannot be reached (no response within 15 s)") == 1, result.stderr
+    assert "unsynced W&B runs: wandb sync --include-online runs/moon/" in result.stderr
     assert time.monotonic() - started < 120

@@ -124,6 +124,6 @@ def test_in_a_bash_that_has_installed_it(folder: Path) -> None:
     program.write_text(f"#!{sys.executable}\n{trace}\n")
     program.chmod(0o755)
     env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(["bash", "-c", BASH], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout.split() == ["study=moon"], done.stdout + done.stderr
+    result = subprocess.run(["bash", "-c", BASH], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and result.stdout.split() == ["study=moon"], result.stdout + result.stderr
     assert (folder / "heavy").read_text() == "[][]"

@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from findistill.hydra_ext.optuna import DIED, judge, requeue_cut_trials
-from tests.faults.conftest import Application, application, ended, start, states, teacher, tiny, wait_for
+from tests.faults.conftest import Application, application, outcome_of, start, states, teacher, tiny, wait_for
 from tests.launchers.conftest import workers
 
 assert application and start and teacher and tiny  # fixtures
@@ -35,13 +35,13 @@ def trials(root: Path) -> list[optuna.trial.FrozenTrial]:
 def test_a_search_of_four_trials_is_cut_and_continued(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
     command = (*SEARCH, *(word for word in teacher if word != "sweep.report=false"), "hydra.sweeper.sampler.seed=0")
     first = application(*command, "hydra.sweeper.n_trials=2")
-    assert first.code == 0 and "2 trials: 0 done before, 2 to run" in first.errors, first.errors
+    assert first.code == 0 and "2 trials: 0 already done, 2 to run" in first.errors, first.errors
     values = {trial.number: trial.value for trial in trials(tmp_path)}
     assert len(values) == 2
     running = stored(tmp_path).ask()  # as a killed process leaves one
     running.suggest_float("trainer.learning_rate", 1e-4, 1e-2)
     again = application(*command, "hydra.sweeper.n_trials=4")
-    assert again.code == 0 and "4 trials: 2 done before, 2 to run" in again.errors, again.errors
+    assert again.code == 0 and "4 trials: 2 already done, 2 to run" in again.errors, again.errors
     complete = trials(tmp_path)
     assert len(complete) == 4 and {trial.number: trial.value for trial in complete}.items() >= values.items()
     rates = [trial.params["trainer.learning_rate"] for trial in complete]
@@ -50,7 +50,7 @@ def test_a_search_of_four_trials_is_cut_and_continued(application: Application, 
     assert sorted(scores) == sorted(trial.value for trial in complete)
     assert "best of" in again.errors and (tmp_path / "runs" / "search" / "report.html").exists()
     third = application(*command, "hydra.sweeper.n_trials=4")
-    assert third.code == 0 and "4 trials: 4 done before, 0 to run" in third.errors
+    assert third.code == 0 and "4 trials: 4 already done, 0 to run" in third.errors
 
 
 def test_what_cannot_be_searched_is_told(application: Application, teacher: tuple[str, ...]) -> None:
@@ -59,14 +59,14 @@ def test_what_cannot_be_searched_is_told(application: Application, teacher: tupl
     code = application(*SEARCH, *teacher, "hydra.sweeper.custom_search_space=os.system")
     assert code.code == 2 and "custom_search_space=os.system is refused" in code.errors
     grid = application(*SEARCH, *teacher, "hydra/sweeper/sampler=grid")
-    grid.is_mistake("hydra/sweeper/sampler=grid", "Leave hydra/sweeper=optuna out")
+    grid.is_mistake("hydra/sweeper/sampler=grid", "Omit hydra/sweeper=optuna")
     unscored = application(*SEARCH[:3], "stage=annotate", "annotate.samples=choice(1,2)", "logger=none")
     assert unscored.code == 2 and "objective=METRIC" in unscored.errors
 
 
 def test_a_search_can_be_planned(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
     plan = application(*SEARCH, *teacher, "hydra.sweeper.n_trials=3", "plan=true")
-    assert plan.code == 0 and "up to 3 trials" in plan.output and "to make" in plan.output, plan.errors
+    assert plan.code == 0 and "up to 3 trials" in plan.output and "to create" in plan.output, plan.errors
     assert not (tmp_path / "runs" / "search").exists()
 
 
@@ -91,7 +91,7 @@ def test_a_trial_behind_the_others_is_pruned(application: Application, teacher: 
         "the sampler learns from it"
     )
     again = application(*command)
-    assert again.code == 0 and "3 trials: 3 done before, 0 to run" in again.errors, again.errors
+    assert again.code == 0 and "3 trials: 3 already done, 0 to run" in again.errors, again.errors
 
 
 SLOW = ("trainer.batch_size=1", "trainer.max_epochs=4", "trainer.checkpoint_every=10", "hydra.sweeper.pruner.n_startup_trials=9")
@@ -113,7 +113,7 @@ def test_a_killed_command_is_continued_in_the_middle_of_a_trial(
     command = (*SEARCH, *teacher, *SLOW, "hydra.sweeper.n_trials=2")
     process = start(*command)
     wait_for(lambda: checkpoint(tmp_path), process)
-    application(*command).is_mistake("study=search is being searched by another command", "choose another study=NAME")
+    application(*command).is_mistake("another command is searching study=search", "choose another study=NAME")
     wait_for(lambda: "done" in states(tmp_path / "runs").values() and checkpoint(tmp_path), process)
     wait_for(lambda: stored(tmp_path).trials[1].intermediate_values, process)
     reported = time.time()
@@ -123,7 +123,7 @@ def test_a_killed_command_is_continued_in_the_middle_of_a_trial(
     first, cut = stored(tmp_path).trials
     assert (first.state, cut.state) == (TrialState.COMPLETE, TrialState.RUNNING)
     again = application(*command)
-    assert again.code == 0 and "2 trials: 1 done before, 1 to run" in again.errors, again.errors
+    assert again.code == 0 and "2 trials: 1 already done, 1 to run" in again.errors, again.errors
     assert "epoch 1 of 4" not in again.errors and "epoch 4 of 4" in again.errors, "it goes on from its checkpoint"
     unchanged, failed, retried = stored(tmp_path).trials
     assert unchanged == first and failed.state == TrialState.FAIL and retried.state == TrialState.COMPLETE
@@ -131,7 +131,7 @@ def test_a_killed_command_is_continued_in_the_middle_of_a_trial(
     assert cut.intermediate_values.items() <= retried.intermediate_values.items()
     assert [*states(tmp_path / "runs").values()] == ["done", "done"], "no job was made twice"
     third = application(*command)
-    assert third.code == 0 and "2 trials: 2 done before, 0 to run" in third.errors and len(stored(tmp_path).trials) == 3
+    assert third.code == 0 and "2 trials: 2 already done, 0 to run" in third.errors and len(stored(tmp_path).trials) == 3
 
 
 @pytest.mark.slow
@@ -142,8 +142,8 @@ def test_the_trial_of_a_killed_worker_is_tried_again_by_the_next_command(
     process = start(*command, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
     wait_for(lambda: checkpoint(tmp_path), process)
     os.kill(next(iter(workers(tmp_path / "runs").values())), signal.SIGKILL)
-    outcome = ended(process)
-    assert outcome.code == 1 and "1 of 1 trials failed, 0 of 1 are done; the same command goes on" in outcome.errors, (
+    outcome = outcome_of(process)
+    assert outcome.code == 1 and "1 of 1 trials failed, 0 of 1 are done; run the same command to resume" in outcome.errors, (
         outcome.errors
     )
     assert "killed by SIGKILL" in outcome.errors and "Traceback" not in outcome.errors, outcome.errors

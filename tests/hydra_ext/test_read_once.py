@@ -103,13 +103,13 @@ def test_loaders_share_where_they_look_in_the_same_places_and_keep_their_jobs_na
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("seed: 2\n")
     with shared():
-        found = []
+        values = []
         for folder, name in ((tmp_path, "first"), (tmp_path / "other", "second"), (tmp_path, "third")):
             with initialize_config_dir(str(folder), version_base="1.3", job_name=name):
                 config = compose("config", return_hydra_config=True)
-                found.append((config.seed, config.hydra.job.name))
+                values.append((config.seed, config.hydra.job.name))
             (tmp_path / "config.yaml").write_text("seed: 3\n")  # too late
-    assert found == [(1, "first"), (2, "second"), (1, "third")]
+    assert values == [(1, "first"), (2, "second"), (1, "third")]
 
 
 @pytest.mark.parametrize("job", MISTAKES, ids=lambda job: " ".join(job))

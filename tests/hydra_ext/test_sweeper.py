@@ -1,24 +1,31 @@
 """Sweeps through a launcher that runs jobs side by side, and what a sweep says it cost."""
 
+import logging
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from findistill.core.files import write_json
+from findistill.core.files import write_json, write_whole
+from findistill.core.hashing import seal
 from findistill.core.plan import duration
-from findistill.hydra_ext.sweeper import costs
+from findistill.core.run_folder import REPORT, done_jobs
+from findistill.errors import SweepError
+from findistill.hydra_ext.sweeper import Planned, ResumingSweeper, costs
 from tests.conftest import Command
 
 
 def test_costs_count_shared_artifacts_once(tmp_path: Path) -> None:
     folders = []
-    for number, made in enumerate((100.0, 0.0)):
+    for number, seconds in enumerate((100.0, 0.0)):
         folder = tmp_path / str(number)
         shared = {"time/annotate_s": 100.0, "time/data_s": 1.0, "time/artifacts_s": 101.0}
-        write_json(folder / "metrics.json", {"time/wall_s": 10 + made, "time/artifacts_made_s": made, **shared})
+        write_json(folder / "metrics.json", {"time/wall_s": 10 + seconds, "time/artifacts_made_s": seconds, **shared})
         folders.append(folder)
     text = costs(folders, 121)
-    assert text.startswith("2 jobs in 2 min 1 s: artifacts, made once, 1 min 40 s; the jobs themselves 20.0 s.")
+    assert text.startswith("2 jobs in 2 min 1 s: artifacts, created once, took 1 min 40 s; the jobs themselves took 20.0 s.")
     assert text.endswith("it would have been 3 min 42 s.")  # 20 + 2 x 101
 
 
@@ -27,13 +34,30 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+@pytest.mark.parametrize(("n_done", "line"), [(2, "nothing to do: every job is done. Report: "), (1, "the report is current: ")])
+def test_a_current_report_does_not_hide_missing_jobs(
+    n_done: int, line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config: Any = SimpleNamespace(sweep=SimpleNamespace(report=True))
+    step: Any = None
+    plan = [Planned([], config, step, [], tmp_path / f"teacher-{number}") for number in range(2)]
+    for job in plan[:n_done]:
+        write_json(job.folder / "status.json", {"state": "done"})
+    page = write_whole(tmp_path / "report.html", "a report")
+    write_json(tmp_path / REPORT, {"jobs": done_jobs(tmp_path), "files": seal(tmp_path, [page.name])})
+    caplog.set_level(logging.INFO, "findistill")
+    with nullcontext() if n_done == 2 else pytest.raises(SweepError, match="1 of 2 jobs are not done"):
+        ResumingSweeper._close(plan, [], 1.0, last=False)
+    assert caplog.messages == [f"{line}{page}"]
+
+
 @pytest.mark.slow
 def test_jobs_run_side_by_side_and_share_artifacts(findistill: Command, tmp_path: Path) -> None:
-    done = findistill(
+    result = findistill(
         "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "study=moon", "stage=teacher", "seed=0,1", "data.labelled=60",
         "trainer.max_epochs=1", "logger=none", "evaluate.resamples=20", "evaluate.latency=false", OMP_NUM_THREADS="1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert result.returncode == 0, result.stderr[-3000:]
     assert len(list((tmp_path / "runs" / "moon").glob("teacher-*/predictions.parquet"))) == 2
     assert len([path for path in (tmp_path / "runs" / ".artifacts").glob("data-*") if path.is_dir()]) == 1
     assert (tmp_path / "runs" / "moon" / "report.html").exists()

@@ -102,10 +102,10 @@ def test_float32_logits_are_those_of_torch(student: Path, exported: Path, texts:
 def test_8_bit_files_are_small_and_keep_the_labels(variant: str, student: Path, exported: Path, texts: list[str]) -> None:
     trainer = Trainer(accelerator="cpu")
     of_torch = predict(student, texts, trainer)
-    found = onnx_model.predict(exported / file_name(variant), texts, trainer)
-    agreement = np.mean([a == b for a, b in zip(found.predicted, of_torch.predicted, strict=True)])
+    prediction = onnx_model.predict(exported / file_name(variant), texts, trainer)
+    agreement = np.mean([a == b for a, b in zip(prediction.predicted, of_torch.predicted, strict=True)])
     assert agreement >= 0.97
-    assert found.probabilities != pytest.approx(of_torch.probabilities, abs=1e-7)  # they are 8-bit
+    assert prediction.probabilities != pytest.approx(of_torch.probabilities, abs=1e-7)  # they are 8-bit
     size = (exported / file_name(variant)).stat().st_size
     assert size < 0.28 * (exported / "model.onnx").stat().st_size
     operators = {node.op_type for node in onnx.load(exported / file_name(variant)).graph.node}
@@ -115,9 +115,9 @@ def test_8_bit_files_are_small_and_keep_the_labels(variant: str, student: Path, 
 def test_predict_gives_what_the_folder_of_torch_weights_gives(student: Path, exported: Path, texts: list[str]) -> None:
     for trainer in (Trainer(accelerator="cpu"), Trainer(accelerator="cpu", max_length=8)):
         of_torch = predict(student, texts, trainer)
-        found = onnx_model.predict(exported / "model.onnx", texts, trainer)
-        assert found.labels == of_torch.labels and found.predicted == of_torch.predicted
-        np.testing.assert_allclose(found.probabilities, of_torch.probabilities, atol=1e-5)
+        prediction = onnx_model.predict(exported / "model.onnx", texts, trainer)
+        assert prediction.labels == of_torch.labels and prediction.predicted == of_torch.predicted
+        np.testing.assert_allclose(prediction.probabilities, of_torch.probabilities, atol=1e-5)
     assert onnx_model.predict(exported / "model.onnx", [], trainer).probabilities.shape == (0, 3)
 
 
@@ -165,10 +165,10 @@ def test_a_scalar_student_is_exported_with_its_thresholds(encoder, labels, corpu
     to_onnx(of_torch, tmp_path / "onnx" / "model.onnx", 18)
     trainer = Trainer(accelerator="cpu")
     expected = predict(tmp_path / "model", texts, trainer)
-    found = onnx_model.predict(tmp_path / "onnx" / "model.onnx", texts, trainer)
-    assert found.labels == expected.labels == labels.names and found.predicted == expected.predicted
-    assert set(found.predicted) == set(labels.names)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    prediction = onnx_model.predict(tmp_path / "onnx" / "model.onnx", texts, trainer)
+    assert prediction.labels == expected.labels == labels.names and prediction.predicted == expected.predicted
+    assert set(prediction.predicted) == set(labels.names)
+    np.testing.assert_allclose(prediction.probabilities, expected.probabilities, atol=1e-5)
 
 
 def lookup(table: np.ndarray) -> onnx.ModelProto:
@@ -192,9 +192,9 @@ def test_a_table_is_off_by_half_a_step_of_its_own_row(seed: int, rows: int, widt
     from onnxruntime import InferenceSession
 
     ids = np.arange(rows)
-    [found] = InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"ids": ids})
+    [actual] = InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"ids": ids})
     step = np.abs(table).max(axis=1, keepdims=True) / 127
-    assert (np.abs(found - table) <= 0.501 * step).all() and (found[0] == 0).all()
+    assert (np.abs(actual - table) <= 0.501 * step).all() and (actual[0] == 0).all()
 
 
 def test_small_tables_stay_as_they_are() -> None:
@@ -226,16 +226,16 @@ def test_what_is_missing_or_unreadable_is_named(exported: Path, tmp_path: Path) 
     with pytest.raises(UserError, match=r"model\.onnx cannot be read as ONNX"):
         onnx_model.open_onnx(file)
     onnx.save(lookup(np.ones((20, 3), dtype=np.float32)), file)
-    with pytest.raises(UserError, match="takes ids and gives rows; a text classifier takes"):
+    with pytest.raises(UserError, match="has the inputs ids and outputs rows; a text classifier has"):
         onnx_model.open_onnx(file)
     file.write_bytes((exported / "model.onnx").read_bytes())
-    for content, told in (
-        ('["a", "b"]', "gives 3 probabilities, but .* names 2 labels"),
+    for content, message in (
+        ('["a", "b"]', "returns 3 probabilities, but .* has 2 labels"),
         ("{}", "must be a list"),
-        ("[", "no JSON"),
+        ("[", "is not JSON"),
     ):
         (tmp_path / "labels.json").write_text(content)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             onnx_model.open_onnx(file)
 
 
@@ -268,14 +268,14 @@ def test_a_model_that_cannot_be_traced_is_named(student: Path, tmp_path: Path, m
     original = model.forward
 
     def forward(**inputs):
-        found = original(**inputs)
-        if float(found.logits.sum()) > 0:  # depends on the values, so that no graph can hold it
-            found.logits = 2 * found.logits
-        return found
+        output = original(**inputs)
+        if float(output.logits.sum()) > 0:  # depends on the values, so that no graph can hold it
+            output.logits = 2 * output.logits
+        return output
 
     monkeypatch.setattr(model, "forward", forward)
-    told = r"^BertForSequenceClassification cannot be exported to ONNX, export.opset=18: [^\n\x1b]{20,}$"
-    with pytest.raises(UserError, match=told):
+    message = r"^BertForSequenceClassification cannot be exported to ONNX with export.opset=18: [^\n\x1b]{20,}$"
+    with pytest.raises(UserError, match=message):
         to_onnx(Classifier(model), tmp_path / "model.onnx", 18)
     assert model.config._attn_implementation == "sdpa" and not any(tmp_path.iterdir())
 
@@ -284,22 +284,22 @@ def test_a_model_of_one_output_is_no_classifier(tiny: Path, tmp_path: Path) -> N
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, id2label={0: "score"})
-    with pytest.raises(UserError, match="no classifier"):
+    with pytest.raises(UserError, match="is not a classifier"):
         Classifier(model)
 
 
 def test_speeds_are_measured_on_the_threads_asked_for(exported: Path) -> None:
     before = torch.get_num_threads()
-    seen = []
+    batches = []
 
     def classify(batch) -> None:
-        seen.append((len(batch), torch.get_num_threads()))
+        batches.append((len(batch), torch.get_num_threads()))
 
     with threads(2):
-        found = measure({"a": classify, "b": classify}, ["one", "two"])
-    assert torch.get_num_threads() == before and {number for _, number in seen} == {2}
-    assert {size for size, _ in seen} == {1, 32} and set(found) == {"a", "b"}
-    assert 0 < found["a"].p50_ms <= found["a"].p95_ms and found["a"].texts_per_s > 0
+        latencies = measure({"a": classify, "b": classify}, ["one", "two"])
+    assert torch.get_num_threads() == before and {number for _, number in batches} == {2}
+    assert {size for size, _ in batches} == {1, 32} and set(latencies) == {"a", "b"}
+    assert 0 < latencies["a"].p50_ms <= latencies["a"].p95_ms and latencies["a"].texts_per_s > 0
     latency = onnx_model.latency(exported / "model.onnx", ["one", "two"], Trainer())
     assert 0 < latency["latency/p50_ms"] <= latency["latency/p95_ms"] and latency["throughput/texts_per_s"] > 0
 
@@ -314,7 +314,7 @@ def test_a_tokenizer_that_is_not_the_graphs_is_named(exported: Path, tmp_path: P
     state = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
     state["model"]["vocab"]["profit"] = 40_000  # the graph knows 30,522
     (tmp_path / "tokenizer.json").write_text(json.dumps(state), "utf-8")
-    with pytest.raises(UserError, match="cannot be run on the tokens"):
+    with pytest.raises(UserError, match="cannot run on the tokens"):
         onnx_model.predict(tmp_path / "model.onnx", ["profit"], Trainer(accelerator="cpu"))
     (tmp_path / "tokenizer.json").write_text('{"version": ')
     with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import CSV, OWN, SMALL, ended, results, states, wait_for
+from tests.faults.conftest import CSV, OWN, SMALL, outcome_of, results, states, wait_for
 from tests.launchers.conftest import need, workers
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]
@@ -29,7 +29,7 @@ SLOW = ("trainer.batch_size=1", "trainer.max_epochs=6", "trainer.checkpoint_ever
 
 
 @pytest.fixture
-def launched(request: pytest.FixtureRequest, start: Start) -> Callable[..., "subprocess.Popen[str]"]:
+def launch(request: pytest.FixtureRequest, start: Start) -> Callable[..., "subprocess.Popen[str]"]:
     """Start a command under a launcher, whose engine is started when it is first needed."""
 
     def run(launcher: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -57,7 +57,7 @@ def expected() -> dict[str, Any]:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_table_is_the_same_and_the_annotation_made_once(
-    launcher: str, launched: Any, tiny: Path, tmp_path: Path, expected: dict[str, Any]
+    launcher: str, launch: Any, tiny: Path, tmp_path: Path, expected: dict[str, Any]
 ) -> None:
     (tmp_path / "mine.csv").write_text(CSV)
     rules = "llm.rules={positive: [gain, record], negative: [loss, warning], neutral: [meeting, report]}"
@@ -65,7 +65,7 @@ def test_the_table_is_the_same_and_the_annotation_made_once(
         f"student={tiny}", *OWN, "llm=rules", rules, "distill.min_agreement=1", "distill=cls,reg", "seed=0,1", "study=moon",
         *(word for word in SMALL if word != "sweep.report=false"), "report.resamples=10",
     )  # fmt: skip
-    outcome = ended(launched(launcher, *sweep))
+    outcome = outcome_of(launch(launcher, *sweep))
     assert outcome.code == 0, outcome.errors[-3000:]
     artifacts = {path.parent.name for path in tmp_path.glob("runs/.artifacts/*/artifact.json")}
     assert artifacts == expected.setdefault("artifacts", artifacts)
@@ -76,89 +76,89 @@ def test_the_table_is_the_same_and_the_annotation_made_once(
     lines = [line for text in [outcome.errors, *logs] for line in set(text.splitlines()) if "annotating 48 texts of csv" in line]
     assert len(lines) == 1, lines
     assert len([*tmp_path.glob("runs/moon/student*/metrics.json")]) == 4
-    again = ended(launched("basic", *sweep))  # whatever the launcher
-    assert again.code == 0 and "4 jobs: 4 done before, 0 to run" in again.errors, again.errors
+    again = outcome_of(launch("basic", *sweep))  # whatever the launcher
+    assert again.code == 0 and "4 jobs: 4 already done, 0 to run" in again.errors, again.errors
 
 
 @pytest.mark.parametrize("launcher", APART)
-def test_a_killed_worker_fails_its_job_alone(launcher: str, launched: Any, teacher: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_killed_worker_fails_its_job_alone(launcher: str, launch: Any, teacher: tuple[str, ...], tmp_path: Path) -> None:
     sweep = (*teacher, *SLOW, "study=moon", "seed=0,1,2")
-    process = launched(launcher, *sweep)
+    process = launch(launcher, *sweep)
     wait_for(lambda: workers(tmp_path / "runs") and [*tmp_path.glob("runs/moon/*/checkpoints/last.ckpt")], process)
     os.kill(next(iter(workers(tmp_path / "runs").values())), signal.SIGKILL)
-    outcome = ended(process)
-    assert outcome.code == 1 and "1 of 3 jobs are not done; the same command runs them again" in outcome.errors, outcome.errors
+    outcome = outcome_of(process)
+    assert outcome.code == 1 and "1 of 3 jobs are not done; run the same command to retry them" in outcome.errors, outcome.errors
     assert "Traceback" not in outcome.errors
     assert sorted(states(tmp_path / "runs").values()) == ["done", "done", "failed"]
-    resume(launched, launcher, sweep, tmp_path / "runs", done=2)
+    resume(launch, launcher, sweep, tmp_path / "runs", n_done=2)
 
 
 @pytest.mark.parametrize("launcher", APART)
-def test_a_killed_command_is_resumed(launcher: str, launched: Any, teacher: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_killed_command_is_resumed(launcher: str, launch: Any, teacher: tuple[str, ...], tmp_path: Path) -> None:
     """Slurm's jobs and submitit's processes outlive the command: the next one waits for them instead of running them twice."""
     sweep = (*teacher, *SLOW, "study=moon", "seed=0,1,2")
-    process = launched(launcher, *sweep)
+    process = launch(launcher, *sweep)
     wait_for(lambda: "done" in states(tmp_path / "runs").values(), process)
     process.kill()
-    resume(launched, launcher, sweep, tmp_path / "runs")
+    resume(launch, launcher, sweep, tmp_path / "runs")
 
 
 def test_the_head_of_the_cluster_is_killed(
-    launched: Any, ray_nodes: tuple[str, list[Any]], teacher: tuple[str, ...], tmp_path: Path
+    launch: Any, ray_nodes: tuple[str, list[Any]], teacher: tuple[str, ...], tmp_path: Path
 ) -> None:
     sweep = (*teacher, *SLOW, "study=moon", "seed=0,1,2")
-    process = launched("ray", *sweep)
+    process = launch("ray", *sweep)
     wait_for(lambda: "done" in states(tmp_path / "runs").values(), process)
     os.killpg(ray_nodes[1][0].pid, signal.SIGKILL)
-    outcome = ended(process)
+    outcome = outcome_of(process)
     assert outcome.code != 0
-    resume(launched, "joblib", sweep, tmp_path / "runs")
+    resume(launch, "joblib", sweep, tmp_path / "runs")
 
 
 def test_a_cancelled_job_of_slurm_fails_alone(
-    launched: Any, slurm: dict[str, str], teacher: tuple[str, ...], tmp_path: Path
+    launch: Any, slurm: dict[str, str], teacher: tuple[str, ...], tmp_path: Path
 ) -> None:
     sweep = (*teacher, *SLOW, "study=moon", "seed=0,1,2")
-    process = launched("submitit_slurm", *sweep)
+    process = launch("submitit_slurm", *sweep)
     wait_for(lambda: [*tmp_path.glob("runs/moon/*/checkpoints/last.ckpt")], process)
     scheduler = {"env": {**os.environ, **slurm}, "text": True}
     ids = subprocess.check_output(["squeue", "--noheader", "--array", "--format=%i", "--states=R"], **scheduler).split()
     subprocess.run(["scancel", ids[0]], check=True, **scheduler)
-    outcome = ended(process)
+    outcome = outcome_of(process)
     assert outcome.code == 1 and "1 of 3 jobs are not done" in outcome.errors, outcome.errors
-    resume(launched, "submitit_slurm", sweep, tmp_path / "runs", done=2)
+    resume(launch, "submitit_slurm", sweep, tmp_path / "runs", n_done=2)
 
 
 def test_a_requeued_job_of_slurm_goes_on_from_its_checkpoint(
-    launched: Any, slurm: dict[str, str], teacher: tuple[str, ...], tmp_path: Path
+    launch: Any, slurm: dict[str, str], teacher: tuple[str, ...], tmp_path: Path
 ) -> None:
-    process = launched("submitit_slurm", *teacher, *SLOW, "study=moon", "seed=0,1")
+    process = launch("submitit_slurm", *teacher, *SLOW, "study=moon", "seed=0,1")
     wait_for(lambda: len([*tmp_path.glob("runs/moon/*/checkpoints/last.ckpt")]) == 2, process)
     scheduler = {"env": {**os.environ, **slurm}, "text": True}
     ids = subprocess.check_output(["squeue", "--noheader", "--array", "--format=%i", "--states=R"], **scheduler).split()
     subprocess.run(["scancel", "--signal=USR2", ids[0]], check=True, **scheduler)  # as before a time limit
     subprocess.run(["scontrol", "requeue", ids[1]], check=True, **scheduler)  # as when it is preempted: SIGTERM
-    outcome = ended(process)
+    outcome = outcome_of(process)
     assert outcome.code == 0, outcome.errors
     logs = [path.read_text() for path in tmp_path.glob("runs/.workers/moon/*/*_log.*")]
     assert sum("epoch 1 of 6" in log for log in logs) == sum("epoch 6 of 6" in log for log in logs) == 2, logs
 
 
 @pytest.mark.parametrize("launcher", APART)
-def test_stop_starts_no_further_job(launcher: str, launched: Any, teacher: tuple[str, ...], tmp_path: Path) -> None:
+def test_stop_starts_no_further_job(launcher: str, launch: Any, teacher: tuple[str, ...], tmp_path: Path) -> None:
     """The first job has no rows to learn from; of six, at most the two that run beside it are run."""
     sweep = (*teacher, "study=moon", "data.labelled=1,20", "seed=0,1,2", "sweep.on_error=stop")
-    outcome = ended(launched(launcher, *sweep))
+    outcome = outcome_of(launch(launcher, *sweep))
     assert outcome.code == 1, outcome.errors
     assert "failed" in states(tmp_path / "runs").values() and len(states(tmp_path / "runs")) < 6, outcome.errors
 
 
-def resume(launched: Any, launcher: str, sweep: tuple[str, ...], runs: Path, done: int | None = None) -> None:
+def resume(launch: Any, launcher: str, sweep: tuple[str, ...], runs: Path, n_done: int | None = None) -> None:
     """The same command finishes the sweep, and nothing that is done is done again."""
     before = {path: path.read_bytes() for path in runs.glob("moon/teacher*/status.json") if b'"done"' in path.read_bytes()}
     time.sleep(0.1)
-    again = ended(launched(launcher, *sweep))
+    again = outcome_of(launch(launcher, *sweep))
     assert again.code == 0, again.errors
     assert list(states(runs).values()) == ["done"] * 3
-    assert done is None or f"3 jobs: {done} done before, {3 - done} to run" in again.errors, again.errors
+    assert n_done is None or f"3 jobs: {n_done} already done, {3 - n_done} to run" in again.errors, again.errors
     assert {path: path.read_bytes() for path in before} == before

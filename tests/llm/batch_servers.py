@@ -13,7 +13,7 @@ from tests.llm.servers import KEY, LoopbackServer, Reply, is_probe, refusal
 
 
 class BatchLoopback(LoopbackServer):
-    """Answers a batch by `behave` at the first look at it, unless `hold`; `requested` counts the custom ids that it answered.
+    """Answers a batch by `behave` at the first look at it, unless `hold`; `answer_counts` counts the custom ids that it answered.
 
     Attributes:
         answers: which lines of a batch get an answer, from all of them; by default all, in another order.
@@ -25,7 +25,7 @@ class BatchLoopback(LoopbackServer):
     def __init__(self, behave: Callable[[dict], Reply]) -> None:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
-        self.requested: Counter[str] = Counter()
+        self.answer_counts: Counter[str] = Counter()
         self.contents: Counter[str] = Counter()  # bodies that were answered
         self.calls: Counter[str] = Counter()
         self.answers: Callable[[list[dict]], list[dict]] = lambda lines: random.Random(0).sample(lines, len(lines))
@@ -87,14 +87,14 @@ class BatchLoopback(LoopbackServer):
         assert len({line["custom_id"] for line in lines}) == len(lines)
         assert all(line["url"] == body["endpoint"] and line["method"] == "POST" for line in lines)
         self.batches[name] = {"id": name, "status": "validating", "metadata": body["metadata"], "lines": lines}
-        return self._shown(name)
+        return self._batch_reply(name)
 
     async def _list(self, request: web.Request) -> Reply:
         names = list(reversed(self.batches))
         start = names.index(request.query["after"]) + 1 if "after" in request.query else 0
         page = names[start : start + 2]  # short pages, so that there are several
-        shown = [json.loads(self._shown(name).body) for name in page]
-        return Reply(body=json.dumps({"object": "list", "data": shown, "has_more": start + 2 < len(names)}))
+        entries = [json.loads(self._batch_reply(name).body) for name in page]
+        return Reply(body=json.dumps({"object": "list", "data": entries, "has_more": start + 2 < len(names)}))
 
     async def _retrieve(self, request: web.Request) -> Reply:
         name = request.match_info["id"]
@@ -104,7 +104,7 @@ class BatchLoopback(LoopbackServer):
         batch["status"] = "in_progress" if batch["status"] == "validating" else batch["status"]
         if not self.hold.is_set() and batch["status"] == "in_progress":
             self._finish(batch)
-        return self._shown(name)
+        return self._batch_reply(name)
 
     async def _content(self, request: web.Request) -> Reply:
         name = request.match_info["id"]
@@ -124,7 +124,7 @@ class BatchLoopback(LoopbackServer):
             answer["response"] = {"status_code": reply.status, "request_id": "r", "body": body}
             (output if reply.status == 200 else errors).append(answer)
             if reply.status == 200:
-                self.requested[line["custom_id"]] += 1
+                self.answer_counts[line["custom_id"]] += 1
                 self.contents[json.dumps(line["body"], sort_keys=True)] += 1
         answered = {line["custom_id"] for line in output + errors}
         if batch["status"] in ("expired", "cancelled"):
@@ -139,9 +139,9 @@ class BatchLoopback(LoopbackServer):
                 batch[kind] = f"file-{len(self.files)}"
                 self.files[batch[kind]] = "".join(json.dumps(line) + "\n" for line in lines).encode()
 
-    def _shown(self, name: str) -> Reply:
+    def _batch_reply(self, name: str) -> Reply:
         batch = self.batches[name]
-        shown = {key: value for key, value in batch.items() if key != "lines"}
-        done = batch["status"] == "completed"
-        counts = {"total": len(batch["lines"]), "completed": done * len(batch["lines"]), "failed": 0}
-        return Reply(body=json.dumps(shown | {"object": "batch", "request_counts": counts}))
+        fields = {key: value for key, value in batch.items() if key != "lines"}
+        is_complete = batch["status"] == "completed"
+        counts = {"total": len(batch["lines"]), "completed": is_complete * len(batch["lines"]), "failed": 0}
+        return Reply(body=json.dumps(fields | {"object": "batch", "request_counts": counts}))

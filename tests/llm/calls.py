@@ -12,19 +12,19 @@ STEPS = Template("Classify.", TEMPLATE.words, steps=("Opinion:",))
 
 
 def engine(server: LoopbackServer, **settings: object) -> EndpointEngine:
-    given = {"base_url": server.url, "api_key_env": "TEST_KEY", "timeout_s": 5.0, **settings}
-    return EndpointEngine(model="m", **given)  # type: ignore[arg-type]
+    options = {"base_url": server.url, "api_key_env": "TEST_KEY", "timeout_s": 5.0, **settings}
+    return EndpointEngine(model="m", **options)  # type: ignore[arg-type]
 
 
-def made(tasks: int, samples: int) -> Iterator[Request]:
-    shown = (Demonstration("Sales fell.", "negative"),)
-    return (Request(f"t{i}", f"text {i}", shown, tuple(range(samples))) for i in range(tasks))
+def requests(tasks: int, samples: int) -> Iterator[Request]:
+    demonstrations = (Demonstration("Sales fell.", "negative"),)
+    return (Request(f"t{i}", f"text {i}", demonstrations, tuple(range(samples))) for i in range(tasks))
 
 
 def ask(
     server: LoopbackServer, tasks: int = 5, samples: int = 4, concurrency: int = 3, temperature: float = 0.5,
     template: Template = TEMPLATE, retries: int = 0, stop_at: int | None = None, **settings: object,
 ) -> list[Response]:  # fmt: skip
-    drawn = Sampling(temperature, 0, concurrency, retries, stop_at)
-    found = [a for batch in engine(server, **settings).responses(made(tasks, samples), template, drawn) for a in batch]
-    return sorted(found, key=lambda answer: (int(answer.id[1:]), answer.sample))
+    sampling = Sampling(temperature, 0, concurrency, retries, stop_at)
+    responses = [a for batch in engine(server, **settings).responses(requests(tasks, samples), template, sampling) for a in batch]
+    return sorted(responses, key=lambda answer: (int(answer.id[1:]), answer.sample))

@@ -36,13 +36,13 @@ def chat(contents: list[str], usage: object = "honest", **choice: object) -> Rep
         for i, content in enumerate(contents)
     ]
     usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9} if usage == "honest" else usage
-    found = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
-    return Reply(body=json.dumps(found))
+    completion = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
+    return Reply(body=json.dumps(completion))
 
 
 def refusal(status: int, message: str = "no", **headers: str) -> Reply:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status, json.dumps({"error": {"message": message, "type": "error"}}), JSON | named)
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, json.dumps({"error": {"message": message, "type": "error"}}), JSON | fields)
 
 
 def is_probe(body: dict) -> bool:
@@ -87,7 +87,7 @@ class LoopbackServer:
         assert started.wait(10)
 
     @property
-    def asked(self) -> list[dict]:
+    def requests(self) -> list[dict]:
         """The bodies of the calls that were not probes."""
         return [body for body in self.bodies if not is_probe(body)]
 

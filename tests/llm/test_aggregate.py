@@ -12,13 +12,13 @@ from findistill.llm.aggregate import aggregate
 from findistill.llm.votes import Votes
 
 LABELS = LabelSet(("negative", "neutral", "positive"))
-Said = list[list[str | None]]
+Answers = list[list[str | None]]
 
 
-def artifact(folder: Path, said: Said, gold: list[str] | None = None) -> Path:
+def artifact(folder: Path, answers_by_text: Answers, gold: list[str] | None = None) -> Path:
     """What `annotate` leaves for these answers, one list a text."""
     rows, lines = [], []
-    for number, answers in enumerate(said):
+    for number, answers in enumerate(answers_by_text):
         votes = Votes.from_labels(answers)
         soft = {f"soft_{name}": share for name, share in zip(LABELS.names, votes.soft(LABELS.names), strict=True)}
         rows.append(
@@ -30,7 +30,7 @@ def artifact(folder: Path, said: Said, gold: list[str] | None = None) -> Path:
     folder.mkdir()
     pd.DataFrame(rows).to_parquet(folder / "annotations.parquet")
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
-    write_json(folder / "summary.json", {"texts": len(said), "samples": len(lines), "tokens_in": 5, "cost_usd": 0.5})
+    write_json(folder / "summary.json", {"texts": len(answers_by_text), "samples": len(lines), "tokens_in": 5, "cost_usd": 0.5})
     return folder
 
 
@@ -48,7 +48,10 @@ def test_majority_counts_every_answer(tmp_path: Path) -> None:
     )
     frame = combined([one, two], "majority", tmp_path)
     assert frame["label"].isna().tolist() == [False, True, False]
-    assert frame["label"][0] == "neutral" and frame["label"][2] == "neutral"  # a tie goes to the first annotator
+    assert frame["label"][0] == "neutral" and frame["label"][2] == "neutral"  # a tie: the first annotator's label
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    assert combined([two, one], "majority", swapped)["label"].tolist()[::2] == ["neutral", "positive"]
     assert frame["agreement"].tolist() == [4, 0, 3] and frame["n_samples"].tolist() == [6, 6, 6] and frame["n_valid"][1] == 0
     assert frame.loc[0, ["soft_negative", "soft_neutral", "soft_positive"]].tolist() == pytest.approx([0, 4 / 6, 2 / 6])
     assert frame["rationale"][0] == "two says neutral"
@@ -64,10 +67,11 @@ def test_dawid_skene_finds_out_who_can_be_trusted(tmp_path: Path) -> None:
     gold = [draw.choice(LABELS.names) for _ in range(300)]
 
     def annotator(name: str, accuracy: float) -> Path:
-        said = [label if draw.random() < accuracy else draw.choice([x for x in LABELS.names if x != label]) for label in gold]
-        return artifact(tmp_path / name, [[label] for label in said], gold)
+        labels = [label if draw.random() < accuracy else draw.choice([x for x in LABELS.names if x != label]) for label in gold]
+        return artifact(tmp_path / name, [[label] for label in labels], gold)
 
-    folders = [annotator("good", 0.9), annotator("fair", 0.8), *(annotator(f"weak{at}", 0.4) for at in range(3))]
+    # The good ones come last, as ties go to the first annotator.
+    folders = [*(annotator(f"weak{at}", 0.4) for at in range(3)), annotator("fair", 0.8), annotator("good", 0.9)]
     right = {how: (combined(folders, how, tmp_path)["label"] == gold).mean() for how in ("majority", "dawid_skene")}
     assert right["dawid_skene"] > max(right["majority"] + 0.1, 0.84), right
     frame = pd.read_parquet(tmp_path / "dawid_skene" / "annotations.parquet")
@@ -89,9 +93,9 @@ def crowd(tmp_path: Path, n: int, labelled: int) -> tuple[list[str], list[Path],
     # Never right, and always wrong in the same way: worth as much as one that is always right to who can learn it.
     perverse = [LABELS.names[(LABELS.index(label) + 1) % 3] if draw.random() < 0.9 else label for label in gold]
     folders, measured = [], []
-    for number, said in enumerate([good, poor, *copies, perverse]):
-        folders.append(artifact(tmp_path / f"a{number}", [[label] for label in said[:n]], gold[:n]))
-        measured.append(artifact(tmp_path / f"m{number}", [[label] for label in said[n:]], gold[n:]))
+    for number, votes in enumerate([good, poor, *copies, perverse]):
+        folders.append(artifact(tmp_path / f"a{number}", [[label] for label in votes[:n]], gold[:n]))
+        measured.append(artifact(tmp_path / f"m{number}", [[label] for label in votes[n:]], gold[n:]))
     return gold[:n], folders, measured
 
 
@@ -108,13 +112,13 @@ def test_labelled_rows_say_whom_to_believe(tmp_path: Path, caplog: pytest.LogCap
         assert soft.sum(axis=1).tolist() == pytest.approx([1] * 600) and frames[how]["agreement"].between(0, 5).all()
         quality = json.loads((tmp_path / how / "summary.json").read_text())["accuracies"]
         assert quality["a0"] == pytest.approx(0.8, abs=0.1) and quality["a4"] < 0.2
-    assert "right about 100 labelled rows: a0 0." in caplog.text
+    assert "accuracy on 100 labelled rows: a0 0." in caplog.text
 
 
 def test_a_text_that_nobody_labelled_has_no_label_in_any_way(tmp_path: Path) -> None:
-    said: Said = [["positive"], [None], ["negative"]] + [["positive"], ["negative"]] * 15
+    answers: Answers = [["positive"], [None], ["negative"]] + [["positive"], ["negative"]] * 15
     gold = ["positive", "neutral", "negative"] + ["positive", "negative"] * 15
-    folders = [artifact(tmp_path / name, said, gold) for name in ("a", "b", "c")]
+    folders = [artifact(tmp_path / name, answers, gold) for name in ("a", "b", "c")]
     for how in ("weighted_majority", "stacking"):
         frame = combined(folders, how, tmp_path, folders)
         assert frame["label"].fillna("none").tolist()[:3] == ["positive", "none", "negative"]
@@ -123,5 +127,5 @@ def test_a_text_that_nobody_labelled_has_no_label_in_any_way(tmp_path: Path) -> 
 
 def test_stacking_takes_labelled_rows(tmp_path: Path) -> None:
     folders = [artifact(tmp_path / name, [["positive"], ["negative"]], ["positive", "negative"]) for name in ("a", "b")]
-    with pytest.raises(UserError, match="learns from 20 labelled rows or more, and there are 2 of 2 labels"):
+    with pytest.raises(UserError, match=r"needs 20 or more labelled rows .* there are 2 rows and 2 labels"):
         combined(folders, "stacking", tmp_path, folders)

@@ -40,7 +40,7 @@ class FakeEngine(Engine):
     labels: tuple[str | None, ...] = ("positive", "neutral", "positive", None)
 
     def __init__(self, exact: bool = False, lasts: int = 999, fails: Iterable[tuple[str, int]] = ()) -> None:
-        self._exact, self.lasts, self.fails, self.asked = exact, lasts, set(fails), 0
+        self._exact, self.lasts, self.fails, self.n_calls = exact, lasts, set(fails), 0
         self.tasks: list[Request] = []
 
     def exact(self, template: Template) -> bool:
@@ -59,15 +59,15 @@ class FakeEngine(Engine):
         batch: list[Response] = []
         for task in tasks:
             self.tasks.append(task)
-            votes, left = dict(task.votes), list(task.samples)
-            while now := needed(votes, len(left), sampling.stop_at):
-                for sample in left[:now]:
-                    self.asked += 1
-                    made = Response(task.id, 0, log_probabilities=SCORES) if self._exact else self.answer(task, sample, template)
-                    batch.append(made)
-                    if made.label:
-                        votes[made.label] = votes.get(made.label, 0) + 1
-                left = left[now:]
+            votes, samples = dict(task.votes), list(task.samples)
+            while now := needed(votes, len(samples), sampling.stop_at):
+                for sample in samples[:now]:
+                    self.n_calls += 1
+                    reply = Response(task.id, 0, log_probabilities=SCORES) if self._exact else self.answer(task, sample, template)
+                    batch.append(reply)
+                    if reply.label:
+                        votes[reply.label] = votes.get(reply.label, 0) + 1
+                samples = samples[now:]
             while len(batch) > 1:
                 if self.lasts == 0:
                     raise KeyboardInterrupt
@@ -97,12 +97,12 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_files(exact: bool, tmp_path: 
     assert not (tmp_path / "cut" / "annotations.parquet").exists()
     engine = FakeEngine(exact)
     resumed = run(TEXTS, POOL, settings, tmp_path / "cut", engine)
-    assert engine.asked == (10 if exact else 40) - 5
+    assert engine.n_calls == (10 if exact else 40) - 5
     pd.testing.assert_frame_equal(resumed, straight)
     assert (tmp_path / "cut" / "samples.jsonl").read_text() == (tmp_path / "straight" / "samples.jsonl").read_text()
-    done = FakeEngine(exact)
-    run(TEXTS, POOL, settings, tmp_path / "cut", done)
-    assert done.asked == 0
+    again = FakeEngine(exact)
+    run(TEXTS, POOL, settings, tmp_path / "cut", again)
+    assert again.n_calls == 0
 
 
 def test_nothing_is_asked_twice_for_a_larger_limit_or_more_samples(tmp_path: Path) -> None:
@@ -111,17 +111,17 @@ def test_nothing_is_asked_twice_for_a_larger_limit_or_more_samples(tmp_path: Pat
         run(TEXTS.head(3), POOL, config(samples=4), tmp_path / "few", FakeEngine(exact), **shared)
         engine = FakeEngine(exact)
         frame = run(TEXTS, POOL, config(samples=6), tmp_path / "all", engine, **shared)
-        assert engine.asked == more and frame["n_samples"].tolist() == [6] * 10
+        assert engine.n_calls == more and frame["n_samples"].tolist() == [6] * 10
     # Another prompt, temperature or seed is another question; a calibration, for exact scores, is not.
     edited = config(samples=4)
     edited.prompt.instruction = "Classify it."
-    for exact, settings, asked in [
+    for exact, settings, calls in [
         (False, edited, 40), (False, config(samples=4, temperature=0.7), 40), (False, config(samples=4, seed=1), 40),
         (True, config(samples=4, temperature=0.7, calibration="batch", seed=1), 0),
     ]:  # fmt: skip
         engine = FakeEngine(exact)
         run(TEXTS, POOL, settings, tmp_path / "other", engine, **shared)
-        assert engine.asked == asked
+        assert engine.n_calls == calls
 
 
 def test_columns_of_sampled_answers(tmp_path: Path) -> None:
@@ -150,13 +150,13 @@ def test_exact_distributions_are_kept(tmp_path: Path) -> None:
 
 
 def test_failed_calls_are_told_and_asked_again(tmp_path: Path) -> None:
-    broken = [(f"t{i}", 1) for i in range(5)]
+    failures = [(f"t{i}", 1) for i in range(5)]
     with pytest.raises(UserError, match="5 of 20 responses failed, mostly with: timeout"):
-        run(TEXTS, POOL, config(samples=2), tmp_path, FakeEngine(fails=broken))
+        run(TEXTS, POOL, config(samples=2), tmp_path, FakeEngine(fails=failures))
     engine = FakeEngine()
     assert run(TEXTS, POOL, config(samples=2), tmp_path, engine)["n_valid"].tolist() == [2] * 10
-    assert engine.asked == 5
-    thin = run(TEXTS, POOL, config(samples=2, max_failed=0.5), tmp_path / "thin", FakeEngine(fails=broken))
+    assert engine.n_calls == 5
+    thin = run(TEXTS, POOL, config(samples=2, max_failed=0.5), tmp_path / "thin", FakeEngine(fails=failures))
     assert thin["n_valid"].tolist() == [1] * 5 + [2] * 5 and set(thin["n_samples"]) == {2}
 
 
@@ -170,7 +170,7 @@ def test_early_stopping_leaves_the_rows_of_a_threshold_as_they_are(tmp_path: Pat
     every = run(TEXTS, POOL, config(samples=8), tmp_path / "all", Varied())
     engine = Varied()
     early = run(TEXTS, POOL, config(samples=8, stop_at=5), tmp_path / "early", engine)
-    assert engine.asked == early["n_samples"].sum() < 80
+    assert engine.n_calls == early["n_samples"].sum() < 80
     pd.testing.assert_series_equal(early["label"], every["label"])
     assert ((early["agreement"] >= 5) == (every["agreement"] >= 5)).all()
     # Cut anywhere and gone on, it stops at the same samples.
@@ -185,12 +185,12 @@ def test_a_budget_stops_before_it_is_passed_and_can_be_raised(tmp_path: Path) ->
     price = 1e6 / 1000  # 0.001 $ a token: each answer costs 0.004 $, a text of four samples 0.016 $
     with pytest.raises(UserError, match=r"max_cost_usd=0.1: \$0\.0\d+ is spent, and \d of 10 texts are done"):
         run(TEXTS, POOL, config(samples=4, price=price, max_cost_usd=0.1), tmp_path, first := FakeEngine())
-    assert 0 < first.asked < 40 and first.asked * 0.004 <= 0.1
+    assert 0 < first.n_calls < 40 and first.n_calls * 0.004 <= 0.1
     with pytest.raises(UserError, match=r"max_cost_usd=0.1"):
         run(TEXTS, POOL, config(samples=4, price=price, max_cost_usd=0.1), tmp_path, again := FakeEngine())
-    assert again.asked == 0  # what was spent before counts
+    assert again.n_calls == 0  # what was spent before counts
     run(TEXTS, POOL, config(samples=4, price=price, max_cost_usd=1.0), tmp_path, second := FakeEngine())
-    assert first.asked + second.asked == 40
+    assert first.n_calls + second.n_calls == 40
     assert json.loads((tmp_path / "summary.json").read_text())["cost_usd"] == pytest.approx(0.16)
 
 
@@ -205,8 +205,8 @@ def test_the_llm_explains_demonstrations(tmp_path: Path) -> None:
     for task in explained:  # hand-written ones of the label show what a rationale is
         assert len(task.demonstrations) == 4 and all(each.rationale for each in task.demonstrations)
         assert len({each.label for each in task.demonstrations}) == 1
-    shown = next(task for task in engine.tasks if task.id == "t0").demonstrations
-    assert [each.rationale for each in shown] == [("why 0",)] * 3
+    demonstrations = next(task for task in engine.tasks if task.id == "t0").demonstrations
+    assert [each.rationale for each in demonstrations] == [("why 0",)] * 3
     # In whatever order and for whichever texts they are shown: what was said about them has a cache of its own.
     settings.shots.order_seed = 2
     run(TEXTS.head(2), pool, settings, tmp_path, other := FakeEngine(), tmp_path / "cache")
@@ -235,12 +235,12 @@ def test_contextual_calibration(tmp_path: Path) -> None:
     class Biased(FakeEngine):
         def responses(self, tasks: Iterable[Request], template: Template, sampling: Sampling) -> Iterator[list[Response]]:
             for task in tasks:
-                self.asked += 1
+                self.n_calls += 1
                 content = {"t0": 1.0}.get(task.id, 0.0)
                 yield [Response(task.id, 0, log_probabilities=SCORES | {"negative": SCORES["negative"] + content})]
 
     frame = run(TEXTS, POOL, config(samples=1, calibration="contextual"), tmp_path, engine := Biased(exact=True))
-    assert engine.asked == 10 + 3
+    assert engine.n_calls == 10 + 3
     # What every text gets says nothing; what only t0 gets does.
     assert frame["p_neutral"][1] == pytest.approx(1 / 3)
     assert frame["p_negative"][0] == pytest.approx(2.718 / 4.718, abs=1e-3)
@@ -262,7 +262,7 @@ def test_calibration_on_held_out_pool_rows(tmp_path: Path) -> None:
     settings.shots = Shots(k=4, selection="random")
     engine = FakeEngine(exact=True)
     frame = run(TEXTS, pool, settings, tmp_path, engine)
-    assert engine.asked == 10 + 40
+    assert engine.n_calls == 10 + 40
     assert list(frame["id"]) == list(TEXTS["id"])
     # The model answers the same to everything, so what is left is about the roots of the labels' shares in the held-out
     # rows, sqrt(3) : 1 : 0, and the little that the prior leaves to the label without any.
@@ -270,22 +270,22 @@ def test_calibration_on_held_out_pool_rows(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "calibration.json").read_text())["rows"] == 40
     # Held-out rows see the demonstrations of the texts, and are none of them.
     assert len({task.demonstrations for task in engine.tasks}) == 1
-    held = {task.text for task in engine.tasks if task.id.startswith("pool:")}
-    assert len(held) == 40 and not held & {each.text for each in engine.tasks[0].demonstrations}
+    texts = {task.text for task in engine.tasks if task.id.startswith("pool:")}
+    assert len(texts) == 40 and not texts & {each.text for each in engine.tasks[0].demonstrations}
     again = FakeEngine(exact=True)
     pd.testing.assert_frame_equal(run(TEXTS, pool, settings, tmp_path, again), frame)
-    assert again.asked == 0
+    assert again.n_calls == 0
 
 
 def test_auto_calibrates_where_it_can(tmp_path: Path) -> None:
     pool = pd.DataFrame({"text": [f"pool text {i}" for i in range(50)], "label": ["negative"] * 50})
-    for name, engine, rows, asked in [
+    for name, engine, rows, calls in [
         ("exact", FakeEngine(exact=True), pool, 35),
         ("few", FakeEngine(exact=True), pool.head(49), 10),
         ("sampled", FakeEngine(exact=False), pool, 20),
     ]:
         run(TEXTS, rows, config(samples=2, calibration="auto"), tmp_path / name, engine)
-        assert engine.asked == asked
+        assert engine.n_calls == calls
 
 
 def test_what_changes_no_response_is_no_part_of_the_annotator() -> None:
@@ -339,9 +339,9 @@ def test_cached_responses_are_parsed_anew_and_not_paid_for_again(
         older.setattr(Template, "parse", lambda *_, **__: "positive")
         older.setattr(Template, "rationale", lambda *_: ("nothing",))
         assert set(run("before")["label"]) == {"positive"}
-    asked = len(server.asked)
+    requests = len(server.requests)
     now = run("now")
     assert set(now["label"]) == {"negative"} and set(now["rationale"]) == {"it fell."}
-    assert (now["n_valid"] == 2).all() and len(server.asked) == asked
+    assert (now["n_valid"] == 2).all() and len(server.requests) == requests
     lines = [json.loads(line) for line in (tmp_path / "now" / "samples.jsonl").read_text().splitlines()]
     assert {line["label"] for line in lines} == {"negative"}

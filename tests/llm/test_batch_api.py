@@ -65,7 +65,7 @@ class Run:
     def __call__(
         self, count: int = 20, *, engine: type = BatchLLM, annotating: dict | None = None, **changed: object
     ) -> pd.DataFrame:
-        given = {
+        values = {
             "base_url": self.server.url,
             "api_key_env": "TEST_KEY",
             "poll_s": 0.01,
@@ -74,8 +74,8 @@ class Run:
             **changed,
         }
         target = "batch_api.BatchEngine" if engine is BatchLLM else "endpoint.EndpointEngine"
-        given = {name: value for name, value in given.items() if name in engine.__dataclass_fields__}
-        llm = engine(_target_=f"findistill.llm.{target}", name="x", model="m", **given)
+        values = {name: value for name, value in values.items() if name in engine.__dataclass_fields__}
+        llm = engine(_target_=f"findistill.llm.{target}", name="x", model="m", **values)
         sections = (
             llm,
             Prompt(name="direct", instruction="Classify."),
@@ -89,7 +89,7 @@ class Run:
     def under_way(self) -> list[str]:
         return sorted(path.suffix for path in (self.folder / "cache").glob("*.batches/*"))
 
-    def written(self) -> str:
+    def file_contents(self) -> str:
         return "".join(path.read_text() for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".parquet")
 
 
@@ -109,7 +109,7 @@ def test_texts_are_answered_whatever_the_order_and_at_half_the_price(run: Run, c
     summary = json.loads((run.folder / "out" / "summary.json").read_text())
     assert summary["cost_usd"] == pytest.approx(50 * (7 * 2 + 2 * 4) / 1e6 / 2)
     assert "submitted batch_1: 49 requests" in caplog.text and "completed, 49 of 49 requests" in caplog.text
-    assert run.under_way == [] and KEY not in run.written() + caplog.text
+    assert run.under_way == [] and KEY not in run.file_contents() + caplog.text
 
 
 def test_the_cache_is_that_of_single_calls(run: Run) -> None:
@@ -185,7 +185,7 @@ def kill_and_resume(run: Run, count: int) -> None:
     run.server.hold.clear()
     frame = run(count, max_requests=count // 4)
     assert len(run.server.batches) == 4 and (frame["n_valid"] == 4).all()
-    assert set(run.server.requested.values()) == {1} and len(run.server.requested) == count - 1
+    assert set(run.server.answer_counts.values()) == {1} and len(run.server.answer_counts) == count - 1
     assert set(run.server.contents.values()) == {1} and len(run.server.contents) == count
 
 
@@ -226,7 +226,7 @@ def test_a_revoked_key_stops_the_run_and_a_valid_one_goes_on(run: Run, monkeypat
         run(5)
     assert run.under_way == [".json", ".jsonl"]
     run(5)
-    assert len(run.server.batches) == 1 and KEY not in run.written()
+    assert len(run.server.batches) == 1 and KEY not in run.file_contents()
 
 
 def first_half(lines: list[dict]) -> list[dict]:
@@ -244,7 +244,7 @@ def test_what_a_batch_did_not_answer_is_requested_again(status: str, run: Run) -
 
 def test_a_batch_that_never_answers_ends_in_failures(run: Run) -> None:
     run.server.answers = lambda lines: []
-    with pytest.raises(UserError, match="no line in the output"):
+    with pytest.raises(UserError, match="missing from the output"):
         run(4, resubmit=2)
     assert len(run.server.batches) == 3 and run.under_way == []
 
@@ -307,14 +307,14 @@ def test_a_limit_of_tokens_in_the_queue_makes_batches_smaller(run: Run, caplog: 
 
 def test_a_batch_that_is_refused_says_why_and_is_not_under_way(run: Run) -> None:
     run.server.failure, run.server.ends = ("model_not_found", f"no model m for {KEY}"), lambda number: "failed"
-    with pytest.raises(UserError, match=r"llm.model=m .* refuses the batch batch_1: no model m for \*\*\*"):
+    with pytest.raises(UserError, match=r"llm.model=m .* rejected the batch batch_1: no model m for \*\*\*"):
         run(4)
     assert run.under_way == []
 
 
 def test_waiting_is_bounded_and_the_same_command_goes_on(run: Run) -> None:
     run.server.hold.set()
-    with pytest.raises(UserError, match=r"(?s)llm.wait_h=0: 0 of 19 requests in 1 batches .* none is requested again"):
+    with pytest.raises(UserError, match=r"(?s)llm.wait_h=0: 0 of 19 requests in 1 batches .* no request is sent twice"):
         run(20, wait_h=0)
     run.server.hold.clear()
     run(20, wait_h=0)
@@ -329,7 +329,7 @@ def test_answers_that_nobody_requests_any_more_are_kept(run: Run) -> None:
     run(5)
     assert run.under_way == []
     run(20)
-    assert len(run.server.batches) == 1 and set(run.server.requested.values()) == {1}
+    assert len(run.server.batches) == 1 and set(run.server.answer_counts.values()) == {1}
 
 
 def test_a_batch_that_the_server_does_not_know_names_its_file(run: Run) -> None:
@@ -338,9 +338,9 @@ def test_a_batch_that_the_server_does_not_know_names_its_file(run: Run) -> None:
         run(5, wait_h=0)
     run.server.batches.clear()
     run.server.hold.clear()
-    with pytest.raises(UserError, match=r"batch_1.* is not known .*\n.*remove (\S+\.jsonl): its 4 requests") as refused:
+    with pytest.raises(UserError, match=r"does not know batch_1, .*\n.*delete (\S+\.jsonl): its 4 requests") as error:
         run(5)
-    Path(str(refused.value).split("remove ")[1].split(": its")[0]).unlink()
+    Path(str(error.value).split("delete ")[1].split(": its")[0]).unlink()
     assert (run(5)["n_valid"] == 4).all() and run.under_way == []
 
 
@@ -360,7 +360,7 @@ def test_rows_with_the_same_prompt_share_a_call(run: Run) -> None:
 
 def test_a_server_without_batches_says_so(run: Run) -> None:
     run.server.refuses = {"POST files": [404]}
-    with pytest.raises(UserError, match="takes no batch: 404"):
+    with pytest.raises(UserError, match="does not accept batches: 404"):
         run(4)
 
 
@@ -398,8 +398,8 @@ def test_new_texts_by_the_batch(run: Run) -> None:
     settings = config()
     orders = writing.orders(by_method("rephrase"), ROWS, NUMBERS, LABELS, *sections(settings))
     for _ in range(2):
-        written = writing.write(orders, llm_at(run.server), settings.augment, settings.annotate, cache=run.folder / "cache")
-        assert written.rows and all(row["text"] for row in written.rows)
+        result = writing.write(orders, llm_at(run.server), settings.augment, settings.annotate, cache=run.folder / "cache")
+        assert result.rows and all(row["text"] for row in result.rows)
     assert set(run.server.contents.values()) == {1} and run.under_way == []
 
 

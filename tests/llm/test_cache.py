@@ -43,9 +43,9 @@ def test_what_was_appended_is_found_and_the_last_line_counts(
     for key, answer in [*first, *second]:
         expected[key][answer.sample] = answer
     with ResponseCache(path) as cache:
-        found = cache.offsets(range(5))
-        read = [{sample: cache.read(offset) for sample, offset in places.items()} for places in found]
-    assert read == list(expected.values())
+        positions = cache.offsets(range(5))
+        answers = [{sample: cache.read(offset) for sample, offset in places.items()} for places in positions]
+    assert answers == list(expected.values())
 
 
 def test_a_torn_last_line_is_cut_and_damage_in_the_middle_names_the_line(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_torn_last_line_is_cut_and_damage_in_the_middle_names_the_line(tmp_pat
     lines = whole.splitlines(keepends=True)
     for damage in (b"nonsense\n", b"{}\n", b"[]\n", b"\xff\n", lines[1][:20] + b"\n"):
         path.write_bytes(lines[0] + damage + lines[2])
-        with pytest.raises(UserError, match=r"responses.jsonl, line 2 is not a response"), ResponseCache(path):
+        with pytest.raises(UserError, match=r"responses.jsonl, line 2 is not a cached response"), ResponseCache(path):
             pass
     path.write_bytes(whole)  # the lock was let go
     with ResponseCache(path) as cache:
@@ -74,8 +74,8 @@ def test_only_an_index_is_held(tmp_path: Path) -> None:
     with ResponseCache(path) as cache:
         cache.append((key, Response("t", 0, raw="x" * 1000)) for key in range(5000))
     with ResponseCache(path) as cache:
-        held = sum(column.nbytes for column in (cache._keys, cache._samples, cache._offsets))
-        assert held == 5000 * 20 and path.stat().st_size > 5_000_000
+        n_bytes = sum(column.nbytes for column in (cache._keys, cache._samples, cache._offsets))
+        assert n_bytes == 5000 * 20 and path.stat().st_size > 5_000_000
 
 
 def test_request_keys_differ_with_anything_asked() -> None:

@@ -58,7 +58,7 @@ def test_a_text_of_the_labelled_rows_is_predicted_by_a_model_without_it() -> Non
 @pytest.mark.parametrize("pool", [POOL.head(0), POOL.head(5), POOL.iloc[[0, -1]]], ids=["none", "one label", "two rows"])
 def test_too_few_labelled_rows_are_said(pool: pd.DataFrame, tmp_path: Path) -> None:
     settings = {"name": "tfidf", "model": "tfidf", "kind": "tfidf"}
-    with pytest.raises(UserError, match="llm=tfidf is fitted to labelled rows, and there are"):
+    with pytest.raises(UserError, match="llm=tfidf needs four or more labelled rows and two or more labels, but there are"):
         run(ClassifierEngine(**settings), ClassifierLLM(**settings), tmp_path, pool=pool)
 
 
@@ -76,8 +76,10 @@ def test_every_pattern_that_matches_is_a_vote(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("patterns", "message"),
-    [({"good": "rose"}, "llm.rules.good is no label; the labels are negative, neutral, positive"),
-     ({"positive": "(rose"}, r"llm.rules.positive: '\(rose' is no regular expression")],
+    [({"good": "rose"}, "llm.rules.good is not a label; the labels are negative, neutral, positive"),
+     ({"positive": "(rose"}, r"llm.rules.positive: '\(rose' is not a valid regular expression"),
+     ({"positive": ["rose", 3, "(fell"]}, r"llm.rules.positive: '\(fell' is"),
+     (["rose", "fell"], "llm.rules=.*must map labels to patterns"), ("rose", "must map labels"), (None, "must map labels")],
 )  # fmt: skip
 def test_mistakes_in_rules(patterns: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):

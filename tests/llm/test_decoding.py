@@ -30,8 +30,8 @@ class Scripted:
     """Rows whose likeliest tokens are written down; they keep what they are fed, and score the words alike."""
 
     def __init__(self, scripts: list[list[int]]) -> None:
-        self.scripts, self.fed = scripts, [[] for _ in scripts]
-        self.ended: list[list[int]] = []
+        self.scripts, self.inputs = scripts, [[] for _ in scripts]
+        self.final_inputs: list[list[int]] = []
         self.passes = 0
         self.logits = self.next()
 
@@ -42,14 +42,14 @@ class Scripted:
         return logits
 
     def select(self, index: list[int]) -> None:
-        self.ended += [fed for i, fed in enumerate(self.fed) if i not in index]
+        self.final_inputs += [row for i, row in enumerate(self.inputs) if i not in index]
         self.scripts = [self.scripts[i] for i in index]
-        self.fed = [list(self.fed[i]) for i in index]
+        self.inputs = [list(self.inputs[i]) for i in index]
 
     def feed(self, tokens: list[int]) -> torch.Tensor:
         self.passes += 1
-        for fed, token in zip(self.fed, tokens, strict=True):
-            fed.append(token)
+        for row, token in zip(self.inputs, tokens, strict=True):
+            row.append(token)
         self.logits = self.next()
         return self.logits
 
@@ -59,7 +59,7 @@ def form(words: list[list[int]], longest: int = 6) -> AnswerFormat:
 
 
 @pytest.mark.parametrize(
-    ("said", "line", "fed"),
+    ("script", "line", "inputs"),
     [
         ([UP, PROFIT, BREAK], "up profit", [UP, PROFIT, BREAK, HEADER]),
         ([UP, END], "up", [UP, BREAK, HEADER]),
@@ -69,12 +69,12 @@ def form(words: list[list[int]], longest: int = 6) -> AnswerFormat:
         ([UP, RETURN], "up", [UP, BREAK, HEADER]),
     ],
 )
-def test_a_line_ends_by_its_break_the_models_end_or_its_length(said: list[int], line: str, fed: list[int]) -> None:
-    rows, sample = Scripted([said]), Sample("a")
+def test_a_line_ends_by_its_break_the_models_end_or_its_length(script: list[int], line: str, inputs: list[int]) -> None:
+    rows, sample = Scripted([script]), Sample("a")
     write(rows, [sample], form([[YES], [NO]]), 0)
     assert sample.lines == [line]
-    assert rows.fed == [fed]
-    assert sample.tokens == len(fed) + 1
+    assert rows.inputs == [inputs]
+    assert sample.tokens == len(inputs) + 1
 
 
 def test_what_stands_before_a_break_in_its_token_is_kept() -> None:
@@ -85,14 +85,14 @@ def test_what_stands_before_a_break_in_its_token_is_kept() -> None:
     finally:
         WORDS.pop()
     assert sample.lines == ["up)."]
-    assert rows.fed == [[UP, len(WORDS), BREAK, HEADER]]
+    assert rows.inputs == [[UP, len(WORDS), BREAK, HEADER]]
 
 
 def test_rows_that_are_done_are_computed_no_further() -> None:
     rows, samples = Scripted([[UP, BREAK], [UP, DOWN, UP, DOWN, BREAK]]), [Sample("a"), Sample("b")]
     write(rows, samples, form([[YES], [NO]]), 0)
     assert [sample.lines for sample in samples] == [["up"], ["up down up down"]]
-    assert rows.ended == [[UP, BREAK, HEADER]]
+    assert rows.final_inputs == [[UP, BREAK, HEADER]]
     assert rows.passes == 6
 
 

@@ -30,25 +30,25 @@ def select(texts: list[str], *settings: object) -> list[tuple[Demonstration, ...
     return [chosen.of(row) for row in range(len(texts))]
 
 
-def texts_of(shown: tuple) -> list[str]:
-    return [each.text for each in shown]
+def texts_of(shots: tuple) -> list[str]:
+    return [each.text for each in shots]
 
 
 def test_the_nearest_stands_last() -> None:
-    shown = select(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=3, selection="nearest"))
-    assert [texts_of(each) for each in shown] == [
+    shots = select(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=3, selection="nearest"))
+    assert [texts_of(each) for each in shots] == [
         ["text number 9", "text number 11", "text number 10"],
         ["text number 5", "text number 3", "text number 4"],
     ]
-    assert shown[0][-1].label == POOL["label"][10]
+    assert shots[0][-1].label == POOL["label"][10]
 
 
 def test_a_text_is_never_its_own_demonstration() -> None:
-    asked = ["Text NUMBER: 10!", "new 10.2"]
+    texts = ["Text NUMBER: 10!", "new 10.2"]
     for selection in ("nearest", "random", "balanced"):
-        for shown in select(asked, POOL, LABELS, Shots(k=24, selection=selection)):
-            assert "text number 10" not in texts_of(shown)
-            assert len(set(texts_of(shown))) == 24
+        for shots in select(texts, POOL, LABELS, Shots(k=24, selection=selection)):
+            assert "text number 10" not in texts_of(shots)
+            assert len(set(texts_of(shots))) == 24
 
 
 def test_random_and_balanced_are_the_same_for_all_texts_and_follow_the_seed() -> None:
@@ -59,14 +59,14 @@ def test_random_and_balanced_are_the_same_for_all_texts_and_follow_the_seed() ->
 
 
 def test_balanced() -> None:
-    shown = select(["a"], POOL, LABELS, Shots(k=7, selection="balanced"))[0]
-    assert sorted(Counter(each.label for each in shown).values()) == [2, 2, 3]
+    shots = select(["a"], POOL, LABELS, Shots(k=7, selection="balanced"))[0]
+    assert sorted(Counter(each.label for each in shots).values()) == [2, 2, 3]
 
 
 def test_rationales_are_kept() -> None:
     pool = POOL.assign(rationale=["because", None, " "] * 10)
-    shown = select(["a"], pool, LABELS, Shots(k=30, selection="random"))[0]
-    assert {(each.label, each.rationale) for each in shown} == {
+    shots = select(["a"], pool, LABELS, Shots(k=30, selection="random"))[0]
+    assert {(each.label, each.rationale) for each in shots} == {
         ("negative", ("because",)),
         ("neutral", None),
         ("positive", None),
@@ -97,29 +97,29 @@ def test_an_order_permutes_what_was_chosen() -> None:
             select(["new 10.2", "new 3.9"], POOL, LABELS, Shots(k=6, selection=selection, order_seed=seed)) for seed in (1, 2)
         ]
         assert orders[0] != plain and orders[0] != orders[1]
-        for shown in orders:
-            assert [sorted(texts_of(each)) for each in shown] == [sorted(texts_of(each)) for each in plain]
+        for order in orders:
+            assert [sorted(texts_of(each)) for each in order] == [sorted(texts_of(each)) for each in plain]
 
 
 def test_the_nearest_are_found_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = [f"new {i}.2" for i in range(7)]
-    whole = select(asked, POOL, LABELS, Shots(k=3))
+    texts = [f"new {i}.2" for i in range(7)]
+    whole = select(texts, POOL, LABELS, Shots(k=3))
     monkeypatch.setattr(demonstrations, "CHUNK", 2)
-    assert select(asked, POOL, LABELS, Shots(k=3)) == whole
+    assert select(texts, POOL, LABELS, Shots(k=3)) == whole
 
 
 def test_only_those_with_a_rationale() -> None:
     pool = POOL.assign(rationale=["since it is so" if i % 4 == 0 else None for i in range(30)])
     for selection in ("random", "balanced", "nearest"):
-        shown = select(["new 7"], pool, LABELS, Shots(k=6, selection=selection, rationales="given"))[0]
-        assert all(each.rationale == ("since it is so",) for each in shown)
+        shots = select(["new 7"], pool, LABELS, Shots(k=6, selection=selection, rationales="given"))[0]
+        assert all(each.rationale == ("since it is so",) for each in shots)
     with pytest.raises(UserError, match=r"shots\.source=demo"):
         select(["new 7"], POOL, LABELS, Shots(k=3, rationales="given"))
 
 
 def test_rationales_can_be_added() -> None:
-    chosen = demonstrations.select(["a", "b"], POOL, LABELS, Shots(k=3, selection="random"))
-    first, *others = chosen.used()
-    told = chosen.with_rationales({first: ("because",)})
-    assert {each.rationale for each in told.of(1)} == {("because",), None}
+    selection = demonstrations.select(["a", "b"], POOL, LABELS, Shots(k=3, selection="random"))
+    first, *others = selection.used()
+    result = selection.with_rationales({first: ("because",)})
+    assert {each.rationale for each in result.of(1)} == {("because",), None}
     assert len(others) == 2

@@ -26,7 +26,7 @@ def test_a_wrong_key_model_or_address_is_the_users_mistake(server: LoopbackServe
         ask(server)
     assert "sk-wrong" not in str(error.value)
     monkeypatch.setenv("TEST_KEY", "sk-wrong\nsecond")
-    with pytest.raises(UserError, match="is no key") as error:
+    with pytest.raises(UserError, match="is not a valid key") as error:
         ask(server)
     assert "second" not in str(error.value)
     monkeypatch.setenv("TEST_KEY", KEY + "\n")  # as `cat` leaves it
@@ -75,9 +75,9 @@ def test_a_proxy_of_the_surroundings_is_used(server: LoopbackServer, monkeypatch
     ("settings", "message"),
     [
         ({"model": "???"}, "llm.model is not set"),
-        ({"base_url": "127.0.0.1:8000/v1"}, "llm.base_url=127.0.0.1:8000/v1: give the whole address"),
+        ({"base_url": "127.0.0.1:8000/v1"}, "llm.base_url=127.0.0.1:8000/v1: give the complete address"),
         ({"base_url": "http://127.0.0.1:99999/v1"}, "llm.base_url=http://127.0.0.1:99999/v1"),
-        ({"base_url": "user:password@host/v1"}, r"llm.base_url=\*\*\*@host/v1: give the whole .* llm.base_url=http://host/v1"),
+        ({"base_url": "user:password@host/v1"}, r"llm.base_url=\*\*\*@host/v1: give the complete .* llm.base_url=http://host/v1"),
         ({"extra_body": "top_p"}, "llm.extra_body=top_p"),
     ],
 )

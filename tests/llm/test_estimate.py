@@ -41,17 +41,17 @@ class CountingEngine(Engine):
         for task in tasks:
             messages = template.messages(task.demonstrations, task.text)
             prompt = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-            read = len(self.tokenizer(prompt).input_ids) + 3
-            found = []
+            prompt_tokens = len(self.tokenizer(prompt).input_ids) + 3
+            batch = []
             for sample in task.samples:
-                said = ("Orders are " + "very " * random.Random(f"{task.id}{sample}").randrange(40) + "good",)
-                written = len(self.tokenizer(said[0]).input_ids) + 6 if template.steps else 2
+                rationale = ("Orders are " + "very " * random.Random(f"{task.id}{sample}").randrange(40) + "good",)
+                answer_tokens = len(self.tokenizer(rationale[0]).input_ids) + 6 if template.steps else 2
                 calls = 1 if sample == task.samples[0] or not self.several else 0
-                found.append(
-                    Response(task.id, sample, raw="x", label="positive", rationale=said, attempts=calls,
-                           tokens_in=read * calls, tokens_out=written, seconds=0.5 * calls)
+                batch.append(
+                    Response(task.id, sample, raw="x", label="positive", rationale=rationale, attempts=calls,
+                           tokens_in=prompt_tokens * calls, tokens_out=answer_tokens, seconds=0.5 * calls)
                 )  # fmt: skip
-            yield found
+            yield batch
 
 
 def config(steps: list[str], price: float | None = 1.0) -> Config:
@@ -82,9 +82,9 @@ def test_tokens_are_told_within_a_tenth(steps: list[str], several: bool, pilot: 
     assert (before.texts, before.cached, before.measured) == (300, pilot, pilot)
     spent = read_json(tmp_path / "pilot" / "summary.json") if pilot else dict.fromkeys(("tokens_in", "tokens_out", "requests"), 0)
     annotate(TEXTS, POOL, LABELS, *sections(settings), tmp_path / "all", cache=cache, engine=CountingEngine(several))
-    used = read_json(tmp_path / "all" / "summary.json")
-    assert before.requests == used["requests"] - spent["requests"]
-    tokens_in, tokens_out = used["tokens_in"] - spent["tokens_in"], used["tokens_out"] - spent["tokens_out"]
+    summary = read_json(tmp_path / "all" / "summary.json")
+    assert before.requests == summary["requests"] - spent["requests"]
+    tokens_in, tokens_out = summary["tokens_in"] - spent["tokens_in"], summary["tokens_out"] - spent["tokens_out"]
     assert before.tokens_in == pytest.approx(tokens_in, rel=0.1)
     assert before.tokens_out == pytest.approx(tokens_out, rel=0.1)
     assert before.cost_usd == pytest.approx((tokens_in + tokens_out) / 1e6, rel=0.1)
@@ -95,18 +95,18 @@ def test_tokens_are_told_within_a_tenth(steps: list[str], several: bool, pilot: 
 
 
 def test_it_says_what_it_does_not_know(tmp_path: Path) -> None:
-    found = estimated(config(["Opinion:"], price=None), tmp_path / "none")
-    assert found.cost_usd is None and found.seconds is None
-    assert "price not known" in found.text() and "annotate.limit=20" in found.text()
-    assert "300 texts, 0 of them in the cache\n300 requests" in found.text()
+    result = estimated(config(["Opinion:"], price=None), tmp_path / "none")
+    assert result.cost_usd is None and result.seconds is None
+    assert "price unknown" in result.text() and "annotate.limit=20" in result.text()
+    assert "300 texts, 0 of them in the cache\n300 requests" in result.text()
 
 
 def test_without_a_cache_a_sample_of_the_prompts_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The nearest demonstrations of 100,000 texts take minutes, and a plan is looked at often."""
-    settings, built, plan = config([]), [], module.plan_rows
+    settings, sizes, plan = config([]), [], module.plan_rows
     whole = estimated(settings, tmp_path / "cache")
     monkeypatch.setattr(module, "COUNTED", 50)
-    monkeypatch.setattr(module, "plan_rows", lambda texts, *rest: built.append(len(texts)) or plan(texts, *rest))
+    monkeypatch.setattr(module, "plan_rows", lambda texts, *rest: sizes.append(len(texts)) or plan(texts, *rest))
     sampled = estimated(settings, tmp_path / "cache")
-    assert built == [50] and (sampled.texts, sampled.requests) == (300, whole.requests) == (300, 300)
+    assert sizes == [50] and (sampled.texts, sampled.requests) == (300, whole.requests) == (300, 300)
     assert sampled.tokens_in == pytest.approx(whole.tokens_in, rel=0.05) and sampled.tokens_out == whole.tokens_out

@@ -27,7 +27,7 @@ ROWS = [
 TEXTS = pd.DataFrame(ROWS, columns=["id", "text", "spans"])
 
 
-def saved(answers: list[dict[str, Any]], folder: Path) -> Path:
+def write_answers(answers: list[dict[str, Any]], folder: Path) -> Path:
     path = folder / "answers.jsonl"
     path.write_text("\n".join(map(json.dumps, answers)))
     return path
@@ -37,7 +37,7 @@ def recorded(
     answers: list[dict[str, Any]], folder: Path, types: tuple[str, ...] = COMPANY, prompt: Extract = PROMPT,
     texts: pd.DataFrame = TEXTS, **settings: Any,
 ) -> pd.DataFrame:  # fmt: skip
-    values = {"name": "recorded", "model": "recorded", "path": str(saved(answers, folder)), **settings}
+    values = {"name": "recorded", "model": "recorded", "path": str(write_answers(answers, folder)), **settings}
     sections = (RecordedLLM(**values), prompt, Shots(k=4), Annotate(samples=8, min_readable=0.0))
     engine = RecordedEngine(**values)
     extract(texts, texts.head(0), types, *sections, folder / "out", cache=folder / "cache", engine=engine)
@@ -48,17 +48,17 @@ def forms(row: Any) -> list[tuple[str, int]]:
     return [(row.text[each["start"] : each["end"]], each["votes"]) for each in row.spans]
 
 
-def answered(text: str, *responses: Any) -> list[dict[str, Any]]:
+def answer_rows(text: str, *responses: Any) -> list[dict[str, Any]]:
     return [{"text": text, "answer": each} for each in responses]
 
 
 def test_spans_are_what_most_of_the_readable_samples_contain(tmp_path: Path) -> None:
     answers = [
-        *answered(
+        *answer_rows(
             ROWS[0][1], '{"result": ["Acme"], "normalized_result": ["Acme Inc"]}', '["Acme", "Bolt"]', '["Acme and Bolt"]', "?"
         ),
-        *answered(ROWS[1][1], "[]", '["Shell"]'),
-        *answered(ROWS[2][1], "{'result': ['Nestlé', 'Macy's'], 'normalized_result': ['Nestlé', 'Macy's Inc']}"),
+        *answer_rows(ROWS[1][1], "[]", '["Shell"]'),
+        *answer_rows(ROWS[2][1], "{'result': ['Nestlé', 'Macy's'], 'normalized_result': ['Nestlé', 'Macy's Inc']}"),
     ]
     a, b, c = recorded(answers, tmp_path).itertuples()
     assert (a.n_valid, a.n_samples) == (3, 4)
@@ -72,7 +72,7 @@ def test_spans_are_what_most_of_the_readable_samples_contain(tmp_path: Path) -> 
 
 
 def test_a_text_without_a_readable_response_has_no_spans_rather_than_none(tmp_path: Path) -> None:
-    answers = [*answered(ROWS[0][1], '{"result": ["Ac'), *answered(ROWS[1][1], "[]"), *answered(ROWS[2][1], "Nothing.")]
+    answers = [*answer_rows(ROWS[0][1], '{"result": ["Ac'), *answer_rows(ROWS[1][1], "[]"), *answer_rows(ROWS[2][1], "Nothing.")]
     a, b, c = recorded(answers, tmp_path).itertuples()
     assert a.spans is None and a.normalized is None and list(b.spans) == [] and c.spans is None
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -90,7 +90,7 @@ def test_a_text_without_a_readable_response_has_no_spans_rather_than_none(tmp_pa
     ],
 )
 def test_cells_of_a_file(answer: Any, tmp_path: Path) -> None:
-    frame = recorded([*answered(ROWS[0][1], answer)], tmp_path, texts=TEXTS.head(1))
+    frame = recorded([*answer_rows(ROWS[0][1], answer)], tmp_path, texts=TEXTS.head(1))
     assert [form for form, _ in forms(next(frame.itertuples()))] == ["Acme", "Bolt", "Acme"]
     assert frame["n_samples"][0] == (2 if answer == ['["Acme", "Bolt"]'] * 2 else 1)
 
@@ -99,8 +99,8 @@ def test_tagged_tokens_of_one_model_of_a_file(tmp_path: Path, caplog: pytest.Log
     caplog.set_level("INFO", logger="findistill")
     tokens = ["Ann", "of", "Acme", "&", "Co", "speaks"]
     texts = pd.DataFrame({"id": ["x"], "text": [" ".join(tokens)], "spans": [None]})
-    said = ["Ann:Person_B", "of:Other", "Acme:Organisation_B", "Co:Organisation_I", "speaks:Other"]
-    rows = [{"tokens": tokens, "model": "big", "answer": "\n".join(said)}, {"tokens": tokens, "model": "small", "answer": "Hm."}]
+    lines = ["Ann:Person_B", "of:Other", "Acme:Organisation_B", "Co:Organisation_I", "speaks:Other"]
+    rows = [{"tokens": tokens, "model": "big", "answer": "\n".join(lines)}, {"tokens": tokens, "model": "small", "answer": "Hm."}]
     options = {"text_column": "tokens", "where": {"model": "big"}}
     [row] = recorded(
         rows, tmp_path, ("PER", "ORG"), Extract(name="entities", instruction="{types}"), texts, **options
@@ -110,8 +110,8 @@ def test_tagged_tokens_of_one_model_of_a_file(tmp_path: Path, caplog: pytest.Log
     assert (summary["tokens"], summary["aligned"]) == (5, 5)
     assert not len(next(recorded(rows, tmp_path, COMPANY, PROMPT, texts, **options).itertuples()).spans)
     assert "'extract.label_map={person: company}'" in caplog.text or "{organisation: company}" in caplog.text
-    mapped = Extract(name="x", instruction="x", label_map={"Organisation": "company"})
-    [row] = recorded(rows, tmp_path, COMPANY, mapped, texts, **options).itertuples()
+    prompt = Extract(name="x", instruction="x", label_map={"Organisation": "company"})
+    [row] = recorded(rows, tmp_path, COMPANY, prompt, texts, **options).itertuples()
     assert forms(row) == [("Acme & Co", 1)]
 
 
@@ -132,8 +132,8 @@ def endpoint(
 
 def names(body: dict) -> Reply:
     text = body["messages"][-1]["content"]
-    found = [name for name in ("Acme", "Bolt", "Nestlé") if name in text]
-    return chat([json.dumps({"result": found, "normalized_result": found})] * body.get("n", 1))
+    matches = [name for name in ("Acme", "Bolt", "Nestlé") if name in text]
+    return chat([json.dumps({"result": matches, "normalized_result": matches})] * body.get("n", 1))
 
 
 def test_a_server_is_asked_by_schema_and_only_once(server: LoopbackServer, tmp_path: Path) -> None:
@@ -146,27 +146,27 @@ def test_a_server_is_asked_by_schema_and_only_once(server: LoopbackServer, tmp_p
     server.behave = behave
     frame = endpoint(server, tmp_path)
     assert forms(next(frame.itertuples())) == [("Acme", 3), ("Bolt", 3), ("Acme", 3)]
-    assert all("response_format" in body for body in server.asked) and len(server.asked) in (3, 9)
+    assert all("response_format" in body for body in server.requests) and len(server.requests) in (3, 9)
     server.bodies.clear()
-    assert endpoint(server, tmp_path).equals(frame) and not server.asked
+    assert endpoint(server, tmp_path).equals(frame) and not server.requests
     server.bodies.clear()
     endpoint(server, tmp_path, samples=4)
-    assert len(server.asked) == 3  # one more of each text
+    assert len(server.requests) == 3  # one more of each text
 
 
 def test_what_is_cut_or_no_list_is_requested_again(server: LoopbackServer, tmp_path: Path) -> None:
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
 
     def behave(body: dict) -> Reply:
         text = body["messages"][-1]["content"]
-        seen[text] = seen.get(text, 0) + 1
-        if seen[text] == 1:
+        counts[text] = counts.get(text, 0) + 1
+        if counts[text] == 1:
             return chat(['{"result": ["Acme'], finish_reason="length")
         return names(body)
 
     server.behave = after_probes(behave)
     frame = endpoint(server, tmp_path, samples=1, retries=1)
-    assert list(frame["n_valid"]) == [1, 1, 1] and set(seen.values()) == {2}
+    assert list(frame["n_valid"]) == [1, 1, 1] and set(counts.values()) == {2}
 
 
 def test_few_lists_stop_the_run_and_show_one(server: LoopbackServer, tmp_path: Path) -> None:
@@ -180,14 +180,14 @@ def test_agreement_stops_early_and_is_the_same(server: LoopbackServer, tmp_path:
     frame = endpoint(server, tmp_path, samples=8, stop_at=2)
     assert list(frame["n_samples"]) == [2, 2, 2] and forms(next(frame.itertuples()))[0] == ("Acme", 2)
     server.bodies.clear()
-    assert endpoint(server, tmp_path, samples=8, stop_at=2).equals(frame) and not server.asked
+    assert endpoint(server, tmp_path, samples=8, stop_at=2).equals(frame) and not server.requests
 
 
 def test_a_budget_stops_before_it_is_spent(server: LoopbackServer, tmp_path: Path) -> None:
     server.behave = after_probes(names)
     with pytest.raises(UserError, match=r"annotate.max_cost_usd=0.0001"):
         endpoint(server, tmp_path, price=1.0, max_cost_usd=0.0001)
-    assert not server.asked
+    assert not server.requests
 
 
 def test_a_refused_text_has_no_spans(server: LoopbackServer, tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_labelled_rows_are_demonstrations(server: LoopbackServer, tmp_path: Path
     spans = [{"start": start, "end": start + 4, "label": "company"} for start in (10, 0, 16)]
     pool = pd.DataFrame({"text": ["Bolt buys Acme; Bolt rises", "Gold dips", "?"], "spans": [spans, [], None]})
     endpoint(server, tmp_path, k=2, samples=1, pool=pool)
-    shown = {each["content"] for each in server.asked[0]["messages"] if each["role"] == "assistant"}
-    assert shown == {
+    answers = {each["content"] for each in server.requests[0]["messages"] if each["role"] == "assistant"}
+    assert answers == {
         '{"result": ["Bolt", "Acme"], "normalized_result": ["Bolt", "Acme"]}', '{"result": [], "normalized_result": []}'
     }  # fmt: skip
     with pytest.raises(UserError, match=r"shots.k=3: only 2 labelled texts"):
@@ -236,8 +236,8 @@ def test_of_overlapping_spans_the_one_with_most_votes_is_kept() -> None:
     votes = SpanVotes.count(text, [form.extract(json.dumps([name]), text) for name in answers])
     assert votes.agreed() == []  # none is in more than half
     assert [text[span.start : span.end] for span in votes.agreed(0.2)] == ["Oslo Group"]
-    tied = SpanVotes.count(text, [form.extract(json.dumps([name]), text) for name in answers[:1] + answers[2:4]])
-    assert [text[span.start : span.end] for span in tied.agreed(0.2)] == ["Bank of Oslo Group"]  # the longest
+    tie = SpanVotes.count(text, [form.extract(json.dumps([name]), text) for name in answers[:1] + answers[2:4]])
+    assert [text[span.start : span.end] for span in tie.agreed(0.2)] == ["Bank of Oslo Group"]  # the longest
 
 
 def test_examples_of_a_prompt_are_checked() -> None:

@@ -45,8 +45,8 @@ for first in ("findistill.llm.in_process", "findistill.training.lora"):
         os._exit(0)
     assert os.wait()[1] == 0, first
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def by_id(engine: InProcessEngine, tasks: list[Request], template: Template) -> 
 @pytest.mark.parametrize("template", [SENTIMENT, MARKET])
 @pytest.mark.parametrize("chat", [True, False])
 def test_scores_are_the_words_log_probabilities(engine: InProcessEngine, template: Template, chat: bool) -> None:
-    found = by_id(with_(engine, chat=chat), TASKS, template)
+    responses = by_id(with_(engine, chat=chat), TASKS, template)
     tokenizer, model = engine.tokenizer, engine.lm
     task = TASKS[1]
     if chat:
@@ -136,8 +136,8 @@ def test_scores_are_the_words_log_probabilities(engine: InProcessEngine, templat
             steps = model(ids).logits[0].log_softmax(-1)
         sums.append(sum(steps[at - 1, ids[0, at]].item() for at in range(start, ids.shape[1])))
     expected = torch.tensor(sums).log_softmax(0).tolist()
-    assert list(found["b", 0].log_probabilities.values()) == pytest.approx(expected, abs=1e-3)
-    assert found["b", 0].tokens_in == len(tokenizer(prompt).input_ids)
+    assert list(responses["b", 0].log_probabilities.values()) == pytest.approx(expected, abs=1e-3)
+    assert responses["b", 0].tokens_in == len(tokenizer(prompt).input_ids)
 
 
 def test_batches_do_not_change_scores(engine: InProcessEngine) -> None:
@@ -162,8 +162,8 @@ def test_a_cached_prefix_does_not_change_scores(
 
 
 def test_the_embedded_model_reads_the_obvious() -> None:
-    found = by_id(InProcessEngine(model="embedded:smollm2"), TASKS[:2], SENTIMENT)
-    gap = {key: a.log_probabilities["positive"] - a.log_probabilities["negative"] for key, a in found.items()}
+    responses = by_id(InProcessEngine(model="embedded:smollm2"), TASKS[:2], SENTIMENT)
+    gap = {key: a.log_probabilities["positive"] - a.log_probabilities["negative"] for key, a in responses.items()}
     assert gap["a", 0] > gap["b", 0]
 
 
@@ -199,15 +199,15 @@ def samples(
     engine: InProcessEngine, tasks: list[Request], template: Template, **sampling: object
 ) -> dict[tuple[str, int], Response]:
     """All answers, less what depends on how they were asked."""
-    found = engine.responses(tasks, template, replace(SAMPLING, **sampling))
-    return {(a.id, a.sample): replace(a, seconds=0, tokens_in=0) for batch in found for a in batch}
+    batches = engine.responses(tasks, template, replace(SAMPLING, **sampling))
+    return {(a.id, a.sample): replace(a, seconds=0, tokens_in=0) for batch in batches for a in batch}
 
 
 @pytest.mark.parametrize(("template", "chat"), CASES)
 def test_an_answer_is_lines_and_a_label(engine: InProcessEngine, template: Template, chat: bool) -> None:
-    found = samples(with_(engine, chat=chat), [replace(task, samples=(0, 1)) for task in TASKS[:2]], template)
-    assert len({answer.rationale for answer in found.values()}) == 4
-    for answer in found.values():
+    answers = samples(with_(engine, chat=chat), [replace(task, samples=(0, 1)) for task in TASKS[:2]], template)
+    assert len({answer.rationale for answer in answers.values()}) == 4
+    for answer in answers.values():
         assert answer.rationale is not None and len(answer.rationale) == len(template.steps)
         lines = [*answer.rationale, template.words[answer.label]]
         headers = [*template.steps, template.answer_header]
@@ -237,7 +237,7 @@ def one_by_one(engine: InProcessEngine, task: Request, template: Template, numbe
     tokenizer, model = engine.tokenizer, engine.lm
     seed = f"{SAMPLING.seed}\0{task.id}\0{number}"
     numbers = random.Random(seed)
-    prompt, said = tokenizer(template.plain(task.demonstrations, task.text)).input_ids, []
+    prompt, lines = tokenizer(template.plain(task.demonstrations, task.text)).input_ids, []
     ids = [model.config.decoder_start_token_id] if model.config.is_encoder_decoder else prompt
 
     def logits(ids: list[int], last: int = 1) -> torch.Tensor:
@@ -257,14 +257,14 @@ def one_by_one(engine: InProcessEngine, task: Request, template: Template, numbe
                 if token == tokenizer.eos_token_id or "\n" in tokenizer.decode([*line, token]).lstrip():
                     break
                 line.append(token)
-            said.append(one_line(tokenizer.decode(line, skip_special_tokens=True)))
+            lines.append(one_line(tokenizer.decode(line, skip_special_tokens=True)))
             ids = ids + line + tokenizer(f"\n{header}").input_ids
         scores = {}
         for name, word in template.words.items():
             spelt = tokenizer(f" {word}").input_ids
             steps = logits(ids + spelt, len(spelt) + 1).log_softmax(-1)
             scores[name] = sum(steps[at, token].item() for at, token in enumerate(spelt))
-    return (*said, draw_labels(scores, temperature, f"{seed}\0label")[0])
+    return (*lines, draw_labels(scores, temperature, f"{seed}\0label")[0])
 
 
 @pytest.mark.parametrize("kind", ["engine", "windowed", "t5"])
@@ -275,23 +275,23 @@ def test_an_answer_is_what_it_would_be_without_any_cache(
 ) -> None:
     engine = with_(request.getfixturevalue(kind), chat=False)
     task = replace(TASKS[0], samples=(0, 1))
-    found = samples(engine, [TASKS[1], task], template, temperature=temperature)
+    answers = samples(engine, [TASKS[1], task], template, temperature=temperature)
     for number in task.samples:
-        answer = found["a", number]
+        answer = answers["a", number]
         assert (*answer.rationale, answer.label) == one_by_one(engine, task, template, number, temperature)
 
 
 def test_a_real_model_ends_its_lines(engine: InProcessEngine) -> None:
     real = InProcessEngine(model="embedded:smollm2", dtype="float32", chat=False)
-    found = samples(real, [replace(TASKS[0], samples=(0, 1, 2))], COT)
-    assert min(answer.tokens_out for answer in found.values()) < 15  # ten of a cut line, header and label
-    answer = found["a", 2]
+    answers = samples(real, [replace(TASKS[0], samples=(0, 1, 2))], COT)
+    assert min(answer.tokens_out for answer in answers.values()) < 15  # ten of a cut line, header and label
+    answer = answers["a", 2]
     assert (*answer.rationale, answer.label) == one_by_one(real, TASKS[0], COT, 2, SAMPLING.temperature)
 
 
 @pytest.mark.parametrize("template", [SENTIMENT, MARKET])
 def test_an_encoders_scores_are_the_words_log_probabilities(t5: InProcessEngine, template: Template) -> None:
-    found = by_id(t5, TASKS, template)
+    responses = by_id(t5, TASKS, template)
     prompt = t5.tokenizer(template.plain(SHOWN, TASKS[0].text), return_tensors="pt").input_ids
     sums = []
     for word in template.words.values():
@@ -300,7 +300,7 @@ def test_an_encoders_scores_are_the_words_log_probabilities(t5: InProcessEngine,
             steps = t5.lm(prompt, decoder_input_ids=torch.tensor([[2, *spelt]])).logits[0].log_softmax(-1)
         sums.append(sum(steps[at, token].item() for at, token in enumerate(spelt)))
     expected = torch.tensor(sums).log_softmax(0).tolist()
-    assert list(found["a", 0].log_probabilities.values()) == pytest.approx(expected, abs=1e-3)
+    assert list(responses["a", 0].log_probabilities.values()) == pytest.approx(expected, abs=1e-3)
 
 
 def test_samples_stop_when_more_would_change_nothing(engine: InProcessEngine) -> None:
@@ -311,16 +311,16 @@ def test_samples_stop_when_more_would_change_nothing(engine: InProcessEngine) ->
     assert few.items() <= every.items()
     for task in tasks:
         labels = [every[task.id, number].label for number in eight]
-        asked = [number for number in eight if (task.id, number) in few]
-        assert asked == list(range(len(asked)))
-        assert len(asked) < 8 or max(map(labels.count, labels)) < 5 or labels[:7].count(labels[7]) < 5
+        numbers = [number for number in eight if (task.id, number) in few]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) < 8 or max(map(labels.count, labels)) < 5 or labels[:7].count(labels[7]) < 5
     known = replace(tasks[0], samples=eight[4:], votes={"negative": 5})
     assert samples(engine, [known], COT, stop_at=5) == {}
 
 
 def test_a_text_is_read_once_for_all_its_samples(engine: InProcessEngine) -> None:
-    found = by_id(engine, [replace(TASKS[0], samples=(3, 4))], COT)
-    assert found["a", 3].tokens_in > 50 and found["a", 4].tokens_in == 0
+    responses = by_id(engine, [replace(TASKS[0], samples=(3, 4))], COT)
+    assert responses["a", 3].tokens_in > 50 and responses["a", 4].tokens_in == 0
 
 
 def test_plain_attention_is_shared(engine: InProcessEngine) -> None:
@@ -361,21 +361,21 @@ def test_generation_takes_the_likeliest_token_each_time(
     monkeypatch.setattr("findistill.llm.language_model.LINE_TOKENS", 6)
     engine, template = request.getfixturevalue(kind), replace(template, scoring="generation")
     assert not engine.exact(template)
-    found = {a.id: a for batch in engine.responses(TASKS, template, Sampling(0.0, 0)) for a in batch}
+    answers = {a.id: a for batch in engine.responses(TASKS, template, Sampling(0.0, 0)) for a in batch}
     most = 6 + len(template.steps) * 16
     for task, prompt in zip(TASKS, engine.prompt_ids(TASKS, template)[0], strict=True):
-        ids, written = torch.tensor([prompt]), []
-        while len(written) < most and not (written and written[-1] in engine.ends):
+        ids, tokens = torch.tensor([prompt]), []
+        while len(tokens) < most and not (tokens and tokens[-1] in engine.ends):
             with torch.inference_mode():
                 if engine.encodes:
-                    told = torch.tensor([[engine.lm.config.decoder_start_token_id, *written]])
-                    logits = engine.lm(input_ids=ids, decoder_input_ids=told).logits
+                    decoder_ids = torch.tensor([[engine.lm.config.decoder_start_token_id, *tokens]])
+                    logits = engine.lm(input_ids=ids, decoder_input_ids=decoder_ids).logits
                 else:
-                    logits = engine.lm(input_ids=torch.tensor([prompt + written])).logits
-            written.append(int(logits[0, -1].argmax()))
-        raw = engine.tokenizer.decode(written, skip_special_tokens=True).strip()
-        assert found[task.id].raw == (raw if engine.chat else raw.partition("\n\n")[0])
-        assert found[task.id].label == template.parse(found[task.id].raw or "") and found[task.id].tokens_out == len(written)
+                    logits = engine.lm(input_ids=torch.tensor([prompt + tokens])).logits
+            tokens.append(int(logits[0, -1].argmax()))
+        raw = engine.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert answers[task.id].raw == (raw if engine.chat else raw.partition("\n\n")[0])
+        assert answers[task.id].label == template.parse(answers[task.id].raw or "") and answers[task.id].tokens_out == len(tokens)
     with pytest.raises(UserError, match=r"annotate\.temperature=0"):
         list(engine.responses(TASKS, template, SAMPLING))
 
@@ -402,9 +402,9 @@ def test_a_free_answer_goes_on_from_its_opening_whatever_its_neighbours(engine: 
     engine = with_(engine, chat=chat)
     assert not engine.exact(form)
     tasks = [Request(f"t{at}", text, (), (0, 1)) for at, text in enumerate(("Acme rose.", "Sales of Bolt fell again."))]
-    drawn = Sampling(0.9, 3)
-    together = [each for batch in engine.responses(tasks, form, drawn) for each in batch]
-    alone = [each for task in reversed(tasks) for batch in engine.responses([task], form, drawn) for each in batch]
+    settings = Sampling(0.9, 3)
+    together = [each for batch in engine.responses(tasks, form, settings) for each in batch]
+    alone = [each for task in reversed(tasks) for batch in engine.responses([task], form, settings) for each in batch]
     assert len(together) == 4 and all((each.raw or "").startswith('{"result":') for each in together)
     assert sorted((each.id, each.sample, each.raw) for each in together) == sorted(
         (each.id, each.sample, each.raw) for each in alone

@@ -13,12 +13,12 @@ WITH_USUAL = [("Acme", "Acme Inc"), ("Bolt", None)]
 
 
 def read(response: str, types: EntityTypes = ONE, **options: bool) -> list[tuple[str, str | None]] | None:
-    listed = mentions.read(response, types, "Headline:", **options)
-    return None if listed is None else [(each.form, each.normalized) for each in listed.mentions]
+    result = mentions.read(response, types, "Headline:", **options)
+    return None if result is None else [(each.form, each.normalized) for each in result.mentions]
 
 
 @pytest.mark.parametrize(
-    ("response", "wanted"),
+    ("response", "expected"),
     [
         ('{"result": ["Acme"]}', ACME),
         ('{"result": []}', []),
@@ -49,8 +49,8 @@ def read(response: str, types: EntityTypes = ONE, **options: bool) -> list[tuple
         ('{"result": ["Soci\\u00e9t\\u00e9 A"]}', [("Société A", None)]),
     ],
 )
-def test_forms_of_a_list(response: str, wanted: list[tuple[str, str | None]]) -> None:
-    assert read(response) == wanted
+def test_forms_of_a_list(response: str, expected: list[tuple[str, str | None]]) -> None:
+    assert read(response) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_a_limit_of_tokens_cuts_the_talk_but_not_the_list() -> None:
 
 
 def test_usual_names_that_are_not_as_many_are_dropped() -> None:
-    listed = mentions.read('{"result": ["Acme", "Bolt"], "normalized_result": ["Acme Inc"]}', ONE, "Text:")
-    assert listed and listed.unmatched and [each.normalized for each in listed.mentions] == [None, None]
+    result = mentions.read('{"result": ["Acme", "Bolt"], "normalized_result": ["Acme Inc"]}', ONE, "Text:")
+    assert result and result.unmatched and [each.normalized for each in result.mentions] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_usual_names_that_are_not_as_many_are_dropped() -> None:
     ],
 )
 def test_several_types(response: str) -> None:
-    listed = mentions.read(response, SEVERAL, "Text:")
-    assert listed and [(each.form, each.label) for each in listed.mentions] == [("Ann", "PER"), ("Acme", "ORG")]
-    assert listed.other == (("GPE",) if "GPE" in response else ())
+    result = mentions.read(response, SEVERAL, "Text:")
+    assert result and [(each.form, each.label) for each in result.mentions] == [("Ann", "PER"), ("Acme", "ORG")]
+    assert result.other == (("GPE",) if "GPE" in response else ())
 
 
 def test_names_without_a_type_are_no_answer_where_there_are_several() -> None:
@@ -115,14 +115,14 @@ def test_names_without_a_type_are_no_answer_where_there_are_several() -> None:
     ],
 )
 def test_lines_of_a_type_and_names(response: str) -> None:
-    listed = mentions.read_lines(response, SEVERAL)
-    assert listed and listed.other == ("location",)
-    assert [(each.form, each.label) for each in listed.mentions] == [("Ann", "PER"), ("Acme", "ORG"), ("Bolt, Inc", "ORG")]
+    result = mentions.read_lines(response, SEVERAL)
+    assert result and result.other == ("location",)
+    assert [(each.form, each.label) for each in result.mentions] == [("Ann", "PER"), ("Acme", "ORG"), ("Bolt, Inc", "ORG")]
 
 
 def test_lines_that_name_nothing_and_lines_that_are_none() -> None:
-    listed = mentions.read_lines("Companies: none", ONE)
-    assert listed and not listed.mentions
+    result = mentions.read_lines("Companies: none", ONE)
+    assert result and not result.mentions
     for response in (
         "There is no company here.",
         '{"company": "Acme',

@@ -49,9 +49,9 @@ def test_cached_tokens_have_a_price_of_their_own_where_it_is_known() -> None:
 
 
 def test_cached_tokens_are_in_the_cost_of_a_run_and_in_the_estimate_of_the_rest(
-    server: LoopbackServer, tmp_path: Path, told: pytest.LogCaptureFixture
+    server: LoopbackServer, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
-    told.set_level(logging.INFO)
+    log.set_level(logging.INFO)
     counts = {"prompt_tokens": 100, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 80}}
     server.behave = lambda body: sampling(body) if is_probe(body) else chat(["positive"] * body.get("n", 1), usage=counts)
     texts = pd.DataFrame({"id": [f"t{i}" for i in range(40)], "text": [f"text {i}" for i in range(40)], "label": None})
@@ -70,4 +70,4 @@ def test_cached_tokens_are_in_the_cost_of_a_run_and_in_the_estimate_of_the_rest(
 
     assert cost(Price(10.0, 0.0, 1.0), "known") == pytest.approx(20 * (20 * 10 + 80 * 1) / 1e6)
     assert cost(Price(10.0, 0.0), "unknown") == pytest.approx(20 * 100 * 10 / 1e6)
-    assert "2,000 prompt tokens (1,600 of them in the server's cache)" in told.text
+    assert "2,000 prompt tokens (1,600 of them in the server's cache)" in log.text

@@ -6,7 +6,7 @@ import pytest
 from findistill.errors import UserError
 from findistill.llm.chat import confidence
 from findistill.llm.engine import Sampling
-from tests.llm.calls import STEPS, TEMPLATE, ask, engine, made
+from tests.llm.calls import STEPS, TEMPLATE, ask, engine, requests
 from tests.llm.servers import LoopbackServer, Reply, after_probes, chat, greedy, is_probe, refusal, sampling
 
 
@@ -15,7 +15,7 @@ def test_greedy_answers_under_a_temperature_are_refused(server: LoopbackServer) 
     with pytest.raises(UserError, match=r"ignores annotate.temperature=0.5: .*\n.*llm.extra_body") as error:
         ask(server)
     assert len(str(error.value).splitlines()) == 2
-    assert not server.asked and len(server.bodies) <= 6
+    assert not server.requests and len(server.bodies) <= 6
     assert len(ask(server, temperature=0.0)) == 20
 
 
@@ -23,7 +23,7 @@ def test_copies_of_one_answer_are_no_samples(server: LoopbackServer) -> None:
     """Each call draws one answer, and gives `n` copies of it."""
     server.behave = lambda body: chat([str(json.loads(sampling({}).body)["choices"][0]["message"]["content"])] * body.get("n", 1))
     ask(server)
-    assert all("n" not in body for body in server.asked)
+    assert all("n" not in body for body in server.requests)
 
 
 def test_a_sure_model_that_samples_is_not_refused(server: LoopbackServer) -> None:
@@ -31,18 +31,18 @@ def test_a_sure_model_that_samples_is_not_refused(server: LoopbackServer) -> Non
     assert {a.label for a in ask(server)} == {"positive"}
 
 
-def test_what_is_honoured_is_said_in_one_line(server: LoopbackServer, told: pytest.LogCaptureFixture) -> None:
-    used = engine(server)
-    assert used.prepare(TEMPLATE, Sampling(0.5, 0)) == TEMPLATE
-    assert "n yes, schema no, log-probabilities no, sampling yes" in told.text and len(told.records) == 1
-    assert used.capabilities is not None and used.capabilities.several
-    asked = len(server.bodies)
-    list(used.responses(made(1, 1), TEMPLATE, Sampling(0.5, 0)))
-    assert len(server.bodies) == asked + 1  # it is not probed again
+def test_what_is_honoured_is_said_in_one_line(server: LoopbackServer, log: pytest.LogCaptureFixture) -> None:
+    llm = engine(server)
+    assert llm.prepare(TEMPLATE, Sampling(0.5, 0)) == TEMPLATE
+    assert "n yes, schema no, log-probabilities no, sampling yes" in log.text and len(log.records) == 1
+    assert llm.capabilities is not None and llm.capabilities.several
+    calls = len(server.bodies)
+    list(llm.responses(requests(1, 1), TEMPLATE, Sampling(0.5, 0)))
+    assert len(server.bodies) == calls + 1  # it is not probed again
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_refused_parameters_are_done_without(server: LoopbackServer, told: pytest.LogCaptureFixture, status: int) -> None:
+def test_refused_parameters_are_done_without(server: LoopbackServer, log: pytest.LogCaptureFixture, status: int) -> None:
     def behave(body: dict) -> Reply:
         if "max_tokens" in body:
             return refusal(status, "Unsupported parameter: use max_completion_tokens")
@@ -53,8 +53,8 @@ def test_refused_parameters_are_done_without(server: LoopbackServer, told: pytes
 
     server.behave = behave
     assert not any(a.error for a in ask(server))
-    assert server.asked[0].keys() == {"model", "messages", "max_completion_tokens"}
-    assert "refuses logprobs, max_tokens, n, response_format, seed, temperature, so calls omit them" in told.text
+    assert server.requests[0].keys() == {"model", "messages", "max_completion_tokens"}
+    assert "calls omit logprobs, max_tokens, n, response_format, seed, temperature, which it refuses" in log.text
 
 
 def test_a_refusal_that_nothing_mends_is_the_users(server: LoopbackServer) -> None:
@@ -81,8 +81,8 @@ def test_answers_by_schema_where_it_is_honoured(server: LoopbackServer) -> None:
     server.behave = with_schema
     answers = ask(server, template=STEPS, structured="auto")
     assert all(a.label and a.rationale and json.loads(a.raw or "") for a in answers)
-    assert server.asked[0]["response_format"]["json_schema"]["schema"] == STEPS.schema
-    assert "JSON object" in server.asked[0]["messages"][0]["content"]
+    assert server.requests[0]["response_format"]["json_schema"]["schema"] == STEPS.schema
+    assert "JSON object" in server.requests[0]["messages"][0]["content"]
     assert engine(server, structured="always").prepare(STEPS, Sampling(0.5, 0)).structured
     assert not engine(server, structured="never").prepare(STEPS, Sampling(0.5, 0)).structured
 
@@ -94,8 +94,8 @@ def test_answers_by_schema_where_it_is_honoured(server: LoopbackServer) -> None:
 def test_a_schema_that_is_not_kept(server: LoopbackServer, content: str) -> None:
     server.behave = lambda body: chat([content]) if "response_format" in body else sampling(body)
     assert not any(a.error for a in ask(server, template=STEPS))
-    assert "response_format" not in server.asked[0]
-    with pytest.raises(UserError, match=r"llm.structured=always: the server does not keep"):
+    assert "response_format" not in server.requests[0]
+    with pytest.raises(UserError, match=r"llm.structured=always: the server does not follow"):
         engine(server, structured="always").prepare(STEPS, Sampling(0.5, 0))
 
 
@@ -105,10 +105,10 @@ def test_a_server_that_breaks_on_a_schema(server: LoopbackServer) -> None:
 
 
 def test_confidence_from_log_probabilities(server: LoopbackServer) -> None:
-    told = [("not", -1.0), (" positive", -9.0), ("\nSent", -0.5), ("iment:", 0.0), (" posi", -0.1), ("tive", -0.2), (".", -3.0)]
-    content = {"content": [{"token": token, "logprob": value} for token, value in told]}
+    tokens = [("not", -1.0), (" positive", -9.0), ("\nSent", -0.5), ("iment:", 0.0), (" posi", -0.1), ("tive", -0.2), (".", -3.0)]
+    content = {"content": [{"token": token, "logprob": value} for token, value in tokens]}
     server.behave = lambda body: sampling(body) if is_probe(body) and not body.get("logprobs") else chat(
-        ["".join(t for t, _ in told) + " " * random.randrange(999)], logprobs=content if body.get("logprobs") else None
+        ["".join(t for t, _ in tokens) + " " * random.randrange(999)], logprobs=content if body.get("logprobs") else None
     )  # fmt: skip
     answers = ask(server, template=STEPS)
     assert [a.confidence for a in answers] == [pytest.approx(0.7408, abs=1e-4)] * 20
@@ -120,10 +120,10 @@ def test_confidence_from_log_probabilities(server: LoopbackServer) -> None:
 def test_log_probabilities_that_cannot_be_read(server: LoopbackServer, logprobs: object) -> None:
     server.behave = lambda body: chat([f"positive {random.random()}"] * body.get("n", 1), logprobs=logprobs)
     assert {a.confidence for a in ask(server)} == {None}
-    assert "logprobs" not in server.asked[0]
+    assert "logprobs" not in server.requests[0]
 
 
 def test_empty_answers_are_not_called_greedy(server: LoopbackServer) -> None:
     server.behave = lambda body: chat([None])  # type: ignore[list-item]
-    with pytest.raises(UserError, match=r"answers nothing within llm.max_tokens=256"):
+    with pytest.raises(UserError, match=r"returns no answer within llm.max_tokens=256"):
         ask(server)

@@ -44,14 +44,14 @@ def test_nothing_in_a_text_is_interpreted() -> None:
 
 
 def test_rationales_are_shown_and_asked_for() -> None:
-    reasoned = Demonstration("Sales rose.", "positive", ("More sales, more profit.",))
-    messages = COT.messages([SHOWN[0], reasoned], "Sales?")
+    demonstration = Demonstration("Sales rose.", "positive", ("More sales, more profit.",))
+    messages = COT.messages([SHOWN[0], demonstration], "Sales?")
     assert messages[2] == {"role": "assistant", "content": "Opinion: More sales, more profit.\nSentiment: bullish"}
     assert "Opinion: <one sentence>" in messages[0]["content"]
     # Without a rationale it is an example of the labels, never an answer that skips the rationale.
     assert "Text: Sales fell.\nSentiment: bearish" in messages[0]["content"]
     assert len(messages) == 4
-    assert COT.plain([SHOWN[0], reasoned], "Sales?").endswith(
+    assert COT.plain([SHOWN[0], demonstration], "Sales?").endswith(
         "Text: Sales rose.\nOpinion: More sales, more profit.\nSentiment: bullish\n\nText: Sales?\nOpinion:"
     )
 
@@ -84,9 +84,9 @@ def test_parse(answer: str, label: str | None) -> None:
 )
 @example("negative", "{}")
 def test_what_a_demonstration_answers_is_read_back(label: str, rationale: str) -> None:
-    for template, said in ((DIRECT, None), (COT, (rationale,)), (CARP, ("clue", rationale))):
+    for template, steps in ((DIRECT, None), (COT, (rationale,)), (CARP, ("clue", rationale))):
         for form in (template, replace(template, structured=True)):
-            assert form.parse(form.completion(Demonstration("text", label, said))) == label
+            assert form.parse(form.completion(Demonstration("text", label, steps))) == label
 
 
 def test_rationale() -> None:
@@ -105,14 +105,14 @@ def test_words_must_differ() -> None:
 
 
 def test_steps_are_read_in_every_form() -> None:
-    shown = Demonstration("Sales rose.", "positive", ("more sales", "Sales make profit."))
+    demonstration = Demonstration("Sales rose.", "positive", ("more sales", "Sales make profit."))
     for form in (CARP, replace(CARP, structured=True)):
-        assert form.rationale(form.completion(shown)) == shown.rationale
+        assert form.rationale(form.completion(demonstration)) == demonstration.rationale
     assert CARP.task().endswith(
         "Answer in three lines:\nClues: <a list>\nReasoning: <two sentences>\nSentiment: <bearish, neutral or bullish>"
     )
     # A completion goes on behind the first header, which the prompt ends with.
-    assert CARP.rationale(" more sales\nReasoning: Sales make profit.\nSentiment: bullish") == shown.rationale
+    assert CARP.rationale(" more sales\nReasoning: Sales make profit.\nSentiment: bullish") == demonstration.rationale
     assert CARP.rationale("Clues: more sales\nSentiment: bullish") is None
 
 
@@ -120,8 +120,8 @@ def test_structured_answers() -> None:
     form = replace(COT, structured=True)
     assert form.schema["properties"]["sentiment"]["enum"] == ["bearish", "neutral", "bullish"]
     assert form.schema["required"] == ["opinion", "sentiment"] and form.schema["additionalProperties"] is False
-    said = 'Sure!\n```json\n{"Opinion": "it {may} rise", "SENTIMENT": "Bullish"}\n```'
-    assert form.parse(said) == "positive" and form.rationale(said) == ("it {may} rise",)
+    response = 'Sure!\n```json\n{"Opinion": "it {may} rise", "SENTIMENT": "Bullish"}\n```'
+    assert form.parse(response) == "positive" and form.rationale(response) == ("it {may} rise",)
     for broken in ('{"opinion": "it may rise", "sentiment": "bull', '{"opinion": "bullish"}', "[1]", '{"sentiment": "up"}'):
         assert form.parse(broken) is None
     # Read tolerantly: the other form is understood too.

@@ -39,13 +39,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--host", "127.0.0.1", "--port", str(port)]
-    said = tmp_path_factory.mktemp("server") / "log"
-    with said.open("w") as log:
+    log_file = tmp_path_factory.mktemp("server") / "log"
+    with log_file.open("w") as log:
         process = subprocess.Popen(
             [*command, "--device", "cpu"], stdout=log, stderr=log, env=os.environ | {"HF_HUB_OFFLINE": "1"}
         )
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", process, said)
+        wait_for(f"http://127.0.0.1:{port}/health", process, log_file)
         yield f"http://127.0.0.1:{port}/v1", model
     finally:
         process.terminate()
@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
             process.wait()
 
 
-def wait_for(url: str, process: subprocess.Popen, said: Path) -> None:
+def wait_for(url: str, process: subprocess.Popen, log_file: Path) -> None:
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -64,7 +64,7 @@ def wait_for(url: str, process: subprocess.Popen, said: Path) -> None:
             return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
-    pytest.fail(f"the server did not start:\n{said.read_text()[-3000:]}")
+    pytest.fail(f"the server did not start:\n{log_file.read_text()[-3000:]}")
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +75,8 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def engine(server: tuple[str, str], **settings: object) -> EndpointEngine:
     address, model = server
-    given = {"base_url": address, "api_key_env": "LOCAL_KEY", "timeout_s": 300.0, "max_tokens": 16, **settings}
-    return EndpointEngine(model=model, **given)  # type: ignore[arg-type]
+    options = {"base_url": address, "api_key_env": "LOCAL_KEY", "timeout_s": 300.0, "max_tokens": 16, **settings}
+    return EndpointEngine(model=model, **options)  # type: ignore[arg-type]
 
 
 def test_a_model_is_sampled_through_a_real_server(server: tuple[str, str]) -> None:
@@ -84,18 +84,18 @@ def test_a_model_is_sampled_through_a_real_server(server: tuple[str, str]) -> No
         Request(f"t{i}", f"The company said that profit {['rose', 'fell'][i % 2]} by {i} percent.", (), tuple(range(SAMPLES)))
         for i in range(TEXTS)
     ]
-    used = engine(server, extra_body=SAMPLES_AT_THE_SERVER)
-    drawn = Sampling(temperature=1.0, seed=0, concurrency=4, retries=0)
-    template = used.prepare(COT, drawn)
-    assert used.capabilities is not None and used.capabilities.sampling
+    llm = engine(server, extra_body=SAMPLES_AT_THE_SERVER)
+    sampling = Sampling(temperature=1.0, seed=0, concurrency=4, retries=0)
+    template = llm.prepare(COT, sampling)
+    assert llm.capabilities is not None and llm.capabilities.sampling
     # It takes all three without a word, and does nothing with them.
-    assert not used.capabilities.several and not used.capabilities.schema and not used.capabilities.log_probabilities
-    answers = [answer for batch in used.responses(tasks, template, drawn) for answer in batch]
+    assert not llm.capabilities.several and not llm.capabilities.schema and not llm.capabilities.log_probabilities
+    answers = [answer for batch in llm.responses(tasks, template, sampling) for answer in batch]
     assert sorted((a.id, a.sample) for a in answers) == sorted((t.id, s) for t in tasks for s in t.samples)
     assert not [a.error for a in answers if a.error]
     assert all(a.raw and a.tokens_in > 20 and 0 < a.tokens_out <= 16 for a in answers)
-    said = {t.id: {a.raw for a in answers if a.id == t.id} for t in tasks}
-    assert sum(len(each) > 1 for each in said.values()) >= TEXTS - 1
+    raw_answers = {t.id: {a.raw for a in answers if a.id == t.id} for t in tasks}
+    assert sum(len(each) > 1 for each in raw_answers.values()) >= TEXTS - 1
 
 
 def test_a_real_server_that_does_not_sample_is_refused(server: tuple[str, str]) -> None:

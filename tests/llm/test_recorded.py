@@ -82,7 +82,7 @@ def test_a_column_an_annotator_and_no_label_is_no_vote(file: Path) -> None:
     assert list(votes["agreement"]) == [2, 2, 0] and list(votes["n_samples"]) == [2, 2, 0]
     assert list(run(file, label_columns=["lf_rise"])["label"].fillna("none")) == ["none", "positive", "none"]
     frame.assign(bob=["buy", "sell", "hold"]).to_csv(file, index=False)
-    with pytest.raises(UserError, match=r"(?s)names a label.*such as 'buy'.*llm.label_columns=\['bob'\]"):
+    with pytest.raises(UserError, match=r"(?s)names a label.*an example: 'buy'.*llm.label_columns=\['bob'\]"):
         run(file, label_columns=["bob"])
 
 
@@ -134,7 +134,7 @@ def test_nothing_is_requested(file: Path) -> None:
 
 def test_texts_without_an_answer_are_failed(file: Path) -> None:
     file.write_text("text,answer\nprofit rose,positive\n")
-    with pytest.raises(UserError, match=r"has answers to 1 of 3 texts.*annotate.max_failed=0.667") as refusal:
+    with pytest.raises(UserError, match=r"has answers for 1 of 3 texts.*annotate.max_failed=0.667") as refusal:
         run(file)
     assert len(str(refusal.value).splitlines()) == 1
     frame = run(file, max_failed=0.667)
@@ -149,7 +149,7 @@ def test_texts_without_an_answer_are_failed(file: Path) -> None:
         ({"answer_column": "reply"}, r"has no column 'reply' \(llm.answer_column\); its columns are text, id, answer"),
         ({"where": {"model": "gpt"}}, r"no column 'model' \(llm.where.model\)"),
         ({"where": {"id": "d"}}, "no row of .*answers.csv has these values"),
-        ({"answer_column": "id"}, r"none of the answers to 3 texts names a label .*such as 'a'.\nCheck llm.answer_column"),
+        ({"answer_column": "id"}, r"none of the answers to 3 texts names a label .*an example: 'a'.\nCheck llm.answer_column"),
         ({"encoding": "utf-99"}, "llm.encoding=utf-99"),
     ],
 )
@@ -165,7 +165,7 @@ def test_mistakes(settings: dict[str, Any], message: str, file: Path) -> None:
         (["llm.path=none.csv"], "llm.path=none.csv: no such file"),
         (["llm.path=FILE", "annotate.dry_run=true"], "llm=recorded sends none"),
         (["llm.path=FILE", "annotate.calibration=batch"], "needs label probabilities"),
-        (["llm.path=FILE", "stage=fewshot"], "generates nothing"),
+        (["llm.path=FILE", "stage=fewshot"], "generates no text"),
     ],
 )
 def test_settings_that_do_not_go_together(overrides: list[str], message: str, file: Path) -> None:

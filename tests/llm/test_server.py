@@ -11,7 +11,7 @@ from findistill.llm import server as calling
 from findistill.llm.chat import request_seed
 from findistill.llm.engine import Request, Sampling
 from findistill.llm.prompts import Demonstration
-from tests.llm.calls import TEMPLATE, ask, engine, made
+from tests.llm.calls import TEMPLATE, ask, engine, requests
 from tests.llm.servers import KEY, LoopbackServer, Reply, after_probes, chat, is_probe, refusal, sampling, seeded
 
 FAULTS = {
@@ -39,12 +39,12 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_passing_trouble_is_retried_and_lasting_trouble_recorded(server: LoopbackServer, fault: str) -> None:
-    seen: set[str] = set()
+    texts: set[str] = set()
 
     def behave(body: dict) -> Reply:
         text = body["messages"][-1]["content"]
-        if text == "text 2" or (text == "text 1" and text not in seen):
-            seen.add(text)
+        if text == "text 2" or (text == "text 1" and text not in texts):
+            texts.add(text)
             return FAULTS[fault]
         return sampling(body)
 
@@ -71,29 +71,29 @@ def test_a_refused_text_is_recorded_without_the_key(server: LoopbackServer) -> N
     assert {a.id for a in failed} == {"t2"} and len(failed) == 4
     assert "sk-" not in str(answers) and (failed[0].error or "").startswith("400: xxx")
     assert failed[0].label is None and failed[0].raw is None
-    assert len([body for body in server.asked if body["messages"][-1]["content"] == "text 2"]) == 2
+    assert len([body for body in server.requests if body["messages"][-1]["content"] == "text 2"]) == 2
 
 
 def test_a_prompt_that_is_too_long_for_the_server_loses_whole_demonstrations(server: LoopbackServer) -> None:
     def behave(body: dict) -> Reply:
-        shown = sum(message["role"] == "assistant" for message in body["messages"])
-        told = "This model's maximum context length is 64 tokens. However, your messages resulted in 80 tokens."
-        return refusal(400, told) if shown > 1 else sampling(body)
+        examples = sum(message["role"] == "assistant" for message in body["messages"])
+        error = "This model's maximum context length is 64 tokens. However, your messages resulted in 80 tokens."
+        return refusal(400, error) if examples > 1 else sampling(body)
 
     server.behave = after_probes(behave)
-    shown = tuple(Demonstration(f"Example {place}.", "neutral") for place in range(3))
-    tasks = [Request("a", "Sales rose.", shown, (0, 1))]
-    found = [answer for batch in engine(server).responses(tasks, TEMPLATE, Sampling(0.5, 0)) for answer in batch]
-    assert [answer.error for answer in found] == [None, None] and {answer.dropped for answer in found} == {2}
-    kept = [message["content"] for message in server.asked[-1]["messages"] if message["role"] == "user"]
-    assert kept == ["Example 2.", "Sales rose."]  # the nearest stands last
+    demonstrations = tuple(Demonstration(f"Example {place}.", "neutral") for place in range(3))
+    tasks = [Request("a", "Sales rose.", demonstrations, (0, 1))]
+    responses = [answer for batch in engine(server).responses(tasks, TEMPLATE, Sampling(0.5, 0)) for answer in batch]
+    assert [answer.error for answer in responses] == [None, None] and {answer.dropped for answer in responses} == {2}
+    contents = [message["content"] for message in server.requests[-1]["messages"] if message["role"] == "user"]
+    assert contents == ["Example 2.", "Sales rose."]  # the nearest stands last
 
 
 def test_a_refused_text_is_asked_once_where_each_sample_is_a_call(server: LoopbackServer) -> None:
     server.behave = lambda body: refusal(400) if body["messages"][-1]["content"] == "text 2" else seeded(body)
     answers = ask(server)
     assert [a.sample for a in answers if a.error] == [0, 1, 2, 3]
-    assert len([body for body in server.asked if body["messages"][-1]["content"] == "text 2"]) == 1
+    assert len([body for body in server.requests if body["messages"][-1]["content"] == "text 2"]) == 1
 
 
 def test_trouble_while_probing_is_retried(server: LoopbackServer) -> None:
@@ -103,7 +103,7 @@ def test_trouble_while_probing_is_retried(server: LoopbackServer) -> None:
 
 def test_a_server_that_only_fails_is_the_users_mistake(server: LoopbackServer) -> None:
     server.behave = lambda body: FAULTS["HTML"]
-    with pytest.raises(UserError, match=r"gives no usable response: the reply is not JSON: <html>"):
+    with pytest.raises(UserError, match=r"returns no usable response: the reply is not JSON: <html>"):
         ask(server, max_retries=2)
 
 
@@ -144,7 +144,7 @@ def test_retry_after_as_a_date_or_as_nonsense() -> None:
 
 @pytest.mark.parametrize("usage", [None, {}, [], {"prompt_tokens": -5, "completion_tokens": -(10**9)}, {"prompt_tokens": 1e300}])
 def test_impossible_token_counts_are_replaced_by_estimates(
-    server: LoopbackServer, told: pytest.LogCaptureFixture, usage: object
+    server: LoopbackServer, log: pytest.LogCaptureFixture, usage: object
 ) -> None:
     def behave(body: dict) -> Reply:
         reply = sampling(body)
@@ -153,7 +153,7 @@ def test_impossible_token_counts_are_replaced_by_estimates(
     server.behave = behave
     responses = ask(server, tasks=2, samples=1)
     assert all(20 < each.tokens_in < 100 and each.tokens_out > 0 for each in responses)
-    assert sum("tokens and cost are estimated" in record.message for record in told.records) == 1
+    assert sum("tokens and cost are estimated" in record.message for record in log.records) == 1
 
 
 def test_an_echoed_key_and_control_characters_are_masked(server: LoopbackServer) -> None:
@@ -193,7 +193,7 @@ def test_calls_in_flight_adapt_to_the_rate_limit(server: LoopbackServer) -> None
 
 def test_calls_in_flight_rise_again_after_a_rate_limit(server: LoopbackServer) -> None:
     def behave(body: dict) -> Reply:
-        limited = len(server.asked) < 100
+        limited = len(server.requests) < 100
         reply = refusal(429) if limited and server.in_flight > 1 else sampling(body)
         if limited:
             server.most_in_flight = 0
@@ -206,14 +206,14 @@ def test_calls_in_flight_rise_again_after_a_rate_limit(server: LoopbackServer) -
 
 
 def test_a_server_that_is_down_is_left_in_peace_until_it_is_back(
-    server: LoopbackServer, told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: LoopbackServer, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calling, "FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr(calling, "LONGEST_PAUSE_S", 0.1)
     down: list[float] = []
 
     def behave(body: dict) -> Reply:
-        if len(server.asked) > 20 and (not down or time.monotonic() < down[0] + 1.0):
+        if len(server.requests) > 20 and (not down or time.monotonic() < down[0] + 1.0):
             down.append(time.monotonic())
             return refusal(503, "maintenance")
         return sampling(body)
@@ -222,25 +222,25 @@ def test_a_server_that_is_down_is_left_in_peace_until_it_is_back(
     answers = ask(server, tasks=60, samples=1, concurrency=8, max_retries=4)
     assert len(answers) == 60 and not any(a.error for a in answers)
     assert 16 <= len(down) < 90  # eight callers that each tried every 0.05 s would make 160
-    assert len([r for r in told.records if "fails call after call (503: maintenance)" in r.message]) == 1
-    assert len([r for r in told.records if "replies again" in r.message]) == 1
+    assert len([r for r in log.records if "keeps failing (503: maintenance)" in r.message]) == 1
+    assert len([r for r in log.records if "replies again" in r.message]) == 1
 
 
 def test_a_server_that_stays_down_is_given_up(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calling, "LONGEST_PAUSE_S", 0.1)
-    server.behave = after_probes(lambda body: sampling(body) if len(server.asked) < 10 else refusal(500, f"kaboom {KEY}"))
-    stream = engine(server, max_retries=6, give_up_s=0.5).responses(made(50, 1), TEMPLATE, Sampling(0.5, 0, 4))
-    kept = []
+    server.behave = after_probes(lambda body: sampling(body) if len(server.requests) < 10 else refusal(500, f"kaboom {KEY}"))
+    stream = engine(server, max_retries=6, give_up_s=0.5).responses(requests(50, 1), TEMPLATE, Sampling(0.5, 0, 4))
+    responses = []
     with pytest.raises(
         UserError, match=r"no reply for 0.5 s .*500: kaboom \*\*\*\nAll responses so far are cached; run the same"
     ) as error:
-        kept += [answer for batch in stream for answer in batch]
+        responses += [answer for batch in stream for answer in batch]
     assert KEY not in str(error.value)
-    assert len(server.asked) < 200
+    assert len(server.requests) < 200
 
 
 def test_a_cut_connection_in_the_middle_is_an_outage_too(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = engine(server, give_up_s=0.3, max_retries=2).responses(made(5000, 1), TEMPLATE, Sampling(0.5, 0, 4))
+    stream = engine(server, give_up_s=0.3, max_retries=2).responses(requests(5000, 1), TEMPLATE, Sampling(0.5, 0, 4))
     next(stream)
     server.stop()
     with pytest.raises(UserError, match=r"no reply for 0.3 s .*(Connect|Disconnect)"):
@@ -260,23 +260,23 @@ def test_faults_of_all_kinds_change_no_votes(server: LoopbackServer, monkeypatch
     quick = [reply for name, reply in FAULTS.items() if name not in ("hang", "deep")]
 
     def behave(body: dict) -> Reply:
-        drawn = draw.random()
-        if drawn > 0.30:
+        number = draw.random()
+        if number > 0.30:
             return seeded(body)
-        if drawn < 0.002:
+        if number < 0.002:
             return FAULTS["hang"]
-        if drawn < 0.03 and not is_probe(body):
+        if number < 0.03 and not is_probe(body):
             wrong.add((body["messages"][-1]["content"], body["seed"]))
             return chat([draw.choice(["bullish", "Sentiment:", "", "positive or negative", "усиление", '{"sentiment": "pos'])])
         return draw.choice(quick)
 
     server.behave = behave
-    found = ask(server, tasks=1250, concurrency=32, retries=2, timeout_s=0.5, max_retries=4)
-    assert [(a.id, a.sample) for a in found] == [(a.id, a.sample) for a in clean]
-    failed = [a for a in found if a.error]
+    responses = ask(server, tasks=1250, concurrency=32, retries=2, timeout_s=0.5, max_retries=4)
+    assert [(a.id, a.sample) for a in responses] == [(a.id, a.sample) for a in clean]
+    failed = [a for a in responses if a.error]
     assert len(failed) < 50 and all(a.label is None for a in failed)
-    again = [(f"text {a.id[1:]}", request_seed(0, a.id, a.sample, 0)) in wrong for a in found]
-    same = [a.label == b.label for a, b, asked in zip(found, clean, again, strict=True) if not a.error and not asked]
+    again = [(f"text {a.id[1:]}", request_seed(0, a.id, a.sample, 0)) in wrong for a in responses]
+    same = [a.label == b.label for a, b, retry in zip(responses, clean, again, strict=True) if not a.error and not retry]
     assert all(same) and len(same) > 4700
     assert 50 < sum(again) < 300
     assert len(server.bodies) > 5000 + 6000

@@ -44,7 +44,7 @@ def test_what_stands_between_token_and_tag(separator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "wanted"),
+    ("lines", "expected"),
     [
         ("Ann:Person_B\nof:Other\nAcme:Organisation_B\nCo:Organisation_I\nmet:Other", "Acme & Co"),  # dropped inside
         ("Ann:Person_B\nof:Other\nAcme & Co .:Organisation_B\nmet:Other", "Acme & Co ."),  # merged
@@ -56,9 +56,9 @@ def test_what_stands_between_token_and_tag(separator: str) -> None:
         ("ANN:Person_B\nOF:Other\nACME:Organisation_B\nmet:Other", "Acme"),
     ],
 )
-def test_tokens_that_are_not_the_texts(lines: str, wanted: str | None) -> None:
+def test_tokens_that_are_not_the_texts(lines: str, expected: str | None) -> None:
     assert spans(lines)[0] == ("Ann", "PER")
-    assert [form for form, label in spans(lines) if label == "ORG"] == ([wanted] if wanted else [])
+    assert [form for form, label in spans(lines) if label == "ORG"] == ([expected] if expected else [])
 
 
 def test_the_same_token_twice_is_where_its_neighbours_are() -> None:

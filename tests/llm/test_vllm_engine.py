@@ -15,7 +15,7 @@ from findistill.llm.prompts import Demonstration
 from findistill.llm.vllm_engine import VllmEngine
 from tests.config.test_compose import composed
 from tests.fixtures import vllm_standin
-from tests.llm.calls import TEMPLATE, made
+from tests.llm.calls import TEMPLATE, requests
 from tests.llm.test_annotate import LABELS, POOL, TEXTS
 
 vllm = vllm_standin.vllm
@@ -42,15 +42,15 @@ def test_samples_are_drawn_together_by_schema_and_once(vllm: type[vllm_standin.L
 
 
 def test_it_is_cached_chunk_by_chunk(vllm: type[vllm_standin.LLM]) -> None:
-    taken = []
+    tasks = []
 
-    def requests() -> object:
-        for request in made(7, 2):
-            taken.append(request)
+    def stream() -> object:
+        for request in requests(7, 2):
+            tasks.append(request)
             yield request
 
     engine = VllmEngine(name="x", model="embedded:smollm2", texts_at_once=3)
-    sizes = [(len(batch), len(taken)) for batch in engine.responses(requests(), TEMPLATE, Sampling(0.5, 0))]
+    sizes = [(len(batch), len(tasks)) for batch in engine.responses(stream(), TEMPLATE, Sampling(0.5, 0))]
     assert sizes == [(6, 3), (6, 6), (2, 7)]
 
 
@@ -70,10 +70,10 @@ def test_early_stopping_draws_in_rounds(vllm: type[vllm_standin.LLM], tmp_path: 
 
 
 def test_a_prompt_that_is_too_long_loses_demonstrations_and_fails_alone(vllm: type[vllm_standin.LLM]) -> None:
-    shown = (Demonstration("Sales fell " * 30, "negative"), Demonstration("Sales rose", "positive"))
-    requests = [Request("a", "fine", shown[1:], (0,)), Request("b", "long", shown, (0,)), Request("c", "boom", (), (0, 1))]
+    shots = (Demonstration("Sales fell " * 30, "negative"), Demonstration("Sales rose", "positive"))
+    tasks = [Request("a", "fine", shots[1:], (0,)), Request("b", "long", shots, (0,)), Request("c", "boom", (), (0, 1))]
     engine = VllmEngine(name="x", model="embedded:smollm2", max_model_len=40, structured=False)
-    responses = [each for batch in engine.responses(requests, TEMPLATE, Sampling(0.5, 0)) for each in batch]
+    responses = [each for batch in engine.responses(tasks, TEMPLATE, Sampling(0.5, 0)) for each in batch]
     by_id = {(each.id, each.sample): each for each in responses}
     assert by_id["a", 0].label and by_id["b", 0].label and by_id["b", 0].dropped == 1
     assert "longer than the maximum" in (by_id["c", 0].error or "") and by_id["c", 1].error
@@ -87,13 +87,13 @@ def test_settings_reach_vllm(vllm: type[vllm_standin.LLM], tmp_path: Path) -> No
         name="x", model="embedded:smollm2", tensor_parallel_size=2, quantization="fp8", adapter=str(tmp_path / "lora"),
         extra_engine={"enforce_eager": True},
     )  # fmt: skip
-    list(engine.responses(made(1, 1), TEMPLATE, Sampling(0.5, 0)))
+    list(engine.responses(requests(1, 1), TEMPLATE, Sampling(0.5, 0)))
     [model] = vllm.loaded
     assert (model.tensor_parallel_size, model.quantization, model.enforce_eager) == (2, "fp8", True)
     assert (model.enable_lora, model.max_lora_rank) == (True, 16) and model.calls[0][2].lora_path == str(tmp_path / "lora")
     wrong = VllmEngine(name="x", model="embedded:smollm2", extra_engine={"enforce_lazy": True})
     with pytest.raises(UserError, match=r"llm.model=embedded:smollm2 cannot be loaded by vLLM: .*enforce_lazy"):
-        list(wrong.responses(made(1, 1), TEMPLATE, Sampling(0.5, 0)))
+        list(wrong.responses(requests(1, 1), TEMPLATE, Sampling(0.5, 0)))
 
 
 def test_without_vllm_or_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_without_vllm_or_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("preset", ["vllm", "vllm_llama31_70b"])
 def test_presets_compose_with_what_an_annotator_is_used_for(preset: str) -> None:
     validate(composed(f"llm={preset}", "stage=annotate", "prompt=cot"))
-    with pytest.raises(UserError, match="runs in vLLM, which does not tune"):
+    with pytest.raises(UserError, match="runs in vLLM, which cannot tune"):
         validate(composed(f"llm={preset}", "stage=qlora", "data=tfns"))
     with pytest.raises(UserError, match="needs label probabilities"):
         validate(composed(f"llm={preset}", "stage=annotate", "annotate.calibration=pool"))

@@ -28,22 +28,22 @@ def test_no_valid_answer() -> None:
 
 
 @given(answers)
-def test_counts_shares_and_agreement_fit_together(given_answers: list[str | None]) -> None:
-    votes = Votes.from_labels(given_answers)
+def test_counts_shares_and_agreement_fit_together(labels: list[str | None]) -> None:
+    votes = Votes.from_labels(labels)
     shares = votes.soft(LABELS)
-    assert votes.n_valid <= votes.n_samples == len(given_answers)
-    assert [round(share * votes.n_valid) for share in shares] == [given_answers.count(label) for label in LABELS]
+    assert votes.n_valid <= votes.n_samples == len(labels)
+    assert [round(share * votes.n_valid) for share in shares] == [labels.count(label) for label in LABELS]
     if votes.hard is None:
-        assert not any(given_answers)
+        assert not any(labels)
     else:
         assert sum(shares) == pytest.approx(1)
-        assert votes.agreement == given_answers.count(votes.hard) == max(given_answers.count(label) for label in LABELS)
+        assert votes.agreement == labels.count(votes.hard) == max(labels.count(label) for label in LABELS)
 
 
 @given(answers, st.randoms())
-def test_order_matters_to_ties_only(given_answers: list[str | None], draw: Random) -> None:
-    shuffled = draw.sample(given_answers, len(given_answers))
-    one, other = Votes.from_labels(given_answers), Votes.from_labels(shuffled)
+def test_order_matters_to_ties_only(labels: list[str | None], draw: Random) -> None:
+    shuffled = draw.sample(labels, len(labels))
+    one, other = Votes.from_labels(labels), Votes.from_labels(shuffled)
     assert (one.counts, one.n_samples, one.agreement) == (other.counts, other.n_samples, other.agreement)
 
 

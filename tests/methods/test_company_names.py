@@ -29,9 +29,9 @@ def test_from_answers_to_a_report(findistill: Command, tiny: Path, tmp_path: Pat
                 file.write(json.dumps({"text": text, "answer": json.dumps({"result": answer})}) + "\n")
 
     def run(*arguments: str) -> str:
-        done = findistill(*arguments, *STUDY)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout + done.stderr
+        result = findistill(*arguments, *STUDY)
+        assert result.returncode == 0, result.stderr[-2000:]
+        return result.stdout + result.stderr
 
     news = ("data=csv", "data.path=news.csv", "data.id_column=id", "data.date_column=date")
     latest = tmp_path / "runs" / "names" / "latest-entities"

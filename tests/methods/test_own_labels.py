@@ -97,10 +97,10 @@ PAID = {
 def test_a_test_set_of_other_labels_is_refused_before_anything_is_paid_for(name: str, ratings: Path, tmp_path: Path) -> None:
     also = f"evaluate.also=['csv path={ratings} label_column=rating']"
     overrides = ["data=demo", "trainer=cpu", "shots.k=0", *PAID[name], also]
-    with pytest.raises(UserError, match=r"the test set csv has the labels buy, hold, sell; the data's are") as refused:
+    with pytest.raises(UserError, match=r"the test set csv has the labels buy, hold, sell; the data's are") as error:
         run_job(composed(*overrides), tmp_path)
-    [remedy] = re.findall(r"such as (\S.*), or leave", str(refused.value))
+    [remedy] = re.findall(r"for example (\S.*), or remove", str(error.value))
     [typed] = shlex.split(remedy)
-    with pytest.raises(UserError) as failed:  # on the way to what is paid for
+    with pytest.raises(UserError) as later_error:  # on the way to what is paid for
         run_job(composed(*overrides, typed), tmp_path)
-    assert "the labels" not in str(failed.value) and len(str(refused.value).splitlines()) == 2
+    assert "the labels" not in str(later_error.value) and len(str(error.value).splitlines()) == 2

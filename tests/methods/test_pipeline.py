@@ -35,7 +35,7 @@ def test_run_folders_hold_what_the_contract_names(study: Path) -> None:
         assert (job / "model" / "model.safetensors").exists()
         assert "agreeing votes" in (job / "model" / "README.md").read_text()
         assert not list(job.rglob("*.ckpt")) and not list(job.rglob("*.bin")) and not list(job.rglob("*.pkl"))
-        found = json.loads((job / "metrics.json").read_text())
+        metrics = json.loads((job / "metrics.json").read_text())
         expected = {
             "data/kept",
             "data/kept_share",
@@ -45,16 +45,16 @@ def test_run_folders_hold_what_the_contract_names(study: Path) -> None:
             "model/parameters",
             "model/mb",
         }
-        assert expected <= set(found)
-        assert 100 < found["memory/peak_mb"] < 6000
+        assert expected <= set(metrics)
+        assert 100 < metrics["memory/peak_mb"] < 6000
 
 
 def test_cards_have_the_numbers_of_the_metrics_and_the_licence_of_all_that_was_learnt_from(study: Path) -> None:
     for job in jobs(study):
-        found, card = json.loads((job / "metrics.json").read_text()), valid_model_card(job / "model")
+        metrics, card = json.loads((job / "metrics.json").read_text()), valid_model_card(job / "model")
         names = {"Accuracy": "accuracy", "Macro F1": "macro_f1", "Weighted F1": "weighted_f1"}
-        assert scores(card) == {title: found[f"test/{name}"] for title, name in names.items()}
-        assert f"{found['test/accuracy_lo']:.3f} to {found['test/accuracy_hi']:.3f}" in card.text
+        assert scores(card) == {title: metrics[f"test/{name}"] for title, name in names.items()}
+        assert f"{metrics['test/accuracy_lo']:.3f} to {metrics['test/accuracy_hi']:.3f}" in card.text
         assert (card.data.license, card.data.base_model) == ("apache-2.0", "sentence-transformers/all-MiniLM-L6-v2")
         for row in (
             "| texts | demo | the project's own |",
@@ -63,27 +63,27 @@ def test_cards_have_the_numbers_of_the_metrics_and_the_licence_of_all_that_was_l
         ):
             assert row in card.text
     for folder in study.glob(".artifacts/annotate-*[!k]"):
-        assert (card := valid_dataset_card(folder)).data.license == "apache-2.0" and "The texts are in it" in card.text
+        assert (card := valid_dataset_card(folder)).data.license == "apache-2.0" and "The texts are included" in card.text
 
 
 def test_scikit_learn_finds_the_same_numbers_in_the_predictions(study: Path) -> None:
     for job in jobs(study):
-        found = json.loads((job / "metrics.json").read_text())
+        metrics = json.loads((job / "metrics.json").read_text())
         for prefix, name in (("test", "predictions"), ("demo", "predictions_demo")):
             frame = pd.read_parquet(job / f"{name}.parquet")
             labels = [column.removeprefix("p_") for column in frame.columns if column.startswith("p_")]
             gold, predicted = frame["label"], frame["predicted"]
-            assert found[f"{prefix}/n"] == len(frame)
-            assert found[f"{prefix}/accuracy"] == pytest.approx(sk.accuracy_score(gold, predicted))
+            assert metrics[f"{prefix}/n"] == len(frame)
+            assert metrics[f"{prefix}/accuracy"] == pytest.approx(sk.accuracy_score(gold, predicted))
             for kind in ("macro", "weighted"):
                 score = sk.f1_score(gold, predicted, average=kind, zero_division=0)
-                assert found[f"{prefix}/{kind}_f1"] == pytest.approx(score)
+                assert metrics[f"{prefix}/{kind}_f1"] == pytest.approx(score)
             each = sk.precision_recall_fscore_support(gold, predicted, labels=labels, zero_division=0)
             for column, label in enumerate(labels):
                 for key, values in zip(("precision", "recall", "f1", "support"), each, strict=True):
-                    assert found[f"{prefix}/{label}/{key}"] == pytest.approx(values[column])
+                    assert metrics[f"{prefix}/{label}/{key}"] == pytest.approx(values[column])
                 precision = sk.average_precision_score(gold == label, frame[f"p_{label}"])
-                assert found[f"{prefix}/{label}/average_precision"] == pytest.approx(precision)
+                assert metrics[f"{prefix}/{label}/average_precision"] == pytest.approx(precision)
 
 
 def test_plain_transformers_predicts_the_same(study: Path) -> None:
@@ -103,12 +103,12 @@ def test_plain_transformers_predicts_the_same(study: Path) -> None:
 
 
 def test_annotations_are_made_once_for_both_students(study: Path) -> None:
-    used = [json.loads((job / "artifacts.json").read_text())["annotate"] for job in jobs(study)]
-    assert used[0] == used[1]
-    votes = pd.read_parquet(study / ".artifacts" / used[0] / "annotations.parquet")
+    keys = [json.loads((job / "artifacts.json").read_text())["annotate"] for job in jobs(study)]
+    assert keys[0] == keys[1]
+    votes = pd.read_parquet(study / ".artifacts" / keys[0] / "annotations.parquet")
     assert len(votes) == 32 and votes["agreement"].between(0, 8).all() and (votes["n_samples"] == 8).all()
-    made = [json.loads((job / "metrics.json").read_text())["time/artifacts_made_s"] for job in jobs(study)]
-    assert sorted(value > 1 for value in made) == [False, True]
+    seconds = [json.loads((job / "metrics.json").read_text())["time/artifacts_made_s"] for job in jobs(study)]
+    assert sorted(value > 1 for value in seconds) == [False, True]
 
 
 def test_the_report_shows_students_baselines_and_no_text(study: Path) -> None:
@@ -162,12 +162,12 @@ def test_no_key_is_written_or_printed(study: Path) -> None:
 def test_the_same_command_again_does_nothing(study: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*.json")}
     started = time.perf_counter()
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "findistill", *COMMAND], cwd=study.parent, capture_output=True, text=True, timeout=100
     )
     seconds = time.perf_counter() - started
-    assert done.returncode == 0
-    assert "2 done before, 0 to run" in done.stderr and "nothing to do" in done.stderr
+    assert result.returncode == 0
+    assert "2 already done, 0 to run" in result.stderr and "nothing to do" in result.stderr
     assert {path: path.stat().st_mtime_ns for path in study.rglob("*.json")} == before
     assert seconds < 10
 
@@ -177,8 +177,8 @@ def test_a_run_folder_stands_for_its_model(preloaded: Preloaded, study: Path) ->
         "findistill", "stage=evaluate", f"evaluate.model={jobs(study)[0]}", "data.labelled=60", "data.test=0.05",
         "evaluate.resamples=50", "logger=none", "evaluate.latency=false",
     ]  # fmt: skip
-    done = preloaded.run(command, study.parent, os.environ, 200)
-    assert done.returncode == 0, done.stderr[-2000:]
+    result = preloaded.run(command, study.parent, os.environ, 200)
+    assert result.returncode == 0, result.stderr[-2000:]
     [again] = study.glob("default/evaluate-*/metrics.json")
     first = json.loads((jobs(study)[0] / "metrics.json").read_text())
     assert json.loads(again.read_text())["test/accuracy"] == first["test/accuracy"]

@@ -29,22 +29,22 @@ def job(folder: Path, *overrides: str) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "kept", "words"),
+    ("overrides", "expected", "words"),
     [
-        ([], 2, "2 of wire; data.near_duplicates=drop leaves them out"),
-        (["data.near_duplicates=drop"], 0, "2 of wire; they are left out"),
+        ([], 2, "2 of wire; data.near_duplicates=drop removes them"),
+        (["data.near_duplicates=drop"], 0, "2 of wire; they were removed"),
     ],
 )
 def test_near_duplicates_of_further_test_sets(
-    overrides: list[str], kept: int, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    overrides: list[str], expected: int, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="findistill")
     reading._say.cache_clear()
-    made = job(tmp_path, *overrides)
-    tests = reading.test_sets(made)
-    rows = pd.concat([reading.dataset(made).frame, pd.DataFrame({"text": [NEAR.upper(), NEAR + " and"]})], ignore_index=True)
-    left = reading.drop_test_overlap(rows, tests)["text"]
-    assert left.str.contains("Nimbus").sum() == kept and not left.str.contains("Aelfeld|NIMBUS").any()
+    this_job = job(tmp_path, *overrides)
+    tests = reading.test_sets(this_job)
+    rows = pd.concat([reading.dataset(this_job).frame, pd.DataFrame({"text": [NEAR.upper(), NEAR + " and"]})], ignore_index=True)
+    texts = reading.drop_test_overlap(rows, tests)["text"]
+    assert texts.str.contains("Nimbus").sum() == expected and not texts.str.contains("Aelfeld|NIMBUS").any()
     assert f"an edit similarity of 90 or more to a test text: {words}" in caplog.text
     reading.drop_test_overlap(rows, tests)
     assert caplog.text.count("edit similarity") == 1  # for the jobs of a sweep

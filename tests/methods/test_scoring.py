@@ -63,7 +63,7 @@ def test_a_models_own_words_are_read_or_mapped_or_refused(tmp_path: Path) -> Non
     model = classifier(tmp_path / "model", ("negative", "neutral", "positive"))
     names = {name: i for i, name in enumerate(NAMES)}
 
-    def named(*labels: str) -> None:
+    def set_labels(*labels: str) -> None:
         config = json.loads((model / "config.json").read_text())
         (model / "config.json").write_text(json.dumps(config | {"id2label": dict(enumerate(labels)), "label2id": names}))
 
@@ -73,12 +73,12 @@ def test_a_models_own_words_are_read_or_mapped_or_refused(tmp_path: Path) -> Non
         (("LABEL_0", "LABEL_1", "LABEL_2"), ["evaluate.label_map={LABEL_2: positive, LABEL_0: negative, LABEL_1: neutral}"]),
         (("down", "flat", "up"), ["evaluate.label_map=[negative,neutral,positive]"]),
     ):
-        named(*labels)
-        frame, found = evaluated(model, tmp_path / labels[0], *overrides)
+        set_labels(*labels)
+        frame, actual = evaluated(model, tmp_path / labels[0], *overrides)
         pd.testing.assert_frame_equal(frame, reference)
-        assert found["test/macro_f1"] == metrics["test/macro_f1"]
+        assert actual["test/macro_f1"] == metrics["test/macro_f1"]
     for labels in (("down", "neutral", "up"), ("LABEL_0", "LABEL_1", "LABEL_2"), ("bearish", "bullish", "mixed")):
-        named(*labels)
+        set_labels(*labels)
         with pytest.raises(UserError, match=rf"{model}.*\n.*'evaluate.label_map=\{{{labels[0]}: "):
             evaluated(model, tmp_path / labels[0])
 
@@ -90,9 +90,9 @@ def test_a_model_that_is_not_above_the_majority_class_says_so_at_the_end(
     with caplog.at_level(logging.INFO):
         evaluated(model, tmp_path, "evaluate.also=['demo limit=30']")
     assert [line.partition(":")[0] for line in caplog.messages if "macro F1" in line] == ["test", "demo"]
-    [warning] = [line for line in caplog.messages if "not to be relied on" in line]
+    [warning] = [line for line in caplog.messages if "unreliable: " in line]
     assert re.search(
-        r"it gives every text the same label; accuracy 0\.\d+ \[.*\] is (below|not above) 0\.\d+, what always .*stage=teacher",
+        r"it predicts the same label for every text; accuracy 0\.\d+ \[.*\] is (below|not above) 0\.\d+, that of .*stage=teacher",
         warning,
     )
 
@@ -106,15 +106,15 @@ def test_rows_that_a_model_learnt_from_are_said_and_scored_apart(tmp_path: Path,
     path = f"path={tmp_path}/file.csv"
     with caplog.at_level(logging.INFO):
         _, metrics = evaluated(model, tmp_path, "data=csv", f"data.{path}", "data.label_column=label", "evaluate.also=[demo]")
-    [warning] = [line for line in caplog.messages if "learnt from" in line]
-    assert "not to be relied on: it learnt from 20 of the 30 test texts, and on the other 10 its accuracy is 0.400; " in warning
+    [warning] = [line for line in caplog.messages if "was trained on 20" in line]
+    assert "unreliable: it was trained on 20 of the 30 test texts, and its accuracy on the other 10 is 0.400; " in warning
     assert metrics["test/learnt_from"] == 20 and "demo/learnt_from" not in metrics
 
     caplog.clear()
     with caplog.at_level(logging.INFO):
         _, metrics = evaluated(model, tmp_path / "also", f"evaluate.also=['csv {path} label_column=label']")
-    [warning] = [line for line in caplog.messages if "learnt from" in line]
-    assert warning.startswith("csv: not to be relied on: it learnt from 20 of the 30") and "test/learnt_from" not in metrics
+    [warning] = [line for line in caplog.messages if "was trained on 20" in line]
+    assert warning.startswith("csv: unreliable: it was trained on 20 of the 30") and "test/learnt_from" not in metrics
 
 
 def test_a_teacher_knows_its_training_rows_and_the_remedy_leaves_them_out(tmp_path: Path, tiny: Path) -> None:  # noqa: F811
@@ -138,9 +138,9 @@ def test_a_teacher_knows_its_training_rows_and_the_remedy_leaves_them_out(tmp_pa
         ((0.8, 0.75, 0.85, 0.6, 3, 200), ""),
         ((0.65, 0.55, 0.75, 0.6, 3, 200), "is not clearly above 0.600"),
         ((0.6, 0.5, 0.7, 0.6, 3, 200), "is not above 0.600"),
-        ((0.3, 0.2, 0.4, 0.6, 3, 200), "is below 0.600, what always answering the most frequent label of the 200 test rows"),
-        ((0.9, 0.8, 1.0, 0.3, 1, 200), "it gives every text the same label"),
-        ((0.0, 0.0, 0.0, 0.3, 0, 200), "it gives no text a label; accuracy 0.000"),
+        ((0.3, 0.2, 0.4, 0.6, 3, 200), "is below 0.600, that of always predicting the most frequent label of the 200 test rows"),
+        ((0.9, 0.8, 1.0, 0.3, 1, 200), "it predicts the same label for every text"),
+        ((0.0, 0.0, 0.0, 0.3, 0, 200), "it predicts no label for any text; accuracy 0.000"),
         ((1.0, 1.0, 1.0, 1.0, 1, 200), ""),  # all rows have one label
     ],
 )
@@ -155,7 +155,7 @@ def test_regression_metrics_are_scikit_learns() -> None:
 
     rng = np.random.default_rng(0)
     scores, predicted = rng.uniform(-1, 1, 50), rng.uniform(-1, 1, 50)
-    found = regression(scores, predicted, "test")
-    assert found["test/mse"] == pytest.approx(mean_squared_error(scores, predicted))
-    assert found["test/r2"] == pytest.approx(r2_score(scores, predicted))
+    metrics = regression(scores, predicted, "test")
+    assert metrics["test/mse"] == pytest.approx(mean_squared_error(scores, predicted))
+    assert metrics["test/r2"] == pytest.approx(r2_score(scores, predicted))
     assert regression(np.ones(3), np.zeros(3), "test") == {"test/mse": 1.0}

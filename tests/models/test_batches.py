@@ -30,7 +30,7 @@ def test_padded_batches_equal_the_tokenizers_own(tokenizer, texts: list[str], ma
 
 
 def test_cache_is_keyed_by_texts_and_length(tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = tokenise(tokenizer, TEXTS, 12, tmp_path)
+    first = tokenise(tokenizer, TEXTS, 12, tmp_path)
     tokenise(tokenizer, TEXTS, 6, tmp_path)
     tokenise(tokenizer, TEXTS[:3], 12, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
@@ -38,7 +38,7 @@ def test_cache_is_keyed_by_texts_and_length(tokenizer, tmp_path: Path, monkeypat
     monkeypatch.setattr(tokens, "_pack", lambda *_: pytest.fail("tokenised again"))
     again = tokenise(tokenizer, TEXTS, 12, tmp_path)
     assert isinstance(again.flat, np.memmap)
-    assert all((a == b).all() for a, b in zip(made, again, strict=True))  # type: ignore[call-overload]
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("kind", ["empty", "half", "zeros"])
@@ -52,7 +52,7 @@ def test_a_damaged_cache_is_made_again(tokenizer, tmp_path: Path, kind: str, cap
     path.write_bytes({"empty": b"", "half": whole[:half], "zeros": whole[:half] + bytes(len(whole) - half)}[kind])
     again = tokenise(tokenizer, texts, 16, tmp_path)
     assert np.array_equal(again.flat, flat) and path.read_bytes() == whole
-    assert "is not as it was written" in caplog.text
+    assert "is damaged; the texts are tokenised again" in caplog.text
 
 
 def test_cache_key_keeps_text_borders(tokenizer, tmp_path: Path) -> None:
@@ -62,15 +62,15 @@ def test_cache_key_keeps_text_borders(tokenizer, tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=300), st.integers(1, 40), st.integers(0, 9))
 def test_length_grouped_gives_every_row_once(lengths: list[int], batch_size: int, seed: int) -> None:
-    made = length_grouped(np.array(lengths), batch_size, np.random.default_rng(seed))
-    assert sorted(np.concatenate(made).tolist()) == list(range(len(lengths)))
-    assert sorted(map(len, made), reverse=True)[:-1] == [batch_size] * (len(made) - 1)
+    batches = length_grouped(np.array(lengths), batch_size, np.random.default_rng(seed))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert sorted(map(len, batches), reverse=True)[:-1] == [batch_size] * (len(batches) - 1)
 
 
 def test_length_grouping_saves_padding() -> None:
     lengths = np.random.default_rng(0).integers(5, 64, 1000)
-    made = length_grouped(lengths, 32, np.random.default_rng(0))
-    padded = sum(lengths[batch].max() * len(batch) for batch in made)
+    batches = length_grouped(lengths, 32, np.random.default_rng(0))
+    padded = sum(lengths[batch].max() * len(batch) for batch in batches)
     assert padded < 1.05 * lengths.sum()
 
 

@@ -24,11 +24,11 @@ def small(**changed: object) -> CharformerEncoder:
 
 
 def model(**changed: object) -> CharformerForSequenceClassification:
-    made, _ = load(small(**changed), NAMES, scalar=False, seed=0)
+    classifier, _ = load(small(**changed), NAMES, scalar=False, seed=0)
     with torch.no_grad():
-        for parameter in made.parameters():  # far from the start, so that every part has a say
+        for parameter in classifier.parameters():  # far from the start, so that every part has a say
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
-    return made.eval()
+    return classifier.eval()
 
 
 MODELS = [model(calibrate=False), model(calibrate=True, downsample=3), model(blocks=1, downsample=1)]
@@ -36,13 +36,13 @@ MODELS = [model(calibrate=False), model(calibrate=True, downsample=3), model(blo
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=4), st.sampled_from(MODELS), st.integers(0, 7))
-def test_padding_never_changes_a_text(texts: list[str], made: CharformerForSequenceClassification, more: int) -> None:
+def test_padding_never_changes_a_text(texts: list[str], classifier: CharformerForSequenceClassification, more: int) -> None:
     batch = TOKENIZER(texts, padding=True, return_tensors="pt")
     ids, mask = (torch.nn.functional.pad(batch[name], (0, more)) for name in ("input_ids", "attention_mask"))
     ids[mask == 0] = torch.randint(2, 258, (int((mask == 0).sum()),))
     with torch.inference_mode():
-        together = made(ids, attention_mask=mask).logits
-        alone = torch.cat([made(**TOKENIZER([text], return_tensors="pt")).logits for text in texts])
+        together = classifier(ids, attention_mask=mask).logits
+        alone = torch.cat([classifier(**TOKENIZER([text], return_tensors="pt")).logits for text in texts])
     assert torch.allclose(together, alone, atol=1e-4)
 
 
@@ -51,9 +51,9 @@ def test_padding_gets_no_gradient() -> None:
     embedded = torch.randn(2, 9, 8, requires_grad=True)
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[0, 5:] = 0
-    pooled, kept = layer(embedded, mask)
-    assert kept.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    (pooled * kept.unsqueeze(-1)).square().sum().backward()
+    pooled, pooled_mask = layer(embedded, mask)
+    assert pooled_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    (pooled * pooled_mask.unsqueeze(-1)).square().sum().backward()
     assert embedded.grad is not None
     assert (embedded.grad[0, 5:] == 0).all() and (embedded.grad[0, :5] != 0).all() and (embedded.grad[1] != 0).all()
     assert all((parameter.grad != 0).any() for name, parameter in layer.named_parameters() if name != "score.bias")
@@ -75,9 +75,9 @@ def test_subwords_are_the_papers(calibrate: bool) -> None:
             rows = torch.stack(weights)
             weights = [torch.softmax(rows @ row, dim=0) @ rows for row in rows]
         subwords = torch.stack([(row[:, None] * blocks).sum(dim=0) for row, blocks in zip(weights, candidates, strict=True)])
-        wanted = torch.stack([(subwords[i] + subwords[i + 1]) / 2 for i in range(0, 10, 2)])
-        found, _ = layer(embedded, torch.ones(1, 10, dtype=torch.long))
-    assert torch.allclose(found[0], wanted, atol=1e-6)
+        expected = torch.stack([(subwords[i] + subwords[i + 1]) / 2 for i in range(0, 10, 2)])
+        actual, _ = layer(embedded, torch.ones(1, 10, dtype=torch.long))
+    assert torch.allclose(actual[0], expected, atol=1e-6)
 
 
 @given(st.text(max_size=40))
@@ -98,8 +98,8 @@ def test_it_trains_and_a_saved_one_is_read_by_the_auto_classes(labels: LabelSet,
     with torch.inference_mode():
         inputs = tokenizer(corpus.validation.texts, padding=True, truncation=True, return_tensors="pt")
         shares = again(**inputs).logits.softmax(-1).numpy()
-    found = predict(trained.model_dir, corpus.validation.texts, trainer).probabilities
-    assert shares == pytest.approx(found, abs=1e-5)
+    reference = predict(trained.model_dir, corpus.validation.texts, trainer).probabilities
+    assert shares == pytest.approx(reference, abs=1e-5)
     assert sorted(path.suffix for path in trained.model_dir.iterdir()) == [
         ".json",
         ".json",

@@ -53,9 +53,9 @@ def test_names_and_known_spellings_match(model_labels: Any, labels: Any, expecte
     ],
 )
 def test_other_names_are_refused_with_a_mapping_that_can_be_typed(model_labels: Any, labels: Any) -> None:
-    with pytest.raises(UserError, match=r"the model m .*\n.*id2label") as refused:
+    with pytest.raises(UserError, match=r"the model m .*\n.*id2label") as error:
         columns(model_labels, labels)
-    word = re.search(r"such as (.*); or edit", str(refused.value))
+    word = re.search(r"such as (.*); or edit", str(error.value))
     assert word
     [override] = shlex.split(word[1])
     mapping = OverridesParser.create().parse_override(override).value()
@@ -75,10 +75,10 @@ def test_mappings() -> None:
     ("label_map", "message"),
     [
         ({"upp": "positive"}, "evaluate.label_map.upp: m has no such label; it has up, down"),
-        ({"up": "positve", "down": "negative"}, "evaluate.label_map: 'positve' is none of the data's labels"),
+        ({"up": "positve", "down": "negative"}, "evaluate.label_map: 'positve' is not one of the data's labels"),
         (["positive"], "give a label for each of the 2 labels of m"),
         ("positive", "give a label for each of the 2 labels of m"),
-        ([None, None], "evaluate.label_map leaves m no label"),
+        ([None, None], "evaluate.label_map maps no output of m to a label"),
     ],
 )
 def test_mappings_that_do_not_fit(label_map: Any, message: str) -> None:

@@ -58,9 +58,9 @@ def test_more_needs_more_and_the_largest_batch_fits(batch: int, length: int, pre
     assert need(batch) < need(batch + 1) and need(1) < need(1, lora_rank=None)
     assert need(batch, checkpointing=True) < need(batch)
     assert need(batch, quantisation="nf4") < need(batch)
-    found = sizes.largest(lambda n: sizes.training(size, n, length, precision), room)
-    assert found == 0 or need(found) <= sizes.SAFE * room
-    assert found == 2**16 or need(max(1, 2 * found)) > sizes.SAFE * room
+    batch_size = sizes.largest(lambda n: sizes.training(size, n, length, precision), room)
+    assert batch_size == 0 or need(batch_size) <= sizes.SAFE * room
+    assert batch_size == 2**16 or need(max(1, 2 * batch_size)) > sizes.SAFE * room
 
 
 def test_what_cannot_fit_is_refused_with_what_would(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_what_cannot_fit_is_refused_with_what_would(caplog: pytest.LogCaptureFix
     with caplog.at_level("INFO"):
         assert sizes.check_memory(llm, 40) is sizes.size(XL)
     assert "flan_t5_xl: 2,850 M parameters" in caplog.text
-    with pytest.raises(UserError, match=r"llm=flan_t5_xl needs about .* there are 7.0 GB: take a smaller model"):
+    with pytest.raises(UserError, match=r"llm=flan_t5_xl needs about .* but only 7.0 GB are available: use a smaller model"):
         sizes.check_memory(llm, 7)
     llm.batch_tokens = 100_000
     with pytest.raises(UserError, match=r"set llm.batch_tokens=32768"):

@@ -73,11 +73,11 @@ KINDS: list[Callable[[], PreTrainedTokenizerBase]] = [bert, roberta, t5, xlm_rob
 
 
 def forged(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    written = [f"profit {token} fell" for token in tokenizer.all_special_tokens]
+    separate = [f"profit {token} fell" for token in tokenizer.all_special_tokens]
     glued = [f"profit{token}{token}fell" for token in tokenizer.all_special_tokens]
     nested = [f"{token[0]}{token}{token[1:]}" for token in tokenizer.all_special_tokens]
     wide = ["profit ［ＳＥＰ］ fell", "profit ＜/s＞ fell"]
-    return [*written, *glued, *nested, *wide, "".join(tokenizer.all_special_tokens)]
+    return [*separate, *glued, *nested, *wide, "".join(tokenizer.all_special_tokens)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -54,7 +54,7 @@ def test_other_texts_fall_back_to_smaller_pieces(both, text: str) -> None:
     _, tokenizer, _, trimmed = both
     before, after = tokenizer.tokenize(text), trimmed.tokenize(text)
     assert after.count("[UNK]") == before.count("[UNK]") and len(after) >= len(before)
-    joined = ["".join(piece.removeprefix("##") for piece in found) for found in (before, after)]
+    joined = ["".join(piece.removeprefix("##") for piece in pieces) for pieces in (before, after)]
     assert joined[0] == joined[1]
 
 

@@ -53,9 +53,9 @@ def test_targets_stand_at_first_tokens_and_nowhere_else(tokenizer: AutoTokenizer
 
 @pytest.mark.parametrize(("length", "room"), [(1, 1), (5, 5), (6, 5), (100, 7), (9, 1), (10, 2), (0, 4)])
 def test_windows_cover_a_sequence_and_share_it_out(length: int, room: int) -> None:
-    made = cuts(length, room)
-    assert [at for cut in made for at in range(cut.first, cut.last)] == list(range(length))
-    assert all(cut.start <= cut.first <= cut.last <= cut.end <= length and cut.end - cut.start <= room for cut in made)
+    result = cuts(length, room)
+    assert [at for cut in result for at in range(cut.first, cut.last)] == list(range(length))
+    assert all(cut.start <= cut.first <= cut.last <= cut.end <= length and cut.end - cut.start <= room for cut in result)
 
 
 def test_a_tokenizer_without_offsets_is_refused() -> None:

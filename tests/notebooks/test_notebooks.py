@@ -30,7 +30,7 @@ def test_notebook_runs(path: Path, request: pytest.FixtureRequest, tmp_path: Pat
     expected = (
         "5 texts to label next", "## Licence", "| texts | csv | the owner's |", "licence: the-owner-s, as its card says",
         "to https://huggingface.co/me/news-student, a private",
-        "export.push_to_hub=me/news-votes logger=none export.dry_run=false", "the texts are not in it",
+        "export.push_to_hub=me/news-votes logger=none export.dry_run=false", "the texts are not included",
     )  # fmt: skip
     assert path.name != "tutorial.ipynb" or [words for words in expected if words not in printed] == [], printed
     assert sum("image/png" in output.get("data", {}) for output in outputs) == FIGURES[path.name]

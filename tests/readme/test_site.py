@@ -44,14 +44,14 @@ def test_every_stage_is_in_the_table() -> None:
 
 
 def test_the_status_that_is_shown_has_the_words_of_the_real_one(moon: Path) -> None:
-    shown = re.search(r"```text\n(job .*?)```", (ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert shown
+    match = re.search(r"```text\n(job .*?)```", (ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert match
     real = describe(moon)
 
     def shape(text: str) -> set[str]:
         rows = [re.split(r" {2,}", line) for line in text.splitlines()]
         return {row[1] for row in rows if len(row) > 2} | {" ".join(rows[0])}
 
-    assert shape(shown[1]) - {"running"} == shape(real) - {"pruned"}
+    assert shape(match[1]) - {"running"} == shape(real) - {"pruned"}
     for words in ("median of", "its process is gone", "one after the other", "next: findistill -m"):
-        assert words in shown[1] and words in real
+        assert words in match[1] and words in real

@@ -70,12 +70,12 @@ def browser() -> Iterator[Any]:
 def opened(browser: Any, page: Path, **options: Any) -> tuple[Any, list[str]]:
     """The page in a tab of its own, and what its console says."""
     tab = browser.new_context(**options).new_page()
-    said: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("dialog", lambda dialog: (said.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    messages: list[str] = []
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("dialog", lambda dialog: (messages.append(f"dialog {dialog.message}"), dialog.dismiss()))
     tab.goto(page.as_uri())
-    return tab, said
+    return tab, messages
 
 
 def column(tab: Any, table: str, at: int) -> list[str]:
@@ -92,22 +92,22 @@ def sort(head: Any, direction: str) -> None:
 def test_two_hundred_jobs_are_small_and_fast_and_run_no_script_of_a_name(browser: Any, pages: dict[str, Path]) -> None:
     assert pages["many"].stat().st_size < 5e6
     start = time.perf_counter()
-    tab, said = opened(browser, pages["many"])
+    tab, messages = opened(browser, pages["many"])
     tab.wait_for_selector("#jobs-table.dataTable")
     seconds = time.perf_counter() - start
-    assert said == [] and EVIL in tab.title() and "200 " in tab.inner_text("body")
+    assert messages == [] and EVIL in tab.title() and "200 " in tab.inner_text("body")
     assert seconds < 2
 
 
 def test_a_table_is_sorted_searched_filtered_and_its_columns_hidden(browser: Any, pages: dict[str, Path]) -> None:
-    tab, said = opened(browser, pages["many"])
+    tab, messages = opened(browser, pages["many"])
     heads = [text.strip() for text in tab.locator("#jobs-table thead th").all_inner_texts()]
     place = heads.index("Accuracy") + 1
     jobs = tab.locator(".dt-container").filter(has=tab.locator("#jobs-table"))
     head = tab.locator(f"#jobs-table thead th:nth-child({place})")
     sort(head, "ascending")
-    shown = [float(cell) for cell in column(tab, "#jobs-table", place)]
-    assert shown == sorted(shown) and len(shown) == 25
+    values = [float(cell) for cell in column(tab, "#jobs-table", place)]
+    assert values == sorted(values) and len(values) == 25
     sort(head, "descending")
     first = [float(cell) for cell in column(tab, "#jobs-table", place)]
     assert first == sorted(first, reverse=True)
@@ -120,8 +120,8 @@ def test_a_table_is_sorted_searched_filtered_and_its_columns_hidden(browser: Any
     tab.locator(".dtcc-dropdown input").fill(str(limit))
     assert all(float(cell) > limit for cell in column(tab, "#jobs-table", place))
     tab.locator(".dtcc-dropdown .dtcc-list-buttons button", has_text="Device").click()
-    left = [text.strip() for text in tab.locator("#jobs-table thead th").all_inner_texts()]
-    assert [name for name in heads if name not in left] == ["Device"] and said == []
+    headers = [text.strip() for text in tab.locator("#jobs-table thead th").all_inner_texts()]
+    assert [name for name in heads if name not in headers] == ["Device"] and messages == []
 
 
 def test_the_command_of_a_row_is_copied(browser: Any, pages: dict[str, Path]) -> None:
@@ -138,8 +138,8 @@ def test_axe_finds_no_serious_violation(browser: Any, pages: dict[str, Path], co
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the dev extra is not installed")
     for width in (390, 1400):
         tab, _ = opened(browser, pages["few"], color_scheme=colours, viewport={"width": width, "height": 900}, bypass_csp=True)
-        found = axe.Axe().run(tab).response["violations"]
-        faults = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+        violations = axe.Axe().run(tab).response["violations"]
+        faults = [(one["id"], one["nodes"][0]["html"]) for one in violations if one["impact"] in ("serious", "critical")]
         assert faults == []
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
 

@@ -28,8 +28,8 @@ def test_seeds_are_gathered_and_rows_line_up(new_student: Callable[..., Run]) ->
 
 def test_labels_are_taken_by_name_not_by_position(new_student: Callable[..., Run]) -> None:
     run = new_student("cls", 5, 0, 1.0)
-    turned = run.predictions[["id", "label", "predicted", "p_positive", "p_negative", "p_neutral"]]
-    (method,) = gather([run, replace(run, seed=1, predictions=turned)])
+    predictions = run.predictions[["id", "label", "predicted", "p_positive", "p_negative", "p_neutral"]]
+    (method,) = gather([run, replace(run, seed=1, predictions=predictions)])
     np.testing.assert_array_equal(method.probabilities[0], method.probabilities[1])
 
 
@@ -43,10 +43,10 @@ def test_a_seed_twice_is_refused(new_student: Callable[..., Run]) -> None:
         gather([new_student("cls", 5, 0, 1.0), new_student("cls", 5, 0, 1.0)])
 
 
-@pytest.mark.parametrize(("column", "told"), [("predicted", "no column predicted"), ("id", "no column id")])
-def test_missing_columns_are_named(new_student: Callable[..., Run], column: str, told: str) -> None:
+@pytest.mark.parametrize(("column", "message"), [("predicted", "no column predicted"), ("id", "no column id")])
+def test_missing_columns_are_named(new_student: Callable[..., Run], column: str, message: str) -> None:
     run = new_student("cls", 5, 0, 1.0)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         gather([replace(run, predictions=run.predictions.drop(columns=column))])
 
 
@@ -88,8 +88,8 @@ def test_best_is_chosen_on_validation_and_says_when_it_cannot(new_student: Calla
 
 
 def test_families_of_comparisons(runs: list[Run]) -> None:
-    found = compare(gather(runs), resamples=200)
-    pairs = [(one.family, one.a, one.b, one.main) for one in found]
+    comparisons = compare(gather(runs), resamples=200)
+    pairs = [(one.family, one.a, one.b, one.main) for one in comparisons]
     assert pairs == [
         ("CLS against REG", "CLS ≥8", "REG ≥5", True),
         ("CLS against REG", "CLS ≥5", "REG ≥5", False),
@@ -99,5 +99,5 @@ def test_families_of_comparisons(runs: list[Run]) -> None:
         ("strictest threshold against loosest", "CLS ≥8", "CLS ≥5", False),
         ("strictest threshold against loosest", "REG ≥8", "REG ≥5", False),
     ]
-    assert all(one.p_holm >= (one.accuracy.p or 0) for one in found)
-    assert found[0].accuracy.high < 0 and found[0].p_holm < 0.01
+    assert all(one.p_holm >= (one.accuracy.p or 0) for one in comparisons)
+    assert comparisons[0].accuracy.high < 0 and comparisons[0].p_holm < 0.01

@@ -31,20 +31,20 @@ def test_one_row_a_method(runs: list[Run]) -> None:
     assert table.loc["REG ≥7", "kind"] == "failed" and table.loc["REG ≥7", "n_seeds"] == 0
     assert table.loc["annotator (llm, 8 samples)", "coverage"] == pytest.approx(299 / 300)
 
-    shown = readable(results(methods, estimates, failed)).set_index("Method")
+    readable_table = readable(results(methods, estimates, failed)).set_index("Method")
     low, mean = row["accuracy_lo"], row["accuracy"]
-    assert shown.loc["REG ≥8", "Accuracy"].startswith(f"{mean:.3f} ± {row['accuracy_sd']:.3f} [{low:.2f}, ")
-    assert "±" not in shown.loc["annotator (llm, 8 samples)", "Accuracy"]
-    assert shown.loc["REG ≥7", "Accuracy"] == ""
-    assert shown.loc["REG ≥8", "Labels used"] == "300 (30%)"
-    assert "Cost USD" not in shown
+    assert readable_table.loc["REG ≥8", "Accuracy"].startswith(f"{mean:.3f} ± {row['accuracy_sd']:.3f} [{low:.2f}, ")
+    assert "±" not in readable_table.loc["annotator (llm, 8 samples)", "Accuracy"]
+    assert readable_table.loc["REG ≥7", "Accuracy"] == ""
+    assert readable_table.loc["REG ≥8", "Labels used"] == "300 (30%)"
+    assert "Cost USD" not in readable_table
 
 
 def test_markdown_cells_cannot_break_the_table(runs: list[Run]) -> None:
     methods = gather(runs[:1])
     estimates = [seed_means(method.gold, method.predicted, 3, resamples=10) for method in methods]
-    shown = readable(results(methods, estimates, [{"job": "a|b", "method": "CLS ≥5"}]))
-    lines = markdown(shown).splitlines()
+    readable_table = readable(results(methods, estimates, [{"job": "a|b", "method": "CLS ≥5"}]))
+    lines = markdown(readable_table).splitlines()
     assert len(lines) == 3 and "a\\|b" in lines[2]
 
 
@@ -78,7 +78,7 @@ def test_cells_that_a_spreadsheet_would_run_are_quoted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "written"),
+    ("cell", "expected"),
     [
         ("a|b", "a\\|b"),
         ("<img src=x onerror=y>", "&lt;img src=x onerror=y>"),
@@ -90,8 +90,8 @@ def test_cells_that_a_spreadsheet_would_run_are_quoted() -> None:
         ("< 0.001 & >= 5, minilm_l6", "< 0.001 & >= 5, minilm_l6"),
     ],
 )
-def test_markdown_shows_cells_as_they_are(cell: str, written: str) -> None:
-    assert tables.markdown(pd.DataFrame({"Method": [cell]})).splitlines()[-1] == f"| {written} |"
+def test_markdown_shows_cells_as_they_are(cell: str, expected: str) -> None:
+    assert tables.markdown(pd.DataFrame({"Method": [cell]})).splitlines()[-1] == f"| {expected} |"
 
 
 def test_a_label_called_macro_is_not_the_mean(new_run: Callable[..., Run]) -> None:

@@ -21,11 +21,11 @@ def test_precision_at_a_wanted_recall_is_of_the_highest_threshold_that_reaches_i
     gold = rng.choice(2, 60)
     scores = np.round(rng.random(60), 1)  # ties
     curve = precision_recall(gold, np.column_stack([1 - scores, scores]))[1]
-    for wanted in (0.2, 0.5, 0.77, 1.0):
+    for recall in (0.2, 0.5, 0.77, 1.0):
         for threshold in sorted(set(scores), reverse=True):
             chosen = scores >= threshold
-            if gold[chosen].sum() / gold.sum() >= wanted:
-                assert curve.at(np.array([wanted]))[0] == pytest.approx(gold[chosen].mean())
+            if gold[chosen].sum() / gold.sum() >= recall:
+                assert curve.at(np.array([recall]))[0] == pytest.approx(gold[chosen].mean())
                 break
     assert curve.at(np.array([0.0]))[0] == 1.0
 

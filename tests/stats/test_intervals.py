@@ -108,12 +108,12 @@ def test_a_method_of_one_run_stands_as_it_is() -> None:
     rng = np.random.default_rng(4)
     gold = rng.choice(3, 800)
     a, b = answers(rng, gold, 5, 0.8), answers(rng, gold, 1, 0.6)
-    found = paired(gold, a, b, 3, seeds_a=range(5), seeds_b=[None])
-    assert found["accuracy"].over == "seeds and rows"
-    assert found["accuracy"].low > 0 and found["macro_f1"].low > 0
+    comparison = paired(gold, a, b, 3, seeds_a=range(5), seeds_b=[None])
+    assert comparison["accuracy"].over == "seeds and rows"
+    assert comparison["accuracy"].low > 0 and comparison["macro_f1"].low > 0
     back = paired(gold, b, a, 3, seeds_a=[None], seeds_b=range(5))["accuracy"]
     assert (back.difference, back.low, back.p) == pytest.approx(
-        (-found["accuracy"].difference, -found["accuracy"].high, found["accuracy"].p)
+        (-comparison["accuracy"].difference, -comparison["accuracy"].high, comparison["accuracy"].p)
     )
 
 
@@ -128,9 +128,9 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
 def test_one_model_each_is_mcnemar_over_rows(pair: np.ndarray) -> None:
     gold = np.zeros(60, int)
     a, b = (np.where(one, 0, 1)[None] for one in pair)
-    found = paired(gold, a, b, 2, resamples=10)
-    assert found["accuracy"].p == pytest.approx(mcnemar(*pair))
-    assert found["accuracy"].over == "rows" and found["macro_f1"].p is None
+    comparison = paired(gold, a, b, 2, resamples=10)
+    assert comparison["accuracy"].p == pytest.approx(mcnemar(*pair))
+    assert comparison["accuracy"].over == "rows" and comparison["macro_f1"].p is None
 
 
 def test_bounds_of_two_models_are_those_of_the_rows_differences() -> None:
@@ -146,12 +146,12 @@ def test_seed_means() -> None:
     rng = np.random.default_rng(3)
     gold = rng.choice(3, 400)
     predicted = answers(rng, gold, 3, 0.6)
-    found = seed_means(gold, predicted, 3)["macro_f1"]
+    estimate = seed_means(gold, predicted, 3)["macro_f1"]
     each = [float(scores(confusion(gold, one, 3))["macro_f1"]) for one in predicted]
-    assert found.per_seed == pytest.approx(each)
-    assert found.mean == pytest.approx(np.mean(each))
-    assert found.sd == pytest.approx(np.std(each, ddof=1))
-    assert found.low < found.mean < found.high
+    assert estimate.per_seed == pytest.approx(each)
+    assert estimate.mean == pytest.approx(np.mean(each))
+    assert estimate.sd == pytest.approx(np.std(each, ddof=1))
+    assert estimate.low < estimate.mean < estimate.high
     assert seed_means(gold, predicted[:1], 3)["accuracy"].sd is None
 
 
@@ -160,9 +160,9 @@ def test_bounds_hold_seeds_that_are_far_apart() -> None:
     rng = np.random.default_rng(6)
     gold = rng.choice(3, 2000)
     predicted = np.concatenate([answers(rng, gold, 1, accuracy) for accuracy in (0.2, 0.5, 0.6)])
-    found = seed_means(gold, predicted, 3)["accuracy"]
-    assert found.low < min(found.per_seed) and found.high > max(found.per_seed)
-    assert found.low >= 0 and found.high <= 1
+    estimate = seed_means(gold, predicted, 3)["accuracy"]
+    assert estimate.low < min(estimate.per_seed) and estimate.high > max(estimate.per_seed)
+    assert estimate.low >= 0 and estimate.high <= 1
 
 
 def test_a_share_of_accuracy_varies_with_seeds_and_rows() -> None:
@@ -178,8 +178,8 @@ def test_a_share_of_accuracy_varies_with_seeds_and_rows() -> None:
 def test_a_method_does_not_differ_from_itself() -> None:
     rng = np.random.default_rng(4)
     gold, predicted = rng.choice(3, 100), rng.choice(3, (2, 100))
-    for found in paired(gold, predicted, predicted, 3, seeds_a=[0, 1], seeds_b=[0, 1]).values():
-        assert (found.difference, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+    for comparison in paired(gold, predicted, predicted, 3, seeds_a=[0, 1], seeds_b=[0, 1]).values():
+        assert (comparison.difference, comparison.low, comparison.high, comparison.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_holm() -> None:

@@ -20,7 +20,7 @@ rows = st.lists(st.tuples(names, st.one_of(st.none(), names)), min_size=1, max_s
 def test_every_number_is_scikit_learns(rows: list[tuple[str, str | None]], seed: int) -> None:
     gold, predicted = [row[0] for row in rows], [row[1] for row in rows]
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(3), len(rows))
-    found = evaluate(gold, probabilities, predicted, LABELS, resamples=20)
+    metrics = evaluate(gold, probabilities, predicted, LABELS, resamples=20)
     guess = [name or "(none)" for name in predicted]
     common = {"labels": LABELS, "zero_division": 0}
     occurring = {"labels": [label for label in LABELS if label in {*gold, *predicted}], "zero_division": 0}
@@ -42,13 +42,13 @@ def test_every_number_is_scikit_learns(rows: list[tuple[str, str | None]], seed:
         if truth.any():
             expected[f"test/{label}/average_precision"] = reference.average_precision_score(truth, probabilities[:, index])
         else:
-            assert f"test/{label}/average_precision" not in found
+            assert f"test/{label}/average_precision" not in metrics
     one_hot = np.array(gold)[:, None] == np.array(LABELS)
     expected["test/micro_average_precision"] = reference.average_precision_score(one_hot, probabilities, average="micro")
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, abs=1e-12), key
+        assert metrics[key] == pytest.approx(value, abs=1e-12), key
     for key in ("accuracy", "macro_f1", "weighted_f1", *(f"{label}/f1" for label in LABELS)):
-        assert 0 <= found[f"test/{key}_lo"] <= found[f"test/{key}_hi"] <= 1
+        assert 0 <= metrics[f"test/{key}_lo"] <= metrics[f"test/{key}_hi"] <= 1
 
 
 def test_multinomial_over_patterns_is_a_row_bootstrap() -> None:
@@ -75,29 +75,29 @@ def test_same_seed_same_bounds_and_chunks_do_not_change_them(monkeypatch: pytest
 
 
 def test_a_single_row() -> None:
-    found = evaluate(["neutral"], np.array([[0.1, 0.8, 0.1]]), ["neutral"], LABELS, prefix="other")
-    assert found["other/accuracy"] == found["other/accuracy_lo"] == found["other/accuracy_hi"] == 1.0
-    assert found["other/ece"] == pytest.approx(0.2)
+    metrics = evaluate(["neutral"], np.array([[0.1, 0.8, 0.1]]), ["neutral"], LABELS, prefix="other")
+    assert metrics["other/accuracy"] == metrics["other/accuracy_lo"] == metrics["other/accuracy_hi"] == 1.0
+    assert metrics["other/ece"] == pytest.approx(0.2)
 
 
 def test_no_answer_at_all() -> None:
-    found = evaluate(["neutral", "positive"], np.full((2, 3), np.nan), [None, None], LABELS)
-    assert found["test/coverage"] == found["test/accuracy"] == 0.0
-    assert "test/ece" not in found
+    metrics = evaluate(["neutral", "positive"], np.full((2, 3), np.nan), [None, None], LABELS)
+    assert metrics["test/coverage"] == metrics["test/accuracy"] == 0.0
+    assert "test/ece" not in metrics
 
 
 def test_calibration_error_by_hand() -> None:
     # confidences .9 .9 (one right), .5 (right): |.5 - .9| * 2/3 + |1 - .5| * 1/3
     gold = np.array([0, 0, 1])
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]])
-    found = reliability(gold, probabilities, np.array([0, 1, 1]))
-    assert found.ece == pytest.approx(0.4 * 2 / 3 + 0.5 / 3)
-    assert found.count.sum() == 3
+    curve = reliability(gold, probabilities, np.array([0, 1, 1]))
+    assert curve.ece == pytest.approx(0.4 * 2 / 3 + 0.5 / 3)
+    assert curve.count.sum() == 3
 
 
 def test_calibration_uses_the_predicted_labels_probability() -> None:
-    found = reliability(np.array([1]), np.array([[0.7, 0.3]]), np.array([1]))
-    assert found.ece == pytest.approx(0.7)
+    curve = reliability(np.array([1]), np.array([[0.7, 0.3]]), np.array([1]))
+    assert curve.ece == pytest.approx(0.7)
 
 
 def test_unknown_names_and_missing_gold_are_the_users() -> None:

@@ -65,9 +65,9 @@ def labels_of(data: TextData) -> dict[str, str]:
 
 
 def fault(kind: str, path: Path, settings: str = "") -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         read(kind, path, settings)
-    message = str(caught.value)
+    message = str(error.value)
     assert message.count("\n") <= 1 and str(path) in message and len(message) < 1000
     return message.replace(f"{path.parent}/", "")
 
@@ -408,9 +408,9 @@ MENDED: dict[str, Fault] = {
 }
 FAULTS: dict[str, Fault] = {
     "UTF-8 read as UTF-16": ("csv", "a.csv", GOOD + b"x", f"{LABEL} data.encoding=utf-16", ["a.csv"]),
-    "cut inside a character": ("csv", "a.csv", GOOD + "x,利".encode()[:-1], LABEL, ["it is cut"]),
+    "cut inside a character": ("csv", "a.csv", GOOD + "x,利".encode()[:-1], LABEL, ["it is truncated"]),
     "unknown encoding": ("csv", "a.csv", GOOD, "data.encoding=klingon", ["data.encoding=klingon: unknown", "a.csv"]),
-    "a header and data.columns": ("csv", "a.csv", GOOD, "data.columns=[text,label]", ["leave out data.columns"]),
+    "a header and data.columns": ("csv", "a.csv", GOOD, "data.columns=[text,label]", ["remove data.columns"]),
     "another column": ("csv", "a.csv", GOOD.replace(b"text", b"Text"), LABEL, ["no column 'text' (data.text_column)", "Text"]),
     "another nested column": (
         "jsonl",
@@ -442,10 +442,10 @@ FAULTS: dict[str, Fault] = {
     ),
     "an open quote": ("csv", "a.csv", GOOD + b'"up,positive\n', LABEL, ["not valid CSV", "check the quotes"]),
     "NUL": ("csv", "a.csv", GOOD + b"u\0p,positive\n", LABEL, ["line 14: a NUL character"]),
-    "a cut gzip": ("csv", "a.csv.gz", gzip.compress(GOOD)[:-20], LABEL, ["cannot be unpacked"]),
+    "a cut gzip": ("csv", "a.csv.gz", gzip.compress(GOOD)[:-20], LABEL, ["cannot be decompressed"]),
     "a broken line": ("jsonl", "a.jsonl", jsonl(*FRAME.to_dict("records")) + b'\n{"text": \n', LABEL, ["line 13: not JSON"]),
     "a broken array": ("jsonl", "a.json", b'[{"text": "a"},\n{"text" "b"}]', LABEL, ["not JSON", "line 2, column 9"]),
-    "half a character": ("jsonl", "a.jsonl", b'{"text": "a"}\n{"text": "up \\ud83d"}', "", ["row 2: half a character (\\ud83d)"]),
+    "half a character": ("jsonl", "a.jsonl", b'{"text": "a"}\n{"text": "up \\ud83d"}', "", ["row 2: a lone surrogate (\\ud83d)"]),
     "brackets in brackets": ("jsonl", "a.jsonl", b'{"text": "a"}\n' + b"[" * 10**5, "", ["line 2", "too deep"]),
     "brackets in objects": ("jsonl", "a.jsonl", b'{"text": ' * 10**5, "", ["too deep"]),
     "a number of 5,000 digits": ("jsonl", "a.jsonl", b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "", ["cannot be read as JSON"]),
@@ -498,21 +498,21 @@ FAULTS: dict[str, Fault] = {
         "a.csv",
         HEAD + b"".join(b"text %d,%.3f\n" % (n, n / 151) for n in range(150)),
         LABEL,
-        ["150 different labels in 150 labelled rows, 0, 0.007, 0.013, ..., are scores", "data.label_column"],
+        ["150 different labels in 150 labelled rows (0, 0.007, 0.013, ...) look like scores", "data.label_column"],
     ),
     "scores that repeat": (
         "csv",
         "a.csv",
         HEAD + b"".join(b"text %d,%.1f\n" % (n, n % 20 / 10) for n in range(90)),
         LABEL,
-        ["20 different labels in 90 labelled rows, 0, 0.1, 0.2, ..., are scores"],
+        ["20 different labels in 90 labelled rows (0, 0.1, 0.2, ...) look like scores"],
     ),
     "ids": (
         "csv",
         "a.csv",
         HEAD + b"".join(b"text %d,x%d\n" % (n, n) for n in range(30)),
         LABEL,
-        ["30 different labels in 30 labelled rows, x0, x1, x10, ..., are ids"],
+        ["30 different labels in 30 labelled rows (x0, x1, x10, ...) look like ids"],
     ),
 }
 
@@ -603,13 +603,13 @@ def test_near_duplicates_of_test_rows_are_counted_and_dropped_where_asked(tmp_pa
     rows += [("NIMBUS shares slip 3% after the weak outlook for the year!", "neutral", "validation")]
     path = tmp_path / "a.csv"
     pd.DataFrame(rows, columns=["text", "label", "part"]).to_csv(path, index=False)
-    kept = read("csv", path, f"{LABEL} data.split_column=part")
-    assert "of 90 or more): 1 in train, 1 in validation; data.near" in kept.card.text()
+    complete = read("csv", path, f"{LABEL} data.split_column=part")
+    assert "of 90 or more): 1 in train, 1 in validation; data.near" in complete.card.text()
     dropped = read("csv", path, f"{LABEL} data.split_column=part data.near_duplicates=drop")
     assert (
         dropped.card.removed["near-duplicates of test rows"] == 2 and "near-duplicates of test rows (" not in dropped.card.text()
     )
-    assert len(dropped.frame) == len(kept.frame) - 2 and len(dropped.split("test")) == 2
+    assert len(dropped.frame) == len(complete.frame) - 2 and len(dropped.split("test")) == 2
 
 
 def test_posts_that_differ_in_signs_and_emoji_are_different_texts(tmp_path: Path) -> None:
@@ -624,7 +624,7 @@ def test_posts_that_differ_in_signs_and_emoji_are_different_texts(tmp_path: Path
 def test_a_setting_of_another_format_is_refused(setting: str, tmp_path: Path) -> None:
     FRAME.to_parquet(tmp_path / "a.parquet")
     [message] = sources(OmegaConf.create({"data": section("parquet", tmp_path / "a.parquet", f"data.{setting}")}))
-    assert message.startswith(f"data.{setting.partition('=')[0]}=") and "data=parquet does not read it" in message
+    assert message.startswith(f"data.{setting.partition('=')[0]}=") and "data=parquet does not use it" in message
 
 
 @pytest.mark.parametrize("path", ["nowhere.csv", ".", "/dev/null"])
@@ -705,9 +705,9 @@ def test_rows_for_testing_only_cannot_be_annotated(tmp_path: Path) -> None:
     "typed", ["data.labels=[利好,利空]", "data.path=文.csv", "data.delimiter=;", "data.label_map={利好: up}"]
 )
 def test_a_setting_that_hydra_cannot_read_is_printed_with_its_quotes(typed: str) -> None:
-    with pytest.raises(OverrideParseException) as caught:
+    with pytest.raises(OverrideParseException) as error:
         OverridesParser.create().parse_overrides([typed])
-    remedy = format_hydra_error(caught.value).partition("need quotes: ")[2]
+    remedy = format_hydra_error(error.value).partition("need quotes: ")[2]
     [word] = shlex.split(remedy)
     value = OverridesParser.create().parse_override(word).value()
     key, _, text = typed.partition("=")

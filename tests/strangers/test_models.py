@@ -171,18 +171,18 @@ EMBEDDINGS, QUERY = "bert.embeddings.word_embeddings.weight", "bert.encoder.laye
 SITUATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no tokenizer": (no_tokenizer, r"has no tokenizer .*\n.*AutoTokenizer"),
     "tokenizer settings without its words": (only_tokenizer_settings, r"tokenizer has only \d+ tokens for 30,522 embeddings"),
-    "tokenizer of a larger model": (larger_tokenizer, r"tokenizer has 9 tokens, the model 8 embeddings"),
+    "tokenizer of a larger model": (larger_tokenizer, r"tokenizer has 9 tokens, but the model 8 embeddings"),
     "tokenizer cut": (broken_tokenizer, "cannot be loaded"),
     "checkpoints of a training": (in_checkpoints, r"give .*/model/checkpoint-1000$"),
     "weights in a checkpoint": (weights_in_checkpoints, r"give .*/model/checkpoint-7$"),
     "LoRA adapter of a classifier": (adapter, r"LoRA adapter of a classifier on .*\n.*num_labels=3\)\.merge_and_unload"),
     "LoRA adapter of a language model": (language_adapter, r"LoRA adapter of the language model .*\n.*llm.adapter="),
-    "pickled weights": (pickled, r"pytorch_model.bin only, a pickle.*\n.*convert it: python -c"),
-    "a pickle that is no state": (evil_pickle, "pytorch_model.bin only, a pickle"),
+    "pickled weights": (pickled, r"only in pytorch_model.bin, a pickle.*\n.*convert it: python -c"),
+    "a pickle that is no state": (evil_pickle, "only in pytorch_model.bin, a pickle"),
     "weights cut": (cut, "cannot be loaded"),
     "weights empty": (cleared, "cannot be loaded"),
     "weights forged": (forged, "cannot be loaded"),
-    "weights not numbers": (_weights(lambda w: w[QUERY].fill_(float("nan"))), "damaged.*query.weight holds 64 numbers"),
+    "weights not numbers": (_weights(lambda w: w[QUERY].fill_(float("nan"))), "damaged.*query.weight has 64 infinite or NaN"),
     "weights infinite": (_weights(lambda w: w[EMBEDDINGS][3].fill_(float("inf"))), "damaged.*word_embeddings"),
     "weights of a larger model": (_weights(lambda w: w.update({QUERY: torch.zeros(16, 16)})), "do not fit|cannot be loaded"),
     "weights of another architecture": (_weights(lambda w: w.pop(QUERY)), "weights lack .*query.weight"),
@@ -190,25 +190,25 @@ SITUATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: _edit(folder, id2label=dict(enumerate("abcd")), label2id={}),
         "do not fit|cannot",
     ),
-    "no configuration": (lambda folder: (folder / "config.json").unlink(), "has no config.json; in it are model.safetensors"),
+    "no configuration": (lambda folder: (folder / "config.json").unlink(), "has no config.json; it contains model.safetensors"),
     "configuration cut": (lambda folder: (folder / "config.json").write_text('{"a'), "config.json cannot be read"),
-    "configuration of no object": (lambda folder: (folder / "config.json").write_text("[]"), "config.json is no JSON object"),
+    "configuration of no object": (lambda folder: (folder / "config.json").write_text("[]"), "config.json is not a JSON object"),
     "unknown architecture": (lambda folder: _edit(folder, model_type="mystery"), "cannot be loaded"),
     "code of its own": (
         lambda folder: _edit(folder, model_type="own", auto_map={"AutoConfig": "x.Y"}),
-        r"code of its own \(auto_map",
+        r"its own code \(auto_map",
     ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has no weights \(model.safetensors\)"),
     "empty folder": (emptied, "the folder is empty"),
     "no folder": (gone, "no such folder"),
-    "ONNX": (replaced("model.onnx"), r"holds ONNX weights.*stage=evaluate"),
-    "ONNX of optimum": (replaced("onnx/model.onnx"), r"holds ONNX weights"),
-    "GGUF": (replaced("model.Q4.gguf"), r"holds GGUF weights.*llm=endpoint"),
-    "TensorFlow": (replaced("tf_model.h5"), "holds TensorFlow weights"),
+    "ONNX": (replaced("model.onnx"), r"has ONNX weights.*stage=evaluate"),
+    "ONNX of optimum": (replaced("onnx/model.onnx"), r"has ONNX weights"),
+    "GGUF": (replaced("model.Q4.gguf"), r"has GGUF weights.*llm=endpoint"),
+    "TensorFlow": (replaced("tf_model.h5"), "has TensorFlow weights"),
 }
 CLASSIFIERS: dict[str, tuple[Callable[[Path], Any], str]] = {  # good to begin a training with
     "sentence transformer": (sentence_transformer, r"BertModel.* has no classification head.\n.*stage=teacher teacher=/"),
-    "SetFit": (setfit, r"SetFit model: its head \(model_head.pkl\).*\n.*stage=teacher teacher=/"),
+    "SetFit": (setfit, r"SetFit model, whose head \(model_head.pkl\).*\n.*stage=teacher teacher=/"),
     "entities": (entities, "BertForTokenClassification.* labels tokens"),
     "no head": (headless, "weights lack classifier.bias and 1 more"),
     "a score": (lambda folder: _edit(folder, id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0}), "a score, not labels"),
@@ -217,9 +217,9 @@ CLASSIFIERS: dict[str, tuple[Callable[[Path], Any], str]] = {  # good to begin a
 
 
 def one_message(act: Callable[[], Any], folder: Path) -> str:
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         act()
-    message = str(refused.value)
+    message = str(error.value)
     assert str(folder) in message and len(message.splitlines()) <= 2 and "Traceback" not in message
     return message
 

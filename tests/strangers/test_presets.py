@@ -106,7 +106,7 @@ def test_a_preset_annotates(
     assert votes["label"].isin(["negative", "neutral", "positive"]).sum() == len(TEXTS) - preset.failed
     assert sorted(votes["n_valid"]) == [0] * preset.failed + [3] * (len(TEXTS) - preset.failed)
     assert votes["confidence"].notna().any() == ("logprobs" in preset.holds)
-    bodies = server.asked if preset.system else [body for body in server.bodies if not has_system(body)]
+    bodies = server.requests if preset.system else [body for body in server.bodies if not has_system(body)]
     accepted = bodies[-1]
     assert accepted["model"] == preset.model and set(preset.holds) <= set(accepted) and not set(preset.lacks) & set(accepted)
     # The first calls go out together, so some with a system message may come after the first without one.
@@ -129,7 +129,7 @@ def test_every_preset_of_a_server_is_tried() -> None:
     [
         (
             ["llm=ollama", "llm.model=llama9"],
-            ["does not find the model", 'model "llama9" not found, try pulling it first', "llm.model"],
+            ["cannot find the model", 'model "llama9" not found, try pulling it first', "llm.model"],
         ),
         (["llm=azure"], ["llm.base_url is not set", "openai.azure.com/openai/deployments/"]),
     ],
@@ -140,7 +140,7 @@ def test_what_is_missing_is_said(
     server.behave, server.key = imitations.ollama, ""
     address = [] if "llm=azure" in overrides else [f"llm.base_url={server.url}"]
     config = composed("stage=annotate", *overrides, *address, *data)
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as failure:
         validate(config)
         run_job(config, tmp_path)
-    assert all(word in str(refused.value) for word in words) and str(refused.value).count("\n") < 2
+    assert all(word in str(failure.value) for word in words) and str(failure.value).count("\n") < 2

@@ -17,19 +17,19 @@ def rows(n: int) -> Rows:
 
 
 def data(n: int = 22, validation: int = 30, **trainer: object) -> TrainingData:
-    made = TrainingData(rows(n), rows(validation) if validation else None, 4, 0)
-    made.trainer = SimpleNamespace(**({"global_rank": 0, "world_size": 1, "overfit_batches": 0} | trainer))  # type: ignore[assignment]
-    return made
+    training_data = TrainingData(rows(n), rows(validation) if validation else None, 4, 0)
+    training_data.trainer = SimpleNamespace(**({"global_rank": 0, "world_size": 1, "overfit_batches": 0} | trainer))  # type: ignore[assignment]
+    return training_data
 
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_row_is_learnt_from_once_an_epoch(world: int) -> None:
-    seen = [
+    ranks = [
         [batch["hard"].tolist() for batch in data(24, global_rank=rank, world_size=world).train_dataloader()]
         for rank in range(world)
     ]
-    assert sorted(row for part in seen for batch in part for row in batch) == list(range(24))
-    assert len({len(part) for part in seen}) == 1
+    assert sorted(row for part in ranks for batch in part for row in batch) == list(range(24))
+    assert len({len(part) for part in ranks}) == 1
 
 
 def test_epochs_differ_unless_a_few_batches_are_to_be_overfitted() -> None:

@@ -143,21 +143,21 @@ def test_the_projection_is_trained_unless_the_fault_is_asked_for(
     run, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder(name="narrow", model=str(narrow(tmp_path, tiny)), epochs=1, batch_size=8, learning_rate=3e-3, max_length=16)
-    seen = []
+    projections = []
     original = Distiller.on_train_epoch_start
 
     def note(self) -> None:
         if "hidden" in self.terms.terms:
             projection = self.terms.terms["hidden"].projection
             assert "terms.terms.hidden.projection.weight" in self.state_dict()
-            seen.append((projection, projection.weight.detach().clone()))
+            projections.append((projection, projection.weight.detach().clone()))
         original(self)
 
     monkeypatch.setattr(Distiller, "on_train_epoch_start", note)
     for recipe, moved in (("fixed", True), ("projection", False)):
-        seen.clear()
+        projections.clear()
         run(replace(TINYBERT, recipe=recipe), encoder=encoder, name=recipe)
-        layer, before = seen[0]
+        layer, before = projections[0]
         assert torch.equal(layer.weight, before) is not moved
 
 
@@ -183,7 +183,7 @@ def test_same_seed_same_weights_and_one_pass_of_the_teacher(run, monkeypatch: py
 
     passes = []
     write = teacher_cache._write
-    monkeypatch.setattr(teacher_cache, "_write", lambda *given: passes.append(given[3]) or write(*given))
+    monkeypatch.setattr(teacher_cache, "_write", lambda *arguments: passes.append(arguments[3]) or write(*arguments))
     everything = replace(TINYBERT, cache="all")
     weights = [
         load_file(run(everything, name=f"run{i}", seed=seed).model_dir / "model.safetensors") for i, seed in enumerate((5, 5, 6))
@@ -294,8 +294,8 @@ def test_terms_of_ones_own(run, tiny, tmp_path: Path, monkeypatch: pytest.Monkey
         "margin": {"_target_": f"{__name__}.Margin", "weight": 0.5, "power": 1.5},
         "relate": {"_target_": f"{__name__}.Values", "weight": 2.0},
     }
-    seen = []
-    monkeypatch.setattr(Distiller, "on_train_end", lambda self: seen.append((self, dict(self.trainer.callback_metrics))))
+    ends = []
+    monkeypatch.setattr(Distiller, "on_train_end", lambda self: ends.append((self, dict(self.trainer.callback_metrics))))
     before = torch.nn.Linear.reset_parameters
     starts = []
     monkeypatch.setattr(
@@ -303,7 +303,7 @@ def test_terms_of_ones_own(run, tiny, tmp_path: Path, monkeypatch: pytest.Monkey
     )
     history = run(TeacherDistill(objective="mine", terms=mine), encoder=encoder).history
     assert history[-1]["train/margin"] > 0 and history[-1]["train/relate"] > 0
-    [(module, logged)] = seen
+    [(module, logged)] = ends
     assert logged["train/margin/weighted"] == pytest.approx(0.5 * logged["train/margin"])
     assert logged["train/relate/weighted"] == pytest.approx(2 * logged["train/relate"])
     assert logged["train/loss"] == pytest.approx(logged["train/margin/weighted"] + logged["train/relate/weighted"])
@@ -314,7 +314,7 @@ def test_terms_of_ones_own(run, tiny, tmp_path: Path, monkeypatch: pytest.Monkey
         TeacherDistill(objective="mine", terms=mine, intermediate=Intermediate(epochs=1)), encoder=encoder, name="staged"
     )
     assert [set(row) & {"train/margin", "train/relate"} for row in staged.history] == [{"train/relate"}, {"train/margin"}]
-    with pytest.raises(UserError, match=r"none is of the prediction stage"):
+    with pytest.raises(UserError, match=r"none belongs to the prediction stage"):
         layers = {"relate": mine["relate"]}
         run(TeacherDistill(objective="mine", terms=layers, intermediate=Intermediate(epochs=1)), encoder=encoder, name="refused")
 
@@ -327,7 +327,7 @@ def test_a_teachers_own_words_are_matched_or_mapped() -> None:
         (("LABEL_0", "LABEL_1", "LABEL_2"), None, r"does not name its labels.*\n.*'distill.label_map=\{LABEL_0: negative, "),
         (("up", "neutral", "down"), None, r"lacks negative, positive .*\n.*'distill.label_map="),
         (("negative", "positive"), None, "has 2 outputs"),
-        (("a", "b", "c"), ["negative", "neutral", "neutral"], "gives 2 of the outputs of t to neutral"),
+        (("a", "b", "c"), ["negative", "neutral", "neutral"], "assigns 2 outputs of t to neutral"),
     ):
         with pytest.raises(UserError, match=message):
             matched(names, labels, "t", label_map)

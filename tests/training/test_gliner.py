@@ -71,8 +71,8 @@ def test_its_folder_moves_and_names_no_path_of_this_machine(trained: Trained, ti
 def test_a_killed_training_goes_on_to_the_same_weights(
     section: Gliner, marked: Pair, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, seen = GlinerModule.training_step, iter(range(15))
-    monkeypatch.setattr(GlinerModule, "training_step", lambda *batch: 1 / (14 - next(seen)) and step(*batch))
+    step, counter = GlinerModule.training_step, iter(range(15))
+    monkeypatch.setattr(GlinerModule, "training_step", lambda *batch: 1 / (14 - next(counter)) and step(*batch))
     with pytest.raises(ZeroDivisionError):
         method.fit(section, ["company"], *marked, session(tmp_path, checkpoint_every=1))
     monkeypatch.setattr(GlinerModule, "training_step", step)
@@ -115,17 +115,17 @@ def test_a_pickle_and_code_of_others_are_refused(trained: Trained, tmp_path: Pat
     settings = json.loads((folder / "gliner_config.json").read_text())
     settings["encoder_config"]["auto_map"] = {"AutoModel": "code.Model"}
     (folder / "gliner_config.json").write_text(json.dumps(settings))
-    with pytest.raises(UserError, match=r"brings code of its own"):
+    with pytest.raises(UserError, match=r"needs its own code"):
         gliner_model.open_gliner(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"a pickle, which can run code and is not read.\nIf you trust it, convert it: python -c"):
         gliner_model.open_gliner(folder)
-    with pytest.raises(UserError, match=r"is no GLiNER: it has no gliner_config.json"):
+    with pytest.raises(UserError, match=r"is not a GLiNER model: it has no gliner_config.json"):
         gliner_model.open_gliner(tmp_path)
-    with pytest.raises(UserError, match=r"entities.gliner.prompts: 'compny' is none of the data's types, company"):
+    with pytest.raises(UserError, match=r"entities.gliner.prompts: 'compny' is not one of the data's types, company"):
         gliner_model.Use.of(["company"], {"compny": "x"}, None, 16)
 
 
 def test_asked_as_it_is_it_needs_a_model(section: Gliner) -> None:
-    with pytest.raises(UserError, match=r"name one, entities.gliner.model=FOLDER"):
+    with pytest.raises(UserError, match=r"set entities.gliner.model to a folder or hub id"):
         method.open_model(section, ["company"], None, "cpu")

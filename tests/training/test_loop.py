@@ -148,13 +148,13 @@ def test_every_debug_option_runs_a_whole_job(name: str, tiny: Path, tmp_path: Pa
 
 def test_a_command_with_lightnings_own_keys_and_tensorboard(findistill: Command, tiny: Path, tmp_path: Path) -> None:
     """The event file has losses, validation scores, the learning rate and the norm of the gradients at each step."""
-    done = findistill(
+    result = findistill(
         "stage=teacher", "study=moon", "data=demo", f"teacher={tiny}", "trainer=cpu", "trainer.max_length=32",
         "trainer.max_epochs=3", "+trainer.limit_train_batches=2", "+trainer.profiler=simple", "+trainer.log_every_n_steps=1",
         "logger=tensorboard",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "run_training_epoch" in done.stderr
+    assert result.returncode == 0, result.stderr
+    assert "run_training_epoch" in result.stderr
     [folder] = (tmp_path / "runs" / "moon").glob("teacher-*/tensorboard")
     events = EventAccumulator(str(folder)).Reload()
     rates = next(tag for tag in events.Tags()["scalars"] if tag.startswith("lr-"))

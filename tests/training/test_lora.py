@@ -95,8 +95,8 @@ def test_it_learns_and_loads_to_the_same_numbers(
     assert losses[-1] < 0.8 * losses[0]
     assert result.history[result.best_epoch - 1]["val/macro_f1"] == max(epoch["val/macro_f1"] for epoch in result.history) > 0.5
 
-    found = find_adapter(str(tmp_path))
-    assert (found.base, found.quantization, found.dtype) == (model, quantization, "float32")
+    adapter = find_adapter(str(tmp_path))
+    assert (adapter.base, adapter.quantization, adapter.dtype) == (model, quantization, "float32")
     here = numbers(modules[0].model.eval())
     again = numbers(load(model, adapter=str(tmp_path)))
     assert torch.allclose(here, again, atol=1e-3)
@@ -137,11 +137,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     settings = replace(settings, checkpoint_every=3 if accumulate == 1 else 2)
     trainer = replace(TRAINER, accumulate_grad_batches=accumulate)
     whole = tuned(model, tmp_path / "whole", settings, trainer=trainer)
-    step, seen = WordClassifier.training_step, [0]
+    step, steps = WordClassifier.training_step, [0]
 
     def killing(self: WordClassifier, batch: Any, index: int) -> torch.Tensor:
-        seen[0] += 1
-        if seen[0] > at:
+        steps[0] += 1
+        if steps[0] > at:
             raise KilledError
         return step(self, batch, index)
 
@@ -229,10 +229,10 @@ def test_answers_of_several_tokens_are_what_the_model_then_writes(
     right = []
     for at in range(24):
         prompt = torch.tensor([rows.tokens[at].tolist()])
-        wanted = answers[rows.hard[at]]
+        expected = answers[rows.hard[at]]
         with torch.inference_mode():
-            written = lm.generate(prompt, max_new_tokens=len(wanted), do_sample=False, eos_token_id=END, pad_token_id=PAD)[0]
-        right.append(written[-len(wanted) :].tolist() == wanted)
+            output = lm.generate(prompt, max_new_tokens=len(expected), do_sample=False, eos_token_id=END, pad_token_id=PAD)[0]
+        right.append(output[-len(expected) :].tolist() == expected)
     assert np.mean(right) == pytest.approx(best["val/accuracy"], abs=1e-6) and np.mean(right) > 0.5
 
 
@@ -273,7 +273,7 @@ def test_an_adapter_of_another_model_is_refused(causal: str, seq2seq: str, tmp_p
     tuned(causal, tmp_path, replace(SETTINGS, epochs=1))
     with pytest.raises(UserError, match="was tuned on"):
         load(seq2seq, adapter=str(tmp_path))
-    with pytest.raises(UserError, match="holds no LoRA adapter"):
+    with pytest.raises(UserError, match="has no LoRA adapter"):
         load(causal, adapter=str(tmp_path / "nothing"))
 
 
@@ -298,13 +298,13 @@ def test_smollm2_in_nf4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ids, words = engine.encode(texts, Template("Classify.", dict(zip(names, names, strict=True))))
     rows = Prompts.of(ids, np.arange(len(texts)) % 3, 3, engine.tokenizer.eos_token_id)
     sizes, modules = [], []
-    made, saved = WordClassifier.__init__, WordClassifier.on_train_batch_end
+    init, on_batch_end = WordClassifier.__init__, WordClassifier.on_train_batch_end
     # With the signature of the original: Lightning reads it to save the hyperparameters.
-    observed = wraps(made)(lambda self, *a, **b: (made(self, *a, **b), modules.append(self))[0])
-    monkeypatch.setattr(WordClassifier, "__init__", observed)
+    init_with_record = wraps(init)(lambda self, *a, **b: (init(self, *a, **b), modules.append(self))[0])
+    monkeypatch.setattr(WordClassifier, "__init__", init_with_record)
 
     def measure(self: WordClassifier, *batch: Any) -> None:
-        saved(self, *batch)
+        on_batch_end(self, *batch)
         sizes.extend(path.stat().st_size for path in tmp_path.glob("checkpoints/last.ckpt"))
 
     monkeypatch.setattr(WordClassifier, "on_train_batch_end", measure)

@@ -43,9 +43,9 @@ def _words(ids: np.ndarray) -> list[list[int]]:
 @given(st.lists(st.text(st.sampled_from("aeinorstq .,%9"), max_size=60), min_size=1, max_size=4), st.integers(0, 99))
 def test_words_are_masked_whole_and_nothing_else_is(texts: list[str], seed: int) -> None:
     ids = pad(tokenise(TOKENIZER, texts, 16), range(len(texts)))["input_ids"].numpy()
-    shown, targets = MASKS.hide(ids, 0.4, np.random.default_rng(seed))
+    inputs, targets = MASKS.hide(ids, 0.4, np.random.default_rng(seed))
     hidden = targets != IGNORED
-    assert (targets[hidden] == ids[hidden]).all() and (shown[~hidden] == ids[~hidden]).all()
+    assert (targets[hidden] == ids[hidden]).all() and (inputs[~hidden] == ids[~hidden]).all()
     for row, masked in zip(ids, hidden, strict=True):
         words = _words(row)
         assert all(len({bool(masked[position]) for position in word}) == 1 for word in words)
@@ -54,12 +54,12 @@ def test_words_are_masked_whole_and_nothing_else_is(texts: list[str], seed: int)
 
 def test_shares_of_words_and_fates_are_berts() -> None:
     ids = np.tile(np.array(TOKENIZER("The board expects unexpectedly strong dividends this fiscal year")["input_ids"]), (3000, 1))
-    shown, targets = MASKS.hide(ids, 0.15, np.random.default_rng(0))
+    inputs, targets = MASKS.hide(ids, 0.15, np.random.default_rng(0))
     hidden = targets != IGNORED
     assert hidden.sum() / (3000 * (ids.shape[1] - 2)) == pytest.approx(0.15, abs=0.01)
-    masked, same = (shown == TOKENIZER.mask_token_id)[hidden].mean(), (shown == ids)[hidden].mean()
+    masked, same = (inputs == TOKENIZER.mask_token_id)[hidden].mean(), (inputs == ids)[hidden].mean()
     assert masked == pytest.approx(0.8, abs=0.02) and same == pytest.approx(0.1, abs=0.02)
-    assert not np.isin(shown[hidden & (shown != TOKENIZER.mask_token_id)], TOKENIZER.all_special_ids).any()
+    assert not np.isin(inputs[hidden & (inputs != TOKENIZER.mask_token_id)], TOKENIZER.all_special_ids).any()
 
 
 def test_the_loss_is_that_of_every_position_but_reads_the_hidden_ones_only(tiny: Path, encoder: Encoder) -> None:
@@ -81,9 +81,9 @@ TEXTS = [f"{company} {measure} {end}" for company in COMPANIES for measure in ME
 def test_pretraining_lowers_the_loss_of_texts_it_does_not_see(encoder: Encoder, tmp_path: Path) -> None:
     settings = replace(encoder, pretrain=Pretrain(source="own", epochs=12, learning_rate=5e-3), batch_size=16)
     folders = [tmp_path / "one", tmp_path / "two"]
-    found = [pretrain(settings, TEXTS, Session(TRAINER, folder)) for folder in folders]
-    assert found[0] == found[1] and found[0]["texts"] == 114
-    assert found[0]["loss_after"] < 0.6 * found[0]["loss_before"]
+    results = [pretrain(settings, TEXTS, Session(TRAINER, folder)) for folder in folders]
+    assert results[0] == results[1] and results[0]["texts"] == 114
+    assert results[0]["loss_after"] < 0.6 * results[0]["loss_before"]
     weights = [load_file(folder / "model.safetensors") for folder in folders]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     model, tokenizer = load(replace(encoder, model=str(folders[0])), ("a", "b"), scalar=False, seed=0)

@@ -95,8 +95,8 @@ def test_the_command_trains_with_two_and_knows_the_job_again(findistill: Command
         "stage=teacher", "study=moon", "data=demo", f"teacher={tiny}", "trainer=ddp", "trainer.devices=2", "logger=csv",
         "trainer.accelerator=cpu", "trainer.precision=32", "trainer.max_length=32", "trainer.batch_size=16",
     )  # fmt: skip
-    done = findistill(*command)
-    assert done.returncode == 0, done.stderr
+    result = findistill(*command)
+    assert result.returncode == 0, result.stderr
     [folder] = (tmp_path / "runs" / "moon").glob("teacher-*")
     metrics = json.loads((folder / "metrics.json").read_text())
     alone = findistill(*(one for one in command if one != "trainer=ddp"), "study=alone", "trainer.devices=1")
@@ -183,7 +183,7 @@ def test_one_device_unless_more_are_asked_for(settings, gpus: int, count: int, m
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"devices": 3}, r"batch_size=8 cannot be shared evenly by trainer\.devices=3.*\n.*trainer\.batch_size=9\.$"),
+        ({"devices": 3}, r"batch_size=8 cannot be divided evenly among trainer\.devices=3.*\n.*trainer\.batch_size=9\.$"),
         ({"devices": 2, "unfreeze": "gradual"}, r"trainer\.unfreeze=gradual trains on one device"),
         ({"strategy": "fsdp", "accelerator": "auto"}, r"this machine has none: use trainer=ddp\.$"),
     ],
@@ -204,7 +204,7 @@ def test_what_cannot_be_shared_is_said_before_anything_starts(
         (("trainer.devices=all",), "trainer.devices=all: give a number"),
         (("trainer=fsdp", "trainer.accelerator=cpu"), "trainer.strategy=fsdp shards a model over GPUs: on a CPU use trainer=ddp"),
         (("trainer.strategy=ddp_spawn",), "trainer.strategy=ddp_spawn: choose one of auto, ddp, fsdp"),
-        (("+trainer.num_nodes=2",), "trainer.num_nodes is not set here: a training runs on the devices of one machine"),
+        (("+trainer.num_nodes=2",), "trainer.num_nodes is not set here: training runs on the devices of one machine"),
     ],
     ids=str,
 )

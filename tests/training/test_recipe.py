@@ -55,8 +55,8 @@ def test_rates_are_finberts(twelve: BertForSequenceClassification) -> None:
     names = {parameter: name for name, parameter in twelve.named_parameters()}
     recipe = Recipe(1, 8, 2e-5, 16, 0.01, 0.0, "val/loss", "32-true", layer_decay=1 / 1.2)
     groups = parameter_groups(twelve.named_parameters(), depths(twelve), matrices(twelve), recipe)
-    listed = [parameter for group in groups for parameter in group["params"]]
-    assert len(listed) == len(set(listed)) == len(names)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    assert len(parameters) == len(set(parameters)) == len(names)
     for group in groups:
         for parameter in group["params"]:
             name = names[parameter]
@@ -97,12 +97,12 @@ def test_schedules_are_those_of_transformers(kind: str, theirs: Any, warmup: flo
 def test_schedules_end_where_they_say(kind: str, last: float) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     rate = schedule(optimizer, kind, 0.2, 10)
-    seen = []
+    rates = []
     for _ in range(10):
         optimizer.step()
         rate.step()
-        seen.append(rate.get_last_lr()[0])
-    assert seen[0] < seen[1] == 1.0 and seen[-1] == pytest.approx(last)
+        rates.append(rate.get_last_lr()[0])
+    assert rates[0] < rates[1] == 1.0 and rates[-1] == pytest.approx(last)
 
 
 def test_layers_are_freed_at_finberts_pace() -> None:
@@ -181,12 +181,12 @@ def _scored(corpus_part: Examples, labels: LabelSet) -> pd.DataFrame:
 
 def test_regression_learns_scores(teacher: Teacher, labels: LabelSet, corpus, tmp_path: Path) -> None:
     trainer = Trainer(accelerator="cpu", precision="32", max_epochs=12, learning_rate=3e-3, monitor="val/loss")
-    train, held = (Examples.from_scores(_scored(part, labels), labels) for part in (corpus.train, corpus.validation))
+    train, validation = (Examples.from_scores(_scored(part, labels), labels) for part in (corpus.train, corpus.validation))
     scorer = replace(teacher, objective="regression")
-    trained = fit(scorer, None, labels, train, held, Session(trainer, tmp_path))
-    prediction = predict(trained.model_dir, held.texts, trainer)
+    trained = fit(scorer, None, labels, train, validation, Session(trainer, tmp_path))
+    prediction = predict(trained.model_dir, validation.texts, trainer)
     assert prediction.scores is not None and prediction.labels == labels.names
-    mse = float(((prediction.scores - (held.hard - 1) * 0.6) ** 2).mean())
+    mse = float(((prediction.scores - (validation.hard - 1) * 0.6) ** 2).mean())
     assert mse == pytest.approx(trained.history[trained.best_epoch - 1]["val/loss"], abs=1e-4)
     assert mse < 0.5 * 0.24  # the scores' variance
 
@@ -204,15 +204,15 @@ def test_another_optimizer_or_scheduler(
     optimizer: dict[str, object] | None, scheduler: dict[str, object] | None, last: float,
     encoder: Encoder, trainer: Trainer, labels: LabelSet, corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    made: list[torch.optim.Optimizer] = []
+    optimizers: list[torch.optim.Optimizer] = []
     original = EncoderClassifier.configure_optimizers
     monkeypatch.setattr(
-        EncoderClassifier, "configure_optimizers", lambda self: (made.append((all := original(self))["optimizer"]), all)[1]
+        EncoderClassifier, "configure_optimizers", lambda self: (optimizers.append((all := original(self))["optimizer"]), all)[1]
     )
     changed = replace(trainer, scheduler=scheduler, **({"optimizer": optimizer} if optimizer else {}))
     trained = fit(encoder, None, labels, corpus.train, corpus.validation, Session(changed, tmp_path))
-    assert type(made[0]).__name__ == (optimizer["_target_"] if optimizer else "torch.optim.AdamW").rsplit(".", 1)[-1]
-    assert [group["weight_decay"] for group in made[0].param_groups] == [0.01, 0.0]
+    assert type(optimizers[0]).__name__ == (optimizer["_target_"] if optimizer else "torch.optim.AdamW").rsplit(".", 1)[-1]
+    assert [group["weight_decay"] for group in optimizers[0].param_groups] == [0.01, 0.0]
     assert trained.history[-1]["lr"] == pytest.approx(last, abs=1e-9)
 
 

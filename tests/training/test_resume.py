@@ -58,11 +58,11 @@ def pretrained(encoder: Encoder, labels: LabelSet, corpus: Corpus, folder: Path)
 
 def killed(train: Callable[..., Any], module: type[RecipeModule], at: int, *arguments: Any) -> None:
     """Run `train` and kill this process as batch number `at` begins."""
-    step, seen = module.training_step, [0]
+    step, steps = module.training_step, [0]
 
     def killing(self: RecipeModule, batch: Any, index: int) -> torch.Tensor:
-        seen[0] += 1
-        if seen[0] > at:
+        steps[0] += 1
+        if steps[0] > at:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, batch, index)
 
@@ -129,8 +129,8 @@ def test_a_damaged_checkpoint_is_no_beginning(
 ) -> None:  # fmt: skip
     whole = teacher(encoder, labels, corpus, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        step, seen = EncoderClassifier.training_step, iter(range(11))
-        patch.setattr(EncoderClassifier, "training_step", lambda *batch: 1 / (10 - next(seen)) and step(*batch))
+        step, counter = EncoderClassifier.training_step, iter(range(11))
+        patch.setattr(EncoderClassifier, "training_step", lambda *batch: 1 / (10 - next(counter)) and step(*batch))
         teacher(encoder, labels, corpus, tmp_path / "parts")
     checkpoint = tmp_path / "parts" / "checkpoints" / name
     checkpoint.write_bytes(DAMAGE[name](checkpoint.read_bytes()))
@@ -139,4 +139,4 @@ def test_a_damaged_checkpoint_is_no_beginning(
     assert result(parts) == result(whole)
     weights = [path.read_bytes() for part in ("parts", "whole") for path in (tmp_path / part).rglob("*.safetensors")]
     assert len(weights) == 2 and weights[0] == weights[1]
-    assert caplog.messages == [f"{checkpoint} is damaged; it is kept as {name}.damaged and the training starts anew"]
+    assert caplog.messages == [f"{checkpoint} is damaged; it is kept as {name}.damaged and training starts from scratch"]

@@ -70,8 +70,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     recipe: Encoder, marked: Pair, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session(Trainer(accelerator="cpu", precision="32", checkpoint_every=1), tmp_path)
-    step, seen = Tagger.training_step, iter(range(15))
-    monkeypatch.setattr(Tagger, "training_step", lambda *batch: 1 / (14 - next(seen)) and step(*batch))
+    step, counter = Tagger.training_step, iter(range(15))
+    monkeypatch.setattr(Tagger, "training_step", lambda *batch: 1 / (14 - next(counter)) and step(*batch))
     with pytest.raises(ZeroDivisionError):
         fit_tagger(recipe, ["company"], *marked, session)
     monkeypatch.setattr(Tagger, "training_step", step)

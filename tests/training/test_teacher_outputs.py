@@ -41,18 +41,18 @@ def tokens_of(lengths: list[int], seed: int = 0) -> Tokens:
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The arrays of every pass of a teacher, as they happen."""
-    made: list[list[str]] = []
+    texts: list[list[str]] = []
     write = teacher_cache._write
-    monkeypatch.setattr(teacher_cache, "_write", lambda *given: made.append(list(given[3])) or write(*given))
-    return made
+    monkeypatch.setattr(teacher_cache, "_write", lambda *arguments: texts.append(list(arguments[3])) or write(*arguments))
+    return texts
 
 
-def get(root: Path, model, tokens: Tokens, wanted: list[str], limit_gb: float = 1.0, dtype: str = "float32") -> TeacherOutputs:
+def get(root: Path, model, tokens: Tokens, names: list[str], limit_gb: float = 1.0, dtype: str = "float32") -> TeacherOutputs:
     def artifact(kind, key, make):
         return Store(root).get(kind, key, make)
 
     return obtain(
-        model, Anatomy.of(model, "bert"), tokens, wanted,
+        model, Anatomy.of(model, "bert"), tokens, names,
         artifact=artifact, root=root, limit_gb=limit_gb, dtype=dtype, device=torch.device("cpu"),
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, teacher, caplog: pytest.Lo
     whole = path.read_bytes()
     path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     get(tmp_path, teacher, tokens, ["hidden/1"])
-    assert path.read_bytes() == whole and "hidden_1.bin is not as it was written" in caplog.text
+    assert path.read_bytes() == whole and "hidden_1.bin has changed or is missing" in caplog.text
 
 
 def test_what_float16_cannot_hold_is_refused(tmp_path: Path, teacher) -> None:

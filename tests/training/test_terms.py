@@ -128,12 +128,12 @@ def naive(terms: WeightedTerms, settings: TeacherDistill, student, teacher, text
                 heads = [slice(i * width, (i + 1) * width) for i in range(terms.terms[name].heads)]
                 relations.append(torch.stack([(a[:, h] @ b[:, h].T / math.sqrt(width)).softmax(-1) for h in heads]))
             add(name, (relations[1] * (relations[1].log() - relations[0].log())).sum(-1))
-    found = {}
+    means = {}
     for key, (total, count) in sums.items():
         if count:
             name = key.partition("/")[0]
-            found[name] = found.get(name, 0.0) + total / count
-    return found
+            means[name] = means.get(name, 0.0) + total / count
+    return means
 
 
 @pytest.mark.parametrize("relation_heads", [None, 2, 8])
@@ -142,11 +142,11 @@ def test_every_term_equals_a_naive_implementation(student, teacher, texts, relat
     sizes = Anatomy.of(student, "student"), Anatomy.of(teacher, "teacher")
     terms = built(settings, *sizes)
     hard = torch.tensor([0, UNLABELLED, 2, 1])
-    found = {name: float(value.detach()) for name, value in computed(terms, student, teacher, texts, hard).items()}
+    losses = {name: float(value.detach()) for name, value in computed(terms, student, teacher, texts, hard).items()}
     expected = naive(terms, settings, student, teacher, texts, hard)
-    assert found.keys() == expected.keys() == set(NAMES)
+    assert losses.keys() == expected.keys() == set(NAMES)
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+        assert losses[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
 
 
 def test_padding_never_counts(student, teacher, texts) -> None:
@@ -156,8 +156,8 @@ def test_padding_never_counts(student, teacher, texts) -> None:
     batch = padded([texts[1], texts[2]])  # the same text behind eight more padded positions
     one = {name: value[:1] for name, value in batch.items()}
     one["input_ids"][0, LENGTHS[1] :] = 49  # whatever stands there
-    wanted = terms.student_arrays, terms.teacher_arrays
-    wide = terms(read(student, one, wanted[0]), read(teacher, one, wanted[1]), one["attention_mask"], hard)
+    arrays = terms.student_arrays, terms.teacher_arrays
+    wide = terms(read(student, one, arrays[0]), read(teacher, one, arrays[1]), one["attention_mask"], hard)
     for name, value in alone.items():
         assert wide[name].item() == pytest.approx(value.item(), rel=1e-6, abs=1e-5), name
 
@@ -240,9 +240,9 @@ def test_layer_maps() -> None:
 
 @given(small=st.integers(2, 12), more=st.integers(0, 12), how=st.sampled_from(["uniform", "last", "skip"]))
 def test_layer_maps_stay_inside_the_teacher_and_rise(small: int, more: int, how: str) -> None:
-    found = layer_map(how, anatomy(small), anatomy(small + more))
-    assert list(found) == list(range(1, small + (how != "skip")))
-    values = list(found.values())
+    mapping = layer_map(how, anatomy(small), anatomy(small + more))
+    assert list(mapping) == list(range(1, small + (how != "skip")))
+    values = list(mapping.values())
     assert all(1 <= layer <= small + more for layer in values) and values == sorted(set(values))
     assert how == "skip" or values[-1] == small + more
 
@@ -262,5 +262,5 @@ def test_a_model_that_hides_its_attention_is_an_error_not_a_zero(texts) -> None:
     )  # fmt: skip
     model = DebertaV2ForSequenceClassification(config).eval()
     assert read(model, padded(texts), ["logits", "hidden/1"])["hidden/1"].shape == (sum(LENGTHS), 16)
-    with pytest.raises(UserError, match="does not show its attention"):
+    with pytest.raises(UserError, match="does not return its attention"):
         read(model, padded(texts), ["scores/1"])

@@ -58,37 +58,37 @@ def plain_logits(folder: Path, texts: list[str]) -> np.ndarray:
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_a_training_takes_min_steps_at_least_and_few_more(encoder, trainer, n_rows: int, accumulate: int) -> None:
     encoder = replace(encoder, epochs=5, batch_size=16, min_steps=900)
-    asked = recipe.Recipe.of(encoder, replace(trainer, batch_size=None, max_epochs=None))
+    plan = recipe.Recipe.of(encoder, replace(trainer, batch_size=None, max_epochs=None))
     tokens = Tokens(np.zeros(0, np.int32), np.zeros(n_rows + 1, np.int64), 0)
     corpus = Rows(tokens, np.zeros((n_rows, 2), np.float32), np.zeros(n_rows, np.int64))
-    given, rows = asked.over(corpus, accumulate)
+    actual, rows = plan.over(corpus, accumulate)
     steps, once = (math.ceil(math.ceil(number / 16) / accumulate) for number in (len(rows), n_rows))
-    assert 900 <= given.epochs * steps <= max(1.15 * 900, 5 * once)
-    assert 5 <= given.epochs < 10 and len(rows) % n_rows == 0
+    assert 900 <= actual.epochs * steps <= max(1.15 * 900, 5 * once)
+    assert 5 <= actual.epochs < 10 and len(rows) % n_rows == 0
 
 
 def test_few_texts_are_gone_through_several_times(run, encoder, corpus, trainer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     few = Examples(*(getattr(corpus.train, name)[:20] for name in ("ids", "texts", "targets", "hard")))
-    asked = replace(encoder, min_steps=45)  # three epochs of three batches are nine steps
+    longer = replace(encoder, min_steps=45)  # three epochs of three batches are nine steps
     once = run(encoder=encoder, train=few, name="once")
     assert "passes over them" not in caplog.text
-    often = run(encoder=asked, train=few, name="often")
-    assert "20 texts: 3 epochs of 6 passes over them, for 45 steps at least" in caplog.text
+    often = run(encoder=longer, train=few, name="often")
+    assert "20 texts: 3 epochs of 6 passes over them, for at least 45 steps" in caplog.text
     assert len(often.history) == len(once.history) == 3
     assert often.history[-1]["train/loss"] < 0.8 * once.history[-1]["train/loss"]
     caplog.clear()
-    run(encoder=asked, train=few, trainer=replace(trainer, max_epochs=1), name="exactly")
+    run(encoder=longer, train=few, trainer=replace(trainer, max_epochs=1), name="exactly")
     assert "passes over them" not in caplog.text
 
 
 def test_texts_that_are_cut_are_counted(run, encoder, trainer, corpus, caplog: pytest.LogCaptureFixture) -> None:
     quick = replace(trainer, max_epochs=1)
     run(trainer=quick, name="whole")
-    assert "are cut there" not in caplog.text
+    assert "are truncated" not in caplog.text
     long = replace(corpus.train, texts=[*corpus.train.texts[:-20], *(f"{text} " * 60 for text in corpus.train.texts[-20:])])
     run(trainer=replace(quick, max_length=16), train=long, name="cut")
-    [line] = [line for line in caplog.messages if "are cut there" in line]
+    [line] = [line for line in caplog.messages if "are truncated" in line]
     assert line.startswith(f"20 of {len(long)} training texts (") and line.endswith("trainer.max_length=32 reads more of them")
 
 
@@ -132,18 +132,18 @@ def test_same_seed_same_weights_bit_for_bit(run) -> None:
 
 
 def test_schedule_spans_the_real_optimizer_steps(run, trainer, encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    calls = []
     original = recipe.schedule
-    monkeypatch.setattr(recipe, "schedule", lambda *arguments: asked.append(arguments[1:]) or original(*arguments))
+    monkeypatch.setattr(recipe, "schedule", lambda *arguments: calls.append(arguments[1:]) or original(*arguments))
     # 48 rows in batches of 8 are 6 batches; every 4 make a step, and the epoch's rest one more: 2 steps, 5 epochs.
     trained = run(trainer=replace(trainer, accumulate_grad_batches=4, max_epochs=5, warmup=0.2), encoder=encoder)
-    assert asked == [("linear", 0.2, 10)]
+    assert calls == [("linear", 0.2, 10)]
     assert trained.history[-1]["lr"] == 0.0 and trained.history[-2]["lr"] > 0
 
 
 def test_dropout_is_on_while_training_and_off_while_measuring(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {"training_step": set(), "validation_step": set()}
-    for name, modes in seen.items():
+    modes_by_step = {"training_step": set(), "validation_step": set()}
+    for name, modes in modes_by_step.items():
         original = getattr(EncoderClassifier, name)
 
         def step(self, batch, index, original=original, modes=modes):
@@ -152,17 +152,17 @@ def test_dropout_is_on_while_training_and_off_while_measuring(run, monkeypatch: 
 
         monkeypatch.setattr(EncoderClassifier, name, step)
     run()
-    assert seen == {"training_step": {True}, "validation_step": {False}}
+    assert modes_by_step == {"training_step": {True}, "validation_step": {False}}
 
 
 def test_history_and_counts(run) -> None:
     trained = run()
     assert [row["epoch"] for row in trained.history] == [1, 2, 3]
-    measured = {"train/loss", "val/loss", "val/macro_f1", "val/accuracy"}
-    assert set(trained.history[0]) == {"epoch", "lr", "seconds"} | measured
+    keys = {"train/loss", "val/loss", "val/macro_f1", "val/accuracy"}
+    assert set(trained.history[0]) == {"epoch", "lr", "seconds"} | keys
     assert trained.history[-1]["train/loss"] < trained.history[0]["train/loss"]
-    saved = load_file(trained.model_dir / "model.safetensors")
-    assert trained.parameters == sum(value.numel() for value in saved.values())
+    weights = load_file(trained.model_dir / "model.safetensors")
+    assert trained.parameters == sum(value.numel() for value in weights.values())
     assert trained.train_s > 0 and trained.cpu_s > 0 and trained.thresholds is None
 
 
@@ -193,31 +193,31 @@ def test_without_validation_rows_the_last_epoch_is_kept(run, corpus) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "message"),
     [
         ({"max_length": 100}, r"trainer\.max_length=100"),
         ({"learning_rate": 1e38, "warmup": 0.0, "gradient_clip_val": None}, r"loss became nan at optimizer step \d"),
     ],
 )
-def test_mistakes_are_named(run, trainer, tmp_path: Path, changed: dict[str, object], named: str) -> None:
-    with pytest.raises(UserError, match=named):
+def test_mistakes_are_named(run, trainer, tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         run(trainer=replace(trainer, **changed))
     assert not (tmp_path / "run" / "model").exists()
 
 
 def test_models_are_freed_after_a_job(run, trainer, corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[weakref.ref[torch.nn.Module]] = []
+    references: list[weakref.ref[torch.nn.Module]] = []
     for module, name in ((fitting, "load"), (inference, "open_trained")):
         original = getattr(module, name)
 
         def remembering(*args, original=original, **kwargs):
             model, tokenizer = original(*args, **kwargs)
-            made.append(weakref.ref(model))
+            references.append(weakref.ref(model))
             return model, tokenizer
 
         monkeypatch.setattr(module, name, remembering)
     predict(run().model_dir, corpus.validation.texts, trainer)
-    assert [model() for model in made] == [None, None]
+    assert [model() for model in references] == [None, None]
 
 
 def test_an_older_model_folder_is_replaced(run, tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_predict_keeps_order_and_truncates_as_trained(run, trainer, corpus) -> N
 
 
 def test_latency_has_the_promised_numbers(run, trainer, corpus) -> None:
-    measured = latency(run().model_dir, corpus.validation.texts, trainer)
-    assert 0 < measured["latency/p50_ms"] <= measured["latency/p95_ms"]
-    assert measured["throughput/texts_per_s"] > 0 and len(measured) == 3
+    metrics = latency(run().model_dir, corpus.validation.texts, trainer)
+    assert 0 < metrics["latency/p50_ms"] <= metrics["latency/p95_ms"]
+    assert metrics["throughput/texts_per_s"] > 0 and len(metrics) == 3
 
 
 def test_examples_from_a_frame(labels: LabelSet) -> None:
@@ -248,7 +248,7 @@ def test_examples_from_a_frame(labels: LabelSet) -> None:
     frame[["soft_positive", "soft_negative", "soft_neutral"]] = [[0.5, 0.5, 0.0], [0.25, 0.5, 0.25]]
     assert Examples.from_frame(frame, labels).targets.tolist() == [[0.5, 0.0, 0.5], [0.5, 0.25, 0.25]]
     frame.loc[1, "label"] = None
-    with pytest.raises(UserError, match="1 of 2 rows have none, first id=b"):
+    with pytest.raises(UserError, match="1 of 2 rows have no label, first id=b"):
         Examples.from_frame(frame, labels)
 
 

@@ -1,1 +1,1 @@
-"""What may be configured: schema, composition, validation, instantiation."""
+"""Configuration: schema, composition, validation, instantiation."""

@@ -1,4 +1,4 @@
-"""The configuration as Hydra composes it: where it lies, what it offers, and parts that are named inside settings."""
+"""Composing the configuration with Hydra: its folders, groups and options, and parts that are named inside settings."""
 
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ def _folders() -> tuple[Path, ...]:
 
 
 def options() -> dict[str, tuple[str, ...]]:
-    """What each group offers, other people's conf folders included: group -> options."""
+    """The options of each group, including those in users' conf folders: group -> options."""
     return {group: names for group in groups() if (names := group_options(group))}
 
 
@@ -40,7 +40,7 @@ def groups() -> tuple[str, ...]:
 
 
 def group_options(group: str) -> tuple[str, ...]:
-    """The options of a group: from Hydra where it runs, else from the files, which takes no time."""
+    """The options of a group: from Hydra if it is initialised, else from the file names, which is fast."""
     if GlobalHydra.instance().is_initialized():
         names = _hydra_options(group, conf_folders())
     else:
@@ -49,7 +49,7 @@ def group_options(group: str) -> tuple[str, ...]:
 
 
 def option_file(group: str, option: str) -> Path | None:
-    """The file of a group's option, other people's conf folders included; None where there is none."""
+    """The file of a group's option, also in users' conf folders; None if there is none."""
     return next((file for folder in _folders() if (file := folder / group / f"{option}.yaml").is_file()), None)
 
 
@@ -59,21 +59,21 @@ def _hydra_options(group: str, folders: tuple[Path, ...]) -> set[str]:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration, or a part of one, as nested dicts and lists of plain values, every interpolation resolved."""
+    """A configuration, or a part of one, as nested dicts and lists of plain values, with all interpolations resolved."""
     value = OmegaConf.to_container(config if OmegaConf.is_config(config) else OmegaConf.structured(config), resolve=True)
     assert isinstance(value, dict)
     return {str(key): inner for key, inner in value.items()}
 
 
 def data_config(words: str) -> "Data":
-    """The `data` section for a data set named in a setting, with settings of its own: `fiqa_news classes=2`.
+    """The `data` section for a data set and its settings given in words: `fiqa_news classes=2`.
 
     Raises:
         UserError: no such data set, or it has no such setting.
     """
     name, *settings = words.split() or [""]
     if name not in group_options("data"):
-        raise UserError(f"{name!r} is not a data set; there are " + ", ".join(group_options("data")))
+        raise UserError(f"{name!r} is not a data set; available: " + ", ".join(group_options("data")))
     overrides = tuple(f"data.{setting}" for setting in settings)
     return cast("Data", compose_part(f"data/{name}", overrides, f"data set {words!r}").data)
 
@@ -81,7 +81,7 @@ def data_config(words: str) -> "Data":
 def with_overrides(config: "Config", words: str, key: str) -> "Config":
     """The configuration with further overrides, as on the command line: `prompt=cot shots.k=6`.
 
-    A group's option replaces the whole section. `key` names the setting that holds the words, for the errors.
+    A group's option replaces the whole section. `key` is the setting that holds the words, for error messages.
 
     Raises:
         UserError: no such option or setting.
@@ -104,7 +104,7 @@ def with_overrides(config: "Config", words: str, key: str) -> "Config":
 
 
 def compose_part(name: str, overrides: tuple[str, ...], subject: str) -> DictConfig:
-    """The configuration `name`, composed with `overrides` once in a process. `subject` begins an error.
+    """The configuration `name`, composed with `overrides`, once per process. `subject` is the prefix of error messages.
 
     Raises:
         UserError: it cannot be composed.
@@ -128,7 +128,7 @@ def _compose_once(name: str, overrides: tuple[str, ...], folders: tuple[Path, ..
 
 
 def without_hydra(config: DictConfig) -> "Config":
-    """The job's own configuration, as a task function sees it."""
+    """The configuration without the `hydra` node, as a task function sees it."""
     own = config.copy()
     with read_write(own), open_dict(own):
         del own["hydra"]

@@ -1,7 +1,7 @@
-"""Settings that name a configuration in words become that configuration: `shots.source="tfns limit=500"`.
+"""Expansion of settings that name a configuration in words, such as `shots.source="tfns limit=500"`, to that configuration.
 
-Such a setting says so on its field (`setting(..., names="data")` or `names="overrides"`). The words are a short form; a
-mapping (`{name: tfns, limit: 500}`) or a node that Hydra composed (`data@shots.source: tfns`) means the same.
+Such a setting declares it on its field (`setting(..., names="data")` or `names="overrides"`). The words are a short form of
+a mapping (`{name: tfns, limit: 500}`) or of a node that Hydra composed (`data@shots.source: tfns`).
 """
 
 from dataclasses import fields, is_dataclass
@@ -19,18 +19,18 @@ from findistill.errors import UserError
 if TYPE_CHECKING:
     from findistill.schema import Config
 
-# What an annotator of an ensemble may have of its own.
+# The sections in which the annotators of an ensemble may differ.
 ANNOTATOR = ("llm", "prompt", "shots", "annotate", "qlora")
 
 
 def expand(config: "Config") -> "Config":
-    """A copy of a composed configuration whose settings in words are nodes; to be called once, before it is validated.
+    """A copy of a composed configuration with settings in words expanded to nodes; to be called once, before validation.
 
-    A data set becomes a typed `Data` section; an annotator of an ensemble a mapping with the sections of `ANNOTATOR`. An
-    empty setting stays as it is.
+    A data set becomes a typed `Data` section; an annotator of an ensemble a mapping with the sections of `ANNOTATOR`. Empty
+    settings are unchanged.
 
     Raises:
-        UserError: no such data set, option or setting; the message begins with the key that names it.
+        UserError: no such data set, option or setting; the message begins with the key of the setting.
     """
     expanded = cast(DictConfig, config).copy()
     with read_write(expanded), open_dict(expanded):
@@ -48,7 +48,7 @@ def expand(config: "Config") -> "Config":
 
 
 def annotators(config: "Config") -> "list[Config]":
-    """The configuration of each annotator of an expanded configuration: one for each of its ensemble, or its own alone."""
+    """The annotators' configurations: one for each member of an expanded configuration's ensemble, or just its own."""
     if not config.annotate.ensemble:
         return [config]
     configs = []
@@ -77,16 +77,16 @@ def _data(value: Any, key: str) -> Any:
 
 def _annotator(value: Any, config: "Config", key: str) -> DictConfig:
     if not isinstance(value, str | DictConfig):
-        raise UserError(f"{key}={value}: an annotator is written as 'prompt=cot shots.k=6'")
+        raise UserError(f"{key}={value}: write an annotator as 'prompt=cot shots.k=6'")
     words = value if isinstance(value, str) else ""
     named = [word.partition("=")[0].partition(".")[0] for word in words.split()] if isinstance(value, str) else list(value)
     for section in named:
         if section not in ANNOTATOR:
-            raise UserError(f"{key}: {section}: an annotator has settings of {', '.join(ANNOTATOR)} only")
+            raise UserError(f"{key}: {section}: an annotator can only have settings of {', '.join(ANNOTATOR)}")
     if isinstance(value, DictConfig) and all(_is_typed(value.get(section)) for section in ANNOTATOR):
         return value
     settings = {} if isinstance(value, str) else {str(name): inner for name, inner in value.items()}
-    # The options that a mapping picks, `{prompt: cot}` or `{prompt: {name: cot, ...}}`, in the short form.
+    # The options that a mapping chooses, `{prompt: cot}` or `{prompt: {name: cot, ...}}`, in the short form.
     names = {name: inner.get("name") if isinstance(inner, DictConfig) else inner for name, inner in settings.items()}
     words += "".join(f" {name}={option}" for name, option in names.items() if option and name in groups())
     own = cast(DictConfig, with_overrides(config, f"{words} annotate.{key.rpartition('.')[2]}=[]", key))

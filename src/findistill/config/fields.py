@@ -1,4 +1,4 @@
-"""One place for what a setting may be: choices, bounds, and whether it can change a result, on the dataclass field itself."""
+"""Constraints of settings, declared on the dataclass fields: choices, bounds, and whether a setting can change a result."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 from omegaconf import AnyNode, DictConfig, OmegaConf, StringNode
 
-PASSWORD = re.compile(r"//[^/\s'\"]*@")  # user and password inside an address: no part of any result
+PASSWORD = re.compile(r"//[^/\s'\"]*@")  # user and password in a URL, which cannot change a result
 KEY = r"(?:api[-_]?key|access[-_]?key|auth[-_]?key|key|token|access[-_]?token|secret|password|passwd|pwd|signature|sig)"
-QUERY = re.compile(rf"([?&;]{KEY}=)[^&#\s'\"]+", re.IGNORECASE)  # a key inside an address
-SECRET_NAME = re.compile(rf"(?:.*[-_.])?{KEY}|authorization", re.IGNORECASE)  # of settings that take a secret itself
+QUERY = re.compile(rf"([?&;]{KEY}=)[^&#\s'\"]+", re.IGNORECASE)  # a key in a URL
+SECRET_NAME = re.compile(rf"(?:.*[-_.])?{KEY}|authorization", re.IGNORECASE)  # settings whose value is a secret
 HIDDEN = "***"
 CONSTRAINTS = "findistill"  # the key of a field's metadata
 
 
 def without_secrets(value: Any) -> Any:
-    """Plain values with `***` for users and passwords inside addresses, keys in their queries, and settings named like a key."""
+    """Plain values with `***` for users, passwords and query keys in URLs, and for settings whose name looks like a secret."""
     if isinstance(value, str):
         name, assigned, rest = value.partition("=")
         if assigned and re.fullmatch(r"[+~]*[\w.@/-]+", name) and rest and _is_secret(name):  # an override
@@ -34,17 +34,17 @@ def _is_secret(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a setting allows besides its type. A value of None (not set) is always allowed.
+    """Constraints of a setting besides its type. None (not set) is always allowed.
 
     Attributes:
-        choices: the values it may have; for a list, each of its values.
-        ge, gt, le, lt: bounds of a number; for a list, of each of its numbers.
-        meaning: what the number is, for the error: "a share of the rows".
-        pattern: a regular expression that the whole of a text must match; `meaning` words the error.
-        distinct: a list that is not empty and has no value twice.
-        names: what a text or a list of texts refers to: `data`, a data set with settings (`headlines limit=20000`), or
-            `overrides`, settings as on the command line (`prompt=cot shots.k=6`). `config.expand` makes nodes of them.
-        runtime_only: it says how or where to compute and can change no result: no part of any key.
+        choices: the allowed values; for a list, of each element.
+        ge, gt, le, lt: bounds of a number; for a list, of each element.
+        meaning: what the value is, for the error message: "a share of the rows".
+        pattern: a regular expression that a string must fully match; the error message uses `meaning`.
+        distinct: a list must not be empty, and its elements must be unique.
+        names: what a string or a list of strings refers to: `data`, a data set with settings (`headlines limit=20000`), or
+            `overrides`, settings as on the command line (`prompt=cot shots.k=6`). `config.expand` turns them into nodes.
+        runtime_only: it controls how or where to compute and cannot change a result, so it is not part of any key.
     """
 
     choices: Sequence[Any] = ()
@@ -70,17 +70,17 @@ def setting(default: Any, **limits: Any) -> Any:
 
 
 def constraints(schema: type, name: str) -> Constraints:
-    """The constraints of a field; none for one that has no metadata or does not exist."""
+    """The constraints of a field; none if it has no metadata or does not exist."""
     return next((f.metadata.get(CONSTRAINTS, Constraints()) for f in fields(schema) if f.name == name), Constraints())
 
 
 def declares(section: Any, name: str) -> bool:
-    """Whether the schema of a section says that it is so: a `ClassVar[bool]` of the dataclass, or a property of it.
+    """The value of a declaration in the schema of a section: a `ClassVar[bool]` or a property of the dataclass.
 
     Example: `declares(config.llm, "in_process")`, `declares(config.data, "has_labels")`.
 
     Raises:
-        AttributeError: the schema says nothing of that name.
+        AttributeError: the schema has no such declaration.
     """
     schema = OmegaConf.get_type(section) if OmegaConf.is_config(section) else type(section)
     declaration = getattr(schema, name)
@@ -88,12 +88,12 @@ def declares(section: Any, name: str) -> bool:
 
 
 def result_settings(section: Any, *, references: bool = False) -> Any:
-    """The settings of a section that can change a result, as plain values: without `runtime_only` ones, at any depth.
+    """The settings of a section that can change a result, as plain values: without secrets and `runtime_only` settings.
 
     Args:
-        section: a structured config node, a dataclass instance, or plain values, which are returned as they are.
-        references: with settings that name another configuration (`shots.source`). Steps leave them out: what they name is
-            a parent, with a key of its own.
+        section: a structured config node, a dataclass instance, or plain values.
+        references: include settings that name another configuration (`shots.source`). Steps leave them out, since what they
+            name is a parent with its own key.
     """
     if is_dataclass(section) and not isinstance(section, type):
         section = OmegaConf.structured(section)

@@ -1,4 +1,4 @@
-"""What the `hydra` node of a configuration may do: choose among plugins, log to the screen, and nothing that runs code."""
+"""Checks of a configuration's `hydra` node, which may choose plugins and configure logging, but must not run other code."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from findistill.config.packages import allowed_packages
 from findistill.errors import UserError
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
-# Keys below `hydra` that may have a `_target_`, and the beginnings of what it may name.
+# Keys below `hydra` that may have a `_target_`, and its allowed prefixes.
 TARGETS = {
     "launcher": PLUGINS,
     "sweeper": PLUGINS,
@@ -16,20 +16,20 @@ TARGETS = {
 }
 CALLBACKS = ("findistill.hydra_ext.", "hydra_plugins.", "hydra.experimental.callbacks.LogJobReturnCallback")
 LOGGING = ("logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "colorlog.ColoredFormatter")
-LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"  # Hydra's own, and none else
+LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"  # Hydra's own, the only one allowed
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM", "NCCL_")
-# Settings of launchers that a shell or an interpreter runs, or that name a machine whose answers are unpickled: for the person
-# at the keyboard, not for a shared file.
+# Launcher settings that are run by a shell or an interpreter, or that name a machine whose responses are unpickled: allowed on
+# the command line, but not in a file, which may be someone else's.
 COMMANDS = ("setup", "python", "srun_args", "additional_parameters", "runtime_env", "address", "setup_commands")
-FOLDERS = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir")  # where Hydra writes; findistill's own are in runs_dir
+FOLDERS = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir")  # where Hydra writes; findistill writes to runs_dir
 
 
 def check_hydra(node: Mapping[str, Any]) -> None:
-    """Refuse what would run code other than an installed plugin's.
+    """Refuse settings that would run code other than an installed plugin's.
 
     Raises:
-        UserError: with one line for the first thing that is refused.
+        UserError: a setting is refused; the message names the first one.
     """
     overrides = node.get("overrides") or {}
     words = [str(word) for group in ("hydra", "task") for word in overrides.get(group) or ()]
@@ -39,28 +39,28 @@ def check_hydra(node: Mapping[str, Any]) -> None:
         section, top = key.partition(".")[0], f"hydra.{at}={value}"
         if name == "_target_":
             _check_target(key, value, top)
-        elif key == "sweeper.sampler" and name == "_partial_":  # hydra-optuna-sweeper's own, from which it makes a grid
+        elif key == "sweeper.sampler" and name == "_partial_":  # set by hydra-optuna-sweeper for its grid sampler
             raise UserError(
-                "hydra/sweeper/sampler=grid: a grid is no search.\n"
-                "Leave hydra/sweeper=optuna out and list the values: 'trainer.learning_rate=1e-5,1e-4'"
+                "hydra/sweeper/sampler=grid: a grid is not a search.\n"
+                "Omit hydra/sweeper=optuna and list the values: 'trainer.learning_rate=1e-5,1e-4'"
             )
         elif name in ("_args_", "_partial_", "_recursive_", "_convert_"):
             if value not in (None, "???"):
-                raise UserError(f"{top} is refused: {name} may not stand there, for it would run code")
+                raise UserError(f"{top} is refused: {name} is not allowed there, since it would run code")
         elif section in ("job_logging", "hydra_logging"):
             _check_logging(name, value, top)
         elif at == "sweeper.custom_search_space" and value not in (None, "???"):
-            raise UserError(f"{top} is refused: a configuration does not choose code there")
+            raise UserError(f"{top} is refused: a configuration cannot choose code there")
         elif section == "launcher" and name in COMMANDS and value and f"hydra.{at}" not in from_command_line:
-            raise UserError(f"{top} runs commands: a file may not set it, the command line may: 'hydra.{at}=...'")
+            raise UserError(f"{top} runs commands: it cannot be set in a file, only on the command line: 'hydra.{at}=...'")
         elif at in FOLDERS and value not in (None, ".") and f"hydra.{at}" not in from_command_line:
-            raise UserError(f"{top}: a file may not choose where Hydra writes; runs_dir=DIR says where the output goes")
+            raise UserError(f"{top}: a file cannot choose where Hydra writes; set the output folder with runs_dir=DIR")
         elif key == "job.env_set" and not name.startswith(VARIABLES):
-            raise UserError(f"{top} is refused: a configuration sets no environment variables but {', '.join(VARIABLES)}*")
+            raise UserError(f"{top} is refused: a configuration can only set the environment variables {', '.join(VARIABLES)}*")
 
 
 def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of every mapping and list, at any depth, with its key; mappings and lists themselves included."""
+    """All values in nested mappings and lists, including the mappings and lists themselves, with their dotted keys."""
     for name, value in node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ():
         yield (at := f"{key}.{name}" if key else str(name)), value
         yield from walk(value, at)
@@ -72,13 +72,13 @@ def _check_target(key: str, value: Any, setting: str) -> None:
         beginnings = (*CALLBACKS, *(f"{package}." for package in allowed_packages()))
     if value == "???" or (isinstance(value, str) and beginnings and value.startswith(beginnings)):
         return
-    raise UserError(f"{setting} is refused: a configuration does not choose code there")
+    raise UserError(f"{setting} is refused: a configuration cannot choose code there")
 
 
 def _check_logging(name: str, value: Any, setting: str) -> None:
     if name in ("()", "class") and value not in LOGGING:
-        raise UserError(f"{setting} is refused: logging takes {', '.join(LOGGING)}")
+        raise UserError(f"{setting} is refused: logging only accepts {', '.join(LOGGING)}")
     if name == "filename" and value != LOG_FILE:
-        raise UserError(f"{setting} is refused: a log goes to the run's folder")
+        raise UserError(f"{setting} is refused: logs can only go to the run folder")
     if isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value not in STREAMS:
-        raise UserError(f"{setting} is refused: logging takes {' or '.join(STREAMS)}")
+        raise UserError(f"{setting} is refused: logging only accepts {' or '.join(STREAMS)}")

@@ -1,4 +1,4 @@
-"""From configuration to objects, with what is named checked by the slot it stands in (`findistill.config.targets`)."""
+"""Creating objects from configuration; each `_target_` is checked against its slot (`findistill.config.targets`)."""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -15,13 +15,13 @@ from findistill.errors import UserError
 
 
 def check_targets(config: Any, read: Collection[str] | None = None) -> None:
-    """Check all code that a job's configuration names: the names first, then, which imports it, what they refer to.
+    """Check all code that a job's configuration names: first the names, then the code itself, by importing it.
 
     Args:
-        read: sections and settings that are used; code that stands in no other is imported. None: all.
+        read: sections and settings that are used; only code named in them is imported. None: all.
 
     Raises:
-        UserError: something is refused, or there is nothing of that name.
+        UserError: something is refused or does not exist.
     """
     check_names(config)
     for key, path in sections_with_target(config):
@@ -30,14 +30,14 @@ def check_targets(config: Any, read: Collection[str] | None = None) -> None:
 
 
 def resolve(path: str, key: str) -> Callable[..., Any]:
-    """The class or function that `path` names; `key` is where it stands, `llm._target_`.
+    """The class or function with the dotted name `path`; `key` is the key of that setting, such as `llm._target_`.
 
     Raises:
-        UserError: the slot does not take it, or nothing of that name exists.
+        UserError: the slot does not accept it, or it does not exist.
     """
     slot = slot_of(key.removesuffix("._target_"))
     if slot is None:
-        raise UserError(f"{key}={path} is refused: _target_ may not stand there")
+        raise UserError(f"{key}={path} is refused: _target_ is not allowed there")
     check_name(key, path, slot)
     module_name, _, name = path.rpartition(".")
     try:
@@ -45,25 +45,25 @@ def resolve(path: str, key: str) -> Callable[..., Any]:
     except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise UserError(f"{key}={path} cannot be loaded: {error}") from error
     home = str(getattr(code, "__module__", ""))
-    # By its own name, or offered again by the package that it is part of; never another module's by way of an import.
+    # By its own name, defined in or re-exported within the same package; never imported from another package.
     if getattr(code, "__qualname__", "") != name or home.partition(".")[0] != module_name.partition(".")[0]:
-        raise UserError(f"{key}={path} is refused: {module_name} does not define it; name it where it is defined")
+        raise UserError(f"{key}={path} is refused: {module_name} does not define it; name the module that does")
     if not (_fits(code, slot) or is_registered(slot, f"{home}.{name}")):
         base = f"a subclass of {slot.base} or " if slot.base else ""
-        function = f"a function that is annotated to return {slot.returns} or " if slot.returns else ""
-        takes = f'{base}{function}a function registered with @target("{slot.name}")'
-        raise UserError(f"{key}={path} is refused: the slot {slot.name} takes {takes}")
+        function = f"a function annotated to return {slot.returns} or " if slot.returns else ""
+        accepted = f'{base}{function}a function registered with @target("{slot.name}")'
+        raise UserError(f"{key}={path} is refused: the slot {slot.name} accepts {accepted}")
     return code
 
 
 def _fits(code: Any, slot: Slot) -> bool:
-    """Whether it is a concrete subclass of the slot's base, or a function that is annotated to return what the slot needs."""
+    """Whether `code` is a concrete subclass of the slot's base, or a function annotated to return the slot's type."""
     if inspect.isclass(code):
         return bool(slot.base) and not inspect.isabstract(code) and issubclass(code, _load(slot.base))
     if not slot.returns or not inspect.isfunction(code):
         return False
     result = code.__annotations__.get("return")
-    if isinstance(result, str):  # as `from __future__ import annotations` leaves it
+    if isinstance(result, str):  # with `from __future__ import annotations`
         result = code.__globals__.get(result)
     return inspect.isclass(result) and issubclass(result, _load(slot.returns))
 
@@ -74,19 +74,19 @@ def _load(path: str) -> Any:
 
 
 def build(node: DictConfig, key: str = "", **extra: Any) -> Any:
-    """The object that a section describes: its target called with its other settings, and `extra` ones, as keywords.
+    """The object that a section describes: its target, called with its other settings and `extra` as keyword arguments.
 
-    What is nested stays plain values: nothing below the section is built. With `_partial_: true` it is a `functools.partial`.
+    Nested settings stay plain values and are not instantiated. With `_partial_: true` the result is a `functools.partial`.
 
     Args:
-        key: where the section stands, `llm`; by default as the configuration has it.
+        key: the section's key, such as `llm`; by default its full key in the configuration.
 
     Raises:
-        UserError: the target is refused or does not take these settings.
+        UserError: the target is refused or does not accept these settings.
     """
     key = key or str(node._get_full_key(None))
     values = plain(node)
-    # The values as they are after resolving: an interpolation may have put in more.
+    # Checked again after resolving, since an interpolation may have inserted a name.
     check_names(reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), values))
     function = resolve(values.pop("_target_"), f"{key}._target_")
     is_partial, arguments, signature = values.pop("_partial_", False), {**values, **extra}, inspect.signature(function)

@@ -1,4 +1,4 @@
-"""Settings given in Python as the overrides that Hydra reads."""
+"""Conversion of Python values to Hydra overrides."""
 
 import re
 import shlex
@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-RESERVED = ("null", "true", "false", "inf", "nan")  # words that Hydra does not read as text
+RESERVED = ("null", "true", "false", "inf", "nan")  # words that Hydra does not parse as strings
 
 
 def as_overrides(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Keywords as overrides: `shots={"k": 4}` is `shots.k=4`."""
+    """Keyword arguments as overrides: `shots={"k": 4}` becomes `shots.k=4`."""
     words = []
     for name, value in settings.items():
         nested = isinstance(value, Mapping) and all(re.fullmatch(r"[A-Za-z_]\w*", str(key)) for key in value)
@@ -37,15 +37,15 @@ def quoted(value: Any) -> str:
 
 
 def plain_keys(mapping: Mapping[Any, Any]) -> bool:
-    """Whether Hydra's grammar has these keys; none may be quoted in it."""
+    """Whether Hydra's grammar allows all these keys; it has no quoted keys."""
     names = [str(name) for name in mapping]
     return all(re.fullmatch(r"[A-Za-z_][\w-]*|0|[1-9]\d*", name, re.ASCII) and name.lower() not in RESERVED for name in names)
 
 
 def typed(key: str, value: Any) -> str:
-    """An override as one types it in a shell, for the remedy of a message: `'evaluate.label_map={up: positive, down: negative}'`.
+    """An override quoted for a shell, to suggest in a message: `'evaluate.label_map={up: positive, down: negative}'`.
 
-    A mapping with keys that Hydra's grammar does not have is a text there, in YAML; `mapping_of` reads it.
+    A mapping with keys that Hydra's grammar does not allow is written as a YAML string; `mapping_of` parses it.
     """
     if isinstance(value, Mapping) and not plain_keys(value):
         value = yaml.safe_dump(dict(value), default_flow_style=True, allow_unicode=True, width=10**6).strip()
@@ -56,7 +56,7 @@ def typed(key: str, value: Any) -> str:
 
 
 def mapping_of(value: Any) -> Any:
-    """A setting that is a mapping, also where it is given as a text in YAML or JSON; any other value as it is."""
+    """The mapping in a setting, parsed if it is a YAML or JSON string; any other value is returned unchanged."""
     if isinstance(value, str):
         with suppress(yaml.YAMLError):
             read = yaml.load(value, yaml.BaseLoader)
@@ -65,5 +65,5 @@ def mapping_of(value: Any) -> Any:
 
 
 def within(key: str, names: Iterable[str]) -> bool:
-    """Whether a dotted key is one of these sections or settings, or in one."""
+    """Whether a dotted key is one of these sections or settings, or inside one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)

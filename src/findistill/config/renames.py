@@ -1,4 +1,4 @@
-"""Settings that have another name now: the old one is refused, the new one named."""
+"""Renamed settings: the old name is refused with a message that gives the new one."""
 
 from findistill.errors import UserError
 
@@ -17,7 +17,7 @@ RENAMED = {
 
 
 def rename_message(key: str, value: str = "") -> str:
-    """A message where `key`, or a setting above it, has another name now; else empty."""
+    """A message if `key`, or a section that contains it, was renamed; else empty."""
     for old, new in RENAMED.items():
         if key == old or key.startswith(f"{old}."):
             now = new + key.removeprefix(old)
@@ -26,10 +26,10 @@ def rename_message(key: str, value: str = "") -> str:
 
 
 def refuse_renamed(overrides: "list[str]") -> None:
-    """Refuse overrides that set an old name: `data.pool=2000`, `+data.pool=2000`, `~data.pool`.
+    """Refuse overrides that use an old name: `data.pool=2000`, `+data.pool=2000`, `~data.pool`.
 
     Raises:
-        UserError: one does.
+        UserError: an override does.
     """
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")

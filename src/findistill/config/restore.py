@@ -1,4 +1,4 @@
-"""The configuration of a finished job, with its schemas: `config.yaml` in a run folder names no types."""
+"""The configuration of a finished job with its schemas restored: `config.yaml` in a run folder has no types."""
 
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -12,18 +12,18 @@ from omegaconf._utils import get_yaml_loader
 
 
 class _Loader(yaml.CSafeLoader):
-    """Reads what OmegaConf's own loader does, several times as fast: a report reads the settings of every job."""
+    """Parses like OmegaConf's own loader, but several times as fast: a report reads the settings of every job."""
 
     yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
     yaml_constructors = get_yaml_loader().yaml_constructors
 
 
 def read_config(path: Path) -> DictConfig:
-    """A job's `config.yaml`, each section typed by the registered schema that has the most of its settings.
+    """A job's `config.yaml`, with each section typed by the registered schema that has most of its settings.
 
-    So settings that cannot change a result are known again, and steps made from it have the keys they had in the job.
+    With the types, settings that cannot change a result are known, and steps created from it have the same keys as in the job.
     """
-    Plugins.instance()  # findistill's own registers the schemas, which a notebook may not have done yet
+    Plugins.instance()  # loads findistill's plugin, which registers the schemas; a notebook may not have done so yet
     config = OmegaConf.create(yaml.load(path.read_bytes(), _Loader) or {})
     assert isinstance(config, DictConfig)
     typed = OmegaConf.create({})
@@ -36,16 +36,16 @@ def read_config(path: Path) -> DictConfig:
 
 @lru_cache
 def _typed(schema: type) -> DictConfig:
-    """The section with its default values, which merging copies."""
+    """A section with the schema's defaults; cached, since merging copies it."""
     section: DictConfig = OmegaConf.structured(schema)
-    OmegaConf.set_struct(section, False)  # `trainer` has further keys, Lightning's
+    OmegaConf.set_struct(section, False)  # `trainer` may have further keys, Lightning's
     return section
 
 
 def _schema(group: str, section: DictConfig) -> type | None:
-    """The schema of a section: of its group's, and of the root's, the one with most of its settings and fewest others.
+    """The schema of a section: among its group's and the root's, the one with most of its settings and fewest others.
 
-    What a schema has and the section has not came in a later version, and has its default.
+    Settings that only the schema has were added in a later version, and get their defaults.
     """
     repo = ConfigStore.instance().repo
     types = [OmegaConf.get_type(entry.node) for entry in repo.get(group, {}).values() if hasattr(entry, "node")]

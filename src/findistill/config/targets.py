@@ -1,7 +1,7 @@
-"""Where a configuration may name code, and whose: a file that people share must run nobody's code but what a slot is for.
+"""Slots: where a configuration may name code, and which code. A shared file must not be able to run arbitrary code.
 
-`_target_` may stand in the slots below and nowhere else, whatever a file calls itself. `check_names` looks at the names alone
-and is quick; `findistill.config.instantiate` checks what a name refers to before it is used.
+`_target_` is allowed in the slots below and nowhere else. `check_names` only looks at names and is fast;
+`findistill.config.instantiate` checks the code behind a name before it is used.
 """
 
 import re
@@ -16,7 +16,7 @@ from findistill.config.hydra_node import check_hydra, walk
 from findistill.config.packages import allowed_packages
 from findistill.errors import UserError
 
-RESERVED = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # what Hydra's instantiate acts on
+RESERVED = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # keys with a meaning to Hydra's instantiate
 UNSET = (None, "???")
 
 
@@ -25,12 +25,12 @@ class Slot:
     """A place in the configuration for code.
 
     Attributes:
-        name: what functions are registered for, and what errors call it.
+        name: the slot's name, in `target` and in error messages.
         places: keys of the sections that may have a `_target_`; `*` stands for one part of a key.
-        homes: modules below which the code may be defined; those of allowed packages come on top.
-        base: dotted name of the class that the target must be a subclass of; empty: no class.
+        homes: modules below which the code may be defined, in addition to allowed packages.
+        base: dotted name of the class that the target must be a subclass of; empty: classes are not accepted.
         returns: dotted name of the class that a function, as an alternative, must be annotated to return.
-        partial: whether `_partial_: true` may stand beside it.
+        partial: whether `_partial_: true` is allowed.
     """
 
     name: str
@@ -59,10 +59,10 @@ SLOTS = (
     Slot("stage", ("stage",), ("findistill.methods",), "findistill.methods.stage.Stage"),
 )  # fmt: skip
 
-# Annotators of an ensemble are whole configurations, each with sections of its own.
+# Annotators of an ensemble are configurations with their own sections.
 ENSEMBLE = "annotate.ensemble.*."
 
-# Slot -> dotted names of functions. Those of a library name no type that they return.
+# Slot -> dotted names of registered functions. Library functions are listed because they lack a return annotation.
 _functions: dict[str, set[str]] = {
     "scheduler": {f"transformers.optimization.get_{name}" for name in (
         "constant_schedule", "constant_schedule_with_warmup", "linear_schedule_with_warmup", "cosine_schedule_with_warmup",
@@ -74,13 +74,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def target(slot: str) -> Callable[[F], F]:
-    """Register a function, or a class of no fitting base, as what a `_target_` of that slot may name.
+    """Register a function, or a class without the slot's base, as a valid `_target_` of that slot.
 
     Raises:
         ValueError: there is no such slot.
     """
     if slot not in {each.name for each in SLOTS}:
-        raise ValueError(f"{slot!r} is no slot; there are {', '.join(each.name for each in SLOTS)}")
+        raise ValueError(f"{slot!r} is not a slot; available: {', '.join(each.name for each in SLOTS)}")
 
     def register(function: F) -> F:
         _functions.setdefault(slot, set()).add(f"{function.__module__}.{function.__qualname__}")
@@ -94,7 +94,7 @@ def is_registered(slot: Slot, path: str) -> bool:
 
 
 def slot_of(key: str) -> Slot | None:
-    """The slot that the section with this key is, if any."""
+    """The slot of the section with this key, if any."""
     key = re.sub(_pattern(ENSEMBLE), "", key)
     return next((slot for slot in SLOTS for place in slot.places if re.fullmatch(_pattern(place), key)), None)
 
@@ -104,10 +104,10 @@ def _pattern(place: str) -> str:
 
 
 def check_names(config: Any) -> None:
-    """Refuse code in places, or by names, that are not for it. Imports nothing; a `hydra` node is checked where there is one.
+    """Refuse code in places, or with names, that are not allowed. Imports nothing; checks a `hydra` node if there is one.
 
     Raises:
-        UserError: with one line for the first thing that is refused.
+        UserError: something is refused; the message names the first.
     """
     plain = OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
     for key, value in [("", plain), *walk(plain)]:
@@ -121,7 +121,7 @@ def check_names(config: Any) -> None:
 
 
 def sections_with_target(config: Any) -> Iterator[tuple[str, str]]:
-    """The key of every section, outside `hydra`, that names code, and the name."""
+    """The key and the `_target_` of every section that has one, outside `hydra`."""
     for key, node in walk(OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config):
         if isinstance(node, Mapping) and key.partition(".")[0] != "hydra" and node.get("_target_") not in UNSET:
             yield key, node["_target_"]
@@ -134,33 +134,33 @@ def _check_section(key: str, node: Mapping[Any, Any]) -> None:
             continue
         at = f"{key}.{name}" if key else name
         if slot is None or name in ("_args_", "_recursive_", "_convert_") or (name == "_partial_" and not slot.partial):
-            raise UserError(f"{at}={node[name]} is refused: {name} may not stand there, for it would run code")
+            raise UserError(f"{at}={node[name]} is refused: {name} is not allowed there, since it would run code")
         if name == "_target_":
             check_name(at, node[name], slot)
         elif not isinstance(node[name], bool):
-            raise UserError(f"{at}={node[name]}: true or false is needed")
+            raise UserError(f"{at}={node[name]}: must be true or false")
 
 
 def check_name(key: str, path: Any, slot: Slot) -> None:
-    """Refuse a dotted name that lies outside the slot's homes and the allowed packages, or is not a plain one.
+    """Refuse a dotted name that is malformed, or outside the slot's homes and the allowed packages.
 
     Raises:
         UserError: it is refused.
     """
     if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", path):
         raise UserError(
-            f"{key}={path} is refused: a _target_ is the dotted name of a class or function, without underscores first"
+            f"{key}={path} is refused: a _target_ must be the dotted name of a class or function, without leading underscores"
         )
     packages, package = allowed_packages(), path.partition(".")[0]
     if package in packages or any(path.startswith(f"{home}.") for home in slot.homes):
         return
-    message = f"{key}={path} is not allowed: the slot {slot.name} takes code of {', '.join((*slot.homes, *sorted(packages)))}"
+    message = f"{key}={path} is not allowed: the slot {slot.name} accepts code from {', '.join((*slot.homes, *sorted(packages)))}"
     if package not in sys.stdlib_module_names | {home.partition(".")[0] for each in SLOTS for home in each.homes}:
         message += f"\nIf you trust the package, allow it in the environment: FINDISTILL_ALLOW={package}"
     raise UserError(message)
 
 
-# Resolvers that read nothing but the configuration. The environment holds secrets, and a configuration is written to files.
+# Resolvers that only read the configuration. The environment holds secrets, and the configuration is written to files.
 RESOLVERS = ("oc.select", "oc.dict.keys", "oc.dict.values", "now", "hydra")
 FROM_ENVIRONMENT = ("runs_dir", "data.path", "llm.path")
 
@@ -169,5 +169,5 @@ def _check_resolvers(key: str, text: str) -> None:
     for resolver in re.findall(r"\$\{\s*([\w.]+)\s*:", text):
         if resolver in RESOLVERS or (resolver == "oc.env" and key in FROM_ENVIRONMENT):
             continue
-        where = f"; it may stand in {', '.join(FROM_ENVIRONMENT)}" if resolver == "oc.env" else ""
-        raise UserError(f"{key}={text} is refused: ${{{resolver}:...}} may not stand there{where}")
+        where = f"; it is only allowed in {', '.join(FROM_ENVIRONMENT)}" if resolver == "oc.env" else ""
+        raise UserError(f"{key}={text} is refused: ${{{resolver}:...}} is not allowed there{where}")

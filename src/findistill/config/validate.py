@@ -1,7 +1,7 @@
 """Checks of a composed configuration, before anything heavy is loaded: each value by its field, then rules between fields.
 
-What a value may be stands on its field (`config.fields.setting`). A rule between fields stands with the thing it is about,
-in a `rules.py`, and is registered for the stages it concerns with `@rule`.
+The constraints of a value are on its field (`config.fields.setting`). Rules between fields are in the `rules.py` of the
+package that they concern, registered for their stages with `@rule`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ from findistill.config.compose import group_options
 from findistill.config.fields import Constraints, constraints
 from findistill.errors import UserError, did_you_mean
 
-OF_STUDIES = ("report", "status")  # stages that read no more than a study's folder
+OF_STUDIES = ("report", "status")  # stages that only read a study's folder
 
 Rule = Callable[[Any], Iterator[str]]
 
@@ -24,10 +24,10 @@ _rules: dict[str, tuple[tuple[str, ...], Rule]] = {}
 
 
 def rule(*stages: str) -> Callable[[Rule], Rule]:
-    """Register a generator of messages, one for each thing wrong with a configuration, for `stages`.
+    """Register a generator of messages, one for each mistake in a configuration, for `stages`.
 
-    Without stages it holds for all of them but those that read no more than a study's folder. The argument is the
-    whole typed configuration, whose values have been checked by their fields.
+    Without stages it applies to all of them except those in `OF_STUDIES`. Its argument is the complete typed
+    configuration, whose values have been checked by their fields.
     """
 
     def register(check: Rule) -> Rule:
@@ -40,9 +40,8 @@ def rule(*stages: str) -> Callable[[Rule], Rule]:
 def validate(config: Any, *, rules: bool = True) -> None:
     """Raise one `UserError` with a line for each mistake in `config` (three at most).
 
-    Keys come first, then values, then rules: each of these kinds takes the one before it for granted, and
-    rules, which concern what a stage needs as a whole, may be left out. The configuration of
-    a run's config.yaml has no types and is not checked: it was when the run started.
+    Keys are checked first, then values, then rules: each of these assumes that the one before passed. Rules concern the
+    needs of a stage and may be left out. The configuration from a run's config.yaml has no types and is not checked again.
     """
     if not is_dataclass(OmegaConf.get_type(config)):
         return
@@ -52,9 +51,9 @@ def validate(config: Any, *, rules: bool = True) -> None:
 
 
 def unknown_keys(config: DictConfig) -> Iterator[str]:
-    """Settings that `+` added or `~` removed: nothing reads the first, and everything needs the second.
+    """Settings added by `+`, which nothing would read, or removed by `~`, which are needed.
 
-    A schema with `further_keys: ClassVar[bool] = True` passes what `+` added on to somebody who checks it.
+    A schema with `further_keys: ClassVar[bool] = True` allows added ones; rules check them.
     """
     for key, node, schema in sections(config):
         prefix = f"{key}." if key else ""
@@ -62,11 +61,11 @@ def unknown_keys(config: DictConfig) -> Iterator[str]:
         if not getattr(schema, "further_keys", False):
             yield from (f"{prefix}{name}: no such setting; nothing would read it" for name in sorted(present - declared))
         for name in sorted(declared - present):
-            yield f"{prefix}{name} was removed, but it is needed: leave out ~{prefix}{name}"
+            yield f"{prefix}{name} was removed, but it is required: omit ~{prefix}{name}"
 
 
 def wrong_values(config: DictConfig) -> Iterator[str]:
-    """Values that their field's constraints exclude."""
+    """Values that violate their field's constraints."""
     for key, node, schema in sections(config):
         for field in fields(schema):
             name = f"{key}.{field.name}" if key else field.name
@@ -82,7 +81,7 @@ def broken_rules(config: Any) -> Iterator[str]:
 
 
 def sections(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig, Any]]:
-    """Every part of a configuration that has a dataclass: its key, its node and the dataclass, outermost first."""
+    """Every part of a configuration that has a schema: its key, its node and the dataclass, outermost first."""
     if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return
     if isinstance(node, DictConfig) and is_dataclass(schema := OmegaConf.get_type(node)):
@@ -93,14 +92,14 @@ def sections(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig, Any]]:
 
 
 def missing(config: Any, *names: str) -> Iterator[str]:
-    """A message for each mandatory setting of the sections `names` that has no value."""
+    """A message for each mandatory setting without a value in the sections `names`."""
     for section in names:
-        for key in sorted(OmegaConf.missing_keys(config[section])):  # in full, as seen from the root
+        for key in sorted(OmegaConf.missing_keys(config[section])):  # full keys, from the root
             yield f"{key} is not set; {section}={config[section].name} needs {key}=..."
 
 
 def wrong_value(key: str, value: Any, limits: Constraints) -> str:
-    """What is wrong with the value of a setting; empty where nothing is, or where it is not set."""
+    """What is wrong with the value of a setting; empty if it is valid or not set."""
     if value is None:
         return ""
     is_list = isinstance(value, ListConfig | list | tuple)
@@ -126,13 +125,13 @@ def wrong_value(key: str, value: Any, limits: Constraints) -> str:
 
 
 def unknown_data_set(words: Any) -> str:
-    """A message where the first of `words` names no data set, else empty; a section is one."""
+    """A message if the first of `words` is not the name of a data set, else empty; a `data` section is always accepted."""
     if isinstance(words, DictConfig):
         return ""
     if not isinstance(words, str):
-        return "a data set is needed: its name, 'tfns', with settings, 'tfns limit=500'"
+        return "must be a data set: a name such as 'tfns', optionally with settings, 'tfns limit=500'"
     names, name = group_options("data"), (words.split() or [""])[0]
-    return "" if name in names else f"no such data set{did_you_mean(name, known=names)}; there are {', '.join(names)}"
+    return "" if name in names else f"no such data set{did_you_mean(name, known=names)}; available: {', '.join(names)}"
 
 
 def _within(value: float, limits: Constraints) -> bool:
@@ -141,12 +140,10 @@ def _within(value: float, limits: Constraints) -> bool:
 
 
 def _bounds(limits: Constraints) -> str:
-    """The rest of the sentence that begins with a setting and its value."""
+    """The rest of the error message that begins with a setting and its value."""
     low = "" if limits.ge is None else f"at least {limits.ge:g}"
     low = low if limits.gt is None else f"above {limits.gt:g}"
     high = "" if limits.le is None else f"at most {limits.le:g}"
     high = high if limits.lt is None else f"below {limits.lt:g}"
-    allowed = ", ".join(filter(None, (low, high)))
-    if limits.meaning or (low and high):
-        return f"is not {limits.meaning or 'possible'}: {allowed}"
-    return f"must be {allowed}" if limits.gt is not None else f"is too {'small' if low else 'large'}: {allowed}"
+    allowed = [*filter(None, (low, high))]
+    return f"is not {limits.meaning}: {', '.join(allowed)}" if limits.meaning else f"must be {' and '.join(allowed)}"

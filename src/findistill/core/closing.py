@@ -1,4 +1,4 @@
-"""What a command says when it is done: where the result lies, and what one would type next."""
+"""What a command prints when it is done: where the results are, and which commands come next."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from findistill.core.run_folder import LATEST, status
 if TYPE_CHECKING:
     from findistill.schema import Config
 
-FEW = 3  # folders that a command names one by one
-# Settings that describe this command and not the next one's rows, models or prompts.
+FEW = 3  # folders listed one by one in a command; more become a glob
+# Settings of this command alone, which are not passed on to the next ones.
 OF_THIS_COMMAND = ("stage", "annotate.dry_run", "annotate.show_prompt", "plan", "evaluate.model")
 
 
 def closing_lines(config: "Config", folder: Path, overrides: Sequence[str]) -> str:
-    """The run folder and the next commands."""
+    """The run folder, the next commands and, if any W&B run is unsent, the command that sends it."""
     link = _link(config, folder)
     where = f"run folder: {folder}" + (f" (also {link})" if link.exists() else "")
     sync = sync_line(folder)
@@ -25,7 +25,7 @@ def closing_lines(config: "Config", folder: Path, overrides: Sequence[str]) -> s
 
 
 def sync_line(folder: Path) -> str | None:
-    """The command that sends the W&B runs of a job or of a study which are offline, or broke off; None where there are none."""
+    """The command that uploads the offline or incomplete W&B runs of a job or study; None if there are none."""
     jobs = [folder, *(path.parent for path in folder.glob("*/wandb") if not path.parent.is_symlink())]
     offline = {job for job in jobs if any(_unsent(run) for run in job.glob("wandb/offline-run-*"))}
     broken = {job for job in jobs if ((status(job).get("wandb") or {}).get("complete") is False)}
@@ -35,7 +35,7 @@ def sync_line(folder: Path) -> str | None:
     else:
         where += [shlex.quote(str(job / "wandb")) for job in others]
     online = "--include-online " if broken else ""
-    return f"W&B runs that are not sent: wandb sync {online}{' '.join(where)}" if where else None
+    return f"unsynced W&B runs: wandb sync {online}{' '.join(where)}" if where else None
 
 
 def _unsent(run: Path) -> bool:
@@ -43,9 +43,10 @@ def _unsent(run: Path) -> bool:
 
 
 def next_lines(config: "Config", folder: Path, overrides: Sequence[str], *, report: bool = True) -> list[str]:
-    """The next commands, which `conf/stage/<stage>.yaml` names with placeholders; without `report` those but the report's.
+    """The next commands, from the templates in `conf/stage/<stage>.yaml`; without `report`, `stage=report` is left out.
 
-    `{settings}` is what the user set for this job, `{study}` the study, `{latest}` the link to the newest job of the stage.
+    `{settings}` stands for the user's overrides of this job, `{study}` for the study, `{latest}` for the link to the stage's
+    latest job.
     """
     settings = [one for one in overrides if one.lstrip("+~").partition("=")[0] not in OF_THIS_COMMAND]
     here = [one for one in settings if one.startswith("runs_dir=")]

@@ -1,4 +1,4 @@
-"""Whether servers can be reached, before a client of theirs tries for a minute; and the Hugging Face hub without a connection."""
+"""Quick checks whether a server can be reached, before its client retries for a minute; offline mode of the Hugging Face hub."""
 
 import logging
 import os
@@ -13,13 +13,13 @@ from huggingface_hub import constants
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
-AGAIN_S = 60.0  # after which the hub is tried again
+AGAIN_S = 60.0  # between two checks of the hub
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
-OFFLINE = constants.HF_HUB_OFFLINE  # as the environment has it
+OFFLINE = constants.HF_HUB_OFFLINE  # as set in the environment
 
 
 def reachable(address: str) -> bool:
-    """Whether the server takes a connection; behind a proxy that is the proxy's to say."""
+    """Whether the server accepts a connection; assumed behind a proxy."""
     if any(os.environ.get(name) for name in PROXIES):
         return True
     server = urlsplit(address)
@@ -31,9 +31,9 @@ def reachable(address: str) -> bool:
 
 
 def hub_offline() -> bool:
-    """Have the hub's clients read what was downloaded before, and nothing else, as long as the hub cannot be reached.
+    """Restrict the hub's clients to cached downloads while the hub cannot be reached, as `HF_HUB_OFFLINE=1` does.
 
-    Each file would take them 23 seconds of retries otherwise. It is what `HF_HUB_OFFLINE=1` does.
+    Otherwise each file would cost 23 seconds of retries.
     """
     constants.HF_HUB_OFFLINE = OFFLINE or not _hub_reachable(constants.ENDPOINT, int(time.monotonic() / AGAIN_S))
     return constants.HF_HUB_OFFLINE
@@ -43,5 +43,5 @@ def hub_offline() -> bool:
 def _hub_reachable(address: str, period: int) -> bool:
     answers = reachable(address)
     if not answers:
-        log.warning("%s cannot be reached: only what was downloaded before is there", urlsplit(address).hostname)
+        log.warning("cannot reach %s: only files that are already downloaded can be used", urlsplit(address).hostname)
     return answers

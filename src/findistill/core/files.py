@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never half, not even after a power cut."""
+"""Atomic file writes: a reader sees the old content or the new, never a partial file, even after a power cut."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes `path`'s place when the block ends well, else it is removed."""
+    """Yield a temporary path beside `path` to write to; it replaces `path` if the block succeeds, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside `folder` to fill; it takes its place when the block ends well, else it is removed."""
+    """Yield a temporary folder beside `folder` to fill; it replaces `folder` if the block succeeds, else it is removed."""
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
         yield aside
@@ -44,8 +44,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the content of a file, or the names in a folder, are on the disk."""
-    with suppress(OSError):  # where the file system cannot: a folder on Windows, some network mounts
+    """Flush the content of a file, or the entries of a folder, to disk."""
+    with suppress(OSError):  # not supported for folders on Windows and on some network mounts
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -54,14 +54,14 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """`sync` everything in a folder, so that its rename, or a note that it is complete, comes after its content."""
+    """`sync` everything in a folder, so that its content is on disk before it is renamed or marked complete."""
     for path in [*folder.rglob("*"), folder]:
         if not path.is_symlink():
             sync(path)
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file whole or not at all; returns `path`."""
+    """Write a file atomically; returns `path`."""
     with replacing(path) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
@@ -72,7 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cache_dir() -> Path:
-    """The user's cache for what no study owns: `$FINDISTILL_CACHE`, or `findistill` in the usual cache folder."""
+    """The user's cache for data that belongs to no study: `$FINDISTILL_CACHE`, or `findistill` in the usual cache folder."""
     if folder := os.environ.get("FINDISTILL_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "findistill"

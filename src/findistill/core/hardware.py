@@ -1,4 +1,4 @@
-"""What this machine is good at. torch, 130 MB and a second of a process, is loaded only where a GPU may be."""
+"""The capabilities of this machine. torch, which costs 130 MB and a second, is only loaded if there may be a GPU."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ from findistill.core.processors import cores
 
 
 def _proc(file: str, field: str) -> str:
-    """The value of the first line of `/proc/<file>` that begins with `field`; empty where the system has no such line."""
+    """The value of the first line of `/proc/<file>` that begins with `field`; empty if there is none."""
     with suppress(OSError), Path("/proc", file).open(encoding="ascii", errors="replace") as lines:
         return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
     return ""
@@ -22,10 +22,10 @@ def _proc(file: str, field: str) -> str:
 
 @cache
 def cpu_has_fast_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 faster than float32: with AMX, and AMD's with AVX512-BF16.
+    """Whether the processor multiplies bfloat16 faster than float32: with AMX, or on AMD with AVX512-BF16.
 
-    Intel's AVX512-BF16 alone has half the rate of an AMD's: with the conversions, training takes 1.6 times as long as in float32
-    (measured on Emerald Rapids under a hypervisor that hides AMX, where EPYC processors take 0.6 times as long).
+    AVX512-BF16 alone runs at half AMD's rate on Intel: with the conversions, training takes 1.6 times as long as in float32
+    (measured on Emerald Rapids under a hypervisor that hides AMX; on EPYC it takes 0.6 times as long).
     """
     flags = _proc("cpuinfo", "flags").split()
     return "amx_bf16" in flags or ("avx512_bf16" in flags and _proc("cpuinfo", "vendor_id") == "AuthenticAMD")
@@ -38,7 +38,7 @@ def _torch() -> Any:
 @cache
 def device() -> str:
     """`cuda`, `mps` or `cpu`: where in-process models run."""
-    # Drivers of GPUs make these files: NVIDIA's (a disk's nvme* is taken for one, and torch asked), AMD's, and WSL's.
+    # Device files of the GPU drivers: NVIDIA's (an NVMe disk matches, too, and torch decides), AMD's and WSL's.
     if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in ("nv*", "kfd", "dxg")):
         return "cpu"
     torch = _torch()
@@ -48,9 +48,9 @@ def device() -> str:
 
 
 def precision(setting: str, accelerator: str = "auto") -> str:
-    """Turn `trainer.precision` into `32`, `bf16` or `16` for the device at hand.
+    """Resolve `trainer.precision` to `32`, `bf16` or `16` for the current device.
 
-    `auto` is bf16 on GPUs that have it and on processors that multiply it in hardware, else 32.
+    `auto` is bf16 on GPUs that support it and on processors that multiply it faster than float32, else 32.
     """
     if setting != "auto":
         return setting
@@ -61,37 +61,37 @@ def precision(setting: str, accelerator: str = "auto") -> str:
 
 
 def llm_precision() -> str:
-    """`bf16` or `32`: what an in-process LLM computes in where nothing is set."""
+    """`bf16` or `32`: the default precision of an in-process LLM."""
     return "bf16" if device() != "cpu" or cpu_has_fast_bf16() else "32"
 
 
 def free_memory_gb() -> float:
-    """Gigabytes that the device has free, on the GPU, or in the machine's main memory (1e9 bytes)."""
+    """Free memory of the GPU, or of the machine without one, in GB (1e9 bytes)."""
     if device() == "cuda":
         return float(_torch().cuda.mem_get_info()[0]) / 1e9
     free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     if available := _proc("meminfo", "MemAvailable"):
         free = int(available.split()[0]) * 1024
-    with suppress(OSError, ValueError):  # a container's limit is often less; without one it says `max`
+    with suppress(OSError, ValueError):  # a container's limit is often lower; `max` means that there is none
         limit, used = (Path("/sys/fs/cgroup", name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
         free = min(free, int(limit) - int(used))
     return free / 1e9
 
 
 def reset_device_peak() -> None:
-    """Forget the GPU's peak memory, where this process has used one."""
+    """Reset the GPU's peak memory, if this process has used one."""
     if cuda := _cuda_in_use():
         cuda.reset_peak_memory_stats()
 
 
 def _cuda_in_use() -> Any:
-    """torch.cuda, where this process has computed with it."""
+    """torch.cuda, if this process has used it."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch and torch.cuda.is_initialized() else None
 
 
 def device_peak_mb() -> dict[str, float]:
-    """`memory/device_peak_mb`: the most that tensors took on the GPU since `reset_device_peak`; nothing without a GPU."""
+    """`memory/device_peak_mb`: peak GPU memory of tensors since `reset_device_peak`; empty without a GPU."""
     cuda = _cuda_in_use()
     return {"memory/device_peak_mb": cuda.max_memory_allocated() / 1024**2} if cuda else {}
 
@@ -106,9 +106,9 @@ def describe() -> str:
 
 
 def assumed_watts() -> float:
-    """What the device is assumed to draw while it works, for estimates of energy: nothing is measured.
+    """The power that the device is assumed to draw under load, for energy estimates; it is not measured.
 
-    A GPU's board power as its maker states it; 300 W for one that is not listed here, 65 W for a processor.
+    A GPU's board power by its manufacturer, 300 W for one that is not listed here; 65 W without CUDA.
     """
     if device() != "cuda":
         return 65.0
@@ -123,7 +123,7 @@ def processor() -> str:
 
 
 def reset_peak_memory() -> None:
-    """Forget the peak of the resident memory, and the GPU's, where this system can."""
+    """Reset the peak resident memory, where the system supports it, and the GPU's peak."""
     # Jobs of a sweep share a process, whose peak would otherwise be that of the largest job so far.
     with suppress(OSError), Path("/proc/self/clear_refs").open("w", encoding="ascii") as refs:
         refs.write("5")
@@ -131,7 +131,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory in MB since the job began (since the process began where the system cannot reset it)."""
+    """Peak resident memory in MB since the job began (since the process began if the system cannot reset it)."""
     if peak_kb := _proc("self/status", "VmHWM"):
         return int(peak_kb.split()[0]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

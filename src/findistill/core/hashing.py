@@ -1,4 +1,4 @@
-"""Hashes of plain values and of files: what keys are made of."""
+"""Hashes of plain values and of files, from which keys are built."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from findistill.core import termination
 from findistill.core.files import cache_dir, read_json, write_json
 
-LARGE = 1 << 20  # bytes; the hash of a larger file is remembered between processes
+LARGE = 1 << 20  # bytes; the hashes of files this large are cached on disk
 SETTLED_S = 2.0  # a file changed more recently than this may change again within the clock's resolution
 MISSING = "missing"
 
@@ -24,10 +24,10 @@ def digest(value: Any, length: int = 12) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file's content, `MISSING` where there is no file.
+    """sha256 of a file's content, `MISSING` if there is no file.
 
-    The hash of a large file is cached by path, size, inode and both times of change, so a finished sweep over large
-    weights is recognised without reading them. A file that changed within the last two seconds is never cached.
+    The hash of a large file is cached on disk by path, size, inode, mtime and ctime, so that a finished sweep over large
+    weights is recognised without reading them; a file that changed within the last two seconds is not cached there.
     """
     try:
         stat = path.stat()
@@ -38,7 +38,7 @@ def file_hash(path: Path) -> str:
 
 
 def content(paths: Iterable[Path]) -> dict[str, str]:
-    """File name -> hash of the content. Where the files lie does not matter, only their names and contents do."""
+    """File name -> hash of the content. The folders that the files are in do not matter."""
     hashes: dict[str, str] = {}
     for path in paths:
         name = path.name if path.name not in hashes else f"{path.name} ({len(hashes)})"
@@ -47,10 +47,10 @@ def content(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def seal(folder: Path, names: Iterable[str]) -> dict[str, list[Any]]:
-    """What tells later whether files of a folder are as they are now: name -> sha256, bytes, and time of change (ns).
+    """A record by which later changes to files are detected: name -> sha256, size in bytes, mtime in ns.
 
     Raises:
-        KeyboardInterrupt: SIGTERM came while they were made, and may have cut something short without a word.
+        KeyboardInterrupt: SIGTERM arrived while they were written, and may have cut one short without an error.
     """
     termination.check()
     sealed = {}
@@ -61,15 +61,15 @@ def seal(folder: Path, names: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def damaged(folder: Path, sealed: Mapping[str, Sequence[Any]]) -> str | None:
-    """The name of the first file that is not as it was sealed; None where all are.
+    """The name of the first file that differs from its seal; None if none does.
 
-    The content of small files is always read, that of large ones where their time of change differs: a copy has another.
+    Small files are always hashed, large ones only if their mtime differs, as it does in a copy.
     """
     for name, seal_ in sealed.items():
         try:
             value, size, changed = seal_
             stat = (folder / name).stat()
-        except (OSError, ValueError, TypeError):  # a file that is gone, a seal that nothing of ours wrote
+        except (OSError, ValueError, TypeError):  # a missing file, or a seal that is not ours
             return name
         as_it_was = size == stat.st_size and (
             (size >= LARGE and changed == stat.st_mtime_ns) or file_hash(folder / name) == value
@@ -88,7 +88,7 @@ def _hash(path: str, version: tuple[int, int, int, int]) -> str:
     with Path(path).open("rb") as handle:
         value = hashlib.file_digest(handle, "sha256").hexdigest()
     if large and time.time() - max(version[2:]) / 1e9 > SETTLED_S:
-        # Two processes may each lose the other's entry: that file is then hashed once more, nothing else.
+        # Concurrent processes may overwrite each other's entry; that only costs hashing the file once more.
         with suppress(OSError):
             entries = {name: entry for name, entry in _cached().items() if Path(name).exists()}
             write_json(_cache_file(), {**entries, path: [*version, value]})

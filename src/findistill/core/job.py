@@ -1,7 +1,7 @@
 """A job: one run of one stage with one resolved configuration, in a folder named after both.
 
 The stage is the last step of a graph, and the job's identity is that step's key: settings, parents, and the content of
-every file that enters.
+every input file.
 """
 
 import logging
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of an earlier run of the same job: training and predictions go on from there, decisions stay while a server cannot be reached,
-# and offline runs of W&B wait to be sent.
+# Kept from an earlier run of the same job: training and prediction resume from it, review decisions must survive an unreachable
+# server, and offline W&B runs wait to be sent.
 REUSED = ("checkpoints", "reviewed.parquet", "predictions", "wandb")
 
 
 @dataclass
 class Job(Work):
-    """What the implementation of a stage gets: a step's work, where to report, and the whole configuration to describe it."""
+    """The argument of a stage's implementation: a step's work, the tracker, and the complete configuration to describe it."""
 
     tracker: Tracker
     whole: Any
@@ -59,13 +59,13 @@ class Job(Work):
 
 
 def run(config: "Config", step: Step, folder: Path, overrides: Sequence[str] = ()) -> None:
-    """Run a job whose configuration is valid: check the code that it names, then run its stage in `folder`.
+    """Run a job with a validated configuration: check the code that it names, then run its stage in `folder`.
 
     Args:
         overrides: what the configuration was composed from, for `command.txt`.
 
     Raises:
-        UserError: code that is not allowed, another process runs this job, or whatever the stage raises.
+        UserError: code that is not allowed, a job that another process is running, or whatever the stage raises.
     """
     check_targets(config, {*settings_read(step), "logger"})
     if change := what_changed(folder, step):
@@ -76,27 +76,26 @@ def run(config: "Config", step: Step, folder: Path, overrides: Sequence[str] = (
 
 @contextmanager
 def ephemeral(step: Step, config: "Config") -> Iterator[Job]:
-    """A job for a preview: no parents are made, its folder goes when the block ends, and nothing is tracked."""
+    """A job for a preview: no parents are created, its folder is deleted when the block ends, and nothing is tracked."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, store = Path(scratch), Store(Path(config.runs_dir) / ".artifacts")
         yield Job(step, step.config, folder, {}, store, Tracker(folder), config)
 
 
 def masked(config: "Config") -> DictConfig:
-    """The resolved configuration without passwords and keys: what names, files, trackers and the screen get."""
+    """The resolved configuration without passwords and keys, for files and trackers."""
     return OmegaConf.create(without_secrets(plain(config)))
 
 
 @contextmanager
 def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str] = ()) -> Iterator[Job]:
-    """Run a job in `folder`: status, configuration, metrics and tracking are kept right whatever happens inside.
+    """Run a job in `folder`, keeping status, configuration, metrics and tracking consistent whatever happens in the block.
 
-    What an earlier run left is cleared first, but for what is `REUSED`. When the block ends,
-    `metrics.json` is written and the state becomes `done`; when it raises, `failed` (`pruned` if a search ended it) with one line
-    of the error.
+    The output of an earlier run is cleared first, except what is `REUSED`. When the block ends, `metrics.json` is written and
+    the state becomes `done`; if it raises, `failed` (`pruned` if a search ended it) with one line of the error.
 
     Raises:
-        BusyError: another process is running this job now.
+        BusyError: another process is running this job.
     """
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(Path(config.runs_dir) / ".artifacts")
@@ -104,14 +103,14 @@ def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str]
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        busy = f"{folder} is being run by another process; wait for it, or choose another study=NAME"
+        busy = f"another process is running {folder}; wait for it, or choose another study=NAME"
         raise BusyError(busy, lambda: lock.acquire().lock.release()) from error
     status: dict[str, Any] = {
         "state": "running", "started": _now(), "ended": None, "host": platform.node(), "version": __version__,
         "git_commit": git_commit(), "device": hardware.describe(), "error": None, "key": step.key,
     }  # fmt: skip
     if (before := status_of(folder)).get("state") == "done" and (name := damaged(folder, before.get("files", {}))):
-        log.warning("%s: %s is not as it was written: the job runs again", folder, name)
+        log.warning("%s: %s has changed or is missing; running the job again", folder, name)
     try:
         for path in folder.iterdir():
             if path.name not in REUSED:
@@ -160,9 +159,9 @@ def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str]
 
 
 def artifacts_read(step: Step, store: Store) -> dict[str, str]:
-    """The folder names of all artifacts that the job's numbers come from, by kind, the job's own parents first.
+    """The folder names of all artifacts behind the job's results, by kind, the job's own parents first.
 
-    Further ones of a kind are `teacher/embeddings`, by the parent's role, or `data/1`, by number.
+    Several of one kind are distinguished by the parent's role (`teacher/embeddings`) or by number (`data/1`).
     """
     graph = [*step.inputs.items(), *((node.name, node) for node in walk(step) if node is not step)]
     read = [(role, store.folder(node).name) for role, node in graph if node.reference is None and store.exists(node)]
@@ -177,7 +176,7 @@ def artifacts_read(step: Step, store: Store) -> dict[str, str]:
 
 
 def artifact_times(step: Step, store: Store) -> dict[str, float]:
-    """Seconds that the artifacts of the job's graph took, by kind, then or now, and of those that this job made."""
+    """Seconds that it took to create the artifacts of the job's graph, by kind and in total, and those that this job created."""
     names = dict.fromkeys(store.folder(node).name for node in walk(step) if node is not step)
     built = {artifact.path.name: artifact for artifacts in store.used.values() for artifact in artifacts}
     seconds: dict[str, float] = defaultdict(float)
@@ -193,7 +192,7 @@ def _now() -> str:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the checkout that findistill runs from, `-dirty` behind it if changed; None when installed."""
+    """The commit of the checkout that findistill runs from, with `-dirty` appended if it has changes; None when installed."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     with suppress(OSError, subprocess.SubprocessError):
         here, quiet = Path(__file__).parent, subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""What a job or a sweep would do: its steps, which of them exist, how many jobs share them, what each is expected to cost."""
+"""The plan of a job or sweep: its steps, which of them exist, how many jobs share them, and the expected cost of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from findistill.core.store import Store, artifact_seconds
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job: the overrides that make it, its configuration and the last step of its graph."""
+    """One job: its overrides, its configuration and the last step of its graph."""
 
     overrides: list[str]
     config: Any
@@ -30,7 +30,7 @@ class _Node:
 
 
 def describe(plan: Sequence[PlannedJob]) -> str:
-    """A table of the steps of all jobs, parents first, then how many jobs are done and how many would run."""
+    """A table of the steps of all jobs, parents first, then the jobs, and how many of them are done and would run."""
     nodes: dict[str, _Node] = {}
     done, lines = 0, []
     for job in plan:
@@ -50,30 +50,30 @@ def describe(plan: Sequence[PlannedJob]) -> str:
     rows = [(node.step.name, node.step.key, *_state(node, costs.get(name, ""))) for name, node in nodes.items()]
     text = aligned([("step", "key", "state", "jobs", "cost"), *rows, *lines])
     to_make = sum(node.needed and not node.path.exists() for node in nodes.values())
-    return "\n".join([*text, f"{len(plan)} jobs: {done} done, {len(plan) - done} to run; {to_make} artifacts to make", ""])
+    return "\n".join([*text, f"{len(plan)} jobs: {done} done, {len(plan) - done} to run; {to_make} artifacts to create", ""])
 
 
 def _state(node: _Node, cost: str) -> tuple[str, str, str]:
     if node.path.exists():
         return "exists", str(node.jobs), f"took {duration(artifact_seconds(node.path))}"
-    return "to make" if node.needed else "not needed", str(node.jobs), cost
+    return "to create" if node.needed else "not needed", str(node.jobs), cost
 
 
 def _expected(node: _Node) -> str:
-    """What the step itself estimates, and how long steps of its kind took in this store."""
+    """The step's own estimate, and how long steps of its kind took in this store."""
     store = Store(node.path.parent)
     earlier = [artifact_seconds(path) for path in store.root.glob(f"{node.step.name}-*") if not path.suffix]
     parts = []
-    # Requests cannot be counted before the data are read; an adapter or a teacher is not trained for an estimate.
+    # Counting requests needs the data, which is cheap to create; an adapter or a teacher is not trained for an estimate.
     if node.step.estimate and all(store.exists(step) or step.cheap for step in walk(node.step) if step is not node.step):
         parts.append(load(node.step.estimate)(store.at(node.step, node.path)))
     if earlier:
-        parts.append(f"about {duration(median(earlier))} (median of {len(earlier)} made before)")
-    return ", ".join(part for part in parts if part) or "not known: none was made before"
+        parts.append(f"about {duration(median(earlier))} (median of {len(earlier)} created so far)")
+    return ", ".join(part for part in parts if part) or "unknown: none created yet"
 
 
 def _job_cost(folder: Path, finished: bool) -> str:
-    """How long the job took, or how long the study's done jobs of its stage took."""
+    """How long the job took or, if it is not done, how long the study's done jobs of its stage took."""
     stage = folder.name.partition("-")[0]
     folders = [path for path in ([folder] if finished else folder.parent.glob(f"{stage}-*")) if run_folder.is_done(path)]
     times = [float(read_json(path / "metrics.json")["time/wall_s"]) for path in folders]
@@ -81,14 +81,14 @@ def _job_cost(folder: Path, finished: bool) -> str:
 
 
 def expected_of(seconds: Sequence[float], price: str = "") -> str:
-    """What a further job is expected to take, in words, by the seconds of earlier ones; `price` stands behind the time."""
+    """The expected duration of another job, in words, from the seconds of earlier ones; `price` is appended to the time."""
     if not seconds:
-        return "not known: none was run before"
-    return f"about {duration(median(seconds))}{price} (median of {len(seconds)} run before)"
+        return "unknown: none run yet"
+    return f"about {duration(median(seconds))}{price} (median of {len(seconds)} run so far)"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table as lines: all columns but the last have one width."""
+    """The rows of a table as lines, with all columns but the last padded to a common width."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
 

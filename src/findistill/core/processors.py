@@ -1,4 +1,4 @@
-"""The processors of this machine; light, for what is loaded at start-up."""
+"""The processors of this machine; cheap to import at start-up."""
 
 import os
 

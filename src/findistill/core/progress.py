@@ -1,6 +1,6 @@
-"""Progress of long work: a bar on a terminal; elsewhere (Slurm logs, CI, nohup) a log line a minute.
+"""Progress of long work: a bar on a terminal; elsewhere (Slurm logs, CI, nohup) one log line per minute.
 
-The newest line also lies in the folder of the job that this process runs, for `stage=status`.
+The latest line is also written to the run folder of the current job, for `stage=status`.
 """
 
 import logging
@@ -19,16 +19,16 @@ from findistill.core.run_folder import PROGRESS
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S = 60.0  # between two lines of a log
-NOTED_S = 5.0  # between two lines in the run folder
+INTERVAL_S = 60.0  # between two log lines
+NOTED_S = 5.0  # between two updates in the run folder
 
-_folders: list[Path] = []  # of the jobs that run in this process, the innermost last
+_folders: list[Path] = []  # of the jobs running in this process, the innermost last
 _noted = -NOTED_S
 
 
 @contextmanager
 def noted_in(folder: Path) -> Iterator[None]:
-    """Keep the newest line of progress in `folder` until the block ends."""
+    """Write the latest progress line to `folder` until the block ends."""
     _folders.append(folder)
     try:
         yield
@@ -41,15 +41,15 @@ def _note(line: str) -> None:
     global _noted
     if _folders and time.monotonic() - _noted > NOTED_S:
         _noted = time.monotonic()
-        with suppress(OSError):  # a full disk ends the job where it loses something
+        with suppress(OSError):  # a full disk fails the job where it would lose data, not here
             write_whole(_folders[-1] / PROGRESS, f"{line}\n")
 
 
 class ProgressMeter(tqdm):
-    """A tqdm bar; where stderr is no terminal, lines with the count, the rate and the time left.
+    """A tqdm bar; if stderr is no terminal, log lines with the count, the rate and the time left.
 
-    The first line comes after `INTERVAL_S`, so short work prints none; tqdm's monitor thread sees to it that a single slow
-    batch does not keep the next one back.
+    The first line comes after `INTERVAL_S`, so short work prints none; thanks to tqdm's monitor thread, a single slow batch
+    does not delay the next line.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Rules of tracking."""
+"""Rules for tracking."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -8,12 +8,12 @@ from findistill.config.validate import rule
 from findistill.core.step import load
 from findistill.errors import did_you_mean
 
-OPTIONAL = ("tensorboard", "mlflow")  # loggers that are an extra of the package
+OPTIONAL = ("tensorboard", "mlflow")  # loggers that need an extra of the package
 
 
 @rule()
 def installed_loggers(config: Any) -> Iterator[str]:
-    """Loggers whose package is not installed: known before anything runs."""
+    """Loggers whose package is not installed, reported before anything runs."""
     for name in OPTIONAL:
         if name in config.logger and find_spec(name) is None:
             yield f"logger={name} needs the package {name}: pip install 'findistill[{name}]'"
@@ -21,7 +21,7 @@ def installed_loggers(config: Any) -> Iterator[str]:
 
 @rule()
 def wandb_settings(config: Any) -> Iterator[str]:
-    """Names in `logger.wandb.settings` that the installed client does not have; it is loaded only where there are any."""
+    """Names in `logger.wandb.settings` that the installed client does not know; it is imported only if there are any."""
     names = (config.logger.get("wandb") or {}).get("settings") or {}
     fields = list(load("wandb:Settings").model_fields) if names else []
     for name in names:

@@ -1,4 +1,4 @@
-"""The folder of a job: where it lies, whether it is done, what it measured. Light, as planning reads nothing else of a job."""
+"""A job's run folder: its path, whether the job is done, its metrics. Cheap to import, since planning needs nothing else."""
 
 import os
 import re
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def sections(config: "Config", step: Step) -> dict[str, Any]:
     """The part of the configuration that the job's graph reads: its stage, and sections without runtime-only settings.
 
-    Of a section of which it reads single settings, these stand under their dotted names.
+    Individual settings, read from a section that is not read completely, have dotted names.
     """
     whole: dict[str, Any] = {name: result_settings(config[name], references=True) for name in sections_read(step)}  # type: ignore[index]
     settings: dict[str, Any] = {"stage": step.name}
@@ -35,19 +35,19 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
     return settings
 
 
-PROGRESS = "progress.txt"  # how far a job that runs has come, in one line
-REPORT = "report.json"  # beside a study's page: the jobs that it was made from
-COMMAND = "command.txt"  # what to type to make the job again
+PROGRESS = "progress.txt"  # the progress of a running job, in one line
+REPORT = "report.json"  # beside a study's page: the jobs that it covers
+COMMAND = "command.txt"  # the command that repeats the job
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
-OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # tell no jobs apart
-RESULTS = ("model", "merged", "onnx", "annotations", "predictions")  # folders of a run folder that others use
-SLUG = 60  # characters of a job's name before its key: still typeable, and a W&B panel shows it whole
+OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # not in names
+RESULTS = ("model", "merged", "onnx", "annotations", "predictions")  # folders of a run folder that other jobs use
+SLUG = 60  # characters of a job's name before its key: short enough to type, and W&B panels do not truncate it
 
 
 def folder_of(config: "Config", step: Step, overrides: Sequence[str]) -> Path:
     """`runs/<study>/<job>`: a readable slug of the overrides and the beginning of the key of the job's last step.
 
-    The key alone identifies the job: the same settings reached by another command find the same folder.
+    The key alone identifies the job: another command that leads to the same settings finds the same folder.
     """
     study = study_folder(config)
     key = step.key[:8]
@@ -57,16 +57,16 @@ def folder_of(config: "Config", step: Step, overrides: Sequence[str]) -> Path:
 
 
 def _slug(stage: str, reads: Sequence[str], overrides: Sequence[str]) -> str:
-    """The stage and as many settings as fit: group choices by their value, then the others, where the rows come from last."""
+    """The stage and as many settings as fit: group choices (value only), other settings, then those of data and evaluation."""
     settings = [without_secrets(override).lstrip("+~").partition("=") for override in overrides]
-    # Only what the graph reads names its jobs: not where they go or how they are tracked.
+    # Only what the graph reads goes into the name, not output folders or tracking.
     named = [(name, value) for name, _, value in settings if name.partition(".")[0] in reads]
     named = [(name, value) for name, value in named if name not in {f"data.{one}" for one in OF_A_FILE}]
     slug = stage
     for name, value in sorted(named, key=lambda one: ("." in one[0], one[0].startswith(("data.", "evaluate.")), one)):
         is_choice = "." not in name and name != "seed"
         part = value if is_choice else f"{name.rpartition('.')[2]}_{value}"
-        # Nothing that Hydra's grammar would want quoted: a run folder is itself a value of `evaluate.model`.
+        # No characters that Hydra's grammar requires quotes for: a run folder is itself a value of `evaluate.model`.
         part = re.sub(r"[^\w.+-]+", "_", part)
         if len(slug) + len(part) < SLUG:
             slug = f"{slug}-{part}"
@@ -74,13 +74,13 @@ def _slug(stage: str, reads: Sequence[str], overrides: Sequence[str]) -> str:
 
 
 def jobs(study: Path) -> Iterator[Path]:
-    """The run folders of a study, whatever their state; not the links to the latest ones."""
+    """The run folders of a study, in any state, without the `latest-` links."""
     folders = (path.parent for path in sorted(study.glob("*/status.json")))
-    return (folder for folder in folders if not folder.name.startswith((LATEST, ".")))  # a kill may leave a link half made
+    return (folder for folder in folders if not folder.name.startswith((LATEST, ".")))  # a kill may leave a temporary link
 
 
 def link_latest(folder: Path, stage: str) -> None:
-    """Point `latest-<stage>` of the study at a job that is done; nothing where the file system has no links."""
+    """Point `latest-<stage>` of the study at a done job; does nothing if the file system has no symlinks."""
     with suppress(OSError):
         aside = folder.with_name(f".{LATEST}{stage}.{os.getpid()}")
         aside.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ def done_jobs(study: Path) -> dict[str, Any]:
 
 
 def report_is_current(study: Path) -> bool:
-    """Whether the study's report was made from just the jobs that are done now, each as it ended last, and is whole."""
+    """Whether the study's report covers exactly the jobs that are done now, as they last ended, and is undamaged."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         record = read_json(study / REPORT)
         return bool(record["jobs"] == done_jobs(study)) and bool(record["files"]) and damaged(study, record["files"]) is None
@@ -103,7 +103,7 @@ def report_is_current(study: Path) -> bool:
 
 
 def what_changed(folder: Path, step: Step) -> str | None:
-    """One line where a done job of this study has the same settings but saw other content of its files; else None."""
+    """One line if a done job of this study had the same settings but other file contents; else None."""
     for name in done_jobs(folder.parent):
         job = folder.parent / name
         with suppress(OSError, ValueError, KeyError):
@@ -117,33 +117,33 @@ def study_folder(config: "Config") -> Path:
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """A job's `status.json`, or an empty dict where there is none to read."""
+    """A job's `status.json`, or an empty dict if it is missing or unreadable."""
     with suppress(OSError, ValueError, TypeError):
         return dict(read_json(folder / "status.json"))
     return {}
 
 
 def lock_of(folder: Path) -> FileLock:
-    """What the process that runs a job holds while it does.
+    """The lock that is held while a job runs.
 
-    In the store, since a kill leaves the lock file behind, and a study's folder is to hold nothing but jobs.
+    It is in the store: a kill leaves the lock file behind, and a study's folder should contain nothing but jobs.
     """
     return FileLock(folder.parent.parent / ".artifacts" / f"job-{digest([folder.parent.name, folder.name])}.lock")
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process runs the job now; one that says so and whose lock nobody has was interrupted."""
+    """Whether a process is running the job now. A job in state `running` whose lock is free was interrupted."""
     if status(folder).get("state") != "running" or not Path(lock_of(folder).lock_file).exists():
         return False
     try:
         with lock_of(folder).acquire(timeout=0):
             return False
-    except (Timeout, OSError):  # another user's, or on a disk that cannot be written to: then it is what it says
+    except (Timeout, OSError):  # locked; or another user's, or on a read-only disk: trust its state
         return True
 
 
 def note_death(folder: Path, key: str, reason: str) -> None:
-    """Mark a job failed whose process ended without doing so; nothing where another process is running it."""
+    """Mark a job as failed whose process ended without doing so; does nothing while another process is running it."""
     with suppress(Timeout), lock_of(folder).acquire(timeout=0):
         before = status(folder)
         if before.get("state") not in ("done", "failed"):
@@ -152,20 +152,20 @@ def note_death(folder: Path, key: str, reason: str) -> None:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether the job ended well and what it left is still as it was. A job with a damaged file is run again."""
+    """Whether the job succeeded and its files are unchanged. A job with a damaged file is run again."""
     recorded = status(folder)
     return recorded.get("state") == "done" and damaged(folder, recorded.get("files", {})) is None
 
 
 def results(folder: Path) -> list[str]:
-    """The files of a run folder that numbers and predictions come from: not figures, cards, logs and checkpoints."""
+    """The files of a run folder that hold results: no figures, cards, logs or checkpoints."""
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     own = [file for file in files if len(file.parts) == 1 or file.parts[0] in RESULTS]
     return [str(file) for file in own if file.suffix not in (".md", ".txt", ".lock") and file.name != "status.json"]
 
 
 def artifact_of(folder: Path, kind: str) -> Path | None:
-    """The artifact of a kind that the job in a run folder used; None where it used none, or `folder` is no run folder."""
+    """The artifact of a kind that the job in `folder` used; None if it used none, or `folder` is no run folder."""
     used = read_json(folder / "artifacts.json") if (folder / "artifacts.json").is_file() else {}
     return folder.resolve().parents[1] / ".artifacts" / used[kind] if kind in used else None
 
@@ -173,7 +173,7 @@ def artifact_of(folder: Path, kind: str) -> Path | None:
 def objective(config: "Config", folder: Path) -> float | None:
     """The metric of a done job that a hyper-parameter search optimises.
 
-    `objective` names it; by default it is the monitored validation score (`trainer.monitor`), where the stage has one.
+    `objective` names it; the default is the monitored validation score (`trainer.monitor`), if the stage has one.
 
     Raises:
         UserError: `objective` names a metric that the job does not have.
@@ -182,5 +182,5 @@ def objective(config: "Config", folder: Path) -> float | None:
     name = config.objective or config.trainer.monitor
     if config.objective and name not in metrics:
         names = sorted(key for key in metrics if key.startswith(("val/", "test/")) and not key.endswith(("_lo", "_hi")))
-        raise UserError(f"objective={name}: {folder} has no such metric; it has {', '.join(names)}")
+        raise UserError(f"objective={name}: {folder} has no such metric; available: {', '.join(names)}")
     return metrics.get(name)

@@ -1,20 +1,20 @@
-"""What a search over hyper-parameters thinks of a job while it is trained: it may end one that is behind the others."""
+"""Pruning: a hyper-parameter search sees a job's scores during training, and may end one that is behind the others."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Judge = Callable[[float, float], None]  # epochs done, and the monitored score; raises `PrunedError`
+Judge = Callable[[float, float], None]  # of the epochs done and the monitored score; may raise `PrunedError`
 
 _judge: Judge | None = None
 
 
 class PrunedError(Exception):
-    """The search ended the job, whose score was behind those of others after as many epochs. No failure."""
+    """The search ended the job, whose score was behind others after the same number of epochs. Not a failure."""
 
 
 @contextmanager
 def judged_by(judge: Judge | None) -> Iterator[None]:
-    """Let `judge` see the scores of what is trained inside the block."""
+    """Pass the scores of training inside the block to `judge`."""
     global _judge
     before, _judge = _judge, judge
     try:
@@ -24,10 +24,10 @@ def judged_by(judge: Judge | None) -> Iterator[None]:
 
 
 def report(epochs: float, score: float) -> None:
-    """Tell the search, if there is one, the score after so many epochs.
+    """Report the score after a number of epochs to the search, if there is one.
 
     Raises:
-        PrunedError: the job is to end.
+        PrunedError: the search ends the job.
     """
     if _judge is not None:
         _judge(epochs, score)

@@ -1,8 +1,8 @@
 """Steps: the graph of cached artifacts that everything else is built from.
 
-A step is a function from parents and settings to one artifact. It declares the settings it reads, its parents and the
-files that enter; its key is derived from them, so nothing else keeps a list of what determines a result. The code that
-makes the artifact is named, not imported: planning a sweep loads no model code.
+A step is a function from parents and settings to one artifact. It declares the settings it reads, its parents and its
+input files; its key is derived from them, so nothing else keeps a list of what determines a result. The code that
+creates the artifact is named, not imported: planning a sweep loads no model code.
 """
 
 import importlib
@@ -26,9 +26,9 @@ KEY_LENGTH = 12
 
 
 class Settings:
-    """The part of a configuration that a step declares. Reading anything else raises an AttributeError.
+    """The part of a configuration that a step declares. Reading any other section raises an AttributeError.
 
-    A section of which only single settings are declared (`trainer.precision`) has its schema's defaults for the others.
+    If only individual settings of a section are declared (`trainer.precision`), the others have their schema's defaults.
     """
 
     def __init__(self, config: Any, reads: Sequence[str]) -> None:
@@ -60,15 +60,15 @@ class Step:
     Attributes:
         name: the artifact's kind, the first part of its folder's name.
         reads: sections (`shots`) and settings (`trainer.precision`) of the configuration that it may read.
-        implementation: `package.module:function`, called as `function(work)` to make the artifact in `work.folder`.
-        version: raised when the same inputs give another result than before.
-        resumable: an interrupted `implementation` finds what it left in `work.folder`, and continues.
-        estimate: `package.module:function`, called as `function(work)` by a plan: what making the artifact would request and
-            cost, in one line. It sends nothing and makes nothing.
-        cheap: making it takes seconds and costs nothing, so a plan may make it to estimate other steps.
-        check: `package.module:function`, called as `function(work)` with the cheap parents alone, before any other is made: a job
-            that it refuses has cost nothing.
-        live: a stage whose result depends on what people do meanwhile, so that it is never done: the same command runs it again.
+        implementation: `package.module:function`, called as `function(work)` to create the artifact in `work.folder`.
+        version: incremented when the same inputs lead to a different result.
+        resumable: after an interruption, `implementation` resumes from its partial output in `work.folder`.
+        estimate: `package.module:function`, called as `function(work)` by a plan: the requests and the cost of creating the
+            artifact, in one line. It sends and creates nothing.
+        cheap: creating it takes seconds and costs nothing, so a plan may do so to estimate other steps.
+        check: `package.module:function`, called as `function(work)` with only the cheap parents, before any other is created, so
+            that a job it rejects costs nothing.
+        live: a stage whose result depends on ongoing human work, so that it is never done: the same command runs it again.
     """
 
     name: str
@@ -80,30 +80,30 @@ class Step:
     cheap: bool = False
     check: str | None = None
     live: bool = False
-    reference: str | None = None  # where a model outside the store is
+    reference: str | None = None  # path or hub id of a model outside the store
 
     def __init__(self, config: Any) -> None:
-        self._config = config  # whole: parents are made from it
+        self._config = config  # complete, since parents are created from it
 
     def parents(self) -> "Mapping[str, Step]":
-        """The artifacts it needs, by the role they have in it."""
+        """The steps whose artifacts it needs, by role."""
         return {}
 
     def files(self) -> Iterable[Path]:
-        """Files from outside whose content enters: data, weights, recorded responses."""
+        """External files whose content it reads: data, weights, recorded responses."""
         return ()
 
     def models(self) -> Iterable[str]:
-        """Models whose weights or answers enter: folders, hub ids, `embedded:...`, a server's names. For cards, not the key."""
+        """Models whose weights or responses it uses, for cards only: folders, hub ids, `embedded:...`, names on a server."""
         return ()
 
     def settings(self) -> dict[str, Any]:
-        """Plain values that determine the result, besides files and parents. By default all that `reads` declares."""
+        """Plain values that determine the result, besides files and parents. The default is all that `reads` declares."""
         return self.config.results()
 
     @property
     def whole(self) -> Any:
-        """The whole configuration, to make further steps from; what an implementation reads is `config`."""
+        """The complete configuration, for creating further steps; an implementation reads `config`."""
         return self._config
 
     @cached_property
@@ -117,7 +117,7 @@ class Step:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What the key is the hash of."""
+        """The content that the key is a hash of."""
         return {
             "step": self.name,
             "version": self.version,
@@ -131,16 +131,16 @@ class Step:
         return digest(self.record, KEY_LENGTH)
 
     def lineage(self) -> dict[str, Any]:
-        """The record with the parents' records in it, to tell later what changed."""
+        """The record with the parents' records nested, for finding out later what changed."""
         return {**self.record, "parents": {role: step.lineage() for role, step in self.inputs.items()}}
 
     def run(self, work: "Work") -> None:
-        """Make the artifact in `work.folder`."""
+        """Create the artifact in `work.folder`."""
         load(self.implementation)(work)
 
 
 class ModelFolder(Step):
-    """A model that exists outside the store: its key is the content of its files, or its hub id."""
+    """A model outside the store: its key depends on the content of its files, or on its hub id."""
 
     name = "model"
 
@@ -165,15 +165,15 @@ def load(target: str) -> Any:
 
 
 def load_extra(target: str, extra: str, user: str) -> Any:
-    """As `load`, of a module that needs packages of an extra.
+    """Like `load`, for a module that needs packages of an extra.
 
     Raises:
-        UserError: one is not installed; `user` is the setting that needs it.
+        UserError: one of them is not installed; `user` is the setting that needs it.
     """
     try:
         return load(target)
     except ModuleNotFoundError as error:
-        raise UserError(f"{user} needs the package {error.name}.\nInstall it: pip install 'findistill[{extra}]'") from error
+        raise UserError(f"{user} needs the package {error.name}.\nInstall it with: pip install 'findistill[{extra}]'") from error
 
 
 def walk(step: Step) -> Iterator[Step]:
@@ -190,12 +190,12 @@ def walk(step: Step) -> Iterator[Step]:
 
 
 def sections_read(step: Step) -> list[str]:
-    """The sections of the configuration that any step of the graph reads, or that describe a parent: a data set's."""
+    """The sections of the configuration that any step of the graph reads, or that describe a parent, such as a data set."""
     return sorted({name.partition(".")[0] for name in settings_read(step)})
 
 
 def settings_read(step: Step) -> list[str]:
-    """Sections that any step of the graph reads as a whole, and the single settings (`entities.model`) of the others."""
+    """Sections that any step of the graph reads completely, and the individual settings (`entities.model`) read of others."""
     names = {name for node in walk(step) for name in node.reads}
     names |= {role for node in walk(step) for role in node.inputs if role in step.whole}
     return sorted(name for name in names if not within(name, names - {name}))
@@ -214,7 +214,7 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str] | None:
-    """The names of the files whose content differs between two lineages; None where anything else differs as well."""
+    """The names of the files whose content differs between two lineages; None if anything else differs, or nothing does."""
     old, new = flatten(before), flatten(now)
     places = [re.fullmatch(r"(?:parents\.[^.]+\.)*files\.?(.*)", key) for key in {*old, *new} if old.get(key) != new.get(key)]
     return sorted({place[1] for place in places if place and place[1]}) if places and all(places) else None

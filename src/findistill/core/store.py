@@ -1,8 +1,8 @@
-"""Artifacts: folders made once, named by the key of the step that makes them.
+"""Artifacts: folders created once, named by the key of the step that creates them.
 
-A folder under its final name is complete. It is made as `<name>.partial`, under a lock, and renamed when it is done and on
-the disk; a resumable step finds there what an earlier, killed process left. `artifact.json` seals its files: one that a full
-disk, a power cut or a hand has changed since is moved aside and made again.
+A folder under its final name is complete. It is created as `<name>.partial`, under a lock, and renamed once it is complete
+and on disk; a resumable step continues from the partial folder of a killed process. `artifact.json` seals the files: if a
+full disk, a power cut or a user has changed one since, the artifact is moved aside and created again.
 """
 
 import logging
@@ -27,7 +27,7 @@ RECORD = "artifact.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete folder; `made` tells whether this call made it, `seconds` how long making it took, then or now."""
+    """A complete folder; `made` is whether this call created it, `seconds` how long creating it took, now or earlier."""
 
     path: Path
     made: bool
@@ -36,7 +36,7 @@ class Artifact:
 
 @dataclass
 class Work:
-    """What the implementation of a step gets: the step, the settings it declared, its folder, its parents' folders by role."""
+    """The argument of a step's implementation: the step, its declared settings, its folder, its parents' folders by role."""
 
     step: Any
     config: Any  # Settings, or the one section that the step is about
@@ -46,17 +46,17 @@ class Work:
 
     @property
     def tokens(self) -> Path:
-        """The cache of tokenised texts, shared by everything in the store."""
+        """The cache of tokenised texts, shared across the store."""
         return self.store.root / "tokens"
 
     @property
     def loggers(self) -> list[Any]:
-        """Lightning loggers of the job that this work is done for."""
+        """The Lightning loggers of the current job."""
         return self.store.loggers()
 
     @property
     def responses(self) -> Path:
-        """The folder of all responses that language models ever gave in this store."""
+        """The folder with the cache of all language model responses of this store."""
         return self.store.root / "responses"
 
 
@@ -64,8 +64,8 @@ class Work:
 class Store:
     """The artifacts under one folder, shared by all jobs and processes that use it.
 
-    `used` has every artifact that this object gave out, by kind. `loggers` makes the Lightning loggers of the job that
-    a step trains for, if any. `shared` is what the steps of one job share while it runs, by a name of theirs.
+    `used` has every artifact that this object returned, by kind. `loggers` creates the Lightning loggers of the current
+    job, if any. `shared` holds objects that the steps of one job share while it runs, by name.
     """
 
     root: Path
@@ -74,24 +74,24 @@ class Store:
     shared: dict[str, Any] = field(default_factory=dict)
 
     def at(self, step: Step, folder: Path) -> Work:
-        """The work of a step, its parents made, without making the step itself."""
+        """The work of a step, whose parents are created, but not the step itself."""
         return Work(step, step.config, folder, self.parents(step), self)
 
     def folder(self, step: Step) -> Path:
         return self.root / f"{step.name}-{step.key}"
 
     def build(self, step: Step) -> Path:
-        """The folder of a step's artifact, made (with the parents that it needs) if it does not exist."""
+        """The folder of a step's artifact, created (with the parents that it needs) if it does not exist."""
         path = self.folder(step)
-        # The parents come before the lock on this one, since making them may take long.
+        # Parents are created before this artifact is locked, since they may take long.
         work = None if damage(path) is None else self.at(step, path.with_suffix(".partial"))
         return self._get(path, step.record, lambda partial: step.run(work or self.at(step, partial)), step.resumable)
 
     def parents(self, step: Step) -> dict[str, Path]:
-        """The folders of a step's parents, by role; a model from outside the store is where it is.
+        """The folders of a step's parents, by role; models outside the store stay in place.
 
         Raises:
-            UserError: the step's `check` refuses it.
+            UserError: the step's `check` rejects it.
         """
         if step.check:
             cheap = {role: self.build(parent) for role, parent in step.inputs.items() if parent.cheap}
@@ -99,21 +99,21 @@ class Store:
         return {role: self.locate(parent) for role, parent in step.inputs.items()}
 
     def locate(self, step: Step) -> Path:
-        """Where a step's result is: `build`, or a model's own folder or hub id."""
+        """The path of a step's result: from `build`, or a model's own folder or hub id."""
         return Path(step.reference) if step.reference is not None else self.build(step)
 
     def exists(self, step: Step) -> bool:
-        """Whether a step's artifact, or the model outside the store, is there (a hub id counts as there)."""
+        """Whether a step's artifact, or the model outside the store, exists (hub ids are assumed to)."""
         if step.reference is None:
             return self.folder(step).exists()
         return Path(step.reference).exists() or not Path(step.reference).is_absolute()
 
     def get(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, resumable: bool = False) -> Path:
-        """A folder cached by content: what is known only while a step runs, such as a teacher's outputs on some texts."""
+        """A folder cached by a key that is only known while a step runs, such as a teacher's outputs on some texts."""
         return self._get(self.root / f"{kind}-{digest(key)}", key, make, resumable)
 
     def _get(self, path: Path, record: Mapping[str, Any], make: Callable[[Path], None], resumable: bool) -> Path:
-        """Jobs that want the same artifact at the same time wait for the one that makes it."""
+        """Concurrent jobs that need the same artifact wait for the one that creates it."""
         built = False
         if damage(path) is not None:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -121,12 +121,12 @@ class Store:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                log.info("%s is being made by another job; waiting for it", path.name)
+                log.info("another job is creating %s; waiting", path.name)
                 lock.acquire()
             try:
                 if (reason := damage(path)) is not None:
                     if path.exists():
-                        log.warning("%s: %s; it is kept as %s and made again", path, reason, _set_aside(path).name)
+                        log.warning("%s: %s; keeping it as %s and creating it again", path, reason, _set_aside(path).name)
                     _make(path, record, make, resumable)
                     built = True
             finally:
@@ -160,21 +160,21 @@ def _make(path: Path, record: Mapping[str, Any], make: Callable[[Path], None], r
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """What `artifact.json` says of an artifact: its key, seconds and sealed files; empty where it cannot be read."""
+    """The content of `artifact.json`: the artifact's key, seconds and sealed files; empty if it cannot be read."""
     with suppress(OSError, ValueError, TypeError):
         return dict(read_json(folder / RECORD))
     return {}
 
 
 def damage(folder: Path) -> str | None:
-    """Why an artifact cannot be used as it is, in words; None where it can."""
+    """Why an artifact cannot be used as it is, in words; None if it can."""
     if not folder.exists():
-        return "it is not there"
+        return "it does not exist"
     record = record_of(folder)
     if "key" not in record or not isinstance(record.get("files", {}), dict):
         return f"{RECORD} cannot be read"
     name = damaged(folder, record.get("files", {}))
-    return f"{name} is not as it was written" if name else None
+    return f"{name} has changed or is missing" if name else None
 
 
 def _set_aside(path: Path) -> Path:
@@ -183,7 +183,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def artifact_seconds(folder: Path) -> float:
-    """How long making a complete artifact, or half of one, took; 0 where it does not say."""
+    """How long creating a complete or partial artifact took; 0 if it has no record of that."""
     with suppress(ValueError, TypeError, KeyError):
         return float(record_of(folder)["seconds"])
     return 0.0

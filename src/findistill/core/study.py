@@ -1,4 +1,4 @@
-"""A study: jobs that belong together. Its record says which settings may differ between them."""
+"""A study: jobs that belong together. Its record lists the settings that may differ between them."""
 
 import logging
 import os
@@ -17,14 +17,13 @@ from findistill.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-# Anyone may try anything in the unnamed study; seeds are what a study repeats over.
-UNCHECKED = "default"
+UNCHECKED = "default"  # the unnamed study, whose jobs may differ in everything
 ALWAYS_VARIES = ("seed", "data.labelled_seed")
-PLAN = "plan.json"  # what the commands of a study are to run
+PLAN = "plan.json"  # the jobs that a study's commands are to run
 
 
 def _record(path: Path) -> dict[str, Any] | None:
-    """What `study.json` says; None where there is none, or none that can be read."""
+    """The content of `study.json`; None if it is missing or unreadable."""
     if not path.exists():
         return None
     try:
@@ -32,12 +31,12 @@ def _record(path: Path) -> dict[str, Any] | None:
         stages = [(stage["varied"], stage["fixed"].items()) for stage in record["stages"].values()]
         return dict(record) if record["study"] and stages is not None else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        log.warning("%s cannot be read, and is written again", path)
+        log.warning("%s cannot be read; rewriting it", path)
         return None
 
 
 def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: Iterable[str]) -> None:
-    """Check that `jobs` belong to the study in `folder`, and note the settings they vary.
+    """Check that `jobs` belong to the study in `folder`, and record the settings that vary.
 
     Args:
         folder: the study's folder.
@@ -46,26 +45,26 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         varied: keys or groups that this command sweeps or that `sweep.vary` allows: `distill.min_agreement`, `data`.
 
     Raises:
-        UserError: a setting outside the varied ones differs from the study's, or the folder belongs to another study.
+        UserError: a setting that may not vary differs from the study's, or the folder belongs to another study.
     """
     path = folder / "study.json"
     record = _record(path) or {"study": name, "stages": {}}
     if record.get("study") != name:
         raise UserError(
-            f"study={name}: {folder} holds the study {record.get('study')!r}.\n"
+            f"study={name}: {folder} belongs to the study {record.get('study')!r}.\n"
             "Choose another study=NAME or another runs_dir, or rename the folder back."
         )
     if name == UNCHECKED:
         return
     written, jobs = repr(record), list(jobs)
     for stage_name in {job["stage"] for job in jobs}:
-        if not any(run_folder.is_done(one) for one in folder.glob(f"{stage_name}-*")):  # nothing that these have to go with
+        if not any(run_folder.is_done(one) for one in folder.glob(f"{stage_name}-*")):  # no results to be comparable to
             record["stages"].pop(stage_name, None)
     for job in jobs:
         stage = record["stages"].setdefault(job["stage"], {"varied": [], "fixed": flatten(job)})
         stage["varied"] = sorted({*stage["varied"], *varied, *ALWAYS_VARIES})
         free, fixed, here = stage["varied"], stage["fixed"], flatten(job)
-        # What only some jobs read differs because of a setting that all of them read: that one is compared.
+        # A section that only some jobs read differs because of a setting that all of them read, and that setting is compared.
         unread = [name for name in job if not any(within(key, [name]) for key in fixed)]
         fixed.update({key: value for key, value in here.items() if within(key, unread)})
         differing = [
@@ -75,18 +74,18 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         ]
         if differing:
             pairs = [(key, fixed.get(key), here.get(key)) for key in differing[:3]]
-            values = "; ".join(f"{key}: the study has {before!r}, this command {now!r}" for key, before, now in pairs)
+            values = "; ".join(f"{key}: {before!r} in the study, {now!r} in this command" for key, before, now in pairs)
             more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
             raise UserError(
-                f"study={name} has other fixed settings: {values}{more}.\n"
-                f"Choose another study=NAME, or let it differ: sweep.vary=[{','.join(differing[:3])}]"
+                f"study={name} has different fixed settings: {values}{more}.\n"
+                f"Choose another study=NAME, or allow the difference: sweep.vary=[{','.join(differing[:3])}]"
             )
     if repr(record) != written or not path.exists():
         write_json(path, record)
 
 
 def commands(folder: Path) -> list[str]:
-    """The commands that made the study, oldest first; a line that a power cut left half written is none."""
+    """The commands that created the study, oldest first; lines left incomplete by a power cut are skipped."""
     path = folder / "commands.txt"
     if not path.exists():
         return []
@@ -95,20 +94,20 @@ def commands(folder: Path) -> list[str]:
 
 
 def command_line(arguments: Iterable[str]) -> str:
-    """What to type for these arguments: without secrets, and with the folders of configuration that are set now."""
+    """The shell command for these arguments, without secrets, and with $FINDISTILL_CONF as it is set now."""
     folders = os.environ.get("FINDISTILL_CONF")
     words = [f"FINDISTILL_CONF={shlex.quote(folders)}"] if folders else []
     return " ".join([*words, "findistill", *(shlex.quote(without_secrets(each)) for each in arguments)])
 
 
 def note_command(folder: Path, arguments: Iterable[str], *, jobs: Sequence[str] = (), trials: int | None = None) -> None:
-    """Add a command to those that made the study, once, without secrets, and note what it is to run there.
+    """Add a command to those of the study, once and without secrets, and record what it is to run there.
 
     Args:
         folder: the study's folder.
         arguments: the command, without its name.
-        jobs: the names of its jobs' folders, where they are known beforehand.
-        trials: how many jobs it runs at most, where a search chooses them.
+        jobs: the names of its jobs' folders, if known beforehand.
+        trials: the maximum number of jobs, if a search chooses them.
     """
     before, command = commands(folder), command_line(arguments)
     if command not in before:
@@ -121,7 +120,7 @@ def note_command(folder: Path, arguments: Iterable[str], *, jobs: Sequence[str] 
 
 
 def plans(folder: Path) -> dict[str, dict[str, Any]]:
-    """What each command of the study is to run: command -> `jobs`, the names of folders, and `trials`."""
+    """What each command of the study is to run: command -> `jobs` (folder names) and `trials`."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         recorded = read_json(folder / PLAN)
         return {str(command): {"jobs": list(plan["jobs"]), "trials": plan["trials"]} for command, plan in recorded.items()}
@@ -139,7 +138,7 @@ def existing(runs_dir: Path, name: str) -> Path:
     """The folder of a study.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no study of this name.
     """
     folder = runs_dir / name
     if not folder.is_dir():

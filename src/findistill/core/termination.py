@@ -1,8 +1,8 @@
-"""SIGTERM, with which Slurm, Docker and systemd end a process: it ends a command as Ctrl-C does, and is never lost.
+"""SIGTERM, with which Slurm, Docker and systemd end a process: it ends a command like Ctrl-C, and is never lost.
 
-Python drops what a signal handler raises inside a destructor or the callback of a weak reference. So the interrupt is raised
-again every few seconds until the job that it ends has noticed, and what is dropped is not printed. Cleaning up may hang, too,
-in a library that was interrupted where it did not expect it: it has a time limit, since all files are whole at any moment.
+Python drops exceptions that a signal handler raises inside a destructor or a weak reference's callback. So the interrupt is
+raised again every few seconds until the job has noticed it, and dropped ones are not printed. Clean-up may hang in a library
+that was interrupted where it did not expect it, so it has a time limit; that is safe, since files are written atomically.
 """
 
 import os
@@ -12,10 +12,10 @@ import threading
 import time
 from types import FrameType
 
-AGAIN_S = 2.0  # long enough for what has noticed to close its files first
+AGAIN_S = 2.0  # between two interrupts: long enough for code that has noticed the first to close its files
 CLEANUP_S = 8.0  # Docker kills 10 s after SIGTERM, Slurm 30
 EXIT_CODE = 128 + signal.SIGTERM
-INTERRUPTED = "findistill: interrupted; the same command continues\n"
+INTERRUPTED = "findistill: interrupted; run the same command to resume\n"
 
 _requested = False
 _acknowledged = False
@@ -23,9 +23,9 @@ _said = False
 
 
 def install() -> None:
-    """Let SIGTERM interrupt this process; to be called in its main thread."""
+    """Let SIGTERM interrupt this process; must be called in its main thread."""
     signal.signal(signal.SIGTERM, _terminate)
-    # Now, since Lightning puts all handlers back at the end of a fit: the default, to end the process, would be one of them.
+    # Set now, since Lightning restores all handlers at the end of a fit: the default one would end the process.
     if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
         signal.signal(signal.SIGALRM, _interrupt)
     report = sys.unraisablehook
@@ -33,15 +33,15 @@ def install() -> None:
 
 
 def requested() -> bool:
-    """Whether SIGTERM came."""
+    """Whether SIGTERM has arrived."""
     return _requested
 
 
 def check(error: BaseException | None = None) -> None:
-    """Raise KeyboardInterrupt where SIGTERM came and what it raised was dropped.
+    """Raise KeyboardInterrupt if SIGTERM has arrived, since the exception that it raised may have been dropped.
 
-    Also where `error` began as an interrupt, SIGTERM's or Ctrl-C's: a library that is interrupted half way may raise an error of
-    its own, which says nothing of the file or figure that it was about.
+    Also if `error` was caused by an interrupt (SIGTERM or Ctrl-C): an interrupted library may raise an error of its own, which
+    then says nothing about the file or figure that it was working on.
     """
     if _requested:
         raise KeyboardInterrupt
@@ -52,9 +52,9 @@ def check(error: BaseException | None = None) -> None:
 
 
 def acknowledge() -> None:
-    """The interrupt has arrived: what follows is cleaning up, and is not interrupted again, not by a second SIGTERM either.
+    """Note that the interrupt was noticed: the clean-up that follows is not interrupted again, not even by another SIGTERM.
 
-    After `CLEANUP_S` seconds of it the process ends all the same.
+    After `CLEANUP_S` seconds the process ends in any case.
     """
     global _acknowledged
     if _requested and not _acknowledged:
@@ -89,6 +89,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """What Ctrl-C would do now: raise KeyboardInterrupt, or tell an event loop to stop."""
+    """Do what Ctrl-C would do now: raise KeyboardInterrupt, or tell an event loop to stop."""
     handler = signal.getsignal(signal.SIGINT)
     (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)

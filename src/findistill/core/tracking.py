@@ -1,4 +1,4 @@
-"""Where a job reports: Weights & Biases (offline unless set or logged in), and any of Lightning's loggers."""
+"""Trackers of jobs: Weights & Biases (offline unless set to online or logged in), and any of Lightning's loggers."""
 
 import inspect
 import logging
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WANDB = "findistill.core.wandb_job:track"  # W&B and Lightning, which other loggers and a plan's estimates do not need
+WANDB = "findistill.core.wandb_job:track"  # loaded on demand: it imports W&B and Lightning
 WANDB_REPORT = "findistill.core.wandb_report:send"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What is known of an attempt at a job besides its configuration.
+    """Metadata of an attempt at a job, besides its configuration.
 
     Attributes:
-        key: that of the job's step.
-        sections: what its graph reads of the configuration.
-        commit: that of the code, `-dirty` behind it if changed.
-        before: `status.json` of the attempt before, whose place this one takes; empty for the first.
+        key: the key of the job's step.
+        sections: the sections of the configuration that its graph reads.
+        commit: the code's commit, with `-dirty` appended if it has changes.
+        before: `status.json` of the previous attempt, which this one replaces; empty for the first.
     """
 
     key: str | None = None
@@ -47,7 +47,7 @@ class Attempt:
     before: Mapping[str, Any] = field(default_factory=dict)
 
     def predecessor(self) -> str | None:
-        """The attempt before, in words; None for the first."""
+        """The previous attempt, in words; None for the first."""
         if not self.before:
             return None
         ended = f", ended {self.before['ended']}" if self.before.get("ended") else ""
@@ -56,10 +56,10 @@ class Attempt:
 
 
 class Tracker:
-    """The job's view of its loggers, Lightning's, made when they are first needed.
+    """The loggers of a job: Lightning's, created when first needed.
 
     Args:
-        folder: the run folder, which a logger of files writes into.
+        folder: the run folder, for loggers that write files.
         nodes: the `logger` section without W&B: name -> node with the `_target_` of a Lightning logger.
     """
 
@@ -75,7 +75,7 @@ class Tracker:
         return self._loggers
 
     def _build(self, name: str, node: Mapping[str, Any]) -> "Logger":
-        """A logger that writes to `name/` in the run folder, where it writes files; MLflow's run has the job's name."""
+        """A logger; its files, if any, go to `name/` in the run folder, and MLflow's run is named after the job."""
         key = f"logger.{name}"
         own = {"save_dir": str(self.folder / name), "run_name": self.folder.name}
         accepts = inspect.signature(resolve(node["_target_"], f"{key}._target_")).parameters
@@ -84,35 +84,35 @@ class Tracker:
         return logger
 
     def figures(self, paths: Sequence[Path]) -> None:
-        """Send PNG figures, under their file names."""
+        """Log PNG figures, under their file names."""
 
     def predictions(self, frame: "pd.DataFrame", labels: Sequence[str], panels: "Mapping[str, pd.DataFrame]") -> None:
-        """Send the first rows of the test predictions, and figures of them.
+        """Log the first rows of the test predictions as a table, and figures of all of them.
 
         Args:
-            frame: as `stats.alignment.prediction_frame` makes it.
+            frame: from `stats.alignment.prediction_frame`.
             labels: the test set's label names.
-            panels: `per_class` (label, precision, recall, f1, support), `reliability` (confidence, accuracy, rows; a row a bin).
+            panels: `per_class` (label, precision, recall, f1, support), `reliability` (per bin: confidence, accuracy, rows).
         """
 
     def per_label(self, frames: "Mapping[str, pd.DataFrame]") -> None:
-        """Send how well the entities of each type are marked.
+        """Log the scores of each entity type.
 
         Args:
-            frames: by split, `val` and the test sets' prefixes: label, precision, recall, f1, spans (gold ones); a row a type.
+            frames: by split (`val` and the test sets' prefixes): label, precision, recall, f1, spans (gold); one row per type.
         """
 
     def lineage(self, step: "Step", store: "Store") -> None:
-        """Send what the job was made from, and what it left in its folder, as versions of artifacts."""
+        """Log the job's inputs and its outputs in the run folder as artifact versions."""
 
     def reference(self) -> dict[str, Any] | None:
-        """Where the run is, for `status.json`; None where there is none."""
+        """The id and address of the tracker's run, for `status.json`; None if there is none."""
         return None
 
     def finish_with(self, metrics: Mapping[str, float]) -> None:
         """Log the job's final numbers."""
         if self._nodes:
-            # The training's own are curves there, which would get one more point, at step 0.
+            # Training and validation metrics are curves there, which would get an extra point at step 0.
             final = {name: value for name, value in metrics.items() if not name.startswith(("train/", "val/"))}
             for logger in self.lightning_loggers()[-len(self._nodes) :]:
                 logger.log_metrics(final)
@@ -121,12 +121,12 @@ class Tracker:
 
 @contextmanager
 def track(config: "Config", folder: Path, loggers: Any = None, attempt: Attempt | None = None) -> Iterator[Tracker]:
-    """One tracker for one job, closed in every case; a job that raises ends as failed there too.
+    """A tracker for one job, always closed; a job that raises is marked as failed there, too.
 
     Args:
-        config: what a tracker may show, without secrets.
-        loggers: the `logger` section to log in with, by default that of `config`.
-        attempt: what else is known of the job.
+        config: the configuration that a tracker may show, without secrets.
+        loggers: the `logger` section with secrets, to log in with; by default that of `config`.
+        attempt: other metadata of the job.
     """
     nodes = plain(config.logger if loggers is None else loggers)
     settings = nodes.pop("wandb", None)
@@ -138,10 +138,10 @@ def track(config: "Config", folder: Path, loggers: Any = None, attempt: Attempt 
 
 
 def track_report(config: "Config", folder: Path) -> None:
-    """Send the report in a study's folder to its W&B run, where there is such a logger; a report that was sent is not sent again.
+    """Send the report in a study's folder to the study's W&B run, if that logger is configured, and only once.
 
     Args:
-        config: any job's of the study.
+        config: the configuration of any job of the study.
     """
     settings = plain(config.logger).get("wandb")
     if settings is not None and not _disabled(settings["mode"]):

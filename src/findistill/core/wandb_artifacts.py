@@ -1,4 +1,4 @@
-"""What W&B gets of a job's artifacts: versions that steps' keys identify, from data to predictions."""
+"""A job's artifacts at W&B, from data to predictions: versions identified by the steps' keys."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from findistill.core.hashing import seal
 from findistill.core.step import ModelFolder, Step, walk
 from findistill.core.store import RECORD, Store, artifact_seconds, record_of
 
-# What the artifacts of steps are to W&B. Of a step that is not here, a version has what it was made from among its inputs.
+# W&B's artifact types by step. A step that is not listed has no version; its inputs take its place.
 TYPES = {
     "data": "dataset", "augment": "dataset", "annotate": "annotations", "extract": "annotations", "pretrain": "model",
     "teacher": "model", "labelled_student": "model", "qlora": "model", "model": "model",
@@ -33,10 +33,10 @@ class Version:
 
     Attributes:
         type: dataset, annotations, model, predictions or report.
-        name: of the artifact, whose versions are told apart by `key`.
-        key: the step's, or the report's.
+        name: the artifact's name; its versions are distinguished by `key`.
+        key: the key of the step or of the report.
         metadata: settings, parents, hashes of the files; no text of the data.
-        files: what is uploaded: name -> path.
+        files: the files to upload: name -> path.
     """
 
     type: str
@@ -50,15 +50,15 @@ class Versions:
     """The versions of a job's graph.
 
     Args:
-        store: where the artifacts are.
-        with_files: have files uploaded: those of models, and, with `texts`, those that texts are in.
+        store: the store of the artifacts.
+        with_files: upload files: those of models and, with `texts`, those that contain texts.
     """
 
     def __init__(self, store: Store, *, with_files: bool, texts: bool) -> None:
         self.store, self.with_files, self.texts = store, with_files, texts
 
     def of(self, step: Step, role: str = "") -> Version | None:
-        """The version of an artifact, of the store or from outside; None where W&B has no type for it."""
+        """The version of an artifact, in the store or outside; None if its step is not in `TYPES`."""
         if isinstance(step, ModelFolder):
             return self._outside(step, role)
         if (kind := TYPES.get(step.name)) is None:
@@ -72,14 +72,14 @@ class Versions:
         for name in ("card", "summary"):
             with suppress(OSError, ValueError):
                 metadata[name] = read_json(folder / f"{name}.json")
-        metadata.get("card", {}).pop("origin", None)  # a place on this machine
+        metadata.get("card", {}).pop("origin", None)  # a path on this machine
         names = [kind if step.name in ("data", "annotate") else step.name]
         names += [str(each.config.name) for each in walk(step) if each.name == "data"][:1]
         sealed = record_of(folder).get("files", {})
         return self._version(kind, "-".join(names), step.key, metadata, folder, [name for name in sealed if name != RECORD])
 
     def inputs(self, step: Step) -> list[Version]:
-        """What a step was made from: the nearest ancestors that have a version, each once."""
+        """A step's inputs: the nearest ancestors that have a version, each once."""
         versions: dict[tuple[str, str], Version] = {}
         for role, parent in step.inputs.items():
             own = self.of(parent, role)
@@ -88,20 +88,20 @@ class Versions:
         return list(versions.values())
 
     def new_steps(self, step: Step) -> Iterator[Step]:
-        """The ancestors that were made for this job and have inputs of their own, parents first."""
+        """The ancestors that were created for this job and have inputs themselves, parents first."""
         folders = {artifact.path.name for artifacts in self.store.used.values() for artifact in artifacts if artifact.made}
         for node in walk(step):
             if node is not step and node.name in TYPES and node.inputs and self.store.folder(node).name in folders:
                 yield node
 
     def card(self, step: Step) -> Mapping[str, Any] | None:
-        """The data card of the job's own data set, without the place that it was read from."""
+        """The card of the job's data set, without the path that it was read from."""
         data = step.inputs.get("data")
         version = self.of(data) if data is not None else None
         return version.metadata.get("card") if version else None
 
     def outputs_of(self, folder: Path) -> list[Version]:
-        """What a job left in its run folder: a model, predictions; none where the folder does not say which job it was."""
+        """The outputs in a run folder: a model, predictions; none if the folder does not identify its job."""
         try:
             key, stage = str(run_folder.status(folder)["key"]), str(read_json(folder / "lineage.json")["step"])
         except (OSError, ValueError, KeyError):
@@ -120,7 +120,7 @@ class Versions:
         ]
 
     def _outside(self, step: ModelFolder, role: str) -> Version:
-        """A model or annotations that a setting names. A run folder's model is the version that its job left."""
+        """A model or annotations that a setting names. For a run folder, it is the version that its job logged."""
         kind, path = "annotations" if role == "annotations" else "model", Path(str(step.reference))
         for folder in (path, *path.parents[:2]):
             if outputs := [version for version in self.outputs_of(folder.resolve()) if version.type == kind]:
@@ -138,25 +138,25 @@ class Versions:
 
 
 def readable(name: str) -> str:
-    """A name that W&B takes: ASCII letters, digits, `.`, `_`, `-`."""
+    """A name that W&B accepts: ASCII letters, digits, `.`, `_`, `-`."""
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:NAME]
 
 
 def publish(run: Any, version: Version, *, used: bool) -> None:
-    """Have a run use a version, or be the one that made it.
+    """Record a version as an input of a run (`used`) or as its output.
 
-    Both are written to the run's records and sent from there, offline by `wandb sync`, so that neither waits for the server:
-    `Run.use_artifact` refuses to work offline, and online it waits as long as `Run.log_artifact` does for a server that is gone.
-    A version that the server has by its digest, which the key is a part of, is not made again.
+    Both are written to the run's records and sent from there (offline: by `wandb sync`), so that neither waits for the server:
+    `Run.use_artifact` does not work offline, and online both it and `Run.log_artifact` wait for a server that is gone.
+    A version whose digest, which depends on the key, the server already has is not created again.
     """
     artifact = wandb.Artifact(version.name, version.type, metadata=dict(version.metadata))
-    # Not a file of this machine: what the version is, by the key that `runs/.artifacts` and run folders have it under.
-    # `Artifact.add_reference` would warn that it knows no such address.
+    # Not a file but an identifier, with the key that `runs/.artifacts` and run folders use. `Artifact.add_reference` would warn
+    # about the unknown scheme.
     address = f"findistill://{version.type}/{version.key}"
     artifact.manifest.add_entry(ArtifactManifestEntry(path="findistill.key", ref=address, digest=address))
     for name, path in version.files.items():
         artifact.add_file(str(path), name=name, policy="immutable", skip_cache=True)
     artifact.finalize()
-    # An older version that is used does not become the latest one again; of data, no run logs a version.
+    # Using an older version must not make it the latest again; except for data sets, since no run logs those without parents.
     aliases = [version.key[:SHORT], *(["latest"] if not used or version.type == "dataset" else [])]
     run._interface.publish_artifact(run, artifact, aliases, is_user_created=used, use_after_commit=used)

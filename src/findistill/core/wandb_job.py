@@ -1,4 +1,4 @@
-"""A job's run at W&B: curves, panels, summary, and the versions of artifacts that it was made from and left."""
+"""A job's run at W&B: curves, panels, summary, and the artifact versions that are its inputs and outputs."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from findistill.schema import Config
 
 TAG = 64  # characters of a tag, W&B's limit
-STEP, EPOCH, RESPONSES = "trainer/global_step", "epoch", "annotation/responses"  # what curves are drawn over
+STEP, EPOCH, RESPONSES = "trainer/global_step", "epoch", "annotation/responses"  # x-axes of the curves
 
 
 class GuardedLogger(WandbLogger):
-    """Lightning's logger, whose errors do not end a training."""
+    """Lightning's W&B logger, except that its errors do not end training."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(experiment=connection.run)
         self._connection = connection
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        own = None if RESPONSES in metrics else step  # no step of a training
+        own = None if RESPONSES in metrics else step  # not a training step
         self._connection.attempt(lambda: super(GuardedLogger, self).log_metrics(metrics, own))
 
     def log_hyperparams(self, params: Any) -> None:
@@ -45,14 +45,14 @@ class GuardedLogger(WandbLogger):
 
 
 class WandbTracker(Tracker):
-    """A tracker with a W&B run of the job's own."""
+    """A tracker with a W&B run for the job."""
 
     def __init__(self, folder: Path, nodes: Mapping[str, Any], connection: Connection, settings: Any, study: str) -> None:
         super().__init__(folder, nodes)
         self._connection, self._settings, self._study = connection, settings, study
 
     def lightning_loggers(self) -> list[Logger]:
-        """W&B's first, which writes to this job's run and never closes it."""
+        """The loggers, W&B's first, which writes to this job's run and never closes it."""
         if not self._loggers:
             own = [GuardedLogger(self._connection)] if self._connection.run is not None else []
             self._loggers = [*own, *super().lightning_loggers()]
@@ -74,12 +74,12 @@ class WandbTracker(Tracker):
         self._connection.attempt(lambda: self._connection.run.log(content()))
 
     def finish_with(self, metrics: Mapping[str, float]) -> None:
-        """Set them as the run's summary, too."""
+        """Log the final metrics, also as the run's summary."""
         self._connection.attempt(lambda: self._connection.run.summary.update(dict(metrics)))
         super().finish_with(metrics)
 
     def lineage(self, step: "Step", store: "Store") -> None:
-        """Each artifact that the job made on its way has a small run of its own: the graph then has data before annotations."""
+        """Log inputs and outputs. Artifacts that the job created get small runs of their own, so that the graph is complete."""
         kind, texts = self._settings["artifacts"], self._settings["texts"]
         if kind == "none" or not self._connection.alive:
             return
@@ -95,7 +95,7 @@ class WandbTracker(Tracker):
             self._connection.attempt(partial(wandb_artifacts.publish, run, version, used=False))
 
     def _record(self, node: "Step", versions: wandb_artifacts.Versions) -> None:
-        """A run for an artifact of the store: what it was made from, and what making it took."""
+        """Log a run for an artifact of the store, with its inputs and its summary."""
         version = versions.of(node)
         assert version is not None
         mode: Mode = "offline" if self._connection.run.offline else "online"
@@ -111,7 +111,7 @@ class WandbTracker(Tracker):
         run.finish()
 
     def reference(self) -> dict[str, Any] | None:
-        """`id`, `url` (None offline), and `complete`: False where an online run has to be sent again."""
+        """`id`, `url` (None offline), and `complete`: False if the run has to be synced again."""
         if (run := self._connection.run) is None:
             return None
         return {"id": run.id, "url": None if run.offline else run.url, "complete": self._connection.complete}
@@ -121,9 +121,9 @@ class WandbTracker(Tracker):
 def track(
     config: "Config", folder: Path, nodes: Mapping[str, Any], settings: Any, attempt: Attempt, *, online: bool
 ) -> Iterator[WandbTracker]:
-    """A tracker whose run is closed in every case, as failed where the block raises.
+    """A tracker whose run is always closed, as failed if the block raises.
 
-    Where the server cannot be reached, this and the further runs of the process are offline.
+    If the server cannot be reached, this and all later runs of the process are offline.
     """
     folder = folder.resolve()
     connection = connect(online, lambda mode: _start_job(config, folder, settings, mode, attempt))
@@ -142,18 +142,18 @@ def _start_job(config: "Config", folder: Path, settings: Any, mode: Mode, attemp
     notes = [settings["notes"], f"Continues an attempt that {before}" if before else None]
     return start(
         folder, settings, mode, group=config.study, name=folder.name,
-        # `wandb agent` has given the run an id, by which it belongs to its sweep.
+        # `wandb agent` sets the run's id, which ties it to its sweep.
         id=None if os.environ.get("WANDB_SWEEP_ID") else job_id(config.study, folder.name),
         job_type=config.stage.name, config={**plain(config), **own}, tags=_tags(config, settings, attempt),
         notes="\n".join(each for each in notes if each) or None,
-        # Of another attempt at the job the curves go on, when it is sent by `wandb sync`, too; without one they begin anew.
+        # After an earlier attempt the curves continue, also with `wandb sync`; otherwise they start afresh.
         resume="allow" if before else None,
         settings={"git_commit": attempt.commit.removesuffix("-dirty") if attempt.commit else None},
     )  # fmt: skip
 
 
 def _tags(config: "Config", settings: Any, attempt: Attempt) -> list[str]:
-    """The stage, the names of what its job reads (data, models, method), and the user's."""
+    """The stage, the names of the sections that the job reads (data, models, method), and the user's tags."""
     read = [config[section] for section in attempt.sections]  # type: ignore[index]
     named = [section.get("name") for section in read if OmegaConf.is_dict(section)]
     resumed = ["resumed"] if attempt.before else []
@@ -162,7 +162,7 @@ def _tags(config: "Config", settings: Any, attempt: Attempt) -> list[str]:
 
 
 def _axes(run: Any, monitor: str) -> None:
-    """Curves of a training over its steps, validation over epochs, annotation over responses; the best of what is monitored."""
+    """Plot training over steps, validation over epochs, annotation over responses; summarise the monitored metric by its best."""
     for names, axis in (("train/*", STEP), ("lr-*", STEP), ("val/*", EPOCH), ("annotation/*", RESPONSES)):
         run.define_metric(names, step_metric=axis)
     run.define_metric(monitor, step_metric=EPOCH, summary="min" if monitor.endswith("loss") else "max")

@@ -1,4 +1,4 @@
-"""Tables and figures of test predictions in W&B's own forms."""
+"""Tables and charts of test predictions in W&B's native formats."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import wandb
 
 
 def predictions(rows: pd.DataFrame, frame: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
-    """The table of the rows in `rows`, and the confusion matrix and precision-recall curves of all of `frame`'s."""
+    """A table of `rows`, and the confusion matrix and precision-recall curves of all rows in `frame`."""
     panels: dict[str, Any] = {"test/predictions": wandb.Table(dataframe=rows)}
     answered = frame[frame["predicted"].notna()]
     if len(answered):
@@ -22,7 +22,7 @@ def predictions(rows: pd.DataFrame, frame: pd.DataFrame, labels: Sequence[str]) 
 
 
 def scores(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Scores by class as a table and bars of F1; accuracy against confidence beside the diagonal. See `Tracker.predictions`."""
+    """Scores by class as a table and an F1 bar chart; a reliability diagram. See `Tracker.predictions`."""
     panels: dict[str, Any] = {}
     if (per_class := frames.get("per_class")) is not None and len(per_class):
         panels |= _by_label("test/per_class", per_class, "F1 by class")
@@ -36,7 +36,7 @@ def scores(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 
 def per_label(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Scores by type of entity, a table and bars of F1 for each split. See `Tracker.per_label`."""
+    """Scores by entity type, a table and an F1 bar chart for each split. See `Tracker.per_label`."""
     panels: dict[str, Any] = {}
     for split, frame in frames.items():
         panels |= _by_label(f"{split}/per_label", frame, f"F1 by type of entity, {split}")
@@ -44,6 +44,6 @@ def per_label(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 
 def _by_label(name: str, frame: pd.DataFrame, title: str) -> dict[str, Any]:
-    """The scores as a table, `name`, and F1 as bars, `name_f1`."""
+    """The scores as a table, `name`, and F1 as a bar chart, `name_f1`."""
     bars = wandb.plot.bar(wandb.Table(dataframe=frame), "label", "f1", title=title)
     return {name: wandb.Table(dataframe=frame), f"{name}_f1": bars}

@@ -1,4 +1,4 @@
-"""A study's own W&B run: the table, figures and page of its report, made from the predictions of its jobs."""
+"""A study's own W&B run: the table, figures and page of its report, with its jobs' predictions as inputs."""
 
 import logging
 from contextlib import suppress
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SENT = "wandb/report.json"  # in the study's folder: the version of the report that its run has
+SENT = "wandb/report.json"  # in the study's folder: the version of the report that was sent
 
 
 def send(config: "Config", folder: Path, settings: Any, *, online: bool) -> None:
-    """Send the report that is in a study's folder, once: a run that goes on with each version of the report."""
+    """Send the report in a study's folder, each version once; all versions go to the same run."""
     folder = folder.resolve()
     record = read_json(folder / run_folder.REPORT)
     version = digest([record["jobs"], {name: entry[0] for name, entry in record["files"].items()}])
@@ -60,7 +60,7 @@ def send(config: "Config", folder: Path, settings: Any, *, online: bool) -> None
 
 
 def _content(folder: Path, *, with_page: bool) -> dict[str, Any]:
-    """The table, the figures, and the page as it is read in a browser."""
+    """The table, the figures and the HTML page."""
     content: dict[str, Any] = {"report/table": wandb.Table(dataframe=pd.read_csv(folder / "table.csv"))}
     content |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.glob("figures/*.png"))}
     if with_page:

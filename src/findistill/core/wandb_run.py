@@ -1,4 +1,4 @@
-"""Runs at Weights & Biases. Whatever happens to the server or to W&B's own process, the job goes on without them."""
+"""Runs at Weights & Biases. Whatever happens to the server or to W&B's own process, the job continues without them."""
 
 import logging
 import os
@@ -17,12 +17,12 @@ from findistill.errors import first_line
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 15.0  # for the first answer of the server, for each call of the client's, and for the last upload when a job ends
+PATIENCE_S = 15.0  # timeout for the server's first response, for each client call, and for the last upload when a job ends
 
-FLUSH_S = 2.0  # between two writes of W&B's process to the run's file, which can be sent later
+FLUSH_S = 2.0  # between two writes of W&B's process to the run's file, from which it can be synced later
 
-# Nothing names the machine, its user or its code, and nothing is printed into the progress bars. Its load is sent: processors,
-# memory, disk, network, GPUs. `logger.wandb.settings` replaces any of these.
+# Nothing identifies the machine, its user or its code, and nothing is printed into the progress bars. System metrics are sent:
+# processors, memory, disk, network, GPUs. `logger.wandb.settings` overrides any of these.
 SETTINGS: dict[str, Any] = {
     "silent": True, "console": "off", "host": "", "disable_git": True, "disable_code": True, "x_disable_meta": True,
     "x_disable_machine_info": True, "x_disable_stats": False, "x_save_requirements": False,
@@ -31,18 +31,18 @@ SETTINGS: dict[str, Any] = {
 
 Mode = Literal["online", "offline"]
 
-_unreachable = False  # by this process, from now on
+_unreachable = False  # for the rest of this process
 
 
 class Connection:
-    """The run, and whether it still takes anything: the first error of W&B's ends its use, with one line."""
+    """A run, and whether it is still usable: W&B's first error ends its use, with one log line."""
 
     def __init__(self, run: Any) -> None:
         self.run, self.alive = run, run is not None
-        self.complete = False  # all was taken: sent, or written to be sent
+        self.complete = False  # everything was sent, or written to be synced
 
     def attempt(self, action: Callable[[], Any]) -> None:
-        """Call the client; a call that takes longer than `PATIENCE_S` is left to itself, and there are no more of them."""
+        """Call the client; a call that takes longer than `PATIENCE_S` is abandoned, and no more are made."""
         if not self.alive:
             return
         errors: list[Exception] = []
@@ -58,13 +58,13 @@ class Connection:
         calling.join(PATIENCE_S)
         if calling.is_alive():
             self.alive = False
-            _go_offline(f"it did not answer within {PATIENCE_S:g} s")
+            _go_offline(f"no response within {PATIENCE_S:g} s")
         elif errors:
             self.alive = False
-            log.warning("W&B failed, and the job goes on without it: %s", first_line(errors[0]))
+            log.warning("W&B failed; the job continues without it: %s", first_line(errors[0]))
 
     def finish(self, exit_code: int) -> None:
-        """Close the run; what could not be uploaded within `PATIENCE_S` is left to `wandb sync`."""
+        """Close the run; anything not uploaded within `PATIENCE_S` is left to `wandb sync`."""
         self.attempt(lambda: self.run.finish(exit_code=exit_code))
         self.complete = self.alive
         if self.run is not None and not self.alive:
@@ -72,30 +72,30 @@ class Connection:
 
 
 def connect(online: bool, begin: Callable[[Mode], Any]) -> Connection:
-    """A run that `begin` starts in a mode: online where the server answers, else offline; without a run where neither works."""
+    """A connection to the run that `begin` starts: online if the server responds, else offline; no run if neither works."""
     run = None
     try:
         run = begin("online" if online and _reachable() else "offline")
     except Exception as error:
         if online and not _unreachable:
             _go_offline(first_line(error))
-        _teardown()  # W&B's process may be gone, or hold the failed run's id: another one
+        _teardown()  # W&B's process may be gone, or hold the failed run's id: start a new one
         with suppress(Exception):
             run = begin("offline")
         if run is None:
-            log.warning("W&B cannot be used, and the job goes on without it: %s", first_line(error))
+            log.warning("W&B cannot be used; the job continues without it: %s", first_line(error))
     return Connection(run)
 
 
 def start(folder: Path, own: Mapping[str, Any], mode: Mode, *, settings: Mapping[str, Any] | None = None, **run: Any) -> Any:
-    """A run in `folder`.
+    """Start a run in `folder`.
 
     Args:
         own: the entry `wandb` of the `logger` section.
-        settings: of `wandb.Settings`, which the user's replace.
+        settings: `wandb.Settings`, which the user's override.
         run: further arguments of `wandb.init`.
     """
-    # W&B's reports on itself: a process would wait 15 s at its end for a server that does not take them.
+    # W&B's own error reports: at exit, a process would wait 15 s for a server that does not accept them.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     values = {**SETTINGS, "init_timeout": PATIENCE_S, **(settings or {}), **own["settings"]}
     own_names = {"project": own["project"], "entity": own["entity"]}
@@ -103,15 +103,15 @@ def start(folder: Path, own: Mapping[str, Any], mode: Mode, *, settings: Mapping
 
 
 def job_id(study: str, name: str) -> str:
-    """The id of the run of whatever has such a name in a study: a job's folder, or the report."""
+    """The run id of a job's folder or of the report, by its name in the study."""
     return digest([study, name], 16)
 
 
 def _end_service(run: Any) -> None:
-    """End W&B's own process, which would keep this one from ending for as long as a server does not answer.
+    """End W&B's own process, which would keep this one from exiting while a server does not respond.
 
-    What it was given is in its files by then, see `FLUSH_S`; the next run starts another one. The run's thread that asks it every
-    few seconds for news is ended first: it would print a traceback when there is nobody to ask.
+    Its data are on disk by then, see `FLUSH_S`; the next run starts a new process. The run's thread that polls it every few
+    seconds is ended first, since it would print a traceback otherwise.
     """
     with suppress(Exception):
         checker = run._run_status_checker
@@ -124,7 +124,7 @@ def _end_service(run: Any) -> None:
 
 
 def _teardown() -> None:
-    """Let go of W&B's process, whichever way it ended: the client exits with the code of that process, -9 of a killed one."""
+    """Detach from W&B's process, however it ended: the client raises SystemExit with that process's exit code, -9 if killed."""
     with suppress(Exception, SystemExit):
         wandb.teardown()
 
@@ -140,7 +140,7 @@ def _server() -> str:
 
 
 def _go_offline(reason: str) -> None:
-    """For the rest of a sweep too, in this process and in those that it starts: one server is waited for once."""
+    """Stay offline from now on, in this process and its children, so that an unreachable server delays a sweep only once."""
     global _unreachable
     _unreachable = True
     os.environ["WANDB_MODE"] = "offline"

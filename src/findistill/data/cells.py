@@ -1,4 +1,4 @@
-"""Values of rows: found by dotted names, as text, as one label."""
+"""Cell values: lookup by dotted name, conversion to text, conversion to one label."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-DEPTH = 8  # of names that are listed
+DEPTH = 8  # levels of nesting in listed names
 
 
 class SeveralLabelsError(ValueError):
@@ -19,7 +19,7 @@ class SeveralLabelsError(ValueError):
 def lookup(row: Mapping[str, Any], name: str) -> Any:
     """The value of a column, or of a field inside it: `data.text`, `annotations.0.result.value.choices`.
 
-    A list is looked through: the field of its only element, or a list of those of all. None where there is no such value.
+    Lists are traversed: the result is their only value, or a list of all values. None if there is no such value.
     """
     return row[name] if name in row else _inside(row, name.split("."))
 
@@ -38,13 +38,13 @@ def _inside(value: Any, parts: list[str]) -> Any:
         return _inside(value[int(parts[0])], parts[1:]) if int(parts[0]) < len(value) else None
     fields = [_inside(element, parts) for element in value if isinstance(element, Mapping)]
     flat = [one for each in fields for one in (each if isinstance(each, list) else [each]) if not is_missing(one)]
-    if not flat and any(isinstance(each, list) for each in fields):  # empty lists: there is such a field, and nothing in it
+    if not flat and any(isinstance(each, list) for each in fields):  # empty lists: the field exists, but has no value
         return []
     return flat[0] if len(flat) == 1 else flat or None
 
 
 def names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The names by which `lookup` finds a value in any of the rows, in their order."""
+    """All names that `lookup` can resolve in some row, in order of first occurrence."""
     return list(dict.fromkeys(name for row in rows for name in _names(row, "", DEPTH)))
 
 
@@ -61,7 +61,7 @@ def _names(value: Any, prefix: str, depth: int) -> Iterator[str]:
 
 
 def as_text(cell: Any) -> str:
-    """A cell as text, whole numbers without a decimal point (a column of integers with gaps comes as floats)."""
+    """A cell as text, whole numbers without a decimal point (an integer column with gaps arrives as floats)."""
     if is_missing(cell):
         return ""
     if isinstance(cell, bytes):
@@ -71,13 +71,13 @@ def as_text(cell: Any) -> str:
 
 
 def as_label(cell: Any) -> str:
-    """A cell as a label, '' where it has none: the only element of a list, `1.0` as `1`.
+    """A cell as a label, '' if it has none. A list of one element is that element; `1.0` becomes `1`.
 
-    Lists written as text (`["positive"]`) count as lists, and Label Studio's `{"choices": [...]}`.
+    Lists written as text (`["positive"]`) and Label Studio's `{"choices": [...]}` count as lists.
 
     Raises:
         SeveralLabelsError: the cell has more than one label.
-        ValueError: the cell has an inner structure.
+        ValueError: the cell is another object or a nested list.
     """
     if isinstance(cell, str) and (cell := cell.strip())[:1] in ("[", "{") and cell[-1:] in ("]", "}"):
         cell = _parsed(cell)
@@ -96,7 +96,7 @@ def as_label(cell: Any) -> str:
 
 
 def folded(label: str) -> str:
-    """Equal for labels that differ in case, in the Unicode form or as 1 and 1.0 do."""
+    """A form that is equal for labels that differ only in case, in Unicode form, or as 1 and 1.0 do."""
     return unicodedata.normalize("NFC", _whole(label)).casefold()
 
 
@@ -105,7 +105,7 @@ def _whole(number: str) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """What a list or an object written as text is; the text where it is none."""
+    """The list or object written as text; the text itself if it is neither."""
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(text)

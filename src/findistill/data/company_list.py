@@ -1,6 +1,6 @@
-"""A list of company names as a model without training: what stands in it is a company (distant supervision).
+"""A list of company names as an untrained model: every listed name in a text is a company (distant supervision).
 
-Names lose what a list adds to them, `Class A Common Stock`, and are found with and without their legal form: `Acme Widgets Inc.`
+Suffixes such as `Class A Common Stock` are stripped, and names match with and without their legal form: `Acme Widgets Inc.`
 and `Acme Widgets`. Matching is by words, longest name first, in one pass over a text whatever the length of the list.
 """
 
@@ -15,8 +15,8 @@ from findistill.data.locations import files_in
 from findistill.data.spans import Span
 from findistill.errors import UserError, did_you_mean
 
-FOLDER, FILES = "companies", ("us_listed.csv", "sp500.csv")  # of $FINDISTILL_DATA
-_SECURITY = re.compile(  # what a list of securities says behind the name
+FOLDER, FILES = "companies", ("us_listed.csv", "sp500.csv")  # in $FINDISTILL_DATA
+_SECURITY = re.compile(  # the kind of security, after the company's name
     r"\s+(?:(?:class|series) [a-z]\b"
     r"|(?:common|ordinary|capital|preferred|preference|depositary|subordinate voting) (?:stock|shares?|units?)"
     r"|american deposit[ao]ry|new york registry|registered shares|depositary|shares of beneficial|common units"
@@ -26,9 +26,9 @@ _SECURITY = re.compile(  # what a list of securities says behind the name
 _BRACKETS = re.compile(r"\s*\([^)]*\)\s*")
 _WORD = re.compile(r"(?:[A-Za-z]\.){2,}|\w+|&")  # initials and dotted legal forms are one word, `JP` and `SA`
 _GAP = re.compile(r"[\s.'’/-]{0,2}")  # between the words of one name
-_FORMS = ("inc", "incorporated", "corp", "corporation", "co", "company", "ltd", "limited", "plc", "llc")  # kept where they follow
+_FORMS = ("inc", "incorporated", "corp", "corporation", "co", "company", "ltd", "limited", "plc", "llc")  # extend a mention
 _LEGAL = (*_FORMS, "llp", "lp", "nv", "sa", "ag", "se", "spa", "ab", "asa", "oyj", "kgaa", "gmbh", "bv", "pvt", "trust", "reit")
-_COMMON = ("holdings", "holding", "group", "companies")  # left out in headlines, too
+_COMMON = ("holdings", "holding", "group", "companies")  # also omitted in headlines
 
 
 class CompanyList:
@@ -41,7 +41,7 @@ class CompanyList:
             self._by_first.setdefault(words[0].casefold(), []).append(words)
 
     def __len__(self) -> int:
-        """Names, each with and without its legal form."""
+        """The number of name variants, with and without legal form."""
         return sum(map(len, self._by_first.values()))
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
@@ -62,7 +62,7 @@ class CompanyList:
             at = last + 1
 
     def _longest(self, words: Sequence[tuple[str, int, int]], joined: Sequence[bool], at: int) -> int:
-        """Words of the longest name that begins at this word; 0 where none does."""
+        """The number of words of the longest name that starts at this word; 0 if none does."""
         for name in self._by_first.get(words[at][0].casefold(), ()):
             end = at + len(name)
             if end <= len(words) and all(joined[at : end - 1]) and _is_written_so([word for word, _, _ in words[at:end]], name):
@@ -71,7 +71,7 @@ class CompanyList:
 
 
 def variants(name: str) -> Iterator[tuple[str, ...]]:
-    """The words of a name: as it is without the kind of security, without its legal form, and without `Group` or `Holdings`."""
+    """The words of each variant of a name: without the kind of security, then without legal form, `Group` and `Holdings`."""
     name = _SECURITY.sub("", _BRACKETS.sub(" ", name).strip())
     words, fewest = [word for word, _, _ in _words_of(name.removeprefix("The "))], 2
     while words:
@@ -79,7 +79,7 @@ def variants(name: str) -> Iterator[tuple[str, ...]]:
             yield tuple(words)
         if len(words) == 1 or (last := words[-1].casefold()) not in (*_LEGAL, *_COMMON, "&"):
             return
-        fewest = 4 if last in _COMMON else fewest  # what `Q2 Holdings` leaves is no name
+        fewest = 4 if last in _COMMON else fewest  # `Q2` of `Q2 Holdings` is not a name
         words = words[:-1]
 
 
@@ -89,12 +89,12 @@ def _words_of(text: str) -> list[tuple[str, int, int]]:
 
 
 def _is_short_name(word: str) -> bool:
-    """Whether a single word may be a name: of two letters only in capitals or with a digit, `HP`, `3M`."""
+    """Whether a single word may be a name; one of two characters must be in capitals or have a digit (`HP`, `3M`)."""
     return len(word) > 2 or word.isupper() or not word.isalpha()
 
 
 def _is_written_so(words: Sequence[str], name: Sequence[str]) -> bool:
-    """Whether words in a text are this name: in its own spelling, in capitals, or, where there are several, each capitalised."""
+    """Whether words in a text are this name: spelled the same, in capitals, or, if there are several, each capitalised."""
     if list(words) == list(name) or [word.upper() for word in name] == list(words):
         return True
     pairs = [*zip(words, name, strict=True)]
@@ -104,18 +104,19 @@ def _is_written_so(words: Sequence[str], name: Sequence[str]) -> bool:
 
 
 def list_files(path: str | None) -> list[Path]:
-    """The files of a list: one's own, or those of `$FINDISTILL_DATA`. Raises UserError where there is none."""
+    """The files of the list: `path`, or those in `$FINDISTILL_DATA`. Raises UserError if there are none."""
     if path:
         return [Path(path).expanduser()]
     if files := files_in(FOLDER, FILES):
         return files
     raise UserError(
-        f"the company list needs names: set FINDISTILL_DATA to a folder that holds {FOLDER}/, or name a CSV file of your own"
+        f"the company list needs names: set FINDISTILL_DATA to a folder that holds {FOLDER}/, "
+        "or entities.company_list.path to your own CSV file"
     )
 
 
 def read_names(files: Sequence[Path], name_column: str = "name") -> list[str]:
-    """The names in these CSV files. Raises UserError where one cannot be read or has no such column."""
+    """The names in these CSV files. Raises UserError if one cannot be read or has no such column."""
     names: list[str] = []
     for path in files:
         rows = read_csv(path)

@@ -1,4 +1,4 @@
-"""CoNLL files: a token a line with a tag behind it, a blank line behind each sentence."""
+"""CoNLL files: one token and its tag per line, a blank line after each sentence."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,18 +10,18 @@ from findistill.data.text_files import read_text
 from findistill.errors import UserError
 
 _TAG = re.compile(r"O|[BILOUESMW]-\S+")
-_PREFIXES = {"U": "B", "S": "B", "W": "B", "L": "I", "E": "I", "M": "I"}  # of BILOU, BIOES and BMEWO -> of BIO
+_PREFIXES = {"U": "B", "S": "B", "W": "B", "L": "I", "E": "I", "M": "I"}  # BILOU, BIOES and BMEWO -> BIO
 
 
 @dataclass(frozen=True)
 class Sentence:
     text: str
     spans: list[Span]
-    line: int  # the first, from 1
+    line: int  # number of its first line, from 1
 
 
 def join_tokens(tokens: Sequence[str], tags: Sequence[str]) -> tuple[str, list[Span]]:
-    """The text, one blank between tokens, and the mentions that IOB1, IOB2, BILOU or BIOES tags mark in it."""
+    """The tokens joined by blanks, and the mentions that IOB1, IOB2, BILOU or BIOES tags mark in this text."""
     offsets, at = [], 0
     for token in tokens:
         offsets.append((at, at + len(token)))
@@ -31,14 +31,14 @@ def join_tokens(tokens: Sequence[str], tags: Sequence[str]) -> tuple[str, list[S
 
 
 def read_conll(path: Path, encoding: str, delimiter: str | None, token_column: int, tag_column: int) -> list[Sentence]:
-    """The sentences of a file. Lines of `-DOCSTART-` and comments before a sentence are left out.
+    """The sentences of a file. `-DOCSTART-` lines and comments before a sentence are skipped.
 
     Args:
         delimiter: between columns; None: any blanks.
         token_column, tag_column: counted from 0; -1 is the last.
 
     Raises:
-        UserError: a line without these columns, a tag that is none, no sentence.
+        UserError: a line without these columns, an invalid tag, or no sentence.
     """
     sentences = []
     for first, lines in _blocks(read_text(path, encoding).getvalue(), delimiter):
@@ -51,7 +51,7 @@ def read_conll(path: Path, encoding: str, delimiter: str | None, token_column: i
             except IndexError:
                 raise UserError(f"{at}: {line.strip()[:60]!r} has {len(cells)} columns; check {_columns()}") from None
             if not _TAG.fullmatch(tag):
-                raise UserError(f"{at}: {tag[:40]!r} is no tag such as O, B-ORG or I-ORG; check {_columns()}")
+                raise UserError(f"{at}: {tag[:40]!r} is not a tag such as O, B-ORG or I-ORG; check {_columns()}")
             if not token:
                 raise UserError(f"{at}: the token is empty; check {_columns()}")
             tokens.append(token)
@@ -59,7 +59,7 @@ def read_conll(path: Path, encoding: str, delimiter: str | None, token_column: i
         text, spans = join_tokens(tokens, tags)
         sentences.append(Sentence(text, spans, first))
     if not sentences:
-        raise UserError(f"{path}: no sentences; a token and its tag a line are needed, and a blank line behind each sentence")
+        raise UserError(f"{path}: no sentences; each line needs a token and its tag, with a blank line after each sentence")
     return sentences
 
 

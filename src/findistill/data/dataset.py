@@ -14,7 +14,7 @@ from findistill.data.user_files import by_text
 
 
 class Dataset(Step):
-    """The texts of one `data` section. The content of its files enters, not where they lie."""
+    """The texts of one `data` section. The key depends on the content of its files, not on their location."""
 
     name = "data"
     implementation = "findistill.data.loading:store"
@@ -37,9 +37,9 @@ class Dataset(Step):
         if settings.get("label_map"):
             settings["label_map"] = by_text(settings["label_map"])
         path = Path(getattr(self.section, "path", None) or __file__).expanduser()
-        if path.is_dir():  # names of folders say which split a file is, or have a column's value
+        if path.is_dir():  # names of folders may be a file's split or a column's value
             settings["folder"] = [file.relative_to(path).as_posix() for file in files_under(path)]
-        if local_files(self.section):  # the hub serves it otherwise
+        if local_files(self.section):  # then the hub is not used
             settings |= {"hub_id": None, "hub_revision": None}
         return settings
 

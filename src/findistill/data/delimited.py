@@ -1,4 +1,4 @@
-"""CSV and its relatives, read strictly: the delimiter and the way of quoting are inferred, and every row has all its cells."""
+"""CSV and similar formats, read strictly: delimiter and quoting are inferred, and every row must have all its cells."""
 
 import csv
 import re
@@ -17,22 +17,22 @@ from findistill.errors import UserError
 csv.field_size_limit(2**31 - 1)  # posts can be longer than csv's default of 128 KB
 
 NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-RARE = ("@", "^", "~", "¦")  # sentence@label
-SAMPLE = 200  # rows by which a delimiter is judged
+RARE = ("@", "^", "~", "¦")  # such as sentence@label
+SAMPLE = 200  # rows from which the delimiter is inferred
 SAMPLE_CHARACTERS = 2**20
-NONE = "\x1f"  # a delimiter that no text has: for files of one column
-# How quotes inside a cell are written: doubled; behind a backslash, as Spark and MySQL do; as they are.
+NONE = "\x1f"  # a delimiter that occurs in no text, for files of one column
+# How quotes inside a cell are written: doubled; after a backslash, as by Spark and MySQL; unescaped.
 QUOTING: tuple[dict[str, Any], ...] = ({}, {"escapechar": "\\", "doublequote": False}, {"quoting": csv.QUOTE_NONE})
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read a file, where it does not say so itself, and what its reader is looking for.
+    """How to read a file that does not say so itself, and which columns its reader needs.
 
     Attributes:
         delimiter: a character, or one of `NAMES`; None: the one that gives rows as long as the header.
         columns: the names of the columns, for a file without a header line.
-        text_column: the column that must be there; the header is told from data by it.
+        text_column: the required column; it distinguishes a header from data.
         wanted: further columns that should be there.
     """
 
@@ -43,10 +43,10 @@ class Layout:
 
 
 def read_csv(path: Path, encoding: str = "utf-8", layout: Layout | None = None) -> list[dict[str, Any]]:
-    """All cells as text, empty ones as ''; a cell such as `NA` stays what it is.
+    """All cells as text, empty ones as ''; a cell such as `NA` is kept as it is.
 
     Raises:
-        UserError: no such file, not in this encoding, no header, no rows, a row with too many or too few cells, an open quote.
+        UserError: no such file, not in this encoding, no header, no rows, a row of the wrong length, an unclosed quote.
     """
     layout = layout or Layout()
     content = read_text(path, encoding).getvalue()
@@ -62,8 +62,8 @@ def read_csv(path: Path, encoding: str = "utf-8", layout: Layout | None = None) 
 
 
 def _start(path: Path, content: str, layout: Layout) -> tuple[int, str]:
-    """What the beginning of a file says: how long a line before the header is, and the delimiter."""
-    hint = re.match(r"sep=(.)\r?\n", content)  # Excel's own way of saying it
+    """The length of a `sep=` line before the header (0: none), and the delimiter."""
+    hint = re.match(r"sep=(.)\r?\n", content)  # Excel's way of declaring it
     body = content[hint.end() :] if hint else content
     if not body.strip():
         raise UserError(f"{path}: the file is empty; a header line with column names is needed")
@@ -73,20 +73,20 @@ def _start(path: Path, content: str, layout: Layout) -> tuple[int, str]:
 
 
 def _ways_of_quoting(delimiter: str, backslashes: bool) -> Iterator[Mapping[str, Any]]:
-    """Those of `QUOTING` that a file may have been written with."""
+    """Those ways of `QUOTING` that a file may have been written with."""
     for quoting in QUOTING:
-        quotes_are_text = "quoting" in quoting and delimiter in (",", ";", "|")  # where a text may hold the delimiter
+        quotes_are_text = "quoting" in quoting and delimiter in (",", ";", "|")  # a text may contain these
         if not quotes_are_text and ("escapechar" not in quoting or backslashes):
             yield quoting
 
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A file that is read row by row; opening it has checked every row.
+    """A file that is read row by row; `open` checks every row first.
 
     Attributes:
         header: the names of its columns.
-        count: rows.
+        count: number of rows.
     """
 
     path: Path
@@ -100,7 +100,7 @@ class CsvFile:
 
     @classmethod
     def open(cls, path: Path, encoding: str, layout: Layout) -> "CsvFile":
-        """Raises UserError as `read_csv`."""
+        """Raises UserError like `read_csv`."""
         sample = ""
         for line in lines(path, encoding):
             sample += line
@@ -120,7 +120,7 @@ class CsvFile:
         raise UserError(str(failure)) from failure
 
     def cells(self) -> Iterator[list[str]]:
-        """The cells of every row, the header's among them."""
+        """The cells of every row, including the header."""
         source = lines(self.path, self.encoding)
         if self.hint:
             next(source)
@@ -132,10 +132,10 @@ class CsvFile:
 
 
 def as_rows(path: Path, rows: list[list[Any]], layout: Layout) -> list[dict[str, Any]]:
-    """Rows of cells, of which the first is the header unless the columns are known, as a dict each.
+    """Each row as a dict; the first row is the header unless the layout names the columns.
 
     Raises:
-        UserError: no rows, or a header that is none.
+        UserError: no rows, or an invalid header.
     """
     header = list(layout.columns or [])
     if not header:
@@ -143,12 +143,12 @@ def as_rows(path: Path, rows: list[list[Any]], layout: Layout) -> list[dict[str,
         if layout.text_column and rows and layout.text_column not in header and looks_like_data(rows):
             raise UserError(
                 f"{path} has no column {layout.text_column!r}; its first line is {_short(rows[0])}.\n"
-                f"Where that is no header, name the columns: {typed('data.columns', _guessed_columns(rows, layout))}"
+                f"If that is not a header, name the columns: {typed('data.columns', _guessed_columns(rows, layout))}"
             )
         rows = rows[1:]
         header = _distinct(path, header, layout)
     elif rows and [str(cell).strip().casefold() for cell in rows[0]] == [name.casefold() for name in header]:
-        raise UserError(f"{path}: the file has a header line; leave out data.columns")
+        raise UserError(f"{path}: the file already has a header line; remove data.columns")
     if not rows:
         raise UserError(f"{path}: no rows")
     return [dict(zip(header, row, strict=True)) for row in rows]
@@ -178,11 +178,11 @@ def _cells(
             if not width:
                 width, whose = len(row), "the header has"
             if len(row) > width and not any(cell.strip() for cell in row[width:]):
-                row = row[:width]  # delimiters at the end of lines
+                row = row[:width]  # trailing delimiters
             if len(row) != width:
                 name = next((name for name, character in NAMES.items() if character == delimiter), repr(delimiter))
                 raise _NotRectangularError(
-                    f"{path}, line {reader.line_num}: {_count(len(row))} where {whose} {width}; texts that hold a {name} need "
+                    f"{path}, line {reader.line_num}: {_count(len(row))} where {whose} {width}; texts that contain a {name} need "
                     'quotes ("..."), or set data.delimiter=comma, semicolon, tab, pipe or none'
                 )
             yield row
@@ -195,7 +195,7 @@ def _count(cells: int) -> str:
 
 
 def _delimiter(content: str, layout: Layout) -> str:
-    """The delimiter under which the header has the wanted columns, and the rows are as long as the header."""
+    """The delimiter with which the header has the wanted columns and the rows are as long as the header."""
     columns = {layout.text_column, *layout.wanted} - {None}
     scores: dict[str, tuple[int, bool, float, int]] = {}
     regular: list[str] = []
@@ -207,7 +207,7 @@ def _delimiter(content: str, layout: Layout) -> str:
         names = 0 if layout.columns else len(columns & {cell.strip() for cell in header})
         scores[delimiter] = names, len(header) > 1 and share > 0.9, share, len(header)
         if len(header) == 1 and delimiter not in RARE:
-            # Rows that have the same further cells everywhere are no texts with commas, but lack a name in the header.
+            # If all rows have the same number of further cells, these are not texts with commas: the header lacks a name.
             regular += [delimiter] if len(lengths) == 1 and lengths.total() > 2 and 1 not in lengths else []
     if all(length == 1 for *_, length in scores.values()):
         return regular[0] if regular else NONE
@@ -215,13 +215,13 @@ def _delimiter(content: str, layout: Layout) -> str:
 
 
 def _sample(content: str, delimiter: str) -> list[list[str]]:
-    """The first rows, whatever their quotes; blank lines left out."""
+    """The first rows, however they are quoted, without blank lines."""
     lines = StringIO(content[:SAMPLE_CHARACTERS], newline="")
     return list(islice((row for row in csv.reader(lines, delimiter=delimiter) if any(map(str.strip, row))), SAMPLE)) or [[]]
 
 
 def looks_like_data(rows: Sequence[Sequence[Any]]) -> bool:
-    """Whether the first row has what a header has not: a sentence, a number, or a value that comes again in its column."""
+    """Whether the first row has what no header has: a sentence, a number, or a value that recurs in its column."""
     header, *others = rows[:SAMPLE]
     for column, cell in enumerate(header):
         text = str("" if cell is None else cell).strip()
@@ -232,7 +232,7 @@ def looks_like_data(rows: Sequence[Sequence[Any]]) -> bool:
 
 
 def _guessed_columns(rows: Sequence[Sequence[Any]], layout: Layout) -> list[str]:
-    """Names for the columns of a file without a header: the longest cells are the texts, the fewest values the labels."""
+    """Column names for a file without a header: the longest cells are the texts, the fewest distinct values the labels."""
     table = [[str(cell) for cell in row] for row in rows[:SAMPLE]]
     columns = range(len(table[0]))
     text = max(columns, key=lambda column: sum(len(row[column]) for row in table))
@@ -245,7 +245,7 @@ def _guessed_columns(rows: Sequence[Sequence[Any]], layout: Layout) -> list[str]
 
 
 def _distinct(path: Path, header: list[str], layout: Layout) -> list[str]:
-    """The header with names for nameless columns, such as an index that pandas wrote, and each name once."""
+    """The header with unique names, also for unnamed columns such as an index that pandas wrote."""
     columns = {layout.text_column, *layout.wanted}
     names: list[str] = []
     for number, name in enumerate(header):

@@ -1,4 +1,4 @@
-"""JSON files as rows: one object a line, an array of objects, or one of the forms that tools write a table in."""
+"""JSON files as rows: one object per line, an array of objects, or one of the layouts in which tools write a table."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,10 @@ Row = dict[str, Any]
 
 
 def read_jsonl(path: Path, encoding: str = "utf-8", text_column: str = "text") -> list[Row]:
-    """One JSON object a line, blank lines skipped; or a whole document (`table_rows`).
+    """One JSON object per line, blank lines skipped; or a single document (`table_rows`).
 
     Raises:
-        UserError: no such file, not in this encoding, not JSON, something else than objects, no rows.
+        UserError: no such file, not in this encoding, not JSON, anything but objects, no rows.
     """
     content = read_text(path, encoding).getvalue()
     if not content.strip():
@@ -35,10 +35,10 @@ def read_jsonl(path: Path, encoding: str = "utf-8", text_column: str = "text") -
 
 
 def stream_jsonl(path: Path, encoding: str = "utf-8", text_column: str = "text") -> Iterator[Row]:
-    """The rows of `read_jsonl`, read line by line; only a document over several lines is read whole.
+    """The rows of `read_jsonl`, read line by line; only a multi-line document is read at once.
 
     Raises:
-        UserError: as `read_jsonl`, when the faulty line is met.
+        UserError: as `read_jsonl`, when the faulty line is reached.
     """
     source = ((number, line) for number, line in enumerate(lines(path, encoding), 1) if line.strip())
     first, second = next(source, None), next(source, None)
@@ -56,10 +56,10 @@ def table_rows(path: Path, document: Any, text_column: str) -> Iterator[Row]:
     """The rows of a JSON document.
 
     An array of objects (Label Studio, Argilla, pandas' `records`), pandas' `split`, `table`, `columns` and `index`, columns
-    of lists, and an object that holds one list of objects, as the answers of web services do; any other object is one row.
+    of lists, and an object that holds one list of objects, as responses of web services do; any other object is one row.
 
     Raises:
-        UserError: an element is no object.
+        UserError: an element is not an object.
     """
     root = text_column if isinstance(document, dict) and text_column in document else text_column.partition(".")[0]
     if isinstance(document, dict) and root not in document:
@@ -91,7 +91,7 @@ def _parse(at: str, text: str) -> Any:
         faulty = text.split("\n")[error.lineno - 1].strip()
         raise UserError(f"{at}: not JSON ({error.msg}, {place}): {faulty[:60]}{_other(text)}") from error
     except RecursionError as error:
-        raise UserError(f"{at}: brackets inside brackets, too deep to be read: {text.strip()[:20]}") from error
+        raise UserError(f"{at}: nested too deeply to be read: {text.strip()[:20]}") from error
     except ValueError as error:  # a number of thousands of digits
         raise UserError(f"{at}: cannot be read as JSON ({str(error).partition(';')[0]})") from error
 
@@ -104,8 +104,8 @@ def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
-        return line.rstrip().endswith("}")  # a faulty line of several; not the first of an object over several
+        return line.rstrip().endswith("}")  # an invalid line of JSONL, not the first line of a multi-line object
 
 
 def _no_object(at: str, text: str) -> UserError:
-    return UserError(f'{at}: an object such as {{"text": ...}} is needed, not {text.strip()[:60]}')
+    return UserError(f'{at}: expected an object such as {{"text": ...}}, got {text.strip()[:60]}')

@@ -8,13 +8,13 @@ from findistill.config.overrides import typed
 from findistill.errors import UserError
 
 SENTIMENT = ("negative", "neutral", "positive")
-COMPANY = "company"  # the type of entity that is looked for unless others are named
+COMPANY = "company"  # the default entity type
 MOST_NAMES = 100  # in a column; more are ids, scores or texts
-MOST_DISTINCT = 0.75  # names as a share of the labelled rows; more are ids, scores or texts, too
-MOST_STEPS = 12  # of a rating with fractions
-FEW_ROWS = 10  # under which that says nothing
+MOST_DISTINCT = 0.75  # names as a share of the labelled rows; again, more are ids, scores or texts
+MOST_STEPS = 12  # distinct values of a rating with fractions
+FEW_ROWS = 10  # with fewer, `MOST_DISTINCT` does not apply
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-OWN_NAMES = "names"  # the wording for label sets of one's own: each label is its own word
+OWN_NAMES = "names"  # the wording for custom label sets: each label is its own word
 WORDINGS: dict[str, dict[str, str]] = {
     "sentiment": {"negative": "negative", "neutral": "neutral", "positive": "positive"},
     "market": {"negative": "bearish", "neutral": "neutral", "positive": "bullish"},
@@ -27,10 +27,10 @@ class LabelSet:
     """Ordered label names. The order is that of the columns everywhere; labels are matched by name, never by position.
 
     Attributes:
-        fewest: names that there must be: two classes, or one type of entity.
+        fewest: minimum number of names: two classes, or one entity type.
 
     Raises:
-        UserError: fewer names, an empty name, or a name that occurs twice.
+        UserError: fewer names, an empty name, or a duplicate.
     """
 
     names: tuple[str, ...]
@@ -59,8 +59,8 @@ class LabelSet:
         """Label name -> its word in prompts, in the order of the set.
 
         `wording` is `sentiment` (negative, neutral, positive), `market` (bearish, neutral, bullish), `movement` (down,
-        unsure, up), or a mapping of one's own; None and `names`: every label as it is spelled. Raises UserError for another
-        wording and for a label without a word in it.
+        unsure, up), or a custom mapping; None or `names`: every label as it is spelled. Raises UserError for any other
+        wording and for a label without a word.
         """
         if wording is None or wording == OWN_NAMES:
             return {name: name for name in self.names}
@@ -77,19 +77,19 @@ class LabelSet:
 
 
 def names_in(values: Sequence[str], what: str) -> tuple[str, ...]:
-    """The distinct labels of a column, numbers by value and before all others, which are in alphabetical order.
+    """The distinct labels of a column: numbers first, by value, then the others in alphabetical order.
 
     Args:
         what: what the column belongs to, for the error.
 
     Raises:
-        UserError: there is one label only, or so many that these are no labels.
+        UserError: there is only one label, or too many for these to be labels.
     """
     names = sorted(set(values), key=lambda name: (0, float(name), name) if _NUMBER.fullmatch(name) else (1, 0.0, name))
     if len(names) == 1:
         raise UserError(
-            f"{what}: all labelled rows have the label {names[0]!r}, two classes at least are needed; check data.label_column, "
-            f"or name the other labels, too: {typed('data.labels', _with_others(names[0]))}"
+            f"{what}: all labelled rows have the label {names[0]!r}, but at least two classes are needed; "
+            f"check data.label_column, or name the other labels, too: {typed('data.labels', _with_others(names[0]))}"
         )
     numbers = all(map(_NUMBER.fullmatch, names))
     scores = numbers and len(names) > MOST_STEPS and any("." in name for name in names)
@@ -97,7 +97,7 @@ def names_in(values: Sequence[str], what: str) -> tuple[str, ...]:
         what_else = "scores" if numbers else "ids or texts"
         examples = ", ".join(" ".join(f"{name[:30]}{'...' * (len(name) > 30)}".split()) for name in names[:3])
         raise UserError(
-            f"{what}: {len(names):,} different labels in {len(values):,} labelled rows, {examples}, ..., are {what_else}, "
+            f"{what}: {len(names):,} different labels in {len(values):,} labelled rows ({examples}, ...) look like {what_else}, "
             "not classes; check data.label_column, or name the labels in data.labels"
         )
     return tuple(names)

@@ -23,8 +23,8 @@ from findistill.data.text_key import text_key
 from findistill.data.texts import COLUMNS, SPLITS, DataCard, TextData
 from findistill.errors import UserError
 
-MOST_NAMES = 20_000  # that are clustered for the card, in seconds
-TYPED = (*COLUMNS, "spans")  # columns whose gaps are None
+MOST_NAMES = 20_000  # most names clustered for the card, which takes seconds
+TYPED = (*COLUMNS, "spans")  # columns in which missing values are None
 
 
 def load(config: Data) -> TextData:
@@ -55,7 +55,7 @@ def load(config: Data) -> TextData:
 
 
 def store(work: Work) -> None:
-    """Leave the data set of `work.config`, a `data` section, in the artifact's folder."""
+    """Write the data set of `work.config`, a `data` section, to the artifact's folder."""
     write_folder(load(work.config), work.folder)
 
 
@@ -75,23 +75,23 @@ def _check_spans(rows: pd.DataFrame, labels: LabelSet, origin: str) -> None:
 
 
 def _label_set(source: Source, config: Data, rows: pd.DataFrame) -> tuple[LabelSet, list[str]]:
-    """The source's labels or `data.labels`; where neither names them, those of the rows. With a note for the card."""
+    """The source's labels or `data.labels`, else those of the rows; and notes for the card."""
     if "spans" in rows:
         mentions = Counter(span["label"] for spans in rows["spans"] if spans for span in spans)
         types = tuple(source.labels or config.labels or sorted(mentions) or [COMPANY])
         counts = ", ".join(f"{mentions[name]:,} of {name}" for name in types)
         return LabelSet(types, fewest=1), [f"mentions, in all rows: {counts}"]
     if names := source.labels or config.labels:
-        return LabelSet(tuple(names), fewest=2 if rows["label"].notna().any() else 1), []  # texts may wait for their mentions
+        return LabelSet(tuple(names), fewest=2 if rows["label"].notna().any() else 1), []  # unlabelled: may be one entity type
     labels = rows["label"].dropna()
-    if labels.empty:  # for an annotator to give
+    if labels.empty:  # an annotator will assign them
         return LabelSet(SENTIMENT), []
     names = names_in(labels.tolist(), source.origin)
     return LabelSet(names), [f"data.labels is not set; the labels are those of the rows: {', '.join(names)}"]
 
 
 def _near_duplicates(frame: pd.DataFrame) -> list[str]:
-    """A note on how many rows of each other split are nearly the same text as a test row; none without such rows."""
+    """A note on how many rows of each other split are near-duplicates of a test row; none without such rows."""
     if not (frame["split"] == "test").any():
         return []
     keys = frame["text"].map(text_key)
@@ -105,7 +105,7 @@ def _near_duplicates(frame: pd.DataFrame) -> list[str]:
 
 
 def _shared_names(frame: pd.DataFrame) -> list[str]:
-    """A note on how many companies of the test rows are in training rows, too; none without test rows, or with too many names."""
+    """A note on how many companies of test rows are also in training rows; none without test rows, or with too many names."""
     names: dict[str, set[str]] = {}
     for split, text, spans in zip(frame["split"], frame["text"], frame["spans"], strict=True):
         for span in spans if spans is not None else ():
@@ -118,7 +118,7 @@ def _shared_names(frame: pd.DataFrame) -> list[str]:
     in_test = [splits for splits in of_cluster.values() if "test" in splits]
     shared = sum(bool(splits & {"train", "pool"}) for splits in in_test)
     return [
-        f"names: {shared:,} of the {len(in_test):,} in test rows, similar spellings counted as one, are in training rows, too"
+        f"names: {shared:,} of the {len(in_test):,} in test rows also occur in training rows (similar spellings count as one)"
     ]
 
 

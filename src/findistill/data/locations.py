@@ -16,16 +16,16 @@ from findistill.errors import UserError
 if TYPE_CHECKING:
     import datasets
 
-# What a folder's files end in, by the reader of the data source: formats that can be read row by row.
+# File endings by the reader of the data source: formats that can be read row by row.
 FORMATS = {
     "csv": (".csv", ".tsv", ".txt"), "jsonl": (".jsonl", ".json", ".ndjson"), "parquet": (".parquet", ".pq"),
 }  # fmt: skip
 
 
 def local_files(config: Data) -> list[Path]:
-    """The files a reader would read on this machine, in reading order; empty where they are not here (the hub's turn).
+    """The local files that a reader would read, in reading order; empty if there are none and the hub is used.
 
-    The module of the reader says which, in a function `local_files(config)`. A reader without one reads `data.path`.
+    The reader's module lists them in a function `local_files(config)`. A reader without one reads `data.path`.
 
     Raises:
         UserError: `data.path` is not set, or a named file is not among those of the folder.
@@ -38,14 +38,14 @@ def local_files(config: Data) -> list[Path]:
 
 
 def own_path(config: FileData) -> Path:
-    """`data.path`. Raises UserError where it is not set."""
+    """`data.path`. Raises UserError if it is not set."""
     if not config.path:
         raise UserError(f"data.path is not set; data={config.name} needs data.path=FILE")
     return Path(config.path).expanduser()
 
 
 def files_under(path: Path) -> list[Path]:
-    """A file alone, or all files of a folder in a fixed order, but hidden ones, which its readers ignore."""
+    """The file itself, or all files of a folder in a fixed order, except hidden ones, which readers ignore."""
     if not path.is_dir():
         return [path]
     files = (file for file in path.rglob("*") if file.is_file())
@@ -53,13 +53,13 @@ def files_under(path: Path) -> list[Path]:
 
 
 def format_of(config: Any) -> str:
-    """The format of one's own files, a key of `FORMATS`; '' for other data sets."""
+    """The format of the user's own files, a key of `FORMATS`; '' for other data sets."""
     package, _, name = str(config._target_).removesuffix(".read").rpartition(".")
     return name if package == "findistill.data.sources" and name in FORMATS else ""
 
 
 def input_files(config: Any) -> list[Path]:
-    """The files of `data.path` that are labelled: the file, those of the format in a folder, or what a glob names, in order.
+    """The files of `data.path` to label: the file, those of the format in a folder, or those that match a glob, in order.
 
     Raises:
         UserError: there is none.
@@ -72,7 +72,7 @@ def input_files(config: Any) -> list[Path]:
         unpacked = {file: re.sub(r"\.(gz|bz2|xz)$", "", file.name.lower()) for file in files_under(path)}
         files = [file for file, name in unpacked.items() if name.endswith(endings)]
         if not files:
-            raise UserError(f"data.path={path}: no file of the folder ends in {', '.join(endings)}; check data={config.name}")
+            raise UserError(f"data.path={path}: no file in the folder ends in {', '.join(endings)}; check data={config.name}")
         return files
     files = sorted(Path(name) for name in glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
     if not files:
@@ -82,22 +82,22 @@ def input_files(config: Any) -> list[Path]:
 
 
 def files_in(folder: str, names: Sequence[str]) -> list[Path]:
-    """These files of a folder of `$FINDISTILL_DATA`, or none of them. Raises UserError where only some are there."""
+    """These files of a folder in `$FINDISTILL_DATA`, or [] if none exists. Raises UserError if only some exist."""
     root = _root()
     paths = [root / folder / name for name in names] if root else []
     if any(path.exists() for path in paths):
         for path in paths:
             if not path.is_file():
-                raise UserError(f"{path} is missing beside its sister files; complete the folder or remove it")
+                raise UserError(f"{path} is missing although related files exist; complete the folder or remove it")
         return paths
     return []
 
 
 def csv_files(stems: Sequence[str], *folders: str, prefix: str = "") -> list[Path]:
-    """The CSV files of these stems, wherever in the folders they are; their names are the user's choice.
+    """The CSV files with these stems, which the user chose, from any of the folders.
 
     Raises:
-        UserError: `stems` is empty, or there are such files but not one of these.
+        UserError: `stems` is empty, or the folders have CSV files but lack one of these.
     """
     if not stems:
         raise UserError("data.files=[]: name at least one file")
@@ -105,7 +105,7 @@ def csv_files(stems: Sequence[str], *folders: str, prefix: str = "") -> list[Pat
     files = {path.stem: path for folder in folders for path in sorted((root / folder).glob(f"{prefix}*.csv"))} if root else {}
     for stem in stems if files else ():
         if stem not in files:
-            raise UserError(f"data.files: no file {stem!r} in {root}; there are {', '.join(files)}")
+            raise UserError(f"data.files: no file {stem!r} in {root}; available: {', '.join(files)}")
     return [files[stem] for stem in stems] if files else []
 
 
@@ -118,8 +118,8 @@ def _root() -> Path | None:
     return Path(root)
 
 
-def unavailable(config: Data, folder: str = "", why: str = "no folder with it in FINDISTILL_DATA") -> NoReturn:
-    """Raise the UserError that says how to get at a data set; `folder` of `$FINDISTILL_DATA` is where it would be."""
+def unavailable(config: Data, folder: str = "", why: str = "not found in FINDISTILL_DATA") -> NoReturn:
+    """Raise the UserError that says how to obtain a data set, which belongs in `folder` of `$FINDISTILL_DATA`."""
     ways = [f"set FINDISTILL_DATA to a folder that holds {folder}/" if folder else "check data.hub_id"]
     if config.hub_id:
         ways.append("go online to load it from the hub")
@@ -128,7 +128,7 @@ def unavailable(config: Data, folder: str = "", why: str = "no folder with it in
 
 
 def from_hub(config: Data, folder: str = "", **options: Any) -> "datasets.DatasetDict":
-    """All splits of `data.hub_id`. Raises UserError where the hub or the data set cannot be reached."""
+    """All splits of `data.hub_id`. Raises UserError if the hub or the data set cannot be reached."""
     if not config.hub_id:
         unavailable(config, folder)
     try:

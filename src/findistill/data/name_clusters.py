@@ -1,4 +1,4 @@
-"""Names that are spellings of one another, in clusters: which company a mention is of, as far as its name says."""
+"""Clusters of similarly spelled names: which company a mention refers to, as far as its name tells."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,33 +9,33 @@ from rapidfuzz.distance import Levenshtein
 
 from findistill.data.similarity import ROUNDING
 
-THRESHOLD = 85.0  # of the similarity, 0 to 100, as in the study of Capital Fund Management
-ROWS = 1_000  # names that are compared at once with the others: 20 MB where these are 20,000
-# Each with what makes percents of it.
+THRESHOLD = 85.0  # similarity, 0 to 100, as in the study of Capital Fund Management
+ROWS = 1_000  # names compared at once with the others: 20 MB for 20,000 of these
+# Each with its factor to percent.
 SCORERS: dict[str, tuple[Any, int]] = {"ratio": (fuzz.ratio, 1), "levenshtein": (Levenshtein.normalized_similarity, 100)}
 
 
 def fold_name(name: str) -> str:
-    """Equal for names that differ in case and blanks alone."""
+    """A form that is equal for names that differ only in case and blanks."""
     return " ".join(name.casefold().split())
 
 
 def cluster_names(names: Sequence[str], similarity: str = "ratio", threshold: float = THRESHOLD) -> np.ndarray:
-    """(n,) int: the cluster of each name, numbered in the order of their first names.
+    """(n,) int: the cluster of each name; clusters are numbered in the order of their first names.
 
-    Two names with a similarity >= threshold are in one cluster, and so are all that a chain of such pairs connects (single
-    linkage, by union-find). About 100 million pairs a second and core; names of very different lengths are not compared.
+    Two names with a similarity >= threshold are in one cluster, and so are names connected by a chain of such pairs (single
+    linkage, by union-find). About 100 million pairs per second and core; names of very different lengths are not compared.
 
     Args:
-        similarity: `ratio`, rapidfuzz' (twice the characters in common, in order, as a share of both lengths), or `levenshtein`
-            (1 less the edit distance as a share of the longer name), which is stricter.
+        similarity: `ratio`, that of rapidfuzz (twice the longest common subsequence over the sum of both lengths), or
+            `levenshtein` (1 minus the edit distance over the length of the longer name), which is stricter.
         threshold: 0 to 100.
     """
     scorer, percents = SCORERS[similarity]
     order = sorted(range(len(names)), key=lambda name: len(names[name]))
     by_length = [names[name] for name in order]
     lengths = np.array([len(name) for name in by_length])
-    longest = (200 - threshold) / threshold  # of two lengths' ratio, above which neither similarity reaches the threshold
+    longest = (200 - threshold) / threshold  # ratio of lengths above which neither similarity reaches the threshold
     parents = np.arange(len(names))
     for start in range(0, len(names), ROWS):
         rows = by_length[start : start + ROWS]
@@ -51,7 +51,7 @@ def cluster_names(names: Sequence[str], similarity: str = "ratio", threshold: fl
 
 
 def union(parents: np.ndarray, one: int, other: int) -> None:
-    """Make the sets of two elements one, whose root is the smaller of theirs."""
+    """Merge the sets of two elements; the smaller root becomes the root of both."""
     roots = sorted((_root(parents, one), _root(parents, other)))
     parents[roots[1]] = roots[0]
 
@@ -64,6 +64,6 @@ def numbered(parents: np.ndarray) -> np.ndarray:
 
 def _root(parents: np.ndarray, element: int) -> int:
     while parents[element] != element:
-        parents[element] = parents[parents[element]]  # halves the way for the next time
+        parents[element] = parents[parents[element]]  # path halving
         element = int(parents[element])
     return element

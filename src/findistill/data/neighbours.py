@@ -13,7 +13,7 @@ _TIE_WEIGHT = 1e-3  # far below one vote of any k in use
 def nearest(queries: np.ndarray, pool: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k most similar pool rows of each query: indexes and cosine similarities, (n, k) each, best first.
 
-    `queries` (n, d) and `pool` (m, d) hold vectors of length 1. Ties keep the pool's order. k is cut to m.
+    `queries` (n, d) and `pool` (m, d) hold vectors of length 1. Ties keep the pool's order. k is capped at m.
     """
     k = min(k, len(pool))
     indexes = np.zeros((len(queries), k), dtype=np.int64)
@@ -31,14 +31,14 @@ def nearest(queries: np.ndarray, pool: np.ndarray, k: int) -> tuple[np.ndarray, 
 
 
 def neighbour_vote(similarities: np.ndarray, indexes: np.ndarray, pool_labels: Sequence[str], labels: LabelSet) -> np.ndarray:
-    """(n, n_labels) shares of the neighbours' labels, rows summing to 1; nothing but equal shares where k is 0.
+    """(n, n_labels) shares of the neighbours' labels, rows summing to 1; equal shares if k is 0.
 
-    Equal counts are decided by the summed similarity, folded in as a tiny term. Arguments as `nearest` returns them.
+    Ties are broken by the summed similarity, added as a tiny term. Arguments as `nearest` returns them.
     """
     if not indexes.size:
         return np.full((len(indexes), len(labels)), 1 / len(labels))
     columns = np.array([labels.index(label) for label in pool_labels])[indexes]
     is_label = columns[:, :, None] == np.arange(len(labels))
-    closeness = ((1 + similarities) / 2)[:, :, None]  # in [0, 1], so that a far neighbour never counts against its label
+    closeness = ((1 + similarities) / 2)[:, :, None]  # in [0, 1], so that a distant neighbour never counts against its label
     scores = (is_label * (1 + _TIE_WEIGHT * closeness)).sum(1)
     return scores / scores.sum(1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Parquet. Loaded when a file is read."""
+"""Parquet files. Imported only when one is read."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from findistill.core.step import load
 from findistill.data.text_files import refuse_other_formats
 from findistill.errors import UserError
 
-SAVED = ("state.json", "dataset_dict.json")  # of a folder that `save_to_disk` wrote
+SAVED = ("state.json", "dataset_dict.json")  # in a folder that `save_to_disk` wrote
 
 
 def read_parquet(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, list[str]]]:
-    """The rows of a Parquet file, or of all in a folder as Spark writes it; and the names behind the numbers of columns.
+    """The rows of a Parquet file, or of a folder of them as Spark writes it; and the class names of columns with class numbers.
 
-    Names come from the features that `datasets` leaves in a file.
+    Class names come from the features that `datasets` stores in a file.
 
     Raises:
         UserError: there is no such file, it is not Parquet, or it has no rows.
@@ -26,7 +26,7 @@ def read_parquet(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, list[st
     check_parquet(path)
     with reading(path):
         table = pa.parquet.read_table(path)
-        table.validate(full=True)  # damaged offsets would end the process
+        table.validate(full=True)  # damaged offsets would crash the process
         rows = table.to_pylist()
     if not rows:
         raise UserError(f"{path}: no rows")
@@ -36,7 +36,7 @@ def read_parquet(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, list[st
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What pyarrow raises while a file is read, as a UserError."""
+    """Convert errors of pyarrow while it reads a file to UserError."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -44,7 +44,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def check_parquet(path: Path) -> None:
-    """Raise UserError where `path` is neither a folder nor a file that begins as Parquet does."""
+    """Raise UserError if `path` is neither a folder of Parquet files nor a file that starts like one."""
     if path.is_file():
         with path.open("rb") as handle:
             start = handle.read(16)
@@ -53,4 +53,4 @@ def check_parquet(path: Path) -> None:
     elif not path.is_dir():
         raise UserError(f"{path}: no such file; check data.path")
     elif any((path / name).is_file() for name in SAVED):
-        raise UserError(f"{path}: a folder of datasets.save_to_disk; use data=hub")
+        raise UserError(f"{path}: a folder written by datasets.save_to_disk; use data=hub")

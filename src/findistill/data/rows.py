@@ -1,4 +1,4 @@
-"""What a reader returns: rows with the canonical columns, and the facts of the data card."""
+"""What a reader returns: rows with the canonical columns, and the facts for the data card."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ class Source:
     """What a reader returns.
 
     Attributes:
-        rows: a mapping a row, with `id`, `text` and what the source has of `label`, `split`, `date` and `source`; further keys
-            become further columns. With `spans` it is a data set of entities (`TextData`).
+        rows: one mapping per row, with `id`, `text` and, if the source has them, `label`, `split`, `date` and `source`; other
+            keys become columns, too. With `spans` it is a data set of entities (`TextData`).
         origin: the folder, file or hub id that was read.
-        labels: the label names, where they are not `data.labels`.
-        notes: lines of the data card.
+        labels: the label names, if they are not `data.labels`.
+        notes: lines for the data card.
     """
 
     rows: Sequence[Mapping[str, Any]]

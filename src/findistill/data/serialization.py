@@ -1,4 +1,4 @@
-"""A data set on disk, as an artifact keeps it: the frame as parquet, the card and the labels as JSON."""
+"""A data set in its artifact's folder: the frame as Parquet, the card and the labels as JSON."""
 
 import hashlib
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def _card(content: Mapping[str, Any]) -> DataCard:
 
 
 def store_frame(store: Store, kind: str, name: str, frame: pd.DataFrame) -> Path:
-    """The store's folder `<kind>-<key>` with this frame in `<name>.parquet`; the key is its content."""
+    """The store's folder `<kind>-<key>` with this frame in `<name>.parquet`; the key is a hash of its content."""
     rows = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy().tobytes()
     key = {"rows": hashlib.sha256(rows).hexdigest(), "columns": [str(column) for column in frame]}
     return store.get(kind, key, lambda folder: frame.to_parquet(folder / f"{name}.parquet", index=False))

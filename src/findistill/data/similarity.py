@@ -1,4 +1,4 @@
-"""Edit similarity between texts: what counts as nearly the same text."""
+"""Edit similarity between texts: what counts as a near-duplicate."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ from rapidfuzz import fuzz, process
 
 from findistill.data.text_key import text_key
 
-NEAR = 90.0  # from here on two texts are nearly the same
-ROUNDING = 1e-4  # of a threshold, 0 to 100: where it is reached exactly, rapidfuzz says yes or no as its floats round
+NEAR = 90.0  # at least this similar: near-duplicates
+ROUNDING = 1e-4  # subtracted from a threshold, 0 to 100: at an exact match, rapidfuzz's answer depends on how floats round
 BLOCK = 1000  # texts compared at once with all others
 
 
 def similarity(text: str, other: str) -> float:
-    """0 to 100: twice the characters in common, in order, as a share of both lengths (rapidfuzz' `ratio`).
+    """0 to 100: twice the longest common subsequence over the sum of both lengths (rapidfuzz's `ratio`).
 
-    Compared as they are and normalised, whichever is more alike. It is never below the similarity by Levenshtein distance.
+    The higher of the similarities of the texts as they are and normalised. It is never below the Levenshtein similarity.
     """
     return max(fuzz.ratio(text, other), fuzz.ratio(text_key(text), text_key(other)))
 
@@ -23,7 +23,7 @@ def similarity(text: str, other: str) -> float:
 def closest(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
     """(n,) float32: the `similarity` of each text to the most similar of `others`, 0 where there are none.
 
-    About 2 million pairs a second and core.
+    About 2 million pairs per second and core.
     """
     best = np.zeros(len(texts), np.float32)
     if not len(others):
@@ -37,7 +37,7 @@ def closest(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
 
 
 def distinct(texts: Sequence[str], threshold: float) -> np.ndarray:
-    """(n,) bool: which texts to keep so that no two have `similarity` >= threshold; the first of such texts stays."""
+    """(n,) bool: which texts to keep so that no two have `similarity` >= threshold; the first of similar texts is kept."""
     keep = np.ones(len(texts), bool)
     spellings: list[tuple[list[str], list[str]]] = [(list(texts), []), ([text_key(text) for text in texts], [])]
     for row in range(len(texts)):
@@ -59,7 +59,7 @@ def near_duplicates(keys: Sequence[str], others: Sequence[str], threshold: float
     near = np.zeros(len(keys), bool)
     others = sorted(others, key=len)
     lengths = np.array([len(other) for other in others], int)
-    ratio = threshold / (200 - threshold)  # of the lengths, below which the similarity cannot reach the threshold
+    ratio = threshold / (200 - threshold)  # ratio of lengths below which the similarity cannot reach the threshold
     order = np.argsort([len(key) for key in keys], kind="stable")
     for start in range(0, len(keys) if others else 0, BLOCK // 4):
         block = order[start : start + BLOCK // 4]

@@ -1,7 +1,7 @@
-"""Mentions as files have them: lists of offsets, and the exports of Label Studio, doccano and Argilla.
+"""Mentions in files: lists of offsets, and the exports of Label Studio, doccano and Argilla.
 
-Python and Label Studio (since 1.5) count characters. Argilla's page and doccano's, unless a project counts grapheme clusters,
-count UTF-16 code units, in which most emoji are two; so did older versions of Label Studio.
+Python and Label Studio (since 1.5) count characters. The web pages of Argilla and of doccano (unless a project counts grapheme
+clusters) count UTF-16 code units, of which most emoji have two; so did older versions of Label Studio.
 """
 
 import ast
@@ -18,7 +18,7 @@ from findistill.errors import UserError
 CHARACTERS, UTF16 = "characters", "utf16"
 _STARTS, _ENDS = ("start", "start_offset"), ("end", "end_offset")
 _LABELS = ("label", "labels", "type", "entity_group", "entity", "tag")
-_INNER = ("result", "value", "entities", "spans")  # of an annotation, where its spans are
+_INNER = ("result", "value", "entities", "spans")  # keys of an annotation that hold its spans
 
 
 class AnnotationsDifferError(ValueError):
@@ -27,20 +27,20 @@ class AnnotationsDifferError(ValueError):
 
 @dataclass(frozen=True)
 class Mention:
-    """A span as a file has it; `surface` is its text, where the file says it."""
+    """A span from a file; `surface` is its text, if the file has it."""
 
     span: Span
     surface: str | None = None
 
 
 def read_cell(cell: Any) -> list[Mention] | None:
-    """The mentions in a cell, each once; None where it is empty: nobody annotated the text.
+    """The distinct mentions in a cell; None if it is empty, because nobody annotated the text.
 
-    Read are [start, end, label], {start, end, label} by any of the tools' names, lists of them, columns of them ({start: [...],
+    Accepts [start, end, label], {start, end, label} by any of the tools' names, lists of them, columns of them ({start: [...],
     ...}), JSON or Python text, and a list of annotations that agree.
 
     Raises:
-        ValueError: something else; the message says what.
+        ValueError: anything else; the message says what.
     """
     if isinstance(cell, str):
         if not cell.strip():
@@ -49,7 +49,7 @@ def read_cell(cell: Any) -> list[Mention] | None:
     if not isinstance(cell, list | tuple | Mapping):
         if is_missing(cell):
             return None
-        raise ValueError("is no list of spans")
+        raise ValueError("is not a list of spans")
     if isinstance(cell, Mapping):
         return _of_mapping(cell)
     if _is_span(cell):
@@ -61,11 +61,11 @@ def read_cell(cell: Any) -> list[Mention] | None:
 
 
 def as_spans(rows: Sequence[tuple[str, Sequence[Mention] | None]], offsets: str | None) -> tuple[list[list[Span] | None], str]:
-    """The spans of texts with their mentions, in characters; and a note for the data card where emoji made a difference.
+    """The spans of each text, in characters; and a note for the data card if emoji made a difference.
 
     Args:
-        offsets: `characters`, `utf16`, or None: the reading that fits, by the surface forms that are known, else by how many
-            spans begin and end where words do.
+        offsets: `characters`, `utf16`, or None: whichever fits the known surface forms, else that by which more spans start
+            and end at word boundaries.
     """
     read: list[list[Span] | None] = []
     differing: list[tuple[int, list[Span], list[Span]]] = []
@@ -86,13 +86,13 @@ def as_spans(rows: Sequence[tuple[str, Sequence[Mention] | None]], offsets: str 
     for row, _, units in differing if reading == UTF16 else ():
         read[row] = units
     return read, (
-        f"emoji stand before spans in {len(differing):,} texts: offsets are read as "
-        f"{'UTF-16 code units' if reading == UTF16 else 'characters'}, which fits the words; data.offsets says it"
+        f"emoji precede spans in {len(differing):,} texts: offsets are read as "
+        f"{'UTF-16 code units' if reading == UTF16 else 'characters'}, which matches the words; data.offsets overrides it"
     )
 
 
 def _in_utf16(text: str, spans: Sequence[Span]) -> list[Span]:
-    """The spans read as UTF-16 offsets; empty where they cannot be."""
+    """The spans read as UTF-16 offsets; empty if that is impossible."""
     try:
         return from_utf16(text, spans) if all(span.start < span.end for span in spans) else []
     except UserError:
@@ -108,7 +108,7 @@ def _fits(text: str, units: Sequence[Span], spans: Sequence[Span], surfaces: Map
 
 
 def _at_words(text: str, spans: Sequence[Span]) -> int:
-    """How many ends of spans are ends of words; one outside the text is none."""
+    """How many starts and ends of spans are at word boundaries; those outside the text are not."""
     starts = {match.start() for match in re.finditer(r"\b\w|[^\w\s]", text)}
     ends = {match.end() for match in re.finditer(r"\w\b|[^\w\s]", text)}
     return sum((span.start in starts) + (span.end in ends) for span in spans)
@@ -121,14 +121,14 @@ def _parsed(text: str) -> Any:
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
     whole = text.strip()[-1:] in ("]", "}")
-    raise ValueError("is no JSON" if whole else "is no JSON, or was cut")
+    raise ValueError("is not JSON" if whole else "is not JSON, or is truncated")
 
 
 def _of_mapping(cell: Mapping[str, Any]) -> list[Mention] | None:
     start, end, label = (next((cell[name] for name in names if name in cell), None) for names in (_STARTS, _ENDS, _LABELS))
-    if isinstance(start, list):  # columns, as `datasets` keeps a list of objects
+    if isinstance(start, list):  # columns, as `datasets` stores a list of objects
         if not isinstance(end, list) or not isinstance(label, list) or not len(start) == len(end) == len(label):
-            raise ValueError("has columns of unlike length")
+            raise ValueError("has columns of different lengths")
         return [_mention(*each) for each in zip(start, end, label, strict=True)]
     if start is not None or end is not None:
         return [_mention(start, end, label, cell.get("text"))]
@@ -145,12 +145,12 @@ def _mention(start: Any, end: Any, label: Any, surface: Any = None) -> Mention:
     for name, value in (("start", start), ("end", end)):
         whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
         if not whole and not (isinstance(value, str) and value.strip().lstrip("-").isdecimal()):
-            raise ValueError(f"has {name}={value!r}, which is no whole number")
+            raise ValueError(f"has {name}={value!r}, which is not an integer")
         offsets.append(int(value))
     try:
         name = as_label(label)
     except SeveralLabelsError as error:
-        raise ValueError(f"has several labels for one span, {', '.join(error.args[0])}; leave one") from None
+        raise ValueError(f"has several labels for one span, {', '.join(error.args[0])}; keep one") from None
     if not name:
         raise ValueError(f"has no label for the span {offsets[0]}:{offsets[1]}")
     # Label Studio writes a line break as two characters.
@@ -163,7 +163,7 @@ def _is_span(cell: Sequence[Any]) -> bool:
 
 
 def _is_annotation(each: Any) -> bool:
-    """One annotator's work, rather than one span."""
+    """Whether this is one annotator's work rather than one span."""
     if isinstance(each, list | tuple):
         return not _is_span(each)
     return isinstance(each, Mapping) and (isinstance(each.get("result"), list) or isinstance(each.get("value"), list | str))

@@ -1,4 +1,4 @@
-"""How predicted spans agree with gold ones: counts, from which precision, recall and F1 follow."""
+"""Counts of how predicted spans agree with gold ones, from which precision, recall and F1 follow."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from findistill.data.spans import Span
 
-# What is counted: spans predicted and gold, those that are the same in both, and those of each that overlap one of the other's.
+# Predicted spans, gold spans, spans in both, predicted spans that overlap a gold one, gold spans that overlap a predicted one.
 COUNTED = ("predicted", "gold", "same", "predicted_overlaps", "gold_overlaps")
 
 
 def counts(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]], labels: Sequence[str]) -> np.ndarray:
-    """(texts, labels, len(COUNTED)) int64; spans agree only with those of their own label."""
+    """(texts, labels, len(COUNTED)) int64; spans are compared within a label."""
     table = np.zeros((len(gold), len(labels), len(COUNTED)), np.int64)
     for row, (ours, theirs) in enumerate(zip(gold, predicted, strict=True)):
         for column, label in enumerate(labels):
@@ -27,7 +27,7 @@ def counts(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]], 
 
 
 def f1(table: np.ndarray) -> np.ndarray:
-    """Exact F1 of counts (..., len(COUNTED)); 0 where nothing is gold or predicted."""
+    """Exact-match F1 of counts (..., len(COUNTED)); 0 where nothing is gold or predicted."""
     both = table[..., 0] + table[..., 1]
     return np.divide(2 * table[..., 2], both, out=np.zeros(np.shape(both)), where=both > 0)
 
@@ -35,9 +35,9 @@ def f1(table: np.ndarray) -> np.ndarray:
 def validation_scores(
     gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]], labels: Sequence[str]
 ) -> dict[str, float]:
-    """What epochs and thresholds are chosen by: `val/f1`, exact; its mean over labels, `val/macro_f1`; `val/accuracy`, the
-    share of the texts whose spans are all right. Beside it `val/precision`, `val/recall` and `val/spans`, the gold ones, and
-    the four of each label, `val/<label>/f1` and so on, where there are several."""
+    """Scores to choose epochs and thresholds by: `val/f1`, exact match; its mean over labels, `val/macro_f1`; `val/accuracy`,
+    the share of texts whose spans are all right. Also `val/precision`, `val/recall` and `val/spans`, the number of gold spans;
+    and these of each label, `val/<label>/f1` and so on, if there are several."""
     table = counts(gold, predicted, labels)
     right = (table[..., 0] == table[..., 2]) & (table[..., 1] == table[..., 2])
     whole = table.sum(0)
@@ -50,7 +50,7 @@ def validation_scores(
 
 
 def _exact(row: np.ndarray) -> dict[str, float]:
-    """Exact scores of summed counts (len(COUNTED),); 0 where nothing is gold or predicted."""
+    """Exact-match scores of summed counts (len(COUNTED),); 0 where nothing is gold or predicted."""
     predicted, gold, same = row[:3].tolist()
     shares = {"precision": same / predicted if predicted else 0.0, "recall": same / gold if gold else 0.0}
     return {"f1": float(f1(row)), **shares, "spans": float(gold)}

@@ -1,7 +1,7 @@
-"""Entity mentions: spans of characters in a text, and the forms in which libraries have them.
+"""Entity mentions: character spans in a text, and conversions to and from the forms that libraries use.
 
 Offsets count Unicode code points, as Python's strings do: `text[start:end]` is the surface form. Everything else (words,
-tokens with BIO tags, UTF-16 offsets of browsers) is converted to it on the way in and from it on the way out.
+tokens with BIO tags, UTF-16 offsets of browsers) is converted on input and output.
 """
 
 import re
@@ -14,7 +14,7 @@ from findistill.data.surface_forms import Offsets as Offsets
 from findistill.data.surface_forms import occurrences
 from findistill.errors import UserError
 
-# Words as GLiNER has them: letters and digits, joined by hyphens and underscores, or one other character.
+# Words as GLiNER splits them: letters and digits, joined by hyphens and underscores, or one other character.
 _WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
@@ -33,7 +33,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Located:
-    """Where surface forms stand in a text.
+    """Where surface forms occur in a text.
 
     Attributes:
         spans: every mention, in order; none overlap.
@@ -48,7 +48,7 @@ class Located:
 
 @dataclass(frozen=True)
 class Marked:
-    """Texts with their spans, none of which overlap: what a model of entities learns from, or is measured on."""
+    """Texts with their spans, none of which overlap, to train or evaluate an entity model on."""
 
     texts: list[str]
     spans: list[list[Span]]
@@ -57,25 +57,25 @@ class Marked:
         return len(self.texts)
 
     def repeated(self, times: int) -> "Marked":
-        """The same texts so many times."""
+        """The same texts, `times` times."""
         return Marked(self.texts * times, self.spans * times)
 
 
 def to_cell(spans: Iterable[Span]) -> list[dict[str, Any]]:
-    """Spans as a table has them: a list of mappings with start, end and label."""
+    """Spans as a table cell: a list of mappings with start, end and label."""
     return [asdict(span) for span in sorted(spans)]
 
 
 def from_cell(cell: Iterable[Mapping[str, Any]]) -> list[Span]:
-    """Spans from a table's cell; further values of a span, such as its votes, are ignored."""
+    """Spans from a table cell; other values of a span, such as its votes, are ignored."""
     return sorted(Span(int(each["start"]), int(each["end"]), str(each["label"])) for each in cell)
 
 
 def check(text: str, spans: Iterable[Span], labels: Sequence[str], where: str) -> list[Span]:
-    """The spans in order.
+    """The spans in order, if they are valid.
 
     Args:
-        where: what the error names, such as a file and a row.
+        where: the place that the error names, such as a file and a row.
 
     Raises:
         UserError: an offset outside the text, an empty span, a label outside the set, or two spans that overlap.
@@ -86,14 +86,14 @@ def check(text: str, spans: Iterable[Span], labels: Sequence[str], where: str) -
         if not 0 <= span.start < span.end <= len(text):
             raise UserError(f"{place} is empty or outside the text of {len(text)} characters: offsets count characters from 0")
         if not text[span.start : span.end].strip():
-            raise UserError(f"{place} covers nothing but blanks")
+            raise UserError(f"{place} covers only whitespace")
         if span.label not in labels:
-            raise UserError(f"{place}: the labels are {', '.join(labels)}; name it in data.labels, or leave the span out")
+            raise UserError(f"{place}: its label is not one of {', '.join(labels)}; add it to data.labels, or remove the span")
     for one, other in pairwise(ordered):
         if one.overlaps(other):
             raise UserError(
-                f"{where}: spans {one.start}:{one.end} and {other.start}:{other.end} overlap, and a character belongs to one "
-                "mention at most: leave one of them out"
+                f"{where}: spans {one.start}:{one.end} and {other.start}:{other.end} overlap, but a character can belong "
+                "to one mention only; remove one of them"
             )
     return ordered
 
@@ -110,14 +110,14 @@ def without_overlaps(spans: Iterable[Span]) -> list[Span]:
 def locate(text: str, forms: Iterable[str], label: str) -> Located:
     """Every mention of the surface forms in the text, longer forms first.
 
-    A form stands at word boundaries. It is looked for as it is written, then regardless of case; the kind of blanks, quotes and
-    dashes and the Unicode form do not count: language models change them all (`surface_forms`).
+    A form matches at word boundaries, first as it is written, then regardless of case; the kind of blanks, quotes and dashes and
+    the Unicode form are ignored, because language models change them (`surface_forms`).
     """
     return locate_typed(text, [(form, label) for form in forms])
 
 
 def locate_typed(text: str, forms: Iterable[tuple[str, str]]) -> Located:
-    """As `locate`, for forms each of which has a label of its own; of two labels for one form the first counts."""
+    """Like `locate`, with a label for each form; if a form has two labels, the first counts."""
     spans: list[Span] = []
     repeated, missing = [], []
     labels_of_forms = {form.strip(): label for form, label in reversed(list(forms))}
@@ -150,7 +150,7 @@ def from_utf16(text: str, spans: Iterable[Span]) -> list[Span]:
     for span in spans:
         if span.start not in units or span.end not in units:
             raise UserError(
-                f"span {span.start}:{span.end} ({span.label}) is outside the text, or ends inside a character: as UTF-16 offsets"
+                f"as UTF-16 offsets, span {span.start}:{span.end} ({span.label}) is outside the text or inside a character"
             )
         converted.append(Span(units[span.start], units[span.end], span.label))
     return converted
@@ -167,15 +167,15 @@ def words(text: str) -> list[Offsets]:
 
 
 def pieces(text: str) -> list[Offsets]:
-    """Offsets of the runs of letters and digits of a text, and of each other character: `Tata-led` is three.
+    """Offsets of the runs of letters and digits of a text, and of each other character: `Tata-led` has three.
 
-    A name ends inside one of `words` where it is joined to another word, and hardly ever inside one of these.
+    A name that is joined to another word ends inside one of `words`, but hardly ever inside one of these.
     """
     return [match.span() for match in _PIECE.finditer(text)]
 
 
 def to_words(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[tuple[int, int, str]]:
-    """Spans as (first word, last word, label), both inclusive; a span that ends inside a word has the whole word.
+    """Spans as (first word, last word, label), both inclusive; a span that ends inside a word gets the whole word.
 
     Args:
         offsets: of the words, in order. A span without any word is left out.
@@ -199,10 +199,10 @@ def tags_of(labels: Iterable[str]) -> list[str]:
 
 
 def to_bio(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[str]:
-    """One tag a token: `B-company` where a mention begins, `I-company` inside it, `O` elsewhere.
+    """One tag per token: `B-company` where a mention begins, `I-company` inside it, `O` elsewhere.
 
     Args:
-        offsets: of the tokens, in order; a token without characters (0, 0), such as a special one, is `O`.
+        offsets: of the tokens, in order; a token without characters (0, 0), such as a special token, is `O`.
     """
     tags = ["O"] * len(offsets)
     for first, last, label in to_words(spans, offsets):
@@ -211,7 +211,7 @@ def to_bio(spans: Iterable[Span], offsets: Sequence[Offsets]) -> list[str]:
 
 
 def from_bio(tags: Sequence[str], offsets: Sequence[Offsets]) -> list[Span]:
-    """Spans from one tag a token. `I-` after another label or after `O` begins a mention, as in CoNLL's scorer."""
+    """Spans from one tag per token. `I-` after another label or after `O` begins a mention, as in CoNLL's scorer."""
     spans: list[Span] = []
     inside = False
     for tag, (start, end) in zip(tags, offsets, strict=True):

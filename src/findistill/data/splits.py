@@ -1,7 +1,7 @@
 """Cleaning and splitting: no text, in whatever spelling, ends up in two splits.
 
-Test texts come first, then validation, then the rest: a split never shrinks for the sake of one after it. Every draw
-has its own random stream, so a larger pool or a lower limit leaves test and validation as they are.
+Test texts are assigned first, then validation, then the rest: a split never loses texts to a later one. Every draw has
+its own random stream, so a larger pool or a lower limit does not change test and validation.
 """
 
 import math
@@ -19,25 +19,26 @@ from findistill.data.texts import is_labelled
 from findistill.data.training_texts import text_hashes
 from findistill.errors import UserError
 
-TEST_SHARE = 0.2  # of one's own rows, where data.test is not set
+TEST_SHARE = 0.2  # of the user's own rows, if data.test is not set
 _STREAMS = {"test": 1, "validation": 2, "pool": 3, "limit": 4, "sample": 5, "folds": 6}
 
 
 def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Drop blanks and duplicates, give every row its split, and count what was removed.
+    """Drop blanks and duplicates, assign every row to a split, and count what was removed.
 
-    `rows` has the columns of `TextData.frame`; `split` is what the source itself says, None where it says nothing.
+    `rows` has the columns of `TextData.frame`; `split` is the source's own, None if it has none.
     Texts of an unlabelled source all stay in train unless the source, or `data.split_by_date`, says otherwise. In a labelled one,
-    rows without a label go to train, after all others, and take no part in any other draw; by date, to the period of training.
+    rows without a label go to train, after all others, and take no part in any other draw; if split by date, those outside the
+    training period are dropped.
 
     Raises:
         UserError: nothing is left (to train on); more `data.labelled` than rows; a label outside the set; training rows of
-            one class only, or none with a mention; dates that cannot be split by.
+            one class only, or none with a mention; dates that cannot be used.
     """
     labelled = bool(is_labelled(rows).any())
     removed: Counter[str] = Counter()
     if not len(rows):
-        raise UserError(f"data={config.name}: the source holds no rows")
+        raise UserError(f"data={config.name}: the source has no rows")
     if config.split_by_date is not None:
         rows = rows.assign(split=periods_of(rows["date"], list(config.split_by_date), config.name))
         removed["outside data.split_by_date"] += int(rows["split"].isna().sum())
@@ -55,19 +56,19 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
     rows = rows.assign(_key=text_hashes(rows["text"]), _target=_targets(rows))
     unlabelled = rows[~is_labelled(rows) & labelled]
     rows = rows.drop(unlabelled.index)
-    if config.split_by_date is not None:  # what was written later is not learnt from
+    if config.split_by_date is not None:  # later texts must not be trained on
         if empty := {"train", "test"} - set(rows["split"]):
             of = "labelled row" if labelled else "row"
             raise UserError(
-                f"data.split_by_date=[{','.join(config.split_by_date)}]: no {of} of data={config.name} is in the period of "
-                f"{min(empty)}; choose others"
+                f"data.split_by_date=[{','.join(config.split_by_date)}]: data={config.name} has no {of} in the "
+                f"{min(empty)} period; choose other periods"
             )
         later = unlabelled["split"] != "train"
         removed["without a label, outside the period of training"] += int(later.sum())
         unlabelled = unlabelled[~later]
 
     def claim(part: pd.DataFrame, *earlier: pd.DataFrame) -> pd.DataFrame:
-        """The part without texts that an earlier split has, and each text once."""
+        """The part without duplicates and without texts of earlier splits."""
         leaked = part["_key"].isin(set().union(*(other["_key"] for other in earlier)))
         removed["also in an earlier split"] += int(leaked.sum())
         return _unique(part[~leaked], removed)
@@ -83,11 +84,11 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         if split == "pool" and config.labelled and not len(own):
             if not labelled:
                 raise UserError(f"data.labelled={config.labelled}: data={config.name} has no labels to keep")
-            most = len(train) if len(unlabelled) else len(train) - 1  # something is left to train on
+            most = len(train) if len(unlabelled) else len(train) - 1  # one row must remain to train on
             if config.labelled > most:
                 raise UserError(
                     f"data.labelled={config.labelled} leaves nothing to train on: data={config.name} has {len(train):,} labelled "
-                    f"rows beside test and validation. Label more texts, or lower it: data.labelled={max(most, 0)} at most"
+                    f"rows outside test and validation. Label more texts, or lower it: data.labelled={max(most, 0)} at most"
                 )
         elif split != "pool":
             size = min(len(train), max(1, round(shares[split] * len(train)))) if shares[split] else 0
@@ -107,8 +108,8 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
 
     if after_test and not len(train) and not len(parts["pool"]):
         raise UserError(
-            f"data={config.name}: of {len(rows):,} rows none is left to train on once data.test={shares['test']} "
-            f"and data.validation={config.validation} have theirs; give more rows or other shares"
+            f"data={config.name}: none of {len(rows):,} rows is left to train on after data.test={shares['test']} "
+            f"and data.validation={config.validation}; give more rows or smaller shares"
         )
     learnable = _concat(train, parts["pool"])
     if labelled and len(learnable) and "spans" in rows and not learnable["spans"].map(len).any():
@@ -118,8 +119,8 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
         )
     if labelled and len(learnable) and "spans" not in rows and learnable["label"].nunique() < 2:
         raise UserError(
-            f"data={config.name}: all {len(learnable):,} training rows have the label {learnable['label'].iloc[0]!r}; "
-            "two classes at least are needed, check data.label_column and data.label_map"
+            f"data={config.name}: all {len(learnable):,} training rows have the label {learnable['label'].iloc[0]!r}, "
+            "but at least two classes are needed; check data.label_column and data.label_map"
         )
     extra = claim(unlabelled, *parts.values())
     duplicate = extra["_key"].isin(train["_key"])
@@ -128,7 +129,7 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
     if config.limit is not None and config.limit < len(train):
         removed["over data.limit"] = len(train) - config.limit
         train = train.loc[_draw(train, config.limit, "limit", config.seed, labels)]
-    if config.fold is not None:  # the test rows themselves are not looked at
+    if config.fold is not None:  # the real test rows are not used
         candidates = parts["pool"] if len(parts["pool"]) else train[is_labelled(train)]
         fold = candidates.loc[_fold(candidates, config, labels)]
         removed["test rows that are no part of a fold"] += len(parts["test"])
@@ -140,12 +141,12 @@ def assign(rows: pd.DataFrame, config: Data, labels: LabelSet) -> tuple[pd.DataF
 
 
 def sample(rows: pd.DataFrame, size: int, seed: int, labels: LabelSet) -> pd.DataFrame:
-    """So many of the labelled rows, labels in their natural proportions; a smaller sample is a part of a larger one."""
+    """`size` of the labelled rows, stratified by label; a smaller sample is a subset of a larger one."""
     return rows.loc[_draw(rows, min(size, len(rows)), "sample", seed, labels)].reset_index(drop=True)
 
 
 def _unique(part: pd.DataFrame, removed: Counter[str]) -> pd.DataFrame:
-    """Each text once, its first row; a text whose rows disagree on the label, or the mentions, is dropped: which is right?"""
+    """The first row of each text; texts whose rows disagree on the label, or the mentions, are dropped."""
     conflicting = part.groupby("_key")["_target"].transform("nunique") > 1 if len(part) else part["_key"].isna()
     duplicate = part["_key"].duplicated() & ~conflicting
     removed.update({"duplicates": int(duplicate.sum()), "duplicates with different labels": int(conflicting.sum())})
@@ -153,7 +154,7 @@ def _unique(part: pd.DataFrame, removed: Counter[str]) -> pd.DataFrame:
 
 
 def _targets(rows: pd.DataFrame) -> pd.Series:
-    """What must agree between duplicates, None where unlabelled: the label, or the mentions whatever blanks stand before them."""
+    """What must agree between duplicates, None if unlabelled: the label, or the mentions' types and texts, not their offsets."""
     if "spans" not in rows:
         return rows["label"]
     targets = [
@@ -164,13 +165,13 @@ def _targets(rows: pd.DataFrame) -> pd.Series:
 
 
 def _concat(*parts: pd.DataFrame) -> pd.DataFrame:
-    """The parts together, in the source's order."""
+    """The parts concatenated, in the source's order."""
     rows = [part for part in parts if len(part)]
     return pd.concat(rows).sort_index() if rows else parts[0]
 
 
 def _fold(rows: pd.DataFrame, config: Data, labels: LabelSet) -> list[int]:
-    """Index values of the rows of fold `config.fold`; every fold has the labels in their natural proportions.
+    """Index values of the rows of fold `config.fold`; folds are stratified by label.
 
     Raises:
         UserError: there are fewer labelled rows than folds.
@@ -183,7 +184,7 @@ def _fold(rows: pd.DataFrame, config: Data, labels: LabelSet) -> list[int]:
 
 
 def _draw(rows: pd.DataFrame, size: int, purpose: str, seed: int, labels: LabelSet) -> list[int]:
-    """Index values of `size` rows, labels in their natural proportions (largest remainders), in the rows' order."""
+    """Index values of `size` rows, stratified by label (largest remainders), in the rows' order."""
     shuffled = _shuffled(rows, purpose, seed, labels)
     exact = [size * len(group) / max(1, len(rows)) for group in shuffled]
     takes = [math.floor(value) for value in exact]
@@ -194,9 +195,9 @@ def _draw(rows: pd.DataFrame, size: int, purpose: str, seed: int, labels: LabelS
 
 
 def _shuffled(rows: pd.DataFrame, purpose: str, seed: int, labels: LabelSet) -> list[np.ndarray]:
-    """Index values of the rows of each label, and of those without one, shuffled whole: a smaller draw is a part of a larger.
+    """Index values of all rows of each label, and of those without one, shuffled: a smaller draw is a subset of a larger one.
 
-    In place of labels, a data set of entities has rows with and without mentions.
+    In a data set of entities, rows with and without mentions take the place of labels.
     """
     random = np.random.default_rng([seed, _STREAMS[purpose]])
     has_label = is_labelled(rows)

@@ -1,7 +1,7 @@
-"""Rows of files that may be larger than memory, in small tables with every column kept, and the text of each row.
+"""Rows of files that may be larger than memory, in small tables with all columns, and the text of each row.
 
-Each file is read through once before anything is made of it: rows are counted, columns get their types, and a faulty row is
-named with its place. Of Parquet the footer says that much.
+Each file is first scanned once to count rows, infer column types and report a faulty row with its place. For Parquet, the
+footer suffices.
 """
 
 import json
@@ -26,13 +26,13 @@ from findistill.data.parquet_files import check_parquet, reading
 from findistill.data.user_files import half_of, layout, no_column, text_of
 from findistill.errors import UserError
 
-AT_ONCE = 1024  # rows of a table at most
+AT_ONCE = 1024  # most rows of a table
 Types = dict[str, pa.DataType | None]  # of columns; None: values of several types, which become JSON
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file: how many rows it has, its columns, and its tables with their texts, from a row on."""
+    """One file: its number of rows, its columns, and a function that reads its tables and their texts from a row on."""
 
     path: Path
     rows: int
@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stream:
-    """The rows of several files, one after the other; a text without a character is ''."""
+    """The rows of several files, one after the other; a blank text is ''."""
 
     parts: tuple[Part, ...]
 
@@ -136,7 +136,7 @@ def _parquet(config: FileData, path: Path) -> Part:
         raise no_column(str(path), config, "text_column", schema.names)
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not any(fits(plain) for fits in TEXT_TYPES):
-        raise UserError(f"{path}: the column {config.text_column} is of the type {kind}, not texts; check data.text_column")
+        raise UserError(f"{path}: the column {config.text_column} has the type {kind}, not text; check data.text_column")
 
     def read(skip: int) -> Iterator[tuple[pa.Table, list[str]]]:
         first = 0
@@ -150,7 +150,7 @@ def _parquet(config: FileData, path: Path) -> Part:
                     continue
                 table = pa.Table.from_batches([batch.slice(skip)])
                 skip = 0
-                table.validate(full=True)  # damaged offsets would end the process
+                table.validate(full=True)  # damaged offsets would crash the process
                 column = pc.struct_field(table[root], inner) if inner else table[root]
                 texts = [text_of(value, config, str(path)) for value in column.to_pylist()]
                 yield table, [text.strip() and text for text in texts]
@@ -173,7 +173,7 @@ def _check_characters(row: Mapping[str, Any], at: str) -> None:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{at}: half a character ({half_of(error)}); remove or mend it") from None
+        raise UserError(f"{at}: a lone surrogate ({half_of(error)}); remove or fix it") from None
 
 
 def _types(rows: Iterable[Mapping[str, Any]]) -> Types:
@@ -190,7 +190,7 @@ def _types(rows: Iterable[Mapping[str, Any]]) -> Types:
 
 
 def _hollow(kind: pa.DataType) -> bool:
-    """Whether a type has an object without fields in it, which Parquet cannot hold."""
+    """Whether a type contains an object without fields, which Parquet cannot store."""
     inner = [kind.field(at).type for at in range(kind.num_fields)]
     return (pa.types.is_struct(kind) and not inner) or any(map(_hollow, inner))
 
@@ -218,7 +218,7 @@ def _array(values: list[Any], kind: pa.DataType | None) -> pa.Array:
 
 
 def as_json(value: Any) -> str:
-    """A value as text: a text as it is, anything else as JSON."""
+    """A value as text: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -233,7 +233,7 @@ def _conformed(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
         else:
             try:
                 columns.append(table[field.name].cast(field.type))
-            except pa.ArrowException:  # of several types
+            except pa.ArrowException:  # values of several types
                 columns.append(json_texts(table[field.name]))
     return pa.table(columns, schema=schema)
 

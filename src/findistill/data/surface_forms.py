@@ -1,7 +1,7 @@
 """Surface forms compared as people read them: in one Unicode form, with one kind of quotes and dashes.
 
-Language models copy a name from a text and change what cannot be seen: `é` as one character or two, straight quotes for curly
-ones, characters without width.
+Language models copy a name from a text and change what is hard to see: `é` as one character or two, straight quotes for curly
+ones, zero-width characters.
 """
 
 import re
@@ -11,7 +11,7 @@ from functools import lru_cache
 Offsets = tuple[int, int]
 
 _SAME = str.maketrans("‘’‛′`´“”„″‐‑‒–—−", "''''''\"\"\"\"------")
-# Scripts that are written without spaces between words: a name may stand amid other letters.
+# Scripts that are written without spaces between words: a name may be next to other letters.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _LETTER = re.compile(rf"[^\W{_UNSPACED}]")
 _BLANKS = re.compile(r"\s+")
@@ -19,10 +19,10 @@ _BLANKS = re.compile(r"\s+")
 
 @lru_cache(maxsize=256)
 def folded(text: str) -> tuple[str, tuple[Offsets, ...]]:
-    """The text in its normal form, and for each of its characters the offsets in the text of what it stands for."""
+    """The normalised text, and for each of its characters the offsets of its source in the text."""
     if text.isascii():
         return text.translate(_SAME), tuple((at, at + 1) for at in range(len(text)))
-    clusters: list[tuple[int, int, str]] = []  # a character with the marks that belong to it
+    clusters: list[tuple[int, int, str]] = []  # a character with its combining marks
     for at, character in enumerate(text):
         kind = unicodedata.category(character)
         if kind == "Cf" or "\ufe00" <= character <= "\ufe0f":
@@ -41,14 +41,14 @@ def folded(text: str) -> tuple[str, tuple[Offsets, ...]]:
 
 
 def form_key(form: str) -> str:
-    """Equal for forms that `occurrences` takes for one another."""
+    """A key that is equal for forms that `occurrences` does not distinguish."""
     return " ".join(folded(form)[0].split()).casefold()
 
 
 def occurrences(text: str, form: str) -> list[Offsets]:
-    """Where a form stands in a text at the boundaries of words: as it is written, else regardless of case.
+    """Where a form occurs in a text at word boundaries: as it is written, else regardless of case.
 
-    The kind of white space does not count.
+    The kind of white space is ignored.
     """
     characters, offsets = _searchable(text)
     key = _searchable(form)[0].strip()
@@ -57,7 +57,7 @@ def occurrences(text: str, form: str) -> list[Offsets]:
 
 @lru_cache(maxsize=256)
 def _searchable(text: str) -> tuple[str, tuple[Offsets, ...]]:
-    """As `folded`, with a run of white space as one blank."""
+    """Like `folded`, with each run of white space as one blank."""
     characters, offsets = folded(text)
     plain = _BLANKS.sub(" ", characters)
     if plain == characters:
@@ -80,7 +80,7 @@ def _places(characters: str, offsets: tuple[Offsets, ...], form: str) -> list[Of
 
 
 def _bounded(before: str, after: str) -> bool:
-    """Whether a word may end between two characters."""
+    """Whether a word may begin or end between two characters."""
     return not (_LETTER.match(before) and _LETTER.match(after))
 
 

@@ -1,4 +1,4 @@
-"""The text of a file: unpacked, decoded, and refused with a remedy where it is none."""
+"""The text of a file, unpacked and decoded; other formats are refused with a remedy."""
 
 import bz2
 import gzip
@@ -21,7 +21,7 @@ FORMATS = {  # first bytes -> what the file is, and what to do
     b"\xff\xff\xff\xff": "an Arrow stream; use data=hub with data.path set to the folder that save_to_disk wrote",
     b"%PDF": "a PDF; save its table as CSV",
     b"SQLite format 3": "an SQLite database; save the table as CSV",
-    b"\x28\xb5\x2f\xfd": "packed with zstd; unpack it, or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; decompress it, or compress it with gzip",
 }
 MARKS = {  # byte order marks; the longer ones first
     b"\xff\xfe\x00\x00": "utf-32",
@@ -30,31 +30,31 @@ MARKS = {  # byte order marks; the longer ones first
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-WESTERN = 0.2  # share of bytes above ASCII under which a text is in a Latin script
+WESTERN = 0.2  # share of non-ASCII bytes up to which a text counts as Latin script
 
 
 def check_file(path: Path) -> None:
-    """Raise UserError where `path` is no file."""
+    """Raise UserError if `path` is not a file."""
     if path.is_dir():
         raise UserError(
             f"{path}: a folder, not a file; check data.path. data=parquet reads a folder of Parquet files, data=hub "
-            "one of datasets.save_to_disk"
+            "one written by datasets.save_to_disk"
         )
     if not path.is_file():
         raise UserError(f"{path}: no such file; check data.path")
 
 
 def refuse_other_formats(path: Path, content: bytes) -> None:
-    """Raise UserError where the first bytes are those of another format."""
+    """Raise UserError if the first bytes are those of another format."""
     for mark, remedy in FORMATS.items():
         if content.startswith(mark):
             raise UserError(f"{path}: this is {remedy}")
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> StringIO:
-    """A file's text, line ends as they are. Files packed with gzip, bzip2 or xz are unpacked.
+    """A file's text with unchanged line ends. Files packed with gzip, bzip2 or xz are unpacked.
 
-    A byte order mark counts above `encoding`.
+    A byte order mark takes precedence over `encoding`.
 
     Raises:
         UserError: no such file, another format, damaged, or not in this encoding.
@@ -66,28 +66,28 @@ def read_text(path: Path, encoding: str = "utf-8") -> StringIO:
             try:
                 content = unpack(content)
             except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-                raise UserError(f"{path}: cannot be unpacked ({error}); the file is damaged or cut, copy it again") from error
+                raise UserError(f"{path}: cannot be decompressed ({error}): damaged or truncated; copy it again") from error
     refuse_other_formats(path, content)
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), encoding)
     try:
         text = content.decode(encoding)
     except LookupError:
-        raise UserError(f"data.encoding={encoding}: unknown, {path} is not read; utf-8, cp1252, latin-1 are common") from None
+        raise UserError(f"data.encoding={encoding}: unknown, so {path} cannot be read; try utf-8, cp1252 or latin-1") from None
     except UnicodeError as error:
         raise UserError(f"{path}{_fault(content, encoding, error)}") from error
     if (at := text.find("\0")) >= 0:
         zeros = [content[start : start + 2000 : 2].count(0) for start in (0, 1)]
         likely = "utf-16-le" if zeros[1] > 10 * zeros[0] else "utf-16-be" if zeros[0] > 10 * zeros[1] else ""
-        why = f"it looks like UTF-16: set data.encoding={likely}" if likely else "the file is damaged or no text"
+        why = f"it looks like UTF-16: set data.encoding={likely}" if likely else "the file is damaged or not text"
         raise UserError(f"{path}, line {text.count(chr(10), 0, at) + 1}: a NUL character; {why}")
     return StringIO(text.removeprefix("\ufeff"), newline="")
 
 
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
-    """The lines of a file as `read_text` has them, with their ends, one after the other.
+    """The lines of a file as in `read_text`, with line ends, read one at a time.
 
     Raises:
-        UserError: as `read_text`, when the faulty line is met.
+        UserError: as `read_text`, when the faulty line is reached.
     """
     check_file(path)
     with path.open("rb") as plain:
@@ -104,24 +104,24 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
                     raise ValueError("a NUL character")
                 yield line.removeprefix("\ufeff") if number == 0 else line
     except (UnicodeError, LookupError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
-        read_text(path, encoding)  # says what is wrong, and where
+        read_text(path, encoding)  # raises an error that says what is wrong, and where
         raise
 
 
 def _fault(content: bytes, encoding: str, error: UnicodeError) -> str:
-    """Where and why the content is not in this encoding, and which it may be."""
+    """Where and why the content is not in this encoding, and in which it may be."""
     if not isinstance(error, UnicodeDecodeError):
         return f": not {encoding} ({error}); set data.encoding=utf-8"
     line = content.count(b"\n", 0, error.start) + 1
     at = f", line {line}, byte {error.start}: 0x{content[error.start]:02x} is not {encoding}"
     if error.end >= len(content) and error.start >= len(content) - 4 and _decodes(content[: error.start], encoding):
-        return f"{at}: the file ends inside a character; it is cut, copy it again"
+        return f"{at}: the file ends inside a character, so it is truncated; copy it again"
     return f"{at}; set data.encoding={_likely(content)}"
 
 
 def _likely(content: bytes) -> str:
-    """The encoding that is most probable for text which is not in the one that was tried."""
-    # A 20th of a second to load, and needed for an error only.
+    """The most probable encoding of text that is not in the one that was tried."""
+    # Takes a 20th of a second to import, and is needed only for an error.
     from charset_normalizer import from_bytes
 
     if _decodes(content, "utf-8"):

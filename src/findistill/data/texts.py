@@ -1,4 +1,4 @@
-"""What every source becomes: one frame of texts, the labels they carry, and a card saying where they come from."""
+"""What every source becomes: one frame of texts, their label set, and a card that says where they come from."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ COLUMNS = ("id", "text", "label", "split", "date", "source")
 
 
 def is_labelled(rows: "pd.DataFrame") -> "pd.Series":
-    """Whether each row has a human label; in a data set of entities, whether its mentions are known, were it none."""
+    """Whether each row has a human label; in a data set of entities, whether it is annotated, even if with no mention."""
     return rows["spans" if "spans" in rows else "label"].notna()
 
 
 @dataclass(frozen=True)
 class DataCard:
-    """What is known of a data set: for people, for reports and for model cards."""
+    """What is known of a data set, for users, reports and model cards."""
 
     name: str
     licence: str
@@ -45,12 +45,12 @@ class DataCard:
 class TextData:
     """Texts with their splits.
 
-    `frame` has one row a text and the columns `id` (unique), `text`, `label` (None where unlabelled), `split` (train,
-    validation, test or pool), `date` (ISO or None) and `source`; after them whatever else the source tells: `agreement`
-    (eighths), `score`, `ticker`, `difficulty`, ... No text (by `text_key`) occurs twice.
+    `frame` has one row per text and the columns `id` (unique), `text`, `label` (None if unlabelled), `split` (train,
+    validation, test or pool), `date` (ISO or None) and `source`, then whatever else the source has: `agreement` (eighths),
+    `score`, `ticker`, `difficulty`, ... No text (by `text_key`) occurs twice.
 
     A data set of entities has a column `spans` instead of labels: a list of {start, end, label} (`data.spans`), empty for a text
-    without mentions, None for one that nobody annotated. `labels` are the types of entities then.
+    without mentions, None for one that nobody annotated. `labels` are then the entity types.
     """
 
     frame: "pd.DataFrame"
@@ -65,17 +65,17 @@ class TextData:
         return self.frame[self.frame["split"].isin(names)].reset_index(drop=True)
 
     def human_votes(self, *splits: str) -> "pd.DataFrame":
-        """The source's own annotators in the shape of an annotation table; the train split unless others are named.
+        """The votes of the source's own annotators as an annotation table; of the train split unless others are named.
 
         Columns as in `annotations.parquet`: id, text, label, gold, agreement, n_valid, n_samples, soft_<label>...,
-        rationale (None). PhraseBank publishes no single votes, only which of four agreement levels a sentence reached,
+        rationale (None). PhraseBank publishes no individual votes, only which of four agreement levels a sentence reached,
         so votes are counted in eighths: agreement is the level's lower bound (50% 4, 66% 5, 75% 6, all 8) and the
-        rest of the mass is spread evenly over the other labels. A decision of `data.reviewed` stands for all eight; texts without
-        one have no votes. Raises UserError for a source without either.
+        rest of the mass is spread evenly over the other labels. A decision of `data.reviewed` counts as all eight votes; texts
+        without votes are left out. Raises UserError for a source without any.
         """
         if "agreement" not in self.frame:
             raise UserError(
-                f"distill.source=human: {self.card.name} does not say how far its annotators agreed; "
+                f"distill.source=human: {self.card.name} has no agreement of human annotators; "
                 "use data=phrasebank, or distill.source=annotator"
             )
         rows = self.split(*(splits or ("train",)))

@@ -1,4 +1,4 @@
-"""Which texts a model has learnt from: hashes of their keys beside its weights, for whoever scores it on the same texts."""
+"""Which texts a model was trained on: hashes of their keys next to its weights, to notice when it is scored on the same texts."""
 
 import hashlib
 import logging
@@ -15,11 +15,11 @@ FILE = "training_texts.npy"  # sorted uint64, 8 bytes a text: 1 MB for 125,000 t
 
 
 def write(folder: Path, texts: Iterable[str], starts: Sequence[Path | str] = ()) -> None:
-    """Leave `FILE` in a model's folder, unless nothing is known.
+    """Write `FILE` to a model's folder, unless no texts are known.
 
     Args:
         texts: of training and validation.
-        starts: models that it started or learnt from; the texts of those that are folders with such a file count as its own.
+        starts: models that it was initialised or distilled from; texts in the `FILE` of one that is a folder count as its own.
     """
     parts = [text_hashes(texts), *(hashes for start in starts if start and (hashes := _read(Path(start))) is not None)]
     if len(hashes := np.unique(np.concatenate(parts))):
@@ -27,7 +27,7 @@ def write(folder: Path, texts: Iterable[str], starts: Sequence[Path | str] = ())
 
 
 def known(model: Path | str, texts: Sequence[str]) -> np.ndarray:
-    """(n,) bool: whether the model learnt from each text, or from one that counts as the same; none where it has no such file.
+    """(n,) bool: whether the model was trained on each text, or one that counts as the same; all False if it has no `FILE`.
 
     Args:
         model: a folder of a model, of an adapter or of a run, an ONNX file with `FILE` beside it, or a hub id.
@@ -50,5 +50,5 @@ def _read(folder: Path) -> np.ndarray | None:
     try:
         return np.load(path).astype(np.uint64)
     except (ValueError, OSError, EOFError) as error:
-        log.warning("%s cannot be read (%s): which texts the model learnt from is not known", path, error)
+        log.warning("%s cannot be read (%s), so it is unknown which texts the model was trained on", path, error)
         return None

@@ -1,4 +1,4 @@
-"""One's own data: columns by configuration, and every value that does not fit named with its place."""
+"""The user's own data: columns by configuration, and an error with its place for every value that does not fit."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ from findistill.errors import UserError, did_you_mean
 
 Rows = Sequence[Mapping[str, Any]]
 COLUMN_SETTINGS = ("text_column", "label_column", "spans_column", "id_column", "date_column", "split_column", "rationale_column")
-NO_LABEL = {"", "nan", "null", "<na>", "\\n"}  # as pandas and databases write a gap in text
+NO_LABEL = {"", "nan", "null", "<na>", "\\n"}  # missing values as pandas and databases write them
 MOST_LISTED = 40  # column names in a message
 
 
 def layout(config: FileData) -> Layout:
-    """What `config` says of a file of cells, and which columns it wants."""
+    """The layout of a file according to `config`, and the columns that it needs."""
     columns = [column for key in COLUMN_SETTINGS[1:] if (column := getattr(config, key))]
     return Layout(config.delimiter, config.columns and list(config.columns), config.text_column, columns)
 
@@ -46,10 +46,10 @@ def from_rows(
     names: Mapping[str, Sequence[str]] | None = None,
     notes: Iterable[str] = (),
 ) -> Source:
-    """Columns by configuration; every value that does not fit is named with its place. Rows are counted from 1.
+    """Read columns by configuration; errors name the place of a value that does not fit. Rows are counted from 1.
 
-    Columns may be fields inside others, `data.text` (`cells.lookup`). `ids` and `splits` hold where the configuration names
-    no column for them. `names` has the names behind the numbers of some columns, `notes` lines for the card.
+    Columns may be nested fields, `data.text` (`cells.lookup`). `ids` and `splits` apply if the configuration names no column
+    for them. `names` has the class names of some columns with numbers, `notes` lines for the card.
 
     Raises:
         UserError: a column is missing, or a value does not fit.
@@ -80,7 +80,7 @@ def from_rows(
     if config.split_column:
         values["split"] = parts = _splits(config.split_column, cells(config.split_column), origin)
         annotated = values.get("spans", values.get("label", []))
-        if any(each is not None for each in annotated):  # a row without a label can neither test nor validate
+        if any(each is not None for each in annotated):  # a row without a label is useless for test and validation
             values["split"] = parts = ["train" if each is None else part for part, each in zip(parts, annotated, strict=True)]
         if config.on_leak == "refuse":
             _refuse_leaks(texts, parts, origin)
@@ -91,12 +91,12 @@ def from_rows(
             values[key] = [cell or None for cell in cells(column)]
     _refuse_half_characters(values, origin)
     source = [{**dict(zip(values, row, strict=True)), "source": name} for row in zip(*values.values(), strict=True)]
-    citation = "data of one's own" if config.path else str(config.hub_id)
+    citation = "the user's own data" if config.path else str(config.hub_id)
     return Source(source, origin, "the owner's", citation, notes=list(notes))
 
 
 def no_column(origin: str, config: FileData, key: str, known: Sequence[str]) -> UserError:
-    """The refusal of a file without the column that `data.<key>` names; `known` are those that it has."""
+    """The error for a file without the column that `data.<key>` names; `known` are the columns that it has."""
     column = getattr(config, key)
     more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
     return UserError(
@@ -106,12 +106,12 @@ def no_column(origin: str, config: FileData, key: str, known: Sequence[str]) -> 
 
 
 def half_of(error: UnicodeEncodeError) -> str:
-    """The half of a surrogate pair that a text has, escaped."""
+    """The lone surrogate in a text, escaped."""
     return str(error.object)[error.start].encode("ascii", "backslashreplace").decode()
 
 
 def text_of(value: Any, config: FileData, at: str) -> str:
-    """The text of a cell, '' where it has none. Raises UserError for a number, a list or an object; `at` names the place."""
+    """The text of a cell, '' if it has none. Raises UserError for a number, a list or an object; `at` names the place."""
     if isinstance(value, bytes):  # as older Spark and Impala write texts
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str) and not is_missing(value):
@@ -122,14 +122,14 @@ def text_of(value: Any, config: FileData, at: str) -> str:
 
 
 def _refuse_half_characters(values: Mapping[str, Sequence[Any]], origin: str) -> None:
-    """Raise UserError for half of a surrogate pair, which JSON can hold and no tokenizer can read."""
+    """Raise UserError for a lone surrogate, which JSON can contain but no tokenizer can read."""
     for key, column in values.items():
         for number, value in enumerate(column, 1) if key != "spans" else ():
             try:
                 (value or "").encode()
             except UnicodeEncodeError as error:
                 half = half_of(error)
-                raise UserError(f"{origin}, row {number}: half a character ({half}) in the {key}; remove or mend it") from None
+                raise UserError(f"{origin}, row {number}: a lone surrogate ({half}) in the {key}; remove or fix it") from None
 
 
 def _short(value: Any) -> str:
@@ -157,7 +157,7 @@ def _unique(ids: list[str], origin: str) -> list[str]:
 
 
 def _refuse_leaks(texts: Sequence[str], splits: Sequence[str], origin: str) -> None:
-    """Raise UserError where a test text, in whatever spelling, is also to be learnt from: the owner should know."""
+    """Raise UserError if a test text, in whatever spelling, is also in another split: the owner should know."""
     rows = [(number, text_key(text), split) for number, (text, split) in enumerate(zip(texts, splits, strict=True), 1)]
     test = {key: number for number, key, split in rows if split == "test" and key}
     leaks = [(number, test[key], split) for number, key, split in rows if split != "test" and key in test]
@@ -165,19 +165,19 @@ def _refuse_leaks(texts: Sequence[str], splits: Sequence[str], origin: str) -> N
         number, test_row, split = leaks[0]
         raise UserError(
             f"{origin}: the text of row {test_row} (test) is also in row {number} ({split}); "
-            f"so it is with {len(leaks)} of {len(texts)} rows.\n"
-            "Remove them from one side, or set data.on_leak=drop to keep them in test only"
+            f"{len(leaks)} of {len(texts)} rows are affected.\n"
+            "Remove them from one split, or set data.on_leak=drop to keep them in test only"
         )
 
 
 def _labels(config: FileData, cells: Sequence[Any], texts: Sequence[str], origin: str, names: Sequence[str]) -> list[str | None]:
-    """Each row's label, None where the cell or the text is empty.
+    """Each row's label, None if the cell or the text is empty.
 
-    Names are matched whatever their case. With `data.labels` unset, a label is spelled as where it comes first, but as
-    `negative`, `neutral` or `positive` where it is one of these.
+    Names are matched regardless of case. If `data.labels` is unset, a label keeps the spelling of its first occurrence, except
+    `negative`, `neutral` and `positive`, which are in lower case.
 
     Args:
-        names: of numbers, unless `data.label_map` translates them.
+        names: class names for numbers, unless `data.label_map` translates them.
     """
     renamed = by_text(config.label_map)
     for key, value in renamed.items():
@@ -212,7 +212,7 @@ def _labels(config: FileData, cells: Sequence[Any], texts: Sequence[str], origin
 
 
 def _named(cell: Any, names: Sequence[str]) -> Any:
-    """A number of a `ClassLabel` column, or a list of them, as names; -1 is the hub's way to say that there is no label."""
+    """A number of a `ClassLabel` column, or a list of them, as names; -1 is a missing label on the hub."""
     if not names or isinstance(cell, str):
         return cell
     if isinstance(cell, list):
@@ -228,13 +228,13 @@ def _label(cell: Any, at: str, config: FileData) -> str:
     except ValueError as error:
         fields = ", ".join(field_names([{str(config.label_column): cell}])) if not isinstance(cell, str) else ""
         raise UserError(
-            f"{at}: {config.label_column}={_short(cell)} is no label but {error}; name the field with the label in "
-            f"data.label_column{f', one of {fields}' if fields else ''}"
+            f"{at}: {config.label_column}={_short(cell)} is {error}, not a label; set data.label_column to the field "
+            f"with the label{f', one of {fields}' if fields else ''}"
         ) from None
 
 
 def _is_several(key: str, keys: Sequence[str]) -> bool:
-    """Whether a label, `a|b`, is several others with a mark between them: each is in `keys`, alone or with yet another one."""
+    """Whether a label such as `a|b` is several with a separator: each part is in `keys`, alone or with yet another one."""
     for mark in "|;,#":
         parts = {part.strip() for part in key.split(mark)}
         others = [{part.strip() for part in other.split(mark)} if mark in "|;" else {other} for other in keys if other != key]
@@ -245,22 +245,22 @@ def _is_several(key: str, keys: Sequence[str]) -> bool:
 
 def _several(at: str) -> str:
     return (
-        f"{at} holds several labels, and findistill gives a text one label; keep one a row, or leave the cell empty "
-        "(names that are one label stand in data.labels)"
+        f"{at} has several labels, but findistill assigns one label per text; keep one per row, or leave the cell empty "
+        "(if this is a single label, add it to data.labels)"
     )
 
 
 def by_text(label_map: Any) -> dict[str, str]:
     """`data.label_map` with its keys as text: {0: negative} and {"0": negative} mean the same.
 
-    It may be a text, too, in YAML or JSON: '{"利好": positive}', for Hydra's own grammar has no quotes around keys.
+    It may also be a string in YAML or JSON, '{"利好": positive}', because Hydra's own grammar does not allow quoted keys.
 
     Raises:
-        UserError: it is no map.
+        UserError: it is not a mapping.
     """
     if label_map is None:
         return {}
     label_map = mapping_of(label_map)
     if not isinstance(label_map, Mapping):
-        raise UserError(f"data.label_map={label_map}: a map from the file's names to labels is needed, {{0: negative}}")
+        raise UserError(f"data.label_map={label_map}: must map the file's names to labels, such as {{0: negative}}")
     return {str(key).strip(): str(value) for key, value in label_map.items()}

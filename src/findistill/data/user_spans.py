@@ -1,4 +1,4 @@
-"""Mentions in one's own files: the column with spans, its types renamed, and every fault named with its row."""
+"""Mentions in the user's own files: reading the column with spans, renaming its types, and naming the row of every error."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from findistill.data.span_cells import AnnotationsDifferError, Mention, as_spans
 from findistill.data.spans import Span, to_cell
 from findistill.errors import UserError
 
-ANNOTATED = ("annotation_id", "annotator")  # columns of Label Studio, which leaves out the spans of a text that has none
+ANNOTATED = ("annotation_id", "annotator")  # columns of Label Studio, which omits the spans of a text without mentions
 
 
 def read_spans(
     config: FileData, rows: Sequence[Mapping[str, Any]], texts: Sequence[str], origin: str
 ) -> tuple[list[list[dict[str, Any]] | None], str]:
-    """`TextData.frame`'s cells of spans, and a note for the data card where there is something to say.
+    """The span cells of `TextData.frame`, and a note for the data card, possibly empty.
 
-    Types are matched whatever their case. `data.label_map` renames them, or leaves those out that it maps to null.
+    Types are matched regardless of case. `data.label_map` renames them, and drops those that it maps to null.
 
     Raises:
-        UserError: a cell is no list of spans, or has a type that is not in `data.labels`.
+        UserError: a cell is not a list of spans, or has a type that is not in `data.labels`.
     """
     column = str(config.spans_column)
     mentions = []
@@ -29,7 +29,7 @@ def read_spans(
         try:
             of_row = read_cell(lookup(row, column))
         except AnnotationsDifferError as error:
-            remedy = f"settle them first, or name one of them, {typed('data.spans_column', f'{column}.0')}"
+            remedy = f"resolve them first, or choose one: {typed('data.spans_column', f'{column}.0')}"
             raise UserError(f"{origin}, row {number}: {column} {error}; {remedy}") from None
         except ValueError as error:
             cell = " ".join(str(lookup(row, column)).split())[:60]
@@ -53,8 +53,9 @@ def read_spans(
             name = names.get(folded(name), name) if config.labels else names.setdefault(folded(name), name)
             if config.labels is not None and name not in config.labels:
                 raise UserError(
-                    f"{origin}, row {number}: {column} has the type {name!r}; data.labels are {', '.join(config.labels)}.\n"
-                    f"Rename it, {typed('data.label_map', {span.label: config.labels[0]})}, or leave it out, "
+                    f"{origin}, row {number}: {column} has the type {name!r}, "
+                    f"not one of data.labels=[{','.join(config.labels)}].\n"
+                    f"Rename it: {typed('data.label_map', {span.label: config.labels[0]})}, or drop it: "
                     f"{typed('data.label_map', {span.label: None})}"
                 )
             named.append(Span(span.start, span.end, name))
@@ -63,14 +64,14 @@ def read_spans(
 
 
 def _check_surfaces(text: str, spans: Sequence[Span] | None, mentions: Sequence[Mention] | None, at: str) -> None:
-    """Raise UserError where the file says what a span's text is, and the text has something else there."""
+    """Raise UserError if the file names a span's text, and the text differs at its offsets."""
     surfaces = sorted(_plain(mention.surface) for mention in mentions or () if mention.surface is not None)
     there = sorted(_plain(text[span.start : span.end]) for span in spans or ())
     if len(surfaces) == len(there) and surfaces != there:
         [one, other] = next(pair for pair in zip(surfaces, there, strict=True) if pair[0] != pair[1])
         raise UserError(
-            f"{at} says that a span is {one[:40]!r}, and the text has {other[:40]!r} there: text and offsets are not of one "
-            "version; export both again"
+            f"{at}: a span should be {one[:40]!r}, but the text has {other[:40]!r} there; text and offsets are from "
+            "different versions, export both again"
         )
 
 

@@ -1,4 +1,4 @@
-"""Excel workbooks. Loaded when one is read."""
+"""Excel workbooks. Imported only when one is read."""
 
 import warnings
 from io import BytesIO
@@ -36,12 +36,12 @@ def read_excel(path: Path, sheet: str | None, layout: Layout) -> tuple[list[dict
             cells = [list(row) for row in book[name].iter_rows(values_only=True)]
     except UserError:
         raise
-    except Exception as error:  # of many kinds: what is in the archive is not ours
+    except Exception as error:  # many kinds, depending on the archive's content
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(f"{path}: cannot be read as an Excel workbook ({why})") from error
     rows = [row for row in cells if not all(is_missing(cell) or str(cell).strip() == "" for cell in row)]
     if not rows:
-        raise UserError(f"{path}, sheet {name!r}: no rows; there are the sheets {', '.join(book.sheetnames)} (data.sheet)")
+        raise UserError(f"{path}, sheet {name!r}: no rows; the sheets are {', '.join(book.sheetnames)} (data.sheet)")
     width = len(layout.columns) if layout.columns else max(_used(row) for row in rows)
     for number, row in enumerate(rows, 1):
         if _used(row) > width:
@@ -62,4 +62,4 @@ def _sheet(path: Path, names: list[str], sheet: str | None) -> str:
         return sheet
     if sheet.isdecimal() and 1 <= int(sheet) <= len(names):
         return names[int(sheet) - 1]
-    raise UserError(f"data.sheet={sheet}: {path} has no such sheet; there are {', '.join(names)}")
+    raise UserError(f"data.sheet={sheet}: {path} has no such sheet; available: {', '.join(names)}")

@@ -1,1 +1,1 @@
-"""Findistill's side of Hydra: the resuming sweeper and the wording of its errors."""
+"""Extensions of Hydra: sweepers that resume, launchers, shell completion, and the wording of its errors."""

@@ -1,4 +1,4 @@
-"""The command line before Hydra reads it: flags in any order, conf folders, model folders, settings with a new name."""
+"""Preprocessing of the command line for Hydra: flags in any order, conf folders, model folders, renamed settings."""
 
 import os
 import re
@@ -24,15 +24,15 @@ SWEEPER = "hydra_plugins.findistill_sweeper.ResumingSweeper"  # it checks every 
 
 
 def normalize_argv(arguments: Sequence[str]) -> list[str]:
-    """The arguments as Hydra takes them.
+    """The arguments as Hydra expects them.
 
-    Flags come first, since Hydra's parser takes overrides in one row only and would refuse `stage=student -m seed=0,1`.
+    Flags are moved to the front, since Hydra's parser needs consecutive overrides and would reject `stage=student -m seed=0,1`.
 
     Raises:
-        UserError: an unknown flag, flags that do not go together, a folder that does not exist, a setting's old name.
+        UserError: an unknown flag, incompatible flags, a folder that does not exist, a setting's old name.
     """
     options = get_args_parser()._option_string_actions
-    # `wandb agent` writes settings as flags unless its command says ${args_no_hyphens}.
+    # `wandb agent` passes settings as flags unless its command has ${args_no_hyphens}.
     arguments = [
         argument[2:] if re.match(r"--[\w./@]+=", argument) and argument.partition("=")[0] not in options else argument
         for argument in arguments
@@ -41,10 +41,10 @@ def normalize_argv(arguments: Sequence[str]) -> list[str]:
     parser = get_args_parser()
     parsed, unknown = parser.parse_known_args([*sweep, *(argument for argument in arguments if argument not in sweep)])
     if unknown:
-        raise UserError(f"{unknown[0]}: no such flag, or a setting behind one; findistill --hydra-help shows the flags")
+        raise UserError(f"{unknown[0]}: no such flag, or a setting after a flag: put flags first; see findistill --hydra-help")
     modes = [f"--{mode}" for mode in ("run", "multirun", "cfg", "info") if getattr(parsed, mode)]
     if len(modes) > 1:
-        raise UserError(f"{' and '.join(modes)} do not go together. --cfg shows a single job: leave -m out to see it")
+        raise UserError(f"{' and '.join(modes)} cannot be combined. --cfg shows a single job: omit -m")
     if parsed.experimental_rerun is not None:
         raise UserError("--experimental-rerun reads a pickle, which can run code: repeat the command in the job's command.txt")
     if parsed.config_path is not None:
@@ -61,7 +61,7 @@ def normalize_argv(arguments: Sequence[str]) -> list[str]:
 def check_command(parsed: Namespace, overrides: list[str]) -> None:
     """Compose the command's configuration and check the names in it before Hydra acts on any of them.
 
-    Hydra builds its callbacks and configures logging before a job starts: a check in the job would come too late.
+    Hydra creates callbacks and configures logging before a job starts, so a check in the job would be too late.
     """
     name = parsed.config_name or "config"
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -72,16 +72,18 @@ def check_command(parsed: Namespace, overrides: list[str]) -> None:
     swept = {each.get_key_element().lstrip("+") for each in sweeps} | set(config.hydra.sweeper.get("params") or ())
     foreign = config.hydra.sweeper._target_ != SWEEPER
     if unchecked := sorted(key for key in swept if foreign and (key == "experiment" or key.startswith("hydra"))):
-        raise UserError(f"{unchecked[0]} cannot be swept by this hydra/sweeper, whose jobs are composed unseen: sweep settings")
+        raise UserError(
+            f"{unchecked[0]} cannot be swept by this hydra/sweeper, which does not check jobs in advance: sweep settings instead"
+        )
 
 
 def add_conf_folders(arguments: Sequence[str]) -> None:
-    """Put the folders of `--config-dir` and `hydra.searchpath` into $FINDISTILL_CONF.
+    """Add the folders of `--config-dir` and `hydra.searchpath` to $FINDISTILL_CONF.
 
-    Hydra alone would use them for this command's own composition, and for nothing that is named inside a setting.
+    Hydra itself would only use them to compose the command's configuration, not for data sets or options named in a setting.
 
     Raises:
-        UserError: one does not exist.
+        UserError: a folder does not exist.
     """
     folders = []
     for argument, following in pairwise([*arguments, ""]):
@@ -102,7 +104,7 @@ def add_conf_folders(arguments: Sequence[str]) -> None:
 
 
 def without_links(override: str) -> str:
-    """A setting with jobs in the place of links to the latest ones: what is remembered of a job must not change later."""
+    """An override with `latest-` links resolved to run folders, since a job's recorded settings must not change later."""
     for text in re.findall(rf"[^\s,'\"=\[\]{{}}]*{LATEST}[a-z]+", override):
         if (link := Path(text)).is_symlink():
             override = override.replace(text, str(link.parent / link.readlink()))
@@ -110,13 +112,13 @@ def without_links(override: str) -> str:
 
 
 def with_model_folders(overrides: Sequence[str]) -> list[str]:
-    """Turn `student=FOLDER` and `teacher=FOLDER` into the group's `folder` option with that model."""
+    """Replace `student=FOLDER` and `teacher=FOLDER` by the group's `folder` option with that model."""
     expanded: list[str] = []
     for override in overrides:
         group, _, value = override.partition("=")
         if group in ("student", "teacher") and "/" in value and "," not in value:
             if not Path(value).is_dir():
-                raise UserError(f"{override}: no such folder; there are also {', '.join(group_options(group))}")
+                raise UserError(f"{override}: no such folder; options: {', '.join(group_options(group))}")
             expanded += [f"{group}=folder", f"{group}.model={Path(value).resolve()}", f"{group}.name={Path(value).name}"]
         else:
             expanded.append(override)

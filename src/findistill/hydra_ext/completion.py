@@ -1,7 +1,7 @@
-"""What a shell offers when one presses Tab: Hydra's completion, and values it does not know.
+"""Tab completion in a shell: Hydra's own, extended with values that it does not know.
 
-Hydra's own plugin installs itself (`findistill -sc install=bash`) and offers groups, options and names of settings. Here are
-studies, files and run folders, the choices of a setting, parts of a list, and options of conf folders that the line names.
+Hydra's plugin, installed with `findistill -sc install=bash`, completes groups, options and names of settings. Added here are
+studies, files and run folders, a setting's choices, elements of a list, and options of conf folders named on the command line.
 """
 
 import os
@@ -33,11 +33,11 @@ from findistill.hydra_ext.argv import add_conf_folders
 
 FLAGS = ("--help", "--version")  # besides Hydra's
 MODELS = ("model", "adapter", "teacher", "teachers", "annotations")  # settings that take a run folder
-TYPEABLE = re.compile(r"[\w./+@%~-]+")  # what neither a shell nor Hydra's grammar wants quoted
+TYPEABLE = re.compile(r"[\w./+@%~-]+")  # needs no quotes in a shell or in Hydra's grammar
 
 
 def print_candidates() -> None:
-    """Answer the shell, which has put the line into $COMP_LINE; nothing where it makes no sense, and never an error."""
+    """Print the candidates for the line in $COMP_LINE; none if the line is not valid, and never an error."""
     line = os.environ.get("COMP_LINE", "")
     line = line[: int(os.environ.get("COMP_POINT") or len(line))]
     with suppress(UserError):  # a folder that is still being typed
@@ -57,7 +57,7 @@ class Completion(DefaultCompletionPlugin):
         word = "" if not line or line[-1].isspace() else words.pop()
         self.words = [each for each in words if "=" in each and not each.startswith("-")]
         key, assigned, value = word.partition("=")
-        with suppress(HydraException, OmegaConfBaseException, SystemExit):  # a word before this one is not right, either
+        with suppress(HydraException, OmegaConfBaseException, SystemExit):  # an earlier word is invalid
             if words and words[-1] in ("--config-dir", "-cd"):
                 return sorted(files(word, folders=True))
             if word.startswith("-"):
@@ -66,13 +66,13 @@ class Completion(DefaultCompletionPlugin):
             if not assigned:
                 groups, _ = self._query_config_groups(word, config_name, self.words)
                 return sorted({*groups, *self._get_matches(self._config(), word)})
-            prefix = re.match(r"(?:.*[,\[])?", value)[0]  # type: ignore[index]  # the parts of a list that are there
+            prefix = re.match(r"(?:.*[,\[])?", value)[0]  # type: ignore[index]  # complete elements of a list
             values = set(self._values(key.lstrip("+~"), value[len(prefix) :]))
             return sorted(f"{key}={prefix}{each}" for each in values if each.startswith(value[len(prefix) :]))
         return []
 
     def _config(self) -> DictConfig:
-        """The configuration of the line so far, or the default one where its words do not go together yet."""
+        """The configuration of the line so far, or the default one if it cannot be composed yet."""
         for words in (self.words, []):
             with suppress(HydraException, OmegaConfBaseException):
                 return self.config_loader.load_configuration("config", words, RunMode.MULTIRUN, validate_sweep_overrides=False)
@@ -91,13 +91,13 @@ class Completion(DefaultCompletionPlugin):
             parent = OmegaConf.select(self._config(), section) if section else self._config()
             if isinstance(parent, DictConfig) and name in parent:
                 yield from _of_setting(parent, name, typed)
-            else:  # of an option that is not chosen yet: data.path before data=csv
+            else:  # a setting of an option that is not chosen yet: data.path before data=csv
                 yield from files(typed)
             yield from (str(path) for path in runs_dir.glob(f"*/{LATEST}*") if name in MODELS)
 
 
 def _of_setting(parent: DictConfig, name: str, typed: str) -> Iterator[str]:
-    """The choices of a setting, else its value and, where that is text, files."""
+    """The choices of a setting, else its current value and, if it is a string, files."""
     schema, node = OmegaConf.get_type(parent), parent._get_node(name)
     declared = schema is not None and is_dataclass(schema) and name in {field.name for field in fields(schema)}
     limits = constraints(schema, name) if schema is not None and declared else Constraints()
@@ -112,7 +112,7 @@ def _of_setting(parent: DictConfig, name: str, typed: str) -> Iterator[str]:
 
 
 def files(typed: str, *, folders: bool = False) -> Iterator[str]:
-    """Paths that begin with `typed`: folders have a slash behind, run folders none; hidden ones only where the dot is typed."""
+    """Paths that begin with `typed`: folders except run folders end in a slash; hidden ones need the dot to be typed."""
     before, slash, prefix = typed.rpartition("/")
     folder = Path(f"{before}{slash}" or ".").expanduser()
     entries: list[os.DirEntry[str]] = []

@@ -1,4 +1,4 @@
-"""Errors in one or two lines: the setting, what is wrong with it, and the nearest that exists. Exit codes."""
+"""Error messages in one or two lines: the setting, what is wrong with it, and the closest valid name. Exit codes."""
 
 import errno
 import logging
@@ -28,26 +28,26 @@ from findistill.errors import SweepError, UserError, did_you_mean
 
 log = logging.getLogger("findistill")
 
-# What is wrong with a place on disk, not with the program.
+# Errors of the file system, not of the program.
 PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
 
-# How OmegaConf says what a value is not, and what is needed.
+# Parts of OmegaConf's messages about a wrong type, and ours.
 NEEDED = {
-    "to Integer": "a whole number is needed",
-    "to Float": "a number is needed",
-    "to Boolean": "true or false is needed",
-    "not a ListConfig": "a list is needed: [a,b]",
+    "to Integer": "must be an integer",
+    "to Float": "must be a number",
+    "to Boolean": "must be true or false",
+    "not a ListConfig": "must be a list: [a,b]",
 }
 
 
 def exit_with(error: BaseException, trace: bool) -> NoReturn:
-    """Word the error and exit, or raise it as it is where it is not for the user to correct.
+    """Print the error's message and exit, or re-raise an error that the user cannot fix.
 
     Exit codes: 1, a job of a sweep failed; 2, a mistake in the command or its data; 130, interrupted; 143,
     terminated.
     """
     termination.acknowledge()
-    # A library in which the interrupt arrives may make another error of it.
+    # An interrupted library may raise another error instead.
     if isinstance(error, KeyboardInterrupt) or termination.requested():
         if trace:
             log.error("", exc_info=True)
@@ -59,7 +59,7 @@ def exit_with(error: BaseException, trace: bool) -> NoReturn:
         _exit(format_hydra_error(error), 2, trace)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
-        _exit(f"{mark.name}: line {mark.line + 1}: no valid YAML: {error.problem}", 2, trace)
+        _exit(f"{mark.name}: line {mark.line + 1}: invalid YAML: {error.problem}", 2, trace)
     if (number := _system_error(error)) in PLACES:
         name = getattr(error, "filename", None)
         remedy = "Free some space" if number in (errno.ENOSPC, errno.EDQUOT) else "Check the path and its permissions"
@@ -75,10 +75,10 @@ def _exit(message: str, code: int, trace: bool) -> NoReturn:
 
 
 def _system_error(error: BaseException) -> int:
-    """The operating system's number for the error, 0 where it has none."""
+    """The errno of an error, 0 if it has none."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    # safetensors and tokenizers give it in words only, and numpy gives how much was written.
+    # safetensors and tokenizers only have it in the message, numpy only the number of items written.
     number = re.search(r"\(os error (\d+)\)", str(error))
     return int(number[1]) if number else errno.ENOSPC if re.fullmatch(r"\d+ requested and \d+ written", str(error)) else 0
 
@@ -89,12 +89,12 @@ def format_hydra_error(error: BaseException) -> str:
     quoted = text.split("'")[1] if text.count("'") > 1 else ""
     cause = _first_of_omegaconf(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read. {_with_quotes(str(error.override))}"
+        return f"{error.override}: cannot be parsed. {_with_quotes(str(error.override))}"
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if text.startswith("Ambiguous value for argument"):
         key, _, values = quoted.partition("=")
-        return f"{quoted}: several values make a sweep, findistill -m ...; a list needs brackets, {key}=[{values}]"
+        return f"{quoted}: to sweep over values, use findistill -m ...; to set a list, use brackets: {key}=[{values}]"
     if text.startswith("Error merging override "):
         return f"{text.removeprefix('Error merging override ').strip()}: {_reason(cause) or 'cannot be set'}"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
@@ -114,7 +114,7 @@ def format_hydra_error(error: BaseException) -> str:
 
 
 def _with_quotes(override: str) -> str:
-    """How to type an override that Hydra's grammar refuses."""
+    """How to quote an override that Hydra's grammar rejects."""
     key, _, text = override.partition("=")
     values = [value.strip().strip("'\"") for value in text[1:-1].split(",")]
     value: Any = values if text[:1] == "[" and text[-1:] == "]" else text
@@ -132,7 +132,7 @@ def _with_quotes(override: str) -> str:
 
 
 def _first_of_omegaconf(error: BaseException | None) -> OmegaConfBaseException | None:
-    """What OmegaConf raised behind an error of Hydra's, which names the key in full."""
+    """The OmegaConf error that caused a Hydra error, which has the full key."""
     while error is not None and not isinstance(error, OmegaConfBaseException):
         error = error.__cause__ or error.__context__
     return error
@@ -145,7 +145,7 @@ def _missing_option(error: MissingConfigException) -> str:
         return f"{group}={option}: no such option" if group else f"--config-name {option}: no such configuration"
     near = did_you_mean(option, known=names).strip(" ()?")
     return f"{group}={option}: no such option{f', {near}?' if near else '.'}\n" + fill(
-        f"There are: {', '.join(names)}", 200, max_lines=2, placeholder=" and more"
+        f"Available: {', '.join(names)}", 200, max_lines=2, placeholder=" and more"
     )
 
 
@@ -157,7 +157,7 @@ def _reason(cause: BaseException | None) -> str:
 def _suggestion(key: str) -> str:
     GlobalHydra.instance().clear()
     settings = cast(dict[str, Any], OmegaConf.to_container(compose_part("config", (), "config"), resolve=False))
-    # _target_ is no setting to suggest
+    # _target_ is never suggested
     names = [name for name in [*flatten(settings), *groups()] if not name.rpartition(".")[2].startswith("_")]
     section, _, last = key.rpartition(".")
     inside = [name for name in names if section and name.startswith(f"{section}.")]

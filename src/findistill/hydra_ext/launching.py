@@ -1,4 +1,4 @@
-"""What all launchers of findistill share: a sweep's jobs as tasks for workers, their ends on the screen, `sweep.on_error`."""
+"""Base of findistill's launchers: runs a sweep's jobs as tasks in workers, logs how they end, and applies `sweep.on_error`."""
 
 import logging
 import time
@@ -21,22 +21,22 @@ from findistill.hydra_ext.worker import Outcome, Task
 
 log = logging.getLogger(__name__)
 
-PROGRESS_S = 60.0  # between two lines on how things stand
+PROGRESS_S = 60.0  # between two progress lines
 
 
 class JobError(Exception):
-    """A worker's job failed; the message is one line of why."""
+    """A worker's job failed; the message is the reason in one line."""
 
 
 class DiedError(JobError):
-    """A worker ended before its job did: killed, out of memory, or its machine was lost."""
+    """A worker died before its job ended: killed, out of memory, or its machine was lost."""
 
 
 class Workers(Launcher):
-    """Jobs in processes apart from the command's. One that dies takes no other with it.
+    """Runs jobs in separate processes, so that one that dies does not affect the others.
 
     Attributes:
-        stopping: no further task is to be started; those that run end.
+        stopping: no more tasks are started; running ones finish.
     """
 
     config: DictConfig
@@ -47,18 +47,18 @@ class Workers(Launcher):
 
     @abstractmethod
     def outcomes(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
-        """Run the tasks; yield each one's number and how it ended, as it ends. Leave out what `stopping` kept from starting."""
+        """Run the tasks; yield each one's number and outcome as it ends, except those not started because of `stopping`."""
 
     @property
     def logs(self) -> Path:
-        """Where the workers' files go: beside the studies, since a study's folder holds nothing but jobs."""
+        """The folder of the workers' files: beside the studies, since a study's folder contains nothing but jobs."""
         return Path(self.config.runs_dir, ".workers", self.config.study).absolute()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs.
 
         Returns:
-            one entry a job, in the order given; a `DiedError` in the place of a value where the worker did not say how it ended.
+            one entry per job, in the same order; a failed job has its error as return value, a `DiedError` if its worker died.
         """
         hydra = self.config.hydra
         tasks = [
@@ -98,16 +98,17 @@ def refuse_secrets(tasks: Sequence[Task]) -> None:
     for word in (word for task in tasks for word in task.overrides):
         if (masked := without_secrets(word)) != word:
             raise UserError(
-                f"{masked}: a key on the command line would lie in the scheduler's files.\n"
-                "Put it into an environment variable and name that: KEY='${oc.env:VARIABLE}'"
+                f"{masked}: a key on the command line would be written to the scheduler's files.\n"
+                "Put it into an environment variable, which jobs inherit, and refer to that: llm.api_key_env=VARIABLE, or "
+                "KEY='${oc.env:VARIABLE}' for runs_dir, data.path and llm.path"
             )
 
 
 def require(module: str, extra: str, launcher: str) -> Any:
-    """The module of an extra that a launcher needs.
+    """Import a module of an extra that a launcher needs.
 
     Raises:
-        UserError: it is not; with the command that installs it.
+        UserError: it is not installed; the message has the command that installs it.
     """
     if find_spec(module) is None:
         remedy = f"Install it with: pip install 'findistill[{extra}]'"
@@ -116,7 +117,7 @@ def require(module: str, extra: str, launcher: str) -> Any:
 
 
 def report_progress(state: Callable[[], str]) -> Iterator[None]:
-    """Say how things stand once a minute, whenever `next` is called on it."""
+    """Log the state on a call of `next`, at most once a minute."""
     last = time.monotonic()
     while True:
         yield

@@ -1,6 +1,6 @@
-"""`hydra/launcher=joblib`: worker processes on this machine, several jobs side by side, each worker one job at a time.
+"""`hydra/launcher=joblib`: parallel worker processes on this machine, each with one job at a time.
 
-joblib's own pool ends all its workers when one is killed; here the others go on.
+joblib's own pool ends all its workers when one is killed; here the others continue.
 """
 
 import os
@@ -19,7 +19,7 @@ from findistill.core.processors import cores
 from findistill.hydra_ext.launching import Workers
 from findistill.hydra_ext.worker import Outcome, Task, run
 
-ALIVE_S = 1.0  # between two looks at whether the workers live, for one whose own children keep its connection open
+ALIVE_S = 1.0  # between two checks for dead workers, whose children may keep the connection open
 END_S = termination.CLEANUP_S + 1
 
 
@@ -30,7 +30,7 @@ class Worker:
 
 
 class LocalWorkers(Workers):
-    """`n_jobs` processes; -1 is one for each core."""
+    """`n_jobs` processes; -1 is one per core."""
 
     def __init__(self, n_jobs: int = -1) -> None:
         self.n_jobs = n_jobs if n_jobs > 0 else max(1, cores() + 1 + n_jobs)
@@ -65,7 +65,7 @@ class LocalWorkers(Workers):
 
 
 def serve(connection: Connection, threads: int) -> None:
-    """A worker: run the tasks that come, until the command ends, however it does."""
+    """Run tasks in a worker until the command ends, in whatever way."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when torch is loaded, by the first job
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
@@ -93,13 +93,13 @@ def _received(worker: Worker) -> Outcome:
         pass
     worker.process.join()
     code = worker.process.exitcode or 0
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    memory = ", as the system does when memory is full" if code == -signal.SIGKILL else ""
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+    memory = ", probably because the machine ran out of memory" if code == -signal.SIGKILL else ""
     return Outcome(error=f"its process {how}{memory}", died=True)
 
 
 def _end(workers: Sequence[Worker]) -> None:
-    """Close the connections, at which idle workers end; interrupt those that still have a job."""
+    """Close the connections, which ends idle workers; terminate those that still run a job."""
     termination.acknowledge()
     for worker in workers:
         worker.connection.close()

@@ -1,8 +1,8 @@
-"""Searches with Optuna that continue: the same command again runs the trials that are left.
+"""Optuna searches that resume: the same command again runs the remaining trials.
 
-The grammar of what is searched is hydra-optuna-sweeper's. Jobs that are done give their score without running again, so a
-trial whose command or worker was killed is tried again with its own values: its job goes on from its last checkpoint, and one
-that ended meanwhile only gives its score. One command at a time has a search, so a trial that another one left running is cut.
+The search space has hydra-optuna-sweeper's grammar. Done jobs return their score without running again, so a trial whose
+command or worker was killed is repeated with the same values: its job resumes from its last checkpoint, or, if it has ended
+meanwhile, just returns its score. Only one command at a time runs a search, so any trial still marked as running was cut off.
 """
 
 import logging
@@ -36,11 +36,11 @@ from findistill.methods.stage import stage_of
 
 log = logging.getLogger(__name__)
 
-DIED = "findistill:died"  # an attribute of a failed trial: its worker was killed, which says nothing about its values
+DIED = "findistill:died"  # marks a failed trial whose worker died, which says nothing about its values
 
 
 class ContinuingSearch(OptunaSweeperImpl):
-    """Trials that the storage lacks; what is searched is read as hydra-optuna-sweeper does."""
+    """hydra-optuna-sweeper's search, except that it only runs the trials that the storage lacks."""
 
     def __init__(self, sampler: Any, *, pruner: Any, **settings: Any) -> None:
         super().__init__(sampler, **settings)
@@ -51,10 +51,10 @@ class ContinuingSearch(OptunaSweeperImpl):
         read_once(hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run trials until `n_trials` are complete or pruned, those of earlier commands counted.
+        """Run trials until `n_trials` are complete or pruned, including those of earlier commands.
 
         Raises:
-            UserError: the stage has no score to optimise, a setting is refused, or another command has the search.
+            UserError: the stage has no score to optimise, a setting is refused, or another command is running the search.
             SweepError: no trial is complete, or more than `max_failure_rate` of this command's failed (with
                 `sweep.on_error=stop`, one did).
         """
@@ -62,7 +62,7 @@ class ContinuingSearch(OptunaSweeperImpl):
         config, searched = self._fixed(arguments)
         step = stage_of(config)
         if config.plan:
-            sys.stdout.write(f"{describe([PlannedJob([], config, step)])}up to {self.n_trials} trials, each a job of this kind\n")
+            sys.stdout.write(f"{describe([PlannedJob([], config, step)])}up to {self.n_trials} trials, each a job like this\n")
             return
         sections = run_folder.sections(config, step)
         studies.admit(run_folder.study_folder(config), config.study, [sections], [*searched, *config.sweep.vary])
@@ -71,19 +71,19 @@ class ContinuingSearch(OptunaSweeperImpl):
             self._search(config, arguments)
 
     def _search(self, config: Any, arguments: list[str]) -> None:
-        """Run the trials that are left, and say which was the best."""
+        """Run the remaining trials, and log the best one."""
         distributions, fixed = create_params_from_overrides([*self._parse_sweeper_params_config(), *arguments])
         study = self._study()
         requeue_cut_trials(study)
         done = _count(study, TrialState.COMPLETE, TrialState.PRUNED)
-        log.info("%d trials: %d done before, %d to run", self.n_trials, done, max(0, self.n_trials - done))
-        if study.trials:  # the seed's first draws are made; the same ones again would search nothing new
+        log.info("%d trials: %d already done, %d to run", self.n_trials, done, max(0, self.n_trials - done))
+        if study.trials:  # with the same seed, the first draws would be repeated
             self.sampler.reseed_rng()
         studies.note_command(run_folder.study_folder(config), sys.argv[1:], trials=self.n_trials)
         while (left := self.n_trials - _count(study := self._study(), TrialState.COMPLETE, TrialState.PRUNED)) > 0:
             self._run([study.ask() for _ in range(min(self.n_jobs, left))], distributions, fixed)
         if not _count(study, TrialState.COMPLETE):
-            raise SweepError(f"none of {len(study.trials)} trials is done; {run_folder.study_folder(config)} has their errors")
+            raise SweepError(f"none of {len(study.trials)} trials completed; {run_folder.study_folder(config)} has the errors")
         if config.sweep.report:
             make_report(config)
         best, pruned = study.best_trial, _count(study, TrialState.PRUNED)
@@ -95,7 +95,7 @@ class ContinuingSearch(OptunaSweeperImpl):
             log.info("%s", line)
 
     def _run(self, trials: list[optuna.Trial], distributions: Any, fixed: dict[str, Any]) -> None:
-        """Run trials side by side, and note in the storage how they ended."""
+        """Run trials in parallel, and record their outcomes in the storage."""
         assert self.launcher is not None and self.config is not None
         stop = self.config.sweep.on_error == "stop"
         words = self._configure_trials(trials, {k: v for k, v in distributions.items() if k not in fixed}, fixed)
@@ -123,10 +123,10 @@ class ContinuingSearch(OptunaSweeperImpl):
             raise failures[0]
         done = _count(study, TrialState.COMPLETE, TrialState.PRUNED)
         count = f"{self.failure_count} of {self.run_count} trials failed, {done} of {self.n_trials} are done"
-        raise SweepError(f"{count}; the same command goes on. The last failure: {first_line(failures[-1])}")
+        raise SweepError(f"{count}; run the same command to resume. Last failure: {first_line(failures[-1])}")
 
     def _note_death(self, overrides: Sequence[str], error: DiedError) -> None:
-        """Say in the run folder of a trial that its job's process ended."""
+        """Record in a trial's run folder that its job's process died."""
         assert self.hydra_context is not None and self.config is not None
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         words = list(composed.hydra.overrides.task)
@@ -135,7 +135,7 @@ class ContinuingSearch(OptunaSweeperImpl):
         run_folder.note_death(run_folder.folder_of(config, step, words), step.key, str(error))
 
     def _fixed(self, arguments: Sequence[str]) -> tuple[Any, list[str]]:
-        """The configuration of every trial, without what is searched, and the names of what is searched."""
+        """The configuration common to all trials, and the names of the searched settings."""
         words = [*(f"{name!s}={value!s}" for name, value in (self.params or {}).items()), *arguments]
         overrides = OverridesParser.create().parse_overrides(words)
         searched = [str(each.get_key_element()) for each in overrides if each.is_sweep_override()]
@@ -144,7 +144,7 @@ class ContinuingSearch(OptunaSweeperImpl):
         config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, fixed))
         if not searched:
             raise UserError(
-                "hydra/sweeper=optuna has nothing to search: give a setting an interval or choices, "
+                "hydra/sweeper=optuna has nothing to search: give a setting an interval or choices, such as "
                 "'trainer.learning_rate=interval(1e-5,1e-4)'"
             )
         if config.objective is None and "trainer" not in config.stage.reads:
@@ -152,7 +152,7 @@ class ContinuingSearch(OptunaSweeperImpl):
         return config, searched
 
     def _study(self) -> optuna.Study:
-        """The search as the storage has it now: one opened earlier does not see what jobs reported of the trials it began."""
+        """The search, loaded from the storage again: an older object does not see what jobs reported for its trials."""
         return optuna.create_study(
             study_name=self.study_name,
             storage=self.storage,
@@ -164,24 +164,24 @@ class ContinuingSearch(OptunaSweeperImpl):
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep a study's search for this command.
+    """Lock a study's search for this command.
 
     Raises:
-        UserError: another command has it.
+        UserError: another command is running it.
     """
     try:
         with FileLock(folder.parent / ".artifacts" / f"search-{digest(folder.name)}.lock").acquire(timeout=0):
             yield
     except Timeout as error:
-        busy = f"study={folder.name} is being searched by another command; wait for it, or choose another study=NAME"
+        busy = f"another command is searching study={folder.name}; wait for it, or choose another study=NAME"
         raise UserError(busy) from error
 
 
 def requeue_cut_trials(study: optuna.Study) -> None:
-    """Mark trials failed that nothing runs any more, and let the values of those whose process was killed be tried once more.
+    """Mark trials as failed that no process runs any more, and requeue the values of those whose process was killed.
 
-    The trial that waits has the scores that the pruner had seen, as its job goes on from a checkpoint behind them.
-    Cut in between, the next call queues no values twice.
+    A requeued trial keeps the scores that the pruner has seen, since its job resumes from a checkpoint and does not report all of
+    them again. If this is interrupted, the next call does not queue the same values twice.
     """
     trials = study.get_trials()
     for trial in trials:
@@ -191,7 +191,7 @@ def requeue_cut_trials(study: optuna.Study) -> None:
         if values and is_new and (running or (trial.state == TrialState.FAIL and DIED in trial.system_attrs)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                attributes = {"fixed_params": values}  # where Optuna itself keeps the values of a trial that waits
+                attributes = {"fixed_params": values}  # Optuna's own attribute for the values of a waiting trial
                 scores = trial.intermediate_values
                 study.add_trial(
                     optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=attributes, intermediate_values=scores)
@@ -201,7 +201,7 @@ def requeue_cut_trials(study: optuna.Study) -> None:
 
 
 def _values(trial: FrozenTrial) -> dict[str, Any]:
-    """The values of a trial; of one that waits or was cut early, those that it was to have."""
+    """The values of a trial; if it is waiting or was cut off early, those that it was to have."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
@@ -210,9 +210,9 @@ def _count(study: optuna.Study, *states: TrialState) -> int:
 
 
 def judge(sweeper: Any, words: Sequence[str]) -> Judge:
-    """What the search says to the scores of the trial with the overrides `words`, in the process that runs it.
+    """The search's judge of the scores of the trial with the overrides `words`, in the process that runs it.
 
-    A job may outlive its command, and its trial: the next command has another one with these values, which then gets the scores.
+    A job may outlive its command and its trial: the next command has a new trial with these values, which then gets the scores.
     """
     pruner = instantiate(sweeper.pruner)
     study = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage, pruner=pruner)
@@ -223,9 +223,9 @@ def judge(sweeper: Any, words: Sequence[str]) -> Judge:
         if own is None:
             return
         trial, step = optuna.trial.Trial(study, own._trial_id), round(100 * epochs)
-        if step not in own.intermediate_values:  # a job goes on from a checkpoint, which may lie before its last report
+        if step not in own.intermediate_values:  # a job may resume from a checkpoint before its last report
             trial.report(score, step)
         if trial.should_prune():
-            raise PrunedError(f"pruned at epoch {epochs:g}: {score:.4g} is behind the trials before it")
+            raise PrunedError(f"pruned at epoch {epochs:g}: {score:.4g} is behind earlier trials")
 
     return report

@@ -1,6 +1,6 @@
-"""`hydra/launcher=ray`: jobs as tasks of Ray, on this machine or on a cluster, by Ray's public API.
+"""`hydra/launcher=ray`: jobs as Ray tasks, on this machine or on a cluster, with Ray's public API.
 
-hydra-ray-launcher pins cloudpickle below 3, which joblib refuses, and pickles the whole configuration.
+hydra-ray-launcher pins cloudpickle below 3, which conflicts with joblib, and pickles the complete configuration.
 """
 
 import logging
@@ -14,19 +14,19 @@ from findistill.hydra_ext.worker import Outcome, Task, run
 
 log = logging.getLogger(__name__)
 
-# Variables of the command that its jobs get, wherever they run. Ray keeps them in memory, no file has them.
+# Environment variables that the command passes to its jobs on any node. Ray keeps them in memory and out of files.
 FORWARDED, FORWARDED_ENDS = ("FINDISTILL_", "HF_", "WANDB_", "OMP_", "MKL_", "TOKENIZERS_"), ("_API_KEY", "_TOKEN")
 POLL_S = 5.0
 
 
 class RayWorkers(Workers):
-    """One Ray task a job, never repeated by Ray itself.
+    """One Ray task per job, never retried by Ray itself.
 
     Args:
-        address: of an existing cluster, `auto` or `host:port` of its head; None starts Ray on this machine.
-        num_cpus, num_gpus: what one job needs; as many run side by side as the cluster has place for.
-        resources: further resources of the cluster that one job needs: name -> amount.
-        init: further arguments of `ray.init`.
+        address: an existing cluster, `auto` or `host:port` of its head; None starts Ray on this machine.
+        num_cpus, num_gpus: the needs of one job; as many run in parallel as the cluster has room for.
+        resources: custom resources of the cluster that one job needs: name -> amount.
+        init: further arguments of `ray.init`, if it is started on this machine.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RayWorkers(Workers):
     ) -> None:
         self.needs = {"CPU": num_cpus, "GPU": num_gpus, **resources}
         self.remote = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources), "max_retries": 0}
-        # An existing cluster has the processors and the dashboard it was started with.
+        # `ray.init` cannot set processors or the dashboard of an existing cluster.
         here = {} if address else {"include_dashboard": False, **{k: v for k, v in init.items() if v is not None}}
         self.init = {"address": address, "log_to_driver": True, **here}
 
@@ -50,13 +50,13 @@ class RayWorkers(Workers):
         environment, waiting = forwarded(os.environ), [*tasks]
         running: dict[Any, int] = {}
         log.info(
-            "%d jobs for Ray, %d side by side on %d nodes; what they print is shown here, with the node's address",
+            "%d jobs for Ray, up to %d in parallel on %d nodes; their output is shown here, with the node's address",
             len(tasks), self._places(), len(self.ray.nodes()),
         )  # fmt: skip
-        progress = report_progress(lambda: f"{len(running)} jobs are with Ray, {len(waiting)} not yet")
+        progress = report_progress(lambda: f"{len(running)} jobs submitted to Ray, {len(waiting)} waiting")
         try:
             while running or (waiting and not self.stopping):
-                # All at once, for Ray to scale the cluster by; no more than have place where one failure is to stop the rest.
+                # All at once, so that Ray can scale the cluster; only as many as there is room for if a failure stops the sweep.
                 places = self._places() if self.config.sweep.on_error == "stop" else len(tasks)
                 while waiting and not self.stopping and len(running) < places:
                     task = waiting.pop(0)
@@ -77,23 +77,23 @@ class RayWorkers(Workers):
             outcome: Outcome = self.ray.get(reference)
             return outcome
         except lost.OutOfMemoryError:
-            return Outcome(error="Ray ended its process: the memory of its node was full", died=True)
+            return Outcome(error="Ray killed its process: its node ran out of memory", died=True)
         except lost.RayError as error:
             return Outcome(error=f"its process or its node was lost ({type(error).__name__})", died=True)
 
     def _places(self) -> int:
-        """How many jobs the cluster has place for now, at least 1."""
+        """How many parallel jobs the cluster has room for now, at least 1."""
         has = self.ray.cluster_resources()
         return max(1, int(min((has.get(name, 0) / need for name, need in self.needs.items() if need), default=1)))
 
 
 def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of the command's environment that its jobs get on every node."""
+    """The environment variables that the command passes to its jobs on every node."""
     return {k: v for k, v in environment.items() if k.startswith(FORWARDED) or k.endswith(FORWARDED_ENDS)}
 
 
 def run_forwarded(task: Task, environment: Mapping[str, str]) -> Outcome:
-    """Run a task in a worker of Ray."""
+    """Run a task in a Ray worker."""
     os.environ.update(environment)
     try:
         return run(task)

@@ -1,7 +1,7 @@
-"""The files of a configuration, read once however many jobs are composed from them, and composed once for each set of options.
+"""Caches for Hydra's composition: each file is read once, and each set of options composed once, however many jobs need them.
 
-Jobs of a sweep mostly differ in plain values (`seed=3`), which are set in a copy of what their options compose to. A sweep is
-composed from the files as they were when it was planned, and a command from those in which its names were checked.
+Jobs of a sweep mostly differ in plain values (`seed=3`), which are set in a copy of the composed options. So a sweep is composed
+from the files as they were when it was planned, and a command from the same ones in which its names were checked.
 """
 
 import copy
@@ -28,14 +28,14 @@ Key = tuple[str | None, tuple[str, ...]]  # the root configuration, and the over
 
 @contextmanager
 def shared(*, files: bool = False, places: Collection[str] | None = None) -> Iterator[None]:
-    """Loaders that are created in the block share what they compose, if they look for it in the same places.
+    """Let loaders created in the block share composed configurations, if they have the same search path.
 
-    Hydra has one loader for each way into it, and composes a command's configuration to learn whether it is a sweep, then
+    Hydra creates a loader for each entry point, and composes a command's configuration to find out whether it is a sweep, then
     again to run it; findistill composes it before that, to check the names in it.
 
     Args:
-        files: share what they read, too: for many sets of options.
-        places: share among the loaders that look nowhere else.
+        files: also share the files that they read, which pays off for many sets of options.
+        places: only share among loaders that search nowhere else.
     """
     create, by_places = ConfigLoaderImpl.__init__, dict[tuple[str, ...], ReadOnce]()
 
@@ -54,7 +54,7 @@ def shared(*, files: bool = False, places: Collection[str] | None = None) -> Ite
 
 
 def read_once(loader: ConfigLoader) -> None:
-    """Have `loader` read each file and compose each set of options once from now on."""
+    """Make `loader` read each file and compose each set of options only once from now on."""
     _remember(loader, files=True)
 
 
@@ -68,7 +68,7 @@ def _remember(loader: ConfigLoader, memory: "ReadOnce | None" = None, *, files: 
 
 
 class _Loading:
-    """Stands for a loader's `load_configuration`."""
+    """Replaces a loader's `load_configuration`."""
 
     def __init__(self, loader: ConfigLoaderImpl, compose: Callable[..., DictConfig]) -> None:
         self.loader, self.compose = loader, compose
@@ -79,14 +79,14 @@ class _Loading:
             swept = [each for each in parsed if each.is_sweep_override()]
             if not swept or (run_mode is RunMode.MULTIRUN and not any(each.is_hydra_override() for each in swept)):
                 config = self._composed(config_name, run_mode, parsed)
-                # Of a group without an option a sweep may choose one; for a job that is an error, which Hydra words.
+                # A group without an option is fine in a sweep, which may choose one; for a job, let Hydra raise its error.
                 options = config.hydra.runtime.choices
                 if run_mode is RunMode.MULTIRUN or not any(OmegaConf.is_missing(options, group) for group in options):
                     return config
         return self.compose(config_name=config_name, overrides=overrides, run_mode=run_mode, **settings)
 
     def _composed(self, config_name: str | None, run_mode: RunMode, overrides: list[Override]) -> DictConfig:
-        """What is swept is in the list of overrides alone, as in Hydra's compositions."""
+        """The composed configuration. Swept settings are only in its list of overrides, as when Hydra composes it."""
         set_now = [each for each in overrides if not each.is_sweep_override()]
         values = [each for each in set_now if self._is_value(each)]
         chosen = [str(each.input_line) for each in set_now if each not in values]
@@ -111,21 +111,21 @@ class _Loading:
     def _is_value(self, override: Override) -> bool:
         """Whether it sets a plain value of a job, which no option depends on."""
         if override.is_hydra_override():
-            return override.get_key_element() == "hydra.mode"  # which Hydra sets itself; from others it computes something
+            return override.get_key_element() == "hydra.mode"  # set by Hydra itself; others affect computed values
         return not self.loader.repository.group_exists(override.key_or_group) or isinstance(override.value(), dict)
 
 
 class ReadOnce(IConfigRepository):
-    """A repository that remembers what it has loaded. Each composition takes a copy of it, which shares what is remembered.
+    """A repository with caches. Each composition copies the repository; the copies share the caches.
 
-    Files only where many sets of options are composed (`of_files`): their copies take longer than to read them once.
+    Files are only cached if many sets of options are composed (`of_files`): copying one takes longer than reading it once.
     """
 
     def __init__(self, repository: IConfigRepository) -> None:
         self.repository = repository
         self.of_files = False
         self.loaded: dict[str, ConfigResult | None] = {}
-        self.composed: dict[Key, tuple[DictConfig, str]] = {}  # and the job's name when it was composed
+        self.composed: dict[Key, tuple[DictConfig, str]] = {}  # with the job's name at that time
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ReadOnce":
         other = copy.copy(self)
@@ -133,7 +133,7 @@ class ReadOnce(IConfigRepository):
         return other
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
-        """A composition that adds folders of its own finds other files there."""
+        """Start with empty caches: a composition that adds search folders may find other files."""
         self.repository.initialize_sources(config_search_path)
         self.loaded, self.composed = {}, {}
 
@@ -142,7 +142,7 @@ class ReadOnce(IConfigRepository):
             return self.repository.load_config(config_path=config_path)
         if config_path not in self.loaded:
             self.loaded[config_path] = self.repository.load_config(config_path=config_path)
-        return copy.deepcopy(self.loaded[config_path])  # what composes it writes into it
+        return copy.deepcopy(self.loaded[config_path])  # composing modifies it
 
     def get_schema_source(self) -> ConfigSource:
         return self.repository.get_schema_source()

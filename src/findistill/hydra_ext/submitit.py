@@ -1,6 +1,6 @@
-"""`hydra/launcher=submitit_slurm` and `submitit_local`: jobs submitted to Slurm, or as processes of this machine in its place.
+"""`hydra/launcher=submitit_slurm` and `submitit_local`: jobs submitted to Slurm, or run as processes on this machine instead.
 
-Whether a job lives is asked of `squeue`, which every Slurm has; submitit asks `sacct`, which needs an accounting database.
+The state of jobs comes from `squeue`, which every Slurm has; submitit uses `sacct`, which needs an accounting database.
 """
 
 import logging
@@ -16,13 +16,13 @@ from findistill.hydra_ext.worker import Outcome, Task, run
 
 log = logging.getLogger(__name__)
 
-ARRAY = 1000  # jobs in one array: Slurm's own limit is 1001 unless it is configured
-SHARED_FILES_S = 10.0  # until a result that another host wrote is seen here, on a network file system
+ARRAY = 1000  # jobs in one array: Slurm's default limit is 1001
+SHARED_FILES_S = 10.0  # until a result written by another host is visible here, on a network file system
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A task as Slurm's worker calls it; sent the signal that comes before a time limit, it is queued again."""
+    """A task as called by submitit's worker; on the signal before a time limit, it is requeued."""
 
     task: Task
 
@@ -30,21 +30,21 @@ class Submitted:
         return run(self.task, trace=True)
 
     def checkpoint(self) -> Any:
-        """The job goes on from its last checkpoint, in the place of this one in the queue."""
-        from submitit.helpers import DelayedSubmission  # an extra, there where this is called
+        """Requeue the task; its job resumes from its last checkpoint."""
+        from submitit.helpers import DelayedSubmission  # an extra, installed wherever this is called
 
         return DelayedSubmission(self)
 
 
 class SubmititWorkers(Workers):
-    """One submission a job, arrays of them for Slurm.
+    """One submission per job, in arrays for Slurm.
 
     Args:
         cluster: slurm or local.
-        array_parallelism: jobs that run side by side.
-        max_num_timeout: how often a job that reached its time limit is queued again.
-        poll_s: seconds between two looks at the queue.
-        settings: parameters of submitit's executor (`timeout_min`, `gpus_per_node`, ...); None leaves one out.
+        array_parallelism: the number of parallel jobs.
+        max_num_timeout: how often a job that reaches its time limit is requeued.
+        poll_s: seconds between two checks of the queue.
+        settings: parameters of submitit's executor (`timeout_min`, `gpus_per_node`, ...); those that are None are left out.
     """
 
     def __init__(self, cluster: str, array_parallelism: int, max_num_timeout: int, poll_s: float, **settings: Any) -> None:
@@ -58,9 +58,9 @@ class SubmititWorkers(Workers):
     def outcomes(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
         refuse_secrets(tasks)
         waiting, running = [*tasks], dict[int, Any]()
-        absent: dict[int, float] = {}  # since when a job is neither in the queue nor has a result
+        absent: dict[int, float] = {}  # when a job was first seen neither in the queue nor with a result
         executor = self._executor()
-        log.info("%d jobs for submitit's %s executor; what they print is in %s", len(tasks), self.cluster, self.logs)
+        log.info("%d jobs for submitit's %s executor; their output is in %s", len(tasks), self.cluster, self.logs)
         progress = report_progress(lambda: self._queue(running, waiting))
         try:
             while running or (waiting and not self.stopping):
@@ -105,11 +105,11 @@ class SubmititWorkers(Workers):
         return executor
 
     def _room(self, running: Mapping[int, Any]) -> int:
-        """How many jobs may be submitted now: Slurm holds back the rest of an array itself."""
+        """How many jobs may be submitted now: Slurm limits the parallel jobs of an array itself."""
         return ARRAY if self.cluster == "slurm" else max(0, self.side_by_side - len(running))
 
     def _alive(self, running: Mapping[int, Any], *, state: str = "") -> set[str] | None:
-        """The ids of jobs that run or wait, in `state` only if given; None where Slurm does not answer."""
+        """The ids of jobs that run or wait, or only of those in `state`; None if Slurm does not respond."""
         if self.cluster == "local":
             return {job.job_id for job in running.values() if job.state == "RUNNING"}
         command = ["squeue", "--me", "--noheader", "--array", "--format=%i", *([f"--states={state}"] if state else [])]
@@ -123,10 +123,10 @@ class SubmititWorkers(Workers):
     def _queue(self, running: Mapping[int, Any], waiting: Sequence[Task]) -> str:
         pending = self._alive(running, state="PENDING") or () if self.cluster == "slurm" else ()
         queued = sum(job.job_id in pending for job in running.values())
-        return f"{len(running) - queued} jobs run, {queued + len(waiting)} wait; logs in {self.logs}"
+        return f"{len(running) - queued} jobs running, {queued + len(waiting)} waiting; logs in {self.logs}"
 
     def _cancel(self, running: dict[int, Any], *, only_waiting: bool) -> None:
-        """Cancel jobs, and forget those that only waited."""
+        """Cancel all jobs, or only waiting ones; on Slurm, remove from `running` those that are gone."""
         if self.cluster == "local":
             for job in () if only_waiting else running.values():
                 job.cancel()
@@ -142,9 +142,9 @@ class SubmititWorkers(Workers):
 
 
 def _result(job: Any) -> Outcome:
-    """What a job left, which its own process wrote."""
+    """The outcome that a job's process has written."""
     try:
         outcome: Outcome = job.result()
         return outcome
-    except Exception as error:  # an error of submitit's own, before the task began
+    except Exception as error:  # an error of submitit itself, before the task began
         return Outcome(error=f"{first_line(error)}; see {job.paths.stderr}", died=True)

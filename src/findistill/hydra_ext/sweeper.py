@@ -1,8 +1,8 @@
-"""Sweeps that continue: Hydra's multirun, with the whole plan known and checked before the first job starts.
+"""Sweeps that resume: Hydra's multirun, with the complete plan checked before the first job starts.
 
-The same command again skips the jobs that are done, runs the others, and says so; one failed job does not stop the rest.
-Works with every Hydra launcher, since only the jobs that are not done are handed to it. With `sweep.choose` the grid is run on
-folds of the labelled rows, and its best settings on all of them.
+The same command again skips the jobs that are done and runs the others; one failed job does not stop the rest. Works with
+every Hydra launcher, since it is only given the jobs that are not done. With `sweep.choose` the grid is run on folds of the
+labelled rows, and its best settings on all of them.
 """
 
 import logging
@@ -34,20 +34,20 @@ from findistill.schema import Config
 
 log = logging.getLogger(__name__)
 
-PROGRESS_S = 5.0  # between two lines while a sweep is planned
+PROGRESS_S = 5.0  # between two log lines while a sweep is planned
 CHOOSE = "findistill.report.choice:choose"
 
 
 @dataclass(frozen=True)
 class Planned(PlannedJob):
-    """A job of a sweep: the arguments that a launcher needs to compose it, and the folder it runs in."""
+    """A job of a sweep, with the arguments that a launcher composes it from, and its run folder."""
 
     arguments: list[str]
     folder: Path
 
 
 class ResumingSweeper(BasicSweeper):
-    """Grid sweep over the command line's and the experiment's lists; what is done is not done again."""
+    """Grid sweep over the values on the command line and in the experiment; done jobs are skipped."""
 
     def setup(self, *, hydra_context: HydraContext, **options: Any) -> None:
         super().setup(hydra_context=hydra_context, **options)
@@ -67,9 +67,9 @@ class ResumingSweeper(BasicSweeper):
             self._run(plan, varied)
 
     def _choose(self, grid: Sequence[list[str]], varied: list[str], config: Config, metric: str) -> None:
-        """Run every combination on folds, the best on all labelled rows, and export it where `sweep.export` says so."""
+        """Run every combination on folds, the best on all labelled rows, and export it if `sweep.export` is set."""
         if "data.fold" in varied:
-            raise UserError("sweep.choose runs the folds itself: leave data.fold out, data.folds says how many")
+            raise UserError("sweep.choose runs the folds itself: omit data.fold, and set their number with data.folds")
         candidates, trials, composed = dict[str, list[Path]](), dict[Path, Planned](), dict[str, list[str]]()
         for one in grid:
             jobs = self._planned([[*one, *of_fold(config.study, fold)] for fold in range(config.data.folds)])
@@ -96,7 +96,7 @@ class ResumingSweeper(BasicSweeper):
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
 
     def _run(self, plan: Sequence[Planned], varied: Sequence[str], *, last: bool = True) -> None:
-        """Run the jobs that are not done and make the report; the `last` ones say what comes next."""
+        """Run the jobs that are not done and write the report; if these are the `last` jobs, log the next commands."""
         assert self.config is not None and self.launcher is not None
         started = time.perf_counter()
         self._admit(plan, varied)
@@ -104,9 +104,9 @@ class ResumingSweeper(BasicSweeper):
             study.note_command(folder, sys.argv[1:], jobs=[one.folder.name for one in plan if one.folder.parent == folder])
 
         pending = [one for one in plan if one.step.live or not run_folder.is_done(one.folder)]
-        log.info("%d jobs: %d done before, %d to run", len(plan), len(plan) - len(pending), len(pending))
+        log.info("%d jobs: %d already done, %d to run", len(plan), len(plan) - len(pending), len(pending))
         stop, size = plan[0].config.sweep.on_error == "stop", len(pending)
-        if stop and not isinstance(self.launcher, Workers):  # as many at once as the launcher runs side by side
+        if stop and not isinstance(self.launcher, Workers):  # in batches of as many as the launcher runs in parallel
             side_by_side = self.config.hydra.launcher.get("n_jobs") or 1
             size = side_by_side if side_by_side > 0 else size
         for start in range(0, len(pending), max(1, size)):
@@ -122,12 +122,12 @@ class ResumingSweeper(BasicSweeper):
     def _planned(self, grid: Sequence[list[str]]) -> list[Planned]:
         """Compose and check every job before any starts."""
         assert self.config is not None and self.hydra_context is not None
-        plan: dict[tuple[Path, str], Planned] = {}  # settings that nothing reads make no other job
+        plan: dict[tuple[Path, str], Planned] = {}  # by key: jobs that only differ in unread settings are the same
         last_line = time.monotonic()
         for number, overrides in enumerate(grid):
             if time.monotonic() - last_line > PROGRESS_S:
                 last_line = time.monotonic()
-                log.info("planning: %d of %d jobs are composed and checked", number, len(grid))
+                log.info("planning: %d of %d jobs composed and checked", number, len(grid))
             composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
             check_names(composed)
             task = list(composed.hydra.overrides.task)
@@ -137,11 +137,11 @@ class ResumingSweeper(BasicSweeper):
             except UserError as error:
                 raise UserError(f"{error}\n(in the job {' '.join(overrides)})" if len(grid) > 1 else str(error)) from error
             if stage.of_study:
-                raise UserError(f"stage={stage.name} is about a whole study: run it without -m")
+                raise UserError(f"stage={stage.name} applies to a complete study: run it without -m")
             if stage.previews():
-                raise UserError("annotate.dry_run and annotate.show_prompt are for one job: run it without -m")
+                raise UserError("annotate.dry_run and annotate.show_prompt only work for a single job: run it without -m")
             if stage.acts_afterwards():
-                raise UserError("export.push_to_hub goes with one job: run it without -m")
+                raise UserError("export.push_to_hub only works for a single job: run it without -m")
             folder = run_folder.folder_of(config, stage, task)
             plan.setdefault((run_folder.study_folder(config), stage.key), Planned(task, config, stage, overrides, folder))
         return list(plan.values())
@@ -158,23 +158,23 @@ class ResumingSweeper(BasicSweeper):
 
     @staticmethod
     def _close(plan: Sequence[Planned], pending: Sequence[Planned], seconds: float, last: bool) -> None:
-        """Say what the sweep did and cost, make the reports, and what comes next; raise if any job is not done."""
+        """Log the sweep's cost, write the reports, log the next commands; raise if any job is not done."""
         finished = [one for one in pending if run_folder.is_done(one.folder)]
         if finished:
             log.info("%s", costs([one.folder for one in finished], seconds))
+        missing = [one for one in plan if not run_folder.is_done(one.folder)]
         for folder, config in {one.folder.parent: one.config for one in plan}.items():
             page = folder / "report.html"
-            if not config.sweep.report or not any(run_folder.is_done(one.folder) for one in plan):
+            if not config.sweep.report or len(missing) == len(plan):
                 continue
             if not run_folder.report_is_current(folder):
                 make_report(config)
             else:
-                log.info("nothing to do: every job is done. Report: %s", page)
-        missing = [one for one in plan if not run_folder.is_done(one.folder)]
+                log.info("the report is current: %s" if missing else "nothing to do: every job is done. Report: %s", page)
         if missing:
             lines = [f"{one.folder}: {run_folder.status(one.folder).get('error') or 'not run'}" for one in missing]
             more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
-            header = f"{len(missing)} of {len(plan)} jobs are not done; the same command runs them again:"
+            header = f"{len(missing)} of {len(plan)} jobs are not done; run the same command to retry them:"
             raise SweepError("\n".join([header, *lines[:5], *more]))
         end = plan[-1]
         for line in next_lines(end.config, end.folder, end.overrides, report=not end.config.sweep.report) if last else ():
@@ -185,17 +185,17 @@ class ResumingSweeper(BasicSweeper):
 
 
 def of_fold(study: str, fold: int) -> list[str]:
-    """What makes a job that of a fold, in a study of its own; nothing is measured that the choice does not need."""
+    """The overrides for a job on a fold, in a separate study and without measurements that the choice does not need."""
     return [f"study={study}-folds", f"data.fold={fold}", "evaluate.also=[]", "evaluate.latency=false", "sweep.report=false"]
 
 
 def costs(folders: Sequence[Path], seconds: float) -> str:
-    """What the sweep took, against what it would have taken had every job made the artifacts it shares."""
+    """How long the sweep took, and how long it would have taken if each job had created all its artifacts itself."""
     metrics = [read_json(folder / "metrics.json") for folder in folders]
     building = sum(each["time/artifacts_made_s"] for each in metrics)
     own = sum(each["time/wall_s"] - each["time/artifacts_made_s"] for each in metrics)
     apart = own + sum(each["time/artifacts_s"] for each in metrics)
     return (
-        f"{len(folders)} jobs in {duration(seconds)}: artifacts, made once, {duration(building)}; "
-        f"the jobs themselves {duration(own)}. Without the shared artifacts it would have been {duration(apart)}."
+        f"{len(folders)} jobs in {duration(seconds)}: artifacts, created once, took {duration(building)}; "
+        f"the jobs themselves took {duration(own)}. Without sharing artifacts, it would have been {duration(apart)}."
     )

@@ -1,7 +1,7 @@
-"""A job of a sweep in another process, maybe on another machine: what it is sent, how it runs there, what comes back.
+"""A job of a sweep in another process, possibly on another machine: its task, how it runs, and its outcome.
 
-A task is text only. It is composed where it runs, so that no pickle, script or log of a cluster has more of the configuration
-than what was typed: keys are read from the environment there.
+A task is text only and is composed where it runs, so that no pickle, script or log of a cluster contains more of the
+configuration than what was typed; keys are read from the environment there.
 """
 
 import logging
@@ -34,9 +34,9 @@ class Task:
 
     Attributes:
         config_name: the root configuration's name.
-        overrides: those of Hydra's own node, then the job's.
-        number: the job's place in the sweep, from 0.
-        folder: the working directory of the command, to which paths are relative.
+        overrides: the overrides of the `hydra` node, then the job's.
+        number: the job's index in the sweep, from 0.
+        folder: the command's working directory, to which paths are relative.
     """
 
     config_name: str
@@ -47,9 +47,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: with its `objective`, or with one line of what went wrong.
+    """How a task ended: with the `value` of its objective, or with an error in one line.
 
-    It `died` without saying so itself, or was `pruned` by a search.
+    With an error, its process may have `died`, or a search `pruned` it.
     """
 
     value: float | None = None
@@ -59,12 +59,12 @@ class Outcome:
 
 
 def run(task: Task, *, trace: bool = False) -> Outcome:
-    """Run a task in this process, which is for nothing else. With `trace`, print where an error came from.
+    """Run a task in this process, which does nothing else. With `trace`, log the traceback of an unexpected error.
 
-    Another process that is running the same job is waited for: a command that was cut may have left it in a queue.
+    If another process is running the same job, wait for it: an interrupted command may have left it in a queue.
 
     Raises:
-        KeyboardInterrupt: SIGTERM or Ctrl-C came; the job has noted that it was interrupted.
+        KeyboardInterrupt: SIGTERM or Ctrl-C; the job has recorded that it was interrupted.
     """
     termination.install()
     os.chdir(task.folder)
@@ -75,7 +75,7 @@ def run(task: Task, *, trace: bool = False) -> Outcome:
             ended._return_value.wait()
             ended = _run(task)
         error = ended._return_value if ended.status == JobStatus.FAILED else None
-    except Exception as raised:  # while it was composed
+    except Exception as raised:  # while composing the configuration
         error = raised
     termination.check()
     if error is None:

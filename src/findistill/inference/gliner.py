@@ -15,12 +15,12 @@ from findistill.models.tokens import sorted_batches
 from findistill.models.windows import Predicted, WordWindows
 
 BATCH = 32
-WINDOW = 128  # words, of a model that does not say how many it was trained with
+WINDOW = 128  # words, for a model that does not say how many it was trained with
 
 
 @dataclass(frozen=True)
 class Gliner:
-    """An opened model and how it is asked."""
+    """An open model and how it is prompted."""
 
     model: Any
     use: Use
@@ -39,10 +39,10 @@ class Gliner:
 
 
 def open_model(reference: str | Path, use: Use, accelerator: str = "auto", onnx_file: str | None = None) -> Gliner:
-    """A folder or hub id; how a trained one is asked stands in its folder, and otherwise in `use`.
+    """Open a folder or hub id, to be prompted as `use` says.
 
     Args:
-        onnx_file: a file of the folder, to be run instead of the weights in torch.
+        onnx_file: a file of the folder, to run instead of the torch weights.
     """
     model = gliner_model.open_gliner(reference, onnx_file=onnx_file)
     if not onnx_file:
@@ -51,22 +51,22 @@ def open_model(reference: str | Path, use: Use, accelerator: str = "auto", onnx_
 
 
 def open_trained(reference: str, types: Sequence[str], accelerator: str = "auto") -> Gliner:
-    """The model of a folder or hub id, asked as was chosen when findistill trained it; one of others is asked for `types`.
+    """Open a folder or hub id, prompted as chosen when findistill trained it, or else for `types`.
 
     Raises:
-        UserError: it does not say what it is to be asked for, and `types` is empty.
+        UserError: findistill did not train it, and `types` is empty.
     """
     folder = gliner_model.folder_of(reference)
     use = gliner_model.use_of(folder)
     if use is None and not types:
-        raise UserError(f"the GLiNER {reference} does not say what it marks: name that, predict.types=[company] (or serve.types)")
+        raise UserError(f"the GLiNER {reference} does not state its entity types: set predict.types=[company] (or serve.types)")
     return open_model(folder, use or Use.of(types, None, None, WINDOW), accelerator)
 
 
 def export(
     reference: str | Path, folder: Path, opset: int, variants: Sequence[str] = ("fp32", "int8_dynamic")
 ) -> dict[str, Path]:
-    """Write a GLiNER as ONNX files into `folder`, with configuration and tokenizer beside them; gives the files by variant."""
+    """Write a GLiNER as ONNX files into `folder`, with configuration and tokenizer beside them; returns the files by variant."""
     model = gliner_model.open_gliner(reference)
 
     def write(path: Path) -> None:

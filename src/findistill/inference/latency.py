@@ -1,6 +1,6 @@
-"""How fast a classifier is, tokenising included: milliseconds at batch 1, texts a second at batch 32.
+"""Speed of a classifier, tokenising included: milliseconds at batch 1, texts per second at batch 32.
 
-Every latency that findistill reports is measured here, of encoders in torch, of ONNX files and of language models.
+All latencies that findistill reports are measured here: encoders in torch, ONNX files and language models.
 """
 
 import time
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 ROUNDS = 5  # classifiers take turns, so that what slows the machine for a while slows all of them
-WARM = 3  # texts at most, and one batch, that are not counted in each round
-SINGLE = 20  # texts one at a time in each round
-BATCHES = 3  # batches in each round
+WARM = 3  # maximum single texts that warm up each round, uncounted, besides one batch
+SINGLE = 20  # single texts per round
+BATCHES = 3  # batches per round
 BATCH = 32
-LLM_TEXTS = 10  # of a language model, which takes a second where an encoder takes a millisecond
+LLM_TEXTS = 10  # for a language model, which takes a second where an encoder takes a millisecond
 
 Classify = Callable[[Sequence[str]], object]  # texts in, outputs computed when it returns
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Median and 95th percentile milliseconds of one text, and texts a second in batches of 32 (None: not measured)."""
+    """Median and 95th percentile milliseconds of one text, and texts per second in batches of 32 (None: not measured)."""
 
     p50_ms: float
     p95_ms: float
@@ -61,7 +61,7 @@ def measure(classifiers: Mapping[str, Classify], texts: Sequence[str]) -> dict[s
 
 
 def _speed(single: Sequence[float], bulk: Sequence[float]) -> Speed:
-    """Of the seconds of single texts and of batches."""
+    """From the seconds of single texts and of batches."""
     p50, p95 = 1000 * np.percentile(single, [50, 95])
     return Speed(float(p50), float(p95), BATCH * len(bulk) / sum(bulk) if bulk else None)
 

@@ -1,8 +1,8 @@
-"""A trained classifier as files that need onnxruntime and tokenizers only: float32 ONNX, and 8-bit two ways.
+"""Export a trained classifier to files that need only onnxruntime and tokenizers: float32 ONNX, and 8-bit in two ways.
 
-8-bit weights: every embedding table with one scale a row, every matrix with one scale a column. In a tiny model the
-table of words is nearly all there is to store, and one scale for 30,000 rows would be set by the largest of them.
-Activations: `dynamic` scales them anew in every call, `static` uses the ranges seen on calibration texts.
+8-bit weights: one scale per row of an embedding table, one per column of any other matrix. In a tiny model the word embeddings
+are nearly all there is to store, and a single scale for 30,000 rows would be set by the largest of them.
+Activations: `dynamic` rescales them in every call, `static` uses the ranges seen on calibration texts.
 """
 
 import json
@@ -32,13 +32,13 @@ from findistill.models.encoders import open_trained
 from findistill.models.heads import Scale, Thresholds, label_head, text_length
 from findistill.models.weights import locate
 
-VARIANTS = {"none": "fp32", "dynamic": "int8_dynamic", "static": "int8_static"}  # by the words of `export.quantize`
+VARIANTS = {"none": "fp32", "dynamic": "int8_dynamic", "static": "int8_static"}  # by value of `export.quantize`
 
 TABLE_ROWS = 16  # an embedding table of fewer rows stays float32: it would save nothing
 
 
 class Classifier(nn.Module):
-    """A model with its head read: token ids in, logits and label probabilities out. What is exported, and compared with.
+    """A model with its head applied: token ids in, logits and label probabilities out. Exported, and compared with.
 
     Raises UserError for a model with fewer than two labels.
     """
@@ -51,20 +51,20 @@ class Classifier(nn.Module):
         self.labels, self.scale, self.thresholds = label_head(model)
         if len(self.labels) < 2:
             raise UserError(
-                f"{type(model).__name__} has one output and no thresholds: it is no classifier, and cannot be exported"
+                f"{type(model).__name__} has one output and no thresholds: it is not a classifier and cannot be exported"
             )
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, length) int64 twice -> logits (batch, outputs) float32, probabilities (batch, n_labels) float64."""
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        wide = logits.double()  # as `objectives.probabilities` computes, and exports, them
+        wide = logits.double()  # as `heads.probabilities` computes them
         if self.scale is None or self.thresholds is None:
             return logits, wide.softmax(dim=-1)
         return logits, shares(wide[:, 0].tanh(), self.scale, self.thresholds)
 
     @torch.inference_mode()
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`forward` on arrays, as an ONNX session gives it (see `onnx_model.Run`)."""
+        """`forward` on arrays, with the signature of an ONNX session (`onnx_model.Run`)."""
         logits, probabilities = self(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
         return logits.numpy(), probabilities.numpy()
 
@@ -85,7 +85,7 @@ class TokenClassifier(nn.Module):
 
 
 def shares(scores: torch.Tensor, scale: Scale, thresholds: Thresholds) -> torch.Tensor:
-    """`Scale.shares` in torch: scores (n,) in [-1, 1] to label shares (n, n_labels), with operations that ONNX has."""
+    """`Scale.shares` in torch: scores (n,) in [-1, 1] to label shares (n, n_labels), with operations that ONNX supports."""
     line = torch.full_like(scores, -1.0)
     for (x, y), (next_x, next_y) in pairwise(zip(*scale.knots(thresholds), strict=True)):
         line = line + (scores - x).clamp(0.0, next_x - x) * ((next_y - y) / (next_x - x))
@@ -93,15 +93,15 @@ def shares(scores: torch.Tensor, scale: Scale, thresholds: Thresholds) -> torch.
 
 
 def exported_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
-    """The tokenizer alone, truncating at `max_length` and padding to the longest text of a batch.
+    """A standalone tokenizer, truncating at `max_length` and padding to the longest text of a batch.
 
     Raises:
-        UserError: it is not one of the tokenizers library, so that nothing else could run it.
+        UserError: it is not from the tokenizers library, so it cannot run outside transformers.
     """
     if not tokenizer.is_fast:
         raise UserError(
             f"the model's tokenizer, {type(tokenizer).__name__}, is written in Python and has no tokenizer.json;"
-            " stage=export needs one that the tokenizers library runs, as BERT-like students have"
+            " stage=export needs a fast one (of the tokenizers library), as BERT-like students have"
         )
     alone = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     alone.enable_truncation(max_length)
@@ -111,7 +111,7 @@ def exported_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> T
 
 
 def save_companions(folder: Path, tokenizer: Tokenizer, labels: Sequence[str], model: str) -> None:
-    """`tokenizer.json` and `labels.json`, which every ONNX file of the folder needs, and what `model` learnt from."""
+    """Write the companion files of the folder's ONNX files: tokenizer, labels, and the records of `model`'s training texts."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "labels.json").write_text(json.dumps(list(labels)) + "\n", encoding="utf-8")
@@ -120,7 +120,7 @@ def save_companions(folder: Path, tokenizer: Tokenizer, labels: Sequence[str], m
 
 
 def to_onnx(classifier: Classifier | TokenClassifier, path: Path, opset: int) -> None:
-    """Write the classifier as one float32 ONNX file; batch and length are free.
+    """Write the classifier as one float32 ONNX file; batch and length are dynamic.
 
     Raises:
         UserError: torch cannot export this architecture, or not to this opset.
@@ -139,12 +139,12 @@ def to_onnx(classifier: Classifier | TokenClassifier, path: Path, opset: int) ->
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         why = str(error.__cause__ or error).strip().splitlines()[0]
-        raise UserError(f"{type(model).__name__} cannot be exported to ONNX, export.opset={opset}: {why[:200]}") from error
+        raise UserError(f"{type(model).__name__} cannot be exported to ONNX with export.opset={opset}: {why[:200]}") from error
     finally:
         model.set_attn_implementation(before)
     assert program is not None
     graph = program.model_proto
-    # Notes of the exporter: source lines and paths of this machine, and shapes that quantising changes.
+    # Drop the exporter's metadata: source lines, paths of this machine, and shapes that quantising changes.
     del graph.graph.value_info[:]
     for part in (graph, graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         part.ClearField("metadata_props")
@@ -153,7 +153,7 @@ def to_onnx(classifier: Classifier | TokenClassifier, path: Path, opset: int) ->
 
 
 def quantise(source: Path, target: Path, calibration: Iterable[dict[str, np.ndarray]] | None = None) -> None:
-    """Write the float32 file `source` with 8-bit weights: dynamic, or static with the ranges of these inputs."""
+    """Write the float32 file `source` with 8-bit weights: dynamic, or static with the ranges on `calibration` inputs."""
     graph = quantise_tables(onnx.load(source))
     shared: dict[str, Any] = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8, "per_channel": True}
     shared["extra_options"] = {"MatMulConstBOnly": True}
@@ -166,7 +166,7 @@ def quantise(source: Path, target: Path, calibration: Iterable[dict[str, np.ndar
 
 
 def quantise_tables(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Every float32 table that a Gather looks rows up in, as int8 with one float32 scale a row; changes `graph`.
+    """Turn float32 tables whose rows a Gather looks up into int8 with one float32 scale per row; changes `graph`.
 
     A row is off by at most half its scale, which is its largest absolute value / 127.
     """
@@ -210,11 +210,11 @@ class _Reader(CalibrationDataReader):
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keeps the exporter's and the quantiser's advice off the terminal: it is about operators that no text model has."""
+    """Keep the exporter's and the quantiser's advice off the terminal: it is about operators that no text model has."""
     root, silent = logging.getLogger(), logging.NullHandler()
-    root.addHandler(silent)  # the quantiser logs by the root logger, which would set itself up to print
+    root.addHandler(silent)  # the quantiser logs to the root logger, which would otherwise add a printing handler
     level = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # what fails is raised as well
+    logging.disable(logging.ERROR)  # failures are raised as well
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -227,12 +227,12 @@ def quietly() -> Iterator[None]:
 def write_variants(
     write: Callable[[Path], None], folder: Path, variants: Sequence[str], texts: Sequence[str] = ()
 ) -> dict[str, Path]:
-    """Write a model's ONNX files into `folder`, with what is beside them already; gives the files by variant.
+    """Write a model's ONNX files into `folder`, beside their companion files; returns the files by variant.
 
     Args:
-        write: writes the float32 file, which the others are made of.
+        write: writes the float32 file, from which the others are quantised.
         variants: of fp32, int8_dynamic and int8_static.
-        texts: what int8_static takes the ranges of activations from.
+        texts: calibration texts of int8_static.
     """
     files = {variant: folder / file_name(variant) for variant in variants}
     plain = folder / file_name("fp32")
@@ -247,7 +247,7 @@ def write_variants(
 
 
 def write_classifier(model: str, folder: Path, opset: int, trainer: Any) -> None:
-    """Write a classifier's ONNX files, float32 and 8-bit, into `folder`, with what they need beside them."""
+    """Write a classifier's ONNX files, float32 and 8-bit, into `folder`, with their companion files."""
     loaded, tokenizer = open_trained(model)
     classifier = Classifier(loaded)
     save_companions(folder, exported_tokenizer(tokenizer, text_length(trainer, loaded, tokenizer)), classifier.labels, model)

@@ -1,9 +1,9 @@
 """Classifiers in ONNX files, run by onnxruntime on the CPU.
 
-An exported folder is complete in itself: `*.onnx`, `labels.json` (the label names in column order) and `tokenizer.json`,
-which holds the truncation and padding too. A graph takes `input_ids` and `attention_mask`, (batch, length) int64, and
-gives `logits` (batch, outputs) float32 and `probabilities` (batch, n_labels) float64, whatever head the model has.
-Graphs of other exporters, which give `logits` only, are read as softmax over the labels.
+An exported folder is self-contained: `*.onnx`, `labels.json` (the label names in column order) and `tokenizer.json`,
+which includes truncation and padding. A graph takes `input_ids` and `attention_mask`, (batch, length) int64, and
+returns `logits` (batch, outputs) float32 and `probabilities` (batch, n_labels) float64, whatever head the model has.
+Graphs of other exporters, which return `logits` only, are read as softmax over the labels.
 """
 
 import json
@@ -40,14 +40,14 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An opened file: how to run it, its label names, its tokenizer (which truncates and pads)."""
+    """An open file: its run function, label names and tokenizer (which truncates and pads)."""
 
     run: Run
     labels: tuple[str, ...]
     tokenizer: Tokenizer
 
     def tokens(self, texts: Sequence[str], max_length: int | None = None, cache: Path | None = None) -> Tokens:
-        """Token ids of the texts, truncated where the tokenizer says unless `max_length` does."""
+        """Token ids of the texts, truncated at `max_length` or else at the tokenizer's limit."""
         return tokenise(self.portable, texts, max_length or self.portable.longest, cache)
 
     @cached_property
@@ -56,13 +56,13 @@ class OnnxModel:
         return PortableTokenizer(self.tokenizer)
 
     def single_inputs(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        """The graph's inputs for one text after the other, so that no padding is among them."""
+        """The graph's inputs for one text at a time, without padding."""
         for row in map(self.tokenizer.encode, texts):
             yield {"input_ids": np.asarray([row.ids]), "attention_mask": np.asarray([row.attention_mask])}
 
 
 def file_name(variant: str) -> str:
-    """Of the ONNX file with the weights of a variant, in the folder of an export."""
+    """The name of a variant's ONNX file in an export folder."""
     return "model.onnx" if variant == "fp32" else f"model_{variant}.onnx"
 
 
@@ -90,9 +90,9 @@ def find(model: str, setting: str = "evaluate.model") -> Path | None:
 
 
 def open_onnx(path: Path, threads: int | None = None) -> OnnxModel:
-    """Open a file with the labels and the tokenizer beside it, on so many threads (None: all cores).
+    """Open a file with the labels and the tokenizer beside it, on this many threads (None: all cores).
 
-    Raises UserError for what is missing or unreadable.
+    Raises UserError if anything is missing or unreadable.
     """
     check_companions(path)
     run = load(path, threads)
@@ -103,28 +103,28 @@ def open_onnx(path: Path, threads: int | None = None) -> OnnxModel:
 
 
 def check_outputs(path: Path, columns: int, labels: Sequence[str]) -> None:
-    """Raise UserError where the file has more or fewer outputs than labels."""
+    """Raise UserError if the file has more or fewer outputs than labels."""
     if columns != len(labels):
-        raise UserError(f"{path} gives {columns} probabilities, but labels.json beside it names {len(labels)} labels")
+        raise UserError(f"{path} returns {columns} probabilities, but labels.json beside it has {len(labels)} labels")
 
 
 def check_companions(path: Path) -> None:
-    """Raise UserError where labels or tokenizer are not beside an ONNX file."""
+    """Raise UserError if labels or tokenizer are missing beside an ONNX file."""
     for name in ("labels.json", "tokenizer.json"):
         if not (path.parent / name).is_file():
             raise UserError(
-                f"{path}: there is no {name} beside it.\nstage=export leaves both; labels.json is the list of label names"
-                " in the order of the outputs."
+                f"{path}: there is no {name} beside it.\nstage=export writes labels.json and tokenizer.json; labels.json lists "
+                "the label names in the order of the outputs."
             )
 
 
 def companions(path: Path) -> tuple[tuple[str, ...], Tokenizer]:
-    """The labels and the tokenizer beside an ONNX file. Raises UserError for what is missing or unreadable."""
+    """The labels and the tokenizer beside an ONNX file. Raises UserError if either is missing or unreadable."""
     check_companions(path)
     try:
         labels = json.loads((path.parent / "labels.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path.parent / 'labels.json'}: no JSON ({error})") from error
+        raise UserError(f"{path.parent / 'labels.json'} is not JSON ({error})") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise UserError(f'{path.parent / "labels.json"} must be a list of label names, such as ["negative", "positive"]')
     try:
@@ -136,10 +136,10 @@ def companions(path: Path) -> tuple[tuple[str, ...], Tokenizer]:
 
 
 def load(path: Path, threads: int | None = None) -> Run:
-    """The graph of `path` as a function, on so many threads (None: all cores).
+    """The graph of `path` as a function, on this many threads (None: all cores).
 
     Raises:
-        UserError: it is no ONNX file, or one with other inputs or outputs than a text classifier's.
+        UserError: it is not an ONNX file, or its inputs or outputs are not those of a text classifier.
     """
     gives, compute = open_graph(path, threads)
     names = ["logits", "probabilities"] if "probabilities" in gives else ["logits"]
@@ -152,7 +152,7 @@ def load(path: Path, threads: int | None = None) -> Run:
 
 
 def open_graph(path: Path, threads: int | None = None) -> tuple[set[str], Callable[..., list[np.ndarray]]]:
-    """The outputs of the graph of `path`, and a function of names among them, input_ids and attention_mask that gives these.
+    """The output names of the graph of `path`, and a function (names, input_ids, attention_mask) that returns these outputs.
 
     Raises:
         UserError: as `load`.
@@ -168,8 +168,8 @@ def open_graph(path: Path, threads: int | None = None) -> tuple[set[str], Callab
     gives = {each.name for each in session.get_outputs()}
     if not {"input_ids"} <= takes <= {"input_ids", "attention_mask", "token_type_ids"} or "logits" not in gives:
         raise UserError(
-            f"{path} takes {', '.join(sorted(takes))} and gives {', '.join(sorted(gives))}; a text classifier takes"
-            " input_ids, attention_mask and gives logits"
+            f"{path} has the inputs {', '.join(sorted(takes))} and outputs {', '.join(sorted(gives))}; a text classifier has the"
+            " inputs input_ids, attention_mask and the output logits"
         )
 
     def compute(names: list[str], input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
@@ -178,7 +178,7 @@ def open_graph(path: Path, threads: int | None = None) -> tuple[set[str], Callab
             outputs: list[np.ndarray] = session.run(names, {name: arrays[name] for name in takes})
         except UNREADABLE as error:
             raise UserError(
-                f"{path} cannot be run on the tokens of tokenizer.json beside it, perhaps another model's: "
+                f"{path} cannot run on the tokens of tokenizer.json beside it, which may be another model's: "
                 f"{str(error).splitlines()[0][:150]}"
             ) from error
         return outputs
@@ -196,20 +196,20 @@ def outputs(run: Run, tokens: Tokens, batch_size: int = 128) -> tuple[np.ndarray
 
 
 def predict(model: str | Path, texts: Sequence[str], trainer: "Trainer", **settings: Any) -> Prediction:
-    """Classify `texts` with an ONNX file, as `inference.predict` does with torch weights; `settings` as of `classify`."""
+    """Classify `texts` with an ONNX file, as `inference.predict` does with torch weights; `settings` are those of `classify`."""
     return classify(open_onnx(Path(model)), texts, trainer, **settings)
 
 
 def classify(
     opened: OnnxModel, texts: Sequence[str], trainer: "Trainer", *, batch_size: int = 128, tokens_cache: Path | None = None
 ) -> Prediction:
-    """`predict` with a file that is open."""
+    """`predict` with an open file."""
     _, shares = outputs(opened.run, opened.tokens(texts, trainer.max_length, tokens_cache), batch_size)
     return Prediction(shares, opened.labels, [opened.labels[i] for i in shares.argmax(axis=1)])
 
 
 def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict[str, float]:
-    """Text in, probabilities out, on all cores: milliseconds at batch 1 (median, 95%), texts a second at batch 32."""
+    """Text in, probabilities out, on all cores: milliseconds at batch 1 (median, 95%), texts per second at batch 32."""
     opened = open_onnx(Path(model))
     return measure_latency(classifier(opened.run, opened.tokenizer), texts)
 

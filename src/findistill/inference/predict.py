@@ -1,4 +1,4 @@
-"""Predicting texts with a model folder or hub id, and timing one."""
+"""Classify texts with a model folder or hub id, and measure its latency."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ def predict(model: str | Path, texts: Sequence[str], trainer: "Trainer", **setti
     """Classify `texts` with a model folder or hub id, in float32 whatever `trainer.precision` says.
 
     So plain `from_pretrained` gives the same predictions. Label names are the model's own; texts are truncated at
-    `trainer.max_length`, or where the model's tokenizer says it was trained to. `settings` as of `classify`.
+    `trainer.max_length` or else at the model's limit. `settings` are those of `classify`.
     """
     return open_classifier(model)(texts, trainer, **settings)
 
 
 @dataclass(frozen=True)
 class OpenClassifier:
-    """A classifier in memory, one of transformers' or a linear one: called with texts and a `trainer` section, as `predict`."""
+    """An open classifier, of transformers or linear, called with texts and a `trainer` section as `predict` is."""
 
     labels: tuple[str, ...]
     parameters: int
@@ -75,7 +75,7 @@ def classify(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], trainer: "Trainer",
     *, batch_size: int = 128, tokens_cache: Path | None = None,
 ) -> Prediction:  # fmt: skip
-    """`predict` with a model that is open, as `open_trained` gives it: batches of texts of similar length."""
+    """`predict` with an open model, as from `open_trained`, in batches of texts of similar length."""
     names, scale, thresholds = label_head(model)
     tokens = tokenise(tokenizer, texts, text_length(trainer, model, tokenizer), tokens_cache)
     logits = logits_of(model, tokens, batch_size, device_of(trainer.accelerator))
@@ -86,7 +86,7 @@ def classify(
 
 
 def latency(model: str | Path, texts: Sequence[str], trainer: "Trainer") -> dict[str, float]:
-    """Text in, logits out, tokenising included, float32: milliseconds at batch 1 (median, 95%), texts a second at 32."""
+    """Text in, logits out, tokenising included, float32: milliseconds at batch 1 (median, 95%), texts per second at 32."""
     if linear := LinearClassifier.find(model):
         return measure_latency(linear.logits, texts)
     loaded, tokenizer = open_trained(model)

@@ -1,4 +1,4 @@
-"""What a classifier says of texts."""
+"""A classifier's output for texts."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ import numpy as np
 class Prediction:
     """Label probabilities (n, n_labels) float64, columns named by `labels`; the most probable label of each text.
 
-    A model with a scalar head also gives `scores`, (n,) float64 in [-1, 1].
+    A model with a scalar head also returns `scores`, (n,) float64 in [-1, 1].
     """
 
     probabilities: np.ndarray

@@ -1,9 +1,9 @@
-"""Whatever labels texts, opened from a description that any process can be given: texts in, a table of answers out.
+"""Any model that labels texts, opened from a description that can be sent to any process: texts in, a table of answers out.
 
-An ONNX file is opened without the code of models, which others load: it would be most of a process's memory and start-up.
+An ONNX file is opened without importing model code, which would take most of a process's memory and start-up time.
 
-A classifier gives `label`, `confidence` and `p_<label>`; a model of entities gives `entities`, a list of {start, end, label,
-text} in characters of the text.
+A classifier returns `label`, `confidence` and `p_<label>`; an entity model returns `entities`, a list of {start, end, label,
+text} with character offsets.
 """
 
 import os
@@ -38,11 +38,11 @@ class Spec:
     Attributes:
         kind: classifier, linear, token or gliner, or what `opener` opens.
         model: a folder, an ONNX file or a hub id.
-        max_length: tokens where a classifier's texts are truncated; None: what the model says.
-        threads: of the processor; None: all cores.
-        types: of a GLiNER that does not say what to ask it for.
+        max_length: tokens at which a classifier's texts are truncated; None: the model's limit.
+        threads: CPU threads; None: all cores.
+        types: entity types, for a GLiNER that findistill did not train.
         opener: `package.module:function` of another kind; `settings` are its own, as JSON.
-        whole_machine: it uses all cores itself, so that further processes would take memory alone.
+        whole_machine: it uses all cores itself, so further processes would only take memory.
     """
 
     kind: str
@@ -59,12 +59,12 @@ class Spec:
 
 @dataclass(frozen=True)
 class Classifier:
-    """An opened classifier of texts, whatever runs it.
+    """An open text classifier, whatever runs it.
 
     Attributes:
-        longest: tokens where texts are truncated.
+        longest: tokens at which texts are truncated.
         folder: where the model's files are.
-        probabilities: of the labels, (n, n_labels) float64, of the tokens of n texts.
+        probabilities: from the tokens of n texts to label probabilities, (n, n_labels) float64.
     """
 
     tokenizer: "PreTrainedTokenizerBase | PortableTokenizer"
@@ -76,7 +76,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Answers:
-    """A row for each text, and of the pieces that the texts consist of: how many there are, and were in no training text."""
+    """One row per text, the number of word pieces in the texts, and how many of these occur in no training text."""
 
     table: pa.Table
     pieces: int = 0
@@ -85,7 +85,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Predictor:
-    """An opened model. `labels` are a classifier's, or the types of entities where they are known."""
+    """An open model. `labels` are a classifier's, or the entity types if known."""
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
@@ -94,7 +94,7 @@ class Predictor:
 
 
 def open_predictor(spec: Spec) -> Predictor:
-    """Open the model in this process. Raises UserError where it cannot be opened."""
+    """Open the model in this process. Raises UserError if it cannot be opened."""
     if spec.threads:
         if not spec.model.endswith(".onnx"):
             load("torch:set_num_threads")(spec.threads)
@@ -162,12 +162,12 @@ def _cell(span: Span, text: str) -> dict[str, Any]:
 
 
 def label_columns(labels: Sequence[str]) -> tuple[str, ...]:
-    """The names of a classifier's answers."""
+    """The column names of a classifier's answers."""
     return ("label", "confidence", *(f"p_{label}" for label in labels))
 
 
 def label_table(shares: np.ndarray, labels: Sequence[str]) -> pa.Table:
-    """The answers of a classifier, of its label probabilities (n, n_labels)."""
+    """A classifier's answers, from its label probabilities (n, n_labels)."""
     best, small = shares.argmax(axis=1), shares.astype(np.float32)
     names = pa.array(list(labels), pa.string()).take(pa.array(best))
     return pa.table([names, pa.array(small.max(axis=1)), *map(pa.array, small.T)], list(label_columns(labels)))

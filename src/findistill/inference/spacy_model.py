@@ -1,4 +1,4 @@
-"""A spaCy pipeline that marks entities. This module needs the package spacy; whoever needs a pipeline imports it."""
+"""A spaCy pipeline that marks entities. This module needs the package spacy, so it is imported only to open one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import spacy
 from findistill.data.spans import Span, without_overlaps
 from findistill.errors import UserError
 
-UNUSED = ("tagger", "parser", "attribute_ruler", "lemmatizer", "senter")  # parts that entities do not depend on
+UNUSED = ("tagger", "parser", "attribute_ruler", "lemmatizer", "senter")  # components that entities do not depend on
 BATCH = 128
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """An opened pipeline: entities of these of its types are of the type `label`."""
+    """An open pipeline, whose entities of `types` get the type `label`."""
 
     pipeline: Any
     types: frozenset[str]
@@ -31,10 +31,10 @@ class Pipeline:
 
 
 def open_pipeline(model: str, types: Sequence[str], label: str) -> Pipeline:
-    """An installed package or a folder.
+    """Open an installed package or a folder.
 
     Raises:
-        UserError: there is no such pipeline, or it has none of the types.
+        UserError: there is no such pipeline, or it lacks one of the types.
     """
     if not Path(model).is_dir() and find_spec(model) is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Predicting the spans of texts, many or endless ones: the models are opened and run in modules of their own."""
+"""Predict the spans of any number of texts; other modules open and run the models."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -10,7 +10,7 @@ AT_ONCE = 4096  # texts that are read, sorted by length and predicted together; 
 
 
 class SpanModel(Protocol):
-    """Whatever marks entities in texts."""
+    """Any model that marks entities in texts."""
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
         """The spans of each text, in order; those of one text do not overlap."""

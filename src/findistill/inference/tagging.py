@@ -26,7 +26,7 @@ Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class TokenClassifier:
-    """An opened model: how to run it, its tags, its tokenizer, and how many tokens a window has."""
+    """An open model: its run function, tags, tokenizer and tokens per window."""
 
     run: Run
     tags: tuple[str, ...]
@@ -34,7 +34,7 @@ class TokenClassifier:
     max_length: int
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
-        """As `SpanModel.spans`. Raises UserError where the model gives no numbers."""
+        """As `SpanModel.spans`. Raises UserError if the model's outputs are not finite."""
         cut = windows(self.tokenizer, texts, self.max_length)
         at_words: list[np.ndarray] = [np.empty(0)] * len(cut)
         for rows in sorted_batches(cut.tokens.lengths, BATCH):
@@ -52,7 +52,7 @@ class TokenClassifier:
 
 
 def open_model(model: str | Path, accelerator: str = "auto") -> TokenClassifier:
-    """A folder or hub id of a token classifier in torch, or one's ONNX file."""
+    """Open a token classifier: a folder or hub id in torch, or an ONNX file."""
     if Path(model).suffix == ".onnx":
         return open_onnx(Path(model))
     opened: TokenClassifier = load("findistill.inference.token_model:open_model")(model, accelerator)
@@ -60,7 +60,7 @@ def open_model(model: str | Path, accelerator: str = "auto") -> TokenClassifier:
 
 
 def open_onnx(path: Path, threads: int | None = None) -> TokenClassifier:
-    """An ONNX file with the tags and the tokenizer beside it, on so many threads (None: all cores)."""
+    """Open an ONNX file with the tags and the tokenizer beside it, on this many threads (None: all cores)."""
     tags, alone = onnx_model.companions(path)
     _, compute = onnx_model.open_graph(path, threads)
     one = np.ones((1, 1), np.int64)
@@ -70,6 +70,6 @@ def open_onnx(path: Path, threads: int | None = None) -> TokenClassifier:
 
 
 def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str] = ("fp32", "int8_dynamic")) -> dict[str, Path]:
-    """Write a token classifier as ONNX files into `folder`, with what they need beside them; gives the files by variant."""
+    """Write a token classifier as ONNX files into `folder`, with their companion files; returns the files by variant."""
     files: dict[str, Path] = load("findistill.inference.token_model:export")(model, folder, opset, variants)
     return files

@@ -15,7 +15,7 @@ from findistill.models.heads import window_of
 
 
 def open_model(model: str | Path, accelerator: str) -> TokenClassifier:
-    """A folder or hub id."""
+    """Open a folder or hub id."""
     loaded, tokenizer = open_tagger(model)
     device = device_of(accelerator)
     loaded.to(device)
@@ -31,7 +31,7 @@ def open_model(model: str | Path, accelerator: str) -> TokenClassifier:
 
 
 def export(model: str | Path, folder: Path, opset: int, variants: Sequence[str]) -> dict[str, Path]:
-    """Write a token classifier as ONNX files into `folder`, with what they need beside them; gives the files by variant."""
+    """Write a token classifier as ONNX files into `folder`, with their companion files; returns the files by variant."""
     loaded, tokenizer = open_tagger(model)
     tags = [loaded.config.id2label[at] for at in range(loaded.config.num_labels)]
     portable = onnx_export.exported_tokenizer(tokenizer, window_of(loaded, tokenizer))

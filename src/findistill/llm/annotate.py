@@ -1,8 +1,8 @@
 """From texts to annotations: select demonstrations, request responses, count the votes.
 
-Every response is cached as it arrives and looked up there first, so a killed run continues where it stopped, and a larger
-limit, more samples or another calibration request only what is new. Memory does not grow with the responses: they are
-read back from the cache, in the order of the texts, when the annotations are written.
+Every response is cached as it arrives, and the cache is consulted first: a killed run resumes where it stopped, and a
+larger limit, more samples or another calibration request only what is missing. Memory does not grow with the responses:
+they are read back from the cache, in the order of the texts, when the annotations are written.
 """
 
 import logging
@@ -33,9 +33,9 @@ from findistill.models.memory import check_memory
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = 100  # rows to calibrate on at most, and no more than half of the labelled ones
+HELD_OUT = 100  # most rows to calibrate on, and no more than half of the labelled ones
 MIN_HELD_OUT = 25
-RATIONALES = 4  # hand-written, as examples for an LLM that is to write some
+RATIONALES = 4  # hand-written ones, as examples for an LLM that is to write more
 
 
 def annotate(
@@ -45,10 +45,10 @@ def annotate(
 ) -> None:  # fmt: skip
     """Label every text `settings.samples` times and write `annotations.parquet`, `samples.jsonl` and `summary.json`.
 
-    `annotations.parquet` has a row a text, in the order of `texts`: id, text, label (the majority of the votes; None where
+    `annotations.parquet` has one row per text, in the order of `texts`: id, text, label (the majority of the votes; None if
     no response named one), gold, agreement, n_valid, n_samples, soft_<label>..., rationale (of the first response for the
     label), confidence (mean over the responses for the label, where the server reports it), and, where the engine reads
-    exact distributions, p_<label>... (at temperature 1, after calibration). `samples.jsonl` has a line a response.
+    exact distributions, p_<label>... (at temperature 1, after calibration). `samples.jsonl` has one line per response.
 
     Args:
         texts: rows to annotate: id (unique), text, label (the source's own, or None).
@@ -59,16 +59,16 @@ def annotate(
         shots: the `shots` section.
         settings: the `annotate` section.
         folder: where the files go.
-        cache: the folder of all responses ever received.
+        cache: the folder of the response caches.
         engine: the annotator; by default the one that `llm` describes.
         scoring: how an engine in this process scores a label, see `Template`.
         max_memory: GB that a model in this process may use; by default what the device has free.
-        curve: counts what it costs, for loggers; one that several calls share goes on from one to the next.
+        curve: tracks the cost, for loggers; if several calls share one, it accumulates over them.
 
     Raises:
-        UserError: a setting does not fit the texts, the pool or the model, or the model not the memory;
+        UserError: a setting does not fit the texts, the pool or the model; the model does not fit into memory;
             `annotate.max_cost_usd` is spent; more than `annotate.max_failed` of the responses failed, or fewer than
-            `annotate.min_readable` name a label. What was received is cached then.
+            `annotate.min_readable` name a label. All responses received so far are cached.
     """
     template = replace(prompts.template(prompt, labels), scoring=scoring)
     if engine is None:
@@ -87,7 +87,7 @@ def annotate(
         runner = AnnotationRunner(
             engine, engine.prepare(template, sampling), sampling, 1 if exact else settings.samples, responses,
             pricing.Budget(settings.max_cost_usd), llm, settings.max_failed,
-            # Where generated text is what is measured, what cannot be read is coverage.
+            # If generation itself is measured, unreadable responses count as missing coverage instead.
             0.0 if exact or scoring == "generation" else settings.min_readable,
             curve or CostCurve(),
         )  # fmt: skip
@@ -108,7 +108,7 @@ def annotate(
 
 
 def vote(logs: np.ndarray, texts: pd.DataFrame, labels: LabelSet, settings: Annotate, folder: Path) -> None:
-    """The annotations of a classifier: samples drawn from its log-probabilities (n, labels)."""
+    """Write the annotations of a classifier: samples drawn from its log-probabilities (n, labels)."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = [dict(zip(labels.names, row.tolist(), strict=True)) for row in logs]
 
@@ -121,7 +121,7 @@ def vote(logs: np.ndarray, texts: pd.DataFrame, labels: LabelSet, settings: Anno
 
 
 def response_cache(folder: Path, llm: LLM, prompt: Prompt | Extract, shots: Shots, pool: pd.DataFrame) -> ResponseCache:
-    """The cache of all jobs that may send the same requests: of one llm, prompt, pool and selection of demonstrations."""
+    """The cache of all jobs that may send the same requests: same llm, prompt, pool and selection of demonstrations."""
     selection = _selection(shots)
     return ResponseCache.shared(
         folder, request_identity(llm), _prompt_settings(prompt), selection, pool["text"].tolist() if selection else []
@@ -133,7 +133,7 @@ def _prompt_settings(prompt: Prompt | Extract) -> dict[str, Any]:
 
 
 def _selection(shots: Shots) -> dict[str, Any]:
-    """The settings that change the demonstrations: none at k=0; the nearest ones are not drawn."""
+    """The settings that change the demonstrations: none at k=0, and no seed for `nearest`, which is not random."""
     if not shots.k:
         return {}
     settings = result_settings(shots)
@@ -143,7 +143,7 @@ def _selection(shots: Shots) -> dict[str, Any]:
 def check_texts(texts: pd.DataFrame) -> None:
     """Raise UserError where there are no texts, or ids repeat."""
     if texts.empty:
-        raise UserError("There are no texts to annotate: look at data.limit and data.labelled.")
+        raise UserError("There are no texts to annotate: check data.limit and data.labelled.")
     if not texts["id"].is_unique:
         repeats = texts["id"][texts["id"].duplicated()]
         raise UserError(f"column id: {len(repeats)} rows repeat the id of another row ({repeats.iloc[0]}); ids must be unique.")
@@ -164,7 +164,7 @@ def plan_rows(
     kind = _calibration_kind(setting, exact, len(labelled))
     size = min(HELD_OUT, len(labelled) // 2) if kind == "pool" else 0
     held_out = labelled.sample(size, random_state=settings.seed).reset_index(drop=True)
-    # Held-out rows are requested like the texts, so they are nobody's demonstrations and see the same ones as the texts do.
+    # Held-out rows are requested like the texts: they are never demonstrations, and theirs are selected in the same way.
     all_texts = pd.concat([texts["text"], held_out["text"]], ignore_index=True)
     recorded = declares(llm, "recorded")
     selected = demonstrations.none() if recorded else demonstrations.select(all_texts, pool, labels, shots)
@@ -175,9 +175,9 @@ def plan_rows(
 
 
 def _generate_rationales(runner: AnnotationRunner, selected: DemonstrationTable) -> dict[int, tuple[str, ...]]:
-    """The LLM's rationale for the gold label of each demonstration in use, with hand-written ones as its examples.
+    """The LLM's rationale for the gold label of each demonstration in use, prompted with hand-written ones.
 
-    None where it then names another label, or gives the answer in place of a reason: the model would learn to do so.
+    Those that name another label, or give the answer instead of a reason, are discarded: the model would imitate them.
     """
     without = [index for index in selected.used() if selected.candidates[index].rationale is None]
     rationales = {}
@@ -202,7 +202,7 @@ def _generate_rationales(runner: AnnotationRunner, selected: DemonstrationTable)
 
 
 def _calibration_kind(setting: str, exact: bool, labelled: int) -> str:
-    """The kind of calibration to use; `auto` is `pool` wherever that is possible with so many labelled rows, else `none`.
+    """The kind of calibration to use; `auto` is `pool` if the engine and the number of labelled rows allow it, else `none`.
 
     Raises:
         UserError: the setting needs what the engine or the pool does not have.
@@ -212,7 +212,7 @@ def _calibration_kind(setting: str, exact: bool, labelled: int) -> str:
         return "pool" if exact and enough else "none"
     if setting != "none" and not exact:
         raise UserError(
-            f"annotate.calibration={setting} needs label probabilities; this llm with this prompt gives responses only.\n"
+            f"annotate.calibration={setting} needs label probabilities, which this llm does not return with this prompt.\n"
             "Use an in-process llm with prompt=direct, or annotate.calibration=none."
         )
     if setting == "pool" and not enough:
@@ -226,7 +226,7 @@ def _calibration_kind(setting: str, exact: bool, labelled: int) -> str:
 def _fit_calibration(
     kind: str, rows: PromptRows, raw: Sequence[dict[str, float]], held_out: pd.DataFrame, labels: LabelSet
 ) -> list[calibration.Calibration]:
-    """One calibration, or one a text where demonstrations differ; `raw` has the extra rows' scores behind the texts'."""
+    """One calibration, or one per text where demonstrations differ; in `raw`, the extra rows follow the texts."""
     texts, extra = raw[: len(rows.texts)], raw[len(rows.texts) :]
     if kind == "contextual":
         size = len(calibration.CONTENT_FREE)
@@ -241,7 +241,7 @@ def _fit_calibration(
 def _draw_samples(
     rows: PromptRows, scores: Sequence[dict[str, float]], table: ResponseTable, settings: Annotate
 ) -> Iterator[list[Response]]:
-    """Every text's samples, drawn from its calibrated distribution by seed and id. Tokens and seconds are on the first."""
+    """Every text's samples, drawn from its calibrated distribution by seed and id. The first carries tokens and seconds."""
     for row, (text_id, row_scores) in enumerate(zip(map(str, rows.ids), scores, strict=True)):
         [distribution] = table.responses(row)
         labels = draw_labels(row_scores, settings.temperature, f"{settings.seed}\0{text_id}", settings.samples)

@@ -1,7 +1,6 @@
-"""Which label a response names: exactly in JSON, by the longest match in words; of any label set, in any script.
+"""Read the label that a response names: exact values in JSON, the longest match in text; for any label set and script.
 
-What a model thinks aloud is no part of its answer, and an answer that was cut, that names no label or that names several
-is no vote.
+A model's reasoning is not part of its answer. An answer that was cut off, or that names no label or several, is not a vote.
 """
 
 import ast
@@ -16,17 +15,17 @@ from findistill.llm.text import read_json
 
 LONGEST = 1 << 16  # characters of a response that are read
 LONGEST_LITERAL = 2000  # characters of a Python literal
-MOST_FIELDS = 200  # values of a JSON object that are looked at
-NESTED = 5  # levels of it
+MOST_FIELDS = 200  # values of a JSON object that are examined
+NESTED = 5  # levels of it that are examined
 
-# Scripts that are written without spaces between words, so that a label may stand in the midst of letters.
+# Scripts without spaces between words, in which a label may be surrounded by letters.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _LETTER = rf"[^\W_{_UNSPACED}]"  # of a script with spaces, or a digit
 EDGE = " \t\n\r\"'`*_#~|.,;:!?()[]{}<>«»“”„‘’‚‹›…。、「」『』【】《》〈〉؟،؛·•\\"  # quotes, brackets, markup, punctuation
-_POINTS = re.compile("[\u0591-\u05c7\u0640\u064b-\u065f\u0670\ufe00-\ufe0f\u00ad]")  # vowel points, tatweel, forms of emoji
+_POINTS = re.compile("[\u0591-\u05c7\u0640\u064b-\u065f\u0670\ufe00-\ufe0f\u00ad]")  # vowel points, tatweel, variation selectors
 _FORMAT = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _JOINT = re.compile(r"(?<=\w)[\s_\-]+(?=\w)")  # `very positive`, `very_positive` and `very-positive` are one label
 _FENCE = re.compile(r"^\s*```\w*\s*$")
@@ -38,7 +37,7 @@ _THINKING = re.compile(
 _JSON_LINE = re.compile(r"""^\s*(\{|["'][\w ]+["']\s*:)""")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _SCALE = re.compile(r"(?<=\d)\s*(?:/|out of|of|von|sur|de)\s*\d+(?:[.,]\d+)?")  # 4/5, 4 out of 5
-# What stands behind a label that is the answer, and not the beginning of a sentence about it.
+# What follows a label that is the answer, rather than the beginning of a sentence about it.
 _ENDS = re.compile(r"[\"'*_`)\]}>”»」』】]*\s*(?:$|[.;:!。]|[-–—]\s|\(|\[|(?:because|since|as|due to|weil|car|因为)\b)")
 _NEGATED = re.compile(
     r"(?:(?<!\w)(?:not|no|never|neither|nor|without|cannot|nicht|kein\w{0,2}|weder|noch|pas|ni)|n't)(?:\s+(?!but|so|and|yet|rather|sondern|mais)\w+){0,2}\s+[\"'*_`(]*$"
@@ -47,7 +46,7 @@ _NEGATED = re.compile(
 
 
 def visible(response: str) -> str | None:
-    """A response without what its model thought before the answer; None where the thinking has no end."""
+    """A response without the model's reasoning; None if the reasoning does not end."""
     parts: list[str] = []
     start, thinking = 0, False
     for tag in _THINKING.finditer(response):
@@ -64,7 +63,7 @@ def visible(response: str) -> str | None:
 
 
 def normal(text: str) -> str:
-    """The text in one Unicode form and without case, vowel points and invisible marks; lines stay."""
+    """The text in normalised Unicode, without case, vowel points and invisible marks; line breaks are kept."""
     if text.isascii():
         return text.lower()
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -72,7 +71,7 @@ def normal(text: str) -> str:
 
 
 def canonical(word: str) -> str:
-    """Equal for spellings of one label: case, Unicode form, punctuation around it and the joints of its words do not count."""
+    """Equal for all spellings of a label: ignores case, Unicode form, surrounding punctuation and how words are joined."""
     word = normal(word)
     return _JOINT.sub(" ", word.strip(EDGE)) or word.strip()
 
@@ -83,7 +82,7 @@ def key(header: str) -> str:
 
 
 def json_object(response: str) -> tuple[dict[str, Any] | None, str]:
-    """The JSON object in a response, keys lower-cased, and what stands around it; None where there is none to be read."""
+    """The JSON object in a response, keys lower-cased, and the text around it; None if there is none that can be read."""
     end = response.rfind("}") + 1
     for start in dict.fromkeys((response.find("{"), response.rfind("{", 0, end))):
         if 0 <= start < end:
@@ -96,7 +95,7 @@ def json_object(response: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def _literal(text: str) -> Any:
-    """What models write instead of JSON: single quotes, a comma too many."""
+    """The value of what models write instead of JSON: single quotes, trailing commas."""
     if len(text) > LONGEST_LITERAL or text.count("{") + text.count("[") + text.count("(") > MOST_FIELDS:
         return None
     try:
@@ -107,7 +106,7 @@ def _literal(text: str) -> Any:
 
 @dataclass(frozen=True)
 class AnswerReader:
-    """Reads labels: `words` maps each label's name to its word; `header` stands before the label, `steps` before other lines."""
+    """Reads labels: `words` maps each label's name to its word; `header` precedes the label, `steps` the other lines."""
 
     words: Mapping[str, str]
     header: str
@@ -118,7 +117,7 @@ class AnswerReader:
         """The label's name, or None where the response names none or several.
 
         Args:
-            cut: the response ended at a limit. Only a whole JSON object, or a whole line that is nothing but the label, counts.
+            cut: it ended at a token limit. Only a complete JSON object, or a complete line with only the label, counts.
         """
         text = visible(response[:LONGEST])
         if text is None:
@@ -134,7 +133,7 @@ class AnswerReader:
     # -- JSON ----------------------------------------------------------------------------------------------------------
 
     def _values(self, fields: dict[str, Any]) -> Iterator[Any]:
-        """The values that may be the label: under its own key wherever that is, else all that are under no step's key."""
+        """The values that may be the label: those under its key at any depth, else all that are not under a step's key."""
         places = list(self._places(fields))
         own = [value for name, value in places if name == key(self.header)]
         steps = [key(step) for step in self.steps]
@@ -143,7 +142,7 @@ class AnswerReader:
     def _places(self, fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """Keys and scalar values, outer ones first."""
         places: list[tuple[str, Any, int]] = [("", fields, 0)]
-        for name, value, depth in places:  # it grows
+        for name, value, depth in places:  # it grows meanwhile
             if isinstance(value, dict | list) and depth < NESTED:
                 inner = value.items() if isinstance(value, dict) else ((name, each) for each in value)
                 places += [(key(str(at)), each, depth + 1) for at, each in inner][: max(0, MOST_FIELDS - len(places))]
@@ -160,10 +159,10 @@ class AnswerReader:
     # -- words ---------------------------------------------------------------------------------------------------------
 
     def _in_words(self, text: str, cut: bool) -> str | None:
-        """The label that lines declare, under their header or by being nothing else; else the one that the last line names.
+        """The label that lines declare, after its header or as their only content; else the one that the last line names.
 
-        Without steps a first line may be the answer, and the rest politeness. A model that goes on with the next text of the
-        prompt has answered before.
+        Without steps, the first line may be the answer, and the rest pleasantries. If the model continues with the next text
+        of the prompt, only what precedes it counts.
         """
         whole = text.rpartition("\n")[0] if cut else text
         lines = [line for line in whole.split("\n") if line.strip() and not _FENCE.match(line)]
@@ -175,7 +174,7 @@ class AnswerReader:
         if declared:
             ends_on_one = len(set(declared)) == 1 or self._declared(lines, len(lines) - 1, cut)
             return declared[-1] if ends_on_one else None
-        # JSON that was cut short names no label, and a step's line is not the answer.
+        # Truncated JSON names no label, and a step's line is not the answer.
         if cut or _JSON_LINE.match(lines[-1]) or lines[-1].lstrip(EDGE).startswith(self._step_headers):
             return None
         last = self._leading(lines[-1]) or self._named(lines[-1])
@@ -194,25 +193,25 @@ class AnswerReader:
         return self._exact(rest) or (None if strict else self._leading(rest) or self._named(rest))
 
     def _leading(self, text: str) -> str | None:
-        """The label that the text begins with, where a sentence or a quotation ends behind it."""
+        """The label that the text begins with, if a sentence or a quotation ends after it."""
         text = self._unscaled(text.lstrip(EDGE))
         match = self._pattern.match(text)
         return self._name(match) if match and _ENDS.match(text, match.end()) else None
 
     def _named(self, text: str) -> str | None:
-        """The only label in the text; one that is denied does not count, and says nothing about the others."""
+        """The only label in the text; a negated one does not count, and says nothing about the others."""
         text = self._unscaled(text)
         matches = [each for each in self._matches(text) if not _NEGATED.search(text[max(0, each.start() - 60) : each.start()])]
         named = {self._name(each) for each in matches}
         return named.pop() if len(named) == 1 else None
 
     def _mentioned(self, text: str) -> bool:
-        """Whether the text names several labels, so that it is no mere phrase."""
+        """Whether the text names several labels, and is thus not just a pleasantry."""
         return len({self._name(each) for each in self._matches(self._unscaled(text))}) > 1
 
     def _matches(self, text: str) -> Iterator[re.Match[str]]:
         for match in self._pattern.finditer(text):
-            if unicodedata.category(text[match.end() : match.end() + 1] or " ")[0] != "M":  # else the word goes on
+            if unicodedata.category(text[match.end() : match.end() + 1] or " ")[0] != "M":  # else the word continues
                 yield match
 
     def _name(self, match: re.Match[str]) -> str:
@@ -249,7 +248,7 @@ class AnswerReader:
 
 
 def _bounded(word: str) -> str:
-    """A pattern for a word that is no part of a longer one, nor a number's part."""
+    """A pattern for a word that is not part of a longer word or number."""
     pattern = r"[\s_\-]+".join(map(re.escape, word.split(" ")))
     if re.match(_LETTER, word[0]):
         pattern = rf"(?<!{_LETTER}){pattern}"

@@ -29,7 +29,7 @@ def write(
     folder: Path, texts: pd.DataFrame, samples: Iterable[list[Response]], labels: LabelSet,
     scores: Sequence[Mapping[str, float]] | None,
 ) -> None:  # fmt: skip
-    """The artifact's files for votes on labels."""
+    """Write the artifact's files for votes on labels."""
     schema = pa.schema(
         [("id", pa.string()), ("text", pa.string()), ("label", pa.string()), ("gold", pa.string())]
         + [(name, pa.int64()) for name in ("agreement", "n_valid", "n_samples")]
@@ -50,10 +50,10 @@ def write_rows(
     folder: Path, texts: pd.DataFrame, samples: Iterable[list[Response]], schema: pa.Schema, record: Record,
     counts: Mapping[str, int] | None = None,
 ) -> None:  # fmt: skip
-    """The artifact's files, one row of texts at a time.
+    """Write the artifact's files, one text at a time.
 
     Args:
-        record: the row of the table from its number, the text's id, the text and its responses; with `n_valid`.
+        record: returns a row of the table, with `n_valid`, from its number, the text's id, the text and its responses.
         counts: further totals for `summary.json`, which `record` counts.
     """
     totals: Any = Counter()  # counts and, under `seconds` and `cost_usd`, sums

@@ -1,4 +1,4 @@
-"""Plain iteration over what coroutines produce, in the caller's thread and at its pace."""
+"""Synchronous iteration over what coroutines produce, in the caller's thread and at its pace."""
 
 import asyncio
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 try:
-    from uvloop import new_event_loop  # a quarter less processor time a call
+    from uvloop import new_event_loop  # a quarter less CPU time per call
 except ImportError:  # on Windows
     from asyncio import new_event_loop  # type: ignore[assignment]
 
@@ -17,17 +17,17 @@ T = TypeVar("T")
 
 
 class AsyncBridge(Generic[T]):
-    """Hands items from coroutines to the plain code that runs their loop.
+    """Passes items from coroutines to the synchronous code that runs their loop.
 
-    `put` returns once the caller has dealt with the items, and asks for more: a call's place is taken by the next one only
-    when its responses are safe, so that a kill loses no more than the calls in flight, and nothing piles up.
+    `put` returns once the caller has processed the items and asks for more: the next call starts only when a call's responses
+    are stored, so a kill loses no more than the calls in flight, and nothing piles up.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._items: list[T] = []
-        self._waiting: list[asyncio.Future[None]] = []  # a `put` each, of the items that wait now
-        self._handed: list[asyncio.Future[None]] = []  # of those that the caller has
+        self._waiting: list[asyncio.Future[None]] = []  # one per `put` whose items are waiting
+        self._handed: list[asyncio.Future[None]] = []  # one per `put` whose items the caller has
         self._changed = loop.create_future()
 
     async def put(self, items: Sequence[T]) -> None:
@@ -38,12 +38,12 @@ class AsyncBridge(Generic[T]):
         await dealt_with
 
     def wake(self) -> None:
-        """Let the caller's turn come: something has come, or nothing will come any more."""
+        """Wake the caller: items have arrived, or no more will."""
         if not self._changed.done():
             self._changed.set_result(None)
 
     def take(self, run: Callable[[asyncio.Future[None]], None]) -> list[T]:
-        """What has come since the last call; `run` runs the loop until something has. Empty: nothing will come any more."""
+        """The items since the last call; `run` runs the loop until there are any. Empty: no more will arrive."""
         self._go_on(self._handed)
         run(self._changed)
         self._changed = self._loop.create_future()
@@ -52,30 +52,30 @@ class AsyncBridge(Generic[T]):
         return items
 
     def _go_on(self, handed: list[asyncio.Future[None]]) -> None:
-        """Let the coroutines that put these go on, one in each turn of the loop.
+        """Resume the coroutines that put these, one in each iteration of the loop.
 
-        All at once they would take every step of their next calls side by side, and each would wait for all others;
-        so calls that once came together would stay together.
+        Resumed all at once, they would take every step of their next calls in lockstep, each waiting for all others, and
+        never drift apart.
         """
         if handed:
             first = handed.pop(0)
-            if not first.done():  # a cancelled one is
+            if not first.done():  # a cancelled one is done
                 first.set_result(None)
             self._loop.call_soon(self._go_on, handed)
 
 
 @contextmanager
 def _interruptible(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[asyncio.Future[Any]], Any]]:
-    """What runs the loop until a future is done, or Ctrl-C ends the wait for it.
+    """A function that runs the loop until a future is done, or Ctrl-C ends the wait for it.
 
-    Python raises KeyboardInterrupt in whatever callback the loop is in, and the transport or task that it belongs to then
-    logs it as an error of its own; here the wait is cancelled between two callbacks, and then it is raised.
+    Python raises KeyboardInterrupt inside whichever callback is running, whose transport or task then logs it as its own
+    error; here the wait is cancelled between two callbacks, and KeyboardInterrupt is raised afterwards.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield loop.run_until_complete
         return
-    future: asyncio.Future[Any] | None = None  # that the loop runs for
+    future: asyncio.Future[Any] | None = None  # the one that the loop is running
     interrupted = False
 
     def interrupt(*_: Any) -> None:
@@ -92,7 +92,7 @@ def _interruptible(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[asynci
             return loop.run_until_complete(work)
         finally:
             future = None
-            if interrupted:  # perhaps when the work was done already
+            if interrupted:  # perhaps after the work was done
                 interrupted = False
                 raise KeyboardInterrupt
 
@@ -105,7 +105,7 @@ def _interruptible(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[asynci
 
 @contextmanager
 def _runner(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[asyncio.Future[Any]], Any]]:
-    """What runs the loop until a future is done: this thread, or another one where this one's own loop runs, in a notebook."""
+    """A function that runs the loop until a future is done, in another thread if this one already runs a loop (notebooks)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -117,10 +117,10 @@ def _runner(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[asyncio.Futur
 
 
 def iterate_async(work: Callable[[AsyncBridge[T]], Coroutine[Any, Any, None]]) -> Generator[list[T]]:
-    """What the coroutine puts into its bridge; closing the iterator cancels it.
+    """Iterate over what the coroutine puts into its bridge; closing the iterator cancels it.
 
-    Its loop runs while the caller waits for items, and in the caller's thread: handing responses to another thread costs a
-    call a millisecond, for two threads take turns.
+    Its loop runs in the caller's thread, while the caller waits for items: passing responses to another thread costs a
+    millisecond per call, since two threads take turns.
     """
     loop = new_event_loop()
     with _runner(loop) as run:

@@ -1,8 +1,8 @@
-"""Annotate through OpenAI's Batch API: the same requests as `findistill.llm.endpoint` sends, in files, at half the price.
+"""Annotate through OpenAI's Batch API: the requests of `findistill.llm.endpoint`, in files, at half the price.
 
-Several batches are at the server at once. What one answers is handed on; what it does not answer (an error of the server, a
-batch that expired or was cancelled, a line that is missing), and responses that name no label, go into the next one.
-`findistill.llm.batch_ledger` keeps what is under way, so that the next run collects what a killed one submitted.
+Several batches are at the server at once. When one ends, its responses are passed on; unanswered requests (server error,
+expired or cancelled batch, missing line) and responses that name no label go into the next batch.
+`findistill.llm.batch_ledger` records the batches under way, so that the next run collects what a killed one submitted.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 FIRST_POLL_S = 1.0  # doubled up to llm.poll_s
-CHUNK = 256  # responses that are handed on at once
+CHUNK = 256  # responses passed on at once
 
 
 @dataclass(eq=False)
 class BatchEngine(BatchLLM, EndpointEngine):
-    """An annotator behind a server's files and batches; it probes by single calls, as `EndpointEngine`."""
+    """An annotator behind a server's batch API; it probes with single calls, like `EndpointEngine`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,15 +46,15 @@ class BatchEngine(BatchLLM, EndpointEngine):
         self._folder, self._keep = folder, keep
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
-        """Respond to every request, a batch at a time, after what an earlier run has submitted.
+        """Respond to every request, in batches, after collecting those that an earlier run submitted.
 
-        A request that no batch answers gives responses with their `error`. What is under way when this ends early stays so.
+        A request that no batch answers yields responses with `error` set. Batches under way stay submitted if this ends early.
 
         Raises:
             UserError: as `EndpointEngine.responses`; or the server refuses a batch, does not know one of an earlier run, or
                 takes longer than `wait_h`.
         """
-        assert self._folder is not None, "attach comes first: what is submitted has to be known to the next run"
+        assert self._folder is not None, "call attach first: the next run has to know what was submitted"
         ledger = Ledger(self._folder)
         if self.capabilities is None:
             template = self.prepare(template, sampling)
@@ -69,7 +69,7 @@ class BatchEngine(BatchLLM, EndpointEngine):
 
 
 class Batches:
-    """Submits what a run queues, and collects what becomes of it."""
+    """Submits the calls that a run queues, and collects their results."""
 
     def __init__(
         self, settings: BatchLLM, run: BatchRun, server: BatchServer, ledger: Ledger, requests: Iterator[Request],
@@ -78,11 +78,11 @@ class Batches:
         self.settings, self.run, self.server, self.ledger = settings, run, server, ledger
         self.requests, self.keep = requests, keep
         self.under_way: list[Batch] = []
-        self.collected: list[Batch] = []  # that may have calls in `run.again`, which the ledger does not have yet
+        self.collected: list[Batch] = []  # may have calls in `run.again` that are not in the ledger yet
         self.most_batches, self.most_requests = settings.parallel, settings.max_requests
         self.deadline = time.monotonic() + 3600 * settings.wait_h
         self.tried = False  # a single call has been made
-        self.progress: dict[str, tuple[Any, ...]] = {}  # as it was logged last
+        self.progress: dict[str, tuple[Any, ...]] = {}  # as last logged
 
     async def work(self) -> None:
         for batch in self.ledger.load():
@@ -90,7 +90,7 @@ class Batches:
             self.under_way.append(batch)
         if self.under_way:
             calls = sum(len(batch.calls) for batch in self.under_way)
-            log.info("%d batches of an earlier run, %s requests, are collected first", len(self.under_way), f"{calls:,}")
+            log.info("collecting %d batches of an earlier run first (%s requests)", len(self.under_way), f"{calls:,}")
         for batch in self.under_way:
             await self._submit(batch)
         while True:
@@ -107,7 +107,7 @@ class Batches:
             self._forget()
 
     async def _fill(self) -> None:
-        """Take requests until a batch is full; the first is a single call, which finds out what a whole batch would fail for."""
+        """Take requests until a batch is full; the first is a single call, to find errors that would fail a whole batch."""
         while len(self.run.again) + len(self.run.fresh) < self.most_requests:
             request = next(self.requests, None)
             if request is None:
@@ -129,12 +129,12 @@ class Batches:
             yield queue.popleft()
 
     def _forget(self) -> None:
-        """Drop batches from the ledger whose answers are safe and whose other calls are in another batch."""
+        """Remove batches from the ledger whose responses are cached and whose other calls are in another batch."""
         while self.collected and not self.run.again:
             self.ledger.remove(self.collected.pop())
 
     async def _submit(self, batch: Batch) -> None:
-        """Take a batch to the server, from wherever an earlier run was stopped in doing so."""
+        """Upload and create a batch, resuming at the step where an earlier run was stopped."""
         if batch.batch:
             return
         path = self.ledger.requests(batch)
@@ -145,14 +145,14 @@ class Batches:
             batch.batch = str((await self.server.create(batch.file, batch.name))["id"])
         except CallError as error:
             raise UserError(
-                f"llm.base_url={self.server.address} takes no batch: {error}\n"
-                "Check that it has OpenAI's /files and /batches; llm=endpoint sends the same requests one by one."
+                f"llm.base_url={self.server.address} does not accept batches: {error}\n"
+                "Check that it supports OpenAI's /files and /batches; llm=endpoint sends the same requests one by one."
             ) from None
         self.ledger.save(batch)
         log.info("submitted %s: %s requests, %.1f MB", batch.batch, f"{len(batch.calls):,}", path.stat().st_size / 1e6)
 
     async def _ended(self) -> tuple[Batch, dict[str, Any]]:
-        """A batch that has ended, and its state."""
+        """Wait for a batch to end; returns it and its state."""
         pause = min(FIRST_POLL_S, self.settings.poll_s)
         while True:
             done = total = 0
@@ -167,7 +167,7 @@ class Batches:
             if time.monotonic() >= self.deadline:
                 raise UserError(
                     f"llm.wait_h={self.settings.wait_h:g}: {done:,} of {total:,} requests in {len(self.under_way)} batches at "
-                    f"{self.server.address} are done.\nRun the same command again to collect them; none is requested again."
+                    f"{self.server.address} are done.\nRun the same command again to collect them; no request is sent twice."
                 )
             await asyncio.sleep(pause)
             pause = min(2 * pause, self.settings.poll_s)
@@ -177,12 +177,12 @@ class Batches:
             return {"status": "", **await self.server.retrieve(batch.batch)}
         except UnknownError:
             raise UserError(
-                f"{batch.batch}, which an earlier run submitted, is not known at llm.base_url={self.server.address}: use the key "
-                f"of its project (llm.api_key_env={self.settings.api_key_env}).\nIf it is gone, remove "
+                f"llm.base_url={self.server.address} does not know {batch.batch}, which an earlier run submitted: use a key of "
+                f"the same project (llm.api_key_env={self.settings.api_key_env}).\nIf the batch no longer exists, delete "
                 f"{self.ledger.requests(batch)}: its {len(batch.calls):,} requests are then sent again."
             ) from None
         except CallError as error:
-            raise UserError(f"llm.base_url={self.server.address} does not tell how {batch.batch} is: {error}") from None
+            raise UserError(f"llm.base_url={self.server.address} does not return the status of {batch.batch}: {error}") from None
 
     def _log_progress(self, batch: Batch, status: str, completed: int, failed: int) -> None:
         progress = (status, (completed + failed) * 20 // max(1, len(batch.calls)))  # every 5%
@@ -192,7 +192,7 @@ class Batches:
                      f"{len(batch.calls):,}", failed)  # fmt: skip
 
     async def _collect(self, batch: Batch, state: dict[str, Any]) -> None:
-        """Hand on what a batch answered, and queue the rest again."""
+        """Pass on the responses of a batch, and queue its unanswered calls again."""
         self.under_way.remove(batch)
         if state["status"] == "failed" and not state.get("output_file_id"):
             self._refused(batch, state)
@@ -206,9 +206,9 @@ class Batches:
                 if len(responses) >= CHUNK:
                     await self.run.bridge.put(responses)
                     responses = []
-        reason = "no line in the output" if state["status"] == "completed" else f"the batch is {state['status']}"
+        reason = "missing from the output" if state["status"] == "completed" else f"batch status: {state['status']}"
         if calls:
-            log.info("%s: %s requests without an answer (%s)", batch.batch, f"{len(calls):,}", reason)
+            log.info("%s: %s unanswered requests (%s)", batch.batch, f"{len(calls):,}", reason)
         for call in calls.values():
             responses += self.run.settle(call, None, reason, batch.earlier(call))
         if responses:
@@ -223,17 +223,17 @@ class Batches:
                 self.keep(call.key, response)
 
     async def _lines(self, batch: Batch, file: str | None) -> Any:
-        """The lines of a file of the server; none where it is gone."""
+        """The lines of a file on the server; none if it is gone."""
         if not file:
             return
         path = self.ledger.output(batch)
         try:
             await self.server.download(file, path)
         except UnknownError:
-            log.warning("%s: the server has no longer the file %s", batch.batch, file)
+            log.warning("%s: the server no longer has the file %s", batch.batch, file)
             return
         except CallError as error:
-            raise UserError(f"llm.base_url={self.server.address} does not send the output of {batch.batch}: {error}") from None
+            raise UserError(f"llm.base_url={self.server.address} does not return the output of {batch.batch}: {error}") from None
         with path.open("rb") as lines:
             for text in lines:
                 if isinstance(each := read_json(text), dict):
@@ -241,22 +241,22 @@ class Batches:
         path.unlink()
 
     def _refused(self, batch: Batch, state: dict[str, Any]) -> None:
-        """What a batch that was not taken means: it is tried again smaller, or later, where its size is to blame.
+        """Handle a batch that the server rejected: if it exceeds a limit, retry with fewer batches at once or smaller ones.
 
         Raises:
-            UserError: it is not.
+            UserError: it was rejected for another reason, or has a single call.
         """
         errors = (state.get("errors") or {}).get("data") or [{}]
         code, message = str(errors[0].get("code")), self.server.clean(str(errors[0].get("message") or "no reason given"))
         if "limit" not in code or "billing" in code or len(batch.calls) == 1:
             self.ledger.remove(batch)
             model = f"llm.model={self.settings.model} at {self.server.address}"
-            raise UserError(f"{model} refuses the batch {batch.batch}: {message}")
+            raise UserError(f"{model} rejected the batch {batch.batch}: {message}")
         if self.under_way:
             self.most_batches = len(self.under_way)
         else:
             self.most_requests = math.ceil(len(batch.calls) / 2)
-        log.info("%s is over a limit (%s): going on with %d batches at once, of %s requests", batch.batch, message,
+        log.info("%s exceeds a limit (%s): continuing with %d batches at once, of up to %s requests", batch.batch, message,
                  self.most_batches, f"{self.most_requests:,}")  # fmt: skip
         bodies = self.ledger.bodies(batch)
         repeats = [call for call in batch.calls if self.run.wanted(call)]

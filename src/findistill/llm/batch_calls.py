@@ -1,4 +1,4 @@
-"""Which calls the texts of a run need, and what the lines of a batch's output mean for them."""
+"""Which calls the texts of a run need, and how the lines of a batch's output settle them."""
 
 import json
 from collections import Counter, defaultdict, deque
@@ -16,7 +16,7 @@ from findistill.llm.replies import MOST_CHOICES, Reply, read_choices, usage
 from findistill.llm.server import FailedError, RefusedError, estimated_usage
 from findistill.llm.votes import needed
 
-Line = tuple[Call, str, Response | None]  # a call, its body as JSON, and what earlier attempts took
+Line = tuple[Call, str, Response | None]  # a call, its body as JSON, and the usage of earlier attempts
 
 
 @dataclass
@@ -29,25 +29,25 @@ class Prompt:
 
 
 class BatchRun(EndpointRun):
-    """The texts of one call to `responses`: calls that are to be submitted wait in `again` and `fresh`."""
+    """The texts of one call to `responses`; calls to be submitted wait in `again` and `fresh`."""
 
-    resubmit = 0  # how often a call goes into a further batch for a failure
-    again: deque[Line]  # follow what a batch did not answer
+    resubmit = 0  # how often a failed call goes into another batch
+    again: deque[Line]  # follow-ups of calls that a batch did not settle
     fresh: deque[Line]
 
     def start(self, resubmit: int) -> "BatchRun":
         self.resubmit, self.again, self.fresh = resubmit, deque(), deque()
         self._prompts: dict[int, Prompt] = {}
-        self._under_way: defaultdict[int, list[Call]] = defaultdict(list)  # by key: those that wait, and those submitted
+        self._under_way: defaultdict[int, list[Call]] = defaultdict(list)  # by key: queued and submitted calls
         return self
 
     def expect(self, batch: Batch) -> None:
-        """Take note of calls that an earlier run submitted."""
+        """Register the calls of a batch that an earlier run submitted."""
         for call in batch.calls:
             self._under_way[call.key].append(call)
 
     def add(self, request: Request) -> None:
-        """Queue the calls that a request needs, without those that are under way."""
+        """Queue the calls that a request needs, except those already under way."""
         if request.key in self._prompts:
             self._prompts[request.key].requests.append(request)
         else:
@@ -61,14 +61,14 @@ class BatchRun(EndpointRun):
         return call.key in self._prompts
 
     def settle(self, call: Call, line: Mapping[str, Any] | None, reason: str, earlier: Response | None) -> list[Response]:
-        """The final responses that the line for a call gives, each for every row with its prompt; the rest is queued again.
+        """The final responses from the line for a call, each for every row with its prompt; the rest is queued again.
 
         Args:
-            line: of the output or the errors; None: there is none, for `reason`.
-            earlier: what earlier attempts took.
+            line: of the output or error file; None: missing, for `reason`.
+            earlier: the usage of earlier attempts.
 
         Returns:
-            Responses to what an earlier run requested, and nobody does now, have no id.
+            The responses; those to requests of an earlier run that are not requested now have no id.
         """
         if call in self._under_way[call.key]:
             self._under_way[call.key].remove(call)
@@ -93,7 +93,7 @@ class BatchRun(EndpointRun):
     # -- calls -------------------------------------------------------------------------------------------------------
 
     def _call_missing(self, key: int) -> None:
-        """Queue what a prompt needs besides what is under way; one that needs nothing is done."""
+        """Queue the calls that a prompt needs besides those under way; a prompt that needs none is done."""
         prompt, under_way = self._prompts[key], self._under_way[key]
         covered = {sample for call in under_way for sample in call.samples}
         free = [sample for sample in prompt.missing if sample not in covered]
@@ -118,7 +118,7 @@ class BatchRun(EndpointRun):
             yield run
 
     def _queue(self, call: Call, earlier: Response | None) -> None:
-        if call in self._under_way[call.key]:  # an earlier run has queued and submitted it
+        if call in self._under_way[call.key]:  # an earlier run has submitted it
             return
         self._under_way[call.key].append(call)
         follows = call.attempt or call.failures or call.dropped
@@ -145,14 +145,14 @@ class BatchRun(EndpointRun):
             if prompt and TOO_LONG.search(str(refusal)) and call.dropped < len(prompt.requests[0].demonstrations):
                 self._queue(replace(call, dropped=call.dropped + 1), earlier)
                 return []
-            if refusal.parameter == "n" and call.count > 1:  # one call a sample from here on
+            if refusal.parameter == "n" and call.count > 1:  # one call per sample from here on
                 self.several = False
                 return []
             if not refusal.parameter:
                 return self._failures(call, refusal, earlier)
             self._omit([refusal.parameter], refusal)
             return self._fail(call, refusal, earlier)
-        except (FailedError, UserError) as failure:  # what a key or an address lacks now, the next submission will say
+        except (FailedError, UserError) as failure:  # a wrong key or address will show at the next submission
             return self._fail(call, failure, earlier)
         pairs = zip(call.samples, reply.choices, strict=False)
         first, *others = [self._read("", sample, choice, reply) for sample, choice in pairs]
@@ -163,7 +163,7 @@ class BatchRun(EndpointRun):
         response = line.get("response")
         response = response if isinstance(response, dict) else {}
         body, status = response.get("body"), response.get("status_code")
-        # With whatever has been left out since it was sent: a refusal may name that.
+        # Including fields that have been omitted since it was sent: a refusal may name one.
         sent = self._body(call, chat.BodyBuilder(self.bodies.settings)) if self.wanted(call) else {"messages": []}
         choices = read_choices(body) if status in (200, None) else None
         if choices is not None:
@@ -174,7 +174,7 @@ class BatchRun(EndpointRun):
         raise AssertionError
 
     def _fail(self, call: Call, failure: Exception, earlier: Response | None) -> list[Response]:
-        """Queue a call again that failed, as often as it may be."""
+        """Queue a failed call again, up to `resubmit` times."""
         if call.failures >= self.resubmit:
             return self._failures(call, failure, earlier)
         if self.wanted(call):

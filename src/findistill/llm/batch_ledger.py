@@ -1,7 +1,7 @@
-"""What is under way at a batch server, on disk: one file of requests a batch, and one that says how far it is.
+"""The batches under way at a server, on disk: a request file and a state file for each.
 
-A batch is written here before the server hears of it, and leaves when its answers are safe: a kill at any moment loses no
-answer, and the next run asks for none again. The names of its calls say which samples of which request they draw.
+A batch is written here before it is sent to the server, and removed once its responses are cached: a kill at any moment loses
+no response, and the next run requests none twice. The custom ids of its calls tell which samples of which request they draw.
 """
 
 import json
@@ -38,7 +38,7 @@ class Call:
 
     @property
     def custom_id(self) -> str:
-        """Under 64 characters, as servers limit it."""
+        """Under 64 characters, a limit of servers."""
         return f"{self.key:016x}-{self.first}-{self.count}-{self.attempt}-{self.failures}-{self.dropped}"
 
     @classmethod
@@ -52,28 +52,28 @@ class Call:
 
 @dataclass
 class Batch:
-    """Calls that go to the server together. `file` and `batch` are its ids at the server, as far as they are known."""
+    """Calls that are submitted together. `file` and `batch` are the server's ids, once known."""
 
     name: str
     calls: list[Call]
-    spent: dict[str, dict[str, Any]] = field(default_factory=dict)  # by custom id: what earlier attempts of a call took
+    spent: dict[str, dict[str, Any]] = field(default_factory=dict)  # by custom id: usage of a call's earlier attempts
     file: str = ""
     batch: str = ""
 
     def earlier(self, call: Call) -> Response | None:
-        """What earlier attempts of this call took."""
+        """The usage of this call's earlier attempts."""
         spent = self.spent.get(call.custom_id)
         return Response("", call.first, **spent) if spent else None
 
 
 class Ledger:
-    """The batches of one response cache, whose lock this needs."""
+    """The batches of one response cache, whose lock must be held."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def load(self) -> list[Batch]:
-        """The batches that an earlier run left, oldest first. Files without a state were never sent; one was removed by hand."""
+        """An earlier run's batches, oldest first; files of batches that were never sent, or were removed by hand, are deleted."""
         batches = []
         for state in self.folder.glob("*.json"):
             if not state.with_suffix(".jsonl").exists():
@@ -87,7 +87,7 @@ class Ledger:
         return batches
 
     def write(self, lines: Sequence[tuple[Call, str, Response | None]]) -> Batch:
-        """A new batch of these calls, with the body of each, as JSON, and what earlier attempts took."""
+        """Create a batch of these calls, each with its body as JSON and the usage of earlier attempts."""
         self.folder.mkdir(parents=True, exist_ok=True)
         earlier = {call.custom_id: _taken(response) for call, _, response in lines if response is not None}
         batch = Batch(uuid.uuid4().hex, [call for call, _, _ in lines], earlier)
@@ -99,14 +99,14 @@ class Ledger:
         return batch
 
     def save(self, batch: Batch) -> None:
-        """Keep how far a batch is."""
+        """Save the state of a batch."""
         write_json(self.requests(batch).with_suffix(".json"), {"file": batch.file, "batch": batch.batch, "spent": batch.spent})
 
     def requests(self, batch: Batch) -> Path:
         return self.folder / f"{batch.name}.jsonl"
 
     def output(self, batch: Batch) -> Path:
-        """Where an output file is put while it is read."""
+        """Where an output file is stored while it is read."""
         return self.folder / f"{batch.name}.output"
 
     def bodies(self, batch: Batch) -> dict[str, str]:
@@ -121,7 +121,7 @@ class Ledger:
 
 
 def line(call: Call, body: str) -> str:
-    """A call as a line of a file of requests."""
+    """A call as a line of a request file."""
     return f'{{"custom_id": "{call.custom_id}", "method": "POST", "url": "{CHAT}", "body": {body}}}'
 
 

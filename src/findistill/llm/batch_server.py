@@ -1,7 +1,7 @@
-"""OpenAI's files and batches over HTTP: upload a file of requests, submit it, look at it, download what it answered.
+"""OpenAI's files and batches over HTTP: upload a request file, submit it as a batch, poll it, download its output.
 
-Every call is retried as those of `findistill.llm.server`, but for one: a batch that may have been created, though no
-reply said so, is looked for by its name before it is created again.
+Every call is retried as in `findistill.llm.server`, with one exception: a batch that may have been created without a reply
+is looked up by its name before it is created again.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from findistill.llm.server import FailedError, RefusedError, Server
 from findistill.llm.text import read_json
 
 NAME = "findistill"  # the key of a batch's name in its metadata
-LISTED = 100  # batches of one page
+LISTED = 100  # batches per page
 MOST_PAGES = 50
 CHAT = "/v1/chat/completions"
 
@@ -30,16 +30,16 @@ class UnknownError(RefusedError):
 
 
 class BatchServer(Server):
-    """A server for the time of a run, as `Server`, for batches instead of single calls."""
+    """A `Server` with the calls for files and batches."""
 
     async def upload(self, path: Path) -> str:
-        """The id of the file of requests, once the server has it.
+        """Upload a request file; returns its id.
 
         Raises:
             FailedError, RefusedError, UserError: as `Server.ask`, here and below.
         """
 
-        def form() -> dict[str, Any]:  # anew for each attempt, which reads the file to its end
+        def form() -> dict[str, Any]:  # rebuilt for each attempt, which reads the file to its end
             fields = aiohttp.FormData({"purpose": "batch"})
             fields.add_field("file", path.open("rb"), filename=path.name, content_type="application/jsonl")
             payload = fields()
@@ -48,24 +48,24 @@ class BatchServer(Server):
         return str((await self._call("POST", "files", form))["id"])
 
     async def create(self, file: str, name: str) -> dict[str, Any]:
-        """Submit an uploaded file as a batch of this name; one that has it already is not submitted again."""
+        """Submit an uploaded file as a batch of this name, or return the batch that has the name already."""
         body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h", "metadata": {NAME: name}}
         for failures in itertools.count():
             if batch := await self._named(name):
                 return batch
             try:
                 return await self._call("POST", "batches", lambda: {"data": json.dumps(body)}, attempts=1)
-            except FailedError:  # it may have arrived
+            except FailedError:  # the request may have arrived
                 if failures >= self.settings.max_retries:
                     raise
         raise AssertionError
 
     async def retrieve(self, batch: str) -> dict[str, Any]:
-        """The batch as it stands."""
+        """The current state of the batch."""
         return await self._call("GET", f"batches/{batch}")
 
     async def download(self, file: str, path: Path) -> None:
-        """Leave the content of a file of the server in `path`."""
+        """Download a file of the server to `path`."""
         await self._call("GET", f"files/{file}/content", into=path)
 
     async def _named(self, name: str) -> dict[str, Any] | None:
@@ -85,7 +85,7 @@ class BatchServer(Server):
         self, method: str, place: str, arguments: Any = dict, *, query: dict[str, str] | None = None, into: Path | None = None,
         attempts: int | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """The JSON of a reply; with `into` its body goes there instead."""
+        """The JSON of a reply; with `into`, its body is written there instead."""
         most = self.settings.max_retries + 1 if attempts is None else attempts
         failures = 0
         while True:
@@ -96,7 +96,7 @@ class BatchServer(Server):
                         value = read_json(body)
                         if isinstance(value, dict):
                             return value
-                        raise FailedError(f"the reply is no JSON object: {self.clean(body[:4000].decode(errors='replace'))}")
+                        raise FailedError(f"the reply is not a JSON object: {self.clean(body[:4000].decode(errors='replace'))}")
                     with into.open("wb") as file:
                         async for part in response.content.iter_chunked(1 << 20):
                             file.write(part)
@@ -112,7 +112,7 @@ class BatchServer(Server):
     async def _replied(
         self, method: str, place: str, query: dict[str, str] | None, arguments: dict[str, Any]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        # A file takes as long as it takes; only silence ends it.
+        # Files may take arbitrarily long; only a stalled connection times out.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=self.settings.timeout_s)
         with self._failures_as_errors():
             url = self._place(place, query or {})
@@ -121,7 +121,7 @@ class BatchServer(Server):
                 if response.status >= 300:
                     refusal = refusals.read(await response.read())
                     if response.status == 404:
-                        raise UnknownError(f"404: {self.clean(refusal.message) or '(nothing)'}")
+                        raise UnknownError(f"404: {self.clean(refusal.message) or '(empty)'}")
                     self.raise_for(response.status, response.headers, refusal, {"messages": []})
                 yield response
                 self._record_success()

@@ -1,8 +1,8 @@
 """The response cache: an append-only file of JSON lines, indexed by what was requested.
 
 A line's `key` is a hash of everything that determines the response (model, messages, sampling, schema), so an edited prompt
-never meets old responses, while a larger limit, more samples or another calibration reuse all that are there. Memory
-holds an index of fixed size a line; the responses themselves stay on disk.
+never gets old responses, while a larger limit, more samples or another calibration reuse all existing ones. Memory holds
+an index entry of fixed size per line; the responses themselves stay on disk.
 """
 
 import hashlib
@@ -50,13 +50,13 @@ class ResponseCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(path.with_suffix(".lock"))
-        self._read_lock = threading.Lock()  # in a notebook the engine's thread looks up while the caller's appends
+        self._read_lock = threading.Lock()  # in a notebook the engine's thread reads while the caller's appends
 
     @classmethod
     def shared(cls, folder: Path, *parts: Any) -> "ResponseCache":
-        """The file of all jobs whose requests may coincide: those with equal `parts`, plain values.
+        """The cache of all jobs whose requests may coincide: those with equal `parts`, plain values.
 
-        One of them writes at a time and the others reuse its responses; jobs with other parts run beside them.
+        One of them writes at a time and the others reuse its responses; jobs with other parts run concurrently.
         """
         return cls(folder / f"{digest(list(parts))}.jsonl")
 
@@ -65,7 +65,7 @@ class ResponseCache:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            log.info("waiting for another job that writes %s", self.path.name)
+            log.info("another job is writing %s; waiting", self.path.name)
             self._lock.acquire()
         try:
             self._keys, self._samples, self._offsets = self._scan()
@@ -89,11 +89,11 @@ class ResponseCache:
             self._lock.release()
 
     def __len__(self) -> int:
-        """Lines that counted on entering."""
+        """Responses in the index on entering."""
         return len(self._keys)
 
     def offsets(self, keys: Sequence[int]) -> list[dict[int, int]]:
-        """For each request key, sample number -> offset of its line, as it was on entering, and of those that `add` wrote."""
+        """For each request key, sample number -> offset of its line, as of entering, plus what `add` has written."""
         queries = np.asarray(keys, dtype=np.uint64)
         starts = np.searchsorted(self._keys, queries, side="left").tolist()
         ends = np.searchsorted(self._keys, queries, side="right").tolist()
@@ -107,7 +107,7 @@ class ResponseCache:
         return dict(zip(self._samples[start:end].tolist(), self._offsets[start:end].tolist(), strict=True))
 
     def add(self, key: int, response: Response) -> None:
-        """Write a response that `offsets` is to know of from now on."""
+        """Write a response that `offsets` includes from now on."""
         [offset] = self.append([(key, response)])
         self._added.setdefault(key, {})[response.sample] = offset
 
@@ -146,8 +146,8 @@ class ResponseCache:
                         key, response = _parse(line)
                     except (ValueError, TypeError, KeyError, AttributeError) as error:
                         raise UserError(
-                            f"{self.path}, line {number} is not a response: the file was damaged.\n"
-                            "Remove that line to request it again, or the file to annotate anew."
+                            f"{self.path}, line {number} is not a cached response: the file is damaged.\n"
+                            "Delete that line to request its response again, or the file to request all of them again."
                         ) from error
                     keys.append(key)
                     samples.append(response.sample)

@@ -1,7 +1,7 @@
 """Calibrating label probabilities.
 
-A small model prefers some label words whatever the text, and is over-confident. Both are corrected by one offset a label
-and one scale, which are fitted on a few texts.
+A small model prefers some label words whatever the text, and is over-confident. Both are corrected by one offset per
+label and one scale, fitted on a few texts.
 """
 
 import math
@@ -42,7 +42,7 @@ def from_texts(rows: Sequence[Scores], labels: LabelSet) -> Calibration:
 
 
 def from_content_free(rows: Sequence[Scores], labels: LabelSet) -> Calibration:
-    """Contextual calibration (Zhao et al. 2021): divide by the probabilities that texts without content are given.
+    """Contextual calibration (Zhao et al. 2021): divide by the label probabilities of content-free texts.
 
     `rows` are the scores of `CONTENT_FREE` under the same demonstrations.
     """
@@ -53,9 +53,9 @@ def from_content_free(rows: Sequence[Scores], labels: LabelSet) -> Calibration:
 def from_labelled(rows: Sequence[Scores], gold: Sequence[str], labels: LabelSet) -> Calibration:
     """The offsets and the scale under which labelled texts are most probable (bias-corrected temperature scaling).
 
-    A label's texts weigh with the inverse square root of its share: halfway between the pool's label shares, under which
-    the most frequent label would take nearly every text of a weak model, and equal shares. A standard normal prior on the
-    offsets and on the scale's logarithm keeps the fit sound for few rows and for a label without any.
+    Texts are weighted by the inverse square root of their label's share: halfway between the pool's label distribution,
+    under which a weak model would give nearly every text the most frequent label, and a uniform one. A standard normal
+    prior on the offsets and on the log of the scale keeps the fit stable for few rows and for a label without any.
     """
     scores = np.array([[row[name] for name in labels.names] for row in rows])
     truth = np.array([labels.index(label) for label in gold])

@@ -1,11 +1,11 @@
-"""Annotators that are no language models: classifiers of the labelled rows, and regular expressions.
+"""Annotators that are not language models: classifiers fitted to the labelled rows, and regular expressions.
 
-They vote beside LLMs in `annotate.ensemble`: each errs in its own way, which is what makes several annotators worth more
-than one.
+They vote alongside LLMs in `annotate.ensemble`: their errors differ, which is what makes several annotators better than
+one.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,17 +22,17 @@ from findistill.llm.prompts import Template
 from findistill.models.embeddings import embed_once
 
 FOLDS = 5
-LEAST_SHARE = 1e-4  # of a label that was not seen, or that no neighbour has
+LEAST_SHARE = 1e-4  # probability of a label that was not seen, or that no neighbour has
 
 
 class ClassifierEngine(ClassifierLLM, Engine):
-    """A classifier fitted to the labelled rows (`llm=tfidf`, `embeddings`, `neighbours`): seconds, and no request."""
+    """A classifier fitted to the labelled rows (`llm=tfidf`, `embeddings`, `neighbours`): seconds, and no requests."""
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
-        raise UserError(f"llm={self.name} is a classifier of labelled rows and writes no answers: use it with stage=annotate.")
+        raise UserError(f"llm={self.name} is a classifier and generates no text: use it with stage=annotate.")
 
     def scores(self, texts: Sequence[str], pool: pd.DataFrame, labels: LabelSet, seed: int) -> np.ndarray:
-        """Log-probabilities (n, labels) of the texts. A text of the pool itself is left to a model that has not seen it.
+        """Log-probabilities (n, labels) of the texts. Texts that are in the pool are predicted out of fold.
 
         Raises:
             UserError: the pool has fewer than two labels, or fewer than four rows.
@@ -40,12 +40,12 @@ class ClassifierEngine(ClassifierLLM, Engine):
         pool = pool[pool["label"].isin(labels.names)].reset_index(drop=True)
         if pool["label"].nunique() < 2 or len(pool) < 4:
             raise UserError(
-                f"llm={self.name} is fitted to labelled rows, and there are {len(pool)} of {pool['label'].nunique()} labels: "
-                "label more rows, or name a labelled set in shots.source."
+                f"llm={self.name} needs four or more labelled rows and two or more labels, but there are {len(pool)} rows and "
+                f"{pool['label'].nunique()} labels: label more rows, or name a labelled data set in shots.source."
             )
         keys = pool["text"].map(text_key)
         place = {key: row for row, key in enumerate(keys)}
-        rows = np.array([place.get(text_key(text), -1) for text in texts])  # of the pool
+        rows = np.array([place.get(text_key(text), -1) for text in texts])  # in the pool; -1: not in it
         out = self._predicted(pool, texts, labels)
         if (rows >= 0).any():
             rarest = int(pool["label"].value_counts().min())
@@ -62,20 +62,20 @@ class ClassifierEngine(ClassifierLLM, Engine):
 
 
 class CrossFittedEngine(CrossFittedLLM, Engine):
-    """A fine-tuned encoder (`llm=encoder`): a step fits and asks its models, see `findistill.methods.cross_fit.folds`."""
+    """A fine-tuned encoder (`llm=encoder`): a step fits and runs its models, see `findistill.methods.cross_fit.folds`."""
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
-        raise UserError(f"llm={self.name} is fitted by the steps of stage=annotate and stage=student: use it there.")
+        raise UserError(f"llm={self.name} works only with stage=annotate and stage=student, whose steps train it.")
 
 
 def fit_classifier(
     kind: str, texts: Sequence[str], gold: Sequence[str], labels: LabelSet, *, k: int
 ) -> Callable[[Sequence[str]], np.ndarray]:
-    """A function of n texts that gives log-probabilities (n, labels), fitted to labelled texts.
+    """Fit a classifier to labelled texts; returns a function from n texts to log-probabilities (n, labels).
 
     Args:
         kind: `tfidf`, `embeddings` or `neighbours`.
-        gold: the labels; where they are all the same, the neighbours vote whatever the kind.
+        gold: the labels; if they are all the same, the neighbours vote whatever the kind.
         k: neighbours that vote.
     """
     if kind == "neighbours" or len(set(gold)) < 2:
@@ -98,13 +98,13 @@ def fit_classifier(
 
 
 class LabellingFunctionEngine(LabellingFunctions, Engine):
-    """Regular expressions, each with a label (`llm=rules`): every one that matches a text is a sample; none is no vote."""
+    """Regular expressions, each with a label (`llm=rules`): each one that matches a text is a sample; no match is no vote."""
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
         """The labels of the patterns that match, in the order of `llm.rules`, each pattern at most once.
 
         Raises:
-            UserError: `llm.rules` is no map of labels to patterns, has another label, or a pattern that is none.
+            UserError: `llm.rules` has an unknown label or an invalid regular expression.
         """
         patterns = self._compiled(template)
         for request in requests:
@@ -114,12 +114,14 @@ class LabellingFunctionEngine(LabellingFunctions, Engine):
 
     def _compiled(self, template: Template) -> list[tuple[str, re.Pattern[str]]]:
         compiled = []
-        for label, patterns in dict(self.rules or {}).items():
+        if not isinstance(self.rules, Mapping):
+            raise UserError(f"llm.rules={self.rules}: must map labels to patterns: 'llm.rules={{positive: [profit rose]}}'.")
+        for label, patterns in self.rules.items():
             if label not in template.words:
-                raise UserError(f"llm.rules.{label} is no label; the labels are {', '.join(template.words)}.")
-            for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                raise UserError(f"llm.rules.{label} is not a label; the labels are {', '.join(template.words)}.")
+            for pattern in patterns if isinstance(patterns, Sequence) and not isinstance(patterns, str) else [patterns]:
                 try:
                     compiled.append((str(label), re.compile(str(pattern), re.IGNORECASE)))
                 except re.error as error:
-                    raise UserError(f"llm.rules.{label}: {pattern!r} is no regular expression ({error}).") from error
+                    raise UserError(f"llm.rules.{label}: {pattern!r} is not a valid regular expression ({error}).") from error
         return compiled

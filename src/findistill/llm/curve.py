@@ -1,4 +1,4 @@
-"""What an annotation has cost so far, over time, for the loggers of the job that it is made for."""
+"""The cost of an annotation over time, for the loggers of its job."""
 
 import time
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ COUNTED = ("responses", "requests", "tokens_in", "tokens_out")
 
 @dataclass
 class CostCurve:
-    """Counts what an engine answers, and logs the totals now and then. What the cache had is not counted: it cost nothing now.
+    """Counts an engine's responses, and logs the totals periodically. Cached ones are not counted: they cost nothing now.
 
     A point has `annotation/responses` (which is also the logger's step), `requests`, `tokens_in`, `tokens_out`, `valid_share`
     (of the responses, those that name a label), `elapsed_s` and, where prices are known, `usd`.
 
     Args:
-        loggers: Lightning's.
-        every_s: seconds between two points; the last one is logged whenever it comes.
+        loggers: Lightning loggers.
+        every_s: seconds between two points; the last one is logged in any case.
     """
 
     loggers: Sequence[Any] = ()
@@ -32,7 +32,7 @@ class CostCurve:
     _logged: float = 0
 
     def add(self, responses: Sequence[Response]) -> None:
-        """Count priced responses that just came."""
+        """Count priced responses that just arrived."""
         totals = self.totals
         totals["responses"] += len(responses)
         totals["requests"] += sum(each.attempts for each in responses)
@@ -46,7 +46,7 @@ class CostCurve:
             self.log()
 
     def log(self) -> None:
-        """Log the totals, unless nothing came since they were logged last."""
+        """Log the totals, unless nothing has arrived since they were last logged."""
         if not self.loggers or self.totals["responses"] == self._logged:
             return
         self._logged, self._logged_at = self.totals["responses"], time.monotonic()

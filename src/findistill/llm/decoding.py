@@ -1,12 +1,12 @@
-"""Many samples of many texts, decoded side by side: what they have in common is computed and stored once.
+"""Batched decoding of many samples of many texts; what they share is computed and stored once.
 
-A batch is a set of rows, one a sample. All rows write one token a pass, and a row that is done leaves the batch, so no
-pass computes what nobody reads. The headers of a response are fed, not sampled, and a response ends with the
-log-probabilities of the label words.
+A batch has one row per sample. Every forward pass adds one token to each row, and a finished row leaves the batch, so no
+pass does wasted work. The headers of a response are fed, not sampled, and a response ends with the log-probabilities of
+the label words.
 
-What rows share (the worked examples at the start of every prompt, and the prompt of a text among its samples) is read
-in place (`shared_attention`): each row's own keys and values are only those of what it wrote itself. Models whose attention
-is not the plain one (sliding windows, capped scores, an encoder) get a copy for each row instead.
+What rows share (the demonstrations at the start of every prompt, and a text's prompt across its samples) is read in place
+(`shared_attention`): a row holds only the keys and values of the tokens that it wrote itself. Models whose attention is not
+plain (sliding windows, capped scores, an encoder) get a copy per row instead.
 """
 
 import copy
@@ -28,14 +28,14 @@ from findistill.llm.text import one_line
 
 
 class Rows:
-    """Rows that continue their text's prompt, of a causal model that reads shared keys in place."""
+    """Rows that continue their text's prompt, for a causal model that reads shared keys in place."""
 
     def __init__(self, model: Any, prefix: Any, ids: torch.Tensor, mask: torch.Tensor, texts: torch.Tensor) -> None:
-        """Read the prompts.
+        """Prefill the prompts.
 
         Args:
             model: the model.
-            prefix: the key-value cache of what all prompts start with, or None.
+            prefix: the key-value cache of the prefix that all prompts share, or None.
             ids: (texts, length) the rest of the prompts, padded on the left.
             mask: (texts, length) 1 where `ids` are tokens, 0 where they are padding.
             texts: (rows,) which text each row continues.
@@ -59,7 +59,7 @@ class Rows:
         self.logits = out.logits[:, -1][self.texts]
 
     def select(self, index: list[int]) -> None:
-        """Go on with these rows only, in this order; a row may come several times."""
+        """Keep only these rows, in this order; a row may be repeated."""
         rows = torch.tensor(index, device=self.texts.device)
         self.texts, self.positions = self.texts[rows], self.positions[rows]
         self.cache.batch_select_indices(rows)
@@ -70,7 +70,7 @@ class Rows:
         self.seats = [RowLayout(each, torch.zeros_like(self.texts)) for each in prefix] + [RowLayout(texts, self.texts)]
 
     def feed(self, tokens: list[int]) -> torch.Tensor:
-        """Give each row its next token; returns the (rows, vocabulary) logits after it."""
+        """Append one token to each row; returns the next logits, (rows, vocabulary)."""
         self.logits = self.forward(self.texts.new_tensor(tokens)[:, None]).logits[:, -1]
         self.positions = self.positions + 1
         return self.logits
@@ -82,7 +82,7 @@ class Rows:
 
 
 class CopiedRows(Rows):
-    """Rows of a causal model with attention of its own kind: each has its own copy of everything before it."""
+    """Rows of a causal model whose attention is not plain: each has its own copy of all keys and values."""
 
     def start(self, prefix: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
         cache = copy.deepcopy(prefix)
@@ -113,7 +113,7 @@ class CopiedRows(Rows):
 
 
 class DecoderRows(CopiedRows):
-    """Rows of a model with an encoder: prompts are encoded once a text, rows are what the decoder writes."""
+    """Rows of an encoder-decoder model: prompts are encoded once per text, and rows are the decoder's."""
 
     def start(self, prefix: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
         self.encoded = self.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -125,7 +125,7 @@ class DecoderRows(CopiedRows):
         self.logits = self.logits[self.texts]
 
     def forward(self, ids: torch.Tensor) -> Any:
-        # After the first pass the decoder reads the cached keys of the encoder's output, so any output does.
+        # After the first pass the decoder reads the cached keys of the encoder's output, so any output of this shape will do.
         encoded = self.encoded if len(self.encoded) == len(ids) else self.encoded[:1].expand(len(ids), -1, -1)
         return self.model(
             encoder_outputs=(encoded,), attention_mask=self.mask, decoder_input_ids=ids,
@@ -138,16 +138,16 @@ class DecoderRows(CopiedRows):
 
 @dataclass
 class AnswerFormat:
-    """What rows write: a line a step, then a label.
+    """The format of a response: one line per step, then a label.
 
     Args:
-        headers: of each step, the text that follows its line: the header of the next step, or of the label.
-        words: the label words' token ids.
-        longest: tokens of a line at most.
-        ends: the tokens by which the model ends its response.
-        encode: a text's token ids.
-        decode: the text of token ids.
-        closing: a line that has this is complete; empty: its end is a line break.
+        headers: for each step, the text that follows its line: the header of the next step, or of the label.
+        words: the token ids of each label word.
+        longest: maximum number of tokens in a line.
+        ends: the tokens with which the model ends its response.
+        encode: text -> token ids.
+        decode: token ids -> text.
+        closing: text that completes a line, as a line break does; empty: none.
     """
 
     headers: tuple[str, ...]
@@ -163,21 +163,21 @@ class AnswerFormat:
 
     @property
     def most(self) -> int:
-        """Tokens that a row feeds to the model at most."""
+        """Maximum number of tokens that a row feeds to the model."""
         headers = sum(len(self.encode(f"\n{header}")) for header in self.headers)
         return len(self.headers) * (self.longest + 1) + headers + max(len(word) for word in self.words)
 
 
 @dataclass
 class Sample:
-    """One response while it is written. Its random numbers are its own, so neighbours in the batch do not change it."""
+    """A response being written. It has its own random numbers, so the rest of the batch does not affect it."""
 
     seed: str
     lines: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)  # log-probability of each label word, summed over its tokens
     tokens: int = 0
-    line_ids: list[int] = field(default_factory=list)  # of the line at hand
-    due: deque[int] = field(default_factory=deque)  # fed before anything is sampled
+    line_ids: list[int] = field(default_factory=list)  # of the current line
+    due: deque[int] = field(default_factory=deque)  # to be fed before sampling continues
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -185,15 +185,15 @@ class Sample:
 
 @dataclass
 class LabelScoring:
-    """A row that spells out a label word of several tokens after a sample's response."""
+    """A row that scores a label word of several tokens after a sample's lines."""
 
     sample: Sample
     word: int
-    at: int = 1  # the word's token that comes next
+    at: int = 1  # index of the word's next token
 
 
 def write(rows: Rows, samples: Sequence[Sample], form: AnswerFormat, temperature: float) -> None:
-    """Write every sample to its end: its `lines`, `scores` and `tokens` are filled in."""
+    """Complete every sample, filling in its `lines`, `scores` and `tokens`."""
     at: list[Sample | LabelScoring] = list(samples)
     logits = rows.logits
     while True:
@@ -201,7 +201,7 @@ def write(rows: Rows, samples: Sequence[Sample], form: AnswerFormat, temperature
         scoring = [i for i, row in enumerate(at) if isinstance(row, LabelScoring) or not (row.due or _unfinished(row, form))]
         tokens = dict(zip(writing, _choose(logits, [at[i] for i in writing], writing, temperature), strict=True))
         scores = dict(zip(scoring, logits[scoring].float().log_softmax(-1), strict=True)) if scoring else {}
-        following: list[tuple[int, Sample | LabelScoring, int]] = []  # the row it continues, what it is, its next token
+        following: list[tuple[int, Sample | LabelScoring, int]] = []  # the row that it continues, its state, its next token
         for i, row in enumerate(at):
             if isinstance(row, LabelScoring):
                 word = form.words[row.word]
@@ -232,7 +232,7 @@ def _unfinished(sample: Sample, form: AnswerFormat) -> bool:
 
 
 def _take(sample: Sample, token: int, form: AnswerFormat) -> None:
-    """Put a sampled token where it belongs, and the next header after it when the line is complete."""
+    """Add a sampled token to the current line and, if that completes the line, queue the next header."""
     ended, rest = token in form.ends, ""
     if not ended and "\n" in form.piece(token):
         line, broken, _ = form.decode([*sample.line_ids, token]).lstrip().partition("\n")
@@ -250,11 +250,11 @@ def _take(sample: Sample, token: int, form: AnswerFormat) -> None:
 
 
 def _choose(logits: torch.Tensor, samples: Sequence[Any], rows: list[int], temperature: float) -> list[int]:
-    """The next token of each sample, whose logits stand in `rows`: the likeliest at temperature 0, else drawn.
+    """The next token of each sample, from its logits in `rows`: the argmax at temperature 0, else a draw.
 
-    A draw is the best of the logits after noise is added (the Gumbel-max trick). A logit that is off by a rounding error
-    then seldom changes what is drawn, so batches of other shapes give the same responses; looking up one random number in
-    the cumulative distribution would move all of its tail.
+    A draw is the argmax of the logits plus Gumbel noise (the Gumbel-max trick). A rounding error in one logit then rarely
+    changes the draw, so batches of other shapes give the same responses; with inverse-CDF sampling it would shift the
+    whole tail.
     """
     if not rows:
         return []
@@ -263,7 +263,7 @@ def _choose(logits: torch.Tensor, samples: Sequence[Any], rows: list[int], tempe
     if temperature == 0:
         return logits.argmax(-1).tolist()
     scores = logits.float() / temperature
-    near = scores > scores.amax(-1, keepdim=True) - 30  # words left out have less than 1e-8 of the probability together
+    near = scores > scores.amax(-1, keepdim=True) - 30  # the excluded tokens have less than 1e-8 of the probability in total
     row, token = near.nonzero(as_tuple=True)
     keys = token.new_tensor([sample.random.getrandbits(63) for sample in samples])
     noisy = scores[row, token] - _exponential(keys[row], token).log()
@@ -271,11 +271,11 @@ def _choose(logits: torch.Tensor, samples: Sequence[Any], rows: list[int], tempe
 
 
 def _exponential(keys: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Exponentially distributed numbers, each a hash of a key and a token: only the words in question need any."""
-    mixed = keys ^ (tokens + 1) * -7046029254386353131  # the constants of SplitMix64, as signed numbers
+    """Exponentially distributed numbers, hashed from key and token, so that only candidate tokens need any."""
+    mixed = keys ^ (tokens + 1) * -7046029254386353131  # the constants of SplitMix64, as signed integers
     mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
     mixed = (mixed ^ (mixed >> 27)) * -7723592293110705685
     mixed = mixed ^ (mixed >> 31)
-    # Uniform on (0, 1), finest near 0, where the words that win have theirs.
+    # Uniform on (0, 1), with the finest resolution near 0, where the winning tokens are.
     uniform = ((mixed & (2**53 - 1)).float() + 0.5) / 2**53
     return -(-uniform).log1p()

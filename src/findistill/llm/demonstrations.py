@@ -1,8 +1,8 @@
 """Which labelled texts a prompt shows, and in which order.
 
-`random` and `balanced` choose once, so every prompt starts alike; `nearest` chooses for each text (KATE, Liu et al.
-2022) and puts the most similar text last, next to the text to label. `shots.order_seed` permutes the selection: how much an
-annotator depends on the order is worth knowing (Lu et al. 2022). A text is never shown to itself or to its duplicate.
+`random` and `balanced` select once, so all prompts share a prefix; `nearest` selects for each text (KATE, Liu et al.
+2022) and puts the most similar text last, next to the text to label. `shots.order_seed` permutes the selection, to measure
+how much an annotator depends on the order (Lu et al. 2022). A text is never its own demonstration, nor its duplicate's.
 """
 
 import random
@@ -38,7 +38,7 @@ class DemonstrationTable:
         return tuple(self.candidates[index] for index in self.indexes[row if len(self.indexes) > 1 else 0])
 
     def used(self) -> list[int]:
-        """The candidates that any prompt shows."""
+        """Indexes of the candidates that any prompt shows."""
         return sorted({int(index) for index in self.indexes.ravel()})
 
     def with_rationales(self, rationales: Mapping[int, tuple[str, ...]]) -> "DemonstrationTable":
@@ -50,13 +50,13 @@ class DemonstrationTable:
 def select(texts: Texts, pool: pd.DataFrame, labels: LabelSet | None, shots: Shots) -> DemonstrationTable:
     """The `shots.k` demonstrations of every text.
 
-    Rows of `pool` that duplicate one of `texts` are left out for all of them.
+    Rows of `pool` that duplicate one of `texts` are excluded for all of them.
 
     Args:
         texts: the texts to annotate.
         pool: labelled rows with columns text, label and, where there are any, rationale.
-        labels: whose names the pool's labels must be among; None: they are free answers, and all are shown.
-        shots: how many, chosen how, in which order, with which seed.
+        labels: only pool rows with one of these are used; None: labels are free answers, and all rows are used.
+        shots: their number, selection, order and seed.
 
     Raises:
         UserError: the pool is too small for `shots.k`, or lacks a label that `balanced` needs.
@@ -64,18 +64,18 @@ def select(texts: Texts, pool: pd.DataFrame, labels: LabelSet | None, shots: Sho
     if shots.k == 0:
         return none()
     if labels is None and shots.selection == "balanced":
-        raise UserError("shots.selection=balanced: entities cannot be balanced as labels are; use nearest or random")
+        raise UserError("shots.selection=balanced needs a label per text, and entities have none; use nearest or random")
     candidates = _candidates(texts, pool, labels)
     if shots.rationales == "given":
         candidates = [each for each in candidates if each.rationale]
         if not candidates:
             raise UserError(
-                "shots.rationales=given: no labelled text that is free to be a demonstration has a rationale.\n"
-                "Name the column that has them (data.rationale_column), use shots.source=demo, or shots.rationales=llm."
+                "shots.rationales=given: none of the labelled texts available as demonstrations has a rationale.\n"
+                "Name the column that has them (data.rationale_column), or use shots.source=demo or shots.rationales=llm."
             )
     if shots.k > len(candidates):
         raise UserError(
-            f"shots.k={shots.k}: only {len(candidates)} labelled texts are free to be demonstrations.\n"
+            f"shots.k={shots.k}: only {len(candidates)} labelled texts are available as demonstrations.\n"
             "Raise data.labelled, or lower shots.k (0: no demonstrations)."
         )
     if shots.selection == "nearest":
@@ -95,7 +95,7 @@ def none() -> DemonstrationTable:
 
 
 def hand_written(label: str, count: int) -> DemonstrationTable:
-    """Hand-written rationales for that label, the same for every text: what a rationale is. None for a label without any."""
+    """Demonstrations with hand-written rationales for that label, the same for every text; none for a label without any."""
     rows = [row for row in read_corpus() if row["label"] == label and "rationale" in row][:count]
     examples = [Demonstration(row["text"], label, (row["rationale"],)) for row in rows]
     return DemonstrationTable(examples, np.arange(len(rows))[None])
@@ -124,8 +124,8 @@ def _nearest(texts: Texts, candidates: list[Demonstration], k: int) -> np.ndarra
 
 
 def _balanced(candidates: list[Demonstration], labels: LabelSet, k: int, draw: random.Random) -> list[int]:
-    """As many of each label as of any other, give or take one, in mixed order."""
-    names = draw.sample(labels.names, len(labels.names))  # which labels get the odd ones out is drawn too
+    """Equally many of each label, give or take one, in shuffled order."""
+    names = draw.sample(labels.names, len(labels.names))  # which labels get an extra one is random too
     selected: list[int] = []
     for position, name in enumerate(names):
         share = k // len(names) + (position < k % len(names))

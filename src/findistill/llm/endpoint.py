@@ -1,7 +1,7 @@
 """Annotate through any server that speaks OpenAI's chat protocol.
 
-The server is probed first (`findistill.llm.probe`); one that does not sample is refused. Requests are taken as they can be
-sent, so memory does not grow with the number of texts.
+The server is probed first (`findistill.llm.probe`); one that does not sample is rejected. Requests are consumed only as
+they can be sent, so memory does not grow with the number of texts.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ LONGEST_SPREAD_S = 1.0
 
 @dataclass(eq=False)  # so that `__post_init__` is called
 class EndpointEngine(EndpointLLM, Engine):
-    """An annotator behind HTTP, made from its settings.
+    """An annotator behind HTTP, created from its settings.
 
     Raises:
         UserError: the model is not set, the address is incomplete, or the variable that `llm.api_key_env` names holds no key.
@@ -41,9 +41,9 @@ class EndpointEngine(EndpointLLM, Engine):
 
     def __post_init__(self) -> None:
         if self.model in ("", MISSING):
-            raise UserError("llm.model is not set: name the model that the server is to use, llm.model=NAME.")
+            raise UserError("llm.model is not set: name the model that the server should use, llm.model=NAME.")
         if self.extra_body is not None and not isinstance(self.extra_body, Mapping):
-            raise UserError(f"llm.extra_body={self.extra_body}: give fields and values, llm.extra_body={{top_p: 0.9}}.")
+            raise UserError(f"llm.extra_body={self.extra_body}: must map fields to values: llm.extra_body={{top_p: 0.9}}.")
         if fault := address_fault(self.base_url):
             raise UserError(fault)
         api_key(self.api_key_env)
@@ -58,11 +58,11 @@ class EndpointEngine(EndpointLLM, Engine):
         """Probe with a few calls what the server supports (`capabilities`), and log it in one line.
 
         Returns:
-            The template, `structured` where responses are to be JSON: as `llm.structured` says, and the server can.
+            The template, `structured` if responses are to be JSON: as `llm.structured` says and the server supports.
 
         Raises:
-            UserError: the server cannot be reached, refuses the calls or fails them, does not sample in spite of a
-                temperature, or does not keep to the schema that `llm.structured=always` asks for.
+            UserError: the server cannot be reached, refuses or fails the calls, does not sample despite a temperature, or
+                ignores the schema that `llm.structured=always` requires.
         """
 
         async def work(bridge: AsyncBridge[ServerCapabilities]) -> None:
@@ -78,13 +78,13 @@ class EndpointEngine(EndpointLLM, Engine):
         return 1 if self.capabilities is None or self.capabilities.several else samples
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
-        """Respond to every request with `sampling.concurrency` calls in flight, in the order in which replies come.
+        """Respond to every request with `sampling.concurrency` calls in flight, in the order in which replies arrive.
 
-        A call that fails for good gives responses with their `error`. A response that names no label is requested
-        again, up to `sampling.retries` times. Closing the iterator ends the calls. An error that `requests` raises comes through.
+        A call that fails permanently yields responses with `error` set. A response that names no label is requested again, up
+        to `sampling.retries` times. Closing the iterator cancels the calls. Errors raised by `requests` propagate.
 
         Raises:
-            UserError: as `prepare`, which is called where that has not happened; or no call can succeed any more.
+            UserError: as `prepare`, which is called if it has not been; or no further call can succeed.
         """
         if self.capabilities is None:
             template = self.prepare(template, sampling)
@@ -112,7 +112,7 @@ class EndpointEngine(EndpointLLM, Engine):
 
 
 class EndpointRun:
-    """The texts of one call to `responses`: what they have in common, and the calls for one of them."""
+    """What the texts of one call to `responses` share, and the calls for each text."""
 
     def __init__(
         self, engine: EndpointEngine, server: Server, template: Template, sampling: Sampling, bridge: AsyncBridge[Response]
@@ -121,10 +121,10 @@ class EndpointRun:
         self.bodies, self.server, self.template, self.sampling, self.bridge = engine.bodies, server, template, sampling, bridge
         self.engine = engine
         self.several = engine.capabilities.several
-        # Calls that start together stay together, and each waits for all others to be read: they start evenly instead.
+        # Calls that start together stay in lockstep, each waiting for all others to be read: starts are spread evenly.
         self.spread = min(engine.capabilities.seconds, LONGEST_SPREAD_S)
         self.truncated = 0  # texts
-        self.accepted = self.guessed = False  # a call was; what to omit has been tried out in vain
+        self.accepted = self.guessed = False  # a call was; all guesses of what to omit have failed
         self.guessing = asyncio.Lock()
         self.fields: dict[str, Any] = {
             "temperature": sampling.temperature,
@@ -133,14 +133,14 @@ class EndpointRun:
         }
 
     async def respond(self, request: Request) -> None:
-        """Put the responses to one text into the bridge, call by call, until its votes need no more of them."""
+        """Put the responses to one text into the bridge, call by call, until its votes need no more."""
         examples, text = self._shortened(request)
         messages = self.template.messages(examples, text)
         votes, samples = Counter(request.votes), request.samples
         while count := needed(votes, len(samples), self.sampling.stop_at):
             responses = await self._call(messages, request.id, samples, min(count, MOST_CHOICES) if self.several else 1)
-            if examples and TOO_LONG.search(responses[0].error or ""):  # a server's own words
-                examples = examples[1:]  # the farthest; only the server knows what its model can hold
+            if examples and TOO_LONG.search(responses[0].error or ""):  # as servers word it
+                examples = examples[1:]  # the least similar; only the server knows the context length
                 messages = self.template.messages(examples, text)
                 continue
             responses = [await self._retry_unreadable(messages, each) for each in responses]
@@ -165,9 +165,9 @@ class EndpointRun:
             )  # fmt: skip
 
     async def _call(self, messages: list[dict[str, str]], request: str, samples: tuple[int, ...], count: int) -> list[Response]:
-        """The responses of one call to the first `count` of the samples, or fewer where fewer choices come back.
+        """The responses of one call for the first `count` of the samples, or fewer if fewer choices come back.
 
-        A text that is refused is so for every sample: all of them get the reason as their error.
+        A refusal applies to every sample of the text: all of them get its reason as their error.
         """
         try:
             try:
@@ -175,11 +175,11 @@ class EndpointRun:
             except RefusedError as refusal:
                 if count == 1 or refusal.about_text:
                     raise
-                # Some servers take n=2, which the probe sent, and no more.
+                # Some servers accept n=2, which the probe sent, but no more.
                 reply = await self._ask(messages, request, samples[:1])
                 if self.several:
                     self.several = False
-                    log.info("%s refuses n=%d: going on with one call a sample", self.server.address, count)
+                    log.info("%s refuses n=%d: continuing with one call per sample", self.server.address, count)
         except CallError as error:
             first = _failure(request, samples[0], error)
             return [first, *map(first.for_sample, samples[1:] if isinstance(error, RefusedError) else samples[1:count])]
@@ -202,7 +202,7 @@ class EndpointRun:
         return response
 
     async def _ask(self, messages: list[dict[str, str]], request: str, samples: tuple[int, ...], attempt: int = 0) -> Reply:
-        """The reply, without what the server turns out to refuse: a parameter that a refusal names, or one that is guessed."""
+        """The reply, omitting parameters that the server refuses: those that a refusal names, else guessed ones."""
         fields = self._fields(messages, request, samples, attempt)
         while True:
             unsupported = frozenset(self.bodies.unsupported)
@@ -226,11 +226,11 @@ class EndpointRun:
             self.accepted = True
             if reply.estimated and not self.engine.estimates:
                 self.engine.estimates = True
-                log.warning("%s counts no tokens (usage): tokens and cost are estimated from the texts", self.server.address)
+                log.warning("%s reports no usage: tokens and cost are estimated from the texts", self.server.address)
             return reply
 
     def _fields(self, messages: list[dict[str, str]], request: str, samples: Sequence[int], attempt: int) -> dict[str, Any]:
-        """The fields of a call, the same whenever it is made."""
+        """The fields of a call, which do not depend on when it is made."""
         n = len(samples) if len(samples) > 1 else None
         seed = chat.request_seed(self.sampling.seed, request, samples[0], attempt)
         return {"messages": messages, "n": n, "seed": seed, **self.fields}
@@ -239,12 +239,12 @@ class EndpointRun:
         names = set(names) - self.bodies.unsupported
         self.bodies.omit(names, refusal)
         if names:
-            log.info("%s refuses %s (%s): calls go on without", self.server.address, ", ".join(sorted(names)), refusal)
+            log.info("%s refuses %s (%s): continuing without", self.server.address, ", ".join(sorted(names)), refusal)
 
     async def _guess(self, fields: dict[str, Any]) -> tuple[Reply, tuple[str, ...]] | None:
-        """The reply to a call without the system's role or one of the optional fields, or without any; None where none helps.
+        """The reply to a call without the system role or one optional field, or without all of them; None if nothing helps.
 
-        For a server that refuses the very first calls without a word why. Once it has taken a call, a refusal is about its text.
+        For a server that refuses the very first calls without saying why. Once a call was accepted, refusals are about texts.
         """
         sent = self.bodies.body(**fields)
         names = [name for name in (SYSTEM, *chat.OPTIONAL) if name == SYSTEM or name in sent]

@@ -1,8 +1,8 @@
 """The interface of an annotator: requests in, responses out.
 
-An engine keeps no files, but for what `attach` says. It yields responses in batches as they arrive, in any order;
+An engine keeps no files, except as `attach` describes. It yields responses in batches as they arrive, in any order;
 `findistill.llm.annotate` writes each batch to the response cache at once and later requests only what the cache lacks. An
-engine is therefore free in how it batches, queues and retries, as long as its responses to a request do not depend on other
+engine is therefore free to batch, queue and retry as it likes, as long as its responses to a request do not depend on other
 requests or on their order.
 """
 
@@ -26,7 +26,7 @@ class Request:
     text: str
     demonstrations: tuple[Demonstration, ...]
     samples: tuple[int, ...]
-    key: int = 0  # under which its responses are cached; 0: they are not
+    key: int = 0  # of its responses in the cache; 0: they are not cached
     votes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -45,9 +45,9 @@ class Sampling:
 class Response:
     """One response of the model, cached as one JSON line.
 
-    An engine that reads the exact label distribution gives one response a text, with `log_probabilities` (label name ->
+    An engine that reads the exact label distribution gives one response per text, with `log_probabilities` (label name ->
     natural logarithm at temperature 1, normalised over the labels) and no `raw`. An engine that samples gives one
-    response a sample: `raw` as the model wrote it and the `label` parsed from it (None: unreadable). A failed call has its
+    response per sample: `raw` as the model wrote it and the `label` parsed from it (None: unreadable). A failed call has its
     reason in `error` and is repeated by the next run.
     """
 
@@ -60,7 +60,7 @@ class Response:
     log_probabilities: dict[str, float] | None = None
     cut: bool | None = None  # it ended at llm.max_tokens
     error: str | None = None
-    # What several samples share, such as one call for all of them, is on the first, so that sums over samples are right.
+    # Costs that several samples share, such as one call for all, are on the first, so that sums over samples are right.
     attempts: int = 1  # calls made for it, failed and unreadable ones included
     tokens_in: int = 0  # of all attempts
     tokens_out: int = 0
@@ -70,17 +70,17 @@ class Response:
     dropped: int | None = None  # demonstrations left out because the prompt was too long
 
     def parsed(self, template: Template) -> "Response":
-        """The same with label and rationale as `template` reads them from `raw`."""
+        """A copy with label and rationale as `template` parses them from `raw`."""
         label = template.parse(self.raw or "", cut=bool(self.cut))
         confidence = self.confidence if label == self.label else None
         return replace(self, label=label, rationale=template.rationale(self.raw or ""), confidence=confidence)
 
     def for_sample(self, sample: int) -> "Response":
-        """The same for another sample of the same call, whose attempts, tokens and seconds stand on the first."""
+        """A copy for another sample of the same call; attempts, tokens and seconds stay on the first."""
         return replace(self, sample=sample, attempts=0, tokens_in=0, tokens_out=0, tokens_cached=0, seconds=0.0)
 
     def after(self, previous: "Response") -> "Response":
-        """The same with what an earlier attempt took added."""
+        """A copy with the attempts, tokens and seconds of an earlier attempt added."""
         added = ("attempts", "tokens_in", "tokens_out", "tokens_cached", "seconds")
         return replace(self, **{name: getattr(previous, name) + getattr(self, name) for name in added})
 
@@ -89,7 +89,7 @@ class Engine(ABC):
     """An annotator, built from the `llm` section with its settings as keyword arguments."""
 
     def exact(self, template: Template) -> bool:
-        """Whether `responses` gives one label distribution a request instead of one response a sample."""
+        """Whether `responses` gives one label distribution per request instead of one response per sample."""
         return False
 
     @abstractmethod
@@ -103,17 +103,17 @@ class Engine(ABC):
         """
 
     def attach(self, folder: Path, keep: Callable[[int, Response], None]) -> None:  # noqa: B027
-        """Take note of where to keep what has to outlive this process: requests that a server works on for hours.
+        """Set where to keep state that must outlive this process, such as requests that a server processes for hours.
 
-        An engine that waits for each response, as most do, needs none of it.
+        Most engines wait for each response and can ignore this.
 
         Args:
-            folder: of this engine alone, beside the response cache; it need not exist.
-            keep: caches a response, by its request's key, that came for an earlier run and that nobody requests now.
+            folder: for this engine alone, next to the response cache; it need not exist.
+            keep: caches, by its request's key, a response to an earlier run that is not requested now.
         """
 
     def calls(self, samples: int) -> int:
-        """Calls that so many samples of a text take, each of which costs the prompt again."""
+        """How many calls this many samples of a text take; each call costs the prompt again."""
         return 1
 
     def prepare(self, template: Template, sampling: Sampling) -> Template:
@@ -125,20 +125,20 @@ class Engine(ABC):
         return template
 
     def read(self, response: Response, template: Template) -> Response:
-        """A cached response with what is parsed from it, parsed anew: it outlives the code that did so when it came.
+        """A cached response, parsed again: the cache outlives the code that parsed it on arrival.
 
-        Here nothing changes, as for every engine whose labels do not come from `raw` alone.
+        By default unchanged, as for every engine whose labels do not come from `raw` alone.
         """
         return response
 
     def unreadable(self) -> str:
-        """What to do where few responses name a label."""
-        return "annotate.show_prompt=true prints the prompt that they answer"
+        """What to do if few responses name a label, for the error."""
+        return "annotate.show_prompt=true prints the prompt"
 
     def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
-        """The error where too many of the `total` responses to `texts` failed, mostly for `reason`."""
+        """The error if too many of the `total` responses to `texts` failed, mostly for `reason`."""
         return (
             f"{failed} of {total} responses failed, mostly with: {reason}\n"
             "Run the same command again to repeat those calls; "
-            f"annotate.max_failed={math.ceil(1000 * failed / total) / 1000:g} counts them as no vote."
+            f"annotate.max_failed={math.ceil(1000 * failed / total) / 1000:g} counts them as abstentions."
         )

@@ -1,4 +1,4 @@
-"""Names of entity types as answers have them: `companies`, `ORG`, `Organisation_B`, `B-PER`."""
+"""Names of entity types as they appear in answers: `companies`, `ORG`, `Organisation_B`, `B-PER`."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from findistill.llm.answers import canonical
 
-# Names of one type in annotation schemes and in both spellings of English.
+# Synonyms of one type, from annotation schemes and in British and American spelling.
 _ALIASES = (
     ("person", "per", "people", "individual"),
     ("location", "loc", "place", "gpe"),
@@ -17,11 +17,11 @@ _ALIASES = (
 )
 _WORDS = {"per": "person", "loc": "location", "org": "organization", "misc": "other name"}
 _OUTSIDE = ("o", "other", "none", "outside", "null", "n/a")
-_TAG = re.compile(r"(?:(?P<before>[bieslu]) )?(?P<type>.+?)(?: (?P<after>[bieslu]))?")  # in canonical form: joints are spaces
+_TAG = re.compile(r"(?:(?P<before>[bieslu]) )?(?P<type>.+?)(?: (?P<after>[bieslu]))?")  # in canonical form: separators are spaces
 
 
 class Tag(NamedTuple):
-    """A token's tag: `B` or `I` of a label, or `O`; `other` is a type that is none of the data's."""
+    """A token's tag: `B` or `I` of a label, or `O`; `other` is a type that is not among the labels."""
 
     prefix: str
     label: str | None = None
@@ -29,12 +29,12 @@ class Tag(NamedTuple):
 
 
 def word(label: str) -> str:
-    """What a label is called in a prompt where no wording is configured: by its name, or what a tag stands for."""
+    """The default word for a label in prompts: its name, or what an abbreviation such as `ORG` stands for."""
     return _WORDS.get(label.lower(), label)
 
 
 class EntityTypes:
-    """Which of the data's labels a name in an answer stands for.
+    """Maps names of types in answers to the data's labels.
 
     Args:
         words: label -> the word for it in prompts.
@@ -46,14 +46,14 @@ class EntityTypes:
         self._label_map = {_singular(canonical(str(name))): str(label) for name, label in (label_map or {}).items()}
 
     def label(self, name: str) -> str | None:
-        """The label that a name stands for, in whatever case and number; None where it is none of them."""
+        """The label that a name stands for, whatever its case and number; None if it stands for none."""
         return self._names.get(_singular(canonical(name)))
 
     def tag(self, tag: str) -> Tag | None:
-        """What a token's tag stands for; None where it is no tag.
+        """What a token's tag stands for; None if it is not a tag.
 
-        A type alone counts as `I`: it goes on with a mention of the type, or begins one. A type that is none of the data's is
-        outside of any mention.
+        A type alone counts as `I`: it continues a mention of the type, or begins one. A type that is not among the labels is
+        outside any mention.
         """
         name = canonical(tag)
         if name in _OUTSIDE:

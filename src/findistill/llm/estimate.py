@@ -1,8 +1,8 @@
 """What an annotation would request and cost, before anything is sent.
 
-Prompt tokens are counted with a tokenizer. What only responses can show (their length, whether the server takes several
-samples in one call, its speed) is measured on the responses in the cache: annotate 20 texts first, and the estimate for
-the rest builds on them; none of them is paid for twice.
+Prompt tokens are counted with a tokenizer. What only responses can show (their length, whether the server draws several
+samples in one call, its speed) is measured on cached responses: annotate 20 texts first, and the estimate for the rest
+builds on them; no text is paid for twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,15 +25,15 @@ from findistill.llm.runner import PromptRows, prompt_key
 from findistill.llm.text import truncate
 from findistill.models.weights import loading, locate
 
-COUNTED = 200  # prompts that are built and tokenised; where there are more, the others are assumed to be like them
-MIN_MEASURED = 5  # annotated texts that the measured part of an estimate builds on at least
+COUNTED = 200  # prompts that are built and tokenised; any others are assumed to be like them
+MIN_MEASURED = 5  # fewest annotated texts that a measured estimate builds on
 
 Counter = Callable[[Template, tuple[Demonstration, ...], str], int]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The remaining work. `measured` is the number of annotated texts it builds on; 0: prompts counted, responses assumed."""
+    """The remaining work. `measured`: annotated texts that it builds on; 0: prompts are counted, responses assumed."""
 
     texts: int
     cached: int  # texts whose responses are all in the cache
@@ -58,15 +58,15 @@ class Estimate:
         return ", ".join(filter(None, (self._requests, self._dollars)))
 
     def text(self) -> str:
-        """As `line`, with the texts, and what the numbers are based on."""
-        cost = self._dollars or "price not known (llm.price.per_million_in, llm.price.per_million_out)"
+        """As `line`, with the number of texts and the basis of the estimate."""
+        cost = self._dollars or "price unknown (llm.price.per_million_in, llm.price.per_million_out)"
         basis = f"measured on {self.measured} annotated texts"
         if not self.measured:
-            basis = "assuming short responses and a server that supports `n`; annotate.limit=20 first makes it a measurement"
+            basis = "assuming short responses and a server that supports `n`; run with annotate.limit=20 first to measure instead"
         return f"{self.texts:,} texts, {self.cached:,} of them in the cache\n{self._requests}\ncost: {cost}\n({basis})"
 
 
-NOTHING = Estimate(0, 0, 0, 0, 0, 0.0, None, 0)  # remains of recorded answers
+NOTHING = Estimate(0, 0, 0, 0, 0, 0.0, None, 0)  # recorded answers request nothing
 
 
 def estimate(
@@ -85,7 +85,7 @@ def estimate(
         return replace(NOTHING, texts=len(texts))
     check_texts(texts)
     responses = response_cache(cache, llm, prompt, shots, pool)
-    # Which responses are cached takes every prompt, and so every text's nearest demonstrations; without a cache a sample does.
+    # Finding cached responses takes every prompt, hence all nearest demonstrations; without a cache, a sample suffices.
     counted = texts if responses.path.exists() else texts.iloc[:: max(1, len(texts) // COUNTED)]
     planned, _, _ = plan_rows(counted, pool, labels, llm, shots, settings, exact)
     template = prompts.template(prompt, labels)
@@ -120,7 +120,7 @@ def estimate_rows(
         length = usage["tokens_out"].mean()
         in_cache = usage["tokens_cached"].sum() / max(1, usage["tokens_in"].sum())
         parallel = 1 if declares(llm, "local") else settings.concurrency
-        seconds = float(usage["seconds"].sum() / len(measured) / parallel * left) or None  # a batch tells none
+        seconds = float(usage["seconds"].sum() / len(measured) / parallel * left) or None  # batches report none
     else:
         measured, calls, factor, seconds, in_cache = {}, 1.0, 1.0, None, 0.0
         length = 0.0 if exact else float(min(template.assumed_tokens, getattr(llm, "max_tokens", 10**6)))
@@ -138,7 +138,7 @@ def _cached(
     rows: Sequence[tuple[str, tuple[Demonstration, ...]]], template: Template, llm: LLM, cache: ResponseCache, samples: int,
     sampling: tuple[float, int] | None,
 ) -> tuple[Template, dict[int, int], dict[int, list[Response]]]:  # fmt: skip
-    """How many responses of each row are cached, those of the first complete rows, and the template as it was requested."""
+    """The template as it was requested, how many responses of each row are cached, and those of the first complete rows."""
     if not cache.path.exists():
         return replace(template, structured=getattr(llm, "structured", "never") == "always"), {}, {}
     identity = request_identity(llm)
@@ -166,7 +166,7 @@ def token_counter(llm: LLM) -> Counter:
     """
     setting = "model" if declares(llm, "in_process") else "tokenizer"
     reference = getattr(llm, setting, "embedded:smollm2")
-    with loading(f"llm.{setting}={reference}: its tokenizer, to count tokens with, cannot be loaded"):
+    with loading(f"llm.{setting}={reference}: the tokenizer for counting tokens cannot be loaded"):
         tokenizer = load("transformers:AutoTokenizer").from_pretrained(locate(reference))
 
     def count(template: Template, examples: tuple[Demonstration, ...], text: str) -> int:

@@ -1,4 +1,4 @@
-"""From texts to entity mentions: as `findistill.llm.annotate`, with spans that the samples vote on in place of labels."""
+"""From texts to entity mentions: like `findistill.llm.annotate`, but the samples vote on spans instead of labels."""
 
 import logging
 from collections import Counter
@@ -27,7 +27,7 @@ from findistill.models.memory import check_memory
 
 log = logging.getLogger(__name__)
 
-MOST_OTHER = 100  # names of other types that are counted
+MOST_OTHER = 100  # distinct names of other types that are counted
 
 _SPAN = [("start", pa.int64()), ("end", pa.int64()), ("label", pa.string())]
 _SPANS, _VOTES = pa.list_(pa.struct(_SPAN)), pa.list_(pa.struct([*_SPAN, ("votes", pa.int64())]))
@@ -41,13 +41,13 @@ def extract(
     texts: pd.DataFrame, pool: pd.DataFrame, types: Sequence[str], llm: LLM, prompt: Extract, shots: Shots, settings: Annotate,
     folder: Path, *, cache: Path, engine: Engine | None = None, max_memory: float | None = None, curve: CostCurve | None = None,
 ) -> None:  # fmt: skip
-    """Have the LLM name each text's entities `settings.samples` times; writes the files that `annotate` writes.
+    """Have the LLM name each text's entities `settings.samples` times, and write the same files as `annotate`.
 
-    `annotations.parquet` has a row a text, in the order of `texts`: id, text; spans (list of start, end, label, votes: those in
-    more than half of the readable responses, see `SpanVotes.agreed`; None where no response could be read), candidates
-    (the same for every span that any response names, so that another agreement can be chosen later), normalized (the usual
-    names, parallel to `spans`; None where unknown), missing (forms that do not occur in the text), n_valid (readable responses),
-    n_samples, gold (the source's own spans, or None). `summary.json` also counts what responses were like.
+    `annotations.parquet` has one row per text, in the order of `texts`: id, text; spans (list of start, end, label, votes:
+    those in more than half of the readable responses, see `SpanVotes.agreed`; None if no response is readable), candidates
+    (the same for every span in any response, so that another threshold can be chosen later), normalized (the usual names,
+    parallel to `spans`; None where unknown), missing (forms that do not occur in the text), n_valid (readable responses),
+    n_samples, gold (the source's own spans, or None). `summary.json` also has the counts of `Tally`.
 
     Args:
         texts: rows to label: id (unique), text, and spans where the source has them.
@@ -58,10 +58,10 @@ def extract(
         shots: the `shots` section.
         settings: the `annotate` section.
         folder: where the files go.
-        cache: the folder of all responses ever received.
+        cache: the folder of the response caches.
         engine: the annotator; by default the one that `llm` describes.
         max_memory: GB that a model in this process may use; by default what the device has free.
-        curve: counts what it costs, for loggers.
+        curve: tracks the cost, for loggers.
 
     Raises:
         UserError: as `annotate` does.
@@ -119,12 +119,12 @@ def estimate(
 
 
 class Tally:
-    """Counts, over all responses, what `summary.json` says of them.
+    """Counts over all responses, for `summary.json`.
 
-    `cut`: lists that break off; `unreadable`: all others without a list; `missing`: forms that do not occur in their text;
-    `repeated`: forms that occur more than once; `unmatched`: responses whose normalised names are not as many as the names;
-    `other_types`: names of types, or tags, that are none of the data's; `tokens`, `aligned`: of answers of tokens and tags,
-    those that stand in the text.
+    `cut`: truncated lists; `unreadable`: other responses without a list; `missing`: forms that do not occur in their text;
+    `repeated`: forms that occur more than once; `unmatched`: responses with more or fewer normalised names than names;
+    `other_types`: types or tags that are not among the data's labels; `tokens`, `aligned`: the tokens of answers of tokens
+    and tags, and those of them found in the text.
     """
 
     def __init__(self, form: Extraction) -> None:
@@ -159,10 +159,10 @@ class Tally:
         return answer
 
     def log(self) -> None:
-        """Say what is worth knowing, in one line."""
+        """Log the counts that matter, in one line."""
         what = {
-            "cut": "lists that break off", "unreadable": "responses without a list", "missing": "names that are not in the text",
-            "unmatched": "lists of usual names of another length, which were dropped", "other_types": "names of another type",
+            "cut": "truncated lists", "unreadable": "responses without a list", "missing": "names not found in the text",
+            "unmatched": "lists of usual names dropped for a different length", "other_types": "names of other types",
         }  # fmt: skip
         counts = [f"{self.totals[name]:,} {words}" for name, words in what.items() if self.totals[name]]
         if self.totals["tokens"]:
@@ -172,6 +172,6 @@ class Tally:
             name, number = self.other.most_common(1)[0]
             label = next(iter(self.form.words))
             log.warning(
-                "no response names a %s, and %d times they name a %s: if that is what you mean, 'extract.label_map={%s: %s}'",
-                label, number, name, name, label,
+                "no response has a name of type %s, but responses have %d of type %s: if it is the same type, set "
+                "'extract.label_map={%s: %s}'", label, number, name, name, label,
             )  # fmt: skip

@@ -1,9 +1,9 @@
-"""Extraction: a prompt whose answer is the entities that a text names, and what a response says about the text.
+"""Extraction: a prompt for the entities that a text names, and how its responses are read.
 
 An answer is a JSON object. For one type of entity it has `result`, the names as the text spells them, and, with `normalized`,
-`normalized_result`, their usual names, as many; for several types it has a list a type. `Template.parse` gives an answer in
-canonical form, so that equal answers are equal strings: that is what engines, retries, the cache and early stopping need.
-Where the mentions are is worked out when the votes are counted (`Extraction.extract`), from the raw response.
+`normalized_result`, a usual name for each; for several types it has one list per type. `Template.parse` returns an answer in
+canonical form: equal answers are equal strings, which engines, retries, the cache and early stopping rely on. Mentions are
+located in the text when the votes are counted (`Extraction.extract`), from the raw response.
 """
 
 import json
@@ -24,8 +24,8 @@ from findistill.llm.prompts import Demonstration, Template
 from findistill.llm.text import one_line
 
 RESULT, NORMALIZED = "result", "normalized_result"
-LINE_TOKENS = 112  # of a response that a model in this process writes
-MENTION_TOKENS = 8  # of a response, for one of the two names in a headline
+LINE_TOKENS = 112  # maximum for a response of a model in this process
+MENTION_TOKENS = 8  # assumed for each of two names in a headline
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Extracted:
         spans: the mentions, in order.
         normalized: surface form -> usual name.
         missing: forms that do not occur in the text.
-        repeated: forms that occur more than once, each mention of which is a span.
-        unmatched: whether the normalised names were not as many as the forms.
-        other: names of types, or tags, that are none of the data's.
-        tokens, aligned: of an answer of tokens and tags, how many it has and how many stand in the text.
+        repeated: forms that occur more than once; each occurrence is a span.
+        unmatched: whether there were more or fewer normalised names than forms.
+        other: types or tags that are not among the data's labels.
+        tokens, aligned: of an answer of tokens and tags, the number of tokens, and of those found in the text.
     """
 
     spans: list[Span]
@@ -56,7 +56,7 @@ class Extracted:
 class Extraction(Template):
     """The wording of a prompt that requests entities; `words` are the types of entity.
 
-    `examples` are worked answers that stand in the instruction, before the demonstrations.
+    `examples` are worked examples in the instruction, before the demonstrations.
     """
 
     free: ClassVar[bool] = True
@@ -116,9 +116,9 @@ class Extraction(Template):
     # -- response ----------------------------------------------------------------------------------------------------
 
     def parse(self, response: str, *, cut: bool = False) -> str | None:
-        """The response's mentions in canonical form, a JSON list of [form, label]; None where it cannot be read.
+        """The response's mentions in canonical form, a JSON list of [form, label]; None if it cannot be read.
 
-        Tokens and tags count as they are, for without the text they cannot be aligned.
+        Tokens and tags are taken as they are, since they cannot be aligned without the text.
         """
         reading = self._read(response, cut)
         if isinstance(reading, mentions.Mentions):
@@ -132,9 +132,9 @@ class Extraction(Template):
         return None
 
     def extract(self, response: str, text: str, *, cut: bool = False) -> Extracted | None:
-        """The mentions of a response in its text; None where it cannot be read.
+        """The mentions of a response in its text; None if it cannot be read.
 
-        An answer of tokens and tags is also unreadable where fewer than half of its tokens stand in the text: it is about
+        An answer of tokens and tags is also unreadable if fewer than half of its tokens are in the text: it is about
         something else.
         """
         reading = self._read(response, cut)
@@ -155,7 +155,7 @@ class Extraction(Template):
 
     @staticmethod
     def recorded(cell: Any) -> list[str]:
-        """The responses in a cell: a list of names, or an object, is one; a list of texts in JSON is several samples."""
+        """The responses in a cell: a list of names, or an object, is one; a list of JSON texts is several samples."""
         if not isinstance(cell, list):
             return [json.dumps(cell, ensure_ascii=False) if isinstance(cell, Mapping) else as_text(cell)]
         texts = [each for each in cell if isinstance(each, str) and each.lstrip()[:1] in ("{", "[")]
@@ -170,7 +170,7 @@ class Extraction(Template):
         return EntityTypes(self.words, dict(self.label_map))
 
     def _read(self, response: str, cut: bool) -> mentions.Mentions | tagged.Tokens | None:
-        """What a response says: in JSON, else in tokens and tags, else in lines; of a cut one, only JSON can be whole."""
+        """Read a response as JSON, else as tokens and tags, else as lines; a truncated one only as JSON."""
         listed = mentions.read(response, self.types, self.text_header, cut=cut)
         if listed is not None or cut:
             return listed
@@ -187,7 +187,7 @@ class Extraction(Template):
 
 
 def canonical(pairs: Any) -> str:
-    """Mentions as a string that is equal for equal ones."""
+    """Mentions as a string; equal mentions give equal strings."""
     return json.dumps(sorted(pairs), ensure_ascii=False)
 
 
@@ -195,25 +195,25 @@ def template(config: Extract, types: Sequence[str]) -> Extraction:
     """The configured prompt for these types of entity, the data's labels.
 
     Raises:
-        UserError: `extract.wording` or `extract.label_map` names another type, two types have one word, or the worked examples
-            are for one type and these are several.
+        UserError: `extract.wording` or `extract.label_map` names an unknown type, two types share a word, or there are
+            worked examples, which are for one type, and several types.
     """
     wording = dict(config.wording or {})
     if unknown := [label for label in wording if label not in types]:
-        raise UserError(f"extract.wording: {unknown[0]} is none of the data's labels, {', '.join(types)}")
+        raise UserError(f"extract.wording: {unknown[0]} is not one of the data's labels, {', '.join(types)}")
     words = {label: str(wording.get(label, word(label))) for label in types}
     single = len(words) == 1
     if config.examples and not single:
         raise UserError(
-            f"extract={config.name} is for one type of entity, and data.labels has {', '.join(words)}: use extract=entities, or "
-            f"one of them, 'data.labels=[{next(iter(words))}]'"
+            f"extract={config.name} supports only one entity type, but data.labels has {', '.join(words)}: use extract=entities, "
+            f"or one of the types, 'data.labels=[{next(iter(words))}]'"
         )
     names = list(words.values())
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     examples = tuple(_example(config.name, number, each, types[0]) for number, each in enumerate(config.examples, 1))
     label_map = tuple((str(name), str(label)) for name, label in (config.label_map or {}).items())
     if unknown := [label for _, label in label_map if label not in types]:
-        raise UserError(f"extract.label_map: {unknown[0]} is none of the data's labels, {', '.join(types)}")
+        raise UserError(f"extract.label_map: {unknown[0]} is not one of the data's labels, {', '.join(types)}")
     return Extraction(
         config.instruction.replace("{types}", listed), words, config.text_header, max_text_tokens=config.max_text_tokens,
         step_tokens=LINE_TOKENS, examples=examples, normalized=config.normalized and single,
@@ -222,20 +222,20 @@ def template(config: Extract, types: Sequence[str]) -> Extraction:
 
 
 def _example(name: str, number: int, example: Mapping[str, Any], label: str) -> Demonstration:
-    """A worked example of the configuration.
+    """A worked example from the configuration.
 
     Raises:
-        UserError: it lacks a text or a result, its lists differ in length, or a name does not stand in its text.
+        UserError: it lacks a text or a result, its lists differ in length, or a name does not occur in its text.
     """
     text, forms = example.get("text"), example.get(RESULT)
     usual = forms if example.get(NORMALIZED) is None else example[NORMALIZED]
     if not text or forms is None or usual is None or len(forms) != len(usual):
         raise UserError(
-            f"extract.examples of extract={name}, number {number}: give text, result and normalized_result, two lists of one "
-            "length"
+            f"extract.examples of extract={name}, number {number}: needs text, result and normalized_result, two lists of "
+            "equal length"
         )
     if missing := [form for form in forms if form not in text]:
-        raise UserError(f"extract.examples of extract={name}, number {number}: {missing[0]!r} does not stand in its text")
+        raise UserError(f"extract.examples of extract={name}, number {number}: {missing[0]!r} does not occur in its text")
     return Demonstration(str(text), json.dumps([[form, label, other] for form, other in zip(forms, usual, strict=True)]))
 
 

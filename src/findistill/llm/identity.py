@@ -1,4 +1,4 @@
-"""What makes an LLM the same annotator: its settings that can change a response, and the content of its files."""
+"""The identity of an annotator: the settings that can change a response, and the content of its files."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,10 +10,10 @@ from findistill.config.fields import declares, result_settings
 from findistill.core.hashing import content
 from findistill.models.files import LINEAR_FEATURES, model_files
 
-TUNED = "tune"  # `llm.adapter`: an adapter that a step makes first
+TUNED = "tune"  # `llm.adapter`: an adapter that a step trains first
 
 
-# Annotators that are no model of somebody's: which weights they use, by the `model` of their section.
+# Built-in annotators: which weights they use, by the `model` of their section.
 OWN_ANNOTATORS = {
     **LINEAR_FEATURES, "neighbours": LINEAR_FEATURES["embeddings"], "rules": (), "the teacher section": (),
     "recorded": ("recorded answers",),
@@ -21,27 +21,27 @@ OWN_ANNOTATORS = {
 
 
 def annotator_models(model: str) -> list[str]:
-    """The models whose answers or weights an annotator is, by the `model` of its section."""
+    """The models whose answers or weights an annotator uses, by the `model` of its section."""
     return [*OWN_ANNOTATORS.get(model, (model,))]
 
 
 def llm_identity(llm: Any) -> dict[str, Any]:
-    """The settings that can change a response, without what is identified by content: an adapter or a file on this machine."""
+    """The settings that can change a response, except files on this machine, which are identified by their content."""
     settings = {name: value for name, value in result_settings(llm).items() if name not in ("name", "adapter", "path")}
     if (adapter := getattr(llm, "adapter", "")) and adapter != TUNED and not model_files(adapter):
-        settings["adapter"] = adapter  # a hub id stands for itself
-    if settings.get("_target_", "findistill.").startswith("findistill."):  # ours are told apart by their other settings
+        settings["adapter"] = adapter  # a hub id is its own identity
+    if settings.get("_target_", "findistill.").startswith("findistill."):  # the other settings distinguish built-in engines
         del settings["_target_"]
     return settings
 
 
 def request_identity(llm: Any) -> dict[str, Any]:
-    """The annotator's part of every request key: the same weights are the same annotator, wherever they lie."""
+    """The annotator's part of every request key: the same weights are the same annotator, wherever they are stored."""
     adapter, path = getattr(llm, "adapter", ""), getattr(llm, "path", "")
     identity = llm_identity(llm)
     if adapter:
         weights = [file for file in model_files(adapter) if file.name.startswith("adapter_model.")]
-        identity["adapter"] = content(weights) if weights else adapter  # a hub id stands for itself
+        identity["adapter"] = content(weights) if weights else adapter  # a hub id is its own identity
     if path:
         identity["responses"] = content([Path(path)])
     return identity
@@ -58,11 +58,11 @@ def llm_files(llm: Any) -> Iterable[Path]:
 
 
 def selected(where: Mapping[str, Any] | None) -> str:
-    """Whose recorded answers `llm.where` selects, in words: the values of its columns, of several one `or` the other."""
+    """The recorded answers that `llm.where` selects, in words: the values of its columns, joined by `or`."""
     return " ".join(" or ".join(values) for values in alternatives(where).values())
 
 
 def alternatives(where: Mapping[str, Any] | None) -> dict[str, list[str]]:
-    """The values that `llm.where` takes in each of its columns: one, or any of a list."""
+    """The values that `llm.where` accepts in each of its columns: one, or any of a list."""
     lists = {column: [*value] if isinstance(value, list | ListConfig) else [value] for column, value in (where or {}).items()}
     return {column: [str(each) for each in values] for column, values in lists.items()}

@@ -1,7 +1,7 @@
-"""Annotate with a language model in this process, causal or with an encoder (T5).
+"""Annotate with a language model in this process, causal or encoder-decoder (T5).
 
-Without steps the label's exact distribution is read from one forward pass a text; with them, the lines of each response
-are sampled first and its label is then drawn from its distribution after them.
+Without steps, the exact label distribution is read from one forward pass per text. With steps, the lines of each response
+are sampled, and its label is drawn from the distribution that follows them.
 """
 
 import logging
@@ -29,18 +29,18 @@ from findistill.models.weights import quiet
 
 log = logging.getLogger(__name__)
 
-WORTH_CACHING = 64  # tokens that all prompts start with
+WORTH_CACHING = 64  # tokens of a prefix that all prompts share
 
 
 class InProcessEngine(LanguageModel, Engine):
-    """An annotator made of a Hugging Face model."""
+    """An annotator backed by a Hugging Face model."""
 
     def exact(self, template: Template) -> bool:
         """True without steps: the label comes first in the response, so its distribution can be read."""
         return not (template.steps or template.free) and template.scoring != "generation"
 
     def prepare(self, template: Template, sampling: Sampling) -> Template:
-        """The template as it is: the model is made to keep to any. Loads the tokenizer only.
+        """The template unchanged, since decoding enforces any format. Loads only the tokenizer.
 
         Raises:
             UserError: the model cannot be loaded, or has no chat template though `llm.chat` asks for one.
@@ -49,22 +49,22 @@ class InProcessEngine(LanguageModel, Engine):
         return template
 
     def read(self, response: Response, template: Template) -> Response:
-        """Parsed anew where the model wrote it of itself; else its label was drawn, and none is parsed."""
+        """Parsed again if the label comes from generated text; unchanged if it was drawn."""
         return response.parsed(template) if template.scoring == "generation" or template.free else response
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
         """Respond to every request, shortest prompts first, in batches of at most `batch_tokens`.
 
         Raises:
-            UserError: the model cannot be loaded, has no chat template though `llm.chat` asks for one, gives numbers
-                that are not finite, or `llm.max_prompt_tokens` leaves no room for a text.
+            UserError: the model cannot be loaded, has no chat template though `llm.chat` asks for one, gives
+                non-finite numbers, or `llm.max_prompt_tokens` leaves no room for a text.
         """
         requests = list(requests)
         if not requests:
             return
         prompts, dropped = self.prompt_ids(requests, self.prepare(template, sampling))
         read = self._generate if template.scoring == "generation" else self._score if self.exact(template) else self._sample
-        # As a decorator it covers the generator's own work only, not what the caller does between two batches.
+        # As a decorator, inference mode covers only the generator itself, not what the caller does between two batches.
         for batch in torch.inference_mode()(read)(requests, prompts, template, sampling):
             yield [replace(each, dropped=dropped[each.id]) if each.id in dropped else each for each in batch]
 
@@ -73,10 +73,10 @@ class InProcessEngine(LanguageModel, Engine):
     def _score(
         self, requests: Sequence[Request], prompts: list[list[int]], template: Template, sampling: Sampling
     ) -> Generator[list[Response]]:
-        """One response a request, with the log-probability of every label's word as the continuation."""
+        """One response per request, with the log-probability of every label word as the continuation."""
         form = self._form(template, (), self.word_ids(template, "" if self.chat else " "))
         shared, prefix, endings = self._split(prompts)
-        spellings = 1 if all(len(word) == 1 for word in form.words) else len(form.words)  # rows of a text
+        spellings = 1 if all(len(word) == 1 for word in form.words) else len(form.words)  # rows per text
         lengths = [self._tokens(len(prompt), shared, spellings, form.most) for prompt in prompts]
         for batch in self._batches(lengths, self.batch_tokens):
             started = perf_counter()
@@ -96,28 +96,28 @@ class InProcessEngine(LanguageModel, Engine):
         return decoding.AnswerFormat(tuple(headers), words, step_tokens(template), self.ends, self.ids, decode, template.closing)
 
     def _start(self, prefix: Any, endings: Sequence[list[int]], texts: Iterable[int]) -> decoding.Rows:
-        """Rows that continue the texts with these numbers, whose prompts are `prefix` and an ending each."""
+        """Rows that continue the texts with these indexes; each prompt is `prefix` plus its ending."""
         ids, mask = self.padded(endings)
         return self._rows(self.lm, prefix, ids, mask, ids.new_tensor(list(texts)))
 
     def _label_scores(self, sample: decoding.Sample, template: Template, form: decoding.AnswerFormat) -> dict[str, float]:
-        """Log-probability of each label's word: the sum over its tokens, or the mean, for a sum makes long words improbable."""
+        """Log-probability of each label word: the sum over its tokens, or the mean, which does not penalise long words."""
         if not all(map(math.isfinite, sample.scores)):
-            raise UserError(f"llm.model={self.model} gives numbers that are not finite; try llm.dtype=float32.")
+            raise UserError(f"llm.model={self.model} produces non-finite scores; try llm.dtype=float32.")
         lengths = [len(word) if template.scoring == "mean" else 1 for word in form.words]
         return {name: score / n for name, score, n in zip(template.words, sample.scores, lengths, strict=True)}
 
     def _shared(self, prompts: Sequence[list[int]]) -> int:
-        """How many tokens all prompts start with, where that is worth a cache (demonstrations shared), else 0."""
+        """Length of the prefix that all prompts share, if worth caching (shared demonstrations), else 0."""
         if not self._continues or len(prompts) < 2:
             return 0
-        shortest = min(len(prompt) for prompt in prompts) - 1  # every prompt keeps a token of its own
+        shortest = min(len(prompt) for prompt in prompts) - 1  # every prompt keeps a token outside the prefix
         columns = enumerate(zip(*prompts, strict=False))
         shared = next((at for at, tokens in columns if at >= shortest or len(set(tokens)) > 1), shortest)
         return shared if shared >= WORTH_CACHING else 0
 
     def _split(self, prompts: list[list[int]]) -> tuple[int, Any, list[list[int]]]:
-        """How many tokens all prompts share, the key-value cache of these or None, and the rest of every prompt."""
+        """Length of the shared prefix, its key-value cache or None, and the rest of every prompt."""
         shared = self._shared(prompts)
         if not shared:
             return 0, None, prompts
@@ -126,7 +126,7 @@ class InProcessEngine(LanguageModel, Engine):
         return shared, prefix, [prompt[shared:] for prompt in prompts]
 
     def _tokens(self, prompt: int, shared: int, samples: int, most: int) -> int:
-        """Tokens whose keys and values a text and its samples hold at most, what all texts share left out."""
+        """Most tokens that a text and its samples hold in the key-value cache, without a prefix that is read in place."""
         if self._rows is decoding.Rows:
             return prompt - shared + samples * most
         return samples * (prompt + most)
@@ -136,11 +136,11 @@ class InProcessEngine(LanguageModel, Engine):
     def _sample(
         self, requests: list[Request], prompts: list[list[int]], template: Template, sampling: Sampling
     ) -> Generator[list[Response]]:
-        """One response a sample: a line under each step's header, then a label drawn from its distribution after that.
+        """One response per sample: a line under each step's header, then a label drawn from the distribution that follows.
 
-        The headers are fed to the model, so every response has a label, however badly the model keeps to forms. A free
-        response is one line, which goes on from its opening.
-        With `sampling.stop_at`, each round draws for every text as many samples as may decide it, until all are decided.
+        The headers are fed to the model, so every response has a label, however poorly the model follows formats. A free
+        response is one line that continues its opening.
+        With `sampling.stop_at`, each round draws, for every undecided text, only as many samples as might decide it.
         """
         if self.chat:
             prompts = [prompt + self.ids(template.opening) for prompt in prompts]
@@ -177,7 +177,7 @@ class InProcessEngine(LanguageModel, Engine):
         self, request: str, number: int, sample: decoding.Sample, template: Template, form: decoding.AnswerFormat,
         temperature: float,
     ) -> Response:  # fmt: skip
-        """What a sample wrote, with the label drawn after its lines or, of a free response, read from it."""
+        """The response of a sample, with the label drawn after its lines or, in a free response, parsed from it."""
         if template.free:
             [line] = sample.lines
             raw = line if line.startswith(template.opening[:1]) else f"{template.opening} {line}"
@@ -188,17 +188,17 @@ class InProcessEngine(LanguageModel, Engine):
         raw = "\n".join(f"{header} {line}" for header, line in lines)
         return Response(request, number, raw=raw, label=label, rationale=tuple(sample.lines) if all(sample.lines) else None)
 
-    # -- generation: what the model writes of itself -------------------------------------------------------------------
+    # -- generation: unconstrained text -------------------------------------------------------------------------------
 
     def _generate(
         self, requests: list[Request], prompts: list[list[int]], template: Template, sampling: Sampling
     ) -> Generator[list[Response]]:
-        """The likeliest text, token by token, for every request; the label that it names, if any, is read by `Template.parse`.
+        """Decode a response to every request greedily; `Template.parse` reads its label.
 
-        Unconstrained: a response may name no label.
+        Decoding is unconstrained, so a response may name no label.
         """
         if sampling.temperature:
-            raise UserError("Generation takes the likeliest text: set annotate.temperature=0 and annotate.samples=1.")
+            raise UserError("Generation decodes greedily: set annotate.temperature=0 and annotate.samples=1.")
         most = response_tokens(template)
         for batch in self._batches([len(prompt) + most for prompt in prompts], self.batch_tokens):
             started = perf_counter()
@@ -214,7 +214,7 @@ class InProcessEngine(LanguageModel, Engine):
             for i, row in zip(batch, written.tolist(), strict=True):
                 tokens = row[: next((at + 1 for at, token in enumerate(row) if token in self.ends), len(row))]
                 raw = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-                if not self.chat:  # a model that completes goes on with the next text; blocks end with an empty line
+                if not self.chat:  # a completion model continues with the next text; blocks end with an empty line
                     raw = raw.partition("\n\n")[0]
                 response = Response(
                     requests[i].id, requests[i].samples[0], raw=raw, label=template.parse(raw), rationale=template.rationale(raw),
@@ -225,10 +225,10 @@ class InProcessEngine(LanguageModel, Engine):
 
     @cached_property
     def _continues(self) -> bool:
-        """Whether rows of different lengths can go on from one cache.
+        """Whether rows of different lengths can continue from one cache.
 
-        Not with an encoder, which reads a prompt as a whole, and not where layers see a window of positions: the padding
-        between the cache and a shorter row would take up part of it.
+        Not with an encoder, which reads a prompt as a whole, nor with sliding-window layers: the padding between the cache
+        and a shorter row would take up part of the window.
         """
         layers = DynamicCache(config=self.lm.config).layers
         return not self.encodes and all(type(layer) is DynamicLayer for layer in layers)
@@ -240,7 +240,7 @@ class InProcessEngine(LanguageModel, Engine):
         return decoding.Rows if share_attention(self.lm) else decoding.CopiedRows
 
     def _batches(self, lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-        """Indexes by rising length, in batches whose padded size stays within `most` tokens (or of one)."""
+        """Indexes by ascending length, in batches of at most `most` tokens with padding (or of a single index)."""
         batch: list[int] = []
         for index in sorted(range(len(lengths)), key=lengths.__getitem__):
             if batch and lengths[index] * (len(batch) + 1) > most:

@@ -1,4 +1,4 @@
-"""A language model, a prompt and labels as a classifier: label probabilities from one forward pass a text, nothing sampled."""
+"""A language model, a prompt and labels as a classifier: label probabilities from one forward pass per text, without sampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -23,7 +23,7 @@ ENGINE = ("name", "model", "dtype", "batch_tokens", "max_prompt_tokens", "chat",
 
 @dataclass(frozen=True)
 class LabelReader:
-    """What a language model is asked, without demonstrations, and about which labels.
+    """A language model, its prompt (without demonstrations) and the labels.
 
     Attributes:
         llm: settings of `InProcessEngine`.
@@ -42,10 +42,10 @@ class LabelReader:
 
     @classmethod
     def beside(cls, adapter: Path) -> "LabelReader":
-        """The prompt that an adapter was tuned on, from its folder, with the adapter.
+        """The prompt that an adapter was tuned on, read from the adapter's folder, with that adapter.
 
         Raises:
-            UserError: it cannot be read, or has a setting that this version does not know, so that another prompt would be asked.
+            UserError: it cannot be read, or has a setting that this version does not know, so that the prompt would differ.
         """
         saved = adapter_prompt(adapter)
         settings = {field.name for field in fields(Prompt)}
@@ -57,19 +57,19 @@ class LabelReader:
         return cls(saved["llm"] | {"adapter": str(adapter)}, saved["prompt"], tuple(saved["labels"]))
 
     def save(self, adapter: Path) -> None:
-        """Leave it in an adapter's folder, for whoever labels texts with the adapter."""
+        """Save it in an adapter's folder, for labelling texts with the adapter."""
         llm = {name: value for name, value in self.llm.items() if name != "adapter"}
         write_json(adapter / ADAPTER_PROMPT, {"llm": llm, "prompt": self.prompt, "labels": list(self.labels)})
 
     def open(self) -> tuple[InProcessEngine, Template]:
-        """The engine, whose weights are loaded when it is first asked, and the filled prompt."""
+        """The engine, which loads its weights at the first request, and the prompt template."""
         prompt: Any = OmegaConf.merge(Prompt, self.prompt)
         engine = InProcessEngine(_target_="", **{name: self.llm[name] for name in ENGINE if name in self.llm})
         return engine, template(prompt, LabelSet(self.labels))
 
 
 def label_probabilities(engine: InProcessEngine, form: Template, texts: Sequence[str]) -> tuple[np.ndarray, float]:
-    """(n, n_labels) probabilities of the labels' words, and the seconds that reading them took, loading left out."""
+    """(n, n_labels) probabilities of the label words, and the seconds that this took, excluding loading."""
     requests = [Request(str(number), text, (), (0,)) for number, text in enumerate(texts)]
     scores, seconds = np.zeros((len(texts), len(form.words))), 0.0
     for batch in engine.responses(requests, form, Sampling(0.0, 0)):

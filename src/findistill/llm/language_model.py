@@ -1,4 +1,4 @@
-"""A Hugging Face model that annotates: its tokenizer and weights, loaded when first used, and prompts as token ids."""
+"""A Hugging Face model that annotates: its tokenizer and weights, loaded lazily, and prompts as token ids."""
 
 import logging
 import re
@@ -21,26 +21,26 @@ from findistill.models.weights import loading, locate
 
 log = logging.getLogger(__name__)
 
-_MARK = re.compile(r"<\|?/?[\w-]{1,40}\|?>|<<?/?[A-Z]{2,20}>>?|\[/?[A-Z_]{3,30}\]")  # of a turn, in the source of a chat template
-STEP_TOKENS = 48  # of what is written in each step: a short opinion
+_MARK = re.compile(r"<\|?/?[\w-]{1,40}\|?>|<<?/?[A-Z]{2,20}>>?|\[/?[A-Z_]{3,30}\]")  # of a turn, in a chat template's source
+STEP_TOKENS = 48  # of each step's content: a short opinion
 LINE_TOKENS = 16  # of a line's header, or of the label and what a model writes around it
 
 
 def step_tokens(template: Template) -> int:
-    """Tokens that a step has at most."""
+    """Maximum number of tokens of a step."""
     return template.step_tokens or STEP_TOKENS
 
 
 def response_tokens(template: Template) -> int:
-    """Tokens that a response has at most."""
+    """Maximum number of tokens of a response."""
     return LINE_TOKENS + template.lines * (step_tokens(template) + LINE_TOKENS)
 
 
 class LanguageModel(InProcessLLM):
-    """A causal model or one with an encoder (T5), made from its settings."""
+    """A causal or encoder-decoder model (T5), created from its settings."""
 
     def prompt_ids(self, requests: Sequence[Request], template: Template) -> tuple[list[list[int]], dict[str, int]]:
-        """Token ids of every request's prompt. Long ones lose whole demonstrations, farthest first, then the text's end.
+        """Token ids of every request's prompt. Long ones lose entire demonstrations from the front, then the text's end.
 
         Returns:
             The prompts, and how many demonstrations were dropped, by the id of each request that lost any.
@@ -49,9 +49,9 @@ class LanguageModel(InProcessLLM):
             UserError: `llm.max_prompt_tokens` leaves no room for a text.
         """
 
-        @cache  # the same demonstration comes many times
+        @cache  # the same demonstration recurs in many prompts
         def truncate(text: str) -> tuple[str, bool]:
-            """As plain text of at most `max_text_tokens`, and whether any of it is gone."""
+            """Plain text of at most `max_text_tokens`, and whether it was truncated."""
             text = self.plain_text(text)
             ids = self.ids(text)
             if len(ids) <= template.max_text_tokens:
@@ -78,10 +78,10 @@ class LanguageModel(InProcessLLM):
                 room = most - (len(ids) - len(text_ids))
                 if room < 1:
                     raise UserError(
-                        f"llm.max_prompt_tokens={most}: the prompt without any text takes "
+                        f"llm.max_prompt_tokens={most}: the prompt alone, without a text, takes "
                         f"{len(ids) - len(text_ids)} tokens. Raise it, or shorten {template.section}.instruction."
                     )
-                # A truncated text may encode to a token more than it was cut to: shorter, until it fits.
+                # A truncated text may be encoded as more tokens than it was cut to: shorten it until it fits.
                 while len(ids) > most and room > 0:
                     ids = self._encode(template, examples, self.tokenizer.decode(text_ids[:room]))
                     room -= 1
@@ -92,15 +92,15 @@ class LanguageModel(InProcessLLM):
             log.info("%d texts were truncated to %s=%d tokens", shortened, template.text_limit, template.max_text_tokens)
         if dropped or truncated:
             log.info(
-                "a prompt may have %d tokens (llm.max_prompt_tokens): %d prompts lost demonstrations, %d texts were truncated",
+                "prompts are cut to %d tokens (llm.max_prompt_tokens): %d prompts lost demonstrations, %d texts were truncated",
                 most, len(dropped), truncated,
             )  # fmt: skip
         return prompts, dropped
 
     def plain_text(self, text: str) -> str:
-        """The text with a space inside each of its special tokens and of the chat template's marks.
+        """The text with a space inserted into each special token and chat template mark.
 
-        A text must not open a turn of the chat: what the tokenizer or the template would read as a mark of theirs is text.
+        A text must not open a chat turn: whatever the tokenizer or the template would read as a mark becomes plain text.
         """
         plain = spaced(text, self._marks)
         ids = self.ids(plain)
@@ -121,7 +121,7 @@ class LanguageModel(InProcessLLM):
         return mark_pattern(tokens)
 
     def _longest(self, template: Template) -> int:
-        """Tokens that a prompt may have: `max_prompt_tokens`, or fewer where the model's positions end before the response's."""
+        """Maximum tokens of a prompt: `max_prompt_tokens`, or fewer if the model has too few positions for the response."""
         positions = getattr(self.config, "max_position_embeddings", None)
         if not positions or self.config.is_encoder_decoder:
             return self.max_prompt_tokens
@@ -129,7 +129,7 @@ class LanguageModel(InProcessLLM):
 
     def _encode(self, template: Template, examples: Sequence[Demonstration], text: str) -> list[int]:
         if not self.chat:
-            # The word to come brings its own leading space, so the prompt ends without one.
+            # The next word brings its own leading space, so the prompt ends without one.
             return self.ids(template.plain(examples, text), special=True)
         messages = template.messages(examples, text)
         return self.ids(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
@@ -138,9 +138,9 @@ class LanguageModel(InProcessLLM):
         return self.tokenizer(text, add_special_tokens=special).input_ids
 
     def encode(self, texts: Sequence[str], template: Template) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids to tune the model with: each text's prompt, without demonstrations, and each label's word behind it.
+        """Token ids to tune the model on: each text's prompt, without demonstrations, and each label's word as continuation.
 
-        They are those that annotation uses, so a model is tuned on the very prompts that it then gets.
+        They are those that annotation uses, so a model is tuned on exactly the prompts that it then gets.
 
         Raises:
             UserError: as `prompt_ids` and `check_chat_template`.
@@ -150,7 +150,7 @@ class LanguageModel(InProcessLLM):
         return prompts, self.word_ids(template, "" if self.chat else " ")
 
     def encode_answers(self, examples: Sequence[Demonstration], template: Template) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids to tune the model with: each text's prompt, without demonstrations, and what it should write, with its end.
+        """Token ids to tune the model on: each text's prompt, without demonstrations, and the target response with its end token.
 
         Raises:
             UserError: as `encode`; or the tokenizer has no token for a character of the answers, as T5's has none for braces.
@@ -163,7 +163,7 @@ class LanguageModel(InProcessLLM):
         if unknown is not None and any(unknown in answer for answer in answers):
             raise UserError(
                 f"{self.model} cannot write these answers: its tokenizer has no token for some of their characters, such as "
-                "braces. Use llm=smollm2, or another model that has"
+                "braces. Use llm=smollm2, or another model whose tokenizer has them"
             )
         return prompts, [[*answer, self.tokenizer.eos_token_id] for answer in answers]
 
@@ -176,12 +176,12 @@ class LanguageModel(InProcessLLM):
         """Token ids of the label words, as they follow the prompt."""
         words = [self.ids(lead + word) for word in template.words.values()]
         if len({tuple(each) for each in words}) < len(words):
-            raise UserError(f"prompt.wording: two words are the same to {self.model}: {list(template.words.values())}")
+            raise UserError(f"prompt.wording: {self.model} encodes two words identically: {list(template.words.values())}")
         return words
 
     @property
     def pad_id(self) -> int:
-        """The token that fills up rows; a tokenizer without one pads with its end."""
+        """The padding token; the end-of-sequence token if the tokenizer has none."""
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
@@ -193,7 +193,7 @@ class LanguageModel(InProcessLLM):
 
     @cached_property
     def tokenizer(self) -> Any:
-        # Clean-up would take the spaces before punctuation out of texts that are truncated or generated.
+        # Clean-up would remove spaces before punctuation from truncated or generated texts.
         return self._pretrained(AutoTokenizer, clean_up_tokenization_spaces=False)
 
     @cached_property
@@ -211,7 +211,7 @@ class LanguageModel(InProcessLLM):
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """The tokens by which the model ends its response."""
+        """The tokens with which the model ends its response."""
         ends = self.lm.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         return frozenset(each for each in (*ends, self.tokenizer.eos_token_id) if each is not None)

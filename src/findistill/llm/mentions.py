@@ -1,7 +1,7 @@
-"""Entity mentions that a response lists, in JSON or in what language models write instead of it.
+"""Parse the entity mentions that a response lists, in JSON or in what language models write instead.
 
-Talk and code fences around it, single or curly quotes, a comma too many; a list of names, of objects or of names by type; or
-lines that begin with a type (`Companies: Acme, Bolt`). What was cut is no answer, and neither are two answers that differ.
+Accepted are prose and code fences around it, single or curly quotes, trailing commas; a list of names, of objects or of names
+by type; or lines that begin with a type (`Companies: Acme, Bolt`). Truncated answers do not count, nor do two that differ.
 """
 
 import json
@@ -29,7 +29,7 @@ _COMMA = re.compile(r",(?=\s*[\]}])")
 
 @dataclass(frozen=True)
 class Mention:
-    """A surface form, the label of its type, and the entity's usual name where the response gives it."""
+    """A surface form, the label of its type, and the entity's usual name if the response gives it."""
 
     form: str
     label: str
@@ -38,11 +38,11 @@ class Mention:
 
 @dataclass(frozen=True)
 class Mentions:
-    """What a response lists, each form once.
+    """The mentions that a response lists, without duplicates.
 
     Attributes:
-        unmatched: its normalised names are not as many as its forms, so that none of them is used.
-        other: names of types that are none of the data's.
+        unmatched: it has more or fewer normalised names than forms, so none of them is used.
+        other: types that are not among the data's labels.
     """
 
     mentions: tuple[Mention, ...] = ()
@@ -51,11 +51,11 @@ class Mentions:
 
 
 def read(response: str, types: EntityTypes, text_header: str, *, cut: bool = False) -> Mentions | None:
-    """The mentions that a response lists; None where it gives no list, two that differ, or a part of one.
+    """The mentions that a response lists; None if it has no list, two that differ, or an incomplete one.
 
     Args:
-        text_header: a completion that goes on with the next text of the prompt has answered before.
-        cut: it ended at a limit of tokens: a list counts only if it is whole.
+        text_header: where a completion continues with the next text of the prompt, its answer has ended.
+        cut: it ended at a token limit, so only a complete list counts.
     """
     text = answers.visible(response[: answers.LONGEST])
     if text is None:
@@ -63,13 +63,13 @@ def read(response: str, types: EntityTypes, text_header: str, *, cut: bool = Fal
     text = re.split(rf"\n\s*{re.escape(text_header)}", text, maxsplit=1)[0]
     values = list(_values(text))
     readings = [each for each in (_mentions(value, types) for value in values) if each is not None]
-    if not readings and values and all(map(_is_object, values)) and not (cut or unfinished(text)):  # one object a line
+    if not readings and values and all(map(_is_object, values)) and not (cut or unfinished(text)):  # one object per line
         readings = [each for each in [_of_list(values, [], types)] if each is not None]
     return readings[0] if len({frozenset((one.form, one.label) for one in each.mentions) for each in readings}) == 1 else None
 
 
 def read_lines(response: str, types: EntityTypes) -> Mentions | None:
-    """The mentions of a response without JSON, by its lines of a type and names; None where it has none."""
+    """The mentions of a response without JSON, from lines of a type and its names; None if there are none."""
     items: list[tuple[str, str]] = []
     other: list[str] = []
     headed = False
@@ -116,7 +116,7 @@ def _values(text: str) -> Iterator[Any]:
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Where the bracket at `start` is closed, by the number of brackets; None: it is not."""
+    """Where the bracket at `start` is closed, found by counting brackets; None if it is not."""
     depth = 0
     for match in re.compile(r"[{}\[\]]").finditer(text, start):
         depth += 1 if match.group() in "{[" else -1
@@ -126,7 +126,7 @@ def _closing(text: str, start: int) -> int | None:
 
 
 def _lenient(text: str) -> Any:
-    """What is nearly JSON; None where it cannot be read."""
+    """The value of near-JSON; None if it cannot be parsed."""
     strict = _COMMA.sub("", _double_quoted(text))
     value = read_json(strict)
     return read_json(re.sub(r"\bNone\b", "null", strict)) if value is None else value
@@ -150,7 +150,7 @@ def _double_quoted(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-# -- what it says ------------------------------------------------------------------------------------------------------
+# -- interpretation ----------------------------------------------------------------------------------------------------
 
 
 def _mentions(value: Any, types: EntityTypes, depth: int = 3) -> Mentions | None:
@@ -188,7 +188,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _of_list(values: list[Any], normal: list[Any], types: EntityTypes) -> Mentions | None:
-    """Of names, where there is one type only, or of objects."""
+    """The mentions of a list of names, if there is only one type, or of objects."""
     labels = list(types.words)
     only = labels[0] if len(labels) == 1 else None
     if any(not (isinstance(each, str) or each is None or _is_object(each)) for each in values):

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from findistill.llm.config import Price
 
-CHARACTERS_A_TOKEN = 3  # of ASCII: fewer than any tokenizer in use has on English text, so that reservations suffice
+CHARACTERS_A_TOKEN = 3  # of ASCII: fewer than any current tokenizer has on English text, so that reservations suffice
 BYTES_A_TOKEN = 2  # of other scripts in UTF-8: an ideograph counts as one and a half tokens
 
 
 def cost(price: Price, tokens_in: int, tokens_out: int, cached: int = 0) -> float | None:
-    """US dollars for so many prompt tokens, `cached` of them in the server's cache, and completion tokens; None: not known."""
+    """US dollars for these prompt tokens, `cached` of them in the server's cache, and completion tokens; None: not known."""
     if price.per_million_in is None or price.per_million_out is None:
         return None
     per_million_cached = price.per_million_in if price.per_million_cached is None else price.per_million_cached
@@ -18,7 +18,7 @@ def cost(price: Price, tokens_in: int, tokens_out: int, cached: int = 0) -> floa
 
 
 def token_bound(text: str) -> int:
-    """Tokens of a text without its tokenizer, rather too many."""
+    """Tokens of a text, overestimated without a tokenizer."""
     ascii_characters = len(text) if text.isascii() else sum(map(str.isascii, text))
     other_bytes = len(text.encode(errors="surrogatepass")) - ascii_characters
     return ascii_characters // CHARACTERS_A_TOKEN + other_bytes // BYTES_A_TOKEN + 1

@@ -1,7 +1,7 @@
-"""A few calls that tell what a chat server supports.
+"""Probe with a few calls what a chat server supports.
 
-Servers differ silently: some ignore `n`, some the schema, and some ignore the temperature and give one greedy response for
-every sample, which would look like perfect agreement.
+Servers differ silently: some ignore `n`, some the schema, and some ignore the temperature and return the same greedy response
+for every sample, which would look like perfect agreement.
 """
 
 import logging
@@ -20,39 +20,39 @@ log = logging.getLogger(__name__)
 
 DIGITS = "Write one line of 24 random digits, and nothing else."  # they differ between samples of any model
 QUESTION = "In one short sentence: what is a share of a company?"
-SAMPLING_CALLS = 4  # alike in all of these, responses are taken to be greedy
+SAMPLING_CALLS = 4  # if responses are the same in all of these, they are taken to be greedy
 
 
 @dataclass(frozen=True)
 class ServerCapabilities:
     """What a server was observed to do."""
 
-    several: bool  # gives n different choices for `n`
+    several: bool  # returns n different choices for `n`
     sampling: bool  # its responses to the same question differ
-    schema: bool  # keeps to a JSON schema
+    schema: bool  # follows a JSON schema
     log_probabilities: bool  # of the tokens it writes
-    seconds: float  # that its fastest response took
+    seconds: float  # of its fastest response
 
     def check(self, sampling: Sampling, structured: str) -> None:
-        """Raise UserError where samples would be copies, or the schema that `llm.structured=always` needs is ignored."""
+        """Raise UserError if samples would be copies, or the schema that `llm.structured=always` needs is ignored."""
         if sampling.temperature and not self.sampling:
             raise UserError(
-                f"The server ignores annotate.temperature={sampling.temperature:g}: all its responses are one and the same, and "
-                "agreement would mean nothing.\nConfigure sampling at the server (its own fields: llm.extra_body={...}), "
-                "or choose annotate.samples=1 annotate.temperature=0."
+                f"The server ignores annotate.temperature={sampling.temperature:g}: all its responses are identical, so "
+                "agreement would mean nothing.\nConfigure sampling on the server (by fields of its own: llm.extra_body={...}), "
+                "or set annotate.samples=1 annotate.temperature=0."
             )
         if structured == "always" and not self.schema:
             raise UserError(
-                "llm.structured=always: the server does not keep to a JSON schema.\n"
-                "Choose llm.structured=auto, which asks for lines of text instead."
+                "llm.structured=always: the server does not follow a JSON schema.\n"
+                "Use llm.structured=auto, which requests lines of text instead."
             )
 
 
 async def probe(server: Server, bodies: BodyBuilder, template: Template, sampling: Sampling) -> ServerCapabilities:
-    """Ask for random digits with and without `n`, and for JSON by the template's schema that no words ask for.
+    """Request random digits with and without `n`, and JSON by the template's schema alone, not in words.
 
     Raises:
-        UserError: the server refuses the calls or fails them, or gives empty responses.
+        UserError: the server refuses or fails the calls, or gives empty responses.
     """
     model, structured = bodies.settings.model, bodies.settings.structured
 
@@ -68,7 +68,7 @@ async def probe(server: Server, bodies: BodyBuilder, template: Template, samplin
                     raise UserError(f"llm.model={model} at {server.address} refuses the call: {refusal}") from None
                 bodies.omit([omitted], refusal)
 
-    # Warm enough for digits to differ; whether the server heeds any temperature is the question here.
+    # High enough for digits to differ: the question is whether the server respects a temperature at all.
     temperature = max(sampling.temperature, 1.0) if sampling.temperature else 0.0
     try:
         replies = [await ask(DIGITS, 0, temperature=temperature, n=2)]
@@ -77,13 +77,13 @@ async def probe(server: Server, bodies: BodyBuilder, template: Template, samplin
         while sampling.temperature and len(contents(replies)) < 2 and len(replies) < SAMPLING_CALLS:
             replies.append(await ask(DIGITS, len(replies), temperature=temperature))
     except FailedError as failure:
-        raise UserError(f"llm.base_url={server.address} gives no usable response: {failure}") from None
+        raise UserError(f"llm.base_url={server.address} returns no usable response: {failure}") from None
     if all(choice.text.startswith("<think>") or not choice.text for reply in replies for choice in reply.choices):
         raise UserError(
-            f"llm.model={model} answers nothing within llm.max_tokens={bodies.settings.max_tokens}: raise it, "
-            f"llm.max_tokens={8 * bodies.settings.max_tokens}, or switch off what the model thinks before it answers."
+            f"llm.model={model} returns no answer within llm.max_tokens={bodies.settings.max_tokens}: raise it, "
+            f"llm.max_tokens={8 * bodies.settings.max_tokens}, or turn off the model's reasoning."
         )
-    if sampling.temperature:  # choices that are copies of each other are no samples, whatever other calls give
+    if sampling.temperature:  # identical choices are not samples, even if calls differ
         several = several and any(len(contents([reply])) > 1 for reply in replies)
     schema = False
     if structured != "never":
@@ -99,6 +99,6 @@ async def probe(server: Server, bodies: BodyBuilder, template: Template, samplin
         "%s: n %s, schema %s, log-probabilities %s, sampling %s%s", server.address, words[several],
         words[schema] if structured != "never" else "not probed", words[capabilities.log_probabilities],
         words[capabilities.sampling] if sampling.temperature else "not probed",
-        f"; it refuses {', '.join(sorted(bodies.unsupported))}, so calls omit them" if bodies.unsupported else "",
+        f"; calls omit {', '.join(sorted(bodies.unsupported))}, which it refuses" if bodies.unsupported else "",
     )  # fmt: skip
     return capabilities

@@ -1,14 +1,14 @@
-"""Prompts: how a text is put to a language model, and how a label is read from its response.
+"""Prompts: how a text is presented to a language model, and how a label is read from its response.
 
-Two forms of the same prompt: `messages` for chat models and `plain` for completion. Nothing of a text is interpreted:
+Two forms of the same prompt: `messages` for chat models and `plain` for completion. Texts are never interpreted:
 prompts are joined from parts, never formatted, and a text's line breaks become spaces, so that it cannot pose as
 another part of the prompt.
 
 A response is a label, after the `steps` of the prompt: none (`direct`), an opinion (`cot`, chain of thought as in Deng et
 al. 2023), clues and reasoning (`carp`, Sun et al. 2023). It is written as lines under headers, or as JSON where the
-template is `structured`. A demonstration shows steps only when it has a rationale of its own: one without would teach
-the model to skip them, so it is shown as a labelled example in the instruction instead, and the steps are requested in
-words and, in the plain form, by ending the prompt with the first header.
+template is `structured`. A demonstration is shown as a response only if it has a rationale for the steps: one without
+would teach the model to skip them, so it becomes a labelled example in the instruction instead, and the steps are requested
+in words and, in the plain form, by ending the prompt with the first header.
 """
 
 import json
@@ -27,13 +27,13 @@ from findistill.llm import answers
 from findistill.llm.config import Prompt
 from findistill.llm.text import one_line, truncate
 
-SENTENCE_TOKENS = 30  # of one sentence, where nothing has been measured
-MOST_WORDS = 8  # of the labels in a message
+SENTENCE_TOKENS = 30  # assumed for one sentence until responses have been measured
+MOST_WORDS = 8  # labels that a message lists
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A worked example: a labelled text, with what each step says before the label where that is known.
+    """A worked example: a labelled text, with its rationale (the content of each step) where known.
 
     The label is an answer as `Template.parse` returns it.
     """
@@ -42,9 +42,9 @@ class Demonstration:
     label: str
     rationale: tuple[str, ...] | None = None
 
-    @lru_cache(maxsize=4096)  # noqa: B019 -- the same few stand in every prompt
+    @lru_cache(maxsize=4096)  # noqa: B019 -- the same few are in every prompt
     def truncated(self, words: int) -> "Demonstration":
-        """With the text on one line, up to so many words."""
+        """A copy with the text on one line, cut to `words` words."""
         return replace(self, text=truncate(self.text, words)[0])
 
 
@@ -52,15 +52,14 @@ class Demonstration:
 class Template:
     """A prompt's wording. `words` maps each label's name to the word the model reads and writes.
 
-    Engines cut texts to `max_text_tokens` before they fill them in; an engine without the tokenizer counts words.
-    With `known_label` the prompt names the label and asks for the steps that lead to it: how rationales for labelled
-    demonstrations are written. `scoring` is how an engine in this process reads the label: from the log-probabilities of
-    the label words, a word's being the `sum` or the `mean` over its tokens, or from text that the model writes of itself
-    (`generation`), as a server's response is read.
+    Engines cut texts to `max_text_tokens` before filling them in; an engine without the tokenizer counts words.
+    With `known_label` the prompt names the label and asks for the steps that lead to it, to generate rationales for
+    labelled demonstrations. `scoring` is how an engine in this process reads the label: from the log-probabilities of the
+    label words, the `sum` or the `mean` over a word's tokens, or from generated text (`generation`), as for a server.
 
     Attributes:
-        free: answers are no label words but text of the model's own, read by `parse` alone; see `llm.extraction`.
-        section: of the configuration, for messages, and `text_limit`, its setting of the length of a text.
+        free: answers are free text instead of label words, read only by `parse`; see `llm.extraction`.
+        section: section of the configuration, for messages; `text_limit` is its setting for the length of a text.
     """
 
     free: ClassVar[bool] = False
@@ -77,7 +76,7 @@ class Template:
     structured: bool = False
     known_label: str | None = None
     scoring: str = "sum"
-    step_tokens: int | None = None  # of each step at most, where the engine counts them; None: as the engine has it
+    step_tokens: int | None = None  # maximum per step, where the engine counts them; None: the engine's default
 
     def __post_init__(self) -> None:
         if len({answers.canonical(word) for word in self.words.values()}) < len(self.words):
@@ -86,7 +85,7 @@ class Template:
         if len(set(keys)) < len(keys) or not all(keys):
             raise UserError(f"prompt.steps={list(self.steps)}, prompt.answer_header={self.answer_header}: headers must differ.")
         if self.step_hints and len(self.step_hints) != len(self.steps):
-            raise UserError(f"prompt.step_hints: {len(self.step_hints)} of them for {len(self.steps)} prompt.steps.")
+            raise UserError(f"prompt.step_hints has {len(self.step_hints)} entries for {len(self.steps)} prompt.steps.")
 
     # -- prompt ------------------------------------------------------------------------------------------------------
 
@@ -110,14 +109,14 @@ class Template:
         return f"{instruction} Answer in {count} lines:\n{self._lines(slots)}"
 
     def completion(self, demonstration: Demonstration) -> str:
-        """What a model should respond to this demonstration, one that `_split` counts as complete."""
+        """The target response to a demonstration that `_split` counts as complete."""
         parts = [*(demonstration.rationale or ()), self.words[demonstration.label]]
         if self.structured:
             return self._json(parts)
         return self._lines(parts) if self.steps else parts[-1]
 
     def messages(self, demonstrations: Sequence[Demonstration], text: str) -> list[dict[str, str]]:
-        """The chat form: the instruction as system message, each demonstration as a turn of user and assistant."""
+        """The chat form: the instruction as system message, each complete demonstration as a user and an assistant turn."""
         examples, turns = self._split(demonstrations)
         system = "\n\n".join([self.task(), *(self._example(each) for each in examples)])
         messages = [{"role": "system", "content": system}]
@@ -138,22 +137,22 @@ class Template:
 
     @property
     def opening(self) -> str:
-        """What a response begins with: the plain form ends with it."""
+        """The beginning of a response, with which the plain form ends."""
         return [*self.steps, self.answer_header][0]
 
     @property
     def closing(self) -> str:
-        """What completes a line that a model in this process writes, besides its end."""
+        """Text that completes a line of a model in this process, as a line break does; empty: none."""
         return ""
 
     @property
     def lines(self) -> int:
-        """Lines of a response that the model is free to fill."""
+        """Number of lines of a response that the model fills freely."""
         return len(self.steps)
 
     @property
     def assumed_tokens(self) -> int:
-        """Tokens of a response before any was seen: the label, and a sentence for each step."""
+        """Assumed tokens of a response before any has been seen: the label, and a sentence for each step."""
         markup = 4 * (len(self.steps) + 1) if self.structured or self.steps else 2
         return markup + SENTENCE_TOKENS * len(self.steps)
 
@@ -172,16 +171,16 @@ class Template:
     # -- response ----------------------------------------------------------------------------------------------------
 
     def parse(self, response: str, *, cut: bool = False) -> str | None:
-        """The label's name that a response gives, or None where it gives none or several; see `answers`.
+        """The name of the label in a response; None if it names none or several; see `answers`.
 
         Args:
-            cut: the response ended at a limit of tokens.
+            cut: the response ended at a token limit.
         """
         return self._reader.label(response, cut=cut)
 
     @property
     def answer(self) -> str:
-        """What a response names, for messages."""
+        """What a response should name, for messages."""
         words = list(self.words.values())
         return f"a label ({', '.join([*words[:MOST_WORDS], *(['...'] if len(words) > MOST_WORDS else [])])})"
 
@@ -191,7 +190,7 @@ class Template:
         return [as_text(each) for each in (cell if isinstance(cell, list) else [cell])]
 
     def rationale(self, response: str) -> tuple[str, ...] | None:
-        """What a response says in each step, without the headers; None for a prompt without steps, or where a step is missing."""
+        """The content of each step of a response, without headers; None if the prompt has no steps, or a step is missing."""
         if not self.steps:
             return None
         response = answers.visible(response[: answers.LONGEST]) or ""
@@ -202,7 +201,7 @@ class Template:
             headers = "|".join(re.escape(header) for header in (*self.steps, self.answer_header))
             pieces = re.split(f"({headers})", response, flags=re.IGNORECASE)
             after = {header.lower(): text for header, text in zip(pieces[1::2], pieces[2::2], strict=True)}
-            # A completion goes on after the first header, which stands in the prompt.
+            # A completion starts after the first header, which is part of the prompt.
             parts = [after.get(step.lower(), pieces[0] if number == 0 else "") for number, step in enumerate(self.steps)]
         parts = [one_line(text) for text in parts]
         return tuple(parts) if all(parts) else None
@@ -224,7 +223,7 @@ class Template:
         return f"{self.text_header} {one_line(demonstration.text)}\n{self.answer_header} {self.words[demonstration.label]}"
 
     def _split(self, demonstrations: Sequence[Demonstration]) -> tuple[list[Demonstration], list[Demonstration]]:
-        """Labelled examples for the instruction, and complete responses for turns of their own."""
+        """Labelled examples for the instruction, and complete demonstrations for separate turns."""
         examples: list[Demonstration] = []
         turns: list[Demonstration] = []
         for each in demonstrations:
@@ -237,14 +236,14 @@ def template(config: Prompt, labels: LabelSet) -> Template:
     """The configured prompt for these labels, about sentiment only where they are sentiments or `prompt.task` says so.
 
     Raises:
-        UserError: there is no instruction; `prompt.wording` is unknown, or has no word for one of the labels, or one for two.
+        UserError: there is no instruction; `prompt.wording` is unknown, lacks a word for a label, or has one for two.
     """
     task = config.task or ("sentiment" if set(labels.names) <= set(SENTIMENT) else "category")
     of_task = config.sentiment_instruction if task == "sentiment" else config.task_instruction
     instruction = config.instruction or of_task or config.task_instruction or config.sentiment_instruction
     if not instruction:
         raise UserError(
-            f"prompt={config.name} has no instruction: say what the model is to do, prompt.instruction='Name the topic.'"
+            f"prompt={config.name} has no instruction: say what the model should do, prompt.instruction='Name the topic.'"
         )
     header = config.answer_header or f"{task[:1].upper()}{task[1:]}:"
     return Template(

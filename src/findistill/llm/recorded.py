@@ -1,8 +1,8 @@
 """Annotate from a file of answers that were recorded elsewhere; nothing is requested from any model.
 
-Rows belong to a text by its id or by its normal form (`data.text_key.text_key`). A text's samples are its rows in the order
-of the file, and in a row the elements of a list (the choices of one call) or of several columns (one a person, model or
-labelling function): at most `annotate.samples`, and fewer where the file has fewer.
+Rows are matched to a text by its id or by its normal form (`data.text_key.text_key`). A text's samples are its rows in file
+order, and within a row the elements of a list (the choices of one call) or of several columns (one per person, model or
+labelling function): at most `annotate.samples`, or fewer if the file has fewer.
 """
 
 import logging
@@ -36,11 +36,11 @@ READERS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     ".parquet": lambda path, _: load("findistill.data.parquet_files:read_parquet")(path)[0],
 }
 
-Row = Mapping[str, str]  # of one sample: role of a column (key, answer, tokens_in, tokens_out) -> cell
+Row = Mapping[str, str]  # of one sample: role of a column (answer, tokens_in, tokens_out) -> cell
 
 
 class RecordedEngine(RecordedLLM, Engine):
-    """An annotator whose answers are in a file, made from its settings."""
+    """An annotator whose answers are read from a file."""
 
     def responses(self, requests: Iterable[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
         """The recorded answers to every request; a text without any gets one response with the error `NO_ANSWER`.
@@ -67,7 +67,7 @@ class RecordedEngine(RecordedLLM, Engine):
             log.info("%s: %d of %d texts have fewer answers than annotate.samples", self.path, short, matched)
         if example and not labelled:
             raise UserError(
-                f"llm.path={self.path}: none of the answers to {matched} texts names {template.answer}, such as "
+                f"llm.path={self.path}: none of the answers to {matched} texts names {template.answer}; an example: "
                 f"{example[:60]!r}.\n{self.unreadable()}."
             )
 
@@ -78,18 +78,18 @@ class RecordedEngine(RecordedLLM, Engine):
     def failure(self, failed: int, total: int, texts: int, reason: str) -> str:
         key = self._key
         return (
-            f"llm.path={self.path} has answers to {texts - failed} of {texts} texts, matched by llm.{key}={getattr(self, key)}; "
+            f"llm.path={self.path} has answers for {texts - failed} of {texts} texts, matched by llm.{key}={getattr(self, key)}; "
             f"annotate.max_failed={math.ceil(1000 * failed / texts) / 1000:g} leaves the others without a label."
         )
 
     @property
     def _labels(self) -> bool:
-        """Whether the file has labels, not answers that are to be parsed."""
+        """Whether the file has labels instead of answers to be parsed."""
         return bool(self.label_columns or self.label_column)
 
     @property
     def _key(self) -> str:
-        """The setting that names the column by which rows belong to texts."""
+        """The setting that names the column by which rows are matched to texts."""
         return "id_column" if self.id_column else "text_column"
 
     @property
@@ -103,10 +103,10 @@ class RecordedEngine(RecordedLLM, Engine):
         """The rows that `llm.where` selects, by id or normal form of the text."""
         path = Path(self.path)
         if path.suffix not in READERS:
-            raise UserError(f"llm.path={path}: name a file that ends in {', '.join(READERS)}.")
+            raise UserError(f"llm.path={path}: its extension must be one of {', '.join(READERS)}.")
         try:
             rows = READERS[path.suffix](path, self.encoding)
-        except UserError as error:  # the reader's remedies name the settings of the section `data`
+        except UserError as error:  # the reader's error names settings of the section `data`
             raise UserError(re.sub(r"\bdata\.(path|encoding)\b", r"llm.\1", str(error))) from None
         where = dict(self.where or {})
         key_column, [answers] = str(getattr(self, self._key)), self._answers.values()
@@ -132,11 +132,11 @@ class RecordedEngine(RecordedLLM, Engine):
             key = lookup(cells, key_column)
             name = " ".join(map(as_text, key)) if isinstance(key, list) else as_text(key)  # a text may be a list of its tokens
             samples = recorded[name if self.id_column else text_key(name)]
-            # Of the choices of one call, the first has its tokens.
+            # The tokens of a call are counted on its first choice.
             counts = {role.removesuffix("_column"): as_text(lookup(cells, column)) for role, column in optional.items()}
             for column in answers if isinstance(answers, list) else [answers]:
                 for answer in template.recorded(lookup(cells, column)):
-                    if answer or not self.label_columns:  # who had nothing to say has no sample
+                    if answer or not self.label_columns:  # an empty cell is an abstention, not a sample
                         samples.append({"answer": answer, **counts})
                         counts = {}
         return recorded

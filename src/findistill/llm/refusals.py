@@ -1,7 +1,7 @@
 """What a server's refusal is about, whatever its status and form: a parameter of the request, its text, or neither.
 
-Servers say it as `error.param`, as `detail[].loc`, in words under a dozen keys, or as plain text. What they quote from the
-request (`input`) is not read: a text may speak of temperatures.
+Servers report it as `error.param`, as `detail[].loc`, in words under a dozen keys, or as plain text. What they quote from
+the request (`input`) is ignored: a text may mention temperatures.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import Any
 
 from findistill.llm.text import read_json
 
-SYSTEM = "system"  # a message of that role, as a parameter
-MOST_PARTS = 200  # values of a refusal that are looked at
+SYSTEM = "system"  # the role of that message, treated as a parameter
+MOST_PARTS = 200  # values of a refusal that are examined
 LONGEST = 4000  # characters of it
 
 _WORDS = ("error", "message", "msg", "detail", "details", "errors", "title", "reason", "description", "error_description", "raw")
@@ -52,7 +52,7 @@ _POLICY = re.compile(
 
 @dataclass(frozen=True)
 class Refusal:
-    """A refusal in words, and what it points to (`messages.0.role`)."""
+    """A refusal's message, and the fields that it points to (`messages.0.role`)."""
 
     message: str
     pointers: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Refusal:
 
 
 def read(body: bytes | Any) -> Refusal:
-    """The refusal that a body of whatever form is."""
+    """Parse a refusal from a response body of any form."""
     value = read_json(body) if isinstance(body, bytes) else body
     if not isinstance(value, dict | list):
         return Refusal(value if isinstance(value, str) else body[:LONGEST].decode(errors="replace"))
@@ -109,10 +109,10 @@ def read(body: bytes | Any) -> Refusal:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, str]]:
-    """Keys and texts of a refusal, outer ones first; lists of a pointer are joined by dots."""
+    """Keys and texts of a refusal, outer ones first; pointers given as lists are joined by dots."""
     names = {*_WORDS, *_POINTERS, *_CODES}
     queue: list[tuple[str, Any]] = [("", value)]
-    for key, part in queue:  # it grows
+    for key, part in queue:  # it grows meanwhile
         if key in _POINTERS and isinstance(part, list):
             yield key, ".".join(str(each)[:60] for each in part[:10])
         elif isinstance(part, dict):

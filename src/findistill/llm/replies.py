@@ -1,4 +1,4 @@
-"""What the reply of a chat server holds, in whatever of its usual forms: text, tokens, and how it was packed."""
+"""Parse the replies of chat servers, in any of their usual forms: text, tokens and compression."""
 
 import json
 import zlib
@@ -9,10 +9,10 @@ from typing import Any
 from findistill.llm import answers
 from findistill.llm.text import without_controls
 
-COUNTS = range(10**7)  # tokens of one call that a server may count
-MOST_CHOICES = 128  # of one call, by OpenAI's reference
-MOST_TOKENS = 1 << 16  # log-probabilities of one choice
-CUT = ("length", "max_tokens", "model_length", "MAX_TOKENS")  # reasons to finish
+COUNTS = range(10**7)  # plausible token counts of one call
+MOST_CHOICES = 128  # per call, by OpenAI's API reference
+MOST_TOKENS = 1 << 16  # log-probabilities per choice that are read
+CUT = ("length", "max_tokens", "model_length", "MAX_TOKENS")  # finish reasons of a truncated choice
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """A chat completion: its choices, at least one, and what it took."""
+    """A chat completion: its choices, at least one, and its usage."""
 
     choices: list[Answer]
     usage: Usage
     attempts: int
     seconds: float  # of all attempts, without the pauses between them
-    estimated: bool = False  # the token counts
+    estimated: bool = False  # whether the token counts are estimates
 
 
 def read_choices(payload: Any) -> list[Answer] | None:
-    """The choices of a completion; None where there are none, or one that has neither message nor text."""
+    """The choices of a completion; None if there are none, or one that has neither message nor text."""
     choices = payload.get("choices") if isinstance(payload, dict) else None
     if not isinstance(choices, list) or not choices:
         return None
@@ -61,11 +61,11 @@ def _read(choice: Any) -> Answer | None:
     if not isinstance(message, dict):
         if not isinstance(choice.get("text"), str):
             return None
-        message = {"content": choice["text"]}  # of the older protocol of completions
+        message = {"content": choice["text"]}  # of the older completions protocol
     text = _text(message.get("content"))
     if not text.strip():
         text = _arguments(message)
-    if not text.strip():  # thinking without an answer is no answer, but worth showing
+    if not text.strip():  # reasoning without an answer is not an answer, but worth showing
         thinking = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or _thinking(message.get("content"))
         text = f"<think>{thinking}" if thinking else ""
     finish, failure = choice.get("finish_reason"), choice.get("error")
@@ -78,7 +78,7 @@ def _read(choice: Any) -> Answer | None:
 
 
 def _text(content: Any) -> str:
-    """The text of a message's content: a string, parts of which some are text, or an object that a server has parsed."""
+    """The text of a message's content: a string, a list of parts, or an object that the server has already parsed."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -102,13 +102,13 @@ def _part(part: Any) -> str:
 
 
 def _thinking(content: Any) -> str:
-    """Thinking as a part of the content."""
+    """Reasoning that is part of the content."""
     parts = content if isinstance(content, list) else []
     return "".join(_text(each.get("thinking")) for each in parts if isinstance(each, dict))
 
 
 def _arguments(message: Mapping[str, Any]) -> str:
-    """The arguments of the first tool that the model called."""
+    """The arguments of the model's first tool call."""
     calls = message.get("tool_calls")
     call = calls[0].get("function") if isinstance(calls, list) and calls and isinstance(calls[0], dict) else None
     call = call or message.get("function_call")
@@ -116,7 +116,7 @@ def _arguments(message: Mapping[str, Any]) -> str:
 
 
 def _log_probabilities(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The tokens of a choice with their log-probabilities; none where the server gives none, or not as the protocol has it."""
+    """The tokens of a choice with their log-probabilities; empty if there are none, or not in the protocol's form."""
     try:
         return [(str(each["token"]), float(each["logprob"])) for each in choice["logprobs"]["content"][:MOST_TOKENS]]
     except (TypeError, KeyError, ValueError, OverflowError):
@@ -124,7 +124,7 @@ def _log_probabilities(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def usage(payload: Mapping[str, Any]) -> Usage | None:
-    """Tokens as the server counts them; None where it counts none, or what cannot be."""
+    """The server's token counts; None if there are none, or implausible ones."""
     counts = payload.get("usage")
     counts = counts if isinstance(counts, dict) else {}
     tokens_in, tokens_out = (counts.get(name) for name in ("prompt_tokens", "completion_tokens"))
@@ -134,7 +134,7 @@ def usage(payload: Mapping[str, Any]) -> Usage | None:
 
 
 def _cached(counts: Mapping[str, Any], payload: Mapping[str, Any]) -> int:
-    """Prompt tokens that the server had in its cache, in whichever place it says so; 0 where it does not."""
+    """Prompt tokens that the server had in its cache, wherever it reports them; 0 if it does not."""
     places = [counts.get(name) for name in ("prompt_tokens_details", "input_tokens_details")]  # OpenAI, vLLM, Gemini, OpenRouter
     places += [counts, payload.get("timings")]  # DeepSeek and Moonshot; Anthropic's; llama.cpp
     names = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens", "cache_n")
@@ -143,20 +143,20 @@ def _cached(counts: Mapping[str, Any], payload: Mapping[str, Any]) -> int:
 
 
 def unpacked(body: bytes, encoding: str, most: int) -> bytes:
-    """A body without its content encoding, as far as `most` bytes and one more.
+    """A body decompressed according to its content encoding, up to `most` + 1 bytes.
 
     Raises:
-        ValueError: it is packed in another way than named, in an unknown one, or cut.
+        ValueError: its encoding is unknown or not the one named, or it is truncated.
     """
     for name in reversed([each.strip() for each in encoding.lower().split(",") if each.strip() not in ("", "identity")]):
         if name not in ("gzip", "x-gzip", "deflate"):
-            raise ValueError(f"is packed as {name[:20]}, which nobody requested")
+            raise ValueError(f"is compressed as {name[:20]}, which was not requested")
         raw = name == "deflate" and body[:1] != b"\x78"
         unpack = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32)
         try:
             body = unpack.decompress(body, most + 1)
         except zlib.error as error:
-            raise ValueError(f"is not {name}: {error}") from None
+            raise ValueError(f"is not valid {name}: {error}") from None
         if not unpack.eof and len(body) <= most:
-            raise ValueError(f"is {name} that was cut")
+            raise ValueError(f"is truncated {name}")
     return body

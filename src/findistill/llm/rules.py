@@ -1,4 +1,4 @@
-"""What the settings of an annotator must have in common."""
+"""Rules for combining the settings of an annotator."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +20,16 @@ def annotator(config: Any) -> Iterator[str]:
     annotate, llm = config.annotate, config.llm
     yield from missing(config, "llm")
     if declares(config.data, "has_spans"):
-        return  # refused by the stage
-    if config.data.labels:  # else the rows' own, which are not read yet
+        return  # rejected by the stage
+    if config.data.labels:  # otherwise they come from the rows, which are not read yet
         try:
             LabelSet(tuple(config.data.labels)).words(config.prompt.wording)
         except UserError as error:
             yield str(error)
     if annotate.combine != "majority" and len(annotate.ensemble) < 2:
-        yield f"annotate.combine={annotate.combine} weighs several annotators: name two or more in annotate.ensemble"
+        yield f"annotate.combine={annotate.combine} combines several annotators: list two or more in annotate.ensemble"
     if annotate.combine in MEASURED and (config.stage.name == "augment" or config.augment.use):
-        yield f"annotate.combine={annotate.combine} learns from labelled rows: with augment use majority or dawid_skene"
+        yield f"annotate.combine={annotate.combine} learns from labelled rows: for augmentation, use majority or dawid_skene"
     yield from requests(config)
     if declares(llm, "recorded"):
         return
@@ -39,14 +39,14 @@ def annotator(config: Any) -> Iterator[str]:
 
 
 def requests(config: Any) -> Iterator[str]:
-    """Rules for whatever is requested of `llm`, or read from its file."""
+    """Rules for anything requested from `llm`, or read from its file."""
     annotate, llm = config.annotate, config.llm
     if declares(llm, "recorded"):
         yield from _recorded(config)
         return
     if annotate.samples > 1 and annotate.temperature == 0:
         yield (
-            f"annotate.temperature=0 makes all {annotate.samples} samples the same response, which would look like full "
+            f"annotate.temperature=0 makes all {annotate.samples} samples identical, which would look like full "
             "agreement; raise it, or set annotate.samples=1"
         )
     if annotate.stop_at is not None and annotate.stop_at > annotate.samples:
@@ -62,9 +62,9 @@ def _recorded(config: Any) -> Iterator[str]:
     if path and not Path(path).is_file():
         yield f"llm.path={path}: {'a folder, not a file' if Path(path).is_dir() else 'no such file'}"
     if config.stage.name in ("augment", "fewshot") or config.augment.use:
-        yield f"llm={config.llm.name} generates nothing: use it with stage=annotate or student, and without augment.use"
+        yield f"llm={config.llm.name} generates no text: use it with stage=annotate or student, and without augment.use"
     if annotate.dry_run or annotate.max_cost_usd is not None:
-        yield f"annotate.dry_run and annotate.max_cost_usd are for requests, and llm={config.llm.name} sends none; leave them out"
+        yield f"annotate.dry_run and annotate.max_cost_usd apply to requests, and llm={config.llm.name} sends none; remove them"
     if annotate.calibration in FITTED:
         yield _no_probabilities(annotate)
 
@@ -72,24 +72,24 @@ def _recorded(config: Any) -> Iterator[str]:
 def _no_probabilities(annotate: Any) -> str:
     return (
         f"annotate.calibration={annotate.calibration} needs label probabilities: "
-        "prompt=direct with an in-process llm such as llm=smollm2"
+        "use prompt=direct with an in-process llm such as llm=smollm2"
     )
 
 
 def _budget(annotate: Any, llm: Any) -> Iterator[str]:
     budget = annotate.max_cost_usd
     if budget is not None and budget <= 0:
-        yield f"annotate.max_cost_usd={budget:g} buys nothing; annotate.dry_run=true prints what it would cost"
+        yield f"annotate.max_cost_usd={budget:g} must be positive; annotate.dry_run=true prints what the annotation would cost"
     elif budget is not None and None in (llm.price.per_million_in, llm.price.per_million_out):
         yield (
             f"annotate.max_cost_usd={budget:g} needs the price of llm={llm.name}: "
-            "set llm.price.per_million_in and llm.price.per_million_out (US dollars for a million tokens)"
+            "set llm.price.per_million_in and llm.price.per_million_out (US dollars per million tokens)"
         )
 
 
 def _demonstrations(config: Any) -> Iterator[str]:
     shots, data = config.shots, config.data
-    # A study of shots takes any k, as does data whose labels are not known yet: the odd ones out go to labels that are drawn.
+    # A study of shots allows any k, as does data whose labels are not known yet: any remainder goes to random labels.
     if data.labels and config.stage.name != "fewshot" and shots.selection == "balanced" and shots.k % len(data.labels):
         yield (
             f"shots.k={shots.k} cannot be balanced over {len(data.labels)} labels; "

@@ -1,7 +1,7 @@
-"""Requesting what the response cache lacks, within the budget, and tracking which samples exist.
+"""Request what the response cache lacks, within the budget, and track which samples exist.
 
-Rows become requests when the engine has room for them; a complete row keeps a state and a cache offset for each sample, so
-memory grows by a few bytes a sample.
+Rows become requests when the engine has room for them; a complete row keeps only a state and a cache offset per sample, so
+memory grows by a few bytes per sample.
 """
 
 import logging
@@ -31,7 +31,7 @@ from findistill.llm.votes import needed
 
 log = logging.getLogger(__name__)
 
-SKIPPED, MISSING, FAILED, UNREADABLE, READABLE = range(5)  # states of a sample; SKIPPED: early stopping leaves it out
+SKIPPED, MISSING, FAILED, UNREADABLE, READABLE = range(5)  # states of a sample; SKIPPED: omitted by early stopping
 EXAMPLE = 120  # characters of a response in an error
 EARLY = 40  # responses after which a run that is far below `min_readable` stops
 
@@ -65,7 +65,7 @@ class PromptRows:
         return cls(texts["id"], texts["text"], demonstrations, extra)
 
     def add_content_free(self) -> None:
-        """Content-free texts under every distinct selection of demonstrations."""
+        """Add the content-free texts, under every distinct selection of demonstrations."""
         rows = range(len(self.texts)) if len(self.demonstrations.indexes) > 1 else range(1)
         self.extra += [
             (f"free:{row}:{number}", text, row) for row in rows for number, text in enumerate(calibration.CONTENT_FREE)
@@ -104,7 +104,7 @@ class AnnotationRunner:
 
         Raises:
             UserError: the budget is spent, more than `max_failed` of the responses failed, or fewer than `min_readable` of
-                them name a label; far fewer end the run at once.
+                them name a label; a far lower share ends the run early.
         """
         self.engine.attach(self.cache.path.with_suffix(".batches"), self._keep)
         table = ResponseTable(self.cache, self.engine, self.template, len(rows), self.samples, self.sampling.stop_at)
@@ -112,12 +112,12 @@ class AnnotationRunner:
             while True:
                 in_flight = InFlight()
                 requests = self._requests(rows, table, in_flight, progress)
-                # Closed whatever happens in between, so that no call continues behind an error.
+                # Closed in any case, so that no call continues in the background after an error.
                 with closing(self.engine.responses(requests, self.template, self.sampling)) as batches:
                     for batch in batches:
                         self._store(batch, table, in_flight)
                         progress.update(len(batch))
-                        if table.answered >= EARLY:  # half of what is due in the end is never bad luck in so many
+                        if table.answered >= EARLY:  # less than half the required share is not chance
                             self._check_readable(table, self.min_readable / 2)
                 if not in_flight.over_budget:
                     break
@@ -125,7 +125,7 @@ class AnnotationRunner:
                     raise UserError(
                         f"annotate.max_cost_usd={self.budget.limit:g}: ${self.budget.spent:.4f} is spent, and "
                         f"{table.complete} of {len(rows)} texts are done.\n"
-                        "All responses are cached: raise it and run the same command again."
+                        "All responses are cached: raise the limit and run the same command again to resume."
                     )
         self.curve.log()
         if table.reused:
@@ -135,7 +135,7 @@ class AnnotationRunner:
         return table
 
     def _requests(self, rows: PromptRows, table: "ResponseTable", in_flight: "InFlight", progress: Any) -> Iterator[Request]:
-        """What the cache lacks, built when the engine has room for it; ends early when the budget is used up."""
+        """Requests for what the cache lacks, built when the engine has room; ends early when the budget is used up."""
         sampling = None if self.engine.exact(self.template) else (self.sampling.temperature, self.sampling.seed)
         for row, (row_id, text, demonstrations) in enumerate(rows):
             key = prompt_key(text, demonstrations, self.template, self.identity, sampling)
@@ -154,7 +154,7 @@ class AnnotationRunner:
             yield Request(row_id, text, demonstrations, missing, key, table.votes(row))
 
     def _max_cost(self, text: str, demonstrations: tuple[Demonstration, ...], samples: int) -> float:
-        """US dollars that so many samples of a text can cost, where a budget limits that."""
+        """The most, in US dollars, that so many samples of a text can cost; 0 without a budget."""
         if self.budget.limit is None:
             return 0.0
         tokens_in = sum(pricing.token_bound(message["content"]) for message in self.template.messages(demonstrations, text))
@@ -165,13 +165,13 @@ class AnnotationRunner:
         return pricing.cost(self.llm.price, response.tokens_in, response.tokens_out, response.tokens_cached)
 
     def _keep(self, key: int, response: Response) -> None:
-        """Cache what came for a request of an earlier run, unless it is there already."""
+        """Cache a response to a request of an earlier run, unless it is cached already."""
         offset = self.cache.offsets([key])[0].get(response.sample)
         if offset is None or self.cache.read(offset).error:
             self.cache.add(key, replace(response, cost=self._cost(response)))
 
     def _store(self, batch: Sequence[Response], table: "ResponseTable", in_flight: "InFlight") -> None:
-        """Cache responses and record them; a text of which nothing more will come releases its reservation."""
+        """Cache responses and record them; a text that needs no more releases its reservation."""
         priced = [replace(each, cost=self._cost(each)) for each in batch]
         offsets = self.cache.append((in_flight.rows[each.id][1], each) for each in priced)
         for response, offset in zip(priced, offsets, strict=True):
@@ -189,7 +189,7 @@ class AnnotationRunner:
         failed, responses = table.states == FAILED, table.states >= FAILED
         if not failed.any():
             return
-        # Every text counts alike, however many samples early stopping or a file of recorded answers left it.
+        # Every text counts equally, however many samples it has after early stopping or in a file of recorded answers.
         if (failed.sum(axis=1) / responses.sum(axis=1).clip(1)).mean() > self.max_failed:
             [(reason, _)] = Counter(table.errors(1000)).most_common(1)
             raise UserError(self.engine.failure(int(failed.sum()), int(responses.sum()), len(failed), str(reason)))
@@ -201,13 +201,13 @@ class AnnotationRunner:
         example = one_line(response.raw or "")[:EXAMPLE]
         limit = getattr(self.llm, "max_tokens", None)
         if response.cut and limit:
-            remedy = f"It was cut at llm.max_tokens={limit}: raise it, llm.max_tokens={8 * limit}"
+            remedy = f"It was truncated at llm.max_tokens={limit}: raise it, llm.max_tokens={8 * limit}"
         else:
             remedy = self.engine.unreadable()
         raise UserError(
             f"llm={self.llm.name}: {table.readable} of {table.answered} responses name {self.template.answer}; this one does "
             f"not: {example!r}\n"
-            f"{remedy}; annotate.min_readable=0 counts such responses as no vote."
+            f"{remedy}; annotate.min_readable=0 counts such responses as abstentions."
         )
 
 
@@ -222,7 +222,7 @@ class InFlight:
 class ResponseTable:
     """The samples of all rows: (rows, samples) states and cache offsets; votes only of rows that may need more samples.
 
-    What the cache has is parsed when it is used: only what a model wrote is as old as the file.
+    Cached responses are parsed when they are used, so labels come from the current parser.
     """
 
     def __init__(
@@ -232,12 +232,12 @@ class ResponseTable:
         self.states = np.full((rows, samples), MISSING, np.int8)
         self._votes: dict[int, Counter[str]] = {}
         self.offsets = np.zeros((rows, samples), np.int64)
-        self.complete = 0  # texts that need no more
-        self.reused = 0  # responses that the cache had
+        self.complete = 0  # texts that need no more responses
+        self.reused = 0  # responses found in the cache
         self.answered = self.readable = 0  # responses that did not fail, and those of them that name a label
 
     def load_cached(self, row: int, key: int) -> list[Response]:
-        """Record what the cache has for this row and is not recorded yet; failed calls stay missing."""
+        """Record the cached responses of this row that are not recorded yet; failed calls stay missing."""
         loaded = []
         for sample, offset in self.cache.offsets([key])[0].items():
             if sample < self.states.shape[1] and self.states[row, sample] == MISSING:
@@ -259,7 +259,7 @@ class ResponseTable:
             self._votes.setdefault(row, Counter())[str(response.label)] += 1
 
     def unreadable(self) -> Response:
-        """A response that names no label; preferably one that says something."""
+        """A response that names no label; preferably one that is not empty."""
         responses = [self.cache.read(int(offset)) for offset in self.offsets[self.states == UNREADABLE][:EARLY]]
         return next((each for each in responses if each.raw), responses[0])
 
@@ -268,11 +268,11 @@ class ResponseTable:
         return tuple(np.flatnonzero(self.states[row] == MISSING).tolist())
 
     def votes(self, row: int) -> dict[str, int]:
-        """The row's answers so far, where early stopping counts them."""
+        """The row's votes so far; empty without early stopping."""
         return dict(self._votes.get(row, {}))
 
     def needed(self, row: int) -> int:
-        """How many more samples of the row to request; a row that needs none is settled."""
+        """How many more samples of the row to request; if votes settle it, the rest are marked as skipped."""
         number = needed(self.votes(row), len(self.missing(row)), self.stop_at)
         if not number and row in self._votes:
             del self._votes[row]
@@ -284,7 +284,7 @@ class ResponseTable:
         return [self.cache.read(int(offset)).error for offset in self.offsets[self.states == FAILED][:limit]]
 
     def responses(self, row: int) -> list[Response]:
-        """The row's responses in the order of the samples; early stopping leaves the last ones out."""
+        """The row's responses in the order of the samples; early stopping omits the last ones."""
         return [self._read(offset) for offset in self.offsets[row, self.states[row] >= FAILED].tolist()]
 
     def _read(self, offset: int) -> Response:

@@ -1,4 +1,4 @@
-"""Taking a secret out of whatever a server sends back: as it is, quoted, escaped, or in base64."""
+"""Mask a secret in whatever a server sends back: verbatim, quoted, escaped, in hex or in base64."""
 
 import html
 import json
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
-SHORTEST = 4  # shorter ones would tear holes into words
-SHORTEST_IN_ANSWERS = 8  # and not of letters alone, as a label may be
+SHORTEST = 4  # masking shorter ones would damage words
+SHORTEST_IN_ANSWERS = 8  # and not letters alone, which may be a label
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
@@ -19,7 +19,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def _base64_forms(secret: str) -> Iterator[str]:
-    """What base64 of any text that holds the secret has in its middle: that depends on its place in three bytes alone."""
+    """The base64 of the secret inside any longer text: one form for each alignment to groups of three bytes."""
     for lead, skipped in ((0, 0), (1, 2), (2, 3)):
         packed = b64encode(b"\0" * lead + secret.encode()).decode()
         middle = packed.rstrip("=")[skipped : -1 if packed.endswith("=") else None]
@@ -28,7 +28,7 @@ def _base64_forms(secret: str) -> Iterator[str]:
 
 
 class Redactor:
-    """Masks one secret, in messages (`mask`) and in answers (`mask_answer`), where a short word is left alone."""
+    """Masks one secret, in messages (`mask`) and in answers (`mask_answer`), where one that could be a word is left alone."""
 
     def __init__(self, secret: str) -> None:
         forms = {re.escape(form) for form in _forms(secret)} if len(secret) >= SHORTEST else set()
@@ -37,7 +37,7 @@ class Redactor:
         self._in_answers = bool(forms) and len(secret) >= SHORTEST_IN_ANSWERS and not secret.isalpha()
 
     def mask(self, text: str) -> str:
-        """A message without the secret; escapes of JSON that could hide it are resolved."""
+        """A message without the secret; JSON escapes that could hide it are decoded first."""
         return self._pattern.sub(MASK, _ESCAPED.sub(lambda match: chr(int(match.group(1), 16)), text))
 
     def mask_answer(self, text: str) -> str:

@@ -1,9 +1,9 @@
 """One chat server over HTTP: retries, adaptive concurrency and a circuit breaker.
 
-A transient failure (a cut connection, a time-out, 408, 409, 425, 429, 5xx, half a reply) is retried after an exponential
-back-off with full jitter, or when the server says (Retry-After). A rate limit (429) halves the calls in flight, and replies
-raise them again, by one a round (additive increase, multiplicative decrease: Chiu and Jain 1989). A server that fails call
-after call is tried by single calls only, with longer and longer pauses, until it replies or `give_up_s` are over.
+A transient failure (a dropped connection, a timeout, 408, 409, 425, 429, 5xx, a truncated reply) is retried after an
+exponential back-off with full jitter, or when the server says (Retry-After). A rate limit (429) halves the calls in flight,
+and replies raise them again by one per round (additive increase, multiplicative decrease: Chiu and Jain 1989). A server that
+fails call after call gets single calls only, with growing pauses, until it replies or `give_up_s` have passed.
 """
 
 import asyncio
@@ -38,23 +38,23 @@ OPENAI = "https://api.openai.com/v1"
 FIRST_PAUSE_S = 0.5  # doubled with every further failure
 LONGEST_PAUSE_S = 30.0
 LONGEST_RETRY_AFTER_S = 120.0
-HALVE_EVERY_S = 1.0  # the calls of one round all meet the same limit: it counts once
-FAILURES_IN_A_ROW = 16  # at least, and never fewer than the calls in flight, before the server counts as down
-LONGEST_BODY = 6 << 20  # bytes, packed or not: 128 choices with the log-probabilities of 256 tokens each
-LARGE_BODY = 256 << 10  # bytes; larger ones are read one at a time, whose values take many times their size
+HALVE_EVERY_S = 1.0  # the calls of one round all hit the same limit, which counts once
+FAILURES_IN_A_ROW = 16  # before the server counts as down, or `concurrency` if that is more
+LONGEST_BODY = 6 << 20  # bytes, compressed or not: 128 choices with the log-probabilities of 256 tokens each
+LARGE_BODY = 256 << 10  # bytes; larger ones are read one at a time, since parsed they take many times their size
 TRANSIENT = {408, 409, 425, 429}
-RESUME = "All responses so far are cached; run the same command again to go on."
+RESUME = "All responses so far are cached; run the same command again to resume."
 
 
 class CallError(Exception):
-    """A call without a usable reply; with what its attempts took."""
+    """A call without a usable reply, with the number and duration of its attempts."""
 
     attempts = 1
     seconds = 0.0  # of all attempts
 
 
 class RefusedError(CallError):
-    """The server does not take this call, however often it is made: for a parameter, or for what the text says."""
+    """The server will never accept this call, because of a parameter or of what the text says."""
 
     def __init__(self, reason: str, parameter: str | None = None, about_text: bool = False) -> None:
         super().__init__(reason)
@@ -62,7 +62,7 @@ class RefusedError(CallError):
 
 
 class FailedError(CallError):
-    """No usable reply; the next attempt may get one. `after`: seconds to wait, if the server says; `busy`: it limits the rate."""
+    """No usable reply; the next attempt may get one. `after`: seconds to wait, if the server says; `busy`: a rate limit."""
 
     def __init__(self, reason: str, after: float | None = None, busy: bool = False) -> None:
         super().__init__(reason)
@@ -70,7 +70,7 @@ class FailedError(CallError):
 
 
 class Server:
-    """A server for the time of a run: `async with Server(...) as server: reply = await server.ask(body)`.
+    """A server for the duration of a run: `async with Server(...) as server: reply = await server.ask(body)`.
 
     The key goes into the session's header and nowhere else; it is masked in whatever the server sends. Proxies are taken
     from the environment.
@@ -80,7 +80,7 @@ class Server:
         concurrency: calls in flight at most.
 
     Raises:
-        UserError: the variable of the key is not set or holds what cannot be a key, or the address is none.
+        UserError: the key's environment variable is not set or does not hold a valid key.
     """
 
     def __init__(self, settings: EndpointLLM, concurrency: int) -> None:
@@ -91,7 +91,7 @@ class Server:
         self._url = completions_url(self.base_url)
         self._key = api_key(settings.api_key_env)
         self._redactor = Redactor(self._key)
-        self._reached = False  # it has sent an HTTP response of whatever status
+        self._reached = False  # it has sent an HTTP response of any status
         self._in_flight = 0
         self._limit = float(self.concurrency)
         self._halved_at = float("-inf")
@@ -108,7 +108,7 @@ class Server:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.concurrency),
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Packed bodies are unpacked here, as far as they may go.
+            # Compressed bodies are decompressed here, up to the size limit.
             headers={"Content-Type": "application/json", "Accept-Encoding": "identity"} | self._credentials(),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=self.settings.timeout_s, sock_connect=min(self.settings.timeout_s, 30.0)),
@@ -122,7 +122,7 @@ class Server:
         await self._session.close()
 
     def _credentials(self) -> dict[str, str]:
-        """The header of the key; a key that names its scheme (`Basic dXNlcjpw...`) goes as it is."""
+        """The header of the key; a key that includes its scheme (`Basic dXNlcjpw...`) is sent as it is."""
         if not self._key:
             return {}
         bearer = self.settings.api_key_header.lower() == "authorization" and " " not in self._key
@@ -136,12 +136,12 @@ class Server:
         """The server's reply to one request for a chat completion.
 
         Raises:
-            RefusedError: the server does not take it (400, 422 and the like).
+            RefusedError: the server does not accept it (400, 422 and the like).
             FailedError: no usable reply in `max_retries` + 1 attempts.
             UserError: no call can succeed: the key, the address or the model is wrong, or the server is down for good.
         """
         data = json.dumps(body).encode()
-        clock = time.perf_counter  # the loop's own counts whole milliseconds
+        clock = time.perf_counter  # the loop's own has a resolution of milliseconds
         failures = attempts = 0
         seconds = 0.0
         while True:
@@ -160,7 +160,7 @@ class Server:
                     self._record_success()  # it is up
                     raise
                 pause = self._record_failure(error, failures)
-                failures += not self._down  # calls wait for the end of an outage, and none of them fails by it
+                failures += not self._down  # during an outage calls wait, and none of them fails
                 if failures > self.settings.max_retries:
                     raise
             finally:
@@ -196,18 +196,18 @@ class Server:
         now = asyncio.get_running_loop().time()
         if self._failing_since is None:
             self._failing_since = now
-        patience = self.settings.give_up_s - (now - self._failing_since)  # seconds until it is given up
+        patience = self.settings.give_up_s - (now - self._failing_since)  # seconds until giving up
         if patience < 0:
             raise UserError(
-                f"llm.base_url={self.address}: no reply for {self.settings.give_up_s:g} s (llm.give_up_s), the last failure: "
+                f"llm.base_url={self.address}: no reply for {self.settings.give_up_s:g} s (llm.give_up_s); last failure: "
                 f"{failure}\n{RESUME}"
             ) from None
         if failure.busy:
             if now - self._halved_at >= HALVE_EVERY_S:
                 first = self._halved_at == float("-inf")
                 self._halved_at, self._limit = now, max(1.0, self._limit / 2)
-                # Only once: from here on the limit goes up and down around what the server allows.
-                log.log(logging.INFO if first else logging.DEBUG, "%s limits the rate (429): calls in flight go down to %d",
+                # At INFO only once: from here on the limit oscillates around what the server allows.
+                log.log(logging.INFO if first else logging.DEBUG, "%s limits the rate (429): reducing calls in flight to %d",
                         self.address, self._limit)  # fmt: skip
             if failure.after is not None:
                 self._paused_until = max(self._paused_until, now + min(failure.after, patience))
@@ -215,9 +215,9 @@ class Server:
             self._failures += 1
             if not self._down and self._failures >= max(FAILURES_IN_A_ROW, self.concurrency):
                 self._down, self._trials = True, 0
-                log.warning("%s fails call after call (%s): pausing, and trying again with single calls", self.address, failure)
+                log.warning("%s keeps failing (%s): pausing, then retrying with one call at a time", self.address, failure)
             if self._down:
-                if now >= self._paused_until:  # else the call was in flight already when the pause began
+                if now >= self._paused_until:  # else the call was already in flight when the pause began
                     self._paused_until = now + min(failure.after or _back_off(self._trials), patience)
                     self._trials += 1
                 return 0.0
@@ -228,13 +228,13 @@ class Server:
     async def _post(self, data: bytes, sent: Mapping[str, Any]) -> tuple[list[Answer], Usage | None]:
         """One attempt: the choices of the completion, at least one, and the token counts where the server gives any."""
         with self._failures_as_errors():
-            # A redirect would turn the POST into a GET, and might take the key elsewhere.
+            # A redirect would turn the POST into a GET, and might send the key elsewhere.
             async with self._session.post(self._url, data=data, allow_redirects=False) as response:
                 return await self._read(response, sent)
 
     @contextmanager
     def _failures_as_errors(self) -> Iterator[None]:
-        """What can go wrong with a connection, as this module's errors."""
+        """Raise connection errors as this module's errors."""
         try:
             yield
         except TimeoutError:
@@ -245,7 +245,7 @@ class Server:
             if isinstance(error, aiohttp.ClientConnectorError) and not self._reached:
                 raise UserError(
                     f"llm.base_url={self.address} cannot be reached: {self._reason(error)}\n"
-                    "Is the server on, and the address right?"
+                    "Is the server running, and is the address correct?"
                 ) from None
             raise FailedError(self._reason(error)) from None
 
@@ -262,7 +262,7 @@ class Server:
                 parts.append(part)
                 if size > LONGEST_BODY:
                     raise FailedError(f"the reply is longer than {LONGEST_BODY / 2**20:g} MB")
-                if len(parts) > 1000:  # an object for each byte would take more than the bytes
+                if len(parts) > 1000:  # one object per byte would take more memory than the bytes
                     parts = [b"".join(parts)]
             self._reached = True
             body = b"".join(parts)
@@ -276,7 +276,7 @@ class Server:
             if isinstance(payload, dict) and payload.get("error"):
                 self.raise_for(None, response.headers, refusals.read(payload), sent)
             fault = "is not JSON" if payload is None else "has no choices, or one without a message"
-            raise FailedError(f"the reply {fault}: {self.clean(body[:4000].decode(errors='replace')) or '(nothing)'}")
+            raise FailedError(f"the reply {fault}: {self.clean(body[:4000].decode(errors='replace')) or '(empty)'}")
 
     def _unpacked(self, body: bytes, encoding: str) -> bytes:
         try:
@@ -284,25 +284,25 @@ class Server:
         except ValueError as error:
             raise FailedError(f"the reply {self.clean(str(error))}") from None
         if len(body) > LONGEST_BODY:
-            raise FailedError(f"the reply is longer than {LONGEST_BODY / 2**20:g} MB when it is unpacked")
+            raise FailedError(f"the reply is longer than {LONGEST_BODY / 2**20:g} MB when decompressed")
         return body
 
     def raise_for(
         self, status: int | None, headers: Mapping[str, str], refusal: refusals.Refusal, sent: Mapping[str, Any]
     ) -> None:
-        """Raise what a reply means that is no completion; without `status`, an error under status 200."""
+        """Raise the error for a reply that is not a completion; without `status`, one under status 200."""
         names = {*sent} - {*(self.settings.extra_body or {})}
         names |= {refusals.SYSTEM} if any(message.get("role") == "system" for message in sent["messages"]) else set()
         parameter = refusal.parameter(names, plain=status in (400, 422))
         if status is None:
             status = refusal.code or (400 if parameter or refusal.about_text else 500)
-        reason = f"{status}: {self.clean(refusal.message) or '(nothing)'}"
+        reason = f"{status}: {self.clean(refusal.message) or '(empty)'}"
         if (400 <= status < 502 and status not in TRANSIENT and status not in (401, 402)) and (parameter or refusal.about_text):
             raise RefusedError(reason, None if refusal.about_text else parameter, refusal.about_text)
         variable = self.settings.api_key_env
-        if status == 401 and not variable:
+        if status in (401, 403) and not variable:
             raise UserError(
-                f"llm.base_url={self.address} wants a key (401): put it into an environment variable and name that, "
+                f"llm.base_url={self.address} requires a key ({status}): put it into an environment variable and give its name, "
                 "such as llm.api_key_env=LLM_API_KEY."
             )
         if status in (401, 403):
@@ -314,13 +314,13 @@ class Server:
             )
         if status in (404, 405):
             raise UserError(
-                f"llm.base_url={self.address} does not find the model or the address ({reason})\n"
-                "Check llm.model, and that llm.base_url ends as the server wants it, often in /v1."
+                f"llm.base_url={self.address} cannot find the model or the path ({reason})\n"
+                "Check llm.model, and that llm.base_url ends in the path that the server expects, often /v1."
             )
         if 300 <= status < 400:
             raise UserError(
                 f"llm.base_url={self.address} has moved ({status}) to {self.clean(headers.get('Location', '?'))}\n"
-                "Set llm.base_url to where it is now, without /chat/completions."
+                "Set llm.base_url to the new address, without /chat/completions."
             )
         if status == 402 or (status == 429 and "insufficient_quota" in refusal.message):
             raise UserError(f"llm.base_url={self.address}: the account's credit is used up ({reason})\n{RESUME}")
@@ -332,23 +332,23 @@ class Server:
         return self.clean(f"{type(error).__name__}: {error}")
 
     def clean(self, text: str) -> str:
-        """One short line without the key or a password. Cut last: half a key is too much of it."""
+        """One short line without the key or a password. Truncated last: part of a key would not be masked."""
         text = re.sub(r"//[^/@\s]*@", "//***@", self._redactor.mask(without_controls(text)))
         return one_line("".join(each if each.isprintable() else " " for each in text.encode(errors="replace").decode()))[:300]
 
 
 def completions_url(base_url: str) -> str:
-    """Where completions are requested: the path goes before a query, as Azure's `?api-version=` is one."""
+    """The URL of chat completions: the path goes before a query, such as Azure's `?api-version=`."""
     parts = urlsplit(base_url)
     path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
     return parts._replace(path=path, fragment="").geturl()
 
 
 def api_key(variable: str | None) -> str:
-    """The key that an environment variable holds; empty without a variable: a server that wants no key.
+    """The key in an environment variable; empty without a variable, for a server that needs no key.
 
     Raises:
-        UserError: it is not set, or holds what no key can be.
+        UserError: it is not set, or does not hold a valid key.
     """
     if not variable:
         return ""
@@ -356,10 +356,10 @@ def api_key(variable: str | None) -> str:
     if not key:
         raise UserError(
             f"llm.api_key_env={variable}: that environment variable is not set.\n"
-            "Set it to your key, or name another variable; llm.api_key_env=null is for a server that wants no key."
+            "Set it to your key, or name another variable; use llm.api_key_env=null for a server that needs no key."
         )
     if not (key.isascii() and key.isprintable()):
-        raise UserError(f"llm.api_key_env={variable}: its value is no key: it has a line break or such inside.")
+        raise UserError(f"llm.api_key_env={variable}: its value is not a valid key: it contains non-ASCII or control characters.")
     return key
 
 
@@ -368,7 +368,7 @@ def _back_off(failures: int) -> float:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """What a Retry-After header asks for, in seconds or as a date; None where it cannot be read."""
+    """The seconds that a Retry-After header asks for, as a number or a date; None if it cannot be read."""
     if retry_after is None:
         return None
     try:
@@ -376,13 +376,13 @@ def _seconds(retry_after: str | None) -> float | None:
     except ValueError:
         try:
             wait = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
-        except (ValueError, OverflowError):  # no date, or one at the end of time
+        except (ValueError, OverflowError):  # not a date, or one out of range
             return None
     return min(max(0.0, wait), LONGEST_RETRY_AFTER_S)
 
 
 def estimated_usage(body: Mapping[str, Any], choices: Iterable[Answer]) -> Usage:
-    """Prompt and completion tokens, rather too many: where nothing is to be seen of a completion, as many as it may have."""
+    """Prompt and completion tokens, overestimated: for a truncated or empty completion, as many as it may have."""
     most = body.get("max_tokens") or body.get("max_completion_tokens") or 0
     prompt = sum(pricing.token_bound(str(message["content"])) for message in body["messages"])
     written = sum(most if each.cut or not each.text else pricing.token_bound(each.text) for each in choices)

@@ -1,7 +1,7 @@
-"""Attention of many rows to keys and values that they share, read in place.
+"""Attention of many rows over shared keys and values, which are read in place.
 
-The attention to each part is computed apart and joined by the normalisers, which is exact (Juravsky et al. 2024,
-"Hydragen").
+Attention is computed separately over each part of the keys and merged by the softmax normalisers, which is exact
+(Juravsky et al. 2024, "Hydragen").
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ ATTENTION = "findistill"
 
 
 class SharedKVCache:
-    """Keys and values that several rows read: of each layer, (groups, heads, length, width). Every row reads one group's."""
+    """Keys and values that several rows read, (groups, heads, length, width) per layer. Each row reads one group."""
 
     def __init__(self, cache: Any, mask: torch.Tensor | None = None) -> None:
         self.layers = [(layer.keys, layer.values) for layer in cache.layers]
@@ -24,7 +24,7 @@ class SharedKVCache:
 
 
 class RowLayout:
-    """The group of a `SharedKVCache` that each row reads; rows are laid out as (groups, most rows of a group)."""
+    """Which group of a `SharedKVCache` each row reads; rows are laid out as (groups, size of the largest group)."""
 
     def __init__(self, shared: SharedKVCache, groups: torch.Tensor) -> None:
         self.shared = shared
@@ -54,7 +54,7 @@ def _attend(
     """Attention over one part of the keys, (..., queries, width), and its log-normaliser, (..., queries, 1)."""
     scores = (query @ key.mT).float() * scaling
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: padding sees nothing, and no NaN
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: fully masked rows give no NaN
     whole = scores.logsumexp(-1, keepdim=True)
     return (scores - whole).exp().to(value.dtype) @ value, whole
 
@@ -63,7 +63,7 @@ def attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, *,
     scaling: float | None = None, shared: Sequence[RowLayout] | None = None, **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """An attention function of transformers: the usual one, and with `shared` also over those keys, in place.
+    """An attention function for transformers: SDPA or, with `shared`, attention over own and shared keys, in place.
 
     Raises:
         NotImplementedError: the model asks for more than plain attention.
@@ -75,10 +75,10 @@ def attention(
     rows, heads, length, width = query.shape
     of_key, keys = heads // key.shape[1], key.shape[2]
     scaling = width**-0.5 if scaling is None else scaling
-    if attention_mask is None and length > 1:  # left out by transformers where the kernel's own causal mask would do
+    if attention_mask is None and length > 1:  # transformers omits it where the kernel's causal mask suffices
         attention_mask = torch.ones(1, 1, length, keys, dtype=torch.bool, device=query.device).tril(keys - length)
     mask = None if attention_mask is None else attention_mask.repeat(1, 1, of_key, 1)
-    query = query.reshape(rows, key.shape[1], of_key * length, width)  # the queries of one key's heads, one after the other
+    query = query.reshape(rows, key.shape[1], of_key * length, width)  # stack the query heads of each key head (GQA)
     parts = [_attend(query, key, value, mask, scaling)]
     parts += [each.attend(module.layer_idx, query, scaling) for each in shared]
     shares = torch.cat([whole for _, whole in parts], -1).softmax(-1).split(1, -1)
@@ -87,7 +87,7 @@ def attention(
 
 
 def share_attention(model: Any) -> bool:
-    """Let a causal model read shared keys in place; False where its attention is not plain, and nothing is changed."""
+    """Make a causal model read shared keys in place; False, without changes, if its attention is not plain."""
     before = model.config._attn_implementation
     if before == ATTENTION:
         return True
@@ -109,7 +109,7 @@ def share_attention(model: Any) -> bool:
             cache = model(input_ids=ids, use_cache=True).past_key_values
             seats = [Probe(SharedKVCache(cache), ids[0])]
             model(input_ids=ids, position_ids=ids + 1, past_key_values=DynamicCache(), use_cache=True, shared=seats)
-    except (NotImplementedError, TypeError, AttributeError):  # a forward without keywords, a cache of another kind
+    except (NotImplementedError, TypeError, AttributeError):  # forward takes no such keyword, or the cache is of another kind
         read.clear()
     if read == list(range(model.config.num_hidden_layers)):
         return True

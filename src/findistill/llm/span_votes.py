@@ -14,14 +14,14 @@ MAJORITY = 0.5
 
 @dataclass(frozen=True)
 class SpanVotes:
-    """How many of the readable samples of a text contain exactly each span.
+    """For each span, how many of the readable samples of a text contain exactly that span.
 
     Attributes:
         counts: spans in order, with their votes.
-        n_valid: readable samples; an empty list of mentions is one.
+        n_valid: readable samples, including those with an empty list of mentions.
         n_samples: all samples.
-        normalized: the usual name that most samples with the span give; None where none does.
-        missing: forms that do not occur in the text, those of most samples first.
+        normalized: for each span, the usual name given most often; None if no sample gives one.
+        missing: forms that do not occur in the text, most frequent first.
     """
 
     counts: Mapping[Span, int]
@@ -32,7 +32,7 @@ class SpanVotes:
 
     @classmethod
     def count(cls, text: str, samples: Sequence[Extracted | None]) -> "SpanVotes":
-        """The votes of all samples; None is one that could not be read."""
+        """Count the votes of all samples; None stands for an unreadable one."""
         readable = [sample for sample in samples if sample is not None]
         counts = Counter(span for sample in readable for span in set(sample.spans))
         names: dict[Span, Counter[str]] = {span: Counter() for span in sorted(counts)}
@@ -49,9 +49,9 @@ class SpanVotes:
         )  # fmt: skip
 
     def agreed(self, share: float = MAJORITY) -> list[Span]:
-        """The spans with more than this share of the readable samples, none of which overlap.
+        """Non-overlapping spans that more than this share of the readable samples contain.
 
-        Of spans that overlap, the one with most votes is kept, then the longest, then the first.
+        Of overlapping spans, the one with the most votes is kept, then the longest, then the first.
         """
         disjoint: list[Span] = []
         winners = [span for span, votes in self.counts.items() if votes > share * self.n_valid]
@@ -61,5 +61,5 @@ class SpanVotes:
         return sorted(disjoint)
 
     def cell(self, spans: Iterable[Span]) -> list[dict[str, Any]]:
-        """Spans with their votes, as a table has them."""
+        """Spans with their votes, as a table's cell."""
         return [{"start": each.start, "end": each.end, "label": each.label, "votes": self.counts[each]} for each in spans]

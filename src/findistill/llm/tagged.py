@@ -1,9 +1,9 @@
-"""Entity mentions in answers of one token and tag a line (`Acme:Organisation_B`), aligned to the text they are about.
+"""Entity mentions in answers with one token and tag per line (`Acme:Organisation_B`), aligned to the text they are about.
 
-Models drop, merge, split and invent tokens. An answer's token stands for the characters that it is equal to, spaces and case
-left out, at the boundaries of the text's words; of all ways to put the tokens into the text in their order, the one counts
-that covers the most characters. Tokens between two aligned ones are aligned too if, joined, they are what the text has
-there (a word that was split). All others are aligned to nothing: nothing is guessed.
+Models drop, merge, split and invent tokens. A token matches equal characters of the text, ignoring spaces and case, between
+word boundaries; of all alignments that keep the order of the tokens, the one that covers the most characters is used. Tokens
+between two aligned ones are aligned too if, joined, they equal the text there (a word that was split). All others stay
+unaligned: nothing is guessed.
 """
 
 import re
@@ -19,10 +19,10 @@ from findistill.llm.text import one_line
 
 MOST_LINES = 2000
 LONGEST_TAG = 30  # characters
-READABLE = 0.5  # share of the lines that must be a token and a tag, and of the tokens that must stand in the text
-SKIPPED_WORDS = 2  # that a mention goes on over where the answer drops them
+READABLE = 0.5  # share of the lines that must be a token and a tag, and of the tokens that must be in the text
+SKIPPED_WORDS = 2  # that a mention may span where the answer drops them
 
-# Between token and tag; white space alone only before a tag that no word could be.
+# Between token and tag; white space alone only before a tag that could not be a word.
 _SEPARATED = re.compile(r"(.*\S)?\s*(?::|\||\t|=>?|-+>|→)\s*(\S[^:|\t]*)")
 _SPACED = re.compile(r"(.*\S)\s+(O|[BIESLU][-_]\w+|\w+[-_][BIESLU])\W*")
 _AFFIXED = re.compile(r"(.+)_([BI])")
@@ -32,7 +32,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Tokens:
-    """An answer's tokens with their tags; `other` are names of types that are none of the data's, and what is no tag at all."""
+    """An answer's tokens with their tags; `other` are types that are not among the data's labels, and text that is not a tag."""
 
     tokens: tuple[str, ...]
     tags: tuple[Tag, ...]
@@ -45,9 +45,9 @@ class Alignment:
 
     Attributes:
         spans: in the text, in order.
-        lost: mentions none of whose tokens could be aligned, as the answer has them.
-        tokens: of the answer.
-        aligned: tokens that were aligned.
+        lost: mentions none of whose tokens could be aligned, as in the answer.
+        tokens: number of tokens in the answer.
+        aligned: number of tokens that were aligned.
     """
 
     spans: list[Span]
@@ -57,7 +57,7 @@ class Alignment:
 
 
 def read(response: str, types: EntityTypes) -> Tokens | None:
-    """The tokens and tags of a response; None where fewer than half of its lines have both."""
+    """The tokens and tags of a response; None if fewer than half of its lines have both."""
     text = answers.visible(response[: answers.LONGEST])
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()][:MOST_LINES]
     pairs = [_pair(line, types) for line in lines]
@@ -89,8 +89,8 @@ def _pair(line: str, types: EntityTypes) -> tuple[str, Tag] | None:
 def align(answer: Tokens, text: str) -> Alignment:
     """The answer's mentions as spans of the text.
 
-    A mention is a token tagged `B`, or `I` after another type or none, and those tagged `I` that follow. It goes on over one or
-    two words that the answer drops, and ends where the answer drops more.
+    A mention is a token tagged `B`, or `I` after another type or none, and those tagged `I` that follow. It spans one or two
+    words that the answer drops, and is split where the answer drops more.
     """
     places = _places(answer.tokens, text)
     spans: list[Span] = []
@@ -125,10 +125,10 @@ def _mentions(answer: Tokens) -> Iterator[tuple[str, list[int]]]:
 
 
 def _places(tokens: Sequence[str], text: str) -> list[Offsets | None]:
-    """Offsets in the text of each token; None where it is aligned to nothing."""
+    """Offsets in the text of each token; None if it is unaligned."""
     characters, starts, boundaries = _squeezed(text)
     forms = [_form(token, characters) for token in tokens]
-    # By end: the most characters that the tokens so far cover up to there, and how.
+    # For each end: the most characters that the tokens so far cover up to there, and the chain of tokens that does.
     best: list[tuple[int, tuple | None]] = [(0, None)] * (len(characters) + 1)
     for number, form in enumerate(forms):
         reached = []
@@ -149,7 +149,7 @@ def _places(tokens: Sequence[str], text: str) -> list[Offsets | None]:
 
 
 def _align_split(places: list[Offsets | None], forms: Sequence[str], characters: str) -> None:
-    """Align runs of tokens that are equal, when joined, to what their neighbours leave between them."""
+    """Align runs of tokens that, joined, equal the text between their aligned neighbours."""
     for empty, group in groupby(range(len(places)), key=lambda at: places[at] is None):
         run = list(group)
         before = places[run[0] - 1] if run[0] else (0, 0)
@@ -161,7 +161,7 @@ def _align_split(places: list[Offsets | None], forms: Sequence[str], characters:
 
 
 def _form(token: str, characters: str) -> str:
-    """A token's characters as the text has them: without quotes around it, or underscores for spaces, that the text has not."""
+    """A token's characters as in the text: without surrounding quotes, or underscores for spaces, that the text lacks."""
     form = _squeezed(token)[0]
     return form if form in characters else _squeezed(token.strip(_WRAPPING).replace("_", " "))[0]
 

@@ -1,7 +1,7 @@
 """Annotate with vLLM in this process: many requests at once, paged keys and values, shared prefixes, several GPUs.
 
-It samples as a server does, `n` responses of a request together, as JSON by the template's schema. Written for vLLM 0.33's public
-`LLM`, `SamplingParams` and `LoRARequest`, by their documentation: no test of ours has a GPU.
+It samples like a server, `n` responses to a request together, as JSON by the template's schema. Written for vLLM 0.33's public
+`LLM`, `SamplingParams` and `LoRARequest`, from their documentation: our tests have no GPU.
 """
 
 import logging
@@ -35,7 +35,7 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 @dataclass
 class Draw:
-    """Samples of one request that are drawn together, after what earlier attempts wrote that named no label."""
+    """Samples of one request that are drawn together; `earlier` is a previous attempt that named no label."""
 
     request: Request
     samples: tuple[int, ...]
@@ -46,11 +46,13 @@ class Draw:
 
 @dataclass(eq=False)
 class VllmEngine(VllmLLM, Engine):
-    """An annotator that vLLM runs, made from its settings; the model is loaded at the first request."""
+    """An annotator that vLLM runs, created from its settings; the model is loaded at the first request."""
 
     def __post_init__(self) -> None:
         if self.extra_engine is not None and not isinstance(self.extra_engine, Mapping):
-            raise UserError(f"llm.extra_engine={self.extra_engine}: give arguments, llm.extra_engine={{enforce_eager: true}}.")
+            raise UserError(
+                f"llm.extra_engine={self.extra_engine}: must map arguments to values, llm.extra_engine={{enforce_eager: true}}."
+            )
 
     def prepare(self, template: Template, sampling: Sampling) -> Template:
         """The template, `structured` as `llm.structured` says. Nothing is loaded.
@@ -85,7 +87,7 @@ class VllmEngine(VllmLLM, Engine):
             yield from self._respond(some, template, sampling)
 
     def _respond(self, requests: Sequence[Request], template: Template, sampling: Sampling) -> Generator[list[Response]]:
-        """Rounds of draws, until the votes of each request need no more; unreadable ones are drawn again first."""
+        """Draw in rounds, until the votes of each request need no more; unreadable samples are drawn again first."""
         votes = {request.id: Counter(request.votes) for request in requests}
         missing = {request.id: list(request.samples) for request in requests}
         again: list[Draw] = []
@@ -112,12 +114,12 @@ class VllmEngine(VllmLLM, Engine):
                 yield final
 
     def _draw(self, draws: Sequence[Draw], template: Template, sampling: Sampling) -> list[list[Response]]:
-        """The responses of every draw; of one that vLLM refuses, as a prompt that is too long, errors."""
+        """The responses of every draw; errors for one that vLLM refuses, such as a prompt that is too long."""
         started = perf_counter()
         try:
             outputs = self._chat(draws, template, sampling)
         except ValueError as error:
-            if len(draws) > 1:  # one of them is to blame, and does not say which
+            if len(draws) > 1:  # one of them is to blame, but the error does not say which
                 return [responses for draw in draws for responses in self._draw([draw], template, sampling)]
             [draw] = draws
             if draw.dropped < len(draw.request.demonstrations):
@@ -163,9 +165,9 @@ class VllmEngine(VllmLLM, Engine):
 
     @cached_property
     def _model(self) -> Any:
-        """vLLM's model, which takes its share of the GPU's memory as long as this engine lives."""
+        """vLLM's model, which holds its share of the GPU's memory as long as this engine lives."""
         lora = {"enable_lora": True, "max_lora_rank": self._rank} if self.adapter else {}
-        log.info("loading %s by vLLM on %d GPUs", self.model, self.tensor_parallel_size)
+        log.info("loading %s with vLLM on %d GPUs", self.model, self.tensor_parallel_size)
         try:
             return load("vllm:LLM")(
                 model=locate(self.model), dtype=self.dtype, quantization=self.quantization, max_model_len=self.max_model_len,
@@ -175,7 +177,7 @@ class VllmEngine(VllmLLM, Engine):
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             raise UserError(
                 f"llm.model={self.model} cannot be loaded by vLLM: {one_line(str(error))[:300]}\n"
-                f"Where memory is short: llm.tensor_parallel_size={2 * self.tensor_parallel_size}, or llm.quantization=fp8."
+                f"If memory runs out: llm.tensor_parallel_size={2 * self.tensor_parallel_size}, or llm.quantization=fp8."
             ) from error
 
     @cached_property
@@ -186,7 +188,7 @@ class VllmEngine(VllmLLM, Engine):
 
     @property
     def _rank(self) -> int:
-        """The least of the ranks that vLLM makes room for which holds the adapter's."""
+        """The smallest rank that vLLM supports and that is at least the adapter's."""
         rank = int(PeftConfig.from_pretrained(find_adapter(self.adapter).where).r)
         return next((each for each in RANKS if each >= rank), rank)
 

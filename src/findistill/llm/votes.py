@@ -21,7 +21,7 @@ class Votes:
 
     def __post_init__(self) -> None:
         if min(self.counts.values(), default=1) < 1:
-            raise ValueError(f"a label without votes has no place in the counts: {self.counts}")
+            raise ValueError(f"counts must not contain labels without votes: {self.counts}")
         if self.n_valid > self.n_samples:
             raise ValueError(f"{self.n_valid} valid samples out of {self.n_samples}")
 
@@ -52,15 +52,15 @@ class Votes:
             KeyError: there are votes for a label that is not in `labels`.
         """
         if unknown := self.counts.keys() - set(labels):
-            raise KeyError(f"labels with votes {sorted(unknown)} are not among {list(labels)}")
+            raise KeyError(f"there are votes for {sorted(unknown)}, which are not among {list(labels)}")
         return [self.counts.get(label, 0) / max(self.n_valid, 1) for label in labels]
 
 
 def needed(votes: Mapping[Any, int], missing: int, stop_at: int | None) -> int:
     """How many of the `missing` samples to request now: 0 once more of them would change nothing that matters.
 
-    That is when a label has `stop_at` votes, or when none can reach them and the majority label cannot change any more.
-    Rows with agreement >= `stop_at` are then the same ones, under the same label, as if all samples had been drawn
+    That is when a label has `stop_at` votes, or when none can reach that many and the majority label can no longer change.
+    The rows with agreement >= `stop_at`, and their labels, are then the same as if all samples had been drawn
     (as long as `stop_at` is more than half of them).
     """
     if stop_at is None:
@@ -81,9 +81,9 @@ def draw_labels(scores: Mapping[str, float], temperature: float, seed: str, numb
 
 
 def certainty(candidates: Iterable[Mapping[str, Any]], n_valid: int) -> float:
-    """How far the valid responses agree on a text's least certain candidate: the share that names it, or that does not.
+    """The valid responses' agreement on a text's least certain candidate: the larger share, naming it or not.
 
-    1 where they all name the same spans, or all none; 0.5 where half of them name a span; 0 without a valid response.
+    1 if they all name the same spans, or all none; 0.5 if half of them name a span; 0 without a valid response.
     """
     if not n_valid:
         return 0.0

@@ -1,1 +1,1 @@
-"""One folder a method: configuration, rules, steps, stage and report part together."""
+"""One folder per method: its configuration, rules, steps, stage and report part."""

@@ -1,4 +1,4 @@
-"""Parents that many steps share: a model outside the store, and data sets by role (own, tested on besides, named)."""
+"""Parents that many steps share: a model outside the store, and data sets by role (own, further test sets, named ones)."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ def own(config: Any) -> dict[str, Step]:
 
 
 def with_tests(config: Any) -> dict[str, Step]:
-    """The job's own data set and every further one that it is tested on (`evaluate.also`)."""
+    """The job's own data set and its further test sets (`evaluate.also`)."""
     return own(config) | {f"{ALSO}/{number}": only_tested(value) for number, value in enumerate(config.evaluate.also)}
 
 
 def only_tested(section: Any) -> Step:
-    """A data set that nothing is learnt from: of one's own file all rows are test rows, unless it or `data.test` says which."""
+    """A data set used only for testing: all rows of a user's file are test rows unless the file or `data.test` says otherwise."""
     own_share = "test" in section and section.test is None
     return Dataset(OmegaConf.merge(section, {"test": 1.0}) if own_share else section)
 
 
 def demonstrations(config: Any) -> dict[str, Step]:
-    """The labelled set of `shots.source`, where demonstrations do not come from the job's own data."""
+    """The labelled set `shots.source`, unless demonstrations come from the job's own data."""
     return {"shots": Dataset(config.shots.source)} if config.shots.source else {}
 
 

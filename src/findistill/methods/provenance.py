@@ -1,4 +1,4 @@
-"""Everything that a model or annotations were made from, with licences, citations and cost, read from the graph of steps."""
+"""Everything that went into a model or annotations, with licences, citations and cost, read from the graph of steps."""
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -23,10 +23,10 @@ ANNOTATES = ("annotate", "extract", "augment")
 
 
 def provenance(work: Work, without: Collection[str] = ()) -> Provenance:
-    """The provenance of what a step leaves. Data sets that it is only tested on do not count.
+    """The provenance of a step's output. Data sets used only for testing do not count.
 
     Args:
-        without: roles of further parents that do not enter what is left.
+        without: roles of further parents that do not affect the output.
     """
     result, seen = Provenance(), set()
     for role, step in _walk("", work.step, without):
@@ -49,7 +49,7 @@ def provenance(work: Work, without: Collection[str] = ()) -> Provenance:
 
 
 def _walk(role: str, step: Step, without: Collection[str] = ()) -> Iterator[tuple[str, Step]]:
-    """Ancestors and the step itself, with the role of each, without what is only tested on."""
+    """The ancestors and the step itself, each with its role, without data sets used only for testing."""
     for name, parent in step.inputs.items():
         if not name.startswith(ALSO) and name not in without:
             yield from _walk(name, parent)
@@ -70,22 +70,22 @@ def _sources(role: str, step: Step, store: Store) -> Iterator[Source]:
 
 
 def model_source(role: str, model: str) -> Source:
-    """A model, by its folder, hub id or a server's name for it, as cards name it: not where it lies on this machine."""
+    """A model (folder, hub id or a server's name for it), named as cards name it: without local paths."""
     hub_name = hub_id(model)
     return Source(role, hub_name or public_name(model), licence_of_folder(model), hub_name)
 
 
 def card_of(reference: str) -> CardData:
-    """The header of a model's or data set's own card where it lies on this machine; else empty."""
+    """The header of a model's or data set's own card if it is on this machine; else empty."""
     for folder in (Path(reference) / "model", Path(reference)):
         if (folder / "README.md").is_file():
-            with suppress(OSError, ValueError, YAMLError):  # of somebody's own, without a header or with a faulty one
+            with suppress(OSError, ValueError, YAMLError):  # a user's own README, without a header or with an invalid one
                 return RepoCard.load(folder / "README.md", ignore_metadata_errors=True).data
     return CardData()
 
 
 def licence_of_folder(reference: str) -> str:
-    """The licence in a model's or data set's own card; without one that of the hub id or provider."""
+    """The licence in a model's or data set's own card, else that of the hub id or provider."""
     card = card_of(reference)
     stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
     return str(stated) if stated else model_licence(hub_id(reference) or reference)
@@ -96,9 +96,9 @@ def _as_list(value: Any) -> list[str]:
 
 
 def _usd(step: Step, folder: Path) -> float | None:
-    """What an annotation artifact was charged; None where no price is known.
+    """The cost of an annotation artifact; None if no price is known.
 
-    Nobody charges for a model on this machine, and an ensemble's members are artifacts of their own.
+    Local models are free, and an ensemble's members are separate artifacts.
     """
     if step.name not in ANNOTATES or any(role.startswith("member/") for role in step.inputs):
         return 0.0

@@ -1,4 +1,4 @@
-"""Which rows a step works on, read from its parents. Leakage rules stand here: no test text is ever learnt from."""
+"""Which rows a step works on, read from its parents. The leakage rules are here: no model is trained on a test text."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ TestSets = Mapping[str, tuple[pd.DataFrame, LabelSet]]
 
 
 class OwnTestSets(dict[str, tuple[pd.DataFrame, LabelSet]]):
-    """The test sets of a job, and whether rows that are nearly a test text are learnt from (`data.near_duplicates`)."""
+    """The test sets of a job, and whether near-duplicates of test texts are trained on (`data.near_duplicates`)."""
 
     def __init__(self, near_duplicates: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class OwnTestSets(dict[str, tuple[pd.DataFrame, LabelSet]]):
 
 
 def dataset(work: Work, role: str = DATA) -> TextData:
-    """The data set in this role; its card, licence included, is logged the first time the process reads it."""
+    """The data set in this role; its card, including the licence, is logged once per process."""
     data = read_folder(work.parents[role])
     _say(data.card.text())
     return data
@@ -40,22 +40,22 @@ def dataset(work: Work, role: str = DATA) -> TextData:
 
 @cache
 def _say(line: str) -> None:
-    """Log it once a process."""
+    """Log a line once per process."""
     log.info("%s", line)
 
 
 def test_sets(work: Work, *, required: bool = True) -> OwnTestSets:
     """The human-labelled test rows by metric prefix: `test` for the data's own, a data set's name for each further one.
 
-    Where the data has no test rows of its own, the first further set is the test set.
+    If the data has no labelled test rows, the first further set becomes `test`.
 
     Raises:
-        UserError: there is no labelled test set at all, and one is `required`.
+        UserError: there is no labelled test set, and one is `required`.
     """
     data = dataset(work)
-    sets = OwnTestSets(work.step.whole.data.near_duplicates)  # it is in the key of the parent `data`
+    sets = OwnTestSets(work.step.whole.data.near_duplicates)  # part of the key of the parent `data`
     rows = data.split("test")
-    if is_labelled(rows).any():  # test rows of a split by date may have no labels at all
+    if is_labelled(rows).any():  # test rows of a split by date may all be unlabelled
         sets["test"] = (rows, data.labels)
     for role in (role for role in work.parents if role.startswith(f"{ALSO}/")):
         other = dataset(work, role)
@@ -69,8 +69,8 @@ def test_sets(work: Work, *, required: bool = True) -> OwnTestSets:
 
 
 def check_test_sets(work: Work) -> None:
-    """`Step.check` of stages whose models give the data's labels. Raises UserError where a test set has others, see
-    `match_labels`, or where there is none."""
+    """`Step.check` of stages whose models predict the data's labels. Raises UserError if a test set has other labels (see
+    `match_labels`), or if there is no test set."""
     labels = dataset(work).labels
     for prefix, (_, label_set) in test_sets(work).items():
         try:
@@ -80,24 +80,24 @@ def check_test_sets(work: Work) -> None:
         except UserError as error:
             raise UserError(
                 f"the test set {prefix} has the labels {', '.join(label_set.names)}; the data's are {', '.join(labels.names)}, "
-                f"and a model of them gives no others.\nSay what each stands for there, such as "
-                f"{example(labels.names, label_set.names, 'evaluate.label_map')}, or leave the set out of evaluate.also"
+                f"and a model trained on them predicts no others.\nMap them, for example "
+                f"{example(labels.names, label_set.names, 'evaluate.label_map')}, or remove the set from evaluate.also"
             ) from error
 
 
 def drop_test_overlap(rows: pd.DataFrame, tests: TestSets) -> pd.DataFrame:
-    """Remove training rows whose text (by `text_key`) is in any test set; count or remove those nearly in a job's own."""
+    """Remove training rows whose text (by `text_key`) is in a test set; in `OwnTestSets`, count or drop near-duplicates too."""
     keys = rows["text"].map(text_key)
     in_tests = {prefix: set(frame["text"].map(text_key)) for prefix, (frame, _) in tests.items()}
     overlap = keys.isin(set().union(*in_tests.values()))
     if overlap.any():
-        _say(f"{int(overlap.sum())} training texts are in a test set and are left out")
+        _say(f"{int(overlap.sum())} training texts are also in a test set; they were removed")
     rows, keys = rows[~overlap], keys[~overlap]
     if isinstance(tests, OwnTestSets):
         near = {prefix: _near(tuple(keys), tuple(sorted(others))) for prefix, others in in_tests.items()}
         if counts := ", ".join(f"{int(each.sum()):,} of {prefix}" for prefix, each in near.items() if each.any()):
             drop = tests.near_duplicates == "drop"
-            verb = "they are left out" if drop else "data.near_duplicates=drop leaves them out"
+            verb = "they were removed" if drop else "data.near_duplicates=drop removes them"
             _say(f"training texts with an edit similarity of {NEAR:g} or more to a test text: {counts}; {verb}")
             rows = rows[~np.logical_or.reduce([*near.values()])] if drop else rows
     return rows.reset_index(drop=True)
@@ -105,14 +105,14 @@ def drop_test_overlap(rows: pd.DataFrame, tests: TestSets) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)
 def _near(keys: tuple[str, ...], others: tuple[str, ...]) -> np.ndarray:
-    """`near_duplicates`, once for the jobs of a sweep."""
+    """`near_duplicates`, cached for the jobs of a sweep."""
     return near_duplicates(keys, others)
 
 
 def labelled_rows(data: TextData) -> pd.DataFrame:
-    """The rows whose human labels may be learnt from or shown.
+    """The rows whose human labels may be trained on or shown in prompts.
 
-    With `data.labelled` set, all other labels count as hidden, and those rows are all the supervision there is.
+    With `data.labelled` set, all other labels count as hidden: these rows are the only supervision.
     """
     pool = data.split("pool")
     rows = pool if len(pool) else data.split("train")
@@ -120,12 +120,12 @@ def labelled_rows(data: TextData) -> pd.DataFrame:
 
 
 def supervision(work: Work, data: TextData, tests: TestSets) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The labelled rows to learn from, none of them in a test set, and those that choose the epoch: `data.validation`.
+    """The labelled training rows, none of them in a test set, and the validation rows that choose the epoch.
 
-    With `data.labelled`, the other labels count as hidden, those of the validation split too: a share of the labelled rows is
-    held out instead.
+    With `data.labelled`, all other labels count as hidden, including the validation split's: a share `data.validation` of the
+    labelled rows is held out instead.
     """
-    settings = work.step.whole.data  # in the key of the parent `data`
+    settings = work.step.whole.data  # part of the key of the parent `data`
     rows = drop_test_overlap(labelled_rows(data), tests)
     if not len(data.split("pool")):
         return rows, data.split("validation")
@@ -134,11 +134,11 @@ def supervision(work: Work, data: TextData, tests: TestSets) -> tuple[pd.DataFra
 
 
 def check_classes(rows: pd.DataFrame, data: TextData, what: str) -> None:
-    """Raise UserError where the labelled rows are of fewer than two classes."""
+    """Raise UserError if the labelled rows have fewer than two classes."""
     if (count := rows["label"].nunique()) < 2:
         raise UserError(
             f"{what} needs labels of at least two classes; data={data.card.name} has {count} "
-            "among its training rows (data.label_column, data.test)"
+            "among its training rows; check data.label_column and data.test"
         )
 
 
@@ -148,9 +148,9 @@ def demonstration_pool(work: Work) -> pd.DataFrame:
 
 
 def rows_to_annotate(data: TextData, limit: int | None, seed: int) -> pd.DataFrame:
-    """Training and validation rows, at most `limit`, drawn by `seed`; a larger limit keeps the rows of a smaller one.
+    """At most `limit` training and validation rows, sampled with `seed`; a larger limit includes the rows of a smaller one.
 
-    Gold labels, where the source has them, only measure the annotator.
+    Gold labels, if the source has them, only serve to score the annotator.
 
     Raises:
         UserError: all rows are test rows.
@@ -163,12 +163,12 @@ def rows_to_annotate(data: TextData, limit: int | None, seed: int) -> pd.DataFra
 
 
 def draw(rows: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
-    """At most `limit` rows, in the order in which `seed` draws them; a larger limit keeps the rows of a smaller one."""
+    """All rows in order, or `limit` of them in the order of a sample by `seed`; a larger limit includes a smaller one's rows."""
     return rows if limit is None or limit >= len(rows) else rows.sample(frac=1, random_state=seed).head(limit)
 
 
 def optional_labels(column: pd.Series) -> list[str | None]:
-    """The labels of a column of predictions or votes, None where there is none."""
+    """The labels in a column of predictions or votes, None for a missing one."""
     return [label if isinstance(label, str) else None for label in column]
 
 
@@ -179,7 +179,7 @@ def read_votes(folder: Path, names: Sequence[str], kind: str = "soft") -> tuple[
 
 
 def augmented_rows(work: Work) -> pd.DataFrame:
-    """The new texts of the parent `augment` in the canonical columns, `label` None in the unlabelled tier; none without it."""
+    """The new texts of the parent `augment` in the canonical columns (`label` None if unlabelled); empty without it."""
     if "augment" not in work.parents:
         return pd.DataFrame(columns=list(COLUMNS), dtype=object)
     rows = pd.read_parquet(Path(work.parents["augment"]) / "augmented.parquet")[list(COLUMNS)].astype(object)
@@ -198,9 +198,9 @@ def transfer_texts(
     new: pd.DataFrame,
     unlabelled: TextData | None,
 ) -> pd.DataFrame:
-    """Texts to distil on besides the `labelled` ones: the data's other training texts, `new` ones, those of `unlabelled`.
+    """Texts to distil on besides the `labelled` ones: the data's other texts, the `new` ones and those of `unlabelled`.
 
-    None of them is in a test set or among the `validation` rows, and each text comes once.
+    None is a test text or among the `validation` rows, and there are no duplicates.
     """
     further = [unlabelled.split("train", "pool")] if unlabelled is not None else []
     texts = pd.concat([part[["id", "text"]] for part in (data.split("train", "validation"), new, *further)], ignore_index=True)

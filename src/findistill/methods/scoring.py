@@ -1,4 +1,4 @@
-"""From a trained model to the files every scored run leaves: predictions, metrics, figures, model card."""
+"""Score a model, and write what every scored run has: predictions, metrics and figures."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,27 +20,27 @@ from findistill.stats.metrics import codes, evaluate
 
 log = logging.getLogger(__name__)
 
-REMEDIES = {  # what to do next about a model that is not above the majority class
-    "student": "Measure the labels that it learnt from on texts labelled by hand (stage=annotate); then more texts or epochs",
-    "teacher": "Label more texts, of the rare labels above all, or raise trainer.max_epochs",
-    "qlora": "Label more texts, of the rare labels above all, or raise qlora.epochs",
-    "fewshot": "Use a larger llm, or demonstrations (shots.k); stage=teacher trains on the labels that there are",
-    "evaluate": "Check that the texts and labels are of the kind that it was trained on; stage=teacher trains a model on them",
+REMEDIES = {  # what to try if a model does not beat the majority class
+    "student": "Measure its training labels against human labels (stage=annotate), then use more texts or epochs",
+    "teacher": "Label more texts, especially of the rare labels, or raise trainer.max_epochs",
+    "qlora": "Label more texts, especially of the rare labels, or raise qlora.epochs",
+    "fewshot": "Use a larger llm or demonstrations (shots.k), or train on the existing labels with stage=teacher",
+    "evaluate": "Check that the texts and labels are like its training data, or train a model on them with stage=teacher",
 }
 
 
 def regression(scores: np.ndarray, predicted: np.ndarray, prefix: str) -> dict[str, float]:
-    """Mean squared error and, where the scores differ, R2: 1 less the share of their variance that is left."""
+    """Mean squared error and, unless all scores are equal, R2: 1 minus the error as a share of their variance."""
     mse, variance = float(((predicted - scores) ** 2).mean()), float(scores.var())
     return {f"{prefix}/mse": mse} | ({f"{prefix}/r2": 1 - mse / variance} if variance else {})
 
 
 def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[str, float]] = ()) -> None:
-    """Predict every test set once with `model`, and leave `predictions*.parquet`, metrics and figures.
+    """Predict every test set once with `model`, and write `predictions*.parquet`, metrics and figures.
 
     Args:
-        tests: rows and labels by metric prefix, as `rows.test_sets` gives them.
-        history: the training's epochs for the learning curve; none where nothing was trained.
+        tests: rows and labels by metric prefix, from `rows.test_sets`.
+        history: metrics by training epoch, for the learning curve; empty if nothing was trained.
     """
     runtime = import_module(f"findistill.inference.{'onnx_model' if Path(model).suffix == '.onnx' else 'predict'}")
     config = job.config
@@ -67,7 +67,7 @@ def score(job: Job, model: Path | str, tests: TestSets, history: Sequence[dict[s
 
 
 def overlap(model: Path | str, frame: pd.DataFrame, prefix: str) -> dict[str, float]:
-    """How many of the predicted rows a model's folder says it learnt from, and its accuracy on the others; nothing where none."""
+    """How many predicted rows are among the model's recorded training texts, and its accuracy on the others; empty if none."""
     mask = training_texts.known(model, frame["text"].tolist())
     if not mask.any():
         return {}
@@ -76,13 +76,13 @@ def overlap(model: Path | str, frame: pd.DataFrame, prefix: str) -> dict[str, fl
 
 
 def record(job: Job, prefix: str, frame: pd.DataFrame, labels: tuple[str, ...], history: Sequence[dict[str, float]] = ()) -> None:
-    """Leave a test set's predictions and metrics, and of the data's own test set the figures.
+    """Write a test set's predictions and metrics, and the figures for the set `test`.
 
     Args:
-        prefix: the test set's, as `rows.test_sets` gives it.
-        frame: as `prediction_frame` makes it.
+        prefix: the test set's key in `rows.test_sets`.
+        frame: from `prediction_frame`.
         labels: the test set's label names.
-        history: the training's epochs for the learning curve.
+        history: metrics by training epoch, for the learning curve.
     """
     name = "predictions" if prefix == "test" else f"predictions_{prefix}"
     frame.to_parquet(job.folder / f"{name}.parquet", index=False)
@@ -98,7 +98,7 @@ def panels(
     metrics: Mapping[str, float], labels: Sequence[str], gold: Sequence[str], probabilities: np.ndarray,
     predicted: Sequence[str | None],
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
-    """What a tracker draws of the test scores: `per_class`, a row a label; `reliability`, a row a bin that has predictions."""
+    """Tables of the test scores for a tracker: `per_class`, one row per label; `reliability`, one row per non-empty bin."""
     names = ("precision", "recall", "f1", "support")
     rows = [{"label": label, **{name: metrics[f"test/{label}/{name}"] for name in names}} for label in labels]
     bins = reliability(codes(gold, labels, what="gold label"), probabilities, codes(predicted, labels, what="prediction"))
@@ -107,7 +107,7 @@ def panels(
 
 
 def summary(job: Job) -> None:
-    """Price the predictions where the machine has a price; say in a line for each test set what came out, and what to doubt."""
+    """Add the cost of predictions if the machine has a price; log the scores of each test set, and reasons to distrust them."""
     metrics = job.metrics
     metrics |= machine_cost(metrics, job.config.evaluate.usd_per_hour)
     sets = [name.removesuffix("/majority_share") for name in metrics if name.endswith("/majority_share")]
@@ -118,6 +118,6 @@ def summary(job: Job) -> None:
         overlaps = f"{prefix}/learnt_from" in metrics
         remedy = REMEDIES.get(job.step.name)
         if remedy and overlaps:
-            remedy = "data.test=0.2, or the value that its training had, scores it on the test rows alone"
+            remedy = "Set data.test=0.2, or the value used in its training, to score it on the test rows only"
         if reason := doubt(metrics, prefix) if overlaps or prefix == "test" else "":
-            log.warning("%snot to be relied on: %s%s", on, reason, f". {remedy}" if remedy else "")
+            log.warning("%sunreliable: %s%s", on, reason, f". {remedy}" if remedy else "")

@@ -1,4 +1,4 @@
-"""What every stage is: the last step of a job's graph, declared in `conf/stage/<name>.yaml`."""
+"""The base class of stages: the last step of a job's graph, declared in `conf/stage/<name>.yaml`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,18 +10,18 @@ from findistill.core.step import Step
 
 
 class Stage(Step):
-    """One verb of the pipeline. Its artifact is the job's run folder.
+    """One operation of the pipeline. Its artifact is the job's run folder.
 
-    What it reads itself, besides what its ancestors read, stands in its YAML file (`stage.reads`).
+    The settings that it reads itself, besides those of its ancestors, are listed in its YAML file (`stage.reads`).
 
     Attributes:
-        preview: `package.module:function`, called as `function(job)` instead of running where `previews()` says so.
-        of_study: it works on a whole study, not in a run folder of its own.
-        afterwards: `package.module:function`, called as `function(config, folder, overrides)` behind every command whose job is
-            done, now or before, where `acts_afterwards()`: an effect outside the run folder, such as an upload.
+        preview: `package.module:function`, called as `function(job)` instead of running if `previews()`.
+        of_study: it works on an entire study, and has no run folder.
+        afterwards: `package.module:function`, called as `function(config, folder, overrides)` after every command whose job is
+            done, now or earlier, if `acts_afterwards()`: an effect outside the run folder, such as an upload.
     """
 
-    version = 4  # min_steps is met by more epochs, not by whole passes in each
+    version = 4  # min_steps may add epochs, not only passes within each
     preview: str | None = None
     of_study: bool = False
     afterwards: str | None = None
@@ -37,20 +37,20 @@ class Stage(Step):
         return self.preview is not None and bool(annotate.dry_run or annotate.show_prompt)
 
     def acts_afterwards(self) -> bool:
-        """Whether the settings ask for what comes `afterwards`."""
+        """Whether the settings ask for the `afterwards` function."""
         return False
 
 
 def without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """A section's settings without those that change no result, or enter the key in another way."""
+    """A section's settings without `names`, which do not affect the result or enter the key in another way."""
     return {name: value for name, value in section.items() if name not in names}
 
 
 def stage_of(config: Any) -> Stage:
-    """The stage of a configuration, the last step of its graph. Settings in words are expanded (`config.expand`).
+    """The stage of a configuration, the last step of its graph. Short forms of settings are expanded (`config.expand`).
 
     Raises:
-        UserError: a setting is refused.
+        UserError: a setting is invalid.
     """
     expanded = expand(config)
     validate(expanded)

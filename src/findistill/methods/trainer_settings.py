@@ -1,7 +1,7 @@
-"""Which settings of `trainer` a training reads that happens on the way to a job's own.
+"""Which settings of `trainer` are read by a training that a job needs before its own.
 
-Epochs, batch, rate and length are then the model's own: those of `trainer` are about the job's last training, as is the
-`callbacks` section.
+Epochs, batch size, learning rate and length then come from the model's section: those of `trainer`, like the `callbacks`
+section, apply only to the job's last training.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ LOOP = tuple(f"trainer.{name}" for name in (
 ))  # fmt: skip
 SCHEDULE = tuple(f"trainer.{name}" for name in ("warmup", "schedule", "scheduler", "layer_decay", "unfreeze", "monitor"))
 
-# Callbacks that log and change nothing of what is learnt.
+# Callbacks that only log, and do not affect the weights.
 OBSERVERS = (
     "findistill.training.callbacks.Progress",
     "findistill.training.callbacks.GradientNorm",
@@ -29,5 +29,5 @@ def active_callbacks(callbacks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def loop(config: Any) -> tuple[str, ...]:
-    """What the loop itself reads: device, precision and optimiser, and what `+trainer.NAME` hands on to Lightning."""
+    """The settings of the training loop itself: device, precision, optimiser, and what `+trainer.NAME` passes on to Lightning."""
     return (*LOOP, *(f"trainer.{name}" for name in lightning_extras(config.trainer)))

@@ -1,4 +1,4 @@
-"""Encoders whose architecture is not one of transformers': what makes a new one, and how a saved one is opened again."""
+"""Encoders with an architecture that transformers lacks: how a new one is created, and how a saved one is loaded."""
 
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +20,7 @@ class NewEncoder(NamedTuple):
 
 
 def note_code(model: PreTrainedModel) -> None:
-    """Have the model's configuration name its class, where that is not one of transformers'."""
+    """Record the model's class in its configuration, if transformers does not have it."""
     kind = type(model)
     if not kind.__module__.startswith("transformers."):
         setattr(model.config, CODE, f"{kind.__module__}.{kind.__qualname__}")
@@ -40,4 +40,4 @@ def import_code(folder: str) -> None:
     try:
         import_module(name.rpartition(".")[0])
     except ImportError as error:
-        raise UserError(f"{file}: the code of the model, {name}, cannot be loaded: {error}") from error
+        raise UserError(f"{file}: the model's code, {name}, cannot be loaded: {error}") from error

@@ -1,4 +1,4 @@
-"""Batches to train on: rows grouped by length, other ones each epoch, as tensors.
+"""Training batches: rows grouped by length, reshuffled every epoch, as tensors.
 
 Everything is a function of its arguments; the epoch counter of the sampler is the only state.
 """
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from findistill.models.tokens import Tokens, padded
 
-MEGABATCH = 50  # batches that are sorted by length together: enough to group well, too few to order an epoch
+MEGABATCH = 50  # batches sorted by length together: enough to group well, too few to order an epoch
 
 
 def length_grouped(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -33,16 +33,16 @@ def length_grouped(lengths: np.ndarray, batch_size: int, rng: np.random.Generato
 
 
 class LengthGroupedBatches(Sampler[list[int]]):
-    """Samples `length_grouped` batches, other ones every epoch (Lightning calls `set_epoch`).
+    """Samples `length_grouped` batches, different ones every epoch (Lightning calls `set_epoch`).
 
-    With `world` processes each takes its share of every batch, every world-th row, so that all of them take the steps that one
-    would. A batch that cannot be shared evenly is filled up from its own start.
+    With `world` processes, each takes every world-th row of every batch, so that together they take the same steps as one
+    process. A batch that cannot be divided evenly is filled up with its own first rows.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.lengths, self.batch_size, self.seed, self.rank, self.world = lengths, batch_size, seed, rank, world
         self.epoch = 0
-        self.skip = 0  # batches of the next epoch that are left out: a resumed run has had them
+        self.skip = 0  # batches to skip in the next epoch: a resumed run has already trained on them
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -64,11 +64,11 @@ def pad(tokens: Tokens, rows: Sequence[int], *, left: bool = False) -> dict[str,
 
 
 class BatchedRows(Dataset[dict[str, Any]]):
-    """Rows that a training asks for whole batches: `rows[indexes]` is a mapping, with `input_ids` where it is learnt from."""
+    """Rows that are fetched a batch at a time: `rows[indexes]` is a mapping, with `input_ids` for training."""
 
     @property
     def lengths(self) -> np.ndarray:
-        """(n,) by which rows are grouped into batches."""
+        """(n,) lengths by which rows are grouped into batches."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class BatchedRows(Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class TokenRows(BatchedRows):
-    """A data set that is asked for whole batches: `rows[indexes]` is `pad` of these rows."""
+    """Tokenised rows: `rows[indexes]` is `pad` of these rows."""
 
     tokens: Tokens
     pad_left: ClassVar[bool] = False
@@ -95,13 +95,13 @@ class TokenRows(BatchedRows):
 
 @dataclass(frozen=True)
 class Rows(TokenRows):
-    """Rows with what is learnt from them: `targets` (n, n_labels) float32 and `hard` (n,) int64, of the same names in a batch."""
+    """Rows with training targets: `targets` (n, n_labels) float32 and `hard` (n,) int64, with the same names in a batch."""
 
     targets: np.ndarray
     hard: np.ndarray
 
     def repeated(self, times: int) -> Self:
-        """The same rows so many times."""
+        """The same rows, `times` times."""
         targets, hard = np.tile(self.targets, (times, 1)), np.tile(self.hard, times)
         return replace(self, tokens=self.tokens.repeated(times), targets=targets, hard=hard) if times > 1 else self
 

@@ -1,8 +1,8 @@
-"""Language models in this process, causal or with an encoder: as they are or quantised, with a LoRA adapter or without.
+"""In-process language models, causal or sequence-to-sequence: with or without quantisation and a LoRA adapter.
 
-Tuning and scoring load through here, so that a tuned model computes the same numbers wherever it is used: frozen weights
-stay in the compute dtype (NF4 and int8 beside it), the adapter's are float32. Nothing is cast up as peft's
-`prepare_model_for_kbit_training` does; norms compute in float32 anyhow, and the vocabulary's matrix takes half the memory.
+Tuning and scoring both load models here, so that a tuned model computes the same numbers wherever it is used: frozen weights
+stay in the compute dtype (or NF4 or int8), the adapter's are float32. Nothing is upcast as by peft's
+`prepare_model_for_kbit_training`: norms compute in float32 anyhow, and the vocabulary matrix takes half the memory.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from findistill.models.opened import check_code
 from findistill.models.weights import loading, locate
 
 NF4: dict[str, Any] = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-TUNING = "tuning.json"  # beside an adapter: what it was tuned on, and how its base was loaded
+TUNING = "tuning.json"  # next to an adapter: its base model, and how that was loaded
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter's folder, or hub id, and how its base model was loaded: the same way makes the same numbers."""
+    """A LoRA adapter's folder or hub id, and how its base model was loaded, to compute the same numbers again."""
 
     where: str
-    base: str | None  # None: an adapter made elsewhere, without a record
+    base: str | None  # None: not recorded, the adapter was made elsewhere
     quantization: str
     dtype: str  # auto, float32, bfloat16
 
@@ -40,7 +40,7 @@ class Adapter:
 
 
 def find_adapter(reference: str) -> Adapter:
-    """The adapter that a run folder, a model folder or a hub id names.
+    """The adapter in a run folder, in a model folder or behind a hub id.
 
     Raises:
         UserError: there is none.
@@ -51,8 +51,8 @@ def find_adapter(reference: str) -> Adapter:
         cached_file(where, "adapter_config.json")
     except OSError as error:
         raise UserError(
-            f"llm.adapter={reference} holds no LoRA adapter (adapter_config.json).\n"
-            "Name a run folder of stage=qlora, an adapter's folder or a hub id; tune makes one first."
+            f"llm.adapter={reference} has no LoRA adapter (adapter_config.json).\n"
+            "Give a run folder of stage=qlora, an adapter folder or a hub id; llm.adapter=tune trains one first."
         ) from error
     file = cached_file(where, TUNING, _raise_exceptions_for_missing_entries=False)
     tuning = read_json(Path(file)) if file else {}
@@ -71,7 +71,7 @@ def load(model: str, dtype: str = "auto", adapter: str = "") -> PreTrainedModel:
     if lora.base is not None and Path(lora.base).name != Path(model).name:
         raise UserError(f"llm.adapter={adapter} was tuned on {lora.base}, not on {model}. Set llm.model={lora.base}.")
     base = load_base(model, lora.dtype if dtype == "auto" else dtype, lora.quantization)
-    with loading(f"llm.adapter={adapter} cannot be put on {model}"):
+    with loading(f"llm.adapter={adapter} cannot be applied to {model}"):
         return PeftModel.from_pretrained(base, lora.where).get_base_model().eval()
 
 
@@ -100,19 +100,19 @@ def load_base(
         loaded = kind.from_pretrained(folder, config=config, dtype=compute, **quantised)
     loaded.requires_grad_(False)
     for module in loaded.modules():
-        # On processors with AVX512-BF16 bitsandbytes repacks a 4-bit layer for good at its first call in evaluation mode:
-        # after one validation no gradient passes it any more, silently, and its numbers are not those of training.
+        # On processors with AVX512-BF16, bitsandbytes permanently repacks a 4-bit layer at its first call in evaluation mode:
+        # after one validation, gradients silently stop flowing through it, and its outputs differ from those in training.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    # The last positions of a batch are no block of memory; torch would copy the vocabulary's matrix for each of its rows.
+    # The last positions of a batch are not contiguous; torch would copy the vocabulary matrix for each row of the batch.
     loaded.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
     return loaded.eval() if quantised else loaded.eval().to(device)
 
 
 def merged(model: str, adapter: str) -> PreTrainedModel:
-    """The full model with the adapter's weights added in: quantised weights are turned back into numbers first.
+    """The full model with the adapter's weights merged in; quantised weights are dequantised first.
 
-    It computes what the tuned model does, but for the rounding of the sum to the compute dtype.
+    It computes the same as the tuned model, except that the sum is rounded to the compute dtype.
     """
     lora = find_adapter(adapter)
     base = load_base(model, lora.dtype, lora.quantization)

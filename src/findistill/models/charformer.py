@@ -1,7 +1,7 @@
-"""Charformer (Tay et al. 2022): bytes to soft subwords by gradients (GBST), then a small BERT encoder.
+"""Charformer (Tay et al. 2022): gradient-based tokenisation of bytes to soft subwords (GBST), then a small BERT encoder.
 
-Importing this module registers the model with transformers' Auto classes, so that a saved folder is read by
-`AutoModelForSequenceClassification.from_pretrained` without remote code. Plain transformers cannot read it.
+Importing this module registers the model with transformers' Auto classes, so that
+`AutoModelForSequenceClassification.from_pretrained` loads a saved folder without remote code. Plain transformers cannot.
 """
 
 from typing import Any
@@ -17,11 +17,11 @@ from transformers.models.bert.modeling_bert import BertModel, BertPreTrainedMode
 from findistill.models.architecture import NewEncoder
 from findistill.models.config import CharformerEncoder
 
-KERNEL = 5  # bytes that the convolution before the blocks sees
+KERNEL = 5  # width, in bytes, of the convolution before the blocks
 
 
 class CharformerConfig(BertConfig):
-    """BERT's configuration, `max_position_embeddings` counted in bytes, and the three numbers of GBST."""
+    """BERT's configuration, with `max_position_embeddings` counted in bytes, and the three settings of GBST."""
 
     model_type = "findistill_charformer"
     blocks: int = 4
@@ -30,14 +30,14 @@ class CharformerConfig(BertConfig):
 
 
 class SoftSubwords(nn.Module):
-    """GBST, section 2.1 of the paper: each position mixes the means of the blocks of 1 to `blocks` bytes that hold it.
+    """GBST, section 2.1 of the paper: each position mixes the means of the blocks of 1 to `blocks` bytes that contain it.
 
-    A convolution first tells every byte its neighbours, so that a block knows the order within it. It is depthwise, a filter a
-    channel: the paper's own code mixes channels there too, with `width` times the weights. The mixture's weights
-    are a softmax over block sizes of one linear score; with `calibrate` the weights are averaged over the positions whose
-    weights are alike (2.1.4). Means of `downsample` neighbours come out.
+    A convolution first mixes every byte with its neighbours, so that a block's mean reflects the order within it. It is
+    depthwise, one filter per channel: the paper's own code mixes channels there too, with `width` times the weights. The
+    mixture's weights are a softmax over block sizes of one linear score; with `calibrate` they are averaged over positions with
+    similar weights (2.1.4). The output is the mean of every `downsample` neighbours.
 
-    Padding never counts: not in the convolution, in a block's mean, in the calibration or in the last means.
+    Padding never counts: not in the convolution, in a block's mean, in the calibration or in the output means.
     """
 
     def __init__(self, config: CharformerConfig) -> None:
@@ -65,9 +65,9 @@ class SoftSubwords(nn.Module):
 
 
 def _means(values: torch.Tensor, real: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over neighbouring blocks of `size` positions, real ones only, and how many those are; 0 where there are none.
+    """Means over consecutive blocks of `size` positions, without padding, and the number of real positions in each; 0 if none.
 
-    `values` (batch, length, width), `real` (batch, length, 1); both come back with ceil(length / size) positions.
+    `values` (batch, length, width), `real` (batch, length, 1); both results have ceil(length / size) positions.
     """
     short = -values.shape[1] % size
     blocks = functional.pad(values * real, (0, 0, 0, short)).unflatten(1, (-1, size)).sum(dim=2)

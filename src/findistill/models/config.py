@@ -20,11 +20,11 @@ class Shape:
 
 @dataclass
 class Pretrain:
-    """Masked-language pretraining on unlabelled texts of the domain, before the labels."""
+    """Masked-language-model pretraining on unlabelled texts of the domain, before training on labels."""
 
-    # a data set by name, with settings: 'headlines limit=20000'; None: no such step
+    # a data set by name, with settings: 'headlines limit=20000'; None: no pretraining
     source: Any = setting(None, names="data")
-    limit: int | None = setting(None, ge=100)  # at most so many of its texts
+    limit: int | None = setting(None, ge=100)  # at most this many of its texts
     epochs: int = setting(1, ge=1)
     mask: float = setting(0.15, gt=0, lt=1, meaning="a share of the words")  # to be predicted
     learning_rate: float = setting(5e-5, gt=0)
@@ -34,8 +34,8 @@ class Pretrain:
 class Encoder:
     """A small encoder to train: where its weights come from and the recipe that suits it.
 
-    `_target_` makes an architecture that transformers does not have: a function of this section and of the labels' settings in
-    the model's configuration, which returns a `findistill.models.architecture.NewEncoder`. None: `model` is one of theirs.
+    `_target_` creates an architecture that transformers lacks: a function of this section and of the labels' settings in the
+    model's configuration that returns a `findistill.models.architecture.NewEncoder`. None: `model` is a transformers model.
     """
 
     word_pieces: ClassVar[bool] = True  # it has a vocabulary of them
@@ -48,12 +48,12 @@ class Encoder:
     init: str = setting("pretrained", choices=("pretrained", "random", "parent"))
     layers: list[int] | None = None  # keep these encoder layers of the model, counted from 1; None keeps all
     shape: Shape | None = None  # for init=random and init=parent
-    trim_vocabulary: bool = False  # keep only the word pieces that the texts to learn from use, and all single characters
-    freeze_embeddings: bool = False  # the word embeddings stay as they begin; only `pretrain` moves them
+    trim_vocabulary: bool = False  # keep only the word pieces that the training texts use, and all single characters
+    freeze_embeddings: bool = False  # the word embeddings keep their initial values; only `pretrain` changes them
     pretrain: Pretrain = field(default_factory=Pretrain)
     epochs: int = setting(5, ge=1)
-    # Few texts are gone through several times an epoch, so that the training has so many steps at least; None: once. Not where
-    # trainer.max_epochs is set, nor in learning from a teacher's outputs
+    # A few texts are repeated within an epoch, so that training has at least this many steps; None: no repeats. Ignored if
+    # trainer.max_epochs is set, and in distillation from a teacher's outputs
     min_steps: int | None = setting(None, ge=1)
     batch_size: int = setting(32, ge=1)
     learning_rate: float = setting(5e-5, gt=0)
@@ -67,6 +67,6 @@ class CharformerEncoder(Encoder):
     word_pieces: ClassVar[bool] = False
 
     _target_: str | None = "findistill.models.charformer.new"
-    blocks: int = setting(4, ge=1)  # candidate subwords are 1 to so many bytes long
+    blocks: int = setting(4, ge=1)  # candidate subwords are 1 to this many bytes long
     downsample: int = setting(2, ge=1)  # bytes that become one position of the encoder
     calibrate: bool = False  # let positions that look alike agree on their block lengths

@@ -1,7 +1,7 @@
-"""Encoders with a classification head: beginning from weights, at random or from a parent; naming labels, saving.
+"""Encoders with a classification head: initialising from weights, at random or from a parent; naming labels; saving.
 
-A model stays a Hugging Face model: what is written is read by plain `from_pretrained`. A scalar head keeps its label
-names and thresholds in its `config.json`, as `findistill_labels` and `findistill_thresholds`.
+A saved model is a Hugging Face model that plain `from_pretrained` loads. A scalar head keeps its label names and
+thresholds in its `config.json`, as `findistill_labels` and `findistill_thresholds`.
 """
 
 import json
@@ -35,16 +35,16 @@ from findistill.models.label_names import match_labels, same_labels
 from findistill.models.opened import begun, check_code, check_opened
 from findistill.models.weights import NO_CODE, loading, locate, quiet
 
-SIZES = {  # of a `Shape`, in a model's configuration
+SIZES = {  # field of a `Shape` -> name in a model's configuration
     "layers": "num_hidden_layers", "hidden": "hidden_size", "heads": "num_attention_heads", "intermediate": "intermediate_size",
 }  # fmt: skip
 
 
 def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The encoder to train, float32, and its tokenizer; what its weights lack is drawn from `seed`, a new head among it.
+    """The encoder to train, in float32, and its tokenizer; weights that it lacks, such as a new head, are drawn from `seed`.
 
-    A model that already names exactly these labels keeps its head, its rows put in the order of `names`. `scalar` asks
-    for one output. Raises UserError where the weights or a layer number do not exist, or a shape does not fit.
+    A model that already names exactly these labels keeps its head, with rows in the order of `names`. `scalar` asks for
+    one output. Raises UserError if the weights or a layer number do not exist, or a shape does not fit.
     """
     model, tokenizer = with_head(encoder, AutoModelForSequenceClassification, ["score"] if scalar else list(names), seed)
     for key in (LABELS, THRESHOLDS):  # of a scalar head that the model had before
@@ -56,7 +56,7 @@ def load(encoder: Encoder, names: Sequence[str], *, scalar: bool, seed: int) -> 
 def with_head(encoder: Encoder, auto: Any, outputs: Sequence[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model with one output for each name, and its tokenizer; see `begin` for `auto`.
 
-    The head is that of the weights where they name just these outputs, its rows put in their order, and new otherwise.
+    The head is that of the weights if they name just these outputs, with its rows in their order, and new otherwise.
     """
     labels = {"id2label": dict(enumerate(outputs)), "label2id": {name: i for i, name in enumerate(outputs)}}
     model, tokenizer, own = begin(encoder, auto, labels, seed)
@@ -77,13 +77,13 @@ def with_head(encoder: Encoder, auto: Any, outputs: Sequence[str], seed: int) ->
 def begin(
     encoder: Encoder, auto: Any, labels: dict[str, Any], seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
-    """The model as `encoder.init` says, its tokenizer, and the names its weights had for their outputs.
+    """The model, initialised by `encoder.init`, its tokenizer, and the names its weights had for their outputs.
 
     `auto` is a class such as `AutoModelForSequenceClassification`, `labels` are settings of the model's configuration.
     `init=parent` takes the embeddings from the parent, see `_inherit`.
     """
     if encoder._target_:
-        make = resolve(encoder._target_, "student._target_")  # the same slot for a teacher
+        make = resolve(encoder._target_, "student._target_")  # teachers share this slot
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return *make(encoder, labels), []
@@ -100,8 +100,8 @@ def begin(
         if encoder.init == "pretrained":
             if encoder.shape is not None and encoder.shape != _shape(config):
                 raise UserError(
-                    f"{encoder.name} is to have the shape {encoder.shape}, and {encoder.model} has {_shape(config)}.\n"
-                    "Use that shape, or for another student.init=random or student.init=parent (teacher.init for a teacher)."
+                    f"shape={encoder.shape} (of {encoder.name}) differs from {_shape(config)}, the shape of {encoder.model}.\n"
+                    "Use that shape, or for another one student.init=random or student.init=parent (teacher.init for a teacher)."
                 )
             # float32 whatever the file holds; a head of another size is drawn anew
             model, info = auto.from_pretrained(
@@ -117,7 +117,7 @@ def begin(
             if encoder.shape is not None:
                 if config.model_type != "bert":
                     kind = config.model_type
-                    raise UserError(f"shape={encoder.shape} (of {encoder.name}): {encoder.model} is no BERT but {kind}.")
+                    raise UserError(f"shape={encoder.shape} (of {encoder.name}): {encoder.model} is {kind}, not BERT.")
                 config.update({name: getattr(encoder.shape, ours) for ours, name in SIZES.items()})
             model = auto.from_config(config, dtype=torch.float32)
             if parent is not None:
@@ -128,24 +128,24 @@ def begin(
 
 
 def _shape(config: PreTrainedConfig) -> Shape:
-    """The size of a model; a number that its kind does not have is 0."""
+    """The size of a model; a number that its architecture lacks is 0."""
     return Shape(**{ours: getattr(config, name, 0) for ours, name in SIZES.items()})
 
 
 @torch.no_grad()
 def _inherit(model: PreTrainedModel, parent: PreTrainedModel, encoder: Encoder) -> None:
-    """Give `model` what it can have of a larger BERT.
+    """Initialise `model` from a larger BERT as far as possible.
 
-    Its three embedding tables become the parent's on the first principal components of the parent's word embeddings
-    (uncentred: the best approximation of that table by one so narrow). Encoder layers are random, unless the parent's
-    have the same size: then every n-th is taken, the last one always. Raises UserError for a wider model.
+    Its three embedding tables become the parent's, projected on the first principal components of the parent's word
+    embeddings (uncentred: the best approximation of that table at this width). Encoder layers are random, unless the
+    parent's have the same size: then every n-th is copied, always including the last. Raises UserError for a wider model.
     """
     base, width = model.base_model, model.config.hidden_size
     table = parent.embeddings.word_embeddings.weight
     if width > table.shape[1]:
         raise UserError(
-            f"{encoder.name} is to be {width} wide and {encoder.model} is only {table.shape[1]}: "
-            "begin with random weights (student.init=random, or teacher.init=random for a teacher)"
+            f"{encoder.name} has hidden size {width}, but {encoder.model} only {table.shape[1]}: "
+            "start from random weights (student.init=random, or teacher.init=random for a teacher)"
         )
     same_width = width == table.shape[1]
     components = torch.eye(width) if same_width else torch.linalg.eigh(table.T @ table).eigenvectors.flip(1)[:, :width]
@@ -164,7 +164,7 @@ def _inherit(model: PreTrainedModel, parent: PreTrainedModel, encoder: Encoder) 
 def depths(model: PreTrainedModel) -> dict[str, int]:
     """How far each parameter is from the output: 0 the head, 1 the top encoder layer, ..., layers + 1 the embeddings."""
     name, stack = layer_stack(model)
-    depth_of, outside = {}, len(stack) + 1  # modules come in the order in which a text runs through them
+    depth_of, outside = {}, len(stack) + 1  # modules come in the order of the forward pass
     for parameter, _ in model.named_parameters():
         if parameter.startswith(f"{name}."):
             depth_of[parameter], outside = len(stack) - int(parameter.removeprefix(f"{name}.").partition(".")[0]), 0
@@ -174,7 +174,7 @@ def depths(model: PreTrainedModel) -> dict[str, int]:
 
 
 def layer_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The encoder layers and where they are; an empty list where the model has none."""
+    """The name of the module with the encoder layers, and the layers; an empty list if the model has none."""
     depth = getattr(model.config, "num_hidden_layers", 0)
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     return next(((name, module) for name, module in lists if len(module) == depth), ("", nn.ModuleList()))
@@ -192,13 +192,13 @@ def save(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], max_length: int,
     thresholds: Thresholds | None = None,
 ) -> None:  # fmt: skip
-    """Write model and tokenizer to `folder`, complete or not at all (an older folder is replaced).
+    """Write model and tokenizer to `folder`, completely or not at all (an older folder is replaced).
 
-    The tokenizer remembers `max_length`, so that `tokenizer(texts, truncation=True)` truncates as training did.
+    The tokenizer stores `max_length`, so that `tokenizer(texts, truncation=True)` truncates as in training.
     """
     note_code(model)
     tokenizer.model_max_length = max_length
-    # As `encode_plain` does, for whoever opens the folder; only what is among `init_kwargs` is saved.
+    # As in `encode_plain`, for anyone who loads the folder; only what is in `init_kwargs` is saved.
     tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
     if thresholds is not None:
         setattr(model.config, LABELS, list(names))
@@ -212,15 +212,15 @@ def save(
 
 
 def open_trained(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A trained text classifier, float32 in evaluation mode, and its tokenizer.
+    """A trained text classifier, in float32 and evaluation mode, and its tokenizer.
 
-    Raises UserError where it cannot be loaded or is no whole text classifier, see `models.folder`.
+    Raises UserError if it cannot be loaded or is not a complete text classifier, see `models.folder`.
     """
     return _opened(model, "classifier", AutoModelForSequenceClassification)
 
 
 def open_tagger(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A trained token classifier, as `open_trained` gives text classifiers."""
+    """A trained token classifier, like `open_trained` for text classifiers."""
     return _opened(model, "token classifier", AutoModelForTokenClassification)
 
 

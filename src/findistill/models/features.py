@@ -1,8 +1,8 @@
-"""The adapter: the one place that reads what a model computes inside, of teacher and student alike.
+"""The only place that reads a model's internal activations, for teachers and students alike.
 
-Arrays are named by kind and layer: `logits`, `hidden/0` (the embeddings) to `hidden/L`, and of encoder layer 1 to L
-`scores/3` (attention before the softmax), `query/3`, `key/3`, `value/3`. Only entries of real tokens are returned, end
-to end in the order of the texts, so that a padded position can neither be stored nor enter a loss.
+Arrays are named by kind and layer: `logits`, `hidden/0` (the embeddings) to `hidden/L`, and for encoder layers 1 to L
+`scores/3` (attention before the softmax), `query/3`, `key/3`, `value/3`. Only entries of real tokens are returned,
+concatenated in the order of the texts, so that padding can neither be stored nor enter a loss.
 """
 
 from collections.abc import Collection, Iterator
@@ -27,7 +27,7 @@ _calls: ContextVar[list[dict[str, torch.Tensor]] | None] = ContextVar("calls", d
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The sizes of an encoder that decide what can be compared with what."""
+    """The sizes of an encoder, which determine what can be compared."""
 
     name: str
     depth: int  # encoder layers
@@ -41,19 +41,19 @@ class Anatomy:
         return cls(name, *sizes)
 
     def all_arrays(self) -> list[str]:
-        """The name of everything that can be read, besides the logits."""
+        """The names of all arrays that can be read, except the logits."""
         hidden = [f"hidden/{layer}" for layer in range(self.depth + 1)]
         return [*hidden, *(f"{kind}/{layer}" for kind in KINDS[1:] for layer in range(1, self.depth + 1))]
 
 
 def row_shape(name: str, anatomy: Anatomy, labels: int) -> tuple[int, ...]:
-    """The shape of one row of an array; how many rows a text has is `rows_of`."""
+    """The shape of one row of an array; `rows_of` is how many rows a text has."""
     kind = name.partition("/")[0]
     return {"logits": (labels,), "scores": ()}.get(kind, (anatomy.width,))
 
 
 def rows_of(name: str, lengths: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of each text in an array: one for logits, heads x tokens x tokens for scores, else one a token."""
+    """Rows of each text in an array: one for logits, heads x tokens x tokens for scores, else one per token."""
     kind = name.partition("/")[0]
     if kind == "logits":
         return np.ones_like(lengths, dtype=np.int64)
@@ -67,13 +67,13 @@ def square(mask: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def read(model: PreTrainedModel, inputs: dict[str, torch.Tensor], names: Collection[str]) -> dict[str, torch.Tensor]:
-    """Run `model` on a padded batch and return the arrays named in `wanted`, with gradients where they are enabled.
+    """Run `model` on a padded batch and return the arrays in `names`, with gradients where they are enabled.
 
-    Shapes: logits (batch, labels); hidden, query, key, value (real tokens, width); scores (real entries,), a text's
-    heads x length x length in row-major order after another's.
+    Shapes: logits (batch, labels); hidden, query, key, value (real tokens, width); scores (real entries,): heads x
+    length x length of each text in row-major order, one text after another.
 
     Raises:
-        UserError: attention is wanted of a model that does not show it.
+        UserError: attention is requested of a model that does not expose it.
     """
     attention = any(name.partition("/")[0] in KINDS[1:] for name in names)
     mask = inputs["attention_mask"].bool()
@@ -85,7 +85,7 @@ def read(model: PreTrainedModel, inputs: dict[str, torch.Tensor], names: Collect
             output_hidden_states=any(name.startswith("hidden/") for name in names),
         )
     if attention and len(calls) != model.config.num_hidden_layers:
-        raise _no_attention(model, f"{len(calls)} of {model.config.num_hidden_layers} layers show theirs")
+        raise _no_attention(model, f"{len(calls)} of {model.config.num_hidden_layers} layers do")
     arrays: dict[str, torch.Tensor] = {}
     for name in names:
         kind, _, layer = name.partition("/")
@@ -103,9 +103,9 @@ def read(model: PreTrainedModel, inputs: dict[str, torch.Tensor], names: Collect
 
 
 def admit(model: PreTrainedModel) -> None:
-    """Let `read` be used on a model that was copied from another process.
+    """Allow `read` on a model that was copied from another process.
 
-    What can be recorded is noted where transformers constructs a model of that class, once for each process.
+    transformers registers what can be recorded when it constructs a model of that class, once per process.
     """
     with torch.device("meta"):
         type(model)(model.config)
@@ -113,10 +113,10 @@ def admit(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _recording(model: PreTrainedModel) -> Iterator[list[dict[str, Any]]]:
-    """Collect queries, keys and values (batch, heads, length, head width) of every attention call, layer after layer.
+    """Collect queries, keys and values (batch, heads, length, head width) of every attention call, layer by layer.
 
-    The model keeps computing attention with SDPA: asked for its maps it would either return none or fall back to the
-    slow path. The choice is not saved with the model.
+    The model keeps computing attention with SDPA: if asked for its attention maps, it would either return none or fall back
+    to the slow path. This setting is not saved with the model.
     """
     if model.config._attn_implementation != RECORDED:
         try:
@@ -134,7 +134,7 @@ def _recording(model: PreTrainedModel) -> Iterator[list[dict[str, Any]]]:
 def _attend(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **settings: Any
 ) -> Any:
-    """SDPA, which notes what it is called with."""
+    """SDPA that records its inputs."""
     if (calls := _calls.get()) is not None:
         scaling = settings.get("scaling")
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -148,6 +148,6 @@ AttentionMaskInterface.register(RECORDED, sdpa_mask)
 
 def _no_attention(model: PreTrainedModel, why: str) -> UserError:
     return UserError(
-        f"distill.terms: {type(model).__name__} does not show its attention ({why})."
+        f"distill.terms: {type(model).__name__} does not return its attention ({why})."
         "\nSet attention, attention_probs, query_key and value_value to 0, or choose another model (BERT, RoBERTa, ...)."
     )

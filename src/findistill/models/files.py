@@ -1,4 +1,4 @@
-"""The files that make a model on this machine: whose content is its identity, wherever it lies. Planning imports this."""
+"""The files of a local model: their content, not their location, identifies it. Planning imports this."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ class Package(NamedTuple):
     inner: str
 
     def path(self) -> Path | None:
-        """The folder or file of the weights; None where the package is not installed."""
+        """The folder or file of the weights; None if the package is not installed."""
         spec = find_spec(self.module)
         return Path(spec.origin).parent / self.inner if spec and spec.origin else None
 
@@ -27,14 +27,14 @@ EMBEDDED = {
 }
 
 
-# What a linear classifier is made of besides the rows it is fitted to.
+# What a linear classifier depends on besides the rows it is fitted to.
 LINEAR_FEATURES = {"tfidf": (), "embeddings": ("embedded:minilm_l6",)}
 
 
 def model_files(reference: str) -> list[Path]:
     """Weights, tokenizer and configuration of a run folder, a model folder, an ONNX file or embedded weights.
 
-    Empty for a hub id, which stands for itself.
+    Empty for a hub id, which identifies itself.
     """
     if reference in LINEAR_FEATURES:
         return [file for source in LINEAR_FEATURES[reference] for file in model_files(source)]
@@ -50,7 +50,7 @@ def model_files(reference: str) -> list[Path]:
 
 
 def weights_of(encoder: Any) -> list[str]:
-    """The model whose weights an encoder's section starts from; none where they are random or it is a linear one of words."""
+    """The model whose weights an encoder's section starts from; none if they are random or it is a linear model of words."""
     if encoder.model in LINEAR_FEATURES:
         return [*LINEAR_FEATURES[encoder.model]]
     return [] if encoder._target_ or encoder.init == "random" else [encoder.model]

@@ -1,4 +1,4 @@
-"""What a model in torch gives for texts, and on which device."""
+"""The outputs of a torch model for texts, and the device to compute them on."""
 
 import os
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def device_of(accelerator: str) -> torch.device:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Torch computes with so many threads, and tokenizers with one."""
+    """Torch computes with `number` threads, tokenizers with one."""
     before, parallel = torch.get_num_threads(), os.environ.get("TOKENIZERS_PARALLELISM")
     torch.set_num_threads(number)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

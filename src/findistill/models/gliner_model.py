@@ -1,6 +1,6 @@
-"""GLiNER models (Zaratiana et al. 2023): begun on an encoder, opened, saved, and what they read.
+"""GLiNER models (Zaratiana et al. 2023): creating one on an encoder, loading, saving and predicting.
 
-This module needs the package gliner; whoever needs a GLiNER imports it, and nobody else.
+This module needs the package gliner, so only code that needs a GLiNER imports it.
 """
 
 import logging
@@ -28,20 +28,20 @@ from findistill.models.windows import Predicted, WordWindows
 
 log = logging.getLogger(__name__)
 
-COMPANION = "findistill.json"  # in a model's folder: how it is asked
+COMPANION = "findistill.json"  # in a model's folder: how it is used
 THRESHOLD = 0.5  # of an untrained model
-LOWEST = 0.05  # thresholds tried: from here up in these steps
+LOWEST = 0.05  # thresholds tried: from this value up, in steps of this size
 ADVICE = "\nGive a GLiNER folder (such as runs/<study>/<job>/model) or a hub id that this machine can reach."
 
 
 @dataclass(frozen=True)
 class Use:
-    """How a model is asked.
+    """How a model is used.
 
     Attributes:
         labels: the types of entities.
-        prompts: how each is worded for it, in their order.
-        threshold: of a span's probability, above which it counts.
+        prompts: the wording of each for the model, in the same order.
+        threshold: the probability above which a span counts.
         max_length: words of a window.
     """
 
@@ -52,14 +52,14 @@ class Use:
 
     @classmethod
     def of(cls, labels: Sequence[str], wording: Mapping[str, str] | None, threshold: float | None, max_length: int) -> "Use":
-        """Types are called what they are called where `wording` does not say otherwise.
+        """Types without an entry in `wording` are their own prompts.
 
         Raises:
-            UserError: it words what is no type.
+            UserError: `wording` has an entry that is not a type.
         """
         wording = dict(wording or {})
         if unknown := sorted(set(wording) - set(labels)):
-            raise UserError(f"entities.gliner.prompts: {unknown[0]!r} is none of the data's types, {', '.join(labels)}")
+            raise UserError(f"entities.gliner.prompts: {unknown[0]!r} is not one of the data's types, {', '.join(labels)}")
         prompts = tuple(str(wording.get(label, label)) for label in labels)
         return cls(tuple(labels), prompts, THRESHOLD if threshold is None else threshold, max_length)
 
@@ -68,19 +68,19 @@ def begin(encoder: str, *, max_width: int, max_length: int) -> Any:
     """A new GLiNER on a pretrained encoder; its own layers are drawn from torch's generator.
 
     Raises:
-        UserError: the encoder cannot be loaded, or brings code of its own.
+        UserError: the encoder cannot be loaded, or needs custom code.
     """
     where = locate(encoder)
     check_folder(encoder, where)
     check_code(encoder, where)
     with loading(f"entities.gliner.encoder={encoder} cannot be loaded", "\nGive embedded:minilm_l6, a folder or a hub id."):
-        width = AutoConfig.from_pretrained(where, **NO_CODE).hidden_size  # fails where the encoder needs code of its own
+        width = AutoConfig.from_pretrained(where, **NO_CODE).hidden_size  # fails if the encoder needs custom code
         config = GLiNERConfig(model_name=where, hidden_size=width, max_width=max_width, max_len=max_length, dropout=0.1)
         return GLiNER.from_config(config, backbone_from_pretrained=True, local_files_only=Path(where).exists())
 
 
 def folder_of(reference: str | Path) -> Path:
-    """Where the files of a model folder, a run folder or a hub id are on this machine.
+    """The local folder with the files of a model folder, a run folder or a hub id.
 
     Raises:
         UserError: the hub has no such model, or cannot be reached.
@@ -98,11 +98,11 @@ def open_gliner(reference: str | Path, *, onnx_file: str | None = None) -> Any:
     """A GLiNER folder (or run folder) or hub id, in evaluation mode; with `onnx_file`, that file of the folder instead of torch.
 
     Raises:
-        UserError: it is no GLiNER, its weights are a pickle, or it brings code of its own.
+        UserError: it is not a GLiNER, its weights are a pickle, or it needs custom code.
     """
     folder = folder_of(reference)
     if not (folder / CONFIG).is_file():
-        raise UserError(f"the model {reference} is no GLiNER: it has no {CONFIG}.{ADVICE}")
+        raise UserError(f"the model {reference} is not a GLiNER model: it has no {CONFIG}.{ADVICE}")
     if not onnx_file and not any(folder.glob("*.safetensors")):
         raise UserError(_no_weights(reference, folder))
     try:
@@ -111,7 +111,7 @@ def open_gliner(reference: str | Path, *, onnx_file: str | None = None) -> Any:
         raise UserError(f"the model {reference}: {CONFIG} cannot be read ({error})") from error
     for name in ("encoder_config", "labels_encoder_config"):
         if (settings.get(name) or {}).get("auto_map"):
-            raise UserError(f"the model {reference} brings code of its own (auto_map in its {CONFIG}), which is not run")
+            raise UserError(f"the model {reference} needs its own code (auto_map in its {CONFIG}), which findistill does not run")
     runtime = {"runtime": "onnxruntime", "runtime_model_file": onnx_file} if onnx_file else {}
     with loading(f"the model {reference} cannot be loaded", ADVICE):
         return GLiNER.from_pretrained(str(folder), local_files_only=True, **runtime).eval()
@@ -125,9 +125,9 @@ def _no_weights(reference: str | Path, folder: Path) -> str:
 
 
 def save(folder: Path, model: Any, use: Use) -> None:
-    """Write model, tokenizer and how it is asked to `folder`, complete or not at all; the gliner package opens it."""
+    """Write model, tokenizer and `use` to `folder`, completely or not at all; the gliner package can load it."""
     config = model.config
-    place, config.model_name = config.model_name, Path(config.model_name).name  # no path of this machine
+    place, config.model_name = config.model_name, Path(config.model_name).name  # no local path
     inner = config.encoder_config
     named, inner._name_or_path = inner._name_or_path, ""
     try:
@@ -139,7 +139,7 @@ def save(folder: Path, model: Any, use: Use) -> None:
 
 
 def use_of(folder: Path) -> Use | None:
-    """How a model is asked that `save` wrote; None of another's."""
+    """How to use a model that `save` wrote; None for any other."""
     path = folder / COMPANION
     if not path.exists():
         return None
@@ -148,7 +148,7 @@ def use_of(folder: Path) -> Use | None:
 
 
 def collate(model: Any, examples: Sequence[dict[str, Any]], prompts: Sequence[str], *, labels: bool) -> dict[str, Any]:
-    """A batch as the model takes it and `predict` reads it; with `labels`, what it is to learn too."""
+    """A batch as the model and `predict` take it; with `labels`, including the training targets."""
     collator = model.data_collator_class(
         model.config, data_processor=model.data_processor, return_tokens=True, return_id_to_classes=True, prepare_labels=labels
     )
@@ -158,9 +158,9 @@ def collate(model: Any, examples: Sequence[dict[str, Any]], prompts: Sequence[st
 
 @torch.inference_mode()
 def predict(model: Any, batch: dict[str, Any], use: Use, floor: float, **loss: Any) -> tuple[list[Predicted], float]:
-    """The spans of each row above `floor`, none of which overlap; and the batch's loss, 0 where it has no labels.
+    """The spans of each row above `floor`, without overlaps; and the batch's loss, 0 if it has no labels.
 
-    Overlaps are resolved from the most probable down, so that the spans above a higher threshold are a part of these.
+    Overlaps are resolved from the most probable down, so that the spans above a higher threshold are a subset of these.
 
     Args:
         loss: settings of the loss.
@@ -168,7 +168,7 @@ def predict(model: Any, batch: dict[str, Any], use: Use, floor: float, **loss: A
     label = dict(zip(use.prompts, use.labels, strict=True))
     output = model.run_batch(batch, threshold=floor, move_to_device=True, **loss)
     loss_of_batch = float(output.loss) if "labels" in batch else 0.0
-    output = type(output)(**{name: value for name, value in output.items() if name != "loss"})  # the first one is decoded
+    output = type(output)(**{name: value for name, value in output.items() if name != "loss"})  # the first value is decoded
     decoded = model.decode_batch(output, batch, threshold=floor, flat_ner=True)
     rows = [[(span.start, span.end, label[span.entity_type], float(span.score)) for span in row] for row in decoded]
     return rows, loss_of_batch
@@ -177,8 +177,8 @@ def predict(model: Any, batch: dict[str, Any], use: Use, floor: float, **loss: A
 def choose_threshold(
     cut: WordWindows, predicted: Sequence[Predicted], gold: Marked, use: Use, fixed: float | None
 ) -> dict[str, float]:
-    """Validation scores with the `fixed` threshold, or with the one of the best exact F1, of equal ones the nearest to 0.5:
-    `val/threshold`."""
+    """Validation scores with the `fixed` threshold, or with that of the best exact F1 (among equals, the nearest to 0.5), which
+    is `val/threshold`."""
     steps = np.arange(LOWEST, 1, LOWEST).round(2).tolist() if fixed is None else [fixed]
     best: dict[str, float] = {}
     for threshold in sorted(steps, key=lambda each: abs(each - THRESHOLD)):

@@ -13,13 +13,13 @@ from findistill.models.folder import LABELS, THRESHOLDS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LONGEST = 512  # tokens, for a model that names no limit of its own
+LONGEST = 512  # tokens, for a model without a limit of its own
 GRID = np.round(np.arange(-0.95, 0.96, 0.05), 2)  # thresholds tried: coarse, since validation sets are small
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Scores below `negative` are negative, above `positive` positive; with two labels both are the one cut."""
+    """Scores below `negative` are negative, above `positive` positive; with two labels both are the same."""
 
     negative: float
     positive: float
@@ -27,7 +27,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Scale:
-    """A labelled line from negative (-1) over neutral, if there is one, to positive (1): column numbers of each."""
+    """A scale from negative (-1) via neutral, if there is one, to positive (1): the column of each label."""
 
     negative: int
     positive: int
@@ -53,7 +53,7 @@ class Scale:
         return np.stack(self.columns(np.interp(scores, *self.knots(thresholds))), axis=-1)
 
     def knots(self, thresholds: Thresholds) -> tuple[list[float], list[float]]:
-        """The scores between which the line is stretched evenly, and where they come to lie on it."""
+        """The knots of the piecewise linear stretch: scores, and their places on the stretched line."""
         if self.neutral is None:
             return [-1.0, thresholds.negative, 1.0], [-1.0, 0.0, 1.0]
         return [-1.0, thresholds.negative, thresholds.positive, 1.0], [-1.0, -0.5, 0.5, 1.0]
@@ -71,7 +71,7 @@ class Scale:
         return self.shares(scores, Thresholds(0, 0) if self.neutral is None else Thresholds(-0.5, 0.5))
 
     def choose(self, scores: np.ndarray, hard: np.ndarray) -> Thresholds:
-        """The thresholds with the best macro F1 on these VALIDATION scores; among equals the closest to thirds."""
+        """The thresholds with the best macro F1 on these VALIDATION scores; ties: nearest to -1/3, 1/3 (two labels: 0)."""
         if self.neutral is None:
             pairs, n_labels = sorted(zip(GRID, GRID, strict=True), key=lambda pair: abs(pair[0])), 2
         else:
@@ -83,19 +83,19 @@ class Scale:
 
 
 def macro_f1(gold: np.ndarray, predicted: np.ndarray, n_labels: int) -> float:
-    """Mean F1 over the labels that occur in `gold` or `predicted`, as scikit-learn's."""
+    """Mean F1 over the labels that occur in `gold` or `predicted`, as in scikit-learn."""
     table = np.bincount(gold * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
     both = table.sum(axis=0) + table.sum(axis=1)
     return float((2 * table.diagonal()[both > 0] / both[both > 0]).mean())
 
 
 def no_numbers(text: str) -> UserError:
-    """What is said of a model whose outputs for a text are NaN or infinite."""
-    return UserError(f"the model gives no numbers (NaN or infinite) for the text {text[:60]!r}: its weights are damaged")
+    """The error for a model whose outputs for a text are NaN or infinite."""
+    return UserError(f"the model returns NaN or infinite values for the text {text[:60]!r}: its weights are damaged")
 
 
 def refuse_no_numbers(outputs: np.ndarray, texts: Sequence[str]) -> None:
-    """Raise UserError where a row of the outputs (n, labels) is not finite."""
+    """Raise UserError if a row of the outputs (n, labels) is not finite."""
     finite = np.isfinite(outputs).all(axis=1)
     if not finite.all():
         raise no_numbers(texts[int(np.argmin(finite))])
@@ -110,7 +110,7 @@ def probabilities(logits: np.ndarray, scale: Scale | None, thresholds: Threshold
 
 
 def label_head(model: "PreTrainedModel") -> tuple[tuple[str, ...], Scale | None, Thresholds | None]:
-    """Label names of a trained model, with scale and thresholds where its head is a scalar one."""
+    """Label names of a trained model, with scale and thresholds if its head is scalar."""
     config = model.config
     if getattr(config, THRESHOLDS, None):
         names = tuple(getattr(config, LABELS))
@@ -124,5 +124,5 @@ def text_length(trainer: Any, model: "PreTrainedModel", tokenizer: "PreTrainedTo
 
 
 def window_of(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Tokens that a model reads at once: what it was trained to, or what its positions allow."""
+    """Tokens that a model reads at once: the lower of its tokenizer's limit and its number of positions."""
     return int(min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST)))

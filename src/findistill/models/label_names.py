@@ -14,7 +14,7 @@ from findistill.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SPELLINGS = {  # of sentiment labels; they count only where both sets, model's and data's, consist of them
+SPELLINGS = {  # of sentiment labels; used only if both sets, the model's and the data's, consist of them
     "negative": "negative", "neg": "negative", "bearish": "negative", "bear": "negative",
     "neutral": "neutral", "neu": "neutral",
     "positive": "positive", "pos": "positive", "bullish": "positive", "bull": "positive",
@@ -26,22 +26,22 @@ def match_labels(
 ) -> np.ndarray:
     """The column of `labels` that each of the model's outputs stands for, (n_outputs,) int64; -1 for one that stands for none.
 
-    Names match whatever their case. A model may have further labels: the most probable of `labels` is then its answer,
-    which the log says. It may lack labels only where `label_map` says so. Outputs mapped to one label add up.
+    Names match regardless of case. A model may have further labels: then the most probable of `labels` counts, which is
+    logged. It may lack labels only if `label_map` says so. Outputs mapped to the same label are added up.
 
     Args:
         model: the model's name, for messages.
         setting: where `label_map` is set, for messages.
         label_map: name of an output -> label (None: stands for none), or the labels in the order of the outputs; names that
-            a mapping leaves out stand for themselves. One that gives labels which the data lacks is not read where the model's
+            a mapping leaves out stand for themselves. A map with labels that the data lacks is ignored if the model's labels
             are those of the data.
 
     Raises:
-        UserError: labels without an output, a mapping that names outputs or labels that there are not.
+        UserError: labels without an output, a mapping with unknown outputs or labels.
     """
     label_map = mapping_of(label_map)
     names = _renamed(model_labels, labels, model, setting, label_map)
-    if same_labels(model_labels, labels) and not set(names) <= {*labels, None}:  # of several test sets, the map is about another
+    if same_labels(model_labels, labels) and not set(names) <= {*labels, None}:  # the map is for another of several test sets
         names, label_map = list(model_labels), None
     columns = _by_name(names, labels)
     missing = [label for column, label in enumerate(labels) if column not in set(columns)]
@@ -51,15 +51,16 @@ def match_labels(
             raise UserError(_mismatch(model_labels, labels, missing, model, setting))
         columns = np.array([ours.index(sentiment) for sentiment in theirs], np.int64)
         pairs = ", ".join(f"{name} is {labels[column]}" for name, column in zip(model_labels, columns, strict=True))
-        _say(logging.INFO, f"{model} spells the labels in its own way: {pairs}")
+        _say(logging.INFO, f"{model} spells the labels differently: {pairs}")
     further = [str(name) for name, column in zip(names, columns, strict=True) if column < 0 and name is not None]
     if further and (missing or isinstance(label_map, list | tuple | ListConfig)):
-        raise UserError(f"{setting}: {further[0]!r} is none of the data's labels, {', '.join(labels)}")
+        raise UserError(f"{setting}: {further[0]!r} is not one of the data's labels, {', '.join(labels)}")
     if (columns < 0).all():
-        raise UserError(f"{setting} leaves {model} no label of the data, {', '.join(labels)}")
+        raise UserError(f"{setting} maps no output of {model} to a label of the data, {', '.join(labels)}")
     if further:
         _say(
-            logging.WARNING, f"{model} has labels that the data lacks ({', '.join(further)}): of the data's, the likeliest counts"
+            logging.WARNING,
+            f"{model} has labels that the data lacks ({', '.join(further)}); its most probable label of the data counts",
         )
     return columns
 
@@ -71,12 +72,12 @@ def _say(level: int, line: str) -> None:
 
 
 def same_labels(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether two sets have the same names, whatever their case and order."""
+    """Whether two sets have the same names, regardless of case and order."""
     return sorted(map(_plain, first)) == sorted(map(_plain, second))
 
 
 def add_up(shares: np.ndarray, columns: np.ndarray, n_labels: int) -> np.ndarray:
-    """(n, n_outputs) of a model's outputs to (n, n_labels), as `match_labels` says: outputs of one label are added."""
+    """A model's outputs (n, n_outputs) as (n, n_labels), by `columns` of `match_labels`: outputs of one label are added."""
     summed = np.zeros((len(shares), n_labels), shares.dtype)
     for output in np.flatnonzero(columns >= 0):
         summed[:, columns[output]] += shares[:, output]
@@ -104,7 +105,7 @@ def _renamed(model_labels: Sequence[str], labels: Sequence[str], model: str, set
 
 
 def _by_name(names: Sequence[str | None], labels: Sequence[str]) -> np.ndarray:
-    """The place of each name in `labels`, as it is spelled or, where that is unambiguous, whatever its case; else -1."""
+    """The index of each name in `labels`, as it is spelled or, if that is unambiguous, regardless of case; else -1."""
     exact = {label: place for place, label in enumerate(labels)}
     loose: dict[str, int] = {}
     for place, label in enumerate(labels):
@@ -117,7 +118,7 @@ def _plain(name: str) -> str:
 
 
 def _spelled(names: Sequence[str]) -> list[str]:
-    """The sentiment that each name spells; empty unless all do, each another."""
+    """The sentiment that each name spells; empty unless all do, and all differ."""
     canonical = [SPELLINGS.get(_plain(name), "") for name in names]
     return canonical if all(canonical) and len(set(canonical)) == len(canonical) else []
 
@@ -133,12 +134,12 @@ def _mismatch(model_labels: Sequence[str], labels: Sequence[str], missing: Seque
 
 
 def unnamed(model_labels: Sequence[str]) -> bool:
-    """Whether the labels are those that transformers gives to a model whose labels nobody named."""
+    """Whether these are the default labels of transformers, for a model without label names."""
     return list(model_labels) == [f"LABEL_{number}" for number in range(len(model_labels))]
 
 
 def example(model_labels: Sequence[str], labels: Sequence[str], setting: str) -> str:
-    """A mapping as it could be typed: names that match stand for themselves, the others for the labels that are left."""
+    """An example override: names that match stand for themselves, the others for the remaining labels."""
     columns = _by_name(model_labels, labels)
     free = [label for column, label in enumerate(labels) if column not in set(columns)]
     values = [labels[column] if column >= 0 else free.pop(0) if free else None for column in columns]

@@ -1,7 +1,7 @@
-"""Logistic regression on words or on frozen sentence embeddings: what a practitioner tries first, in seconds.
+"""Logistic regression on words or on frozen sentence embeddings: a baseline to try first, fitted in seconds.
 
-`tfidf` sees single words and pairs, and pieces of words of two to five characters; `embeddings` those of all-MiniLM-L6-v2.
-The penalty is chosen by cross-validated macro F1 on the rows that it is fitted to, with nothing else to set.
+`tfidf` uses words, word pairs and character n-grams of two to five characters; `embeddings` those of all-MiniLM-L6-v2.
+The penalty is chosen by cross-validated macro F1 on the training rows; there is nothing else to set.
 """
 
 import math
@@ -28,19 +28,19 @@ from findistill.models.folder import LINEAR, check_folder, is_linear
 from findistill.models.weights import locate
 
 KINDS = ("tfidf", "embeddings")
-# Inverse strengths of the penalty, as scikit-learn has them.
+# Inverse strengths of the penalty, as in scikit-learn.
 PENALTIES = {"tfidf": (0.25, 1.0, 4.0, 16.0, 64.0), "embeddings": (1.0, 4.0, 16.0, 64.0, 256.0)}
 FOLDS = 5
 MACRO_F1 = make_scorer(f1_score, average="macro", zero_division=0)  # scikit-learn 1.9 refuses its own "f1_macro" of two labels
-RARE_FROM = 500  # from so many texts on, words that occur in one text alone are left out
-# Below so many texts the fit on words is several times as fast in their span, and the same. With 1,000 it gains a third, with
-# 2,000 it is slower; and where the weakest penalty has not converged the two stop at slightly different weights.
+RARE_FROM = 500  # from this many texts on, words that occur in only one text are left out
+# Below this many texts, the fit on words is several times as fast in their span, with the same result. With 1,000 it gains a
+# third, with 2,000 it is slower; and if the weakest penalty has not converged, the two stop at slightly different weights.
 IN_SPAN_BELOW = 500
 
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """A fitted classifier of texts; `labels` names the columns of its probabilities."""
+    """A fitted text classifier; `labels` names the columns of its probabilities."""
 
     kind: str
     labels: tuple[str, ...]
@@ -50,7 +50,7 @@ class LinearClassifier:
 
     @property
     def parameters(self) -> int:
-        """Numbers in it, those of the frozen encoder included."""
+        """The number of parameters, including those of the frozen encoder."""
         own = self.weights.size + self.bias.size
         if self.vectorizers:
             return own
@@ -68,7 +68,7 @@ class LinearClassifier:
         return np.asarray(softmax(self.logits(texts), axis=1))
 
     def save(self, folder: Path) -> None:
-        """Leave `config.json`, with labels and vocabularies, and `model.safetensors` in `folder`."""
+        """Write `config.json`, with labels and vocabularies, and `model.safetensors` to `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {"weights": self.weights, "bias": self.bias}
         arrays |= {f"idf/{at}": each.idf_ for at, each in enumerate(self.vectorizers)}
@@ -78,7 +78,7 @@ class LinearClassifier:
 
     @classmethod
     def find(cls, reference: str | Path) -> "LinearClassifier | None":
-        """The one in a run folder or a model folder; None where there is another model.
+        """The linear classifier in a run folder or a model folder; None if that holds another model.
 
         Raises:
             UserError: the folder is damaged.
@@ -91,7 +91,7 @@ class LinearClassifier:
 
     @classmethod
     def load(cls, folder: Path) -> "LinearClassifier":
-        """What `save` left."""
+        """The classifier that `save` wrote."""
         config, arrays = read_json(folder / "config.json"), load_file(folder / "model.safetensors")
         vectorizers = _vectorizers() if config["vocabularies"] else ()
         for at, (vectorizer, terms) in enumerate(zip(vectorizers, config["vocabularies"], strict=True)):
@@ -101,7 +101,7 @@ class LinearClassifier:
 
 
 def _vectorizers(rarest: tuple[int, int] = (1, 1)) -> tuple[TfidfVectorizer, TfidfVectorizer]:
-    """Of words and of pieces of words, without those in fewer than `rarest` texts."""
+    """Those of words and of character n-grams, without those in fewer than `rarest` texts."""
     return (
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=rarest[0], token_pattern=r"(?u)\b\w+\b"),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=rarest[1]),
@@ -109,7 +109,7 @@ def _vectorizers(rarest: tuple[int, int] = (1, 1)) -> tuple[TfidfVectorizer, Tfi
 
 
 def fit_linear(kind: str, texts: Sequence[str], labels: Sequence[str], *, seed: int = 0) -> LinearClassifier:
-    """Fit to n texts and their labels, of which there are at least two; `seed` draws the folds."""
+    """Fit to n texts and their labels, at least two different ones; `seed` draws the folds."""
     vectorizers: tuple[TfidfVectorizer, ...] = ()
     if kind == "embeddings":
         features = embed_once(texts)
@@ -119,15 +119,15 @@ def fit_linear(kind: str, texts: Sequence[str], labels: Sequence[str], *, seed: 
     coordinates, texts_of = in_their_span(features) if vectorizers and len(texts) < IN_SPAN_BELOW else (features, None)
     model = fit_logistic(coordinates, np.asarray(labels), PENALTIES[kind], seed)
     weights, bias = model.coef_ if texts_of is None else model.coef_ @ texts_of @ features, model.intercept_
-    if len(weights) == 1:  # of two labels scikit-learn keeps the second's alone
+    if len(weights) == 1:  # of two labels, scikit-learn keeps only the second's
         weights, bias = np.vstack([np.zeros_like(weights), weights]), np.concatenate([[0.0], bias])
     return LinearClassifier(kind, tuple(map(str, model.classes_)), vectorizers, weights, bias)
 
 
 def in_their_span(features: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (n, d), sparse, in an orthonormal basis of what they span: (n, r), and the basis as sums of the rows, (r, n).
+    """Sparse rows (n, d) in an orthonormal basis of their span: (n, r), and the basis as combinations of the rows, (r, n).
 
-    Weights under a squared penalty lie in that space, where they are as long as in the other: the same fit, in hundreds of
+    Weights under a squared penalty lie in that span, and have the same norm in either basis: the same fit, with hundreds of
     columns instead of tens of thousands.
     """
     squares, basis = np.linalg.eigh((features @ features.T).toarray())

@@ -1,11 +1,11 @@
 """How large a model is and whether it fits, before its weights are read.
 
 Parameters are counted on a model without weights (torch's `meta` device), built from its configuration alone. For the
-presets that stand for models on the hub the configuration is known here, so neither the hub nor a GPU is needed.
+presets of models on the hub, the configuration is stored here, so neither the hub nor a GPU is needed.
 
-Memory is an estimate: weights, what training keeps of them (gradients, the optimiser's moments, adapters), and the
-activations of one batch, from the tensors that a transformer's block stores. Measurements are up to some 40% higher for a
-batch (docs/fewshot.md), and gaps of a CPU's allocator come on top.
+Memory is an estimate: weights, training state (gradients, the optimiser's moments, adapters), and the activations of one
+batch, from the tensors that a transformer block stores. Measurements are up to some 40% higher for a batch
+(docs/fewshot.md), plus fragmentation by a CPU's allocator.
 """
 
 import importlib
@@ -26,13 +26,13 @@ from findistill.models.weights import loading, locate
 log = logging.getLogger(__name__)
 
 GB = 1e9
-RUNTIME = 0.7  # GB that Python, torch and the device's context take whatever the model
-CACHED_BATCHES = 4  # times `llm.batch_tokens` in the key-value cache when sampling: a pass writes one token a sample
-LABEL = 3  # tokens of the answer that a text is tuned on, where it is a label's word
-SAFE = 0.9  # share of the memory to plan with: allocators leave gaps
+RUNTIME = 0.7  # GB that Python, torch and the device's context take with any model
+CACHED_BATCHES = 4  # size of the key-value cache when sampling, in `llm.batch_tokens`: a pass adds one token per sample
+LABEL = 3  # tokens of the answer in tuning, if it is a label's word
+SAFE = 0.9  # share of the memory to plan with: allocators fragment it
 BYTES = {"32": 4.0, "bf16": 2.0}
-# Bytes a weight in the linear layers of blocks: 4 bits and the scales of 64-weight blocks, themselves in 8 bits (Dettmers
-# et al. 2023, section 3: 0.127 bits a weight).
+# Bytes per weight in the linear layers of blocks: 4 bits and the scales of 64-weight blocks, themselves in 8 bits (Dettmers
+# et al. 2023, section 3: 0.127 bits per weight).
 QUANTISED = {"nf4": (4 + 0.127) / 8, "int8": 1.0}
 _logged: set[tuple[object, ...]] = set()  # what this process has logged: the same line for every job of a sweep is noise
 
@@ -45,12 +45,12 @@ class Size:
     """A model's dimensions; `layers` counts the blocks of encoder and decoder together."""
 
     parameters: int
-    linear: int  # parameters in the blocks' linear layers: what quantisation shrinks and LoRA may stand on
+    linear: int  # parameters in the blocks' linear layers: what quantisation shrinks and LoRA can adapt
     unquantised: int  # of those, parameters that stay in float32 when the rest is quantised (T5's `wo`)
     layers: int
     hidden: int
     inner: int  # width of the feed-forward layer
-    gated: bool  # two matrices lead into it
+    gated: bool  # it has two input matrices
     queries: int  # width of all queries of a layer
     keys: int  # width of all its keys, or values
     vocabulary: int
@@ -58,7 +58,7 @@ class Size:
 
     @property
     def blocks(self) -> float:
-        """Blocks that see the prompt: a decoder beside an encoder sees a few label tokens only, and stores next to nothing."""
+        """Blocks that see the prompt: a decoder after an encoder sees only a few label tokens, and stores next to nothing."""
         return self.layers / 2 if self.encodes else self.layers
 
 
@@ -88,7 +88,7 @@ def size(model: str) -> Size:
     """
     if model not in KNOWN:
         check_folder(model, locate(model), "language model", tokenizer=False)
-    # Loaded here: an annotator behind an endpoint needs neither.
+    # Imported here: an annotator behind an endpoint needs neither.
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
     with loading(f"llm.model={model} cannot be loaded"):
         read = transformers.AutoConfig
@@ -129,7 +129,7 @@ def lora_parameters(model: Size, rank: int) -> int:
 def inference(
     model: Size, tokens: int, precision: str = "bf16", quantisation: str = "none", *, rows: int = 32, cached_batches: int = 1
 ) -> Memory:
-    """Memory to read `tokens` prompt tokens in one pass, padding included, and the label of each of `rows` prompts.
+    """Memory to process `tokens` prompt tokens in one pass, padding included, and to score the label of `rows` prompts.
 
     Args:
         model: its size.
@@ -137,7 +137,7 @@ def inference(
         precision: a key of `BYTES`.
         quantisation: none, nf4 or int8.
         rows: prompts in the pass, whose last position has logits over the vocabulary.
-        cached_batches: times `tokens` in the key-value cache: sampling works on more texts than one pass reads.
+        cached_batches: size of the key-value cache in `tokens`: sampling works on more texts than one pass reads.
     """
     wide = BYTES[precision]
     one_block = tokens * wide * (6 * model.hidden + (3 if model.gated else 2) * model.inner)
@@ -158,7 +158,7 @@ def training(
         length: tokens of each, padding included.
         precision: of the computation, a key of `BYTES`; weights that are trained, gradients and moments are float32.
         quantisation: of the frozen weights: none, nf4 or int8.
-        checkpointing: keep only what enters each block, and compute the rest again on the way back.
+        checkpointing: keep only the input of each block, and recompute the rest in the backward pass.
         read: positions of a text with logits over the vocabulary; by default 4 with an encoder, else all.
     """
     wide, tokens = BYTES[precision], batch * length
@@ -167,9 +167,9 @@ def training(
     weights = _weights(model, "32" if lora_rank is None else precision, quantisation)
     # What a block keeps: both norms' inputs and outputs, queries, keys, values, the attention's output, the inner layer.
     block = tokens * wide * (6 * model.hidden + 2 * (model.queries + model.keys) + (4 if model.gated else 2) * model.inner)
-    copied = 4 * model.hidden if wide < 4 else 0  # bytes a token: norms and adapters cast what they read to float32
+    copied = 4 * model.hidden if wide < 4 else 0  # bytes per token: norms and adapters cast their inputs to float32
     block += tokens * 2 * copied
-    if lora_rank is not None:  # on queries and values: what enters them, and what dropout leaves of it with its mask
+    if lora_rank is not None:  # on queries and values: their inputs, and these after dropout with its mask
         block += tokens * 2 * (copied + 5 * model.hidden)
     activations = model.blocks * tokens * wide * model.hidden + block if checkpointing else model.blocks * block
     positions = read or (4 if model.encodes else length)
@@ -181,7 +181,7 @@ def tuning(model: Size, qlora: Any, batch: int, length: int, dtype: str, answer:
     """Memory of a step of `stage=qlora` with these settings; `dtype` as `llm.dtype`.
 
     Args:
-        answer: tokens of the longest answer, which come on top of `length` and have logits over the vocabulary.
+        answer: tokens of the longest answer, which are added to `length` and have logits over the vocabulary.
     """
     length += 0 if model.encodes else answer - LABEL
     return training(
@@ -193,20 +193,20 @@ def tuning(model: Size, qlora: Any, batch: int, length: int, dtype: str, answer:
 def largest(estimate: Callable[[int], Memory], available: float) -> int:
     """The largest power of two `n` up to 65,536 for which `estimate(n).total` stays within `SAFE` of `available` GB; 0: none.
 
-    `estimate` takes a batch size or a number of tokens and gives a `Memory`.
+    `estimate` maps a batch size or a number of tokens to a `Memory`.
     """
     return max((n for n in (2**exponent for exponent in range(17)) if estimate(n).total <= SAFE * available), default=0)
 
 
 def check_memory(llm: Any, max_memory: float | None, *, sampling: bool = False) -> Size | None:
-    """Log how large an in-process llm is, what it needs and which `llm.batch_tokens` would fit; None: not in this process.
+    """Log how large an in-process LLM is, the memory it needs and which `llm.batch_tokens` would fit; return its size.
 
-    The size of a model whose configuration cannot be read without the hub is logged as unknown.
+    None if it does not run in this process, or if its configuration cannot be read without the hub, which is logged.
 
     Args:
         llm: the llm's section of the configuration.
         max_memory: GB that may be used (`trainer.max_memory`); by default what the device has free.
-        sampling: responses are sampled, with steps before the label, instead of the label's distribution read.
+        sampling: responses are sampled, with reasoning before the label, instead of reading the label's distribution.
 
     Raises:
         UserError: it cannot fit.
@@ -216,7 +216,7 @@ def check_memory(llm: Any, max_memory: float | None, *, sampling: bool = False) 
     try:
         model = size(llm.model)
     except UserError:
-        log.info("%s: size not known without its configuration", llm.name)
+        log.info("%s: size unknown without its configuration", llm.name)
         return None
     precision, cached = _precision(str(getattr(llm, "dtype", "auto"))), CACHED_BATCHES if sampling else 1
 
@@ -225,18 +225,18 @@ def check_memory(llm: Any, max_memory: float | None, *, sampling: bool = False) 
 
     memory, available, fitting = _compare(needed, llm.batch_tokens, max_memory)
     request = (llm.name, model.parameters, llm.batch_tokens, sampling, max_memory)
-    if request not in _logged:  # what is free changes from job to job of a sweep, what is needed does not
+    if request not in _logged:  # free memory changes between jobs of a sweep, the need does not
         _logged.add(request)
         log.info(
-            "%s: %s M parameters, with llm.batch_tokens=%d about %s; %.1f GB are available, enough for llm.batch_tokens=%d",
-            llm.name, f"{model.parameters / 1e6:,.0f}", llm.batch_tokens, memory.text(), available, fitting,
+            "%s: %s M parameters, about %s with llm.batch_tokens=%d; %.1f GB are available, enough for llm.batch_tokens=%d",
+            llm.name, f"{model.parameters / 1e6:,.0f}", memory.text(), llm.batch_tokens, available, fitting,
         )  # fmt: skip
     _refuse(memory, available, f"llm={llm.name}", f"llm.batch_tokens={fitting}" if fitting >= 256 else None)
     return model
 
 
 def check_tuning_memory(llm: Any, qlora: Any, batch: int, length: int, max_memory: float | None, answer: int = LABEL) -> None:
-    """Log how large a model to be tuned is, what a step needs and which batch would fit.
+    """Log how large a model to tune is, the memory that a step needs and which batch would fit.
 
     Args:
         llm: the model's section of the configuration.
@@ -265,18 +265,18 @@ def check_tuning_memory(llm: Any, qlora: Any, batch: int, length: int, max_memor
 
 
 def _compare(needed: Callable[[int], Memory], amount: int, max_memory: float | None) -> tuple[Memory, float, int]:
-    """What `amount` texts or tokens need, the GB that there are, and the most texts or tokens that fit."""
+    """The memory that `amount` texts or tokens need, the available GB, and the most texts or tokens that fit."""
     available = hardware.free_memory_gb() if max_memory is None else max_memory
     return needed(amount), available, largest(needed, available)
 
 
 def _refuse(memory: Memory, available: float, what: str, remedy: str | None) -> None:
-    """Raise a UserError where `memory` is more than `available` GB, with the setting that would fit, if one does."""
+    """Raise a UserError if `memory` is more than `available` GB, with the setting that would fit, if one does."""
     if memory.total > available:
-        advice = f"set {remedy}" if remedy else "take a smaller model, or a machine with more memory"
+        advice = f"set {remedy}" if remedy else "use a smaller model, or a machine with more memory"
         raise UserError(
-            f"{what} needs about {memory.text()} and there are {available:.1f} GB: {advice}.\n"
-            "If you know better, trainer.max_memory=GB sets what may be used."
+            f"{what} needs about {memory.text()}, but only {available:.1f} GB are available: {advice}.\n"
+            "To override this check, set trainer.max_memory=GB, the memory that may be used."
         )
 
 

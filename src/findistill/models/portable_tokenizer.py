@@ -1,6 +1,6 @@
-"""A `tokenizer.json` alone, with what `tokens`, `windows` and `special_tokens` need of a tokenizer of transformers.
+"""A `tokenizer.json` with the part of transformers' tokenizer interface that `tokens`, `windows` and `special_tokens` need.
 
-The library transformers loads torch with its tokenizers: 150 MB and seconds in each process that predicts with an ONNX file.
+Tokenizers of transformers import torch: 150 MB and seconds in each process that predicts with an ONNX file.
 """
 
 import json
@@ -13,9 +13,9 @@ from findistill.models.heads import LONGEST
 
 
 class PortableTokenizer:
-    """A tokenizer of the tokenizers library, called as one of transformers. A special token in a text is always text.
+    """A tokenizer of the tokenizers library, called like one of transformers. A special token in a text is always text.
 
-    Padding and truncation of the file do not count: whoever calls says how long a text may be. `longest` is where the file
+    Padding and truncation settings in the file are ignored: the caller sets the length. `longest` is where the file
     truncates, in tokens.
     """
 
@@ -48,7 +48,7 @@ class PortableTokenizer:
         self, text: str | Sequence[str], *, truncation: bool = False, max_length: int = 0, add_special_tokens: bool = True,
         return_special_tokens_mask: bool = False, return_offsets_mapping: bool = False, **_: Any,
     ) -> dict[str, list[Any]]:  # fmt: skip
-        """`input_ids` of a text, or of each of several, and what else is asked for; as a call of a transformers tokenizer."""
+        """`input_ids` of a text, or of each of several, and what else is requested, like a transformers tokenizer."""
         if truncation:
             self.backend_tokenizer.enable_truncation(max_length)
         else:
@@ -65,6 +65,6 @@ class PortableTokenizer:
 
 
 def unknown_token(model: Mapping[str, Any]) -> str | None:
-    """What the `model` of a tokenizer.json gives for what it does not know; None where it knows every byte."""
+    """The unknown token of the `model` in a tokenizer.json; None if it has none, since it knows every byte."""
     number = model.get("unk_id")
     return model.get("unk_token") if number is None else str(model["vocab"][number][0])

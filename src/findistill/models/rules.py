@@ -1,4 +1,4 @@
-"""How an encoder that is to be trained may begin."""
+"""Rules on how an encoder to train is initialised."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,10 @@ def encoder(config: Any, role: str) -> Iterator[str]:
     yield from missing(config, role)
     if declares(section, "linear"):
         if getattr(section, "objective", "classification") == "regression" or section.class_weights != "none":
-            yield f"{role}={section.name} is logistic regression of labels that count alike: choose an encoder, {role}=minilm_l6"
+            yield (
+                f"{role}={section.name} is logistic regression, which supports neither regression targets nor class weights: "
+                f"choose an encoder, {role}=minilm_l6"
+            )
         if section.pretrain.source:
             yield f"{role}.pretrain.source is for encoders; {role}={section.name} has no weights to pretrain"
         return
@@ -30,7 +33,7 @@ def encoder(config: Any, role: str) -> Iterator[str]:
         if section.init != "random":
             yield f"{role}.init={section.init}: there are no weights of {section.name} to start from; use {role}.init=random"
     elif section._target_ and section.pretrain.source:
-        yield f"{role}.pretrain.source is for models of transformers; {section.name} is made by {section._target_}"
+        yield f"{role}.pretrain.source is for transformers models; {section.name} is created by {section._target_}"
     if section.freeze_embeddings and section.init == "random":
         yield f"{role}.freeze_embeddings=true would keep random embeddings: set it to false, or use {role}.init=parent"
     if section.init == "parent" and section.shape is None:

@@ -15,12 +15,12 @@ from findistill.core.progress import ProgressMeter
 from findistill.models.embeddings import MODEL, WIDTH
 from findistill.models.weights import locate, quiet
 
-MAX_TOKENS = 256  # the model's own limit; longer texts are cut
+MAX_TOKENS = 256  # the model's own limit; longer texts are truncated
 
 
 @cache
 def _encoder() -> tuple[Any, Any]:
-    """Tokenizer and model, loaded once a process."""
+    """Tokenizer and model, loaded once per process."""
     folder = locate(MODEL)
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
@@ -42,7 +42,7 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 
 def encode(texts: Sequence[str], batch_tokens: int) -> np.ndarray:
-    """As `embeddings.embed`."""
+    """See `embeddings.embed`."""
     vectors = np.zeros((len(texts), WIDTH), dtype=np.float32)
     tokenizer, model = _encoder()
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]

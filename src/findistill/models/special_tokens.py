@@ -1,4 +1,4 @@
-"""Special tokens that stand in a text, such as `[SEP]` or `</s>`: they are text, and mean nothing to a model."""
+"""Special tokens that are written in a text, such as `[SEP]` or `</s>`: they are treated as plain text."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 def mark_pattern(marks: Iterable[str]) -> re.Pattern[str]:
-    """Matches each of the marks, the longest one first; nothing where there are none."""
+    """Matches each of the marks, the longest one first; nothing if there are none."""
     return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or r"(?!)")
 
 
 def spaced(text: str, marks: re.Pattern[str]) -> str:
-    """The text with a space inside each mark, so that it is none any more: `</s>` as `< /s>`."""
+    """The text with a space inside each mark, so that it no longer is one: `</s>` as `< /s>`."""
     return marks.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}".rstrip(), text)
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The special tokens of a tokenizer: how they are written, and their ids but for that of what is unknown."""
+    """The special tokens of a tokenizer: how they are written, and their ids, except that of the unknown token."""
 
     marks: re.Pattern[str]
     first: frozenset[str]  # characters that they begin with
@@ -43,7 +43,7 @@ class SpecialTokens:
 
 @lru_cache(maxsize=8)
 def _special_tokens(tokenizer: "PreTrainedTokenizerBase", size: int) -> SpecialTokens:
-    """`size` tells a tokenizer from itself with more tokens."""
+    """`size` is part of the cache key, since tokens can be added to a tokenizer."""
     written = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special and str(token)}
     named = [number for number in tokenizer.all_special_ids if number is not None]  # None: it is not in the vocabulary
     written |= {number: token for number in named if (token := tokenizer.convert_ids_to_tokens(number))}
@@ -53,10 +53,10 @@ def _special_tokens(tokenizer: "PreTrainedTokenizerBase", size: int) -> SpecialT
 
 
 def encode_plain(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Token ids of the texts, truncated at `max_length`; of special tokens only those that the tokenizer adds around them.
+    """Token ids of the texts, truncated at `max_length`; the only special tokens are those that the tokenizer adds around them.
 
-    Those that are written in a text are split into what their characters are. Some tokenizers have them whole among the pieces
-    of their vocabulary: there they get a space inside, and what is a special token even so is left out.
+    Those that are written in a text are split into ordinary pieces. Some tokenizers also have them as pieces of their
+    vocabulary: then a space is put inside, and any special token that remains is dropped.
     """
     special, settings = SpecialTokens.of(tokenizer), {"truncation": True, "max_length": max_length, "split_special_tokens": True}
     encoded = tokenizer(list(texts), **settings, return_attention_mask=False, return_token_type_ids=False)

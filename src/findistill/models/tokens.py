@@ -1,4 +1,4 @@
-"""Texts to token ids: tokenised once, kept on disk, in batches of similar length, padded. Nothing here needs torch.
+"""Texts to token ids: tokenised once, cached on disk, in batches of similar length, padded. Nothing here needs torch.
 
 Everything is a function of its arguments; the cache on disk is the only state.
 """
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEXTS_AT_ONCE = 10_000  # tokenised in one call; bounds the Python lists held beside the flat array
-CHECKSUM = 8  # int32 that a sha256 takes
+CHECKSUM = 8  # int32 values in a sha256
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token ids of n texts, end to end: text i is flat[offsets[i]:offsets[i + 1]]. `flat` may be memory-mapped int32."""
+    """The concatenated token ids of n texts: text i is flat[offsets[i]:offsets[i + 1]]. `flat` may be memory-mapped int32."""
 
     flat: np.ndarray
     offsets: np.ndarray  # (n + 1,) int64
@@ -45,19 +45,19 @@ class Tokens:
         return np.diff(self.offsets)
 
     def repeated(self, times: int) -> "Tokens":
-        """The same texts so many times."""
+        """The same texts, `times` times."""
         offsets = np.concatenate([[0], np.cumsum(np.tile(self.lengths, times), dtype=np.int64)])
         return Tokens(np.tile(self.flat, times), offsets, self.pad_id)
 
 
 def tokenise(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int, cache: Path | None = None) -> Tokens:
-    """Token ids of `texts`, truncated at `max_length` tokens; read from `cache` when the same were made before.
+    """Token ids of `texts`, truncated at `max_length` tokens; read from `cache` if they are in it.
 
     A special token that is written in a text is text, see `special_tokens`.
 
-    The cache is one `.npy` file per key (sha256 of texts, tokenizer and length), written aside and renamed, so that
-    jobs side by side can share a folder. It holds int32: n, the n lengths, all ids, then the sha256 of what comes before. One
-    that was damaged since is made again.
+    The cache is one `.npy` file per key (sha256 of texts, tokenizer and length), written under another name and renamed, so
+    that concurrent jobs can share a folder. It holds int32: n, the n lengths, all ids, then the sha256 of all these. A damaged
+    file is recreated.
     """
     pad_id = tokenizer.pad_token_id or 0
     path = cache / f"{_key(tokenizer, texts, max_length)}.npy" if cache else None
@@ -73,13 +73,13 @@ def tokenise(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_len
 
 
 def _load(path: Path) -> np.ndarray | None:
-    """The cached array without its checksum; None where they do not go together."""
+    """The cached array without its checksum; None if they do not match."""
     with suppress(ValueError, EOFError, OSError):
         packed = np.load(path, mmap_mode="r", allow_pickle=False)
         content, checksum = packed[:-CHECKSUM], packed[-CHECKSUM:]
         if len(content) and np.array_equal(_checksum(content), checksum):
             return content
-    log.warning("%s is not as it was written: the texts are tokenised again", path)
+    log.warning("%s is damaged; the texts are tokenised again", path)
     return None
 
 
@@ -99,7 +99,7 @@ def _pack(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length
 def _key(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> str:
     digest = hashlib.sha256(f"{max_length}\0{len(texts)}\0".encode())
     if SpecialTokens.of(tokenizer).occur_in(texts):
-        digest.update(b"plain\0")  # version 0.1 kept other ids of such texts
+        digest.update(b"plain\0")  # version 0.1 cached other ids for such texts
     if tokenizer.is_fast:
         # Truncation and padding are settings of the last call, not of the tokenizer.
         tokenizer.backend_tokenizer.no_truncation()
@@ -109,7 +109,7 @@ def _key(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length:
         digest.update(f"{type(tokenizer).__name__}{sorted(tokenizer.get_vocab().items())}".encode())
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little"))  # so that two texts never read as one
+        digest.update(len(encoded).to_bytes(8, "little"))  # so that two texts never hash like one
         digest.update(encoded)
     return digest.hexdigest()
 
@@ -123,7 +123,7 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[list[int]]:
 def padded(tokens: Tokens, rows: Sequence[int], *, left: bool = False) -> dict[str, np.ndarray]:
     """`input_ids` and `attention_mask` of these rows, (len(rows), longest) int64, padded on the right or the `left`.
 
-    To the longest row and no further: rounding up to a multiple of 8 was measured to cost its share of tokens on a CPU.
+    Only to the longest row: rounding up to a multiple of 8 was measured to cost time for the extra tokens on a CPU.
     """
     lengths = tokens.lengths[list(rows)]
     mask = np.arange(lengths.max()) < lengths[:, None]

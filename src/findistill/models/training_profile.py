@@ -1,4 +1,4 @@
-"""What a classifier's training texts were like, in a small file beside its weights: to tell later texts that are unlike them."""
+"""A profile of a classifier's training texts, in a small file next to its weights, to detect drift of later texts."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,12 @@ FILE = "training_profile.json"
 
 @dataclass(frozen=True)
 class TrainingProfile:
-    """Of the texts that a model was trained on.
+    """Statistics of the texts that a model was trained on.
 
     Attributes:
         pieces: ids of the tokenizer's pieces that occur in them.
-        unseen: how large a share of the pieces of further texts of the same kind would be outside these, by Good and Turing: the
-            share of pieces that occurred once.
+        unseen: the share of pieces outside these to expect in further texts of the same kind, by Good and Turing: the share of
+            pieces that occurred once.
         labels: the share of each label.
     """
 
@@ -34,7 +34,7 @@ class TrainingProfile:
 
     @classmethod
     def of(cls, ids: np.ndarray, tokenizer: "PreTrainedTokenizerBase", labels: Iterable[str]) -> "TrainingProfile":
-        """Of the token ids of all texts, end to end, and the labels of those that have one."""
+        """The profile of texts with these concatenated token ids, and of the labels of those that have one."""
         pieces, times = np.unique(ids[~np.isin(ids, added_tokens(tokenizer))], return_counts=True)
         count = Counter(labels)
         shares = {name: times / count.total() for name, times in sorted(count.items())}
@@ -42,7 +42,7 @@ class TrainingProfile:
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingProfile | None":
-        """Of the model in `folder`; None where nothing is known."""
+        """The profile of the model in `folder`; None if it has none."""
         with suppress(OSError, ValueError, TypeError):
             return cls(**read_json(folder / FILE))
         return None
@@ -58,7 +58,7 @@ class TrainingProfile:
 
 
 def added_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Ids of what stands for no part of a text: the special tokens but that of the unknown piece."""
+    """Ids of tokens that stand for no part of a text: the special tokens except the unknown token."""
     return [number for number in tokenizer.all_special_ids if number != tokenizer.unk_token_id]
 
 
@@ -68,6 +68,6 @@ def distance(first: Mapping[str, float], second: Mapping[str, float]) -> float:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Put what is known of the model in one folder beside its files in another."""
+    """Copy the profile of the model in one folder, if it has one, to another folder."""
     if profile := TrainingProfile.read(source):
         profile.write(target)

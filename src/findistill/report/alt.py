@@ -1,4 +1,4 @@
-"""What a figure shows, in words and numbers: the alternative text for those who do not see it."""
+"""The alternative text of figures: what they show, in words and numbers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-ALL = 6  # points of a series that are all listed; of a longer one its ends and its highest
-SERIES = 12  # series of a panel that are described
+ALL = 6  # most points of a series that is listed in full; of a longer one, its ends and its maximum
+SERIES = 12  # most series of a panel that are described
 
 
 def described(figure: Figure) -> str:
-    """The panels of a figure: what their axes are, and the numbers of each series, row of bars or matrix."""
+    """The panels of a figure: their axes, and the numbers of each series, row of bars or matrix."""
     heading = figure.get_suptitle()
     texts, rows = [f"{heading}."] if heading else [], dict[float, str]()
     for axes in figure.axes:
@@ -33,14 +33,14 @@ def _panel(axes: Axes, rows: Mapping[float, str]) -> str:
 
 
 def _row_names(axes: Axes) -> dict[float, str]:
-    """The methods that the vertical axis names, by their height; none where it has numbers."""
+    """The methods that the vertical axis names, by their height; none if it has numbers."""
     labels = zip(axes.get_yticks(), axes.get_yticklabels(), strict=False)
     names = {round(float(at), 6): _words(label.get_text()) for at, label in labels}
     return {} if all(_is_number(name) for name in names.values()) else names
 
 
 def _in_rows(axes: Axes, names: Mapping[float, str]) -> list[str]:
-    """The value of each row: the length of its bar, or where its mark is."""
+    """The value of each row: the length of its bar, or the position of its mark."""
     bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     values = {round(bar.get_y() + bar.get_height() / 2, 6): bar.get_width() for bar in bars}
     for line in axes.lines:
@@ -94,7 +94,7 @@ def _values(points: "np.ndarray[Any, Any]", axes: Axes) -> str:
 
 
 def _place(x: float, axes: Axes) -> float:
-    """The tick that a mark stands beside, where marks of several series are moved apart; else where it is."""
+    """The tick next to a mark, since marks of several series are moved apart; the mark's own position if none is close."""
     ticks = axes.get_xticks()
     if len(ticks) < 2 or axes.get_xscale() == "log":
         return x

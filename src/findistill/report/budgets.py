@@ -1,4 +1,4 @@
-"""What a method is worth by the number of human labels that it may use: the curve that says when a baseline is enough."""
+"""Scores of methods by the number of human labels that they may use: the curve that shows when a baseline is enough."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +18,7 @@ Point = tuple[int, Mapping[str, Estimate]]  # a number of labels, and the scores
 
 
 def series(methods: Sequence[Method]) -> dict[str, list[Method]]:
-    """Methods that differ in the number of labels alone, fewest labels first, by name; those with one number are left out."""
+    """Methods that differ only in the number of labels, fewest labels first, by name; those with one number are left out."""
     groups: dict[tuple[str, str], list[Method]] = {}
     for method in methods:
         if setting(method.config, BUDGET):
@@ -34,7 +34,7 @@ def series(methods: Sequence[Method]) -> dict[str, list[Method]]:
 
 
 def by_labels(curves: Mapping[str, Sequence[Method]], estimates: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    """Accuracy and macro F1 with 95% intervals by the number of labels, a line a method; dashed lines are baselines."""
+    """Accuracy and macro F1 with 95% intervals by the number of labels, one line per method; dashed lines are baselines."""
     points = {
         name: [(setting(member.config, BUDGET), estimates[member.name]) for member in members] for name, members in curves.items()
     }

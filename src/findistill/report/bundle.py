@@ -1,4 +1,4 @@
-"""What the page carries besides its numbers: styles and scripts, the table library (`vendor/`, MIT) and the glue to it."""
+"""The styles and scripts of the page: the table library (`vendor/`, MIT) and our own."""
 
 import base64
 import hashlib
@@ -15,10 +15,10 @@ SCRIPTS = ("vendor/dataTables.min.js", "vendor/dataTables.columnControl.min.js",
 
 @dataclass(frozen=True)
 class Bundle:
-    """Styles and scripts as they stand in the page.
+    """Styles and scripts as embedded in the page.
 
     Attributes:
-        allowed: sources for a Content-Security-Policy, by which no other script runs, whatever a label or a study is called.
+        allowed: sources for a Content-Security-Policy, so that no other script runs, whatever a label or a study is called.
     """
 
     styles: tuple[Markup, ...]

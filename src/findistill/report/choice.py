@@ -1,7 +1,7 @@
-"""Which settings of a sweep are best by folds of the labelled rows (`sweep.choose`), and the table that says why.
+"""The best settings of a sweep by cross-validation on the labelled rows (`sweep.choose`), and the table that shows why.
 
-Every combination of the swept settings is run once a fold and scored on rows that it has not seen (Stone 1974). Test rows have
-no part in it, so the scores of what is chosen are as honest as those of one fixed recipe.
+Every combination of the swept settings is run once per fold and scored on held-out rows (Stone 1974). Test rows are not used,
+so the test scores of the chosen settings are as unbiased as those of one fixed recipe.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ TITLES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 
 @dataclass(frozen=True)
 class Choice:
-    """What a report says of a choice."""
+    """What a report says about a choice."""
 
     title: str
     table: pd.DataFrame  # cells as text
 
 
 def choose(candidates: Mapping[str, Sequence[Path]], metric: str, study: Path) -> tuple[str, str]:
-    """The best of the candidates and the comparison in words, which is left as `choice.csv` in the study's folder.
+    """The best of the candidates and the comparison as text, which is also written to `choice.csv` in the study's folder.
 
     Args:
         candidates: swept settings -> the run folders of their folds.
@@ -40,9 +40,9 @@ def choose(candidates: Mapping[str, Sequence[Path]], metric: str, study: Path) -
 
 
 def compare(candidates: Mapping[str, Sequence[Path]], metric: str) -> pd.DataFrame:
-    """A row a candidate, the best first: settings, mean and standard error over folds, and what a fold took in seconds.
+    """One row per candidate, the best first: settings, mean and standard error over folds, and seconds per fold.
 
-    `seconds` counts all that a job needs, such as annotations, as if it had made them alone. Among equals the first is best.
+    `seconds` counts all artifacts that a job needs, such as annotations, as if it had made them itself. Ties keep their order.
     """
     rows = []
     for settings, folders in candidates.items():
@@ -62,12 +62,12 @@ def compare(candidates: Mapping[str, Sequence[Path]], metric: str) -> pd.DataFra
 
 
 def _seconds_alone(metrics: Mapping[str, float]) -> float:
-    """What a job would have taken, had it made all artifacts that it reads."""
+    """Seconds that a job would have taken if it had made all artifacts that it reads."""
     return metrics["time/wall_s"] - metrics["time/artifacts_made_s"] + metrics["time/artifacts_s"]
 
 
 def read_choice(study: Path) -> Choice | None:
-    """The choice that a study's jobs come from, where there was one."""
+    """The choice that a study's jobs come from, if there was one."""
     path = study / FILE
     return described(pd.read_csv(path)) if path.exists() else None
 

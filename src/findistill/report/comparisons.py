@@ -17,7 +17,7 @@ from findistill.stats.metrics import confusion, scores
 from findistill.stats.significance import Paired, holm, paired
 
 SELECTED_BY = "val/macro_f1"
-# Presets that set several keys together, each of which counts as one setting: by what its keys begin with.
+# Presets that set several keys but count as one setting: name -> the prefixes of its keys.
 PRESETS = {"llm": ("llm.",), "prompt": ("prompt.",)}
 TRAINED_PRESETS = {  # and of trained models
     **{section: (f"{section}.",) for section in ("llm", "prompt", "trainer", "student", "teacher")},
@@ -27,7 +27,7 @@ TRAINED_PRESETS = {  # and of trained models
 
 @dataclass(frozen=True)
 class Comparison:
-    """Method a minus method b on the same test rows; `contrast` says what the pair differs in, where that is one setting."""
+    """Method a minus method b on the same test rows; `contrast` is the setting in which they differ, if it is only one."""
 
     test_set: str
     family: str
@@ -46,7 +46,7 @@ class Comparison:
 def best(methods: Sequence[Method]) -> tuple[Method | None, bool]:
     """The method with the highest mean validation macro F1, and True.
 
-    Where a method has no validation score, the *test* split decides, which is biased in favour of the selected one, and
+    If a method has no validation score, the *test* split decides, which is biased in favour of the selected one, and
     the second value is False.
     """
     if not methods:
@@ -81,7 +81,7 @@ def _of_parts(methods: Sequence[Method]) -> Iterator[Family]:
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """All numbers of the paired tests, one row a test, for comparisons.csv."""
+    """All numbers of the paired tests, one row per test, for comparisons.csv."""
     rows = []
     for one in comparisons:
         gaps = {"accuracy": one.accuracy, "macro_f1": one.macro_f1}
@@ -97,7 +97,7 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 
 def contrasts_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """Pairs of one contrast averaged, as text: what a setting changes, all else equal."""
+    """The pairs of each contrast averaged, as text: the effect of a setting, all else equal."""
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for one in (one for one in comparisons if one.contrast):
         groups.setdefault((one.family, one.contrast), []).append(one)
@@ -113,13 +113,13 @@ def contrasts_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 def setting_families(
     prefix: str, methods: Sequence[Method], presets: Mapping[str, tuple[str, ...]] = PRESETS
 ) -> Iterable[Family]:
-    """Pairs of methods that differ in one setting alone, a family a setting: `<prefix><setting>`."""
+    """Pairs of methods that differ in only one setting, one family per setting: `<prefix><setting>`."""
     for axis, pairs in pairs_by_setting(methods, presets).items():
         yield Family(prefix + axis, pairs, partial(contrast, axis))
 
 
 def contrast(axis: str, a: Method, b: Method) -> str:
-    """`prompt=cot against direct`; empty where the values are whole sections without a name."""
+    """`prompt=cot against direct`; empty if the values are sections without a name."""
     values = [value_of(method, axis) for method in (a, b)]
     if any(isinstance(value, Mapping) for value in values):
         return ""
@@ -130,7 +130,7 @@ def contrast(axis: str, a: Method, b: Method) -> str:
 def pairs_by_setting(
     methods: Sequence[Method], presets: Mapping[str, tuple[str, ...]] = PRESETS
 ) -> dict[str, list[tuple[Method, Method]]]:
-    """Pairs of methods that differ in one setting alone, by that setting; each of `presets` counts as one.
+    """Pairs of methods that differ in only one setting, by that setting; each of `presets` counts as one.
 
     The first of a pair has the larger number, or the name that comes first in the alphabet.
     """
@@ -142,7 +142,7 @@ def pairs_by_setting(
 
 
 def _axis(keys: list[str], presets: Mapping[str, tuple[str, ...]]) -> str | None:
-    """The one setting, or preset, that these keys are; None where they are several."""
+    """The one setting, or preset, that these keys belong to; None if there are several."""
     if len(keys) == 1 and keys[0].partition(".")[0] not in PRESETS:
         return keys[0]
     names = {next((name for name, begins in presets.items() if key.startswith(begins)), key) for key in keys}
@@ -150,7 +150,7 @@ def _axis(keys: list[str], presets: Mapping[str, tuple[str, ...]]) -> str | None
 
 
 def value_of(method: Method, axis: str) -> Any:
-    """The setting as `pairs_by_setting` names it; a whole section (an llm, a prompt, a student) by its name."""
+    """The value of a setting of `pairs_by_setting`; for a section (an llm, a prompt, a student), its name."""
     value = setting(method.config, axis)
     return value.get("name", value) if isinstance(value, Mapping) else value
 

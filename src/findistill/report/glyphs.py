@@ -1,6 +1,6 @@
-"""Text in figures: what the fonts of this machine can draw, and what stands for the rest.
+"""Text in figures: what the fonts of this machine can draw, and what replaces the rest.
 
-matplotlib would draw boxes, and warn for every character of every label.
+matplotlib would draw boxes, and warn about every character of every label.
 """
 
 import logging
@@ -12,13 +12,13 @@ from matplotlib.ft2font import FT2Font
 
 log = logging.getLogger(__name__)
 
-FAMILIES = (  # tried in this order for each character, where they are installed
+FAMILIES = (  # tried in this order for each character, if they are installed
     "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Noto Sans CJK JP", "Source Han Sans SC", "Source Han Sans CN",
     "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC",
     "Hiragino Sans GB", "Heiti TC", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari",
     "Noto Sans Thai", "Noto Emoji", "Segoe UI Symbol", "Segoe UI Emoji",
 )  # fmt: skip
-ABSENT = "\N{WHITE SQUARE}"  # stands for a character that no font has
+ABSENT = "\N{WHITE SQUARE}"  # replaces a character that no font has
 WIDEST = 26  # characters of a label
 
 
@@ -45,25 +45,27 @@ def drawable(text: str) -> str:
 
 
 def label_names(labels: Sequence[str]) -> list[str]:
-    """How figures write these labels: shortened, and as `label 2` where characters cannot be drawn, see `key`."""
+    """These labels as written in figures: shortened, and as `label 2` if characters cannot be drawn, see `key`."""
     names = []
     for number, label in enumerate(labels, 1):
         name = " ".join(label.split())
         if ABSENT in drawable(name):
             name = f"label {number}"
-        # matplotlib leaves a name with an underscore in front out of legends.
+        # matplotlib omits names with a leading underscore from legends.
         name = f" {name}" if name.startswith("_") else name
         names.append(name if len(name) <= WIDEST else f"{name[: WIDEST - 1]}…")
     return names
 
 
 def key(labels: Sequence[str]) -> str:
-    """What the names of `label_names` stand for, where they are not the labels: `label 1 is ..., label 2 is ...`."""
+    """What numbered names of `label_names` stand for: `label 1 is ..., label 2 is ...`."""
     return ", ".join(f"{name.strip()} is {label}" for name, label in zip(label_names(labels), labels, strict=True)
                      if ABSENT in drawable(" ".join(label.split())))  # fmt: skip
 
 
 @cache
 def warn_of(missing: str) -> None:
-    """Say once which labels the figures name by numbers, and what would help."""
-    log.warning("figures: no font here has the characters of some labels (%s); Noto Sans CJK has most scripts", missing)
+    """Warn once about the labels that figures name by numbers, and say what would help."""
+    log.warning(
+        "figures: no installed font has the characters of some labels (%s); install one with them, such as Noto Sans CJK", missing
+    )

@@ -1,4 +1,4 @@
-"""The jobs of a study, one row each: what it scored, what sets it apart from the job before it, and what makes it again."""
+"""The jobs of a study, one row each: its scores, how it differs from the job before it, and the command that repeats it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from findistill.stats.metrics import confusion, scores
 
 ELSEWHERE = tuple(name for name in APART if name != "seed")  # settings that change no result
 LONGEST = 160  # characters of the changed settings on the page; jobs.csv has all
-# Column of jobs.csv -> its title on the page. Columns without a value go.
+# Column of jobs.csv -> its title on the page. Columns without a value are dropped.
 TITLES = {
     "number": "#", "method": "Method", "seed": "Seed", "test_set": "Test set", "accuracy": "Accuracy", "macro_f1": "Macro F1",
     "state": "State", "changed": "Changed since the job above", "command": "Command", "job": "Job folder", "wall_s": "Wall s",
@@ -24,7 +24,7 @@ WORDS = ("Method", "Seed", "Test set", "State", "Changed since the job above", "
 
 
 def jobs_table(entries: Sequence[Entry], methods: Sequence[Method]) -> pd.DataFrame:
-    """A row a job with the columns of `TITLES`, and `error`; jobs of one method stand together, in the order of the methods.
+    """One row per job with the columns of `TITLES`, and `error`; jobs are grouped by method, in the order of the methods.
 
     `changed`: the settings that can change a result and differ from those of the job above, `seed: 0 → 1`.
     """
@@ -37,7 +37,7 @@ def jobs_table(entries: Sequence[Entry], methods: Sequence[Method]) -> pd.DataFr
         _, at, method = of_run.get(entry.folder, last)
         settings = {name: section for name, section in entry.config.items() if name not in ELSEWHERE}
         if isinstance(stage := settings.get("stage"), Mapping):
-            settings["stage"] = stage.get("name")  # what else it has follows from it
+            settings["stage"] = stage.get("name")  # the rest of the section follows from it
         rows.append({
             "number": number, **_scores(method, at, entry), "state": entry.status.get("state", "starting"),
             "changed": "; ".join(_changes(above, settings)) if above and settings else "", "command": _command(entry),
@@ -79,7 +79,7 @@ def _command(entry: Entry) -> str:
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The jobs as text under the page's titles, without empty columns, and without test sets where there is one."""
+    """The jobs as text under the page's titles, without empty columns, and without test sets if there is only one."""
     table = table.assign(
         state=[f"{state}: {why}" if why else state for state, why in zip(table["state"], table["error"], strict=True)]
     )

@@ -1,6 +1,6 @@
-"""Under which licence something may be published that was learnt from several sources: the strictest of theirs.
+"""The licence under which something made from several sources may be published: the strictest of theirs.
 
-The order stands in `licences.yaml`. It is a rule of thumb for a card, no legal advice: the card names every source.
+Their order is in `licences.yaml`. It is a rule of thumb for a card, not legal advice: the card names every source.
 """
 
 import re
@@ -21,9 +21,9 @@ class Source:
 
     Attributes:
         role: `texts`, `demonstrations`, `annotator`, `weights` or `annotations`.
-        name: of the data set or model, for people.
+        name: of the data set or model, as shown to users.
         licence: as its reader, card or publisher states it.
-        hub_id: where the hub has it.
+        hub_id: if it is on the hub.
         citation: of a data set.
     """
 
@@ -42,8 +42,8 @@ class Provenance:
         sources: data sets, annotators and weights, each once.
         datasets: hub ids of the data sets, those of the models' cards included.
         notes: of the data cards: near-duplicates of test rows, texts that were cut or dropped.
-        usd: what annotation was charged, in US dollars; None where a price is not known, 0.0 where nobody charged anything.
-        seconds: that each kind of artifact on the way took.
+        usd: cost of annotation in US dollars; None if a price is not known, 0.0 if nothing was charged.
+        seconds: that each kind of intermediate artifact took.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Licence:
-    """A licence as the hub has it. `rank`: the higher, the stricter; `texts`: whether it lets others have the texts."""
+    """A licence as named on the hub. `rank`: the higher, the stricter; `texts`: whether the texts may be passed on."""
 
     id: str
     rank: int
@@ -78,8 +78,8 @@ def _table() -> dict[str, Any]:
 
 
 def licence_of(stated: str) -> Licence:
-    """The licence that words stand for. `not stated` anywhere in them makes it unknown; one that is in no table is `other`, with
-    its words as a name, and counts as strict as a provider's terms."""
+    """The licence that these words state. With `not stated` anywhere in them, it is unknown; one that is not in the table is
+    `other`, with its words as a name, and counts as strict as a provider's terms."""
     words = " ".join(stated.lower().split())
     identifier = re.sub(r"[^a-z0-9.]+", "-", words).strip("-")
     order = _table()["order"]
@@ -93,23 +93,21 @@ def licence_of(stated: str) -> Licence:
 
 
 def model_licence(reference: str) -> str:
-    """The licence of a model by its hub id or its provider's name, as `licences.yaml` has it; `unknown` where it does not."""
+    """The licence of a model by its hub id or its provider's name, from `licences.yaml`; `unknown` if it is not there."""
     return next((licence for begin, licence in _table()["models"].items() if reference.startswith(begin)), UNKNOWN)
 
 
 def strictest(sources: Sequence[Source]) -> Licence:
-    """The strictest licence of all; unknown where nothing is known of any."""
+    """The strictest licence of all; unknown if one of them is, or if there are no sources."""
     return max((licence_of(source.licence) for source in sources), key=lambda one: one.rank, default=licence_of(UNKNOWN))
 
 
 def remarks(sources: Sequence[Source]) -> list[str]:
-    """What a single licence cannot say: sources without a known one, and share-alike terms that exclude each other."""
+    """What a single licence cannot express: sources without a known one, and share-alike terms that exclude each other."""
     unknown = [source.name for source in sources if licence_of(source.licence).id == UNKNOWN]
-    lines = (
-        [f"the licence of {', '.join(dict.fromkeys(unknown))} is not known: ask before you publish or sell"] if unknown else []
-    )
+    lines = [f"the licence of {', '.join(dict.fromkeys(unknown))} is unknown: ask before you publish or sell"] if unknown else []
     alike = sorted({one.id for one in (licence_of(source.licence) for source in sources) if "-sa-" in one.id})
     chosen = strictest(sources).id
     if others := [one for one in alike if one != chosen]:
-        lines.append(f"{', '.join(others)} wants what is made from it under the same licence, which {chosen} is not")
+        lines.append(f"{', '.join(others)} requires derived works to carry the same licence, which {chosen} is not")
     return lines

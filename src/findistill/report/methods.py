@@ -1,4 +1,4 @@
-"""From runs to methods: jobs that are equal but for their seed, on the same test rows in the same order."""
+"""From runs to methods: jobs that differ only in their seed, on the same test rows in the same order."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from findistill.errors import UserError
 from findistill.report import parts
 from findistill.stats.metrics import codes
 
-# Settings that do not make another method: the seed, and how a job is run and shown.
+# Settings that do not define a method: the seed, and how a job is run and shown.
 APART = ("seed", "study", "runs_dir", "logger", "sweep", "report", "hydra")
 
 
@@ -27,8 +27,8 @@ class Run:
 
     method: str
     kind: str  # that of its report part, or baseline
-    seed: int | str | None  # what tells it from the repeats of its method, as its part's `identity` has it
-    config: dict[str, Any]  # the settings that make the method, without runtime-only ones
+    seed: int | str | None  # what distinguishes it from repeats of its method, by its part's `identity`
+    config: dict[str, Any]  # the settings that define the method, without runtime-only ones
     metrics: dict[str, float]
     predictions: pd.DataFrame  # id, text, label (gold), predicted, p_<label>...; annotators: agreement, n_samples
     folder: Path | None = None
@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Method:
-    """Runs equal but for the seed. Rows are sorted by id, so methods of one test set line up."""
+    """Runs that differ only in the seed. Rows are sorted by id, so methods of one test set line up."""
 
     name: str
     kind: str
@@ -56,7 +56,7 @@ class Method:
 
     @property
     def seeds(self) -> tuple[int | str | None, ...]:
-        """What tells the runs apart, as the rows of `predicted`."""
+        """What distinguishes the runs, in the order of the rows of `predicted`."""
         return tuple(run.seed for run in self.runs)
 
     @property
@@ -65,12 +65,12 @@ class Method:
         return self.predicted == self.gold
 
     def mean_metric(self, key: str) -> float | None:
-        """A recorded metric's mean over the runs that have it, None where none has."""
+        """A recorded metric's mean over the runs that have it, None if none has."""
         values = [run.metrics[key] for run in self.runs if run.metrics.get(key) is not None]
         return float(np.mean(values)) if values else None
 
     def by_number(self, pattern: str) -> dict[int, np.ndarray]:
-        """Metrics whose name has a number where `pattern` has {}: number -> (runs,), ascending, where all runs have it."""
+        """Metrics whose name has a number where `pattern` has {}: number -> (runs,), ascending, if all runs have it."""
         shape = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
         numbers = sorted({int(match[1]) for key in self.runs[0].metrics if (match := shape.fullmatch(key))})
         rows = {number: [run.metrics.get(pattern.format(number)) for run in self.runs] for number in numbers}
@@ -78,7 +78,7 @@ class Method:
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key of nested mappings, None where they have none."""
+    """The value at a dotted key of nested mappings, None if they have none."""
     value: Any = config
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -88,8 +88,8 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 def gather(runs: Iterable[Run]) -> list[Method]:
     """Group runs into methods, in order of first appearance; seeds ascending.
 
-    Methods on the same rows share a `test_set`, named by their data; other rows of the same data get a name of their
-    own. Methods of one name on one test set get the settings that tell them apart appended.
+    Methods on the same rows share a `test_set`, named after their data; other rows of the same data get another name.
+    Methods of one name on one test set get the settings that distinguish them appended.
 
     Raises:
         UserError: predictions without a needed column, with repeated ids or unlabelled rows; seeds of one method tested
@@ -108,8 +108,8 @@ def repeats(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def differing(configs: list[dict[str, Any]]) -> list[str]:
-    """Dotted keys on which the configurations differ, those aside that make no other method."""
-    # An empty section says as much as none.
+    """Dotted keys in which the configurations differ, except those that do not define a method."""
+    # An empty section means the same as none.
     flats = [{key: value for key, value in flatten(deciding(config)).items() if value != {}} for config in configs]
     keys = dict.fromkeys(key for flat in flats for key in flat)
     return [key for key in keys if len({repr(flat.get(key)) for flat in flats}) > 1]
@@ -172,7 +172,7 @@ def _on_test_sets(methods: list[Method]) -> list[Method]:
 
 
 class Named(Protocol):
-    """A method as its name is made of."""
+    """The parts of a method that its name is made of."""
 
     @property
     def name(self) -> str: ...
@@ -188,7 +188,7 @@ N = TypeVar("N", bound=Named)
 
 
 def with_unique_names(methods: list[N]) -> list[N]:
-    """The methods, dataclasses; those of one name on one test set get the settings that tell them apart appended."""
+    """The methods (dataclasses); those of one name on one test set get the settings that distinguish them appended."""
     by_name: dict[tuple[str, str], list[N]] = {}
     for method in methods:
         by_name.setdefault((method.test_set, method.name), []).append(method)
@@ -199,7 +199,7 @@ def with_unique_names(methods: list[N]) -> list[N]:
 
 
 def _distinguishing(configs: list[dict[str, Any]]) -> list[str]:
-    """As few of the differing keys as tell all configurations apart, in their order."""
+    """The differing keys that are needed to distinguish all configurations, in their order."""
     keys: list[str] = []
     groups = 1
     for key in differing(configs):

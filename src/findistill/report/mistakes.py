@@ -17,8 +17,8 @@ def tables(methods: Sequence[Method], leaders: Sequence[Method], texts: Mapping[
     """The tables of one test set that have rows.
 
     Args:
-        leaders: whose errors are listed; the first that is no annotator is compared with the best annotator.
-        texts: id -> text of rows that may be shown; empty: ids alone.
+        leaders: whose errors are listed; the first that is neither annotator nor baseline is compared with the best annotator.
+        texts: id -> text of rows that may be shown; empty: only ids.
     """
     errors = pd.concat([confident_errors(leader) for leader in leaders])
     if len(errors):
@@ -42,7 +42,7 @@ def _annotates(method: Method) -> bool:
 
 
 def confident_errors(method: Method) -> pd.DataFrame:
-    """The rows that a method gets wrong by its mean probabilities over seeds, surest first.
+    """The rows that a method gets wrong by its mean probabilities over seeds, most confident first.
 
     Columns: method, id, gold, predicted, confidence (the mean probability of `predicted`), wrong_seeds (share of the seeds).
     Without probabilities there are no rows.
@@ -58,10 +58,10 @@ def confident_errors(method: Method) -> pd.DataFrame:
 
 
 def disagreements(annotator: Method, student: Method) -> pd.DataFrame:
-    """The rows of a test set to which two methods give other labels, those that the student is surest of first.
+    """The rows of a test set to which two methods assign different labels, by the student's confidence, highest first.
 
     Columns: id, gold, annotator, student, confidence (the student's), right (annotator, student or neither). An annotator
-    without an answer has none.
+    without an answer has the label `no answer`.
     """
     (first, _), (second, confidence) = _guess(annotator), _guess(student)
     rows = np.flatnonzero(first != second)
@@ -76,7 +76,7 @@ def disagreements(annotator: Method, student: Method) -> pd.DataFrame:
 
 
 def _guess(method: Method) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) label positions, -1 without one, and their mean probabilities over seeds, NaN where a method gives hard answers."""
+    """(n,) label positions, -1 without one, and their mean probabilities over seeds, NaN where a method has only labels."""
     finite = np.isfinite(method.probabilities).all((0, 2))
     mean = np.where(finite[:, None], np.nan_to_num(method.probabilities).mean(0), 0)
     guess = np.where(finite, mean.argmax(1), method.predicted[0])

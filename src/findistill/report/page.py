@@ -26,14 +26,14 @@ from findistill.stats.majority import doubt_of
 from findistill.stats.metrics import confusion
 
 MANY_SEEDS = 5  # with fewer, the spread over seeds is too uncertain for a claim about methods
-# What a section of models that classify nothing lacks.
+# The empty fields of a section on models that do not classify.
 SIMPLE: dict[str, Any] = {"label_key": "", "quality": None, "cost": None, "comparisons": [], "contrasts": [], "mistakes": []}
 LEADERS = 3  # panels of the confusion and calibration figures
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What `build_report` left in the study folder."""
+    """What `build_report` wrote to the study folder."""
 
     table_csv: Path
     table_md: Path
@@ -49,23 +49,22 @@ def build_report(
     choice: Choice | None = None, entries: Sequence[Entry] = (),
     texts: Mapping[str, Mapping[str, str]] | None = None, families: Families | None = None,
 ) -> ReportFiles:  # fmt: skip
-    """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` into `out`, each whole or not at all.
+    """Write `table.csv`, `table.md`, `comparisons.csv`, `figures/` and `report.html` to `out`, each completely or not at all.
 
     Args:
-        failed: one dict a failed job: `job` (its name), `error` (one line), `method` where known.
-        left_out: done jobs that are not in the report, as `failed`.
-        published: a key of published.yaml; its numbers stand in a table of their own.
-        command: what to type to make the study again.
+        failed: one dict per failed job: `job` (its name), `error` (one line), `method` if known.
+        left_out: done jobs that are not in the report, in the form of `failed`.
+        published: a key of published.yaml; its numbers are in a separate table.
+        command: the command that repeats the study.
         annotations: the annotator's votes on the training texts, for the agreement figure (columns agreement, label,
-            n_samples, gold where known). Without it the figure is drawn from a baseline whose predictions have
+            n_samples, gold if known). Without it, the figure is drawn from a baseline whose predictions have
             `agreement` and `n_samples`.
-        choice: of the settings that the study's jobs have, on folds.
+        choice: how the settings of the study's jobs were chosen on folds.
         entries: all jobs of the study, for the table of jobs.
+        families: what is tested against what; by default as in the report parts.
+        texts: data set -> id -> text, of the texts that may be shown next to errors.
 
-        families: what is tested against what; by default what the report parts ask.
-        texts: data set -> id -> text, of the texts that may be shown beside errors.
-
-    No other text of the data gets into the files; rows are known by their ids alone.
+    No other text of the data gets into the files; rows are identified only by their ids.
 
     Raises:
         UserError: no finished run, or runs that do not fit together (see `methods.gather`); unknown `published`.
@@ -132,7 +131,7 @@ def build_report(
 
 
 def _drawn(pictures: Iterable[Picture], out: Path, section: dict[str, Any], prefix: str = "") -> list[Path]:
-    """Save the pictures of a section and put them, with their data URIs, into it; gives their files."""
+    """Save the pictures of a section and add them, with their data URIs, to it; return their files."""
     figures: list[Path] = []
     for picture in pictures:
         name = f"{prefix}{picture.name}"
@@ -166,7 +165,7 @@ def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison
 
 
 def _tables(one: Results) -> Iterator[Table]:
-    """Those of the report parts, and that of the labels."""
+    """The tables of the report parts, and the one by label."""
     for part in parts.present(one.methods):
         yield from part.tables(one)
     yield tables.by_label(one.methods)
@@ -184,7 +183,7 @@ def summary(one: Results, tests: Sequence[Comparison], *, chosen: bool = False) 
         if main.accuracy.over == "rows":
             about += ": a result about these two models, not about the methods"
         elif seeds < MANY_SEEDS:
-            about += f": {seeds} seed{'s' * (seeds > 1)} of a method are too few for a claim, which takes {MANY_SEEDS}"
+            about += f": {seeds} seed{'s' * (seeds > 1)} per method, too few for a claim, which needs {MANY_SEEDS}"
         verdict = "different" if main.p_holm < 0.05 else "not distinguishable"
         text = (
             f"{main.a} against {main.b}, {main.family}: {tables.difference(main.accuracy)} points of accuracy, {verdict} "
@@ -212,7 +211,7 @@ def summary(one: Results, tests: Sequence[Comparison], *, chosen: bool = False) 
 
 
 def doubts(one: Results) -> list[str]:
-    """The methods, baselines apart, that are not above the majority class of the test rows or give one label only."""
+    """The methods, except baselines, that are not above the majority class of the test rows or predict only one label."""
     reasons = {
         method.name: doubt_of(
             one.estimates[method.name], method.gold, method.predicted,
@@ -240,7 +239,7 @@ def _of_all_methods(one: Results) -> Iterator[Picture]:
 
 
 def _leaders(one: Results) -> list[Method]:
-    """The methods whose errors are looked at: those that the report parts name, else the best."""
+    """The methods whose errors are shown: those that the report parts name, else the best."""
     here = parts.present(one.methods)
     candidates: list[Method | None] = []
     for part in here:

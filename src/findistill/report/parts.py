@@ -60,10 +60,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the title and caption that the page gives it, and the file `figures/<name>.png`, `.svg`.
+    """A figure with its title and caption on the page; its files are `figures/<name>.png` and `.svg`.
 
     Attributes:
-        alt: what it shows, in words and numbers, for those who do not see it.
+        alt: the alternative text: what it shows, in words and numbers.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says about one test set of models that do not give texts labels.
+    """What the page says about one test set of models that do not label texts.
 
     Attributes:
         rows: how many test rows there are, in words.
         summary: the main result in a sentence.
-        doubts: why a method is not to be relied on, a sentence each.
+        doubts: why a method should not be relied on, one sentence each.
     """
 
     test_set: str
@@ -112,7 +112,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class Results:
-    """What a study has on one test set.
+    """The results of a study on one test set.
 
     Attributes:
         estimates: metrics by method name.
@@ -130,17 +130,17 @@ class Part:
     """What one stage adds to reports. The defaults suit a stage that trains or scores a classifier.
 
     Attributes:
-        kind: the column `kind` of the table; one part a kind.
+        kind: the column `kind` of the table; one part per kind.
         noun: what a method of this kind is called in the summary, singular.
         rows: what its test rows are called.
-        runs: what the runs of one method are called: `Seeds`, or `Runs` where other settings are repeated.
-        readable_columns: columns of `table.csv` that the readable table has because of these methods.
+        runs: what the runs of one method are called: `Seeds`, or `Runs` if other settings are repeated.
+        readable_columns: columns of `table.csv` that these methods add to the readable table.
         columns: further columns of `table.csv`, with their keys in metrics.json.
-        omitted: columns that say nothing about these methods.
-        listed_last: its methods stand behind all others.
-        scored_on_training_rows: another draw of the labelled rows gives other rows to score.
-        classifies: its models give each text a label, and its methods stand in the table of all; others have `sections`.
-        own_baselines: baselines are made for its jobs; models on human labels alone share those of other jobs.
+        omitted: columns that do not apply to these methods.
+        listed_last: its methods come after all others.
+        scored_on_training_rows: other rows are scored with another draw of the labelled rows.
+        classifies: its models assign each text a label, and its methods are in the main table; others have `sections`.
+        own_baselines: baselines are computed for its jobs; models on human labels only share those of other jobs.
     """
 
     kind: str
@@ -158,23 +158,23 @@ class Part:
     # One run
 
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-        """How tables call the method of a run; its seeds share the name."""
+        """The name of a run's method in tables; its seeds share the name."""
         return str(config["stage"]["name"])
 
     def scores(self, config: Mapping[str, Any]) -> bool:
-        """Whether a done run has predictions to compare; what comes before a model has none."""
+        """Whether a done run has predictions to compare, unlike steps before a model."""
         return True
 
     def identity(self, config: dict[str, Any]) -> tuple[int | str | None, dict[str, Any]]:
-        """What tells a run from the repeats of its method, and the settings that make the method."""
+        """What distinguishes a run from repeats of its method, and the settings that define the method."""
         return config["seed"], config
 
     def status(self, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """What to remember of a run besides its status.json."""
+        """What to record of a run besides its status.json."""
         return {}
 
     def setting_name(self, key: str) -> str:
-        """A setting as it stands behind the name of a method that shares its name with another."""
+        """A setting as it is appended to the name of a method that shares its name with another."""
         return key
 
     def numbered_columns(self, keys: Iterable[str]) -> dict[str, str]:
@@ -188,7 +188,7 @@ class Part:
         return [method for method in methods if method.kind == self.kind]
 
     def prepare(self, runs: "list[Run]") -> "list[Run]":
-        """All runs of a study, baselines included, before they are compared."""
+        """All runs of a study, baselines included, as they are to be compared."""
         return runs
 
     def group(self, method: "Method") -> str:
@@ -210,11 +210,11 @@ class Part:
         yield from ()
 
     def sections(self, runs: "Sequence[Run]", resamples: int) -> Iterator[Section]:
-        """Of runs of this kind, if they classify nothing: one for each test set."""
+        """Those on runs of this kind, if they do not classify: one per test set."""
         yield from ()
 
     def notes(self, methods: "Sequence[Method]") -> list[str]:
-        """How the numbers of the part's methods are made, where it is not as for all; `methods` are all of the report."""
+        """How the numbers of the part's methods are computed, if differently; `methods` are all of the report."""
         return []
 
 
@@ -232,15 +232,15 @@ def registered() -> "dict[str, Part]":
 
 
 def of_stage(stage: str) -> Part:
-    """The part of a stage; a plain one where the stage has none."""
+    """The part of a stage; a default one if the stage has none."""
     return registered().get(stage) or Part(stage)
 
 
 def of_kind(kind: str) -> Part:
-    """The part whose methods are of this kind; a plain one for baselines and unknown kinds."""
+    """The part whose methods are of this kind; a default one for baselines and unknown kinds."""
     return next((part for part in registered().values() if part.kind == kind), None) or Part(kind)
 
 
 def present(methods: "Sequence[Method]") -> list[Part]:
-    """The parts that have methods of their own here."""
+    """The parts that have some of these methods."""
     return [part for part in registered().values() if part.own(methods)]

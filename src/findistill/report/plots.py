@@ -21,7 +21,7 @@ from findistill.stats.metrics import codes, confusion
 RECALLS = np.linspace(0.0, 1.0, 201)
 FIXED_LOOKS = {"teacher": (GREEN, "D"), "baseline": (GREY, "^")}  # of groups that look the same in every study
 GROUP_LOOKS = ((BLUE, "o"), (VERMILION, "s"), *zip(SERIES[3:], ("v", "P", "X"), strict=True))
-FEW_LABELS = 8  # whose confusion has room for percentages
+FEW_LABELS = 8  # most labels for which confusion matrices have room for percentages
 LINE = 42  # characters of tick labels that fit beside each other
 SCORES = (("accuracy", "Accuracy"), ("macro_f1", "Macro F1"))
 
@@ -52,7 +52,7 @@ def save_run_figures(
 
 
 def learning_curve(history: Sequence[dict[str, float]]) -> Figure:
-    """Losses, and validation accuracy and macro F1, by epoch; one row an epoch."""
+    """Losses, and validation accuracy and macro F1, by epoch; one row per epoch."""
     frame = pd.DataFrame(history)
     figure = style.blank(10, 3.8)
     left, right = figure.subplots(1, 2)
@@ -154,7 +154,7 @@ def comparison(
 
     Args:
         groups: method name -> its entry in the legend.
-        bars: from zero, and one group after the other, in the order of `groups`.
+        bars: draw bars from zero, one group after the other, in the order of `groups`.
     """
     order = list(dict.fromkeys(groups.values())) if bars else [""]
     place = {method.name: order.index(groups[method.name]) if bars else 0 for method in methods}
@@ -194,7 +194,7 @@ def comparison(
 
 
 def calibration(methods: Sequence[Method]) -> Figure:
-    """Reliability diagrams, a panel a method: accuracy by confidence in 15 bins, all seeds pooled; bars are shares."""
+    """Reliability diagrams, one panel per method: accuracy by confidence in 15 bins, all seeds pooled; bars are shares."""
     figure, every = _side_by_side(len(methods), 4.0)
     for axes, method in zip(every, methods, strict=True):
         probabilities = method.probabilities.reshape(-1, len(method.labels))
@@ -216,7 +216,7 @@ def calibration(methods: Sequence[Method]) -> Figure:
 def agreement(annotations: pd.DataFrame, n_samples: int | None = None) -> Figure:
     """How often the annotator agrees with itself, and its accuracy by agreement.
 
-    `annotations`: columns `agreement`, `label` (the annotator's) and, where known, `gold`; `n_samples` is read from the
+    `annotations`: columns `agreement`, `label` (the annotator's) and, if known, `gold`; `n_samples` is read from the
     column of that name unless given.
     """
     n_samples = n_samples or int(annotations["n_samples"].max())

@@ -1,4 +1,4 @@
-"""Published numbers, each with its source, to be shown beside ours and never mixed with them."""
+"""Published numbers, each with its source, to be shown next to ours and never mixed with them."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,7 +11,7 @@ from findistill.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """Where a number was read. `second_hand`: by others than the authors; `note` says how far to trust it."""
+    """The source of a number. `second_hand`: reported by others than the authors; `note` says how far to trust it."""
 
     title: str
     where: str
@@ -30,7 +30,7 @@ class Row:
     note: str = ""
 
     def cell(self, metric: str) -> str:
-        """The value as text, at least two decimals; empty where the source has none."""
+        """The value as text, at least two decimals; empty if the source has none."""
         value = self.values.get(metric)
         return "" if value is None else max(f"{value:.2f}", f"{value:g}", key=len)
 

@@ -20,9 +20,9 @@ class Entry(NamedTuple):
     """A job of a study, whatever its state.
 
     Attributes:
-        status: what its status.json has.
-        config: its settings that can change a result; empty where they cannot be read.
-        run: what it is compared by; None where it has nothing to compare.
+        status: the content of its status.json.
+        config: its settings that can change a result; empty if they cannot be read.
+        run: its results for comparisons; None if there is nothing to compare.
     """
 
     folder: Path
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 class Jobs(NamedTuple):
-    """The jobs of a study: scored ones, those that are not done, those that are done and leave nothing to compare; and all."""
+    """The jobs of a study: scored ones; those not done; those left out (pruned, or with nothing to compare); and all."""
 
     runs: list[Run]
     failed: Listed
@@ -68,7 +68,7 @@ def collect(folder: Path) -> Jobs:
 
 
 def _settings_where_readable(job: Path) -> dict[str, Any] | None:
-    """A job's settings; None where it failed before it had any, or they are damaged."""
+    """A job's settings; None if it failed before it had any, or they are damaged."""
     try:
         return settings_of(job)
     except Exception as error:
@@ -77,7 +77,7 @@ def _settings_where_readable(job: Path) -> dict[str, Any] | None:
 
 
 def _comparable(job: Path, state: dict[str, Any], config: dict[str, Any] | None) -> Run | None:
-    """As `read_run`, of a job that fits among the others."""
+    """Like `read_run`, but checks that the job can be compared with others."""
     run = read_run(job, state, config)
     if run and parts.of_kind(run.kind).classifies:
         checked(run)
@@ -91,7 +91,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 
 def read_run(folder: Path, state: dict[str, Any], config: dict[str, Any] | None = None) -> Run | None:
-    """A done job as its stage's report part describes it; None of a stage that makes texts or files and scores nothing.
+    """A done job as its stage's report part describes it; None for a stage that creates texts or files and has no scores.
 
     Raises:
         UserError: it has no predictions; and whatever reading a damaged file raises.
@@ -101,12 +101,14 @@ def read_run(folder: Path, state: dict[str, Any], config: dict[str, Any] | None 
     if not (folder / "predictions.parquet").exists():
         if part not in parts.registered().values() or not part.scores(config):
             return None
-        without = "its texts have no gold labels" if config["stage"]["name"] == "annotate" else "the file is gone: run it again"
+        without = (
+            "its texts have no gold labels" if config["stage"]["name"] == "annotate" else "the file is missing: run the job again"
+        )
         raise UserError(f"no predictions.parquet: {without}")
     metrics = read_json(folder / "metrics.json")
     seed, settings = part.identity(config)
     draw = settings["data"].get("labelled_seed")
-    if draw is not None and not part.scored_on_training_rows:  # which rows are labelled is a repeat, too
+    if draw is not None and not part.scored_on_training_rows:  # draws of labelled rows are repeats, too
         settings = {**settings, "data": {**settings["data"], "labelled_seed": None}}
         seed = draw if draw == seed else f"{seed}/{draw}"
     predictions = pd.read_parquet(folder / "predictions.parquet")

@@ -40,7 +40,7 @@ LINES = ("-", "--", ":", "-.")
 REFERENCE_LINES = ("--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 REFERENCE_COLOURS = (GREY, PURPLE, ORANGE, "black", SKY)
 FRONT = "no method is cheaper and better"
-SCORES = ("accuracy", "macro f1", "precision", "recall", "score", "f1")  # how labels of axes of scores begin
+SCORES = ("accuracy", "macro f1", "precision", "recall", "score", "f1")  # how the labels of score axes begin
 STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)  # of a logarithmic axis, in each decade
 LEGEND_WIDTH = 34  # characters
 STYLE = mpl.rc_params_from_file(Path(__file__).with_name("findistill.mplstyle"), use_default_template=False)
@@ -50,7 +50,7 @@ R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw under the project's style, with all that is called; matplotlib's settings are then as they were."""
+    """Decorate a function to draw in the project's style; matplotlib's settings are restored afterwards."""
 
     @wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -61,7 +61,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.png (150 dpi) and `stem`.svg, whole or not at all; the same figure gives the same bytes."""
+    """Write `stem`.png (150 dpi) and `stem`.svg, completely or not at all; the same figure gives the same bytes."""
     paths = []
     with mpl.rc_context(STYLE):
         for axes in figure.axes:
@@ -80,7 +80,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _say_cut(axis: Axis, low: float) -> None:
-    """Add to the label of an axis of scores that it does not begin at zero, so that nobody compares lengths on it."""
+    """Say in the label of a score axis that it does not start at zero, so that nobody compares lengths on it."""
     label = axis.get_label_text()
     if label.lower().startswith(SCORES) and low > 0 and axis.get_scale() == "linear" and "axis from" not in label:
         axis.set_label_text(f"{label} (axis from {low:.2f})")
@@ -88,7 +88,7 @@ def _say_cut(axis: Axis, low: float) -> None:
 
 @contextmanager
 def dispensable(name: str) -> Iterator[None]:
-    """A figure that cannot be drawn costs a warning, not the job or the report. A full disk is no fault of the figure's."""
+    """Warn about a figure that cannot be drawn, without failing the job or the report. An OSError (a full disk) is raised."""
     try:
         yield
     except OSError:
@@ -96,7 +96,7 @@ def dispensable(name: str) -> Iterator[None]:
     except Exception as error:
         termination.check(error)
         reason = (str(error).strip().splitlines() or [""])[0]
-        log.warning("the figure %s is left out: %s: %s", name, type(error).__name__, reason)
+        log.warning("skipping the figure %s: %s: %s", name, type(error).__name__, reason)
 
 
 def blank(width: float, height: float) -> Figure:
@@ -194,7 +194,7 @@ def line_with_band(axes: Axes, x: Sequence[float], rows: Sequence[Sequence[float
 def reference_line(
     axes: Axes, level: float, label: str | None, *, place: int = 0, colour: str | None = None, **more: Any
 ) -> None:
-    """A horizontal line for a method that does not vary along x; the `place`-th of several looks unlike the others."""
+    """A horizontal line for a method that does not vary along x; the look depends on its `place` among several."""
     look = {"color": colour or REFERENCE_COLOURS[place % len(REFERENCE_COLOURS)], "linestyle": REFERENCE_LINES[place % 6]}
     axes.axhline(level, label=label, **{**look, "lw": 1.4, "zorder": 1, **more})
 
@@ -203,7 +203,7 @@ def reference_line(
 
 
 def pareto_front(spent: Mapping[str, float], scores: Mapping[str, Estimate]) -> list[str]:
-    """The methods than which none is both cheaper and better, cheapest first."""
+    """The methods for which no other is both cheaper and better, cheapest first."""
     front: list[str] = []
     for name in sorted(spent, key=lambda name: (spent[name], -scores[name].mean)):
         if not front or scores[name].mean > scores[front[-1]].mean:
@@ -214,10 +214,10 @@ def pareto_front(spent: Mapping[str, float], scores: Mapping[str, Estimate]) -> 
 def cost_and_score(
     spent: Mapping[str, float], scores: Mapping[str, Estimate], unit: str, test_set: str, score: str = "accuracy"
 ) -> Figure:
-    """A score with its 95% interval against cost on a logarithmic scale; the best score for the cost is joined.
+    """A score with its 95% interval against cost on a logarithmic scale, with the Pareto front.
 
     Args:
-        spent: cost by method name; methods of cost 0 or without a cost are left out before.
+        spent: cost by method name, without methods of cost 0 or of unknown cost.
         unit: of the cost, the label of the axis.
         score: what is scored, in words.
     """

@@ -1,4 +1,4 @@
-"""The results table, one row a method: mean and spread over seeds, intervals, cost; all of it, and a readable part."""
+"""The results table, one row per method: mean and spread over seeds, intervals, cost; in full, and a readable part."""
 
 import math
 import re
@@ -24,7 +24,7 @@ COST = tuple(title for title, _ in ACCOUNTS.values())
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 SPREAD = {"": "{:.3f}", "_sd": " ± {:.3f}", "_lo": " [{:.2f}", "_hi": ", {:.2f}]"}
 ALSO = ("accuracy", "macro_f1")  # shown for further test sets, read from metrics `<set>/<key>`
-ON_DEMAND = ("throughput_texts_per_s", "peak_mb", "device_peak_mb")  # in the readable table only where a report part asks
+ON_DEMAND = ("throughput_texts_per_s", "peak_mb", "device_peak_mb")  # in the readable table only if a report part asks for them
 # Columns of words, not numbers.
 WORDS = ("", "Method", "Label", "Test set", "Device", "Failed jobs", "Family", "A against B", "Teacher", "Against", "Over")
 
@@ -62,7 +62,7 @@ NUMBER = re.compile(r"[<≥≤]?\s*([+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)")
 
 
 def order(text: str) -> Markup:
-    """The attribute by which a table on the page sorts a cell of numbers as text: that of its first number, or nothing."""
+    """The attribute by which a table on the page sorts a text cell with numbers: its first number; empty if it has none."""
     number = NUMBER.match(text)
     return Markup(f' data-order="{float(number[1].replace(",", "").replace("−", "-")):.10g}"') if number else Markup("")
 
@@ -73,10 +73,10 @@ def order(text: str) -> Markup:
 def results(
     methods: Sequence[Method], estimates: Sequence[dict[str, Estimate]], failed: Sequence[dict[str, Any]]
 ) -> pd.DataFrame:
-    """One row a method in the given order, then one for each method of which every job failed.
+    """One row per method in the given order, then one for each method of which every job failed.
 
     Columns: method, kind, test_set, test_rows, labels_used, labels_share, n_seeds, seeds; accuracy, macro_f1 and
-    weighted_f1, each with `_sd` (over seeds) `_lo` `_hi` (95%, over seeds and rows; of one seed over rows);
+    weighted_f1, each with `_sd` (over seeds) `_lo` `_hi` (95%, over seeds and rows; for one seed, over rows);
     micro_average_precision, ece (each with `_sd`), coverage; `<label>_f1`; further test sets as `<set>/accuracy`,
     `<set>/macro_f1`; seconds, sizes, latency, cost and device; failed_jobs, the names of the method's failed jobs; and the
     columns of the methods' report parts.
@@ -99,7 +99,7 @@ def job_name(job: dict[str, Any]) -> str:
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns a reader wants first, as text: 0.712 ± 0.004 [0.70, 0.73]. Columns that are empty throughout go."""
+    """The columns a reader wants first, as text: 0.712 ± 0.004 [0.70, 0.73]. Empty columns are dropped."""
     here = [parts.of_kind(kind) for kind in frame["kind"].unique()]
     demanded = {column for part in here for column in part.readable_columns}
     rows = frame.to_dict("records")
@@ -135,7 +135,7 @@ def formatted(table: Table) -> pd.DataFrame:
 
 
 def front_table(spent: Mapping[str, float], unit: str, estimates: Mapping[str, Mapping[str, Estimate]]) -> Table:
-    """The methods than which none is both cheaper and more accurate, cheapest first."""
+    """The methods for which no other is both cheaper and more accurate, cheapest first."""
     accuracies = {name: estimates[name]["accuracy"] for name in spent}
     rows = [(name, spent[name], accuracies[name].mean) for name in pareto_front(spent, accuracies)]
     frame = pd.DataFrame(rows, columns=["method", "cost", "accuracy"])
@@ -143,7 +143,7 @@ def front_table(spent: Mapping[str, float], unit: str, estimates: Mapping[str, M
 
 
 def by_label(methods: Sequence[Method]) -> Table:
-    """Precision, recall and F1 of each label, a row a method and label: means over seeds."""
+    """Precision, recall and F1 of each label, one row per method and label: means over seeds."""
     rows = []
     for method in methods:
         tables = np.stack([confusion(method.gold, predicted, len(method.labels)) for predicted in method.predicted])
@@ -157,20 +157,20 @@ def by_label(methods: Sequence[Method]) -> Table:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table of text cells; numbers to the right."""
+    """A Markdown table of text cells; numbers are right-aligned."""
     ruler = ["---" if column in WORDS else "---:" for column in frame.columns]
     titles, *cells = [[markdown_cell(cell) for cell in row] for row in [list(frame.columns), *frame.to_numpy()]]
     return "".join(f"| {' | '.join(line)} |\n" for line in [titles, ruler, *cells])
 
 
 def markdown_cell(value: Any) -> str:
-    """A value as text that Markdown shows as it is: no HTML, links, code, emphasis or further cells; on one line."""
+    """A value as text that Markdown shows unchanged: no HTML, links, code, emphasis or further cells; on one line."""
     text = re.sub(r"[\\`*|]|(?<=\])(?=\()", r"\\\g<0>", " ".join(str(value).split()))
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """A table as CSV; a text that a spreadsheet would run as a formula gets an apostrophe in front, as does such a header."""
+    """A table as CSV; a text or header that a spreadsheet would run as a formula gets an apostrophe in front."""
 
     def quoted(value: Any) -> Any:
         return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
@@ -223,7 +223,7 @@ def _mean_sd(key: str, values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _cell(value: Any, pattern: str) -> str:
-    """A value as text, empty where it is missing; `pattern` is a format string or amount, millions, p, points."""
+    """A value as text, empty if it is missing; `pattern` is a format string or amount, millions, p, points."""
     if not _present(value):
         return ""
     if pattern == "millions":

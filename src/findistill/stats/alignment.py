@@ -1,4 +1,4 @@
-"""Predictions in the terms of a test set: labels are matched by name, never by position."""
+"""Predictions mapped to a test set's labels, by name and never by position."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,16 +13,16 @@ def align_predictions(
     probabilities: np.ndarray, predicted: Sequence[str | None], model_labels: Sequence[str], labels: Sequence[str],
     *, model: str, label_map: Any = None, setting: str = "evaluate.label_map",
 ) -> tuple[np.ndarray, list[str | None]]:  # fmt: skip
-    """Probabilities (n, len(labels)) and predicted labels in the terms of a test set.
+    """Probabilities (n, len(labels)) and predictions, mapped to a test set's labels.
 
-    With one output for each label, columns are reordered and predictions renamed. Else the outputs of a label are added,
-    those that stand for none left out, the rest renormalised; the most probable label is predicted, and None where all
-    probability lies on labels that the test set does not have.
+    With one output per label, columns are reordered and predictions renamed. Otherwise the outputs of a label are summed, those
+    without a label dropped, and the rest renormalised; the most probable label is predicted, or None if all probability is on
+    dropped outputs.
 
     Args:
         probabilities: (n, len(model_labels)).
         predicted: n of `model_labels`, None without a prediction.
-        model, label_map, setting: as of `match_labels`.
+        model, label_map, setting: as for `match_labels`.
 
     Raises:
         UserError: the labels do not match, see `match_labels`.
@@ -34,7 +34,7 @@ def align_predictions(
         return aligned, [None if name is None else names[name] for name in predicted]
     total = aligned.sum(axis=1, keepdims=True)
     answered = total[:, 0] > 0
-    # A row whose probability lies on other labels alone is uniform.
+    # A row with all its probability on dropped outputs is uniform.
     shares = np.where(total > 0, aligned / np.where(total > 0, total, 1), 1 / len(labels))
     return shares, [labels[best] if any_mass else None for best, any_mass in zip(shares.argmax(axis=1), answered, strict=True)]
 
@@ -42,6 +42,6 @@ def align_predictions(
 def prediction_frame(
     rows: pd.DataFrame, probabilities: np.ndarray, predicted: Sequence[str | None], labels: Sequence[str]
 ) -> pd.DataFrame:
-    """`id, text, label, predicted, p_<label>...`, one row a test text; probabilities (n, len(labels))."""
+    """`id, text, label, predicted, p_<label>...`, one row per test text; probabilities (n, len(labels))."""
     columns = {f"p_{label}": probabilities[:, column] for column, label in enumerate(labels)}
     return rows[["id", "text", "label"]].reset_index(drop=True).assign(predicted=cast(Any, predicted), **columns)

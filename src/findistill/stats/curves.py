@@ -23,7 +23,7 @@ class Curve:
     average_precision: float
 
     def at(self, recall: np.ndarray) -> np.ndarray:
-        """Precision at the highest threshold that still reaches each wanted recall; same shape as `recall`."""
+        """Precision at the highest threshold that still reaches each requested recall; same shape as `recall`."""
         first = np.searchsorted(self.recall[::-1], np.asarray(recall) - 1e-12, side="left")
         return self.precision[::-1][first]
 
@@ -61,7 +61,7 @@ def reliability(gold: np.ndarray, probabilities: np.ndarray, predicted: np.ndarr
     """Bins of equal width on (0, 1], over the rows that have a prediction and probabilities.
 
     Confidence is the probability of the *predicted* label, which need not be the largest: a scalar model decides by
-    thresholds of its own.
+    its own thresholds.
     """
     rows = np.arange(len(gold))
     confidence = probabilities[rows, np.maximum(predicted, 0)]

@@ -1,14 +1,14 @@
-"""Intervals of methods over seeds and rows, and of single models over rows.
+"""Confidence intervals of methods over seeds and rows, and of single models over rows.
 
-A method's score varies with the test rows and with whatever its seed draws. Seeds and rows are crossed: every run is
-scored on the same rows. Three parts make up the variance of a mean over seeds: the rows that all runs share, what a seed
-moves on every row at once, and what it redraws row by row. The last two are in the spread of the runs' scores, whose mean
-over S runs has 1/S of it; the shared part is the covariance, over rows, of different runs. With their sum goes Student's t
-by Satterthwaite's degrees of freedom. A percentile bootstrap over seeds and rows counts what is redrawn twice, takes a fifth
-off the spread of five seeds and knows no t: equal methods of five seeds differ with p < 0.05 in less than 1% of studies where
-seeds do not matter, and in 10 to 19% where they move accuracy by 0.03.
+A method's score varies with the test rows and with its seed. Seeds and rows are crossed: every run is scored on the same rows.
+The variance of a mean over seeds has three components: the rows that all runs share, the effect of a seed on all rows, and its
+interaction with single rows. The last two make up the variance of the runs' scores, of which a mean over S runs has 1/S; the
+shared component is the covariance, over rows, of different runs. Their sum is used with Student's t and Satterthwaite's degrees
+of freedom. A percentile bootstrap over seeds and rows counts the interaction twice, underestimates the variance of five seeds
+by a fifth and does not use t: equal methods of five seeds differ with p < 0.05 in less than 1% of studies if seeds do not
+matter, and in 10 to 19% if they move accuracy by 0.03.
 
-What a row adds to a metric comes from its derivative (`metrics.influences`), so nothing is resampled here.
+The influence of a row on a metric is a derivative (`metrics.influences`), so several seeds need no resampling.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from scipy.stats import t
 
 from findistill.stats.metrics import RESAMPLED, bounds, confusion, influences, resampled_confusions, scores
 
-Group = tuple[np.ndarray, np.ndarray]  # a score of each run (runs,), and its influences (runs, n)
+Group = tuple[np.ndarray, np.ndarray]  # the score of each run (runs,), and the influence of each row on it (runs, n)
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A metric's mean over seeds, its standard deviation over seeds (None for one seed) and 95% bounds.
 
-    The bounds of several seeds are over seeds and rows; those of one seed over rows, of this very model.
+    The bounds of several seeds are over seeds and rows; those of one seed over rows, for this particular model.
     """
 
     mean: float
@@ -37,14 +37,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class StandardError:
-    """Of a score or a difference of scores; `df` are its degrees of freedom."""
+    """The standard error of a score or a difference of scores, with its degrees of freedom `df`."""
 
     value: float
     df: float
 
     @property
     def half_width(self) -> float:
-        """Of the 95% interval."""
+        """Half the width of the 95% interval."""
         return float(t.ppf(0.975, self.df)) * self.value
 
     def p(self, difference: float) -> float:
@@ -55,10 +55,10 @@ class StandardError:
 
 
 def standard_error(*groups: Group) -> StandardError:
-    """Of the sum of the groups' means over their runs, for other seeds and other rows.
+    """The standard error, over seeds and rows, of the sum of the groups' means over their runs.
 
-    Runs of different groups are independent; all share the rows. A group of one run is taken as it is: its own seed's
-    variance cannot be known.
+    Runs of different groups are independent; all share the rows. A group of one run is taken as fixed: its variance over
+    seeds cannot be estimated.
     """
     n_rows = groups[0][1].shape[1]
     over_rows = float(np.var(sum(influence.mean(0) for _, influence in groups), ddof=1)) / n_rows if n_rows > 1 else 0.0
@@ -67,7 +67,7 @@ def standard_error(*groups: Group) -> StandardError:
     of_seeds = [float(values.var(ddof=1)) / runs for values, _, runs in repeated]
     shared = max(0.0, over_rows - sum(redrawn))
     variance = shared + sum(of_seeds)
-    # The shared part is known to within the noise of what was redrawn, however small it comes out.
+    # The shared component is no more certain than the interaction subtracted from it, however small it comes out.
     doubt = shared**2 + sum(part**2 * runs / (runs - 1) for part, (_, _, runs) in zip(redrawn, repeated, strict=True))
     doubt = doubt / max(1, n_rows - 1) + sum(part**2 / (runs - 1) for part, (_, _, runs) in zip(of_seeds, repeated, strict=True))
     return StandardError(variance**0.5, max(1.0, variance**2 / doubt) if doubt else max(1.0, n_rows - 1))
@@ -78,7 +78,7 @@ def seed_means(
 ) -> dict[str, Estimate]:
     """Accuracy, macro F1 and weighted F1 of predictions (seeds, n): mean over seeds, with 95% bounds over seeds and rows.
 
-    One seed has the percentile bootstrap over `resamples` draws of the rows.
+    One seed gets a percentile bootstrap over `resamples` draws of the rows.
     """
     points = scores(np.stack([confusion(gold, one, n_labels) for one in predicted]))
     influence = influences(gold, predicted, n_labels)
@@ -89,12 +89,12 @@ def seed_means(
 
 
 def estimate_of(values: np.ndarray, influence: np.ndarray, draws: np.ndarray | None = None) -> Estimate:
-    """Of a share between 0 and 1.
+    """The estimate of a metric between 0 and 1.
 
     Args:
         values: (seeds,).
-        influence: what each row adds to them, (seeds, n).
-        draws: of one seed, the bootstrap samples over rows.
+        influence: of each row on them, (seeds, n).
+        draws: for one seed, the bootstrap samples over rows.
     """
     spread = float(values.std(ddof=1)) if len(values) > 1 else None
     low, high = _interval(values, influence) if draws is None else bounds(draws)
@@ -102,13 +102,13 @@ def estimate_of(values: np.ndarray, influence: np.ndarray, draws: np.ndarray | N
 
 
 def _interval(values: np.ndarray, influence: np.ndarray) -> tuple[float, float]:
-    """95% bounds of a share over seeds and rows."""
+    """95% bounds of a metric between 0 and 1 over seeds and rows."""
     mean, half = float(values.mean()), standard_error((values, influence)).half_width
     return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def accuracy_share(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[float, float, float]:
-    """Accuracy of method a (seeds_a, n) of bool as a share of method b's (seeds_b, n), with 95% bounds over seeds and rows."""
+    """Accuracy of method a, (seeds_a, n) bool, as a share of method b's, (seeds_b, n), with 95% bounds over seeds and rows."""
     a, b = (correct.mean(1) for correct in (correct_a, correct_b))
     whole = max(float(b.mean()), 1 / correct_b.shape[1])
     share = float(a.mean()) / whole

@@ -1,4 +1,4 @@
-"""Whether a score says anything: the model knows none of the test rows, and beats always answering their most frequent label."""
+"""Whether a score is meaningful: the model was not trained on test rows, and beats always predicting their majority label."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,8 @@ from findistill.stats.metrics import reference
 
 
 def doubt(metrics: Mapping[str, float], prefix: str = "test") -> str:
-    """One sentence, without its full stop, on a model that learnt from test rows, gives one label only or is not above the
-    majority; else empty."""
+    """One sentence, without its full stop, about a model that was trained on test rows, predicts only one label or is not clearly
+    above the majority; else empty."""
     names = ("accuracy", "accuracy_lo", "accuracy_hi", "majority_share", "labels_predicted", "n")
     if not all(f"{prefix}/{name}" in metrics for name in names):
         return ""
@@ -18,15 +18,15 @@ def doubt(metrics: Mapping[str, float], prefix: str = "test") -> str:
     parts = []
     if overlap := metrics.get(f"{prefix}/learnt_from"):
         others = metrics.get(f"{prefix}/unseen_accuracy")
-        aside = "" if others is None else f", and on the other {n - overlap:,.0f} its accuracy is {others:.3f}"
-        parts.append(f"it learnt from {overlap:,.0f} of the {n:,.0f} test texts{aside}")
+        aside = "" if others is None else f", and its accuracy on the other {n - overlap:,.0f} is {others:.3f}"
+        parts.append(f"it was trained on {overlap:,.0f} of the {n:,.0f} test texts{aside}")
     if n_labels < 2 and majority < 1:
-        parts.append("it gives every text the same label" if n_labels else "it gives no text a label")
+        parts.append("it predicts the same label for every text" if n_labels else "it predicts no label for any text")
     if low <= majority < 1:
         place = "below" if high < majority else "not above" if accuracy <= majority else "not clearly above"
         parts.append(
-            f"accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] is {place} {majority:.3f}, what always answering the most frequent "
-            f"label of the {n:,.0f} test rows gives"
+            f"accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] is {place} {majority:.3f}, that of always predicting the most "
+            f"frequent label of the {n:,.0f} test rows"
         )
     return "; ".join(parts)
 
@@ -37,7 +37,7 @@ def doubt_of(
     """`doubt` of a method of several seeds: predictions (seeds, n).
 
     Args:
-        known: `learnt_from` and `unseen_accuracy` of the test rows, None where there are no such.
+        known: `learnt_from` and `unseen_accuracy` of the test rows, None if there are no such rows.
     """
     one = estimates["accuracy"]
     numbers = {"accuracy": one.mean, "accuracy_lo": one.low, "accuracy_hi": one.high, "n": len(gold)}

@@ -1,8 +1,8 @@
-"""Classification metrics from the confusion table, with bootstrap intervals; the numbers are scikit-learn's.
+"""Classification metrics from the confusion table, with bootstrap intervals; values equal scikit-learn's.
 
-Everything that a confusion table determines is worked out from it, for one table or for thousands of resampled ones at
-once. A row without a prediction (an LLM's answer that could not be read) sits in an extra last column: it counts as
-wrong everywhere and is reported as coverage.
+Everything that a confusion table determines is computed from it, for one table or for thousands of resampled ones at
+once. A row without a prediction (an unreadable LLM answer) is in an extra last column: it counts as wrong everywhere and
+is reported as coverage.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from findistill.errors import UserError
 from findistill.stats.curves import average_precisions, reliability
 
 INTERVAL = (2.5, 97.5)  # percentiles: 95% bounds
-RESAMPLED = ("accuracy", "macro_f1", "weighted_f1")  # that have intervals
+RESAMPLED = ("accuracy", "macro_f1", "weighted_f1")  # the metrics with intervals
 CELLS_AT_ONCE = 4_000_000  # resampled counts held in memory at a time (32 MB)
 
 
@@ -23,7 +23,7 @@ def codes(names: Sequence[str | None], labels: Sequence[str], *, what: str) -> n
     """Label names as positions in `labels`, (n,) int64; a missing name (None, NaN, NA) is -1.
 
     Raises:
-        UserError: a name that is not among `labels`; `what` says whose it is ("gold label", "prediction").
+        UserError: a name that is not among `labels`; `what` is its kind ("gold label", "prediction").
     """
     values = pd.Series(list(names), dtype=object)
     positions = pd.Index(list(labels), dtype=object).get_indexer(pd.Index(values))
@@ -90,7 +90,7 @@ def resampled_confusions(gold: np.ndarray, predicted: np.ndarray, n_labels: int,
 
 
 def influences(gold: np.ndarray, predicted: np.ndarray, n_labels: int) -> dict[str, np.ndarray]:
-    """What each row adds to accuracy, macro F1 and weighted F1: (m, n) of m predictions (m, n), each of mean 0 over the rows.
+    """The influence of each row on accuracy, macro F1 and weighted F1: (m, n) of m predictions (m, n), with mean 0 over the rows.
 
     The derivative of the metric by the row's weight (infinitesimal jackknife), times n: the covariance of these numbers over
     the rows, divided by n, is that of the metrics over samples of n rows, as a bootstrap would estimate it.
@@ -111,7 +111,7 @@ def influences(gold: np.ndarray, predicted: np.ndarray, n_labels: int) -> dict[s
 
 
 def reference(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """`majority_share` of the most frequent label of gold (n,); `labels_predicted`, how many predictions (..., n) give."""
+    """`majority_share`: of the most frequent label of gold (n,); `labels_predicted`: distinct labels in predictions (..., n)."""
     return {
         "majority_share": float(np.bincount(gold).max() / len(gold)),
         "labels_predicted": float(len(np.unique(predicted[predicted >= 0]))),
@@ -138,10 +138,10 @@ def evaluate(
 
     `accuracy`, `macro_f1`, `weighted_f1`, `macro_precision`, `macro_recall`, `weighted_precision`; `<label>/precision`,
     `/recall`, `/f1`, `/support`, `/average_precision`; `majority_share`, `labels_predicted` (see `reference`);
-    `micro_average_precision`; `ece`, the expected calibration
-    error over 15 bins (see `curves.reliability`); `coverage`, the share of rows with a prediction; `n`, the rows.
-    Accuracy, macro and weighted F1 and each label's F1 carry `_lo` and `_hi`: 95% percentile bootstrap over the rows.
-    A label absent from gold has no average precision: that key is left out, as is `ece` where nothing was predicted.
+    `micro_average_precision`; `ece`, the expected calibration error over 15 bins (see `curves.reliability`); `coverage`, the
+    share of rows with a prediction; `n`, the number of rows.
+    Accuracy, macro and weighted F1 and each label's F1 also have `_lo` and `_hi`: 95% percentile bootstrap over the rows.
+    A label absent from gold has no average precision: that key is left out, as is `ece` if nothing was predicted.
 
     Args:
         gold: n label names.

@@ -16,8 +16,8 @@ METRICS = ("accuracy", "macro_f1")
 class Paired:
     """Two methods on the same rows: the difference a - b of a metric, its 95% bounds and two-sided p.
 
-    `over` says for what else the bounds and p hold: other `seeds and rows` of these methods, or other `rows` for these very
-    models (one run each; their macro F1 has no p).
+    `over` says what the bounds and p generalise to: other `seeds and rows` of these methods, or other `rows` for these
+    particular models (one run each; their macro F1 has no p).
     """
 
     difference: float
@@ -33,12 +33,12 @@ def paired(
 ) -> dict[str, Paired]:  # fmt: skip
     """Differences of accuracy and macro F1 between methods a (seeds_a, n) and b (seeds_b, n) on the same n rows.
 
-    Where a method has several runs, the bounds and p hold for other seeds and rows (`intervals.standard_error`). Runs that
-    share their seeds are subtracted seed by seed, for a seed may draw the same rows, order and first weights for both; other
-    runs are independent, as in Welch's test. A method of one run stands as it is.
+    If a method has several runs, the bounds and p are over seeds and rows (`intervals.standard_error`). Runs with the same seeds
+    are paired by seed, as a seed may draw the same rows, order and initial weights for both; other runs are independent, as in
+    Welch's test. A method of one run is taken as fixed.
 
-    With one run each, p is McNemar's exact test on the rows where one alone is right, and the bounds are a paired bootstrap
-    of `resamples` draws of the rows.
+    With one run each, p is McNemar's exact test on the rows where only one is right, and the bounds are from a paired bootstrap
+    with `resamples` draws of the rows.
     """
     tables = [scores(np.stack([confusion(gold, one, n_labels) for one in runs])) for runs in (a, b)]
     gaps = {key: float(tables[0][key].mean() - tables[1][key].mean()) for key in METRICS}
@@ -51,7 +51,7 @@ def paired(
 
 
 def difference_of(a: Group, b: Group, *, same_seeds: bool) -> Paired:
-    """Mean score of method a less that of b, on the same rows, one of them of several runs; see `paired`."""
+    """Mean score of method a minus that of b on the same rows, where one or both have several runs; see `paired`."""
     gap = float(a[0].mean() - b[0].mean())
     error = standard_error((a[0] - b[0], a[1] - b[1])) if same_seeds else standard_error(a, (-b[0], -b[1]))
     return Paired(gap, gap - error.half_width, gap + error.half_width, error.p(gap), "seeds and rows")
@@ -70,7 +70,7 @@ def holm(p_values: list[float]) -> list[float]:
 def _of_models(
     gold: np.ndarray, a: np.ndarray, b: np.ndarray, n_labels: int, gaps: dict[str, float], resamples: int, seed: int
 ) -> dict[str, Paired]:
-    """Of one model each: over rows alone."""
+    """For one model each: over rows only."""
     only_a, only_b = (int(np.sum(one & ~other)) for one, other in [(a == gold, b == gold), (b == gold, a == gold)])
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     resampled = scores(resampled_confusions(gold, np.vstack([a, b]), n_labels, resamples=resamples, seed=seed))

@@ -1,8 +1,8 @@
 """Precision, recall and F1 of spans, exact and by overlap, with intervals over texts, and over seeds and texts.
 
-Everything follows from counts by text (`data.span_counts`): a text is what is resampled, with all its spans. Averages are micro:
-over all spans of all texts. An overlap counts a predicted span as right, and a gold one as recovered, that shares a character
-with one of its label; F1 is their harmonic mean.
+Everything is computed from counts per text (`data.span_counts`): texts are resampled, with all their spans. Averages are micro:
+over all spans of all texts. By overlap, a predicted span is right, and a gold one recovered, if it shares a character with one
+of the same label; F1 is the harmonic mean of precision and recall.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ CELLS_AT_ONCE = 4_000_000  # resampled weights held in memory at a time (32 MB)
 
 
 def scores(table: np.ndarray) -> dict[str, np.ndarray]:
-    """`METRICS` of counts (..., len(COUNTED)), each with the leading shape; 0 where nothing is predicted or gold."""
+    """`METRICS` of counts (..., len(COUNTED)), each with the leading shape; 0 if nothing is predicted or gold."""
     table = table.astype(float)
     precision = _ratio(table[..., PREDICTED_OVERLAPS], table[..., PREDICTED])
     recall = _ratio(table[..., GOLD_OVERLAPS], table[..., GOLD])
@@ -37,7 +37,7 @@ def scores(table: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def influences(table: np.ndarray) -> dict[str, np.ndarray]:
-    """What each text adds to a metric, (m, n) of counts (m, n, len(COUNTED)): see `metrics.influences`."""
+    """The influence of each text on a metric, (m, n) from counts (m, n, len(COUNTED)): see `metrics.influences`."""
     table = table.astype(float)
     n, whole = table.shape[1], {name: value[:, None] for name, value in scores(table.sum(1)).items()}
 
@@ -77,9 +77,9 @@ def evaluate(
 ) -> dict[str, float]:  # fmt: skip
     """All metrics of one set of predictions, flat, every key under `prefix/`.
 
-    `METRICS`, micro averages, and those of each label, `<label>/f1` and so on, where there are several, with its `spans`;
-    each metric with `_lo` and `_hi`, 95% percentile bootstrap over the texts. `macro_f1`, exact, over the labels;
-    `texts_right`, the share of the texts whose spans are all right; `n`, the texts; `spans` and `spans_predicted`.
+    `METRICS` as micro averages and, if there are several labels, of each label (`<label>/f1` and so on) with its `spans`; each
+    metric with `_lo` and `_hi`, 95% percentile bootstrap over the texts. `macro_f1`, exact, over the labels; `texts_right`, the
+    share of texts whose spans are all right; `n`, the number of texts; `spans` and `spans_predicted`.
 
     Raises:
         UserError: there are no texts.
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def seed_means(table: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> dict[str, Estimate]:
-    """`METRICS` of counts (seeds, n, len(COUNTED)): mean over seeds, with 95% bounds over seeds and texts, of one seed over
+    """`METRICS` of counts (seeds, n, len(COUNTED)): mean over seeds, with 95% bounds over seeds and texts; for one seed, over
     texts (percentile bootstrap)."""
     points, influence = scores(table.sum(1)), influences(table)
     draws = scores(resampled(table, resamples=resamples, seed=seed)[0]) if len(table) == 1 else {}
@@ -120,9 +120,9 @@ def paired(
     a: np.ndarray, b: np.ndarray,
     *, metric: str = "f1", seeds_a: Sequence[object] = (), seeds_b: Sequence[object] = (), resamples: int = 2000, seed: int = 0,
 ) -> Paired:  # fmt: skip
-    """Metric of method a less that of b, counts (seeds, n, len(COUNTED)) on the same n texts; see `significance.paired`.
+    """Metric of method a minus that of b, from counts (seeds, n, len(COUNTED)) on the same n texts; see `significance.paired`.
 
-    With one run each, p is the share of the bootstrap's differences beyond 0, both sides.
+    With one run each, p is twice the share of bootstrap differences on the rarer side of 0.
     """
     points = [scores(table.sum(1))[metric] for table in (a, b)]
     if len(a) == len(b) == 1:

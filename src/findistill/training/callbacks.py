@@ -1,4 +1,4 @@
-"""Callbacks of a training: those of the `callbacks` section, and ours."""
+"""Training callbacks: those of the `callbacks` section, and ours."""
 
 import logging
 import sys
@@ -20,13 +20,13 @@ from findistill.training.recipe import gradient_norm
 
 log = logging.getLogger(__name__)
 
-FREE_BY = 0.75  # share of the steps after which nothing is frozen: four of FinBERT's releases an epoch, 12 layers, 4 epochs
+FREE_BY = 0.75  # share of the steps after which nothing is frozen: as in FinBERT, 4 unfreezings an epoch, 12 layers, 4 epochs
 
 
 def make(section: Mapping[str, Any] | None, *, validates: bool, logs: bool) -> list[pl.Callback]:
-    """The callbacks of a `callbacks` section (name -> node with a `_target_`); None: a progress bar alone.
+    """The callbacks of a `callbacks` section (name -> node with a `_target_`); None: only a progress bar.
 
-    Those without anything to do are left out: early stopping where nothing is validated, a monitor of rates without a logger.
+    Those with nothing to do are left out: early stopping without validation, learning rate and gradient norm without a logger.
     """
     if section is None:
         return [Progress()]
@@ -37,14 +37,14 @@ def make(section: Mapping[str, Any] | None, *, validates: bool, logs: bool) -> l
 
 
 def early_stopping(monitor: str, **settings: Any) -> EarlyStopping:
-    """Lightning's EarlyStopping, which takes a smaller loss or a larger score for the better."""
+    """Lightning's EarlyStopping, for which a smaller loss or a larger score is better."""
     return EarlyStopping(monitor, mode=mode_of(monitor), **settings)
 
 
 class Progress(pl.Callback):
-    """One bar on stderr for all steps; where stderr is no terminal, a log line an epoch and a line a minute."""
+    """One bar on stderr for all steps; if stderr is not a terminal, a log line per epoch and one per minute."""
 
-    reported = 0  # rows of the module's history
+    reported = 0  # rows of the module's history that were shown
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         total = int(trainer.num_training_batches * (trainer.max_epochs or 1))
@@ -57,7 +57,7 @@ class Progress(pl.Callback):
         self.bar.update()
 
     def _report(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Show what the module's history has gained; without validation an epoch's row is there as the next one begins."""
+        """Show new rows of the module's history; without validation, an epoch's row is there once the next one begins."""
         history = getattr(module, "history", [])
         for row in history[self.reported :]:
             numbers = ", ".join(f"{name} {row[name]:.4g}" for name in ("train/loss", "val/loss", "val/macro_f1") if name in row)
@@ -75,14 +75,14 @@ class Progress(pl.Callback):
 
 
 class Judged(pl.Callback):
-    """Tells a search the monitored score of every validation; it may end the job."""
+    """Reports the monitored score of every validation to a search, which may prune the job."""
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.monitor in trainer.callback_metrics:
-            # Not optimizer steps, of which a smaller batch makes more.
+            # Not optimizer steps, of which smaller batches need more.
             epochs = (trainer.fit_loop.total_batch_idx + 1) / trainer.num_training_batches
             search.report(epochs, float(trainer.callback_metrics[self.monitor]))
 
@@ -96,17 +96,17 @@ class GradientNorm(pl.Callback):
 
 
 def trainable_layers(step: int, steps: int, layers: int) -> int:
-    """How many layers from the top learn at `step`; `layers` + 1 means the embeddings too.
+    """How many layers from the top are trained at `step`; `layers` + 1 means the embeddings too.
 
-    The top one from the start, one more at even distances, the embeddings after three quarters of the steps.
+    The top one from the start, one more at regular intervals, the embeddings after three quarters of the steps.
     """
     return min(1 + int(step * layers / max(1, FREE_BY * steps)), layers + 1)
 
 
 class Unfreezing(pl.Callback):
-    """Gradual unfreezing, by parameter name and depth, of what learns when this is constructed.
+    """Gradual unfreezing, by name and depth, of the parameters that are trainable when this is constructed.
 
-    Frozen layers cost no gradient and get no weight decay.
+    Frozen layers need no gradients and get no weight decay.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], depths: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training in `folder/checkpoints`: the best epoch's weights, and where a killed run goes on from."""
+"""Checkpoints of a training in `folder/checkpoints`: the best epoch's weights, and the state to resume a killed run from."""
 
 import logging
 import shutil
@@ -22,7 +22,7 @@ EVERY = 500  # optimizer steps between two checkpoints of an encoder
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint aside and renames it, so that a kill leaves the old one or the new one."""
+    """Writes a checkpoint under another name and renames it, so that a kill leaves either the old or the new one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         with replacing(Path(path)) as aside:
@@ -43,50 +43,50 @@ def mode_of(monitor: str) -> str:
 
 
 def remove(folder: Path) -> None:
-    """Remove the checkpoints of a training in `folder` that has left its model."""
+    """Remove the checkpoints of a training in `folder` whose model is saved."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def set_damaged_aside(folder: Path) -> None:
-    """Let a training start from the beginning where a checkpoint that it would go on from is not as it was written."""
+    """Rename checkpoints if one of them is damaged, so that training starts from the beginning instead of resuming."""
     paths = [path for name in ("best.ckpt", "last.ckpt") if (path := folder / name).exists()]
     if damaged := [path for path in paths if not _is_whole(path)]:
-        for path in paths:  # one alone is no use: the best weights are those of the steps before the last
+        for path in paths:  # one alone is useless: the best weights are of steps before the last
             path.replace(path.with_suffix(".ckpt.damaged"))
-        log.warning("%s is damaged; it is kept as %s.damaged and the training starts anew", damaged[0], damaged[0].name)
+        log.warning("%s is damaged; it is kept as %s.damaged and training starts from scratch", damaged[0], damaged[0].name)
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether all parts of a checkpoint have the checksums that torch wrote, and does not look at as it reads."""
+    """Whether all parts of a checkpoint have the checksums that torch wrote, but does not verify on reading."""
     try:
         with zipfile.ZipFile(path) as parts:
             return parts.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError):  # as the damage has it
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError):  # depending on the damage
         return False
 
 
 class End(pl.Callback):
-    """Leaves the last weights in `folder/end.ckpt`, for the process that started those that train."""
+    """Writes the last weights to `folder/end.ckpt`, for the process that started the training processes."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "end.ckpt"
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.path, weights_only=True)  # by all ranks: a sharded model is put together
+        trainer.save_checkpoint(self.path, weights_only=True)  # by all ranks, to gather a sharded model
 
 
 def load_end(module: pl.LightningModule, folder: Path) -> None:
-    """Load what `End` left."""
+    """Load what `End` wrote."""
     checkpoint = torch.load(folder / "end.ckpt", map_location="cpu", weights_only=True)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
 
 
 class Last(Checkpoint):
-    """Writes `folder/last.ckpt` every so many optimizer steps; a run that starts from it goes on to the same weights.
+    """Writes `folder/last.ckpt` after at least `every` optimizer steps; a run that resumes from it reaches the same weights.
 
-    A checkpoint stands between two batches of an epoch: not after the last one nor before a validation, whose data loader
-    would draw from the generators again on the way back in. It holds the generators' states (torch's, and `rows.rng` where the
+    Checkpoints are written between two batches of an epoch, neither after the last one nor before a validation, whose data
+    loader would draw from the generators again on resuming. They hold the generators' states (torch's, and `rows.rng` if the
     rows have one) and the times that earlier parts of the run took.
     """
 
@@ -100,7 +100,7 @@ class Last(Checkpoint):
 
     @property
     def resume(self) -> Path | None:
-        """The checkpoint to go on from, if an earlier run left one."""
+        """The checkpoint to resume from, if an earlier run wrote one."""
         return self.path if self.path.exists() else None
 
     def took(self) -> dict[str, float]:
@@ -110,12 +110,12 @@ class Last(Checkpoint):
         return {name: self.before[name] + seconds for name, seconds in parts.items()}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Lightning counts on from the checkpoint but asks the sampler for the epoch's batches from the first.
+        # Lightning resumes its counts from the checkpoint, but requests the epoch's batches from the first one on.
         trainer.train_dataloader.sampler.skip = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         self._saved_at = trainer.global_step
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._rng:  # making the loaders drew from it since the checkpoint was read
+        if self._rng:  # creating the loaders drew from it after the checkpoint was loaded
             torch.set_rng_state(self._rng["cpu"].cpu())
             if "cuda" in self._rng:
                 torch.cuda.set_rng_state(self._rng["cuda"].cpu())

@@ -14,7 +14,7 @@ from findistill.training.recipe import Recipe
 
 
 class EncoderClassifier(MeasuredModule):
-    """Trains `model` for `objective` and measures it on validation rows after every epoch."""
+    """Trains `model` for `objective` and evaluates it on validation rows after every epoch."""
 
     def __init__(self, model: PreTrainedModel, objective: Objective, recipe: Recipe | Mapping[str, Any], n_labels: int) -> None:
         super().__init__(model, recipe)

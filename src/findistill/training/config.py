@@ -18,7 +18,7 @@ from findistill.models.config import Encoder
 
 @dataclass
 class Teacher(Encoder):
-    """An encoder that learns from human labels."""
+    """An encoder to train on human labels."""
 
     # regression: the score of a text, where the data has scores (fiqa)
     objective: str = setting("classification", choices=("classification", "regression"))
@@ -30,7 +30,7 @@ class Teacher(Encoder):
 class LinearTeacher(Teacher):
     """Logistic regression on words or on frozen sentence embeddings, fitted to human labels in seconds.
 
-    It takes nothing of an encoder's recipe: its one setting, the penalty, is chosen by cross-validation.
+    It ignores an encoder's recipe: its only hyperparameter, the penalty, is chosen by cross-validation.
     """
 
     linear: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class LinearTeacher(Teacher):
 
 @dataclass
 class Distill:
-    """What a student learns. This base learns from votes."""
+    """What a student learns from: in this base class, votes."""
 
     from_teacher: ClassVar[bool] = False  # a teacher model instead of votes
 
@@ -49,12 +49,12 @@ class Distill:
     objective: str = MISSING
     # reg only; scalar: positive share minus negative share
     target: str = setting("distribution", choices=("distribution", "scalar"))
-    # annotator: the LLM's; folder: those in `annotations`; human: the source's own annotators (phrasebank); teacher: none, a
-    # teacher model is learnt from
+    # annotator: the LLM's votes; folder: those in `annotations`; human: the source's own annotators (phrasebank); teacher: none,
+    # but a teacher model
     source: str = setting("annotator", choices=("annotator", "folder", "human", "teacher"))
     annotations: str = ""  # source=folder: where `annotations.parquet` is, an artifact's or one of edited votes
-    min_agreement: int | None = setting(5, ge=1)  # None only where there are no votes
-    gold: bool = False  # votes only: texts with human labels are learnt from too, as unanimous votes, and choose the epoch
+    min_agreement: int | None = setting(5, ge=1)  # None only if there are no votes
+    gold: bool = False  # votes only: also train on human labels, as unanimous votes, and choose the epoch by them
     label_smoothing: float = setting(0.0, ge=0, lt=1, meaning="a share")  # cls only
     class_weights: str = setting("none", choices=("none", "balanced"))
 
@@ -63,7 +63,7 @@ LAYER_MAPS = ("uniform", "last", "skip")
 
 LOSSES = "findistill.training.losses"
 # The shipped terms: name -> target. Planning reads this table, since the modules themselves import torch.
-INTERMEDIATE_TERMS = {  # on what is inside a model, not on its predictions
+INTERMEDIATE_TERMS = {  # on a model's internal activations, not on its predictions
     "hidden": f"{LOSSES}.hidden_states.HiddenStates",
     "attention": f"{LOSSES}.attention_scores.AttentionScores",
     "attention_probs": f"{LOSSES}.attention_probs.AttentionProbs",
@@ -80,12 +80,12 @@ SHIPPED_TERMS = INTERMEDIATE_TERMS | PREDICTION_TERMS
 
 
 def no_terms() -> dict[str, Any]:
-    """Every shipped term with weight 0, so that the command line can give it one without a `+`."""
+    """Every shipped term with weight 0, so that the command line can set one without a `+`."""
     return {name: {"_target_": target, "weight": 0.0} for name, target in SHIPPED_TERMS.items()}
 
 
 def term_weight(term: Any) -> Any:
-    """The weight of an entry of `distill.terms`: the entry itself where it is a number, 1 where a mapping does not say."""
+    """The weight of an entry of `distill.terms`: the entry itself if it is a number, 1 if a mapping does not set it."""
     return term.get("weight", 1.0) if isinstance(term, Mapping | DictConfig) else term
 
 
@@ -96,7 +96,7 @@ def term_nodes(terms: Any) -> dict[str, dict[str, Any]]:
     sum does not depend on the order in a file.
 
     Raises:
-        UserError: a number or an empty entry for a name that is no shipped term.
+        UserError: a number or an empty entry for a name that is not a shipped term.
     """
     nodes = {}
     order = {name: place for place, name in enumerate(SHIPPED_TERMS)}
@@ -117,9 +117,9 @@ def term_nodes(terms: Any) -> dict[str, dict[str, Any]]:
 
 @dataclass
 class Intermediate:
-    """A stage before the predictions are learnt, on the intermediate terms alone (hidden states, attention, relations)."""
+    """A stage before that of predictions, with only the intermediate terms (hidden states, attention, relations)."""
 
-    epochs: int = setting(0, ge=0)  # 0: no such stage, all terms are learnt together
+    epochs: int = setting(0, ge=0)  # 0: no such stage, all terms are trained together
     learning_rate: float | None = setting(None, gt=0)  # None: that of the run
     schedule: str = setting("constant", choices=("constant", "linear"))  # linear: warm-up, then decay
 
@@ -127,8 +127,8 @@ class Intermediate:
 # Faults of TinyFinBERT's released code that a student can be trained with, all (`distill.recipe=faithful`) or one.
 FAULTS = {
     "schedule": "the prediction stage's learning rate is 0 after steps / batch size steps",
-    "selection": "the best student is picked on the test rows, looked at every 50 steps",
-    "projection": "the map between the widths is the teacher's, random, and never trained",
+    "selection": "the best student is selected on the test rows, evaluated every 50 steps",
+    "projection": "the projection between the widths is the teacher's, random and never trained",
     "attention": "attention is compared after the softmax",
     "mean": "soft cross-entropy is averaged over the classes too",
 }
@@ -140,7 +140,7 @@ def faults(recipe: str) -> frozenset[str]:
 
 
 def asks_teacher(distill: Any) -> bool:
-    """Whether a student of a teacher model learns anything from it: a term other than the gold label, or a published fault."""
+    """Whether a student needs its teacher model at all: for a term other than the gold label, or a published fault."""
     targets = {node["_target_"] for node in term_nodes(distill.terms).values()}
     return bool(targets - {SHIPPED_TERMS["hard"]}) or bool(faults(distill.recipe))
 
@@ -155,9 +155,9 @@ class TeacherDistill(Distill):
     min_agreement: int | None = setting(None, ge=1)
     teacher: str = ""  # a run folder, model folder or hub id; empty: the `teacher` section, trained first on this `data`
     teachers: int = setting(1, ge=1)  # trained on the labels with seeds 0, 1, ...: a student learns the mean of their logits
-    # logistic regression on the same labels, whose logits are in that mean as well: what teacher=NAME trains, in seconds
+    # logistic regressions on the same labels (as by teacher=NAME, in seconds), whose logits are in that mean, too
     linear_teachers: list[str] = setting([], choices=("tfidf", "embeddings"))
-    # names of `teacher` -> the data's labels, or these in the order of its outputs. Not typed as a dict: Hydra would want a `+`
+    # label of `teacher` -> label of the data, or the latter in the order of its outputs. Not a dict: Hydra would require a `+`
     label_map: Any = None
     # a data set whose texts, labels dropped, are distilled on too: 'headlines limit=20000'
     unlabelled: Any = setting("", names="data")
@@ -172,44 +172,44 @@ class TeacherDistill(Distill):
     recipe: str = setting("fixed", choices=("fixed", "faithful", *FAULTS))
     # needed: the outputs these terms compare; all: every layer's, in one pass, before a sweep over terms and layer maps
     cache: str = setting("needed", choices=("needed", "all"), runtime_only=True)
-    cache_gb: float = setting(8.0, gt=0, runtime_only=True)  # of disk at most for one teacher's outputs on one set of texts
+    cache_gb: float = setting(8.0, gt=0, runtime_only=True)  # most disk space for one teacher's outputs on one set of texts
     cache_dtype: str = setting("float16", choices=("float16", "float32"))
 
     @staticmethod
     def complete(section: Any) -> None:
-        """Write out the short forms in a section; `findistill.config.expand` calls it."""
+        """Expand the short forms in a section; `findistill.config.expand` calls it."""
         section.terms = term_nodes(section.terms)
 
 
 @dataclass
 class QLoRA:
-    """Tuning of `llm` on human labels: its weights stay frozen, and quantised, a low-rank adapter learns.
+    """Tuning of `llm` on human labels: its weights stay frozen and quantised, a low-rank adapter is trained.
 
-    Prompts are those of `prompt` without demonstrations, cut as `prompt.max_text_tokens` and `llm.max_prompt_tokens` say.
+    Prompts are those of `prompt` without demonstrations, truncated by `prompt.max_text_tokens` and `llm.max_prompt_tokens`.
     """
 
     # of the frozen weights: nf4 (4 bits, QLoRA), int8, none (plain LoRA)
     quantization: str = setting("nf4", choices=("nf4", "int8", "none"))
     rank: int = setting(16, ge=1)
-    alpha: int = setting(32, ge=1)  # the adapter's output counts alpha / rank
+    alpha: int = setting(32, ge=1)  # the adapter's output is scaled by alpha / rank
     dropout: float = setting(0.05, ge=0, lt=1, meaning="a share")  # of the adapter's input
-    # None: the family's query and value projections; all-linear: every linear layer but the vocabulary's; or names, [q,v]
+    # None: the family's query and value projections; all-linear: every linear layer except the vocabulary's; or names, [q,v]
     target_modules: Any = None
-    gradient_checkpointing: bool = False  # activations are computed again in the backward pass: less memory, more time
+    gradient_checkpointing: bool = False  # activations are recomputed in the backward pass: less memory, more time
     epochs: int = setting(3, ge=1)
-    # Few texts are gone through several times an epoch, so that the training has so many steps at least; None: once
+    # A few texts are repeated within an epoch, so that training has at least this many steps; None: no repeats
     min_steps: int | None = setting(None, ge=1)
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(5e-4, gt=0)
-    checkpoint_every: int = setting(50, ge=1, runtime_only=True)  # optimizer steps after which a killed run can go on from there
-    merge: bool = False  # leave the whole model with the adapter added in, too, in `merged`
+    checkpoint_every: int = setting(50, ge=1, runtime_only=True)  # optimizer steps between the checkpoints of a run
+    merge: bool = False  # also save the full model with the adapter merged in, in `merged`
 
 
 @dataclass
 class Trainer:
-    """Lightning's settings and the optimiser's; None means the value that suits the model (see `Encoder`).
+    """Settings of Lightning and of the optimiser; None means the value that suits the model (see `Encoder`).
 
-    Any further key (`trainer.limit_train_batches=2`, with or without a `+`) goes to `lightning.Trainer` as it is.
+    Any further key (`trainer.limit_train_batches=2`, with or without a `+`) is passed to `lightning.Trainer`.
     """
 
     further_keys: ClassVar[bool] = True  # checked by `findistill.training.rules`
@@ -217,49 +217,49 @@ class Trainer:
     accelerator: str = setting("auto", choices=("auto", "cpu", "gpu"))
     # A number, -1 for all, or a list of GPUs, [0,2]. auto: one, and with trainer=ddp or fsdp all GPUs
     devices: Any = "auto"
-    # ddp: a process for each device, which share each batch; fsdp: they share the model's weights too. auto: ddp where several
-    # devices are asked for
+    # ddp: one process per device, which share each batch; fsdp: they also shard the model's weights. auto: ddp if several
+    # devices are requested
     strategy: str = setting("auto", choices=("auto", "ddp", "fsdp"))
     max_epochs: int | None = setting(None, ge=1)
     batch_size: int | None = setting(None, ge=1)
     learning_rate: float | None = setting(None, gt=0)
     max_length: int | None = setting(None, ge=8)
-    # auto picks bf16 only where the processor gains
+    # auto: bf16 only on processors where it is faster
     precision: str = setting("auto", choices=("auto", "32", "bf16", "16"))
     weight_decay: float = setting(0.01, ge=0)
     warmup: float = setting(0.1, ge=0, le=1, meaning="a share of the steps")
-    # Nodes with a `_target_` and `_partial_: true`: called with the parameter groups, and with the optimizer. The scheduler's
+    # Nodes with a `_target_` and `_partial_: true`: called with the parameter groups or the optimizer. The scheduler's
     # numbers of steps (num_training_steps, total_steps, T_max; num_warmup_steps) are filled in. None: `schedule` below
     optimizer: dict[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "_partial_": True})
     scheduler: dict[str, Any] | None = None
     # after warm-up: linear, to 0; slanted, to 1/32 of the rate; constant
     schedule: str = setting("linear", choices=("linear", "slanted", "constant"))
-    # each layer learns at this share of the rate of the one above; 1: all the same (FinBERT: 0.8333)
+    # each layer's learning rate as a share of that of the layer above; 1: all the same (FinBERT: 0.8333)
     layer_decay: float = setting(1.0, gt=0, le=1, meaning="a share")
     # gradual: the head and top layer first, the others from the top; none: all from the start
     unfreeze: str = setting("none", choices=("none", "gradual"))
     gradient_clip_val: float | None = setting(1.0, gt=0)
     accumulate_grad_batches: int = setting(1, ge=1)
     monitor: str = setting("val/macro_f1", choices=("val/macro_f1", "val/accuracy", "val/loss"))
-    # Optimizer steps after which a killed run can go on from there; None: 500, and `qlora.checkpoint_every` for an adapter
+    # Optimizer steps between checkpoints to resume a killed run from; None: 500, or `qlora.checkpoint_every` for an adapter
     checkpoint_every: int | None = setting(None, ge=1, runtime_only=True)
     # GB that a model and its batch may take; None: what the device has free
     max_memory: float | None = setting(None, gt=0, runtime_only=True)
 
 
-# Arguments of Lightning's Trainer that other settings decide.
+# Arguments of Lightning's Trainer that other settings determine.
 OTHERWISE = {
     "callbacks": "choose callbacks=NAME, or add +callbacks.NAME",
     "logger": "choose logger=NAME",
     "default_root_dir": "output goes to the run folder",
     "enable_checkpointing": "set trainer.checkpoint_every",
-    "use_distributed_sampler": "batches are grouped by length and dealt out to the devices already",
-    "num_nodes": "a training runs on the devices of one machine: trainer=ddp",
+    "use_distributed_sampler": "batches are already grouped by length and distributed to the devices",
+    "num_nodes": "training runs on the devices of one machine: trainer=ddp",
 }
 
 
 def lightning_extras(trainer: Any) -> dict[str, Any]:
-    """The keys of a `trainer` section that are no settings of ours: arguments of `lightning.Trainer`."""
+    """The keys of a `trainer` section that are not ours, but arguments of `lightning.Trainer`."""
     items = {str(name): trainer[name] for name in trainer} if OmegaConf.is_config(trainer) else vars(trainer)
     return {name: value for name, value in items.items() if name not in {f.name for f in fields(Trainer)}}
 

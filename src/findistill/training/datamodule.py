@@ -1,4 +1,4 @@
-"""The data of a training: length-grouped batches to learn from, sorted ones to validate on."""
+"""The data of a training: length-grouped batches to train on, sorted ones to validate on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,21 +9,21 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from findistill.models.batches import BatchedRows, LengthGroupedBatches
 from findistill.models.tokens import sorted_batches
 
-LARGE = 4  # batches at once where no gradients are kept
+LARGE = 4  # times the batch size, where no gradients are kept
 
 
 class InOrder(SequentialSampler):
-    """Batches in the order given. With `trainer.overfit_batches` Lightning takes no sampler but a sequential one."""
+    """Batches in the given order. With `trainer.overfit_batches`, Lightning accepts only a sequential sampler."""
 
     def __iter__(self) -> Iterator[Any]:
         yield from self.data_source  # type: ignore[misc]  # torch types it as Sized
 
 
 class TrainingData(pl.LightningDataModule):
-    """Gives whole batches of `rows`, other ones every epoch, and of `validation` rows, if there are any.
+    """Batches of `rows`, different ones every epoch, and of `validation` rows, if there are any.
 
-    Several processes share each batch of `rows`, and each of them validates on all rows: a metric counts every row once, and
-    is the same in all of them.
+    Several processes share each batch of `rows`, but each validates on all rows: a metric counts every row once, and is the
+    same in all of them.
     """
 
     def __init__(self, rows: BatchedRows, validation: BatchedRows | None, batch_size: int, seed: int) -> None:

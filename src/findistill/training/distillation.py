@@ -1,7 +1,7 @@
-"""Distilling a teacher model into a student: `distil` makes the teacher's outputs once, then trains in one stage or two.
+"""Distilling a teacher model into a student: `distil` computes the teacher's outputs once, then trains in one stage or two.
 
-With `distill.intermediate.epochs` above 0 the student first matches the teacher's insides, then its predictions (the
-two-step task distillation of TinyBERT, Jiao et al. 2020); with 0 all terms are learnt together.
+With `distill.intermediate.epochs` above 0 the student first matches the teacher's intermediate layers, then its predictions
+(the two-step task distillation of TinyBERT, Jiao et al. 2020); with 0 all terms are trained together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ from findistill.training.trainer import Examples, Trained, longest_of, note_cut,
 
 
 def with_unlabelled(examples: Examples, ids: Sequence[str], texts: Sequence[str]) -> Examples:
-    """`examples` and, behind them, texts without a label: all-zero targets, hard label -1."""
+    """`examples`, followed by texts without a label: all-zero targets, hard label -1."""
     return Examples(
         [*examples.ids, *ids],
         [*examples.texts, *texts],
@@ -49,15 +49,15 @@ def distil(
     encoder: Encoder, distill: TeacherDistill, labels: LabelSet, train: Examples, validation: Examples, teacher: str | Path,
     session: Session, *, artifact: Making, root: Path, others: Sequence[str] = (), corpus: Sequence[str] = (),
 ) -> Trained:  # fmt: skip
-    """Train `encoder` on what the model `teacher` says of `train`, and leave `model` in the session's folder as `fit` does.
+    """Train `encoder` on the outputs of the model `teacher` for `train`, and save `model` in the session's folder like `fit`.
 
-    Rows of `train` with the hard label -1 have none: every term but `hard` learns from them. The teacher's outputs are
-    artifacts, made by `artifact` under `root` where they are not there yet. Its labels are matched by name. The logits are the
+    Rows of `train` with the hard label -1 are unlabelled: every term but `hard` uses them. The teacher's outputs are
+    artifacts, created by `artifact` under `root` if they are not there yet. Its labels are matched by name. The logits are the
     mean over it and the models `others` (an ensemble as teacher: Hinton et al. 2015, section 1), each scaled to the spread of
-    its logits. The weights kept are those of the best validation epoch of the last stage. `corpus` as in `fit`.
+    the teacher's logits. The weights kept are those of the best validation epoch of the last stage. `corpus` as in `fit`.
 
-    Raises UserError for a teacher that lacks a label, for terms that the two models cannot be compared by (other tokens,
-    heads, no attention), for outputs larger than allowed, and for what `fit` refuses.
+    Raises UserError for a teacher that lacks a label, for terms by which the two models cannot be compared (different tokens
+    or heads, no attention), for outputs larger than allowed, and for what `fit` refuses.
     """
     if not len(train):
         raise UserError("no training rows are left: raise data.limit or name texts in distill.unlabelled.")
@@ -105,7 +105,7 @@ def distil(
 
 
 def _logits(teacher: str, names: Sequence[str], reading: Reading, get: Obtain) -> np.ndarray:
-    """(n, labels) of a further teacher, its columns in the order of `names`."""
+    """(n, labels) logits of a further teacher, its columns in the order of `names`."""
     source = open_teacher(teacher)
     return source.outputs(reading, [], get).arrays["logits"][:, matched(names, source.labels, teacher)]
 
@@ -113,9 +113,9 @@ def _logits(teacher: str, names: Sequence[str], reading: Reading, get: Obtain) -
 def stages_of(
     distill: TeacherDistill, nodes: Mapping[str, Mapping[str, Any]], recipe: Recipe, student: Anatomy, teacher: Anatomy
 ) -> list[Stage]:
-    """One stage of all terms, or the intermediate ones first.
+    """One stage of all terms, or two, the intermediate terms first.
 
-    Raises UserError for terms that cannot compare the two models, and for a stage without any.
+    Raises UserError for terms that cannot compare the two models, and for a stage without terms.
     """
     pair = Pair(student, teacher, distill.temperature, distill.layers, distill.relation_layer, distill.relation_heads)
     first = distill.intermediate
@@ -131,14 +131,14 @@ def stages_of(
         if not len(stage.terms.terms):
             kind = "prediction" if stage.is_last else "intermediate"
             raise UserError(
-                f"distill.terms: {', '.join(nodes)}: none is of the {kind} stage.\nGive one a weight above 0, or leave out "
-                "the stage: distill.intermediate.epochs=0"
+                f"distill.terms: {', '.join(nodes)}: none belongs to the {kind} stage.\nGive one a weight above 0, or train "
+                "in one stage: distill.intermediate.epochs=0"
             )
     return stages
 
 
 def matched(names: Sequence[str], teacher_labels: Sequence[str], where: str, label_map: Any = None) -> list[int]:
-    """The column of the teacher's logits for each of our labels. Raises UserError unless each has one of its own."""
+    """The column of the teacher's logits for each of our labels. Raises UserError unless each has exactly one."""
     if len(teacher_labels) < len(names):
         raise UserError(
             f"distill.teacher: {where} has {len(teacher_labels)} outputs ({', '.join(teacher_labels)}), the data "
@@ -148,7 +148,7 @@ def matched(names: Sequence[str], teacher_labels: Sequence[str], where: str, lab
     for label, name in enumerate(names):
         if columns.count(label) != 1:
             raise UserError(
-                f"distill.label_map gives {columns.count(label)} of the outputs of {where} to {name}, and a teacher needs one "
-                f"logit for every label: {example(teacher_labels, names, 'distill.label_map')}"
+                f"distill.label_map assigns {columns.count(label)} outputs of {where} to {name}, but a teacher needs one "
+                f"logit for each label: {example(teacher_labels, names, 'distill.label_map')}"
             )
     return [columns.index(label) for label in range(len(names))]

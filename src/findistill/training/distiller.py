@@ -18,7 +18,7 @@ from findistill.training.teacher_outputs import TeacherOutputs
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of distillation: its terms and numbers."""
+    """A stage of distillation: its terms and recipe."""
 
     terms: WeightedTerms
     recipe: Recipe
@@ -27,7 +27,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class TeacherRows(Rows):
-    """`Rows` whose batches also hold the teacher's arrays of their texts, as `teacher/<array>`."""
+    """`Rows` whose batches also hold the teacher's arrays for their texts, as `teacher/<array>`."""
 
     outputs: TeacherOutputs
     columns: list[int]  # the teacher's logits in the order of our labels
@@ -41,10 +41,10 @@ class TeacherRows(Rows):
 
 
 class Distiller(EncoderClassifier):
-    """Trains `model` on the terms of a stage; measured on validation labels, and kept, as `EncoderClassifier` does.
+    """Trains `model` on the terms of a stage; evaluated on validation labels like `EncoderClassifier`.
 
-    Each term is logged raw, `train/<term>`, and times its weight, `train/<term>/weighted`; a row of `history` has its raw
-    mean.
+    Each term is logged unweighted, `train/<term>`, and weighted, `train/<term>/weighted`; a row of `history` has its
+    unweighted mean.
     """
 
     check_every: int | None = None  # batches between two validations; None: an epoch

@@ -1,4 +1,4 @@
-"""Training a GLiNER by its own loss, in the house's loop: validation texts choose epoch and threshold, by exact F1."""
+"""Training a GLiNER with its own loss in our training loop: validation texts choose epoch and threshold, by exact F1."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -22,24 +22,24 @@ from findistill.training.trainer import Trained
 
 log = logging.getLogger(__name__)
 
-ENCODER = "token_rep_layer"  # the part of a GLiNER that its published recipes give a rate of its own
+ENCODER = "token_rep_layer"  # the part of a GLiNER with a separate learning rate in published recipes
 
 
 @dataclass(frozen=True)
 class Focal:
-    """The focal loss: how much more a positive counts, and how much less what is easily right."""
+    """The focal loss: the weight of positives, and how much easy examples are down-weighted."""
 
     alpha: float
     gamma: float
 
     def settings(self) -> dict[str, Any]:
-        """As GLiNER's models take it."""
+        """As arguments of GLiNER models."""
         return {**vars(self), "reduction": "sum", "masking": "none", "negatives": 1.0, "loss_type": "focal"}
 
 
 @dataclass(frozen=True)
 class WindowRows(BatchedRows):
-    """Windows of texts with their spans; a batch is GLiNER's, and has `rows`, its windows' numbers."""
+    """Windows of texts with their spans; batches are in GLiNER's format, with `rows`, the indexes of their windows."""
 
     gliner: Any
     cut: WordWindows
@@ -62,13 +62,13 @@ class WindowRows(BatchedRows):
         return batch | {"rows": torch.tensor(indexes)}
 
     def wider_than(self, width: int) -> int:
-        """How many spans have more words than that."""
+        """How many spans have more than `width` words."""
         pairs = zip(self.marked.spans, self.cut.words, strict=True)
         return sum(last - first >= width for spans, words in pairs for first, last, _ in to_words(spans, words))
 
 
 class GlinerModule(MeasuredModule):
-    """Trains a GLiNER by its focal loss; measured by exact F1 with the best threshold, which the history has."""
+    """Trains a GLiNER with its focal loss; evaluated by exact F1 with the best threshold, which is in the history."""
 
     def __init__(
         self, model: Any, recipe: Recipe | Mapping[str, Any], focal: Focal, validation: WindowRows, threshold: float | None
@@ -101,7 +101,7 @@ class GlinerModule(MeasuredModule):
         scores = gliner_model.choose_threshold(
             rows.cut, [predicted[row] for row in range(len(rows))], rows.marked, rows.use, self.threshold
         )
-        measured = {"val/loss": total / len(rows) * self.recipe.batch_size, **scores}  # the training's is a sum over a batch
+        measured = {"val/loss": total / len(rows) * self.recipe.batch_size, **scores}  # in training, it is a sum over a batch
         self.log_dict(measured, batch_size=len(rows))
         self._end_epoch(measured)
 
@@ -111,13 +111,13 @@ def fit_gliner(
     begin: Callable[[], Any], recipe: Recipe, focal: Focal, use: Use, threshold: float | None, train: Marked, validation: Marked,
     session: Session, start: str,
 ) -> Trained:  # fmt: skip
-    """Train a GLiNER and leave `model` in the session's folder: the weights of the best validation epoch, which the gliner
-    package opens, and in `findistill.json` how it is asked, with the threshold chosen on validation texts.
+    """Train a GLiNER and save `model` in the session's folder: the weights of the best validation epoch, which the gliner
+    package can load, and in `findistill.json` how it is used, with the threshold chosen on validation texts.
 
     Args:
-        begin: gives the model that the training starts from; torch's generator is seeded before.
-        threshold: the one to use; None: the best on the validation texts, and without any, as `use` says.
-        start: the folder or hub id that it begins with.
+        begin: returns the initial model; torch's generator is seeded before.
+        threshold: the one to use; None: the best on the validation texts or, without any, that of `use`.
+        start: the folder or hub id of the initial model.
     """
     pl.seed_everything(session.seed, workers=True, verbose=False)
     model = begin().train()
@@ -125,8 +125,8 @@ def fit_gliner(
     rows, validation_rows = (WindowRows.of(model, part, use) for part in (epoch, validation))
     if wide := WindowRows.of(model, train, use).wider_than(model.config.max_width):
         log.warning(
-            "%d of %d spans have more than %d words, which this GLiNER cannot mark; entities.gliner.max_width sets what a new "
-            "one can", wide, sum(map(len, train.spans)), model.config.max_width,
+            "%d of %d spans have more than %d words, which this GLiNER cannot mark; entities.gliner.max_width sets the limit "
+            "of a new one", wide, sum(map(len, train.spans)), model.config.max_width,
         )  # fmt: skip
     module = GlinerModule(model, recipe, focal, validation_rows, threshold)
     times = Training(module, rows, validation_rows, recipe, session).run()

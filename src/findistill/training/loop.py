@@ -1,4 +1,4 @@
-"""`train_loop`: Lightning's loop as every training here runs it, on the device and with the settings of `trainer`."""
+"""`Training`: Lightning's loop as every training here runs it, on the device and with the settings of `trainer`."""
 
 import contextlib
 import gc
@@ -39,9 +39,9 @@ LOGGED_EVERY = 10  # optimizer steps
 
 @contextlib.contextmanager
 def freeing() -> Iterator[None]:
-    """Collect what a training leaves in memory: jobs share one process, and Lightning's objects refer to each other.
+    """Free the memory of a training: jobs share one process, and Lightning's objects form reference cycles.
 
-    To be put on a function, whose own variables are then gone.
+    For use as a decorator, so that the function's own variables are gone by then.
     """
     try:
         yield
@@ -53,13 +53,13 @@ def freeing() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Session:
-    """What a training has around it.
+    """The environment of a training.
 
     Attributes:
         trainer: the `trainer` section.
-        folder: where the model, and meanwhile the checkpoints, are put.
-        callbacks: the `callbacks` section; None: a progress bar alone.
-        tokens_cache: where token ids are kept, if anywhere.
+        folder: where the model, and during training the checkpoints, are saved.
+        callbacks: the `callbacks` section; None: only a progress bar.
+        tokens_cache: where token ids are cached, if anywhere.
     """
 
     trainer: Trainer
@@ -72,16 +72,16 @@ class Session:
 
 @dataclass(frozen=True)
 class Training:
-    """Lightning's loop over length-grouped batches of `rows`; `validation` rows, if any, are measured after every epoch.
+    """Lightning's loop over length-grouped batches of `rows`, with an evaluation on `validation` rows, if any, every epoch.
 
-    A `MeasuredModule` ends with the weights of its best validation, or those of the last epoch where nothing was validated. A run
-    that was killed goes on from its last checkpoint in `folder/checkpoints/<part>`, on the same CPU and number of threads to
-    the same weights, bit for bit. The caller removes the checkpoints when the model is saved. Several devices have a process
-    each, which share every batch; in the end `module`, on the CPU, has what they learnt.
+    A `MeasuredModule` ends with the weights of its best validation, or those of the last epoch without validation. A killed
+    run resumes from its last checkpoint in `folder/checkpoints/<part>` and, on the same CPU and number of threads, reaches the
+    same weights, bit for bit. The caller removes the checkpoints when the model is saved. Several devices have a process each,
+    which share every batch; in the end `module`, on the CPU, has the trained weights.
 
     Attributes:
-        check_every: validate after so many batches instead (or an epoch, if that is shorter).
-        part: one of several trainings in `session.folder`.
+        check_every: validate after this many batches instead (or an epoch, if that is shorter).
+        part: name of one of several trainings in `session.folder`.
     """
 
     module: RecipeModule
@@ -98,7 +98,7 @@ class Training:
         return self.session.folder / checkpoints.FOLDER / self.part
 
     def run(self) -> dict[str, float]:
-        """Train `module`; gives the seconds taken by all parts of a resumed run: `train_s`, and `cpu_s` of all processes.
+        """Train `module`; return the seconds taken by all parts of a resumed run: `train_s`, and `cpu_s` of all processes.
 
         Raises:
             UserError: this machine does not have the devices, or the training cannot be shared between them.
@@ -121,7 +121,7 @@ class Training:
         return times
 
     def fit(self, strategy: str, loggers: Sequence[Logger]) -> dict[str, float]:
-        """Run the loop in this process. Of several processes, rank 0 also leaves `end.ckpt`."""
+        """Run the loop in this process. One of several processes also writes `end.ckpt`."""
         module, rows, recipe, session, check_every = self.module, self.rows, self.recipe, self.session, self.check_every
         last = checkpoints.Last(self.checkpoints, session.trainer.checkpoint_every or checkpoints.EVERY, rows)
         used = [*callbacks.make(session.callbacks, validates=bool(self.validation), logs=bool(loggers)), last]
@@ -137,10 +137,10 @@ class Training:
                 session.trainer, strategy=strategy_of(strategy, module), precision=recipe.precision, max_epochs=recipe.epochs,
                 val_check_interval=min(check_every, math.ceil(len(rows) / recipe.batch_size)) if check_every else None,
                 logger=list(loggers) or False, callbacks=used, default_root_dir=session.folder,
-                plugins=[checkpoints.WholeFiles(), LightningEnvironment()],  # in a job of Slurm, too: the processes are ours
+                plugins=[checkpoints.WholeFiles(), LightningEnvironment()],  # in a Slurm job, too: the processes are ours
                 use_distributed_sampler=False,  # ours knows the ranks
                 enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-                log_every_n_steps=min(LOGGED_EVERY, math.ceil(len(rows) / recipe.batch_size)),  # a short epoch is seen, too
+                log_every_n_steps=min(LOGGED_EVERY, math.ceil(len(rows) / recipe.batch_size)),  # short epochs are logged, too
             )  # fmt: skip
             data = TrainingData(rows, self.validation, recipe.batch_size, session.seed)
             lightning.fit(module, datamodule=data, ckpt_path=last.resume, weights_only=True if last.resume else None)
@@ -156,17 +156,17 @@ def _check_shared(recipe: Recipe, count: int, strategy: str) -> None:
     if recipe.batch_size % count:
         near = math.ceil(recipe.batch_size / count) * count
         raise UserError(
-            f"trainer.batch_size={recipe.batch_size} cannot be shared evenly by trainer.devices={count}: every step learns from"
-            f" one batch, of which each device has a part.\nSet trainer.batch_size={near}."
+            f"trainer.batch_size={recipe.batch_size} cannot be divided evenly among trainer.devices={count}: each step"
+            f" splits one batch over the devices.\nSet trainer.batch_size={near}."
         )
     if strategy == "fsdp" and not torch.cuda.is_available():
         raise UserError("trainer.strategy=fsdp shards a model over GPUs, and this machine has none: use trainer=ddp.")
 
 
 def strategy_of(name: str, module: RecipeModule) -> str | Strategy:
-    """Lightning's strategy for a name, `auto` on one device; `fsdp` makes a unit of each layer of the model."""
+    """Lightning's strategy for a name, `auto` on one device; `fsdp` wraps each layer of the model."""
     if name == "ddp":
-        return DDPStrategy(find_unused_parameters=True)  # heads that no term of a stage reads, BERT's next-sentence head
+        return DDPStrategy(find_unused_parameters=True)  # heads that no term of a stage uses, BERT's next-sentence head
     if name == "fsdp":
         layers = {type(layer) for layer in layer_stack(module.model)[1]}
         return FSDPStrategy(auto_wrap_policy=layers, state_dict_type="full")
@@ -174,7 +174,7 @@ def strategy_of(name: str, module: RecipeModule) -> str | Strategy:
 
 
 def _lightning(trainer: Trainer, **settings: Any) -> pl.Trainer:
-    """Lightning's trainer on the configured device; further keys of `trainer` replace `settings`.
+    """Lightning's trainer on the configured device; further keys of `trainer` override `settings`.
 
     Raises:
         UserError: this machine does not have the device, or Lightning refuses a value.
@@ -193,9 +193,9 @@ def _lightning(trainer: Trainer, **settings: Any) -> pl.Trainer:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lightning ends an interrupted fit by a SystemExit of its own: here it is the interrupt again, for the caller to decide.
+    """Turn the SystemExit with which Lightning ends an interrupted fit back into the interrupt, for the caller to handle.
 
-    Its code is 1 after Ctrl-C, and 0 after a SIGTERM whose interrupt Python dropped: its loops see that one, too, and end.
+    Its code is 1 after Ctrl-C, and 0 after a SIGTERM whose interrupt Python dropped: Lightning's loops see that one, too.
     """
     before = signal.getsignal(signal.SIGINT)
     try:

@@ -1,8 +1,8 @@
 """`tune` trains a LoRA adapter on a frozen language model, quantised (QLoRA) or not, to answer prompts: with a label's word
-(`WordClassifier`), or with a text that is each prompt's own (`AnswerWriter`).
+(`WordClassifier`), or with a different text for each prompt (`AnswerWriter`).
 
-LoRA: Hu et al. 2022; NF4 and double quantisation: Dettmers et al. 2023. The loss is that of the answer alone, so the
-vocabulary's matrix is multiplied at the answer's positions only: over all positions it would be most of a small model's cost.
+LoRA: Hu et al. 2022; NF4 and double quantisation: Dettmers et al. 2023. The loss is on the answer only, so the vocabulary
+matrix is multiplied only at the answer's positions: over all positions it would be most of a small model's cost.
 """
 
 import os
@@ -37,18 +37,18 @@ from findistill.training.recipe import Recipe
 
 
 class Prompts(Rows):
-    """Prompts and their labels, one-hot in `targets`; padded on the left, so that the answers of a batch begin in one column."""
+    """Prompts and their labels, one-hot in `targets`; padded on the left, so that all answers of a batch start in one column."""
 
     pad_left = True
 
     @classmethod
     def of(cls, prompts: Sequence[Sequence[int]], hard: np.ndarray, n_labels: int, pad_id: int) -> "Prompts":
-        """Of the token ids of n prompts and the label (n,) int64 of each."""
+        """From the token ids of n prompts and the label (n,) int64 of each."""
         return cls(_tokens(prompts, pad_id), np.eye(n_labels, dtype=np.float32)[hard], hard)
 
     @classmethod
     def answered(cls, prompts: Sequence[Sequence[int]], answers: np.ndarray, pad_id: int) -> "Prompts":
-        """Of the token ids of n prompts and the number (n,) int64 of the answer of each; there are no labels."""
+        """From the token ids of n prompts and the index (n,) int64 of the answer to each; there are no labels."""
         return cls(_tokens(prompts, pad_id), np.empty((len(prompts), 0), np.float32), answers)
 
 
@@ -59,9 +59,9 @@ def _tokens(prompts: Sequence[Sequence[int]], pad_id: int) -> Tokens:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What `tune` left in `folder/model` and what it took."""
+    """What `tune` saved in `folder/model`, and its cost."""
 
-    history: list[dict[str, float]]  # an epoch a row, as of `fit`
+    history: list[dict[str, float]]  # one row per epoch, as of `fit`
     best_epoch: int  # counted from 1
     train_s: float  # wall time of the training loop, validation included; of all its parts, if it was resumed
     cpu_s: float
@@ -80,11 +80,10 @@ def tune(
     model: str, settings: QLoRA, train: Prompts, validation: Prompts, answering: "Callable[..., AnswerModule]", session: Session,
     *, dtype: str,
 ) -> Tuned:  # fmt: skip
-    """Train an adapter for `model`, and leave that of the best validation epoch, never the base, in the session's `model`.
+    """Train an adapter for `model`, and save that of the best validation epoch, without the base, in the session's `model`.
 
-    What `trainer` leaves unset is as `settings` says. The run is checkpointed every `settings.checkpoint_every` steps, and
-    one that was killed goes on from there to the same weights; the same seed on the same CPU and number of threads gives the
-    same weights.
+    What `trainer` leaves unset is taken from `settings`. The run is checkpointed every `checkpoint_every` steps, and a killed
+    run resumes from there to the same weights; the same seed on the same CPU and number of threads gives the same weights.
 
     Args:
         answering: `partial(WordClassifier, words=..., end=...)` or `partial(AnswerWriter, answers=...)`, called with `model` and
@@ -92,7 +91,7 @@ def tune(
         dtype: what the frozen model computes in, as `llm.dtype`.
 
     Raises:
-        UserError: the model cannot be loaded, has no module of the names in `qlora.target_modules`, or the loss is not finite.
+        UserError: the model cannot be loaded or has no module named in `qlora.target_modules`, or the loss is not finite.
     """
     pl.seed_everything(session.seed, workers=True, verbose=False)
     trainer = copy(session.trainer)
@@ -100,7 +99,7 @@ def tune(
     recipe = Recipe.of(settings, trainer, max_length=0, precision="32-true", layer_decay=1.0, unfreeze="none")
     recipe, rows = recipe.over(train, trainer.accumulate_grad_batches)
     module, adapted = Tuning(model, dtype, settings, answering, recipe, trainer.devices).begin(
-        "cpu" if count_of(trainer) > 1 else None  # the processes have their own on the GPUs
+        "cpu" if count_of(trainer) > 1 else None  # the training processes have their own on the GPUs
     )
     base, folder = module.model, session.folder
     hardware.reset_device_peak()
@@ -122,7 +121,7 @@ def tune(
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a process needs to begin a tuning: each loads the frozen weights by itself, and only adapters go between them."""
+    """What a process needs to start tuning: each loads the frozen weights itself, and only adapters are passed between them."""
 
     model: str
     dtype: str
@@ -143,7 +142,7 @@ class Tuning:
         return module, adapted
 
     def begin_in_process(self, adapter: dict[str, torch.Tensor]) -> "AnswerModule":
-        """The module again in one of several processes, on the device of its rank."""
+        """The module, recreated in one of several processes on the device of its rank."""
         if torch.cuda.is_available():
             rank = int(os.environ["LOCAL_RANK"])
             torch.cuda.set_device(rank if isinstance(self.devices, int | str) else list(self.devices)[rank])
@@ -153,10 +152,10 @@ class Tuning:
 
 
 def add_adapter(base: PreTrainedModel, settings: QLoRA) -> Any:
-    """Put a new adapter into `base`; gives peft's wrapper around it, which saves the adapter alone.
+    """Add a new adapter to `base`; return peft's wrapper around it, which saves only the adapter.
 
     Raises:
-        UserError: the model's family has no known query and value projections, or no module is called as configured.
+        UserError: the model's family has no known query and value projections, or no module has a configured name.
     """
     modules = settings.target_modules
     names = modules if modules is None or isinstance(modules, str) else list(modules)
@@ -174,14 +173,14 @@ def add_adapter(base: PreTrainedModel, settings: QLoRA) -> Any:
 
 
 class AnswerModule(MeasuredModule):
-    """Trains the adapter in `model` by the likelihood of answers: `answers`, of which each prompt's `hard` is the number."""
+    """Trains the adapter in `model` by the likelihood of answers: `hard` of a prompt is the index of its answer in `answers`."""
 
     SAFER = "llm.dtype=float32"
     tuning: Tuning | None = None
-    strict_loading = False  # a checkpoint holds the adapter alone
-    answers: tuple[torch.Tensor, torch.Tensor]  # of `padded`
+    strict_loading = False  # a checkpoint holds only the adapter
+    answers: tuple[torch.Tensor, torch.Tensor]  # from `padded`
 
-    # -- learning ----------------------------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------------
 
     def training_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean negative log-probability of the answers' tokens."""
@@ -195,36 +194,36 @@ class AnswerModule(MeasuredModule):
         return ids[:, :longest], mask[:, :longest]
 
     def _scores(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
-        """(batch, longest) log-probability of each token of the answers, behind the prompts."""
+        """(batch, longest) log-probability of each token of the answers, after the prompts."""
         return log_likelihood(self._logits(batch, answers), answers)
 
     def _logits(self, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
-        """(batch, longest, vocabulary) float32: what the model says where each token of the answers should come."""
+        """(batch, longest, vocabulary) float32: the model's predictions of each token of the answers."""
         ids, mask = batch["input_ids"], batch["attention_mask"]
         shifted, config = answers[:, :-1], self.model.config
         if config.is_encoder_decoder:
             start = answers.new_full((len(answers), 1), config.decoder_start_token_id)
             inputs: dict[str, Any] = {"input_ids": ids, "decoder_input_ids": torch.cat([start, shifted], 1)}
         else:
-            mask = torch.cat([mask, torch.ones_like(shifted)], 1)  # what stands behind an answer is seen by no earlier token
+            mask = torch.cat([mask, torch.ones_like(shifted)], 1)  # what follows an answer is invisible to earlier tokens
             inputs = {"input_ids": torch.cat([ids, shifted], 1), "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
             inputs["logits_to_keep"] = answers.shape[1]
         return self.model(**inputs, attention_mask=mask, use_cache=False).logits.float()
 
     def __reduce__(self) -> Any:
-        """For another process, which loads the frozen weights itself: quantised ones cannot be copied by value."""
+        """Pickle for another process, which loads the frozen weights itself: quantised ones cannot be copied by value."""
         if self.tuning is None:
             return super().__reduce__()
         return self.tuning.begin_in_process, ({name: value.cpu() for name, value in self.state_dict().items()},)
 
-    # -- keeping -----------------------------------------------------------------------------------------------------
+    # -- checkpointing -----------------------------------------------------------------------------------------------
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
-        """The adapter alone."""
+        """Only the adapter."""
         return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *_: Any, **__: Any) -> Any:
-        """Load what `state_dict` gave; quantised layers take no part of a state."""
+        """Load what `state_dict` returned; quantised layers do not accept a partial state."""
         with torch.no_grad():
             for name, value in self.state_dict().items():
                 value.copy_(state_dict[name])
@@ -258,7 +257,7 @@ class WordClassifier(AnswerModule, EncoderClassifier):
         """(batch, labels) log-probabilities of the labels' words."""
         ids, mask = self.words
         ids = ids.to(self.device)
-        if ids.shape[1] == 1:  # one pass tells the probability of every word
+        if ids.shape[1] == 1:  # one pass gives the probability of every word
             return self._logits(batch, ids[:1].expand(len(batch["hard"]), 1))[:, 0].log_softmax(-1)[:, ids[:, 0]]
         rows = {name: batch[name].repeat_interleave(len(ids), 0) for name in ("input_ids", "attention_mask")}
         scores = self._scores(rows, ids.repeat(len(batch["hard"]), 1))
@@ -268,8 +267,8 @@ class WordClassifier(AnswerModule, EncoderClassifier):
 class AnswerWriter(AnswerModule):
     """Trains to write the answer of each prompt; validates by the likelihood of its tokens.
 
-    `val/accuracy` is the share of answers of which each token is the likeliest after those before it: these are what the
-    model writes at temperature 0.
+    `val/accuracy` is the share of answers in which each token is the most likely after those before it: what the model
+    would generate at temperature 0.
 
     Args:
         answers: token ids of the different answers, each with its end.
@@ -299,11 +298,11 @@ class AnswerWriter(AnswerModule):
 
 
 def log_likelihood(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """(batch, longest) log-probability of each token of the answers, of logits (batch, longest, vocabulary)."""
+    """(batch, longest) log-probability of each token of the answers, from logits (batch, longest, vocabulary)."""
     return logits.log_softmax(-1).gather(-1, answers[..., None])[..., 0]
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (rows, longest) int64, padded on the right by 0, and a mask of those that are none of it, float32."""
+    """Token ids (rows, longest) int64, padded on the right with 0, and a float32 mask of those that are not padding."""
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     return ids, pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True)

@@ -1,4 +1,4 @@
-"""What every training has in common that is measured on validation rows after each epoch, and keeps the best of them."""
+"""The base of all trainings that are evaluated on validation rows after each epoch and keep the best epoch."""
 
 import time
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from findistill.training.recipe import Recipe, RecipeModule
 
 
 class MeasuredModule(RecipeModule):
-    """Trains `model` by `training_loss`, and puts what it measures on validation rows into its history.
+    """Trains `model` with `training_loss`, and records its validation metrics in its history.
 
-    `history` has one row an epoch; `best_epoch` is the one whose weights `load_best` loaded, counted from 1.
+    `history` has one row per epoch; `best_epoch` is the one whose weights `load_best` loaded, counted from 1.
     """
 
-    SAFER = "trainer.precision=32"  # what helps where numbers overflow
+    SAFER = "trainer.precision=32"  # what helps if numbers overflow
 
     def __init__(self, model: PreTrainedModel, recipe: Recipe | Mapping[str, Any]) -> None:
         super().__init__(model, recipe)
@@ -48,7 +48,7 @@ class MeasuredModule(RecipeModule):
         return loss
 
     def _note(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Remember a batch's losses, whose means go into the history."""
+        """Record a batch's losses, whose means go into the history."""
         for name, value in losses.items():
             self._losses.setdefault(name, []).append(value)
 
@@ -65,7 +65,7 @@ class MeasuredModule(RecipeModule):
         self.history.append(row | {"lr": float(schedule.get_last_lr()[0]), "seconds": time.perf_counter() - self._started})
 
     def load_best(self, path: Path) -> None:
-        """Load the best epoch's checkpoint; where there is none (no validation) the last epoch's weights stay."""
+        """Load the best epoch's checkpoint; if there is none (no validation), the last epoch's weights stay."""
         self.best_epoch = len(self.history)
         if path.exists():
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -73,7 +73,7 @@ class MeasuredModule(RecipeModule):
             self.best_epoch = len(checkpoint["run"]["history"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the epochs so far, and the one that is under way."""
+        """Add the epochs so far, and the current one."""
         epoch_s = time.perf_counter() - self._started
         checkpoint["run"] = {"history": self.history, "losses": self._losses, "epoch_s": epoch_s}
 

@@ -1,4 +1,4 @@
-"""What a student learns from votes (Deng et al. 2023, section 3): CLS and REG, and REG's scalar reading.
+"""What a student learns from votes (Deng et al. 2023, section 3): CLS and REG, and REG's scalar variant.
 
 CLS is cross-entropy on the hard label. REG is the squared error between the student's distribution and the vote shares.
 The paper's text leaves open whether REG regresses that distribution or one number, so the scalar is offered as well:
@@ -39,13 +39,13 @@ def objective(*names: str) -> Callable[[Class], Class]:
 
 
 class Objective:
-    """A loss on labels or votes, and how the head it trains is read; `scale` is set where the head has one output.
+    """A loss on labels or votes, and how to interpret the head that it trains; `scale` is set if the head has one output.
 
-    An objective of one's own is a subclass, registered with `@objective("mine")` in the module that a package's entry point
+    A custom objective is a subclass, registered with `@objective("mine")` in the module that a package's entry point
     names, and a YAML file with `objective: mine`.
 
     Args:
-        settings: the `distill` section, or the encoder where human labels are learnt.
+        settings: the `distill` section, or the encoder if it is trained on human labels.
         names: the labels, in the order of columns.
         hard: the training labels, (n,) int64.
 
@@ -66,14 +66,14 @@ class Objective:
     def of(
         distill: Distill | None, names: Sequence[str], hard: np.ndarray, encoder: Teacher | Encoder | None = None
     ) -> "Objective":
-        """The objective of `distill`, or where it is None, that of `encoder` on human labels, by default cross-entropy."""
+        """The objective of `distill` or, if that is None, of `encoder` on human labels, by default cross-entropy."""
         settings = encoder if distill is None else distill
         return OBJECTIVES[getattr(settings, "objective", "classification")](settings, names, hard)
 
 
 @objective("cls", "classification")
 class CrossEntropy(Objective):
-    """CLS, and what a teacher learns: mean cross-entropy on the hard label, with `label_smoothing` and `class_weights` if set.
+    """CLS, also for teachers: mean cross-entropy on the hard label, with `label_smoothing` and `class_weights` if set.
 
     With class weights the mean is weighted (divided by the weights' sum).
     """

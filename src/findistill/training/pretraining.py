@@ -1,7 +1,7 @@
-"""Masked-language pretraining on texts of the domain (as FinBERT's on Reuters news, Araci 2019), before any label.
+"""Masked-language-model pretraining on texts of the domain (as FinBERT's on Reuters news, Araci 2019), before any label.
 
 Whole words are masked (all pieces of a chosen word), and each of their pieces becomes [MASK] (80%), a random piece (10%) or
-itself (10%), as in BERT. Only the encoder is kept: the head that guesses words is of no further use.
+itself (10%), as in BERT. Only the encoder is kept: the head that predicts words is of no further use.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ from findistill.training import checkpoints
 from findistill.training.loop import Session, Training, freeing
 from findistill.training.recipe import Recipe, RecipeModule
 
-WARMUP = 0.1  # share of the steps, whatever `trainer.warmup` is, which is about labels
-HELD = 0.05  # share of the texts, 500 at most, that only measure
-IGNORED = -100  # the target of a piece that is not to be guessed
+WARMUP = 0.1  # share of the steps; `trainer.warmup` is for training on labels
+HELD = 0.05  # share of the texts, 500 at most, held out to measure the loss
+IGNORED = -100  # the target of a piece that is not to be predicted
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Which pieces of a tokenizer may be masked, and which of them go on a word."""
+    """Which pieces of a tokenizer may be masked, and which pieces continue a word."""
 
     maskable: np.ndarray  # (pieces,) bool
     continues: np.ndarray  # (pieces,) bool
@@ -53,13 +53,13 @@ class Masks:
         )
 
     def hide(self, ids: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Ids (rows, length) with whole words masked, and the targets: the id where one is to be guessed, else -100.
+        """Ids (rows, length) with whole words masked, and the targets: the id where one is to be predicted, else -100.
 
         Every word is chosen with probability `share`.
         """
         maskable = self.maskable[ids]
         starts = maskable & ~self.continues[ids]
-        starts[:, 1:] |= maskable[:, 1:] & ~maskable[:, :-1]  # a text may be cut or begin inside a word
+        starts[:, 1:] |= maskable[:, 1:] & ~maskable[:, :-1]  # so does any piece after a special one
         word = np.cumsum(starts, axis=1)  # (rows, length), counted from 1
         chosen = rng.random((len(ids), word.max(initial=0) + 1)) < share
         hidden = np.take_along_axis(chosen, word, axis=1) & maskable
@@ -71,7 +71,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class MaskedRows(TokenRows):
-    """Rows whose batches have `targets`, too, and are masked anew each time."""
+    """Rows whose batches also have `targets`, and are masked anew each time."""
 
     masks: Masks
     share: float
@@ -84,17 +84,17 @@ class MaskedRows(TokenRows):
 
 
 class MaskedLanguage(RecipeModule):
-    """A BERT with its masked-language head; the loss is the mean cross-entropy over hidden pieces."""
+    """A BERT with its masked-language head; the loss is the mean cross-entropy over masked pieces."""
 
     def guesses(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (hidden, pieces) and targets (hidden,); the wide head reads no position but the hidden ones."""
+        """Logits (masked, pieces) and targets (masked,); the wide head is applied only at masked positions."""
         states = self.model.bert(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
         hidden = batch["targets"] != IGNORED
         return self.model.cls.predictions(states[hidden]), batch["targets"][hidden]
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
         logits, targets = self.guesses(batch)
-        # a batch of a few short texts may hide nothing
+        # a batch of a few short texts may have no masked piece
         loss = functional.cross_entropy(logits.float(), targets, reduction="sum") / max(1, len(targets))
         if not torch.isfinite(loss):
             raise UserError(
@@ -106,18 +106,20 @@ class MaskedLanguage(RecipeModule):
 
 @freeing()
 def pretrain(encoder: Encoder, texts: Sequence[str], session: Session) -> dict[str, float]:
-    """Pretrain `encoder` on `texts` as `encoder.pretrain` says, and leave the encoder and its tokenizer in the session's folder.
+    """Pretrain `encoder` on `texts` as set in `encoder.pretrain`, and save the encoder and tokenizer in the session's folder.
 
-    Batch size and length are the encoder's, the rest of the recipe is the trainer's; the rate rises over the first tenth
-    of the steps and falls linearly, whatever the trainer's schedule. A twentieth of the texts, 500 at most, is not trained
-    on. Returns the number of `texts` trained on, and the mean loss (nats a hidden piece) over the others, `loss_before` and
+    Batch size and length are the encoder's, the rest of the recipe is the trainer's; the learning rate rises over the first
+    tenth of the steps and falls linearly, whatever the trainer's schedule. A twentieth of the texts, 500 at most, is held out.
+    Returns the number of `texts` trained on, and the mean loss (nats per masked piece) over the others, `loss_before` and
     `loss_after`, with the same masks.
 
-    Raises UserError for a model that is not BERT-shaped, fewer than 100 texts, or a loss that stops being finite.
+    Raises UserError for a model that is not BERT-shaped, fewer than 100 texts, or a loss that is not finite.
     """
     settings = encoder.pretrain
     if len(texts) < 100:
-        raise UserError(f"{settings.source}: {len(texts)} texts are too few to pretrain {encoder.name} on; 100 at least.")
+        raise UserError(
+            f"{settings.source}: {len(texts)} texts are too few to pretrain {encoder.name} on; at least 100 are needed."
+        )
     recipe = Recipe.of(
         encoder, session.trainer, epochs=settings.epochs, learning_rate=settings.learning_rate, schedule="linear", scheduler=None,
         warmup=WARMUP, layer_decay=1.0, unfreeze="none", freeze_embeddings=False,
@@ -125,7 +127,7 @@ def pretrain(encoder: Encoder, texts: Sequence[str], session: Session) -> dict[s
     pl.seed_everything(session.seed, workers=True, verbose=False)
     model, tokenizer, _ = begin(encoder, AutoModelForPreTraining, {}, session.seed)
     if model.config.model_type != "bert":
-        raise UserError(f"pretrain.source: {encoder.model} is no BERT but {model.config.model_type}; leave pretraining off.")
+        raise UserError(f"pretrain.source: {encoder.model} is {model.config.model_type}, not BERT; leave pretraining off.")
     masks = Masks.of(tokenizer)
     order = np.random.default_rng(session.seed).permutation(len(texts))
 

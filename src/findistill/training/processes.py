@@ -1,8 +1,8 @@
-"""One training on several devices: a process for each, beside the job's own.
+"""One training on several devices: a process for each, besides the job's own.
 
-The job's process holds the lock, the loggers and the evaluation, and waits; the others train and send it what they log. They
-are started anew (`spawn`) instead of by Lightning's launcher, which would run the whole command again for every device, and
-works the same where the job is one of a sweep.
+The job's process holds the lock and the loggers, waits, and later evaluates; the others train and send it what they log. They
+are spawned here rather than by Lightning's launcher, which would run the whole command again for every device; this works for
+the jobs of a sweep, too.
 """
 
 import logging
@@ -33,7 +33,7 @@ Task = Callable[[list[Logger]], Any]  # what each process runs; its modules, row
 
 
 class RelayLogger(DummyLogger):
-    """Stands for the job's loggers: the metrics it is given go to the job's process."""
+    """Stands in for the job's loggers: sends metrics to the job's process."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class RelayHandler(QueueHandler):
 
 
 class _Pickler(pickle.Pickler):
-    """Copies tensors (torch's own would share them between the processes), and leaves memory-mapped files where they are."""
+    """Copies tensors (torch's own pickler would share them between processes), and passes memory-mapped files by path."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, np.memmap) and value.filename and value.nbytes == Path(value.filename).stat().st_size:
@@ -62,18 +62,14 @@ class _Pickler(pickle.Pickler):
 
 
 def packed(value: Any) -> bytes:
-    """What another process gets of `value`."""
+    """`value`, pickled for another process."""
     buffer = BytesIO()
     _Pickler(buffer).dump(value)
     return buffer.getvalue()
 
 
 def count_of(trainer: Trainer) -> int:
-    """How many devices `trainer` asks for: `auto` is one, and with a strategy all GPUs (on a CPU: one).
-
-    Raises:
-        UserError: `trainer.devices` is no number of devices, nor a list of GPUs.
-    """
+    """How many devices `trainer` requests: `auto` is one or, with a strategy, all GPUs (on a CPU: one)."""
     devices, gpus = trainer.devices, torch.cuda.device_count() if trainer.accelerator != "cpu" else 0
     if devices == "auto":
         return max(1, gpus) if trainer.strategy != "auto" else 1
@@ -81,7 +77,7 @@ def count_of(trainer: Trainer) -> int:
 
 
 def run_in_processes(task: Task, count: int, seed: int, loggers: Sequence[Logger]) -> list[Any]:
-    """Call `task` in `count` processes; gives what each returned, by rank.
+    """Call `task` in `count` processes; return their results, by rank.
 
     Raises:
         UserError: one of them raised it.
@@ -90,11 +86,11 @@ def run_in_processes(task: Task, count: int, seed: int, loggers: Sequence[Logger
     pipes = [mp.get_context("spawn").Pipe(duplex=False) for _ in range(count)]
     threads = max(1, torch.get_num_threads() // count)
     arguments = (packed(task), seed, bool(loggers), find_free_network_port(), threads, [sender for _, sender in pipes])
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read as torch is imported: DDP's advice on unused parameters
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported: no DDP advice on unused parameters
     context = mp.start_processes(_worker, arguments, count, join=False, start_method="spawn")
     assert context is not None
     for _, sender in pipes:
-        sender.close()  # so that a process that ends closes its pipe
+        sender.close()  # so that a pipe closes when its process ends
     receivers = {receiver: rank for rank, (receiver, _) in enumerate(pipes)}
     results: dict[int, Any] = {}
     try:
@@ -105,7 +101,7 @@ def run_in_processes(task: Task, count: int, seed: int, loggers: Sequence[Logger
                     message = connection.recv()
                 except EOFError:  # the process ended
                     if receivers.pop(connection) not in results:
-                        context.join()  # raises what it failed with
+                        context.join()  # raises the process's error
                         raise KeyboardInterrupt from None  # torch ends an interrupted process quietly
                     continue
                 match message:
@@ -139,11 +135,11 @@ def _worker(rank: int, payload: bytes, seed: int, logs: bool, port: int, threads
     package.addHandler(RelayHandler(cast(Any, connection)) if rank == 0 else logging.NullHandler())
     package.setLevel(logging.INFO)
     torch.set_num_threads(threads)
-    tqdm.set_lock(RLock())  # its own is a semaphore of the system, which a killed process would leave
+    tqdm.set_lock(RLock())  # its default is a system semaphore, which a killed process would leak
     try:
-        plugins.load_packages()  # what a configuration may name is registered there
+        plugins.load_packages()  # they register what a configuration may name
         task: Task = pickle.loads(payload)
-        pl.seed_everything(seed + rank, workers=True, verbose=False)  # the processes drop out different units
+        pl.seed_everything(seed + rank, workers=True, verbose=False)  # so that dropout differs between processes
         logger = RelayLogger(connection) if rank == 0 else DummyLogger()
         connection.send(("result", task([logger] if logs else [])))
     except UserError as error:

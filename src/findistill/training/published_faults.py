@@ -1,6 +1,6 @@
 """Distillation with the faults of TinyFinBERT's released code, all or one of them (`distill.recipe`); see `config.FAULTS`.
 
-The fault `selection` also validates on test rows: `stage=student` gives them as the validation rows.
+The fault `selection` also validates on test rows: `stage=student` passes them as the validation rows.
 """
 
 import math
@@ -50,7 +50,7 @@ class PublishedDistiller(Distiller):
 
     @classmethod
     def term_nodes(cls, distill: TeacherDistill) -> dict[str, dict[str, Any]]:
-        """The terms, with the classes above and `attention_probs` in place of `attention` where a fault says so."""
+        """The terms, with the classes above and `attention_probs` in place of `attention` if a fault requires them."""
         nodes, active = super().term_nodes(distill), faults(distill.recipe)
         if "attention" in active and "attention" in nodes:
             probs = nodes.setdefault("attention_probs", {"_target_": SHIPPED_TERMS["attention_probs"], "weight": 0.0})

@@ -1,8 +1,8 @@
-"""How fast each layer learns, and when: FinBERT's fine-tuning recipe (Araci 2019, after ULMFiT, Howard & Ruder 2018).
+"""Learning rates by layer and step: FinBERT's fine-tuning recipe (Araci 2019, after ULMFiT, Howard & Ruder 2018).
 
-Discriminative rates: a layer learns at `layer_decay` times the rate of the one above it. Slanted triangles: the rate rises
-over the warm-up and falls to 1/32. Gradual unfreezing (`callbacks.Unfreezing`): the head and the top layer learn first, the
-others join from the top.
+Discriminative rates: a layer's rate is `layer_decay` times that of the one above it. Slanted triangles: the rate rises
+over the warm-up and falls to 1/32. Gradual unfreezing (`callbacks.Unfreezing`): the head and the top layer are trained
+first, the others join from the top.
 """
 
 import inspect
@@ -35,25 +35,25 @@ log = logging.getLogger(__name__)
 
 
 class Repeatable(Protocol):
-    """What an epoch may go through several times."""
+    """Rows that may be repeated within an epoch."""
 
     def __len__(self) -> int: ...
 
     def repeated(self, times: int) -> Self:
-        """The same so many times."""
+        """The same, `times` times."""
         ...
 
 
 RepeatableT = TypeVar("RepeatableT", bound=Repeatable)
 
-LOWEST = 1 / 32  # of the rate, where a slanted schedule ends (ULMFiT's ratio)
+LOWEST = 1 / 32  # share of the rate at which a slanted schedule ends (ULMFiT's ratio)
 COMMON = ("weight_decay", "warmup", "monitor", "schedule", "layer_decay", "unfreeze")  # taken from `trainer` as they are
 LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of one training run, all set."""
+    """The hyperparameters of one training run, all set."""
 
     epochs: int
     batch_size: int
@@ -67,14 +67,14 @@ class Recipe:
     layer_decay: float = 1.0
     unfreeze: str = "none"
     freeze_embeddings: bool = False
-    min_steps: int | None = None  # optimizer steps of the whole training at least, see `over`
-    head_learning_rate: float | None = None  # of what a module calls its heads; None: as all else
+    min_steps: int | None = None  # minimum of optimizer steps in the whole training, see `over`
+    head_learning_rate: float | None = None  # of a module's heads (`is_head`); None: as all else
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "_partial_": True})
-    scheduler: Mapping[str, Any] | None = None  # in the place of `schedule`
+    scheduler: Mapping[str, Any] | None = None  # instead of `schedule`
 
     @classmethod
     def of(cls, section: Encoder | QLoRA, trainer: Trainer, **settings: Any) -> "Recipe":
-        """What `trainer` leaves unset is as `section` says; `settings` go before both."""
+        """What `trainer` leaves unset is taken from `section`; `settings` take precedence over both."""
         values: dict[str, Any] = {name: getattr(trainer, name) for name in COMMON}
         for name in ("epochs", "batch_size", "learning_rate", "max_length"):
             value = getattr(trainer, "max_epochs" if name == "epochs" else name)
@@ -86,10 +86,10 @@ class Recipe:
         return cls(**values | settings)
 
     def over(self, rows: RepeatableT, accumulate: int = 1) -> tuple["Recipe", RepeatableT]:
-        """This recipe with as many epochs, and the rows of one of them, as give `min_steps` optimizer steps at least.
+        """This recipe and the rows of an epoch, with enough epochs and repeats for at least `min_steps` optimizer steps.
 
-        Few rows are gone through several times an epoch, so that there is no checkpoint every handful of steps; of the two
-        numbers of passes that come near, the one with fewer steps in all is taken.
+        A few rows are repeated within an epoch, so that there is no checkpoint every handful of steps; of the two nearest
+        numbers of passes, the one with fewer steps in all is used.
         """
 
         def shape(passes: int) -> tuple[int, int, int]:
@@ -101,23 +101,23 @@ class Recipe:
         share = minimum * self.batch_size * accumulate / (self.epochs * len(rows))
         _, passes, epochs = min(shape(max(1, math.floor(share))), shape(max(1, math.ceil(share))))
         if (passes, epochs) != (1, self.epochs):
-            log.info("%d texts: %d epochs of %d passes over them, for %d steps at least", len(rows), epochs, passes, minimum)
+            log.info("%d texts: %d epochs of %d passes over them, for at least %d steps", len(rows), epochs, passes, minimum)
         return replace(self, epochs=epochs), rows.repeated(passes)
 
     @property
     def fused(self) -> bool:
-        """One kernel for the whole optimizer step, where there is one.
+        """Whether to use one kernel for the whole optimizer step, if there is one.
 
-        It does not go with the gradient scaling of fp16 and clipping.
+        It cannot be combined with fp16 gradient scaling and clipping.
         """
         return self.precision != "16-mixed"
 
 
 class RecipeModule(pl.LightningModule):
-    """What every training has in common: a model, and an optimiser as its recipe says.
+    """The base of every training: a model, and the optimiser of its recipe.
 
-    `load_from_checkpoint(path, model=...)` makes a module again from a checkpoint of `folder/checkpoints`: the recipe and
-    the module's own numbers are in it, the model (and an objective or terms) is given.
+    `load_from_checkpoint(path, model=...)` recreates a module from a checkpoint of `folder/checkpoints`, which has the recipe
+    and the module's own hyperparameters; the model (and an objective or terms) is passed.
     """
 
     def __init__(self, model: PreTrainedModel, recipe: Recipe | Mapping[str, Any]) -> None:
@@ -128,22 +128,22 @@ class RecipeModule(pl.LightningModule):
             model.get_input_embeddings().requires_grad_(False)
 
     def configure_model(self) -> None:
-        """Note what the optimizer's groups depend on while parameters are whole; a sharded model has flat pieces of them."""
+        """Record what the optimizer's groups depend on while parameters are whole; a sharded model has flat pieces of them."""
         self._matrices = {_plain_name(name) for name, value in self.named_parameters() if value.ndim > 1}
         self._depths = depths(self.model) if self.recipe.layer_decay < 1 else {}
         self._heads = {name for name in map(_plain_name, dict(self.named_parameters())) if self.is_head(name)}
 
     def is_head(self, name: str) -> bool:
-        """Whether a parameter of the model learns at `recipe.head_learning_rate`."""
+        """Whether a parameter of the model is trained at `recipe.head_learning_rate`."""
         return False
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """The recipe's optimizer over all that learns, and its schedule over the real number of optimizer steps."""
+        """The recipe's optimizer over all trainable parameters, and its schedule over the actual number of optimizer steps."""
         recipe = self.recipe
         learning = [(_plain_name(name), value) for name, value in self.named_parameters() if value.requires_grad]
         groups = parameter_groups(learning, self._depths, self._matrices, recipe, self._heads)
         optimizer = call_node(recipe.optimizer, "optimizer", groups, fused=recipe.fused)
-        steps = int(self.trainer.estimated_stepping_batches)  # optimizer steps: accumulation and devices counted in
+        steps = int(self.trainer.estimated_stepping_batches)  # optimizer steps, after accumulation and over devices
         if recipe.scheduler:
             counts = dict.fromkeys(("num_training_steps", "total_steps", "T_max"), steps)
             rate = call_node(recipe.scheduler, "scheduler", optimizer, **counts, num_warmup_steps=round(recipe.warmup * steps))
@@ -167,12 +167,12 @@ class RecipeModule(pl.LightningModule):
 
 
 def _plain_name(name: str) -> str:
-    """A parameter's name in the model, whatever it is wrapped in; that of another part of the module stays."""
+    """A parameter's name in the model without that of any wrapper; names outside the model are unchanged."""
     return name.replace("_fsdp_wrapped_module.", "").removeprefix("model.")
 
 
 def gradient_norm(trainer: pl.Trainer, module: pl.LightningModule) -> torch.Tensor:
-    """The norm over all gradients, put together where the processes have pieces of them."""
+    """The norm over all gradients, combined if the processes have pieces of them."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients).to(module.device)
     if not isinstance(trainer.strategy, FSDPStrategy):
@@ -181,10 +181,10 @@ def gradient_norm(trainer: pl.Trainer, module: pl.LightningModule) -> torch.Tens
 
 
 def call_node(node: Mapping[str, Any], name: str, subject: Any, **optional: Any) -> Any:
-    """What the node's function gives for `subject`, with those `optional` arguments that it takes and the node does not set.
+    """Call the node's function with `subject` and those `optional` arguments that it accepts and the node does not set.
 
     Raises:
-        UserError: it does not take what the node sets, or needs more.
+        UserError: it does not accept what the node sets, or needs more.
     """
     make = build(OmegaConf.create({"_partial_": True, **node}), f"trainer.{name}")
     try:
@@ -198,10 +198,10 @@ def parameter_groups(
     parameters: Iterable[tuple[str, Parameter]], depths: dict[str, int], matrices: Collection[str], recipe: Recipe,
     heads: Collection[str] = (),
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The optimizer's groups: rate * layer_decay^depth, and decay on `matrices` alone: not on biases and LayerNorm weights.
+    """The optimizer's groups: rate * layer_decay^depth, and decay only on `matrices`, not on biases and LayerNorm weights.
 
     The head's come first. `depths` as of `encoders.depths`; a parameter that it does not name counts as part of the head.
-    `heads` learn at `recipe.head_learning_rate` where there is one.
+    `heads` have the rate `recipe.head_learning_rate`, if it is set.
     """
     groups: dict[tuple[float, float], list[Parameter]] = defaultdict(list)
     for name, parameter in parameters:
@@ -213,9 +213,9 @@ def parameter_groups(
 
 
 def schedule(optimizer: Optimizer, kind: str, warmup: float, steps: int) -> LRScheduler:
-    """The rate over `steps` optimizer steps: it rises over the share `warmup`, then does what `kind` says.
+    """The rate over `steps` optimizer steps: it rises over the share `warmup`, then follows `kind`.
 
-    `linear` falls to 0 (what FinBERT's code does too), `slanted` to 1/32, `constant` stays.
+    `linear` falls to 0 (as in FinBERT's code), `slanted` to 1/32, `constant` stays.
     """
     lowest = LOWEST if kind == "slanted" else 0.0
     share = partial(rate_at, rising=round(warmup * steps), steps=steps, lowest=lowest, falls=kind != "constant")
@@ -225,7 +225,7 @@ def schedule(optimizer: Optimizer, kind: str, warmup: float, steps: int) -> LRSc
 def rate_at(step: int, *, rising: int, steps: int, lowest: float, falls: bool) -> float:
     """The share of the rate at `step`: from `lowest` up to 1, and back (ULMFiT's triangle) or staying there.
 
-    As transformers' `get_linear_schedule_with_warmup` and its sisters, whose module loads peft and bitsandbytes: two seconds.
+    Like transformers' `get_linear_schedule_with_warmup` etc., whose module imports peft and bitsandbytes, in two seconds.
     """
     share = step / max(1, rising) if step < rising else (steps - step) / max(1, steps - rising) if falls else 1.0
     return lowest + (1 - lowest) * max(0.0, share)

@@ -1,4 +1,4 @@
-"""What the settings of a trainer must have in common."""
+"""Checks across the settings of a trainer."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -19,7 +19,7 @@ def precision(config: Any) -> Iterator[str]:
 
 @rule()
 def further_keys(config: Any) -> Iterator[str]:
-    """A further key of `trainer` is an argument of `lightning.Trainer`."""
+    """A further key of `trainer` must be an argument of `lightning.Trainer`."""
     extras = lightning_extras(config.trainer)
     arguments = [name for name in lightning_arguments() if name not in OTHERWISE] if extras else []
     for name in extras:

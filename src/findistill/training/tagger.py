@@ -1,4 +1,4 @@
-"""Training a token classifier: a BIO tag for every word, read from its first token."""
+"""Training a token classifier: a BIO tag for every word, predicted at its first token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class TaggedRows(TokenRows):
 
 
 class Tagger(MeasuredModule):
-    """Trains `model` by cross-entropy on the words' tags; measured by the exact spans of the validation texts."""
+    """Trains `model` by cross-entropy on the words' tags; evaluated by the exact spans of the validation texts."""
 
     def __init__(
         self, model: PreTrainedModel, recipe: Recipe | Mapping[str, Any], validation: TaggedRows, marked: Marked,
@@ -95,13 +95,13 @@ class Tagger(MeasuredModule):
 
 @freeing()
 def fit_tagger(encoder: Encoder, labels: Sequence[str], train: Marked, validation: Marked, session: Session) -> Trained:
-    """Train `encoder` to tag words, and leave `model` in the session's folder: the weights of the best validation epoch, which
-    plain transformers opens (`pipeline("token-classification", aggregation_strategy="first")`).
+    """Train `encoder` to tag words, and save `model` in the session's folder: the weights of the best validation epoch, which
+    plain transformers loads (`pipeline("token-classification", aggregation_strategy="first")`).
 
-    Validation texts may be none: the last epoch is kept then. The same seed on the same CPU and number of threads gives the
-    same weights.
+    Without validation texts, the last epoch is kept. The same seed on the same CPU and number of threads gives the same
+    weights.
 
-    Raises UserError for settings that cannot be trained with, and when the loss stops being finite.
+    Raises UserError for settings that cannot be trained with, and if the loss is not finite.
     """
     recipe, tags = Recipe.of(encoder, session.trainer), tags_of(labels)
     begin = partial(with_head, encoder, AutoModelForTokenClassification, tags, session.seed)

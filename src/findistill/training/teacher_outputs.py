@@ -1,8 +1,8 @@
-"""What a teacher says of every text, computed once and read from disk by every student, term, layer map and seed.
+"""A teacher's outputs for every text, computed once and read from disk by every student, term, layer map and seed.
 
-Arrays (see `adapter`) are stored for real tokens only, float16 unless told otherwise, end to end in the order of the
+Arrays (see `models.features`) are stored for real tokens only, by default as float16, concatenated in the order of the
 texts, and memory-mapped. An artifact of kind `outputs` holds the arrays of one pass of the teacher; a job that needs
-more of the same teacher and texts adds an artifact with what is missing, and none is ever made twice.
+more of the same teacher and texts adds an artifact with what is missing, and none is ever computed twice.
 """
 
 import hashlib
@@ -43,11 +43,11 @@ class TeacherOutputs:
     offsets: dict[str, np.ndarray]  # (n + 1,) int64 each
 
     def with_logits(self, logits: np.ndarray) -> "TeacherOutputs":
-        """The same, but for the logits: (n, labels)."""
+        """The same with these logits (n, labels)."""
         return replace(self, arrays={**self.arrays, "logits": logits})
 
     def rows(self, indexes: Sequence[int], names: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The named arrays of these texts, end to end, in the stored precision."""
+        """The named arrays of these texts, concatenated, in the stored precision."""
         rows = {}
         for name in names:
             array, offsets = self.arrays[name], self.offsets[name]
@@ -58,8 +58,8 @@ class TeacherOutputs:
 def mean_logits(teachers: Sequence[np.ndarray]) -> np.ndarray:
     """(n, labels) float32: the mean over teachers, whose logits are (n, labels) of the same texts and labels.
 
-    Each teacher's are scaled to the spread of the first one's, their standard deviation around each text's mean: else the most
-    confident would outvote the others, and logistic regression is less confident than a fine-tuned encoder.
+    Each teacher's are scaled to the spread of the first one's, the standard deviation around each text's mean: otherwise the
+    most confident would outvote the others, and logistic regression is less confident than a fine-tuned encoder.
     """
     each = [logits.astype(np.float32) for logits in teachers]
     spreads = [(logits - logits.mean(axis=1, keepdims=True)).std() for logits in each]
@@ -71,10 +71,10 @@ def obtain(
     model: PreTrainedModel, anatomy: Anatomy, tokens: Tokens, requested: Sequence[str],
     *, artifact: Making, root: Path, limit_gb: float, dtype: str, device: torch.device,
 ) -> TeacherOutputs:  # fmt: skip
-    """The requested arrays of `model` on `tokens`, those that no artifact under `root` holds yet computed in one pass.
+    """The requested arrays of `model` on `tokens`; those that no artifact under `root` holds are computed in one pass.
 
     Raises:
-        UserError: all arrays kept for this teacher and these texts would need more than `limit_gb` gigabytes or than
+        UserError: all arrays stored for this teacher and these texts would need more than `limit_gb` gigabytes or than
             the disk has free; a value does not fit float16.
     """
     of = {"teacher": fingerprint(model), "tokens": _tokens_hash(tokens), "dtype": dtype}
@@ -116,7 +116,7 @@ def _tokens_hash(tokens: Tokens) -> str:
 
 
 def _homes(root: Path, of: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """For each array of this teacher on these texts that is there: all arrays of the complete artifact that holds it."""
+    """For each stored array of this teacher on these texts: all arrays of the complete artifact that holds it."""
     homes: dict[str, tuple[str, ...]] = {}
     for path in sorted(path for path in root.glob("outputs-*") if not path.suffix):
         if (key := record_of(path).get("key", {})).get("of") == of:
@@ -125,18 +125,18 @@ def _homes(root: Path, of: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _admit(needed: int, stored: int, limit_gb: float, root: Path, tokens: Tokens, names: Sequence[str]) -> None:
-    """Say how much disk the outputs will take, and refuse what is more than allowed or free."""
+    """Log how much disk space the outputs will take, and refuse more than is allowed or free."""
     root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
     what = f"the teacher's outputs ({', '.join(names)}) for {len(tokens):,} texts, {int(tokens.lengths.sum()):,} tokens"
-    log.info("%s: %s on disk, %s kept before, limit %g GB", what, _gb(needed), _gb(stored), limit_gb)
+    log.info("%s: %s on disk, %s already stored, limit %g GB", what, _gb(needed), _gb(stored), limit_gb)
     if needed + stored > limit_gb * 1e9:
         raise UserError(
             f"distill.cache_gb={limit_gb:g}: {what} need {_gb(needed + stored)}."
             "\nRaise it, or give fewer texts, a shorter trainer.max_length or fewer layers (distill.layers)."
         )
     if needed > free:
-        raise UserError(f"{root}: {what} need {_gb(needed)}, {_gb(free)} are free.\nFree some space, or set runs_dir.")
+        raise UserError(f"{root}: {what} need {_gb(needed)}, but only {_gb(free)} are free.\nFree some space, or set runs_dir.")
 
 
 def _gb(size: int) -> str:
@@ -144,14 +144,14 @@ def _gb(size: int) -> str:
 
 
 def _dtype(name: str, dtype: str) -> np.dtype:
-    return np.dtype(np.float32 if name == "logits" else dtype)  # logits are few, and softened by small temperatures
+    return np.dtype(np.float32 if name == "logits" else dtype)  # logits are few, and low temperatures amplify rounding
 
 
 @torch.inference_mode()
 def _write(
     model: PreTrainedModel, anatomy: Anatomy, tokens: Tokens, names: Sequence[str], dtype: str, device: torch.device, folder: Path
 ) -> None:
-    """One pass over the texts, in order, so that files are written from front to back."""
+    """One pass over the texts, in order, so that files are written sequentially."""
     model.to(device).eval()
     lengths = tokens.lengths
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What is learnt from: an encoder, whose layers can be compared as well, or a linear classifier, which has logits alone."""
+"""Teachers: an encoder, whose layers can be compared as well, or a linear classifier, which has only logits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from findistill.models.tokens import Tokens, tokenise
 from findistill.training.losses.weighted import WeightedTerms
 from findistill.training.teacher_outputs import TeacherOutputs
 
-Obtain = Callable[..., TeacherOutputs]  # `obtain`, with where to and how much
+Obtain = Callable[..., TeacherOutputs]  # `obtain` with its storage arguments bound
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The texts to learn from, and how the student reads them."""
+    """The texts to train on, and how the student tokenises them."""
 
     texts: list[str]
     max_length: int
@@ -41,7 +41,7 @@ class TeacherModel(Protocol):
     def anatomy(self) -> Anatomy: ...
 
     def outputs(self, reading: Reading, terms: Sequence[WeightedTerms], get: Obtain, *, every: bool = False) -> TeacherOutputs:
-        """Its logits on the texts and what the terms compare; with `every` all that it can be asked for.
+        """Its logits on the texts and the arrays that the terms compare; with `every`, all that it has.
 
         Raises:
             UserError: the terms cannot compare it with the student.
@@ -53,14 +53,14 @@ def open_teacher(reference: str) -> TeacherModel:
     """Open a model folder, a run folder or a hub id.
 
     Raises:
-        UserError: it cannot be loaded, or is no whole text classifier.
+        UserError: it cannot be loaded, or is not a complete text classifier.
     """
     linear = LinearClassifier.find(reference)
     return LinearTeacher(reference, linear) if linear else EncoderTeacher(reference)
 
 
 class EncoderTeacher:
-    """A classifier of transformers'."""
+    """A transformers classifier."""
 
     def __init__(self, reference: str) -> None:
         self.reference = reference
@@ -81,7 +81,7 @@ class EncoderTeacher:
 
 
 class LinearTeacher:
-    """Logistic regression (`teacher=tfidf`, `embeddings`): its logits take seconds, so they are no artifact."""
+    """Logistic regression (`teacher=tfidf`, `embeddings`): its logits take seconds, so they are not artifacts."""
 
     def __init__(self, reference: str, model: LinearClassifier) -> None:
         self.model, self.labels = model, model.labels
@@ -90,7 +90,7 @@ class LinearTeacher:
     def outputs(self, reading: Reading, terms: Sequence[WeightedTerms], get: Obtain, *, every: bool = False) -> TeacherOutputs:
         if inner := [name for each in terms for name in each.teacher_arrays if name != "logits"]:
             raise UserError(
-                f"distill.terms: {self.anatomy.name} has logits alone, no {inner[0].partition('/')[0]}: use distill=logit."
+                f"distill.terms: {self.anatomy.name} has only logits, no {inner[0].partition('/')[0]}: use distill=logit."
             )
         logits = self.model.logits(reading.texts).astype(np.float32)
         return TeacherOutputs({"logits": logits}, {"logits": np.arange(len(logits) + 1)})
@@ -99,16 +99,16 @@ class LinearTeacher:
 def check_same_tokens(
     student: PreTrainedTokenizerBase, ours: Tokens, teacher: PreTrainedTokenizerBase, theirs: Tokens, name: str, where: str
 ) -> None:
-    """Raise UserError unless both models read every text as the same pieces, whatever the numbers of the pieces.
+    """Raise UserError unless both models split every text into the same pieces, whatever the ids of the pieces.
 
-    Hidden states and attention are compared position by position, which means nothing where the pieces differ.
+    Hidden states and attention are compared position by position, which is meaningless if the pieces differ.
     """
     numbers, pieces = teacher.get_vocab(), student.get_vocab()
     translation = np.full(max(pieces.values(), default=0) + 1, -1, dtype=np.int64)
     translation[list(pieces.values())] = [numbers.get(piece, -1) for piece in pieces]
     if not np.array_equal(ours.offsets, theirs.offsets) or not np.array_equal(translation[ours.flat], theirs.flat):
         raise UserError(
-            f"distill.terms: {name} ({len(pieces):,} pieces) and its teacher {where} ({len(numbers):,}) cut texts into "
+            f"distill.terms: {name} ({len(pieces):,} pieces) and its teacher {where} ({len(numbers):,}) split texts into "
             "different tokens, so their layers cannot be compared.\nUse a student with the teacher's vocabulary, or the "
-            "terms on logits alone (distill=logit)."
+            "terms that need only logits (distill=logit)."
         )

@@ -1,4 +1,4 @@
-"""`fit` trains an encoder and leaves a model folder."""
+"""`fit` trains an encoder and saves a model folder."""
 
 import logging
 import time
@@ -42,9 +42,9 @@ MANY_CUT = 0.05  # a share of the training texts
 
 @dataclass(frozen=True)
 class Examples:
-    """What to learn from: n texts with vote shares `targets` (n, n_labels) float32 and `hard` labels (n,) int64.
+    """Training examples: n texts with vote shares `targets` (n, n_labels) float32 and `hard` labels (n,) int64.
 
-    Columns are in LabelSet order. `hard` is kept apart from the shares because a tie among votes has a rule of its own.
+    Columns are in LabelSet order. `hard` does not follow from the shares, because ties among votes have their own rule.
     """
 
     ids: list[str]
@@ -68,7 +68,7 @@ class Examples:
         missing = frame["label"].isna()
         if missing.any():
             raise UserError(
-                f"column label: {int(missing.sum())} of {len(frame)} rows have none, first id={frame['id'][missing].iloc[0]}."
+                f"column label: {int(missing.sum())} of {len(frame)} rows have no label, first id={frame['id'][missing].iloc[0]}."
                 "\nOnly labelled rows can be trained on; label them first (stage=annotate)."
             )
         hard = np.asarray([labels.index(name) for name in frame["label"]], dtype=np.int64)
@@ -81,9 +81,9 @@ class Examples:
 
     @classmethod
     def from_scores(cls, frame: pd.DataFrame, labels: LabelSet) -> "Examples":
-        """Rows with a `score` in [-1, 1]: the shares whose positive less negative one is that score.
+        """Rows with a `score` in [-1, 1]: label shares of which positive minus negative is that score.
 
-        Raises UserError for a frame without scores, or labels that are no scale.
+        Raises UserError for a frame without scores, or labels that do not form a scale.
         """
         if "score" not in frame or frame["score"].isna().any():
             raise UserError("teacher.objective=regression needs a score in every row: use data=fiqa_news or data=fiqa_posts.")
@@ -93,10 +93,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `fit` left behind and what it took."""
+    """What `fit` saved, and its cost."""
 
     model_dir: Path
-    history: list[dict[str, float]]  # an epoch a row: epoch, train/loss, val/{loss,macro_f1,accuracy}, lr, seconds
+    history: list[dict[str, float]]  # one row per epoch: epoch, train/loss, val/{loss,macro_f1,accuracy}, lr, seconds
     best_epoch: int  # counted from 1
     train_s: float  # wall time of the training loop, validation included
     cpu_s: float  # processor time of the same, all threads
@@ -109,7 +109,7 @@ class Trained:
         cls, model: nn.Module, folder: Path, history: list[dict[str, float]], best_epoch: int, times: dict[str, float],
         thresholds: Thresholds | None = None,
     ) -> "Trained":  # fmt: skip
-        """Of a model that is saved in `folder`, whose checkpoints are removed."""
+        """For a model that is saved in `folder`; removes its checkpoints."""
         checkpoints.remove(folder)
         megabytes = sum(value.numel() * value.element_size() for value in model.parameters()) / 1e6
         cuts = asdict(thresholds) if thresholds else None
@@ -128,7 +128,7 @@ def untrained(
     encoder: Encoder, recipe: Recipe, texts: Sequence[str], begin: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
     *, seed: int,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # fmt: skip
-    """The model that a training starts from, as `begin` gives it, all generators seeded.
+    """The initial model of a training, from `begin`, with all generators seeded.
 
     `encoder.trim_vocabulary` keeps the pieces of `texts`.
 
@@ -141,27 +141,27 @@ def untrained(
         raise UserError(f"trainer.max_length={recipe.max_length}: {encoder.model} reads at most {longest} tokens.")
     if encoder.trim_vocabulary:
         tokenizer = trim(model, tokenizer, texts, recipe.max_length)
-    model.train()  # from_pretrained gives evaluation mode, and Lightning leaves modes as they are
+    model.train()  # from_pretrained sets evaluation mode, and Lightning leaves modes as they are
     return model, tokenizer
 
 
 def starting_folder(encoder: Encoder) -> str:
-    """Where the weights that a training starts from lie, or the model's hub id; empty for new ones."""
+    """The folder, or hub id, of the weights that a training starts from; empty for new ones."""
     return "" if encoder._target_ or encoder.init == "random" else locate(encoder.model)
 
 
 def longest_of(model: PreTrainedModel) -> int | None:
-    """How many tokens a model reads at most, where it says so."""
+    """The most tokens that a model reads, if its configuration says so."""
     return getattr(model.config, "max_position_embeddings", None)
 
 
 def note_cut(lengths: np.ndarray, max_length: int, longest: int | None) -> None:
-    """Warn where more than `MANY_CUT` of the texts fill `max_length` tokens: their ends are not read."""
+    """Warn if more than `MANY_CUT` of the texts fill `max_length` tokens: their ends are cut off."""
     cut = int((lengths >= max_length).sum())
     if cut > MANY_CUT * len(lengths):
         longer = min(2 * max_length, longest or 2 * max_length)
         remedy = f"; trainer.max_length={longer} reads more of them" if longer > max_length else ""
-        log.warning("%d of %d training texts (%.0f%%) are longer than %d tokens and are cut there%s",
+        log.warning("%d of %d training texts (%.0f%%) reach %d tokens and are truncated%s",
                     cut, len(lengths), 100 * cut / len(lengths), max_length, remedy)  # fmt: skip
 
 
@@ -180,14 +180,14 @@ def fit(
     encoder: Encoder, distill: Distill | None, labels: LabelSet, train: Examples, validation: Examples, session: Session,
     corpus: Sequence[str] = (),
 ) -> Trained:  # fmt: skip
-    """Train `encoder` and leave `model` in the session's folder, the weights of the best validation epoch, for Hugging Face.
+    """Train `encoder` and save `model` in the session's folder, a Hugging Face model of the best validation epoch.
 
-    `distill` says what is learnt from the votes (None: human labels, as a `Teacher` encoder says). What `trainer`
-    leaves unset is the encoder's. Validation rows may be none: the last epoch is kept then. The same seed on the same
-    CPU and number of threads gives the same weights, bit for bit. With `encoder.trim_vocabulary` the pieces of the
+    `distill` says what is learnt from the votes (None: human labels, as set in a `Teacher` encoder). What `trainer`
+    leaves unset is taken from the encoder. Without validation rows, the last epoch is kept. The same seed on the same
+    CPU and number of threads gives the same weights, bit for bit. With `encoder.trim_vocabulary`, the pieces of the
     training texts and of `corpus`, further unlabelled texts, are kept.
 
-    Raises UserError for settings that cannot be trained with, and when the loss stops being finite.
+    Raises UserError for settings that cannot be trained with, and if the loss is not finite.
     """
     trainer, names = session.trainer, labels.names
     if not len(train):

@@ -1,4 +1,4 @@
-"""Hydra finds its plugins in this namespace; the launchers themselves live in `findistill.hydra_ext`."""
+"""Hydra finds its plugins in this namespace; the launchers are implemented in `findistill.hydra_ext`."""
 
 from findistill.hydra_ext.local import LocalWorkers as _LocalWorkers
 from findistill.hydra_ext.ray import RayWorkers as _RayWorkers

@@ -1,4 +1,4 @@
-"""Other people's conf folders, after the shipped one: those of $FINDISTILL_CONF and of installed packages."""
+"""Adds users' conf folders to the search path, after findistill's: those of $FINDISTILL_CONF and of installed packages."""
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -10,7 +10,7 @@ from findistill.config.packages import conf_folders
 
 class FindistillSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        # Options of other plugins give way to ours of the same name: sweeps that continue, workers that die alone.
+        # Our options replace other plugins' of the same name: sweeps that resume, workers that fail independently.
         for group, options in ConfigStore.instance().repo.get("hydra", {}).items():
             for ours in (config_dir() / "hydra" / group).glob("*.yaml"):
                 options.pop(ours.name, None)

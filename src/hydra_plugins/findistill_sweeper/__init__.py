@@ -1,4 +1,4 @@
-"""Hydra finds its plugins in this namespace; the sweepers themselves live in `findistill.hydra_ext`."""
+"""Hydra finds its plugins in this namespace; the sweepers are implemented in `findistill.hydra_ext`."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ class ResumingSweeper(_ResumingSweeper):
 
 
 class OptunaSweeper(Sweeper):
-    """`findistill.hydra_ext.optuna.ContinuingSearch`, loaded when it is chosen: optuna is an extra."""
+    """`findistill.hydra_ext.optuna.ContinuingSearch`, imported only when chosen, since optuna is an extra."""
 
     def __init__(self, sampler: Any, **settings: Any) -> None:
         try:
-            from findistill.hydra_ext.optuna import ContinuingSearch  # optuna takes a second to load
+            from findistill.hydra_ext.optuna import ContinuingSearch  # optuna takes a second to import
         except ImportError as error:
             raise UserError(
                 "hydra/sweeper=optuna needs packages that are not installed.\nInstall them with: pip install 'findistill[optuna]'"
@@ -33,7 +33,7 @@ class OptunaSweeper(Sweeper):
         return self.search.sweep(arguments)
 
 
-schema.register()  # what the YAML files start from
+schema.register()  # the schemas that the YAML files inherit from
 
 ConfigStore.instance().store(
     group="hydra/sweeper",

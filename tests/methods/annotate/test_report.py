@@ -55,13 +55,13 @@ def test_orders_are_repeats_of_one_method(methods: list[Method]) -> None:
 
 
 def test_other_settings_that_share_a_name_are_told_apart(new_annotator: NewAnnotator, tmp_path: Path) -> None:
-    found = gather([new_annotator(tmp_path / each, selection=each, n=20) for each in ("nearest", "random")])
-    assert [method.name for method in found] == ["small direct k=4 (selection=nearest)", "small direct k=4 (selection=random)"]
+    result = gather([new_annotator(tmp_path / each, selection=each, n=20) for each in ("nearest", "random")])
+    assert [method.name for method in result] == ["small direct k=4 (selection=nearest)", "small direct k=4 (selection=random)"]
 
 
 def test_pairs_differ_in_one_setting(methods: list[Method]) -> None:
-    pairs = {axis: [(a.name, b.name) for a, b in found] for axis, found in pairs_by_setting(methods[:8]).items()}
-    assert {axis: len(found) for axis, found in pairs.items()} == {"shots.k": 4, "prompt": 4, "llm": 4}
+    pairs = {axis: [(a.name, b.name) for a, b in matches] for axis, matches in pairs_by_setting(methods[:8]).items()}
+    assert {axis: len(names) for axis, names in pairs.items()} == {"shots.k": 4, "prompt": 4, "llm": 4}
     assert ("small cot k=8", "small cot k=0") in pairs["shots.k"], "the larger number comes first"
     assert ("large cot k=0", "small cot k=0") in pairs["llm"], "and names by the alphabet"
     families = {one.family for one in compare(methods, resamples=50)}
@@ -81,9 +81,9 @@ def test_the_marked_stop_saves_most_of_those_that_lose_little() -> None:
     rows = [("a", 8, 2, 0.7, -0.02), ("a", 8, 4, 0.4, -0.004), ("a", 8, 5, 0.3, 0.0)]
     rows += [("b", 8, 2, 0.6, 0.0), ("b", 8, 4, 0.36, -0.001), ("b", 8, 5, 0.2, 0.0)]
     stops = pd.DataFrame(rows, columns=["method", "samples", "stop_at", "saved", "change"])
-    found = annotators.stopping_summary(stops).set_index("stop_at")
-    assert found["mark"].tolist() == ["", "yes", ""]
-    row = found.loc[4]
+    by_stop = annotators.stopping_summary(stops).set_index("stop_at")
+    assert by_stop["mark"].tolist() == ["", "yes", ""]
+    row = by_stop.loc[4]
     assert (row["saved"], row["change"], row["change_min"]) == pytest.approx((0.38, -0.0025, -0.004))
     assert (row["saved_min"], row["saved_max"], row["methods"]) == pytest.approx((0.36, 0.4, 2))
 
@@ -119,17 +119,17 @@ def test_the_whole_report(study: list[Run], tmp_path: Path) -> None:
     ):  # fmt: skip
         assert row[column] == pytest.approx(np.mean([run.metrics[key] for run in own])), column
     assert row["n_seeds"] == 3 and row["seeds"] == "0/0/0 1/0/0 2/0/0" and pd.isna(row["cpu_s"])
-    shown, page = files.table_md.read_text(), files.html.read_text()
-    head = shown.splitlines()[2]
+    markdown, page = files.table_md.read_text(), files.html.read_text()
+    head = markdown.splitlines()[2]
     for title in ("Runs", "Coverage", "Valid answers", "Samples", "Tokens/text", "s/1,000 texts", "USD/1,000 texts"):
         assert f"| {title} |" in head
     assert "annotate acc." not in head, "annotate/accuracy is no test set's"
     assert (
-        "Early stopping (`annotate.stop_at`), made_up" in shown
+        "Early stopping (`annotate.stop_at`), made_up" in markdown
         and (tmp_path / "early_stopping.csv").exists()
         and "200 annotated texts with gold labels" in page
     )
-    assert "must not leave the data" not in shown + page
+    assert "must not leave the data" not in markdown + page
 
 
 def test_each_data_set_has_its_own_comparisons_and_figures(new_annotator: NewAnnotator, tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ def test_beside_students_both_have_their_own_section(new_student: Callable[..., 
 
 def test_an_annotator_that_stopped_early_has_a_report_without_replays(new_annotator: NewAnnotator, tmp_path: Path) -> None:
     run = new_annotator(tmp_path / "a", n=40)
-    kept = {name: value for name, value in run.metrics.items() if "stop_" not in name and "_samples_" not in name}
-    files = build_report("s", [replace(run, metrics=kept)], [], tmp_path / "out", resamples=20)
+    metrics = {name: value for name, value in run.metrics.items() if "stop_" not in name and "_samples_" not in name}
+    files = build_report("s", [replace(run, metrics=metrics)], [], tmp_path / "out", resamples=20)
     assert {path.stem for path in files.figures} == FIGURES - {"samples", "early_stopping"}
     assert "Early stopping" not in files.table_md.read_text()
 
@@ -172,5 +172,5 @@ def test_cost_is_in_dollars_only_where_all_have_a_price(methods: list[Method]) -
 
 
 def test_all_methods_look_different_up_to_thirty() -> None:
-    found = looks([f"method {number}" for number in range(30)]).values()
-    assert len({(look["color"], look["marker"]) for look in found}) == 30
+    styles = looks([f"method {number}" for number in range(30)]).values()
+    assert len({(look["color"], look["marker"]) for look in styles}) == 30

@@ -122,29 +122,29 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     config = settings_of(*settings)
     store = Store(tmp_path / ".artifacts")
     data = reading.dataset(store.at(Augmented(config).inputs["teacher"], tmp_path))
-    held = {name: data.split(name)["text"].tolist() for name in ("test", "validation", "train")}
+    split_texts = {name: data.split(name)["text"].tolist() for name in ("test", "validation", "train")}
     places, invent = iter(range(10**6)), random.Random(0)
 
     def writes(number: int) -> str:
         """Every kind of text that must not stay, and one that may."""
-        of_test, of_validation = held["test"][number % 50], held["validation"][number % 50]
-        said = [
-            of_test.upper() + "!!", f"{of_validation}, too", held["train"][number], "Sure, here it is", "Too short",
+        of_test, of_validation = split_texts["test"][number % 50], split_texts["validation"][number % 50]
+        content = [
+            of_test.upper() + "!!", f"{of_validation}, too", split_texts["train"][number], "Sure, here it is", "Too short",
             " ".join(invent.choices(LETTERS, k=8)), " ".join(invent.choices(LETTERS, k=9)),
             "The same mill makes the same boards in every answer",
         ][number % 8]  # fmt: skip
-        return f"New text: {said}\nSentiment: neutral" if number % 11 else "I would rather not."
+        return f"New text: {content}\nSentiment: neutral" if number % 11 else "I would rather not."
 
     def author(body: dict) -> Reply:
-        wanted = body.get("n", 1)
-        return chat([str(next(places)) if is_probe(body) else writes(next(places)) for _ in range(wanted)])
+        n = body.get("n", 1)
+        return chat([str(next(places)) if is_probe(body) else writes(next(places)) for _ in range(n)])
 
     server.behave = author
-    spent: list[dict[str, float]] = []
-    logger = SimpleNamespace(log_metrics=lambda point, step: spent.append(point))
+    points: list[dict[str, float]] = []
+    logger = SimpleNamespace(log_metrics=lambda point, step: points.append(point))
     job = run_job(config, tmp_path, loggers=[logger])
     [folder] = (tmp_path / ".artifacts").glob("augment-*[!k]")
-    new, gone = (pd.read_parquet(folder / f"{name}.parquet") for name in ("augmented", "dropped"))
+    new, dropped = (pd.read_parquet(folder / f"{name}.parquet") for name in ("augmented", "dropped"))
 
     train = data.split("train").set_index("id")
     assert set(new["method"]) == {"generate", "rephrase", "vary", "similar", "words"} and new["id"].is_unique
@@ -152,43 +152,43 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     assert new.loc[new["method"] == "similar", "label"].isna().all()
     labelled = new[new["method"] != "similar"]
     assert (labelled["label"].to_numpy() == train.loc[labelled["source_id"], "label"].to_numpy()).all()
-    written = new[new["method"] != "words"]
-    assert set(written["model"]) == {"author"} and set(written["writer_label"]) == {"neutral"}
-    assert set(written["prompt"]) <= set(json.loads((folder / "prompts.json").read_text()))
+    rows = new[new["method"] != "words"]
+    assert set(rows["model"]) == {"author"} and set(rows["writer_label"]) == {"neutral"}
+    assert set(rows["prompt"]) <= set(json.loads((folder / "prompts.json").read_text()))
     errors = pd.read_parquet(next((tmp_path / ".artifacts").glob("folds-*[!k]")) / "out_of_fold.parquet").set_index("id")
     wrong = errors.loc[new.loc[new["method"].isin(OF_ERRORS), "source_id"]]
     assert len(wrong) and (wrong["predicted"] != wrong["label"]).all()
 
-    assert close(new["text"].tolist(), held["test"] + held["validation"]) < 90
-    assert close(new["text"].tolist(), held["train"]) < 90
+    assert close(new["text"].tolist(), split_texts["test"] + split_texts["validation"]) < 90
+    assert close(new["text"].tolist(), split_texts["train"]) < 90
     for name in ("test", "validation"):
-        best = [close([text], held[name]) for text in new["text"][:20]]
+        best = [close([text], split_texts[name]) for text in new["text"][:20]]
         assert (new[f"similarity_{name}"][:20] >= np.array(best) - 1e-3).all()
     reasons = ["unreadable", "echo of the prompt", "length", "close to a test text", "close to a validation text"]
-    assert set(gone["reason"]) >= {*reasons, "close to a training text", "close to another new text"}
-    found = job.metrics
-    assert found["augment/made"] == len(new) + len(gone) and found["augment/kept"] == len(new)
-    assert found["augment/labelled"] == len(labelled) and found["augment/unlabelled"] == len(new) - len(labelled)
-    assert found["augment/dropped_close_to_a_test_text"] == (gone["reason"] == "close to a test text").sum()
-    assert found["augment/made_generate"] == 18 and found["augment/errors"] == (errors["predicted"] != errors["label"]).sum()
+    assert set(dropped["reason"]) >= {*reasons, "close to a training text", "close to another new text"}
+    metrics = job.metrics
+    assert metrics["augment/made"] == len(new) + len(dropped) and metrics["augment/kept"] == len(new)
+    assert metrics["augment/labelled"] == len(labelled) and metrics["augment/unlabelled"] == len(new) - len(labelled)
+    assert metrics["augment/dropped_close_to_a_test_text"] == (dropped["reason"] == "close to a test text").sum()
+    assert metrics["augment/made_generate"] == 18 and metrics["augment/errors"] == (errors["predicted"] != errors["label"]).sum()
 
     # One curve over all prompts: each point has the totals so far.
-    responses = [point["annotation/responses"] for point in spent]
-    assert responses == sorted(set(responses)) and responses[-1] == found["augment/made"] - found["augment/made_words"]
-    assert spent[-1]["annotation/usd"] == pytest.approx(found["cost/usd"]) and spent[-1]["annotation/usd"] > 0
+    responses = [point["annotation/responses"] for point in points]
+    assert responses == sorted(set(responses)) and responses[-1] == metrics["augment/made"] - metrics["augment/made_words"]
+    assert points[-1]["annotation/usd"] == pytest.approx(metrics["cost/usd"]) and points[-1]["annotation/usd"] > 0
 
-    requests = len(server.asked)
+    requests = len(server.requests)
     preview = settings_of(*settings, "annotate.dry_run=true", "annotate.show_prompt=true")
-    with ephemeral(stage_of(preview), preview) as shown:
-        load(stage_of(preview).preview or "")(shown)
+    with ephemeral(stage_of(preview), preview) as preview_job:
+        load(stage_of(preview).preview or "")(preview_job)
     text = capsys.readouterr().out
-    count = found["augment/made"] - found["augment/made_words"]
+    count = metrics["augment/made"] - metrics["augment/made_words"]
     assert f"{count:,.0f} texts to write, {count:,.0f} of them in the cache\n0 prompts" in text
-    assert text.count("[system]") == len(json.loads((folder / "prompts.json").read_text())) and len(server.asked) == requests
+    assert text.count("[system]") == len(json.loads((folder / "prompts.json").read_text())) and len(server.requests) == requests
     folder.rename(tmp_path / "aside")  # as if it had been cut: the responses are cached, the folds are there
     run_job(config, tmp_path, loggers=[logger])
-    assert len(spent) == len(responses)  # what is cached costs nothing
-    assert len(server.asked) == requests and pd.read_parquet(folder / "augmented.parquet").equals(new)
+    assert len(points) == len(responses)  # what is cached costs nothing
+    assert len(server.requests) == requests and pd.read_parquet(folder / "augmented.parquet").equals(new)
 
 
 # -- filters -------------------------------------------------------------------------------------------------------------
@@ -207,9 +207,9 @@ def test_nothing_that_passes_is_close_to_what_it_must_not_be_close_to(new: list[
     screening.far_from({"test": test})
     screening.new({"s": "a source"}, train, 90)
     assert len(screening.rows) + sum(map(len, screening.dropped)) == len(edited)
-    kept = screening.texts
-    for number, text in enumerate(kept):
-        assert close([text], test) < 90 and close([text], train) < 90 and close([text], kept[:number]) < 90
+    texts = screening.texts
+    for number, text in enumerate(texts):
+        assert close([text], test) < 90 and close([text], train) < 90 and close([text], texts[:number]) < 90
         assert screening.rows["similarity_test"][number] >= close([text], test) - 1e-3
 
 
@@ -225,10 +225,10 @@ def candidates(*labels: str | None) -> Screening:
 def test_only_models_that_know_the_source_relabel_and_each_round_asks_another(
     settings_of: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
 
     def predict(model: str, texts: list[str], trainer: Any) -> Prediction:
-        asked.extend((model, text) for text in texts)
+        calls.extend((model, text) for text in texts)
         # The model without fold 2 differs from the others.
         name = "negative" if model == "without 2" else "positive"
         shares = np.tile([0.9, 0.1] if name == "negative" else [0.2, 0.8], (len(texts), 1))
@@ -239,8 +239,8 @@ def test_only_models_that_know_the_source_relabel_and_each_round_asks_another(
     models = Teacher(rows, ["without 0", "without 1", "without 2"])
     screening = candidates("positive", "positive", "positive", None)
     lost = making._relabel(work_of(settings_of("stage=augment"), tmp_path), cast(Any, None), screening, rows, models)
-    assert {(model, text) for model, text in asked if text == "text n2"} == {("without 0", "text n2"), ("without 1", "text n2")}
-    assert not {("without 0", "text n0"), ("without 1", "text n1")} & set(asked)
+    assert {(model, text) for model, text in calls if text == "text n2"} == {("without 0", "text n2"), ("without 1", "text n2")}
+    assert not {("without 0", "text n0"), ("without 1", "text n1")} & set(calls)
     assert screening.rows["id"].tolist() == ["n2", "n3"] and sum(lost.values()) == 2
     assert screening.rows["relabels"].tolist() == [2, 0]
     assert screening.rows["agreement"][0] == pytest.approx(0.8) and np.isnan(screening.rows["agreement"][1])
@@ -326,7 +326,7 @@ def test_new_texts_are_part_of_a_job_only_where_they_are_used(stage: str) -> Non
         (["augment.methods=[invent]"], r"augment\.methods=\[invent\]: choose one or more of generate"),
         (["augment.methods=[]"], "choose one or more"),
         (["augment=llm", "augment.temperature=0"], r"augment\.temperature=0 makes all augment\.per_text\.rephrase=3"),
-        (["augment.min_words=90"], "no text is left"),
+        (["augment.min_words=90"], "no text would pass"),
         (["augment.similarity=0"], "edit similarity"),
         (["augment.replace=1.5"], "probability"),
         (["augment.folds=1"], "at least 2"),
@@ -334,7 +334,7 @@ def test_new_texts_are_part_of_a_job_only_where_they_are_used(stage: str) -> Non
         (["augment=llm", "llm=endpoint"], r"llm\.model is not set"),
         (["teacher=folder"], r"teacher\.model is not set"),
         (["data=reddit"], "human labels"),
-        (["stage=student", "augment.use=true", "distill.source=human", "data=phrasebank"], "no human voted"),
+        (["stage=student", "augment.use=true", "distill.source=human", "data=phrasebank"], "nobody voted"),
     ],
 )
 def test_mistakes(overrides: list[str], message: str) -> None:

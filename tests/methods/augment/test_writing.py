@@ -40,7 +40,7 @@ def sections(settings: Config) -> tuple:
     return settings.prompt, settings.augment
 
 
-def written(orders: list[writing.Order], settings: Config, cache: Path) -> writing.Written:
+def write_texts(orders: list[writing.Order], settings: Config, cache: Path) -> writing.Written:
     return writing.write(orders, settings.llm, settings.augment, settings.annotate, cache=cache)
 
 
@@ -51,8 +51,8 @@ def by_method(*methods: str) -> dict[str, pd.DataFrame]:
 
 def author(body: dict) -> Reply:
     """Writes a new text for each choice, as the prompt asks."""
-    said = [f"New text: Unheard-of news {random.random()} of the week\nSentiment: positive" for _ in range(body.get("n", 1))]
-    return chat([str(random.random()) for _ in said] if is_probe(body) else said)
+    contents = [f"New text: Unheard-of news {random.random()} of the week\nSentiment: positive" for _ in range(body.get("n", 1))]
+    return chat([str(random.random()) for _ in contents] if is_probe(body) else contents)
 
 
 @pytest.fixture
@@ -86,14 +86,14 @@ def test_examples_are_of_the_kind_asked_for_and_show_the_source_nowhere(method: 
     for order in writing.orders(by_method(method), ROWS, NUMBERS, LABELS, *sections(config())):
         label_of = dict(zip(ROWS["text"], ROWS["label"], strict=True))
         for row, text in enumerate(order.sources["text"]):
-            shown = order.examples.of(row)
-            assert shown
-            for each in shown:
+            examples = order.examples.of(row)
+            assert examples
+            for each in examples:
                 assert each.rationale is not None and text not in (each.text, *each.rationale)
                 assert order.label in (None, each.label)
                 if method != "rephrase":
                     assert label_of[each.rationale[0]] == each.label and each.text != each.rationale[0]
-            messages = order.template.messages(shown, text)
+            messages = order.template.messages(examples, text)
             assert messages[-1] == {"role": "user", "content": text}
             assert messages[2]["content"].startswith("New text: ")
 
@@ -106,18 +106,18 @@ def test_few_rows_of_a_kind_are_no_examples() -> None:
 
 def test_answers_become_rows_and_are_not_asked_for_again(server: LoopbackServer, tmp_path: Path) -> None:
     settings = config(server, "llm.price.per_million_in=1", "llm.price.per_million_out=1")
-    wanted = writing.orders(by_method("rephrase", "similar"), ROWS, NUMBERS, LABELS, *sections(settings))
-    first = written(wanted[:2], settings, tmp_path)
-    asked = len(server.asked)
+    orders = writing.orders(by_method("rephrase", "similar"), ROWS, NUMBERS, LABELS, *sections(settings))
+    first = write_texts(orders[:2], settings, tmp_path)
+    requests = len(server.requests)
     frame = pd.DataFrame(first.rows)
     assert len(frame) == 40 and frame["text"].is_unique and frame["text"].str.startswith("Unheard-of news").all()
     assert frame.groupby("source_id").size().eq(2).all() and set(frame["label"]) == {"negative", "positive"}
     assert set(frame["writer_label"]) == {"positive"} and set(frame["prompt"]) == set(first.prompts)
-    assert first.totals["requests"] == asked and first.cost_usd == pytest.approx(asked * 9e-6)
+    assert first.totals["requests"] == requests and first.cost_usd == pytest.approx(requests * 9e-6)
 
-    again = written(wanted, settings, tmp_path)
+    again = write_texts(orders, settings, tmp_path)
     assert again.rows[:40] == first.rows and len(again.rows) == 80
-    assert len(server.asked) == 2 * asked
+    assert len(server.requests) == 2 * requests
     assert {row["label"] for row in again.rows[40:]} == {None}
 
 
@@ -129,19 +129,19 @@ def test_a_cut_run_goes_on_and_a_budget_stops_it(server: LoopbackServer, tmp_pat
 
     once = ("annotate.concurrency=1", "llm.max_retries=0", "llm.give_up_s=1")
     settings = config(server, *once)
-    wanted = writing.orders(by_method("rephrase"), ROWS, NUMBERS, LABELS, *sections(settings))
+    orders = writing.orders(by_method("rephrase"), ROWS, NUMBERS, LABELS, *sections(settings))
     server.behave = breaks
     with pytest.raises(UserError):
-        written(wanted, settings, tmp_path)
+        write_texts(orders, settings, tmp_path)
     [file] = tmp_path.glob("*.jsonl")
-    kept = len(file.read_text().splitlines())
-    server.behave, before = author, len(server.asked)
-    assert len(written(wanted, settings, tmp_path).rows) == 40
-    assert kept >= 14 and len(server.asked) - before == 20 - 7
+    n_lines = len(file.read_text().splitlines())
+    server.behave, before = author, len(server.requests)
+    assert len(write_texts(orders, settings, tmp_path).rows) == 40
+    assert n_lines >= 14 and len(server.requests) - before == 20 - 7
 
     paid = config(server, *once, "annotate.max_cost_usd=0.0005", "llm.price.per_million_in=1", "llm.price.per_million_out=1")
     with pytest.raises(UserError, match=r"annotate\.max_cost_usd=0\.0005"):
-        written(wanted, paid, tmp_path / "other")
+        write_texts(orders, paid, tmp_path / "other")
 
 
 @pytest.mark.parametrize(

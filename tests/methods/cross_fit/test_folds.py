@@ -22,30 +22,30 @@ def frame(examples: Examples, labels: LabelSet) -> pd.DataFrame:
 def test_every_row_is_predicted_by_the_model_that_is_blind_to_it(
     corpus: Corpus, labels: LabelSet, encoder: Encoder, trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, held = frame(corpus.train, labels), frame(corpus.validation, labels)
-    fitted = []
+    rows, validation = frame(corpus.train, labels), frame(corpus.validation, labels)
+    fits = []
 
-    def fit(*arguments: object, **named: object) -> None:
-        fitted.append((arguments[5].folder, set(arguments[3].ids)))  # type: ignore[attr-defined]
-        real(*arguments, **named)  # type: ignore[arg-type]
+    def fit(*arguments: object, **keywords: object) -> None:
+        fits.append((arguments[5].folder, set(arguments[3].ids)))  # type: ignore[attr-defined]
+        real(*arguments, **keywords)  # type: ignore[arg-type]
 
     real = folds.fit
     monkeypatch.setattr(folds, "fit", fit)
-    folds.cross_fit(encoder, trainer, labels, rows, held, 3, tmp_path, seed=0)
-    found = pd.read_parquet(tmp_path / folds.FILE)
-    assert found[["id", "text", "label"]].equals(rows)
-    assert found.groupby("fold")["label"].value_counts().min() == 5  # 48 rows, three labels, three folds
-    for fold, (folder, ids) in enumerate(fitted):
-        blind = found[found["fold"] == fold]
+    folds.cross_fit(encoder, trainer, labels, rows, validation, 3, tmp_path, seed=0)
+    predictions = pd.read_parquet(tmp_path / folds.FILE)
+    assert predictions[["id", "text", "label"]].equals(rows)
+    assert predictions.groupby("fold")["label"].value_counts().min() == 5  # 48 rows, three labels, three folds
+    for fold, (folder, ids) in enumerate(fits):
+        blind = predictions[predictions["fold"] == fold]
         assert folder == folds.model(tmp_path, fold).parent and not ids & set(blind["id"]) and len(ids) + len(blind) == 48
-        told = predict(folds.model(tmp_path, fold), blind["text"].tolist(), trainer)
-        assert told.predicted == blind["predicted"].tolist()
-        assert blind["p_negative"].tolist() == pytest.approx(told.probabilities[:, told.labels.index("negative")])
+        prediction = predict(folds.model(tmp_path, fold), blind["text"].tolist(), trainer)
+        assert prediction.predicted == blind["predicted"].tolist()
+        assert blind["p_negative"].tolist() == pytest.approx(prediction.probabilities[:, prediction.labels.index("negative")])
         assert [path.name for path in folder.iterdir()] == ["model"]  # type: ignore[attr-defined]
 
     (tmp_path / folds.FILE).unlink()
-    folds.cross_fit(encoder, trainer, labels, rows, held, 3, tmp_path, seed=0)
-    assert len(fitted) == 3 and pd.read_parquet(tmp_path / folds.FILE).equals(found)
+    folds.cross_fit(encoder, trainer, labels, rows, validation, 3, tmp_path, seed=0)
+    assert len(fits) == 3 and pd.read_parquet(tmp_path / folds.FILE).equals(predictions)
 
 
 def test_a_label_with_too_few_rows(corpus: Corpus, labels: LabelSet, encoder: Encoder, tmp_path: Path) -> None:

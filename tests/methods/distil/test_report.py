@@ -69,8 +69,8 @@ def estimates(methods: list[Method]) -> dict[str, Any]:
 
 
 def families(methods: list[Method]) -> dict[str, set[tuple[str, str]]]:
-    found = compare(methods, resamples=50)
-    return {family: {(one.a, one.b) for one in found if one.family == family} for family in {one.family for one in found}}
+    results = compare(methods, resamples=50)
+    return {family: {(one.a, one.b) for one in results if one.family == family} for family in {one.family for one in results}}
 
 
 def test_names_tell_what_differs_and_no_more(methods: list[Method]) -> None:
@@ -87,30 +87,30 @@ def test_each_student_is_compared_with_itself_on_labels_alone(methods: list[Meth
 
 
 def test_pairs_differ_in_one_setting_or_in_one_group_of_settings(methods: list[Method]) -> None:
-    found = families(methods)
-    assert f"{DIFFER_IN}distill.temperature" not in found  # goes with the terms
-    terms = found[f"{DIFFER_IN}distill.terms"]
+    by_family = families(methods)
+    assert f"{DIFFER_IN}distill.temperature" not in by_family  # goes with the terms
+    terms = by_family[f"{DIFFER_IN}distill.terms"]
     assert {pair[0].split(":")[0] for pair in terms} == {"small", "middle"} and len(terms) == 2
-    assert len(found[f"{DIFFER_IN}distill.unlabelled"]) == 6
-    assert len(found[f"{DIFFER_IN}student"]) == 4
-    assert not any("labels alone" in name for family, pairs in found.items() if family.startswith(DIFFER_IN)
+    assert len(by_family[f"{DIFFER_IN}distill.unlabelled"]) == 6
+    assert len(by_family[f"{DIFFER_IN}student"]) == 4
+    assert not any("labels alone" in name for family, pairs in by_family.items() if family.startswith(DIFFER_IN)
                    for pair in pairs for name in pair)  # fmt: skip
 
 
 def test_faults_are_compared_with_the_recipe_without() -> None:
     runs = [student("small", 0, skill, recipe=recipe, kl=1.0)
             for skill, recipe in ((1.5, "fixed"), (0.5, "schedule"), (1.4, "mean"), (0.4, "faithful"))]  # fmt: skip
-    found = families(gather(runs))[f"{DIFFER_IN}distill.recipe"]
-    assert len(found) == 3 and {b for _, b in found} == {"small: kl (distill.recipe=fixed)"}
+    pairs = families(gather(runs))[f"{DIFFER_IN}distill.recipe"]
+    assert len(pairs) == 3 and {b for _, b in pairs} == {"small: kl (distill.recipe=fixed)"}
 
 
 def test_teachers_steps_are_families_of_their_own() -> None:
     steps = [teacher(0, 2.0), teacher(0, 2.4, "slanted"), teacher(0, 2.6, source="headlines"), teacher(0, 3.0, use=True)]
-    found = families(gather(steps))
-    assert {family.removeprefix(TEACHERS_DIFFER_IN) for family in found} == {"trainer", "teacher.pretrain.source", "augment.use"}
-    [(richer, plain)] = found[f"{TEACHERS_DIFFER_IN}augment.use"]
+    pairs = families(gather(steps))
+    assert {family.removeprefix(TEACHERS_DIFFER_IN) for family in pairs} == {"trainer", "teacher.pretrain.source", "augment.use"}
+    [(richer, plain)] = pairs[f"{TEACHERS_DIFFER_IN}augment.use"]
     assert "augment.use=True" in richer and "augment.use=False" in plain
-    [(richer, plain)] = found[f"{TEACHERS_DIFFER_IN}teacher.pretrain.source"]
+    [(richer, plain)] = pairs[f"{TEACHERS_DIFFER_IN}teacher.pretrain.source"]
     assert "source=headlines" in richer and "source=none" in plain
 
 
@@ -170,11 +170,11 @@ def test_a_line_over_pools_has_one_source_and_nothing_else_that_differs() -> Non
 def test_students_are_drawn_with_one_pool_even_where_another_did_better() -> None:
     runs = [student("small", 0, 1.9, 5000, kl=1.0), student("small", 0, 1.5, kl=1.0), student("middle", 0, 1.5, kl=1.0)]
     runs += [student("small", 0, 1.2, pool=0, hard=1.0), student("middle", 0, 1.6, 1000, soft_ce=1.0)]
-    drawn = students_report.one_of_each(gather(runs))
-    found = {
-        (students.size_name(one), students.terms_name(students.terms(one))): one.mean_metric("data/unlabelled") for one in drawn
+    points = students_report.one_of_each(gather(runs))
+    pools = {
+        (students.size_name(one), students.terms_name(students.terms(one))): one.mean_metric("data/unlabelled") for one in points
     }
-    assert found == {("small", "kl"): 20000, ("middle", "kl"): 20000, ("small", "labels alone"): 0, ("middle", "soft_ce"): 1000}
+    assert pools == {("small", "kl"): 20000, ("middle", "kl"): 20000, ("small", "labels alone"): 0, ("middle", "soft_ce"): 1000}
 
 
 def test_figures_are_drawn_where_there_are_grounds(tmp_path: Path, methods: list[Method]) -> None:

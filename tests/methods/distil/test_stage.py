@@ -35,17 +35,17 @@ def job(folder: Path) -> tuple[dict[str, float], dict[str, str], str]:
 
 @pytest.mark.slow
 def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: Path, tmp_path: Path) -> None:
-    done = findistill(
+    result = findistill(
         "-m", f"teacher={tiny}", f"student={tiny}", *QUICK, "distill=tinybert", "distill.intermediate.epochs=1",
         "distill.layers=uniform,[1,4]", "distill.cache=all", "distill.unlabelled='demo rows=700'", OMP_NUM_THREADS="1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert result.returncode == 0, result.stderr[-3000:]
     folders = [path.parent for path in sorted((tmp_path / "runs/taught").glob("student-*/metrics.json"))]
     assert len(folders) == 2
     store = tmp_path / "runs/.artifacts"
     [teacher] = [path for path in store.glob("teacher-*") if path.is_dir()]
     [outputs] = [path for path in store.glob("outputs-*") if path.is_dir()]
-    assert " on disk, 0.00 MB kept before, limit 8 GB" in done.stderr
+    assert " on disk, 0.00 MB already stored, limit 8 GB" in result.stderr
     for folder in folders:
         metrics, artifacts, card = job(folder)
         assert metrics["data/kept"] == 54 and metrics["data/unlabelled"] > 200  # 6 of 60 labels choose the epoch
@@ -65,12 +65,12 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
     assert list(own["id"]) == list(pd.read_parquet(folders[0] / "predictions.parquet")["id"])
 
     # The study's code as it behaves, with the teacher of before.
-    done = findistill(
+    result = findistill(
         f"student={tiny}", *QUICK, "study=faulty", "distill=tinybert_faithful", "distill.intermediate.epochs=1",
         f"distill.teacher={teacher}", OMP_NUM_THREADS="1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "picks the student on the test rows" in done.stderr
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "picks the student on the test rows" in result.stderr
     [student] = [path.parent for path in (tmp_path / "runs/faulty").glob("student-*/metrics.json")]
     metrics, artifacts, card = job(student)
     assert "Known faults kept: the prediction stage's learning rate is 0" in card and "teacher" not in artifacts
@@ -78,23 +78,23 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
 
 @pytest.mark.slow
 def test_a_student_on_labels_alone_has_no_teacher(findistill: Command, tiny: Path, tmp_path: Path) -> None:
-    done = findistill(
+    result = findistill(
         f"student={tiny}", *QUICK, "study=alone", "distill=logit", "distill.terms.kl=0", "distill.terms.hard=1",
         "distill.unlabelled='demo rows=700'", OMP_NUM_THREADS="1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "training on gold labels only: 54 labelled texts" in done.stderr
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "training on gold labels only: 54 labelled texts" in result.stderr
     [student] = [path.parent for path in (tmp_path / "runs/alone").glob("student-*/metrics.json")]
     metrics, artifacts, card = job(student)
     assert not {"teacher", "outputs"} & artifacts.keys() and metrics["data/unlabelled"] == 0 and metrics["data/kept"] == 54
     assert "without a teacher" in card
     # As the same encoder would learn as a teacher: the same loss, batches and seed.
     shared = [setting for setting in QUICK if setting.split(".")[0] in ("trainer", "data", "logger", "evaluate")]
-    done = findistill(
+    result = findistill(
         "stage=teacher", f"teacher={tiny}", "teacher.layers=[2,4]", "teacher.max_length=24", "study=same", *shared,
         OMP_NUM_THREADS="1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert result.returncode == 0, result.stderr[-3000:]
     [teacher] = (tmp_path / "runs/same").glob("teacher-*/predictions.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(teacher), pd.read_parquet(student / "predictions.parquet"))
 
@@ -125,16 +125,16 @@ def test_human_labels_take_the_place_of_votes() -> None:
 
 def test_no_text_of_a_test_or_validation_set_is_distilled_on(tmp_path: Path) -> None:
     data = load(DemoData(_target_="findistill.data.sources.demo.read", name="demo", labelled=60))
-    held = data.split("validation")
+    validation = data.split("validation")
     pool = pd.DataFrame(
-        {"id": ["a", "b", "c", "d"], "text": ["New.", "new", held["text"][0] + "!", data.split("test")["text"][0].upper()]}
+        {"id": ["a", "b", "c", "d"], "text": ["New.", "new", validation["text"][0] + "!", data.split("test")["text"][0].upper()]}
     )
     other = SimpleNamespace(split=lambda *_: pool)
     labelled = reading.labelled_rows(data)
     tests = {"test": (data.split("test"), data.labels)}
-    texts = reading.transfer_texts(data, labelled, held, tests, labelled.head(0), other)  # type: ignore[arg-type]
+    texts = reading.transfer_texts(data, labelled, validation, tests, labelled.head(0), other)  # type: ignore[arg-type]
     assert len(labelled) == 60
     assert set(texts["id"]) == {"a", *data.split("train")["id"]}  # the labels of other training rows count as hidden
     keys = {text_key(text) for text in texts["text"]}
-    for rows in (held, data.split("test"), labelled):
+    for rows in (validation, data.split("test"), labelled):
         assert not keys & {text_key(text) for text in rows["text"]}

@@ -72,7 +72,7 @@ def test_it_is_trained_and_asked_in_the_other_environment(
     with caplog.at_level("INFO"):
         trained = method.fit(section, ["company"], *marked, session(tmp_path))
     assert [message for message in caplog.messages if message.startswith(("80 texts", "epoch"))] == [
-        "80 texts: 4 epochs of 30 passes over them, for 600 steps at least",
+        "80 texts: 4 epochs of 30 passes over them, for at least 600 steps",
         "epoch 2: train/loss 1, val/f1 0.4000, 2.0 s",
     ]
     assert trained.best_epoch == 1 and trained.parameters == 3 and not (tmp_path / "span_marker").exists()
@@ -80,23 +80,23 @@ def test_it_is_trained_and_asked_in_the_other_environment(
     model = method.open_model(section, ["company"], trained.model_dir, "cpu")
     texts = ["Shares of Orvane fall", "", "Nothing " * 150 + "but Quillmark."]
     assert surfaces(texts, [*stream(model, texts, at_once=2)]) == [["Orvane"], [], ["Quillmark"]]
-    with pytest.raises(UserError, match=r"the process that runs SpanMarker ended: RuntimeError: out of memory"):
+    with pytest.raises(UserError, match=r"the SpanMarker process exited: RuntimeError: out of memory"):
         model.spans(["crash"])
 
 
 def test_mistakes_are_one_line(standin: str, tiny: Path, marked: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(method.VARIABLE, raising=False)
     with pytest.raises(
-        UserError, match=r"needs an environment of its own.*`make span-marker` makes.\nThen set FINDISTILL_SPAN_MARKER="
+        UserError, match=r"needs a separate environment.*`make span-marker` creates it.\nThen set FINDISTILL_SPAN_MARKER="
     ):
         method.fit(SpanMarker(), ["company"], *marked, session(tmp_path))
     monkeypatch.setenv(method.VARIABLE, "/nowhere/python")
-    with pytest.raises(UserError, match=r"FINDISTILL_SPAN_MARKER=/nowhere/python: no such program; make span-marker"):
+    with pytest.raises(UserError, match=r"FINDISTILL_SPAN_MARKER=/nowhere/python: no such program; run `make span-marker`"):
         method.open_model(SpanMarker(), ["company"], tmp_path, "cpu")
     monkeypatch.setenv(method.VARIABLE, standin)
     with pytest.raises(UserError, match=r"failed: ValueError: no such luck"):
         method.fit(SpanMarker(encoder=str(tiny), epochs=99, min_steps=None), ["company"], *marked, session(tmp_path))
-    with pytest.raises(UserError, match=r"cannot be opened as a SpanMarker by .*: OSError: no model there"):
+    with pytest.raises(UserError, match=r"cannot be loaded as a SpanMarker with .*: OSError: no model there"):
         method.open_model(SpanMarker(), ["company"], tmp_path, "cpu")
 
 
@@ -108,11 +108,11 @@ def test_the_real_one_learns(marked: Pair, tmp_path: Path) -> None:
     texts = draw(20, 80).texts
     spans = method.open_model(section, ["company"], trained.model_dir, "cpu").spans(texts)
     assert validation_scores(marked[1].spans, spans, ["company"])["val/f1"] > 0.8
-    done = subprocess.run(
+    result = subprocess.run(
         [os.environ[method.VARIABLE], "-c", ALONE, str(trained.model_dir), json.dumps(texts)],
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
-    alone = [[text[start:end] for start, end in own] for text, own in zip(texts, json.loads(done.stdout), strict=True)]
+    alone = [[text[start:end] for start, end in own] for text, own in zip(texts, json.loads(result.stdout), strict=True)]
     assert surfaces(texts, spans) == alone  # the library by itself, which pads all inputs to the same length
 
 

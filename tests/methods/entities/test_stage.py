@@ -76,7 +76,7 @@ def test_a_run_leaves_what_the_contract_names(study: Path) -> None:
     assert any(name in own for own in surfaces(frame["text"].tolist(), marked) for name in NAMES)
     assert scores(valid_model_card(job / "model"))["Exact F1 of spans"] == metrics["test/f1"]
     card = (job / "model" / "README.md").read_text()
-    assert "token-classification" in card and "| spans from | people |" in card and "72 of jsonl" in card
+    assert "token-classification" in card and "| spans from | human annotators |" in card and "72 of jsonl" in card
 
 
 def test_wandb_has_the_scores_of_each_type_by_split(settings: list[str], tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_llm_stands_beside_the_models_with_what_each_costs(settings: list[str
     assert table["usd_per_1000_texts"].notna().all()
     assert (tmp_path / "names" / "figures" / "entities_cost.svg").exists()
     page = (tmp_path / "names" / "report.html").read_text()
-    assert f"Selected on the validation split. {llm} has more on these texts" in page
+    assert f"Selected on the validation split. {llm} scores higher on these texts" in page
 
 
 def test_a_trained_model_is_scored_as_it_is(study: Path, settings: list[str]) -> None:
@@ -236,16 +236,16 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings_of", "kept", "human"),
+    ("settings_of", "n_rows", "human"),
     [(["llm", "0.5"], 72, None), (["llm", "0.9"], 36, None), (["mixed", "0.9"], 72, 0.5)],
 )
 def test_answers_are_learnt_from_where_they_agree_enough(
-    settings: list[str], tmp_path: Path, answers: None, settings_of: list[str], kept: int, human: float | None
+    settings: list[str], tmp_path: Path, answers: None, settings_of: list[str], n_rows: int, human: float | None
 ) -> None:
     source, share = settings_of
     job = run_job(settings, tmp_path, f"entities.source={source}", f"entities.min_agreement={share}", "trainer.max_epochs=1")
     metrics = read_json(job / "metrics.json")
-    assert metrics["data/kept"] == pytest.approx(kept, abs=10)
+    assert metrics["data/kept"] == pytest.approx(n_rows, abs=10)
     assert metrics.get("data/human_share") == (None if human is None else pytest.approx(human, abs=0.15))
 
 
@@ -267,19 +267,19 @@ def test_an_untrained_model_labels_the_texts(settings: list[str], tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data=demo"], r"scored on spans that people marked; data=demo has none"),
-        (["data.spans_column=null"], r"name its column, data.spans_column=COLUMN"),
-        (["entities.source=none"], r"name one, entities.token.model=FOLDER"),
-        (["entities.model=spacy", "entities.source=llm"], r"entities.model=spacy learns nothing"),
+        (["data=demo"], r"needs human-annotated spans to score on; data=demo has none: use data=sentfin"),
+        (["data.spans_column=null"], r"has none: set data.spans_column=COLUMN, or use"),
+        (["entities.source=none"], r"set entities.token.model to a folder or hub id"),
+        (["entities.model=spacy", "entities.source=llm"], r"entities.model=spacy is not trained"),
         (["entities.min_agreement=0.9"], r"needs entities.source=llm or entities.source=mixed"),
-        (["entities.model=gliner", "trainer.layer_decay=0.9"], r"a GLiNER's encoder learns at one rate"),
+        (["entities.model=gliner", "trainer.layer_decay=0.9"], r"do not work with a GLiNER"),
         (["entities.model=glinre"], r"choose one of token, gliner.*did you mean gliner"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_loaded(settings: list[str], words: list[str], message: str) -> None:
-    kept = [each for each in settings if not (words[0] == "data=demo" and each.startswith("data"))]
+    base = [each for each in settings if not (words[0] == "data=demo" and each.startswith("data"))]
     with pytest.raises(UserError, match=message):
-        stage_of(compose("config", [*kept, *words]))
+        stage_of(compose("config", [*base, *words]))
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

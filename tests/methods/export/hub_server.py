@@ -91,11 +91,11 @@ class Hub:
 
     def reply(self, path: str, body: bytes) -> tuple[int, Any]:
         if path == "/api/repos/create":
-            wanted = json.loads(body)
-            place = f"{wanted.get('type') or 'model'}s/{wanted['organization']}/{wanted['name']}"
+            request = json.loads(body)
+            place = f"{request.get('type') or 'model'}s/{request['organization']}/{request['name']}"
             there = place in self.repositories
             repository = self.repositories.setdefault(
-                place, Repository(private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
+                place, Repository(private=request.get("visibility") == "private" or bool(request.get("private")))
             )
             return (409 if there else 200), {"url": f"{self.url}/{place.removeprefix('models/')}", "private": repository.private}
         if path == "/api/validate-yaml":

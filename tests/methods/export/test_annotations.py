@@ -64,24 +64,24 @@ def test_texts_go_with_it_as_their_licence_or_the_user_says(
     assert len(votes) == 4 and len(samples) == 12 and votes["label"] == ["positive", "negative", None, "neutral"]
     quotes = {"text", "gold", "rationale"}
     assert quotes <= set(votes.column_names) if texts else not quotes & set(votes.column_names)
-    held = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    assert texts or SECRET.encode() not in held
+    content = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert texts or SECRET.encode() not in content
     card = valid_dataset_card(folder)
-    assert ("The texts are in it." in card.text) == texts
+    assert ("The texts are included." in card.text) == texts
     assert licence in card.text and card.data["source_datasets"] == ["o/texts"]
 
 
 def test_the_card_says_who_answered_and_how_far_they_agree(tmp_path: Path) -> None:
     folder = run(tmp_path, artifact(tmp_path / "store", "MIT"))
     text = valid_dataset_card(folder).text
-    for said in (
-        "- gpt-4o at https://***@llm.example/v1: 3 answers a text at temperature 0.7, 4 demonstrations",
+    for expected in (
+        "- gpt-4o at https://***@llm.example/v1: 3 answers per text at temperature 0.7, 4 demonstrations",
         "Classify the sentiment of a financial text for an investor. Answer with one word: negative, neutral or positive.",
-        "75.0% of the texts have a valid answer. On the 3 texts with a human label, 0.667 of the annotations equal it.",
+        "75.0% of the texts have a valid answer. On the 3 texts with a human label, 0.667 of the annotations match it.",
         "| 2 of 3 | 1 |\n| 3 of 3 | 2 |", "0.1250 US dollars", "- 2 texts cut", "- made_up: Nobody (2026)", "(hash ",
         "| annotator | gpt-4o | the provider's terms |",
     ):  # fmt: skip
-        assert said in text, said
+        assert expected in text, expected
     assert "sk-1234" not in text and "pw@" not in text
     assert valid_dataset_card(folder).data.license == "other"  # the strictest: a provider's terms, over MIT
 
@@ -122,16 +122,16 @@ def test_a_run_stands_for_the_annotations_that_it_used(tmp_path: Path) -> None:
     write_json(tmp_path / "moon" / "student-1" / "artifacts.json", {"annotate": source.name})
     assert len(pd.read_parquet(run(tmp_path, tmp_path / "moon" / "student-1") / "annotations.parquet")) == 4
     (tmp_path / "moon" / "teacher-1").mkdir()
-    for words, said in (
-        ([f"export.annotations={tmp_path}/moon/teacher-1"], "no annotations there, and it is no run that used some"),
+    for words, message in (
+        ([f"export.annotations={tmp_path}/moon/teacher-1"], "no annotations there, and it is not a run that used any"),
         ([f"export.annotations={tmp_path}/nowhere"], "no such folder"),
-        ([f"export.annotations={source}", "evaluate.model=some/model"], "one of them at a time is exported"),
+        ([f"export.annotations={source}", "evaluate.model=some/model"], "export one of them, remove the other"),
         ([], "stage=export needs evaluate.model"),
-        (["export.texts=true", "evaluate.model=ProsusAI/finbert"], "export.texts=true goes with export.annotations"),
+        (["export.texts=true", "evaluate.model=ProsusAI/finbert"], "export.texts=true only works with export.annotations"),
         ([f"export.annotations={source}", "export.dry_run=false"], "add export.push_to_hub=OWNER/NAME"),
         ([f"export.annotations={source}", "export.push_to_hub=moon"], "export.push_to_hub='moon' is not OWNER/NAME"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             validate(composed("stage=export", *words))
 
 
@@ -141,5 +141,5 @@ def test_texts_that_were_put_back_by_hand_are_not_uploaded(tmp_path: Path) -> No
     words = ["stage=export", f"export.annotations={source}", "export.push_to_hub=me/votes"]
     publish(composed(*words), folder.parent, words)
     pd.DataFrame({"id": ["1"], "raw": [SECRET]}).to_parquet(folder / "samples.parquet")
-    with pytest.raises(UserError, match=r"samples\.parquet holds texts that are not to go with it"):
+    with pytest.raises(UserError, match=r"samples\.parquet contains texts that must not be uploaded"):
         publish(composed(*words), folder.parent, words)

@@ -42,5 +42,5 @@ def test_an_adapter_names_its_base_by_hub_id_and_nothing_of_this_machine(adapter
 
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UserError, match=r"export.format=torch takes a run folder or a model folder with a card \(README.md\)"):
+    with pytest.raises(UserError, match=r"export.format=torch needs a run folder or a model folder with a card \(README.md\)"):
         validate(composed("stage=export", f"evaluate.model={tmp_path}", "export.format=torch"))

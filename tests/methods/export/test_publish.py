@@ -102,7 +102,7 @@ def test_an_upload_is_one_commit_to_a_private_repository(hub: Hub, job: Path) ->
 @pytest.mark.parametrize("moment", ["/lfs/", "/commit/", "/preupload/", "/objects/batch"])
 def test_a_hub_that_dies_half_way_loses_nothing(moment: str, hub: Hub, job: Path) -> None:
     hub.dies_at = moment
-    with pytest.raises(UserError, match=r"the upload broke off .*\. The same command goes on from there, to one commit"):
+    with pytest.raises(UserError, match=r"the upload was interrupted .*\. Run the same command to resume"):
         push(job, "export.dry_run=false")
     repository = hub.repositories["models/me/moon"]
     assert repository.commits == 0 and repository.files.keys() == {".gitattributes"}
@@ -115,7 +115,7 @@ def test_a_hub_that_dies_half_way_loses_nothing(moment: str, hub: Hub, job: Path
 
 def test_a_hub_that_dies_behind_the_commit_has_it_once(hub: Hub, job: Path) -> None:
     hub.dies_at, hub.hears_the_last = "/commit/", True
-    with pytest.raises(UserError, match="the upload broke off"):
+    with pytest.raises(UserError, match="the upload was interrupted"):
         push(job, "export.dry_run=false")
     repository = hub.repositories["models/me/moon"]
     hub.dies_at, hub.dead = "", False
@@ -124,29 +124,29 @@ def test_a_hub_that_dies_behind_the_commit_has_it_once(hub: Hub, job: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("refuses", "said"),
+    ("refuses", "message"),
     [
-        ({"/repos/create": 401}, "the hub refused the token; type `hf auth login`"),
-        ({"/repos/create": 403, "/api/models/": 404}, "the token may not write to me;"),
-        ({"/commit/": 403}, "the token may not write to me;"),
-        ({"/validate-yaml": 400}, "the hub refuses it: Invalid metadata in README.md"),
-        ({"/commit/": 500}, "the hub answers 500: .*Nothing was committed. The same command goes on from there"),
-        ({"/commit/": 412}, "the repository was changed meanwhile"),
+        ({"/repos/create": 401}, "the hub rejected the token; run `hf auth login`"),
+        ({"/repos/create": 403, "/api/models/": 404}, "the token has no write access to me;"),
+        ({"/commit/": 403}, "the token has no write access to me;"),
+        ({"/validate-yaml": 400}, "rejected by the hub: Invalid metadata in README.md"),
+        ({"/commit/": 500}, "the hub responded with 500: .*Nothing was committed. Run the same command to resume"),
+        ({"/commit/": 412}, "the repository was modified during the upload"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line(refuses: dict[str, int], said: str, hub: Hub, job: Path) -> None:
+def test_what_the_hub_refuses_is_one_line(refuses: dict[str, int], message: str, hub: Hub, job: Path) -> None:
     hub.refuses = refuses
-    with pytest.raises(UserError, match=f"(?i)export.push_to_hub=me/moon: .*{said}") as caught:
+    with pytest.raises(UserError, match=f"(?i)export.push_to_hub=me/moon: .*{message}") as error:
         push(job, "export.dry_run=false")
-    assert TOKEN not in str(caught.value) and len(str(caught.value).splitlines()) <= 2
+    assert TOKEN not in str(error.value) and len(str(error.value).splitlines()) <= 2
 
 
 def test_a_name_that_is_taken_or_public(hub: Hub, job: Path) -> None:
     hub.repositories["models/me/moon"] = Repository(private=True, files={"weights.bin": b"theirs"})
-    with pytest.raises(UserError, match="the name is taken: that model has 1 files which findistill did not upload"):
+    with pytest.raises(UserError, match="the name is taken: that model has 1 files that findistill did not upload"):
         push(job, "export.dry_run=false")
     hub.repositories["models/me/moon"] = Repository(private=False)
-    with pytest.raises(UserError, match=r"exists and is public, so the files would be, too\.\nAdd export\.private=false"):
+    with pytest.raises(UserError, match=r"exists and is public, so the files would be public too\.\nAdd export\.private=false"):
         push(job, "export.dry_run=false")
     assert hub.repositories["models/me/moon"].commits == 0
     push(job, "export.dry_run=false", "export.private=false")
@@ -155,7 +155,7 @@ def test_a_name_that_is_taken_or_public(hub: Hub, job: Path) -> None:
 
 def test_without_a_token_or_a_connection(hub: Hub, job: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(UserError, match="the hub refused the token"):
+    with pytest.raises(UserError, match="the hub rejected the token"):
         push(job, "export.dry_run=false")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -167,12 +167,16 @@ def test_without_a_token_or_a_connection(hub: Hub, job: Path, monkeypatch: pytes
         push(job, "export.dry_run=false")
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    with pytest.raises(UserError, match="no token of the hub; type `hf auth login` once, or set the variable HF_TOKEN"):
+    with pytest.raises(UserError, match="no hub token; run `hf auth login` once, or set the variable HF_TOKEN"):
         push(job, "export.dry_run=false")
 
 
 def write_secret(folder: Path) -> None:
     (folder / "notes.txt").write_text("login with sk-abcdefghijklmnopqrstuvwxyz")
+
+
+def write_key_of_wandb(folder: Path) -> None:
+    (folder / "settings.json").write_text('{"login": "wandb_v1_abcdefghijklmnopqrst_0123"}')
 
 
 def write_value_of_the_environment(folder: Path) -> None:
@@ -202,22 +206,23 @@ def write_link(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (write_secret, "notes.txt holds a secret .it looks like a key"),
-        (write_value_of_the_environment, "config.json holds a secret .the value of MY_API_KEY"),
+        (write_secret, "notes.txt contains a secret .it looks like a key"),
+        (write_key_of_wandb, "settings.json contains a secret .it looks like a key"),
+        (write_value_of_the_environment, "config.json contains a secret .the value of MY_API_KEY"),
         (write_pickle, "training_args.data is a pickle"),
         (write_objects, "texts.npy is a pickle"),
         (write_weights_as_pickle, "pytorch_model.bin is a pickle"),
-        (write_rows, "train.parquet holds rows of a data set"),
-        (write_link, "vocab.txt is a link to a file elsewhere"),
+        (write_rows, "train.parquet contains rows of a data set"),
+        (write_link, "vocab.txt is a link to a file outside the folder"),
     ],
 )
 def test_what_never_leaves(spoil: Any, why: str, hub: Hub, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "a phrase of mine")
     spoil(job / "model")
     for words in ((), ("export.dry_run=false",)):
-        with pytest.raises(UserError, match=f"export.push_to_hub=me/moon: nothing is uploaded: {why}") as caught:
+        with pytest.raises(UserError, match=f"export.push_to_hub=me/moon: nothing was uploaded: {why}") as error:
             push(job, *words)
-        assert "a phrase of mine" not in str(caught.value) and "sk-abc" not in str(caught.value)
+        assert "a phrase of mine" not in str(error.value) and "sk-abc" not in str(error.value)
     assert hub.calls == []
 
 
@@ -236,7 +241,7 @@ def test_the_token_of_an_error_is_masked(hub: Hub, job: Path, monkeypatch: pytes
         raise httpx.ConnectError(f"no way with {TOKEN}")
 
     monkeypatch.setattr("huggingface_hub.HfApi.create_commit", refuse)
-    with pytest.raises(UserError, match=r"the upload broke off \(no way with \*\*\*\)"):
+    with pytest.raises(UserError, match=r"the upload was interrupted \(no way with \*\*\*\)"):
         push(job, "export.dry_run=false")
 
 
@@ -250,19 +255,19 @@ def test_the_printed_line_uploads_what_the_first_command_showed(hub: Hub, job: P
         "logger=none",
         "study=s",
     ]
-    refused = findistill("-m", *words)
-    assert refused.returncode == 2 and "export.push_to_hub goes with one job: run it without -m" in refused.stderr
+    refusal = findistill("-m", *words)
+    assert refusal.returncode == 2 and "export.push_to_hub only works for a single job: run it without -m" in refusal.stderr
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:  # a preloaded process has read its environment before
         command = [sys.executable, "-m", "findistill", *arguments]
         return subprocess.run(command, cwd=job.parent, env=environment, capture_output=True, text=True, timeout=200)
 
-    shown = run(*words)
-    assert shown.returncode == 0 and hub.calls == [], shown.stderr
-    line = shlex.split(shown.stdout.splitlines()[-1])
+    preview = run(*words)
+    assert preview.returncode == 0 and hub.calls == [], preview.stderr
+    line = shlex.split(preview.stdout.splitlines()[-1])
     assert line[0] == "findistill"
-    done = run(*line[1:])
-    assert done.returncode == 0 and "already done" in done.stderr, done.stderr
-    assert f"uploaded 4 files: {hub.url}/me/moon (private)" in done.stderr
-    assert hub.repositories["models/me/moon"].commits == 1 and TOKEN not in done.stderr + done.stdout + shown.stdout
+    result = run(*line[1:])
+    assert result.returncode == 0 and "already done" in result.stderr, result.stderr
+    assert f"uploaded 4 files: {hub.url}/me/moon (private)" in result.stderr
+    assert hub.repositories["models/me/moon"].commits == 1 and TOKEN not in result.stderr + result.stdout + preview.stdout

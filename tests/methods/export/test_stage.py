@@ -54,9 +54,9 @@ def metrics(job: Path) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:  # noqa: F811
     """A model folder with a head that nobody trained: its labels are as good as any to compare."""
-    made, tokenizer = load_encoder(Encoder(name="tiny", model=str(tiny)), NAMES, scalar=False, seed=0)
+    encoder, tokenizer = load_encoder(Encoder(name="tiny", model=str(tiny)), NAMES, scalar=False, seed=0)
     folder = tmp_path_factory.mktemp("run") / "model"
-    save(folder, made, tokenizer, NAMES, 16)
+    save(folder, encoder, tokenizer, NAMES, 16)
     training_texts.write(folder, ["Profit rose"])
     return folder
 
@@ -82,23 +82,23 @@ def test_it_leaves_three_checked_files(exported: Path, model: Path) -> None:
         training_texts.FILE,
     }  # fmt: skip
     assert json.loads((folder / "labels.json").read_text()) == list(NAMES)
-    found = metrics(exported)
-    assert found["export/fp32/label_agreement"] == 1 and found["export/fp32/max_logit_difference"] < 1e-4
-    assert found["export/fp32/accuracy"] == found["export/torch/accuracy"]
+    values = metrics(exported)
+    assert values["export/fp32/label_agreement"] == 1 and values["export/fp32/max_logit_difference"] < 1e-4
+    assert values["export/fp32/accuracy"] == values["export/torch/accuracy"]
     for variant in VARIANTS:
         key = f"export/{variant}"
         file = folder / ("model.onnx" if variant == "fp32" else f"model_{variant}.onnx")
-        assert found[f"{key}/mb"] == file.stat().st_size / 1e6
-        assert found[f"{key}/label_agreement"] > 0.8 and found[f"{key}/accuracy_lo"] <= found[f"{key}/accuracy"]
-        assert 0 < found[f"{key}/threads_1/p50_ms"] <= found[f"{key}/threads_1/p95_ms"]
-        assert found[f"{key}/threads_1/texts_per_s"] > 0
-        ratio = found["export/against/threads_1/p50_ms"] / found[f"{key}/threads_1/p50_ms"]
-        assert found[f"{key}/threads_1/times_faster_than_against"] == pytest.approx(ratio)
-    assert found["export/torch/mb"] == (model / "model.safetensors").stat().st_size / 1e6
-    assert found["export/int8_dynamic/times_smaller_than_torch"] > 3
+        assert values[f"{key}/mb"] == file.stat().st_size / 1e6
+        assert values[f"{key}/label_agreement"] > 0.8 and values[f"{key}/accuracy_lo"] <= values[f"{key}/accuracy"]
+        assert 0 < values[f"{key}/threads_1/p50_ms"] <= values[f"{key}/threads_1/p95_ms"]
+        assert values[f"{key}/threads_1/texts_per_s"] > 0
+        ratio = values["export/against/threads_1/p50_ms"] / values[f"{key}/threads_1/p50_ms"]
+        assert values[f"{key}/threads_1/times_faster_than_against"] == pytest.approx(ratio)
+    assert values["export/torch/mb"] == (model / "model.safetensors").stat().st_size / 1e6
+    assert values["export/int8_dynamic/times_smaller_than_torch"] > 3
     card = (folder / "README.md").read_text()
     own = {"Accuracy": "accuracy", "Macro F1": "macro_f1"}  # of the first file
-    assert scores(valid_model_card(folder)) == {title: found[f"export/fp32/{name}"] for title, name in own.items()}
+    assert scores(valid_model_card(folder)) == {title: values[f"export/fp32/{name}"] for title, name in own.items()}
     assert "| int8_static | " in card and "at most 20 training texts of demo" in card and "python run.py model.onnx" in card
 
 
@@ -109,12 +109,12 @@ def test_the_script_needs_onnxruntime_and_tokenizers_only(exported: Path, runs: 
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was loaded')")
     evaluated = run(runs, "stage=evaluate", f"evaluate.model={exported}", "evaluate.latency=false")
     frame = pd.read_parquet(evaluated / "predictions.parquet").head(5)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(folder / "run.py"), "model.onnx", *frame["text"]],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    lines = [line.split("\t", 2) for line in done.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    lines = [line.split("\t", 2) for line in result.stdout.splitlines()]
     assert [line[0] for line in lines] == frame["predicted"].tolist() and [line[2] for line in lines] == frame["text"].tolist()
     assert [float(line[1]) for line in lines] == pytest.approx(frame.filter(like="p_").max(axis=1).tolist(), abs=1e-3)
 
@@ -124,8 +124,8 @@ def test_evaluate_scores_a_file_as_the_model_it_came_from(runs: Path, exported: 
         run(runs, "stage=evaluate", f"evaluate.model={which}", "evaluate.latency=false")
         for which in (model, exported / "onnx" / "model.onnx", exported / "onnx" / "model_int8_dynamic.onnx")
     )
-    expected, found = (pd.read_parquet(job / "predictions.parquet") for job in (of_torch, of_file))
-    pd.testing.assert_frame_equal(found, expected, atol=1e-5)
+    expected, actual = (pd.read_parquet(job / "predictions.parquet") for job in (of_torch, of_file))
+    pd.testing.assert_frame_equal(actual, expected, atol=1e-5)
     first, second = metrics(of_torch), metrics(of_file)
     tested = [key for key in first if key.startswith("test/")]
     assert len(tested) > 20 and [second[key] for key in tested] == pytest.approx([first[key] for key in tested], abs=1e-4)
@@ -154,23 +154,23 @@ def test_only_what_is_asked_for_is_left(tmp_path: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("export.quantize=[int4]", r"export.quantize=\[int4\]: choose one or more of none, dynamic, static, each once"),
         ("export.quantize=[]", r"export.quantize=\[\]"),
         ("export.threads=[0]", r"export.threads=\[0\]"),
         ("export.opset=11", "export.opset=11 is not an ONNX opset .* at least 18, at most 25"),
-        ("export.calibration_rows=0", "export.calibration_rows=0 is too small"),
+        ("export.calibration_rows=0", "export.calibration_rows=0 must be at least"),
         ("evaluate.model=null", "stage=export needs evaluate.model"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_loaded(tmp_path: Path, override: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_mistakes_are_told_before_anything_is_loaded(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         validate(composed(tmp_path, "stage=export", "evaluate.model=some/folder", override))
 
 
 def test_mistakes_in_what_is_exported_or_scored(tmp_path: Path, exported: Path) -> None:
-    with pytest.raises(UserError, match=r"holds ONNX weights|stage=export needs torch weights"):
+    with pytest.raises(UserError, match=r"has ONNX weights|stage=export needs torch weights"):
         run(tmp_path, "stage=export", f"evaluate.model={exported}")
     with pytest.raises(UserError, match=r"nowhere\.onnx: no such file"):
         run(tmp_path, "stage=evaluate", f"evaluate.model={tmp_path}/nowhere.onnx")

@@ -45,20 +45,20 @@ def metrics(folder: Path) -> dict[str, float]:
 
 
 def test_recorded_answers_are_measured_on_test_rows(findistill: Command, tmp_path: Path) -> None:
-    done = findistill(*BASE, *rows(tmp_path), *answers(tmp_path, Dorf=["Dorf", "Elbe"]), "extract.rows=test")
-    assert done.returncode == 0, done.stderr
+    result = findistill(*BASE, *rows(tmp_path), *answers(tmp_path, Dorf=["Dorf", "Elbe"]), "extract.rows=test")
+    assert result.returncode == 0, result.stderr
     values = metrics(tmp_path)
     assert values["test/f1"] == 0.5 and values["test/overlap_f1"] == 1 and values["test/n"] == 2
     assert values["annotate/missing"] == 1 and values["annotate/coverage"] == 1
     frame = pd.read_parquet(tmp_path / "runs" / "default" / "latest-entities" / "predictions.parquet")
     assert list(frame.columns) == ["id", "text", "spans", "predicted"] and len(frame) == 2
-    assert "exact F1 0.500" in done.stderr and "runs/.artifacts/extract-" in done.stderr
+    assert "exact F1 0.500" in result.stderr and "runs/.artifacts/extract-" in result.stderr
 
 
 def test_training_rows_are_labelled_and_their_key_follows_the_answers(findistill: Command, tmp_path: Path) -> None:
     def run(*more: str) -> Path:
-        done = findistill(*BASE, *rows(tmp_path), *more)
-        assert done.returncode == 0, done.stderr
+        result = findistill(*BASE, *rows(tmp_path), *more)
+        assert result.returncode == 0, result.stderr
         [path] = {*(tmp_path / "runs" / ".artifacts").glob("extract-*/annotations.parquet")} - known
         known.add(path)
         return path
@@ -72,12 +72,12 @@ def test_training_rows_are_labelled_and_their_key_follows_the_answers(findistill
 
 
 def test_a_prompt_can_be_seen_before_anything_is_asked(findistill: Command, tmp_path: Path) -> None:
-    done = findistill(
+    result = findistill(
         *BASE, *rows(tmp_path), "data.labelled=2", "shots.k=2", "annotate.show_prompt=true", "annotate.dry_run=true"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("[system]\n") and '"normalized_result"' in done.stdout and "[assistant]\n" in done.stdout
-    assert "1 texts, 0 of them in the cache\n1 requests" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("[system]\n") and '"normalized_result"' in result.stdout and "[assistant]\n" in result.stdout
+    assert "1 texts, 0 of them in the cache\n1 requests" in result.stdout
     assert not (tmp_path / "runs" / "default").exists()
 
 
@@ -94,13 +94,13 @@ def test_an_llm_is_tuned_to_name_entities_before_it_is_asked(findistill: Command
         for text in texts
     ]  # fmt: skip
     (tmp_path / "news.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    done = findistill(
+    result = findistill(
         *BASE, "data=jsonl", "data.path=news.jsonl", "data.spans_column=spans", "data.split_column=split", "data.validation=0.2",
         "llm=smollm2", f"llm.model={tiny_llm}", "llm.dtype=float32", "llm.adapter=tune", "extract=entities", "extract.rows=test",
         "annotate.samples=1", "annotate.temperature=0", "annotate.calibration=none", "shots.k=0", "qlora.quantization=none",
         "qlora.learning_rate=2e-2", "qlora.epochs=1", "qlora.min_steps=20", "qlora.target_modules=all-linear",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     values = metrics(tmp_path)
     assert values["annotate/coverage"] == 1 and values["test/f1"] == 1
     [adapter] = (path.parent for path in (tmp_path / "runs" / ".artifacts").glob("qlora-*/tuned.json"))
@@ -113,12 +113,12 @@ def test_an_llm_is_tuned_to_name_entities_before_it_is_asked(findistill: Command
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["llm=tfidf"], "llm=tfidf gives labels, and entities need text"),
+        (["llm=tfidf"], "llm=tfidf returns labels, but entities need generated text"),
         (["data=headlines"], "set shots.k=0"),
         (["llm=recorded", "llm.path=pyproject.toml", "llm.label_column=x"], "recorded entities are in llm.answer_column"),
         (["data=sentfin", "llm=recorded"], "llm.path is not set"),
         (["data=sentfin", 'annotate.ensemble=["shots.k=0","shots.k=2"]'], "annotate.ensemble combines votes on labels"),
-        (["data=sentfin", "annotate.calibration=pool"], "annotate.calibration=pool is for probabilities of labels"),
+        (["data=sentfin", "annotate.calibration=pool"], "annotate.calibration=pool is for label probabilities"),
         (["data=sentfin", "llm=smollm2", "llm.adapter=tune"], "set data.labelled to their number"),
         (["data=sentfin", "llm=smollm2", "llm.adapter=tune", "data.labelled=9", "shots.k=2"], "set shots.k=0"),
         (["data=headlines", "llm=smollm2", "llm.adapter=tune", "shots.k=0"], "data=headlines has none"),
@@ -128,6 +128,6 @@ def test_an_llm_is_tuned_to_name_entities_before_it_is_asked(findistill: Command
     ],
 )  # fmt: skip
 def test_settings_that_do_not_go_together(overrides: list[str], message: str) -> None:
-    with shipped(), pytest.raises(UserError) as refused:
+    with shipped(), pytest.raises(UserError) as error:
         validate(expand(compose("config", [*BASE, *overrides])))  # type: ignore[arg-type]
-    assert message in str(refused.value)
+    assert message in str(error.value)

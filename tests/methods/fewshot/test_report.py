@@ -22,7 +22,7 @@ from tests.fixtures.studies import make_run
 SIZES = {"small": 80e6, "large": 780e6}
 
 
-def asked(llm: str, k: int, selection: str, seed: int, skill: float, speed: float = 10.0, **metrics: float) -> Run:
+def fewshot_run(llm: str, k: int, selection: str, seed: int, skill: float, speed: float = 10.0, **metrics: float) -> Run:
     """One few-shot job as the report collects it."""
     config = {
         "data": {"name": "made_up"},
@@ -37,11 +37,11 @@ def asked(llm: str, k: int, selection: str, seed: int, skill: float, speed: floa
 
 
 def study() -> list[Run]:
-    runs = [asked(llm, 0, "", 0, better, 20.0 / (1 + better)) for llm, better in (("large", 1.0), ("small", 0.2))]
+    runs = [fewshot_run(llm, 0, "", 0, better, 20.0 / (1 + better)) for llm, better in (("large", 1.0), ("small", 0.2))]
     for llm, better in (("large", 1.0), ("small", 0.2)):
         for k in (2, 10):
-            runs += [asked(llm, k, "random", seed, better + 0.03 * k + 0.1 * seed, 5.0 / (1 + better)) for seed in (0, 1)]
-            runs.append(asked(llm, k, "nearest", 0, better + 0.2 * k, 2.0 / (1 + better)))
+            runs += [fewshot_run(llm, k, "random", seed, better + 0.03 * k + 0.1 * seed, 5.0 / (1 + better)) for seed in (0, 1)]
+            runs.append(fewshot_run(llm, k, "nearest", 0, better + 0.2 * k, 2.0 / (1 + better)))
     data = {"data": {"name": "made_up"}}
     tuned = {**data, "seed": 0, "teacher": {"name": "tuned"}}
     runs.append(make_run("tuned", "teacher", 0, skill=3.5, config=tuned, metrics={"throughput/texts_per_s": 100.0}))
@@ -61,8 +61,8 @@ def estimates(methods: list[Method]) -> dict[str, Any]:
 
 
 def test_families_of_tests(methods: list[Method]) -> None:
-    found = compare(methods, resamples=50)
-    pairs = {family: {(one.a, one.b) for one in found if one.family == family} for family in {one.family for one in found}}
+    results = compare(methods, resamples=50)
+    pairs = {family: {(one.a, one.b) for one in results if one.family == family} for family in {one.family for one in results}}
     differ = {f"{DIFFER_IN}shots.selection", f"{DIFFER_IN}llm"}
     assert pairs.keys() == {AGAINST_CLASSIFIERS, AGAINST_NONE, AGAINST_OTHERS, OWN_PROMPTS} | differ
     assert pairs[AGAINST_CLASSIFIERS] == {("small QLoRA", "tuned")}
@@ -90,7 +90,7 @@ def test_the_front_is_what_none_is_cheaper_and_better_than(methods: list[Method]
 
 
 def test_prices_are_used_where_all_have_one(methods: list[Method]) -> None:
-    runs = [asked("small", 0, "", 0, 1.0, **{"cost/usd_per_1000_texts": 0.02}), asked("large", 0, "", 0, 2.0)]
+    runs = [fewshot_run("small", 0, "", 0, 1.0, **{"cost/usd_per_1000_texts": 0.02}), fewshot_run("large", 0, "", 0, 2.0)]
     assert shots_plots.spending(gather(runs))[1].startswith("seconds")
     runs[1].metrics["cost/usd_per_1000_texts"] = 0.3
     assert shots_plots.spending(gather(runs)) == (
@@ -116,7 +116,7 @@ def test_the_summary_and_the_tables_hold_the_numbers(methods: list[Method]) -> N
 
 
 def test_missing_answers_are_reported_as_coverage(methods: list[Method], tmp_path: Path) -> None:
-    quiet = asked("small", 0, "", 0, 1.0)
+    quiet = fewshot_run("small", 0, "", 0, 1.0)
     quiet.predictions.loc[:59, "predicted"] = None
     files = build_report("s", [quiet], [], tmp_path, resamples=20)
     assert "| 80.0% |" in files.table_md.read_text()
@@ -125,20 +125,20 @@ def test_missing_answers_are_reported_as_coverage(methods: list[Method], tmp_pat
 def test_all_stand_on_the_rows_that_were_asked() -> None:
     whole = make_run("tuned", "teacher", 0, skill=2, config={"data": {"name": "made_up"}}, metrics={"test/accuracy": 1.0, "x": 1})
     other = make_run("tuned", "teacher", 0, skill=2, config={"data": {"name": "other"}})
-    few = asked("small", 0, "", 0, 1.0)
+    few = fewshot_run("small", 0, "", 0, 1.0)
     few.predictions.drop(index=range(200), inplace=True)
-    cut, kept, same = shots_report.on_common_rows([whole, other, few])
-    assert list(cut.predictions["id"]) == list(few.predictions["id"]) and cut.metrics == {"x": 1}
-    assert kept is other and same is few
-    assert [m.test_set for m in gather([cut, few])] == ["made_up", "made_up"]
+    first, second, third = shots_report.on_common_rows([whole, other, few])
+    assert list(first.predictions["id"]) == list(few.predictions["id"]) and first.metrics == {"x": 1}
+    assert second is other and third is few
+    assert [m.test_set for m in gather([first, few])] == ["made_up", "made_up"]
     few.predictions["id"] = [f"elsewhere-{row}" for row in range(len(few.predictions))]
     assert shots_report.on_common_rows([whole, few]) == [whole, few]  # other rows: nothing to share
 
 
 def test_a_report_has_the_figures(tmp_path: Path, methods: list[Method]) -> None:
     files = build_report("shots", study(), [], tmp_path, resamples=50)
-    drawn = {path.stem for path in files.figures}
-    assert {"shots", "tuned_and_shots", "cost", "comparison"} <= drawn
+    figures = {path.stem for path in files.figures}
+    assert {"shots", "tuned_and_shots", "cost", "comparison"} <= figures
     page = files.html.read_text(encoding="utf-8")
     assert "Best few-shot method: " in page and "a fine-tuned model against its own prompts" in page
     assert len(pd.read_csv(files.comparisons_csv)) == len(compare(methods, resamples=50))
@@ -149,8 +149,8 @@ def test_a_report_has_the_figures(tmp_path: Path, methods: list[Method]) -> None
 
 def test_many_methods_are_drawn_by_their_best(monkeypatch: pytest.MonkeyPatch, methods: list[Method]) -> None:
     monkeypatch.setattr(shots_report, "MOST", 3)
-    kept = [method.name for method in shots_report.selected(methods, estimates(methods))]
-    assert kept == [
+    names = [method.name for method in shots_report.selected(methods, estimates(methods))]
+    assert names == [
         "large direct k=0", "small direct k=0", "large direct k=10 nearest", "small direct k=10 nearest", "tuned", "small QLoRA",
         "nearest-neighbour vote (k=2)",
     ]  # fmt: skip

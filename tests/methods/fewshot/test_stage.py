@@ -48,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(tiny: Path, tmp_path: Path) -> Callable[..., Job]:
+def run_fewshot(tiny: Path, tmp_path: Path) -> Callable[..., Job]:
     """Run the stage in this process, as jobs of a sweep are."""
     responses._LAST.clear()
 
@@ -68,7 +68,7 @@ def answers(folder: Path) -> int:
 
 
 def test_a_sweep_loads_the_model_once_embeds_the_pool_once_and_asks_nothing_twice(
-    asked: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    run_fewshot: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -78,41 +78,41 @@ def test_a_sweep_loads_the_model_once_embeds_the_pool_once_and_asks_nothing_twic
     monkeypatch.setattr(embeddings, "embed", lambda texts: (embedded.append(len(texts)), embed(texts))[1])
     embeddings._embedded.cache_clear()
     by_seed: dict[str, list[pd.DataFrame]] = {}
-    made = set()
+    keys = set()
     jobs = [
         (k, choice, seed) for k, choice in ((0, "random"), (0, "nearest"), (2, "nearest"), (4, "balanced")) for seed in (0, 1)
     ]
     for k, selection, seed in [*jobs, (3, "nearest", 0)]:
-        job = asked(f"shots.k={k}", f"shots.selection={selection}", f"seed={seed}")
-        made.add(artifacts_read(job.step, job.store)["annotate"])
+        job = run_fewshot(f"shots.k={k}", f"shots.selection={selection}", f"seed={seed}")
+        keys.add(artifacts_read(job.step, job.store)["annotate"])
         by_seed.setdefault(f"{k} {selection}", []).append(predictions(job))
     assert len(loads) == 1
     assert embedded.count(60) == 1 and embedded.count(12) == 1  # the pool, the test texts
-    assert len(made) == 1 + 2 + 2  # without any; the nearest, at two k; two draws
-    equal = {name: found[0].equals(found[1]) for name, found in by_seed.items() if len(found) > 1}
+    assert len(keys) == 1 + 2 + 2  # without any; the nearest, at two k; two draws
+    equal = {name: frames[0].equals(frames[1]) for name, frames in by_seed.items() if len(frames) > 1}
     assert equal == {"0 random": True, "0 nearest": True, "2 nearest": True, "4 balanced": False}
     assert by_seed["0 random"][0].equals(by_seed["0 nearest"][0])
     assert answers(job.store.root) == 12 * 5
 
 
-def test_what_a_job_leaves(asked: Callable[..., Job]) -> None:
-    job = asked("shots.k=2", "evaluate.also=['demo rows=900']", "evaluate.usd_per_hour=3.6", "evaluate.latency=true")
+def test_what_a_job_leaves(run_fewshot: Callable[..., Job]) -> None:
+    job = run_fewshot("shots.k=2", "evaluate.also=['demo rows=900']", "evaluate.usd_per_hour=3.6", "evaluate.latency=true")
     frame = predictions(job)
     assert len(frame) == 12 and frame["id"].is_unique and frame["label"].value_counts().min() >= 3  # stratified
     assert frame[["p_negative", "p_neutral", "p_positive"]].sum(axis=1).round(6).eq(1).all()
     assert (frame["predicted"] == frame[["p_negative", "p_neutral", "p_positive"]].idxmax(axis=1).str[2:]).all()
     assert len(predictions(job, "predictions_demo")) == 12
-    found = job.metrics
-    assert found["test/n"] == 12 and found["test/accuracy_lo"] <= found["test/accuracy"] <= found["test/accuracy_hi"]
-    assert found["demo/n"] == 12 and found["data/shots_dropped"] == 0
-    assert found["cost/usd_per_1000_texts"] == pytest.approx(1 / found["throughput/texts_per_s"])
-    assert found["latency/p50_ms"] > 0 and found["model/parameters"] > 1e6
+    metrics = job.metrics
+    assert metrics["test/n"] == 12 and metrics["test/accuracy_lo"] <= metrics["test/accuracy"] <= metrics["test/accuracy_hi"]
+    assert metrics["demo/n"] == 12 and metrics["data/shots_dropped"] == 0
+    assert metrics["cost/usd_per_1000_texts"] == pytest.approx(1 / metrics["throughput/texts_per_s"])
+    assert metrics["latency/p50_ms"] > 0 and metrics["model/parameters"] > 1e6
     assert {path.stem for path in (job.folder / "figures").iterdir()} == {"confusion_matrix", "precision_recall"}
-    larger = predictions(asked("shots.k=2", "fewshot.limit=20"))
+    larger = predictions(run_fewshot("shots.k=2", "fewshot.limit=20"))
     assert set(frame["id"]) < set(larger["id"])
 
 
-def test_no_test_text_is_ever_a_demonstration(asked: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_test_text_is_ever_a_demonstration(run_fewshot: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     pools = []
     ask = responses.annotate_with
 
@@ -121,22 +121,22 @@ def test_no_test_text_is_ever_a_demonstration(asked: Callable[..., Job], monkeyp
         ask(work, llm, rows, pool, *rest, **options)
 
     monkeypatch.setattr(responses, "annotate_with", recording)
-    asked("shots.k=2", "data.rows=900", "shots.source='demo rows=700 labelled=80'")
+    run_fewshot("shots.k=2", "data.rows=900", "shots.source='demo rows=700 labelled=80'")
     data, pool = pools[0]
     tested = set(data.split("test")["text"].map(text_key))
     assert len(pool) and not tested & set(pool["text"].map(text_key))
 
 
-def test_demonstrations_that_do_not_fit_are_counted(asked: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
+def test_demonstrations_that_do_not_fit_are_counted(run_fewshot: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        job = asked("shots.k=10", "llm.max_prompt_tokens=150")
+        job = run_fewshot("shots.k=10", "llm.max_prompt_tokens=150")
     rows = [json.loads(line) for line in next(job.store.root.glob("annotate-*/samples.jsonl")).read_text().splitlines()]
     assert job.metrics["data/shots_dropped"] == sum(row["dropped"] or 0 for row in rows) > 12
     assert all(row["tokens_in"] <= 150 for row in rows) and "did not fit into their prompts" in caplog.text
 
 
-def test_generation_counts_answers_without_a_label_as_wrong(asked: Callable[..., Job]) -> None:
-    job = asked("fewshot.scoring=generation", "prompt=cot", "shots.k=0")
+def test_generation_counts_answers_without_a_label_as_wrong(run_fewshot: Callable[..., Job]) -> None:
+    job = run_fewshot("fewshot.scoring=generation", "prompt=cot", "shots.k=0")
     frame = predictions(job)
     silent = frame["predicted"].isna()
     assert silent.any()  # a random model seldom names a label
@@ -144,7 +144,7 @@ def test_generation_counts_answers_without_a_label_as_wrong(asked: Callable[...,
     assert job.metrics["test/accuracy"] == pytest.approx((frame["predicted"] == frame["label"]).mean())
 
 
-def test_a_server_is_read_by_its_text(asked: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_read_by_its_text(run_fewshot: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     def behave(body: dict) -> Reply:
         silent = "a" in body["messages"][-1]["content"][:9]
         return chat(["12" if is_probe(body) else "I would rather not say." if silent else "neutral"])
@@ -155,18 +155,18 @@ def test_a_server_is_read_by_its_text(asked: Callable[..., Job], monkeypatch: py
     price = ("llm.price.per_million_in=1", "llm.price.per_million_out=2")
     llm = ("llm=endpoint", "llm.model=m", f"llm.base_url={server.url}", "llm.structured=never", *price)
     try:
-        job = asked("shots.k=2", llm=llm)
+        job = run_fewshot("shots.k=2", llm=llm)
     finally:
         server.stop()
-    found, frame = job.metrics, predictions(job)
-    assert 0 < found["test/coverage"] < 1 and found["test/coverage"] == pytest.approx(frame["predicted"].notna().mean())
-    assert found["cost/usd_per_1000_texts"] == pytest.approx(1000 * (7 * 1 + 2 * 2) / 1e6)
-    assert "latency/p50_ms" not in found and found["throughput/texts_per_s"] > 0
+    metrics, frame = job.metrics, predictions(job)
+    assert 0 < metrics["test/coverage"] < 1 and metrics["test/coverage"] == pytest.approx(frame["predicted"].notna().mean())
+    assert metrics["cost/usd_per_1000_texts"] == pytest.approx(1000 * (7 * 1 + 2 * 2) / 1e6)
+    assert "latency/p50_ms" not in metrics and metrics["throughput/texts_per_s"] > 0
 
 
-def test_what_cannot_fit_is_told_before_it_is_loaded(asked: Callable[..., Job]) -> None:
+def test_what_cannot_fit_is_told_before_it_is_loaded(run_fewshot: Callable[..., Job]) -> None:
     with pytest.raises(UserError, match=r"llm=flan_t5_xl needs about"):
-        asked("trainer.max_memory=4", llm=("llm=flan_t5_xl",))
+        run_fewshot("trainer.max_memory=4", llm=("llm=flan_t5_xl",))
 
 
 @pytest.mark.slow
@@ -175,12 +175,14 @@ def test_a_study_beside_a_fine_tuned_model(findistill: Command, tmp_path: Path) 
         "stage=teacher", "data.labelled=60", "study=s", "logger=none", "trainer.max_epochs=1", "evaluate.resamples=20"
     )
     assert teacher.returncode == 0, teacher.stderr
-    done = findistill("-m", *SMALL, "study=s", "shots.k=0,2", "shots.selection=random,nearest", "seed=0,1", "report.resamples=50")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("smollm2: 135 M parameters") == 1
+    result = findistill(
+        "-m", *SMALL, "study=s", "shots.k=0,2", "shots.selection=random,nearest", "seed=0,1", "report.resamples=50"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("smollm2: 135 M parameters") == 1
     table = pd.read_csv(tmp_path / "runs" / "s" / "table.csv").set_index("method")
     assert (table["test_rows"] == 12).all()  # the teacher, too, on the sample
     assert table.loc["smollm2 direct k=2 random", "n_seeds"] == 2 and table.loc["smollm2 direct k=0", "n_seeds"] == 1
     assert "nearest-neighbour vote (k=2)" in table.index and "minilm_l6 on 54 human labels" in table.index
-    drawn = {path.stem for path in (tmp_path / "runs" / "s" / "figures").iterdir()}
-    assert {"shots", "tuned_and_shots", "cost", "comparison"} <= drawn
+    figures = {path.stem for path in (tmp_path / "runs" / "s" / "figures").iterdir()}
+    assert {"shots", "tuned_and_shots", "cost", "comparison"} <= figures

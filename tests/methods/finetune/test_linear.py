@@ -18,28 +18,28 @@ QUICK = ("study=lin", "data=demo", "data.rows=300", "data.labelled=60", "logger=
 
 
 def test_from_teacher_to_student(findistill: Command, tiny: Path, tmp_path: Path) -> None:
-    done = findistill("stage=teacher", "teacher=tfidf", *QUICK)
-    assert done.returncode == 0, done.stderr
+    result = findistill("stage=teacher", "teacher=tfidf", *QUICK)
+    assert result.returncode == 0, result.stderr
     run = tmp_path / "runs" / "lin" / "latest-teacher"
     metrics = read_json(run / "metrics.json")
     assert metrics["data/kept"] == 60 and metrics["test/accuracy"] > metrics["test/majority_share"]
     assert "TF-IDF of words" in (run / "model" / "README.md").read_text()
 
     texts = pd.read_parquet(run / "predictions.parquet")
-    opened = package.Classifier.from_pretrained(run).predict(texts["text"].tolist())
-    assert opened["label"].tolist() == texts["predicted"].tolist()
+    predictions = package.Classifier.from_pretrained(run).predict(texts["text"].tolist())
+    assert predictions["label"].tolist() == texts["predicted"].tolist()
 
     student = (f"student={tiny}", "trainer.max_epochs=1", "student.max_length=24", *QUICK)
-    done = findistill("stage=student", "distill=logit", "teacher=tfidf", *student)
-    assert done.returncode == 0, done.stderr
+    result = findistill("stage=student", "distill=logit", "teacher=tfidf", *student)
+    assert result.returncode == 0, result.stderr
     assert read_json(tmp_path / "runs" / "lin" / "latest-student" / "metrics.json")["data/unlabelled"] > 60
 
-    done = findistill("stage=student", "distill=mixed", "teacher=tfidf", "sweep.vary=[distill]", *student)
-    assert done.returncode == 0, done.stderr
-    mixed = read_json(tmp_path / "runs" / "lin" / "latest-student" / "artifacts.json")
-    assert mixed["teacher"].startswith("teacher-") and mixed["teacher/embeddings"] not in ("", mixed["teacher"])
-    done = findistill("stage=report", "study=lin", "report.baselines=[teacher]", "report.resamples=20")
-    assert done.returncode == 0, done.stderr
+    result = findistill("stage=student", "distill=mixed", "teacher=tfidf", "sweep.vary=[distill]", *student)
+    assert result.returncode == 0, result.stderr
+    artifacts = read_json(tmp_path / "runs" / "lin" / "latest-student" / "artifacts.json")
+    assert artifacts["teacher"].startswith("teacher-") and artifacts["teacher/embeddings"] not in ("", artifacts["teacher"])
+    result = findistill("stage=report", "study=lin", "report.baselines=[teacher]", "report.resamples=20")
+    assert result.returncode == 0, result.stderr
     table = pd.read_csv(tmp_path / "runs" / "lin" / "table.csv").set_index("method")
     assert {f"{tiny.name}: kl", f"{tiny.name}: kl, with embeddings"} <= {*table.index}
     assert {"the students' teacher, tfidf", "the students' teacher, tfidf and embeddings"} <= {*table.index}
@@ -52,13 +52,13 @@ def test_from_teacher_to_student(findistill: Command, tiny: Path, tmp_path: Path
             "distill.terms.hidden compares layers, and teacher=tfidf",
         ),
         (("stage=student", "distill=tinybert", f"distill.teacher={run}", *student), "no"),
-        (("stage=export", f"evaluate.model={run}", *QUICK), "is logistic regression, which is not exported"),
+        (("stage=export", f"evaluate.model={run}", *QUICK), "is logistic regression, which cannot be exported"),
         (("stage=teacher", f"teacher={run}", *QUICK), "is logistic regression on tfidf: there are no weights to start from"),
-        (("stage=teacher", "teacher=embeddings", "teacher.class_weights=balanced", *QUICK), "labels that count alike"),
+        (("stage=teacher", "teacher=embeddings", "teacher.class_weights=balanced", *QUICK), "nor class weights"),
         (("stage=teacher", "teacher=tfidf", "teacher.model=bm25", *QUICK), "teacher.model=bm25: choose one of tfidf, embeddings"),
     ):
-        done = findistill(*arguments)
-        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+        result = findistill(*arguments)
+        assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize("damage", ["model.safetensors", "config.json"])

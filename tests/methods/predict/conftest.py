@@ -23,9 +23,9 @@ Predict = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:  # noqa: F811
-    made, tokenizer = load_encoder(Encoder(name="tiny", model=str(tiny)), NAMES, scalar=False, seed=0)
+    encoder, tokenizer = load_encoder(Encoder(name="tiny", model=str(tiny)), NAMES, scalar=False, seed=0)
     folder = tmp_path_factory.mktemp("run") / "model"
-    save(folder, made, tokenizer, NAMES, 16)
+    save(folder, encoder, tokenizer, NAMES, 16)
     return folder
 
 

@@ -101,7 +101,7 @@ def test_a_model_of_the_hub(trained: Path, published: tuple[str, bool], predict:
     tested[["text"]].to_parquet(tmp_path / "news.parquet")
     common = ("data=parquet", "data.path=news.parquet", f"predict.model={reference}")
     if is_gliner(trained) and not says_types:
-        with pytest.raises(UserError, match=r"does not say what it marks: name that, predict.types=\[company\]"):
+        with pytest.raises(UserError, match=r"does not state its entity types: set predict.types=\[company\]"):
             predict(*common)
         folder = predict(*common, "predict.types=[company]")
         opened = load("findistill.inference.gliner:open_trained")(str(trained), (), "cpu")

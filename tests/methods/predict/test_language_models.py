@@ -118,12 +118,12 @@ def test_an_adapter_can_be_served(tuned: Job, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
-    ((*LLM, "llm=gpt4o"), "llm=gpt4o gives none: stage=annotate asks it"),
+    ((*LLM, "llm=gpt4o"), "llm=gpt4o returns none: use stage=annotate"),
     ((*LLM, "prompt=cot"), "prompt=cot asks for steps before the label"),
     ((*LLM, "llm.adapter=tune"), "name a run folder of stage=qlora"),
     ((*LLM, "predict.engine=ray"), "language models need predict.engine=local"),
     ((*LLM, "data.labels=null"), r"data.labels=\[negative,neutral,positive\]"),
-    (("stage=serve", "serve.model=llm"), "name a run folder of stage=qlora, or serve the model by vLLM"),
+    (("stage=serve", "serve.model=llm"), "name a run folder of stage=qlora, or serve the model with vLLM"),
 ])  # fmt: skip
 def test_what_cannot_be_asked_is_a_line_before_anything_runs(overrides: tuple[str, ...], message: str, news: Path) -> None:
     with pytest.raises(UserError, match=message):

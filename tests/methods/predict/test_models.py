@@ -80,9 +80,9 @@ def test_entities(predict: Predict, tmp_path: Path, tiny: Path) -> None:  # noqa
     for text, cell, spans in zip(TEXTS, frame["entities"], expected, strict=False):
         assert [(each["start"], each["end"], each["label"]) for each in cell] == [(s.start, s.end, s.label) for s in spans]
         assert [each["text"] for each in cell] == [text[s.start : s.end] for s in spans]
-    found = metrics(folder)
-    assert found["predict/entities_per_text"] == pytest.approx(sum(map(len, expected)) / len(TEXTS))
-    assert found["predict/with_entities"] == pytest.approx(sum(map(bool, expected)) / len(TEXTS))
+    values = metrics(folder)
+    assert values["predict/entities_per_text"] == pytest.approx(sum(map(len, expected)) / len(TEXTS))
+    assert values["predict/with_entities"] == pytest.approx(sum(map(bool, expected)) / len(TEXTS))
     table = pd.read_csv(predict(*CSV, "predict.model=tagger", "predict.format=csv") / "predictions" / "part-00000.csv")
     assert [len(json.loads(cell)) for cell in table["entities"].dropna()] == list(map(len, expected))
 
@@ -91,9 +91,9 @@ def test_entities(predict: Predict, tmp_path: Path, tiny: Path) -> None:  # noqa
     ("change", "words"),
     [
         (lambda folder: shutil.rmtree(folder), "no such folder"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors is cut or damaged"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors is truncated or damaged"),
         (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "has no tokenizer"),
-        (lambda folder: (folder / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}'), "fills masked words in"),
+        (lambda folder: (folder / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}'), "fills in masked words"),
     ],
 )
 @pytest.mark.parametrize("weights", ["torch", "auto"])
@@ -140,5 +140,5 @@ def test_ray_is_asked_for_by_name(predict: Predict, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "findistill.methods.predict.ray_engine", raising=False)
-    with pytest.raises(UserError, match=r"needs the package ray.\nInstall it: pip install 'findistill\[ray\]'"):
+    with pytest.raises(UserError, match=r"needs the package ray.\nInstall it with: pip install 'findistill\[ray\]'"):
         predict(*CSV, "predict.engine=ray")

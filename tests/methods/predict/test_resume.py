@@ -6,16 +6,19 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from findistill.data import streams
 from findistill.errors import UserError
 from findistill.inference import predictors
 from findistill.methods.predict import windows as cutting
+from findistill.methods.predict.shards import Shards
 from tests.methods.predict.conftest import Predict, metrics
 
 CSV = ("data=csv", "data.path=news.csv", "predict.shard_rows=10")
@@ -26,7 +29,7 @@ def write(path: Path, rows: int, first: str = "Profit rose") -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def inputs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that a model is asked in this process, but for the one by which its columns are known."""
     texts: list[str] = []
     tokenise = predictors.tokenise
@@ -44,14 +47,14 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_interrupted_job_goes_on_with_the_shard_it_was_at(
-    predict: Predict, tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+    predict: Predict, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "news.csv", 35)
     expected = files(predict(*CSV, "study=whole") / "predictions")
     monkeypatch.setattr(cutting, "ROWS", 4)
     expected_windows = files(predict(*CSV, "study=windows") / "predictions")
     assert [*expected] == [*expected_windows] == [f"part-0000{n}.parquet" for n in range(4)]
-    asked.clear()
+    inputs.clear()
     tokenise = predictors.tokenise
 
     def stop(tokenizer: Any, some: Any, *rest: Any) -> Any:
@@ -66,33 +69,33 @@ def test_an_interrupted_job_goes_on_with_the_shard_it_was_at(
     assert [*files(folder / "predictions")] == ["part-00000.parquet", "part-00001.parquet"]
     assert not [path for path in (folder / "predictions").iterdir() if path.name.startswith(".part")]
     monkeypatch.setattr(predictors, "tokenise", tokenise)
-    asked.clear()
+    inputs.clear()
     assert predict(*CSV).resolve() == folder
-    assert asked == [f"Shares fell by {n}" for n in range(20, 35)]
+    assert inputs == [f"Shares fell by {n}" for n in range(20, 35)]
     assert files(folder / "predictions") == expected_windows and metrics(folder)["predict/rows"] == 35
 
 
-def test_a_done_job_is_done_and_a_damaged_shard_is_made_again(predict: Predict, tmp_path: Path, asked: list[str]) -> None:
+def test_a_done_job_is_done_and_a_damaged_shard_is_made_again(predict: Predict, tmp_path: Path, inputs: list[str]) -> None:
     write(tmp_path / "news.csv", 35)
     folder = predict(*CSV)
     before = files(folder / "predictions")
-    asked.clear()
+    inputs.clear()
     predict(*CSV)
-    assert asked == []
+    assert inputs == []
     (folder / "predictions" / "part-00001.parquet").write_bytes(b"")
     (folder / "predictions" / ".part-00002.parquet.x1").write_bytes(b"of a process that was killed")
     predict(*CSV)
-    assert asked == [f"Shares fell by {n}" for n in range(10, 20)] and files(folder / "predictions") == before
+    assert inputs == [f"Shares fell by {n}" for n in range(10, 20)] and files(folder / "predictions") == before
     assert not list((folder / "predictions").glob(".part*"))
 
 
 @pytest.mark.parametrize("change", ["input", "model", "setting"])
-def test_what_changed_meets_no_old_shard(change: str, predict: Predict, tmp_path: Path, model: Path, asked: list[str]) -> None:
+def test_what_changed_meets_no_old_shard(change: str, predict: Predict, tmp_path: Path, model: Path, inputs: list[str]) -> None:
     write(tmp_path / "news.csv", 35)
     shutil.copytree(model, tmp_path / "model")
     settings = [*CSV, "predict.model=model"]
     first = predict(*settings)
-    asked.clear()
+    inputs.clear()
     if change == "input":
         write(tmp_path / "news.csv", 35, "Loss rose")
     elif change == "model":
@@ -101,13 +104,13 @@ def test_what_changed_meets_no_old_shard(change: str, predict: Predict, tmp_path
     else:
         settings.append("predict.batch_size=7")
     second = predict(*settings)
-    assert second != first and len(asked) == 35
+    assert second != first and len(inputs) == 35
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "news.csv").replace(tmp_path / "elsewhere" / "news.csv")
-    assert predict(*settings, "data.path=elsewhere/news.csv") == second and len(asked) == 35
+    assert predict(*settings, "data.path=elsewhere/news.csv") == second and len(inputs) == 35
 
 
-def test_a_folder_elsewhere_is_filled_up_and_never_mixed(predict: Predict, tmp_path: Path, asked: list[str]) -> None:
+def test_a_folder_elsewhere_is_filled_up_and_never_mixed(predict: Predict, tmp_path: Path, inputs: list[str]) -> None:
     write(tmp_path / "news.csv", 35)
     out = tmp_path / "out"
     predict(*CSV, f"predict.out={out}")
@@ -121,19 +124,31 @@ def test_a_folder_elsewhere_is_filled_up_and_never_mixed(predict: Predict, tmp_p
         "p_neutral",
     ]
     (out / "part-00002.parquet").unlink()
-    asked.clear()
+    inputs.clear()
     predict(*CSV, f"predict.out={out}")  # the job is done; what is not there any more is made
-    assert asked == [f"Shares fell by {n}" for n in range(20, 30)] and files(out) == before
+    assert inputs == [f"Shares fell by {n}" for n in range(20, 30)] and files(out) == before
     write(tmp_path / "news.csv", 12)
-    with pytest.raises(UserError, match="has files that are not of this job") as raised:
+    with pytest.raises(UserError, match="has files that this job did not write") as error:
         predict(*CSV, f"predict.out={out}")
     assert files(out) == before
-    predict(*CSV, str(raised.value).rpartition(": ")[2])
+    predict(*CSV, str(error.value).rpartition(": ")[2])
     assert len(files(tmp_path / "out-2")) == 2
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letters.txt").write_text("of somebody")
     with pytest.raises(UserError, match=r"letters\.txt"):
         predict(*CSV, "predict.out=mine")
+
+
+def test_another_runtime_writes_every_shard_again_and_leaves_other_files(tmp_path: Path) -> None:
+    job, rows = {"key": "a", "runtime": "onnx model.onnx"}, pa.table({"text": ["Profit rose"]})
+    shards = Shards.claim(tmp_path / "out", "parquet", job, own=False)
+    with shards.writing(0, rows.schema, Counter(rows=1)) as writer:
+        writer.write_table(rows)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert Shards.claim(tmp_path / "out", "parquet", job, own=False).record(0) == {"rows": 1}
+    again = Shards.claim(tmp_path / "out", "parquet", job | {"runtime": "torch"}, own=False)
+    assert again.record(0) is None and not again.path(0).exists()
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 def test_rows_are_skipped_without_being_made(tmp_path: Path) -> None:
@@ -167,26 +182,26 @@ def test_a_kill_costs_one_shard_at_most(model: Path, tmp_path: Path) -> None:
 
     assert start("whole").wait(300) == 0
     [whole] = (tmp_path / "runs" / "whole").glob("predict-*")
-    done: dict[str, int] = {}
+    mtimes: dict[str, int] = {}
     for at_least in (1, 4):
         process = start("cut")
         limit = time.monotonic() + 200
-        while len(kept := list(tmp_path.glob("runs/cut/predict-*/predictions/.findistill/part-*.json"))) < at_least:
+        while len(paths := list(tmp_path.glob("runs/cut/predict-*/predictions/.findistill/part-*.json"))) < at_least:
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.01)
         process.kill()
         process.wait()
         limit = time.monotonic() + 30
-        while left := subprocess.run(["ps", "-o", "args=", "-s", str(process.pid)], capture_output=True, check=False).stdout:
-            assert time.monotonic() < limit, left
+        while processes := subprocess.run(["ps", "-o", "args=", "-s", str(process.pid)], capture_output=True, check=False).stdout:
+            assert time.monotonic() < limit, processes
             time.sleep(0.2)
-        for path in kept:
-            done.setdefault(path.name, path.stat().st_mtime_ns)
+        for path in paths:
+            mtimes.setdefault(path.name, path.stat().st_mtime_ns)
     assert start("cut").wait(300) == 0
     [cut] = (tmp_path / "runs" / "cut").glob("predict-*")
     assert files(cut / "predictions") == files(whole / "predictions") and len(files(whole / "predictions")) == 8
     records = cut / "predictions" / ".findistill"
-    assert all((records / name).stat().st_mtime_ns == changed for name, changed in done.items()) and len(done) >= 4
+    assert all((records / name).stat().st_mtime_ns == changed for name, changed in mtimes.items()) and len(mtimes) >= 4
     assert json.loads((cut / "status.json").read_text())["state"] == "done"
 
 

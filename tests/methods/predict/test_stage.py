@@ -47,12 +47,12 @@ def test_every_row_and_column_is_there_with_the_models_answers(predict: Predict,
     assert np.allclose(frame[[f"p_{name}" for name in NAMES]].iloc[:3], expected.probabilities, atol=1e-5)
     assert frame["confidence"].iloc[texts].tolist() == frame.filter(like="p_").iloc[texts].max(axis=1).tolist()
     assert frame.iloc[[3, 5], 3:].isna().all(axis=None)
-    found = metrics(folder)
-    counts = [found[f"predict/{name}"] for name in ("rows", "empty", "repeated")]
-    assert counts == [6, 2, 1] and found["predict/rows_per_s"] > 0
+    stats = metrics(folder)
+    counts = [stats[f"predict/{name}"] for name in ("rows", "empty", "repeated")]
+    assert counts == [6, 2, 1] and stats["predict/rows_per_s"] > 0
     shares = frame["label"].value_counts(normalize=True)
-    assert all(found[f"predict/share/{name}"] == pytest.approx(shares.get(name, 0)) for name in NAMES)
-    assert found["predict/low_confidence"] == pytest.approx((frame["confidence"].dropna() < 0.6).mean())
+    assert all(stats[f"predict/share/{name}"] == pytest.approx(shares.get(name, 0)) for name in NAMES)
+    assert stats["predict/low_confidence"] == pytest.approx((frame["confidence"].dropna() < 0.6).mean())
 
 
 def test_files_of_a_folder_or_a_glob_come_in_order(predict: Predict, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_parquet_keeps_types(predict: Predict, tmp_path: Path) -> None:
     folder = predict("data=parquet", "data.path=n.parquet")
     table = pq.read_table(folder / "predictions")
     assert table["day"].type == pa.date32() and table["n"].type == pa.int8() and table["label"].null_count == 1
-    with pytest.raises(UserError, match="the column n is of the type int8, not texts"):
+    with pytest.raises(UserError, match="the column n has the type int8, not text"):
         predict("data=parquet", "data.path=n.parquet", "data.text_column=n")
 
 
@@ -107,7 +107,7 @@ FAULTS = {
     "only a header": ("csv", "id,text\n", "no rows"),
     "a line that is no JSON": ("jsonl", '{"text": "a"}\n{"text": }\n', "news, line 2: not JSON"),
     "a number for a text": ("jsonl", '{"text": "a"}\n{"text": 5}\n', "news, row 2: text=5 is not a text"),
-    "half a character": ("jsonl", '{"text": "a"}\n{"text": "b \\ud83d"}\n', "news, row 2: half a character"),
+    "half a character": ("jsonl", '{"text": "a"}\n{"text": "b \\ud83d"}\n', "news, row 2: a lone surrogate"),
     "no such key": ("jsonl", '{"headline": "a"}\n{"headline": "b"}\n', "news has no column 'text'"),
     "no parquet": ("parquet", "text\nProfit rose\n", "cannot be read as Parquet"),
 }
@@ -127,7 +127,7 @@ def test_a_faulty_input_is_named_before_anything_is_predicted(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (("data=demo",), "data=demo: stage=predict reads files: data=csv, jsonl, parquet"),
+        (("data=demo",), "data=demo: stage=predict reads files; choose data=csv, jsonl, parquet"),
         (("data=csv",), "data.path is not set"),
         (("data=csv", "data.path=none.csv"), "data.path=none.csv: no such file"),
         (("data=csv", "data.path='*.tsv'"), "no file matches it"),
@@ -144,9 +144,9 @@ def test_mistakes(overrides: tuple[str, ...], words: str, predict: Predict, news
 
 def test_a_column_of_the_same_name_is_an_error_with_a_remedy_that_works(predict: Predict, tmp_path: Path) -> None:
     (tmp_path / "news.csv").write_text("text,label,predicted_confidence\nProfit rose,up,x\n")
-    with pytest.raises(UserError, match="has a column 'label' already") as raised:
+    with pytest.raises(UserError, match="already has a column 'label'") as error:
         predict(*CSV)
-    frame = answers(predict(*CSV, str(raised.value).rpartition(": ")[2]))
+    frame = answers(predict(*CSV, str(error.value).rpartition(": ")[2]))
     assert frame["label"].tolist() == ["up"] and frame["predicted_predicted_label"].isin(NAMES).all()
 
 
@@ -154,13 +154,13 @@ def test_a_text_of_a_shard_is_predicted_once(predict: Predict, tmp_path: Path, m
     monkeypatch.setattr(cutting, "ROWS", 4)
     texts = [f"text {n % 5}" for n in range(40)]
     (tmp_path / "news.csv").write_text("\n".join(["text", *texts]) + "\n")
-    asked: list[str] = []
+    requests: list[str] = []
     tokenise = predictors.tokenise
     monkeypatch.setattr(
-        predictors, "tokenise", lambda tokenizer, some, *rest: asked.extend(some) or tokenise(tokenizer, some, *rest)
+        predictors, "tokenise", lambda tokenizer, some, *rest: requests.extend(some) or tokenise(tokenizer, some, *rest)
     )
     folder = predict(*CSV, "predict.shard_rows=20")
-    assert sorted(text for text in asked if text.startswith("text ")) == sorted([f"text {n}" for n in range(5)] * 2)
+    assert sorted(text for text in requests if text.startswith("text ")) == sorted([f"text {n}" for n in range(5)] * 2)
     frame = answers(folder)
     assert frame["text"].tolist() == texts and frame.groupby("text")["p_neutral"].nunique().eq(1).all()
     assert len(list((folder / "predictions").glob("part-*.parquet"))) == 2
@@ -179,10 +179,10 @@ def test_texts_unlike_the_trainings_are_counted(predict: Predict, model: Path, t
     own = shutil.copytree(model, tmp_path / "own" / "model")
     profile.write(own)
     (tmp_path / "news.csv").write_text("text\nprofit rose\nprofit dropped\n")
-    found = metrics(folder := predict(*CSV, f"predict.model={own}", f"predict.weights={weights}"))
-    assert found["predict/unseen_pieces"] == 0.25 and found["predict/unseen_pieces_expected"] == 0.5
+    stats = metrics(folder := predict(*CSV, f"predict.model={own}", f"predict.weights={weights}"))
+    assert stats["predict/unseen_pieces"] == 0.25 and stats["predict/unseen_pieces_expected"] == 0.5
     shares = answers(folder)["label"].value_counts(normalize=True)
-    assert found["predict/label_drift"] == pytest.approx(sum(abs(shares.get(n, 0) - profile.labels.get(n, 0)) for n in NAMES) / 2)
+    assert stats["predict/label_drift"] == pytest.approx(sum(abs(shares.get(n, 0) - profile.labels.get(n, 0)) for n in NAMES) / 2)
 
 
 def test_a_file_is_read_as_a_whole_one_is(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.config.test_compose import composed
     [
         (
             ("llm=flan_t5_xl", "trainer=gpu"),
-            r"weights 3.4, .* for 16 texts of up to \d+ tokens \(24 GB hold 32, 80 GB hold 128\)",
+            r"weights 3.4, .* for 16 texts of up to \d+ tokens \(24 GB fit 32, 80 GB fit 128\)",
         ),
         (("llm=flan_t5_xl", "trainer=ddp", "trainer.devices=2"), r"weights 3.4, .* on each of 2 devices for 8 texts"),
         (("experiment=llama_qlora", "evaluate.also=[]"), r"weights 3.9, .* for 16 texts"),
@@ -25,14 +25,14 @@ from tests.config.test_compose import composed
         ),
         (("llm=llama2_7b", "trainer=gpu", "qlora.batch_size=4"), r"for 4 texts"),
         (("llm=llama2_7b", "trainer=gpu", "qlora.quantization=none"), r"weights 13.5, "),
-        (("llm=smollm2", "llm.model=nobody/nothing", "trainer=cpu"), "memory not known without the model's configuration"),
+        (("llm=smollm2", "llm.model=nobody/nothing", "trainer=cpu"), "memory unknown: it needs the model's configuration"),
     ],
 )
 def test_a_plan_says_what_each_device_needs(overrides: tuple[str, ...], words: str, tmp_path: Path) -> None:
     config = composed("stage=qlora", *overrides, "data=demo", f"runs_dir={tmp_path}")
     config.llm.dtype = config.llm.dtype if config.llm.name == "smollm2" else "bfloat16"
     table = describe([PlannedJob([], config, stage_of(config))])
-    [line] = [each for each in table.splitlines() if each.startswith("qlora") and "to make" in each]
+    [line] = [each for each in table.splitlines() if each.startswith("qlora") and "to create" in each]
     assert re.search(words, line), line
 
 

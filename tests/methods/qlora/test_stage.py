@@ -39,7 +39,7 @@ def job(folder: Path, tiny_llm: Path, *overrides: str) -> Job:
 
 
 @pytest.fixture(scope="module")
-def done(tiny_llm: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def qlora_job(tiny_llm: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     one = job(
         tmp_path_factory.mktemp("runs"), tiny_llm, "stage=qlora", "qlora.quantization=nf4", "qlora.merge=true", "qlora.epochs=2",
         "evaluate.latency=true", "evaluate.also=['demo rows=700']",
@@ -48,44 +48,44 @@ def done(tiny_llm: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return one
 
 
-def test_a_run_leaves_adapter_predictions_and_accounts(done: Job, tiny_llm: Path) -> None:
-    names = {path.name for path in (done.folder / "model").iterdir()}
+def test_a_run_leaves_adapter_predictions_and_accounts(qlora_job: Job, tiny_llm: Path) -> None:
+    names = {path.name for path in (qlora_job.folder / "model").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tuning.json", "tokenizer.json", "README.md"} <= names
     assert "model.safetensors" not in names
-    predictions = pd.read_parquet(done.folder / "predictions.parquet")
+    predictions = pd.read_parquet(qlora_job.folder / "predictions.parquet")
     shares = predictions[["p_negative", "p_neutral", "p_positive"]].to_numpy()
-    assert np.allclose(shares.sum(1), 1) and len(predictions) == len(reading.dataset(done).split("test"))
-    assert (done.folder / "predictions_demo.parquet").exists() and list((done.folder / "figures").glob("*.png"))
+    assert np.allclose(shares.sum(1), 1) and len(predictions) == len(reading.dataset(qlora_job).split("test"))
+    assert (qlora_job.folder / "predictions_demo.parquet").exists() and list((qlora_job.folder / "figures").glob("*.png"))
     for name in (
         "test/macro_f1", "demo/accuracy", "val/macro_f1", "time/train_s", "train/minutes", "train/examples_per_s", "model/mb",
         "model/parameters", "model/trainable", "memory/train_peak_mb", "throughput/texts_per_s", "latency/p50_ms",
     ):  # fmt: skip
-        assert np.isfinite(done.metrics[name]), name
-    assert done.metrics["model/trainable"] < 0.01 * done.metrics["model/parameters"]
-    assert scores(valid_model_card(done.folder / "model"))["Accuracy"] == done.metrics["test/accuracy"]
-    card = (done.folder / "model" / "README.md").read_text()
+        assert np.isfinite(qlora_job.metrics[name]), name
+    assert qlora_job.metrics["model/trainable"] < 0.01 * qlora_job.metrics["model/parameters"]
+    assert scores(valid_model_card(qlora_job.folder / "model"))["Accuracy"] == qlora_job.metrics["test/accuracy"]
+    card = (qlora_job.folder / "model" / "README.md").read_text()
     assert "library_name: peft" in card.split("---")[1] and "# QLoRA of smollm2" in card
 
 
-def test_plain_peft_opens_the_adapter_and_plain_transformers_the_merged_model(done: Job, tiny_llm: Path) -> None:
+def test_plain_peft_opens_the_adapter_and_plain_transformers_the_merged_model(qlora_job: Job, tiny_llm: Path) -> None:
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    told = json.loads((done.folder / "model" / "tuning.json").read_text())
-    assert told == {"base": str(tiny_llm), "quantization": "nf4", "dtype": "float32"}
-    ids = AutoTokenizer.from_pretrained(done.folder / "merged")("Profit rose.", return_tensors="pt").input_ids
+    tuning = json.loads((qlora_job.folder / "model" / "tuning.json").read_text())
+    assert tuning == {"base": str(tiny_llm), "quantization": "nf4", "dtype": "float32"}
+    ids = AutoTokenizer.from_pretrained(qlora_job.folder / "merged")("Profit rose.", return_tensors="pt").input_ids
     with torch.inference_mode():
-        ours = load(str(tiny_llm), adapter=str(done.folder))(ids).logits
-        merged = AutoModelForCausalLM.from_pretrained(done.folder / "merged")(ids).logits
-        peft = AutoPeftModelForCausalLM.from_pretrained(done.folder / "model", dtype=torch.float32)(ids).logits
+        ours = load(str(tiny_llm), adapter=str(qlora_job.folder))(ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(qlora_job.folder / "merged")(ids).logits
+        peft = AutoPeftModelForCausalLM.from_pretrained(qlora_job.folder / "model", dtype=torch.float32)(ids).logits
     assert torch.allclose(ours, merged, atol=1e-2)
     assert torch.corrcoef(torch.stack([ours.flatten(), peft.flatten()]))[0, 1] > 0.9  # its base is not quantised
 
 
-def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(done: Job, tiny_llm: Path, tmp_path: Path) -> None:
-    annotate = ("stage=annotate", "shots.k=0", "annotate.limit=12", f"llm.adapter='{done.folder}'")
+def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(qlora_job: Job, tiny_llm: Path, tmp_path: Path) -> None:
+    annotate = ("stage=annotate", "shots.k=0", "annotate.limit=12", f"llm.adapter='{qlora_job.folder}'")
     one = job(tmp_path, tiny_llm, *annotate)
-    weights = done.folder / "model" / "adapter_model.safetensors"
+    weights = qlora_job.folder / "model" / "adapter_model.safetensors"
     content, key = weights.read_bytes(), one.step.key
     other = load_file(weights)
     save_file({name: value + 1 for name, value in other.items()}, weights)
@@ -102,8 +102,8 @@ def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(done: Job, 
     assert np.allclose(votes[["p_negative", "p_neutral", "p_positive"]].to_numpy(), shares, atol=1e-6)
 
 
-def test_a_tuned_model_that_is_asked_about_its_training_rows_says_so(done: Job, tiny_llm: Path, tmp_path: Path) -> None:
-    tuned = ("shots.k=0", f"llm.adapter='{done.folder}'")
+def test_a_tuned_model_that_is_asked_about_its_training_rows_says_so(qlora_job: Job, tiny_llm: Path, tmp_path: Path) -> None:
+    tuned = ("shots.k=0", f"llm.adapter='{qlora_job.folder}'")
     fewshot, annotate = ("stage=fewshot", "fewshot.limit=40", *tuned), ("stage=annotate", "annotate.limit=200", *tuned)
     own = job(tmp_path / "own", tiny_llm, *fewshot)
     whole = job(tmp_path / "whole", tiny_llm, *fewshot, "data.test=1.0", "data.labelled=0")
@@ -159,8 +159,8 @@ def test_nothing_tested_or_annotated_is_learnt_from(tiny_llm: Path, tmp_path: Pa
         (["stage=qlora", "llm=gpt4o"], "use llm=smollm2"),
         (["stage=qlora", "trainer.precision=16"], "T5 overflows in fp16"),
         (["stage=qlora", "trainer.max_length=64"], "prompt.max_text_tokens"),
-        (["stage=qlora", "trainer=fsdp"], "trainer=ddp tunes"),
-        (["stage=qlora", "trainer.unfreeze=gradual"], "one rate"),
+        (["stage=qlora", "trainer=fsdp"], "use trainer=ddp"),
+        (["stage=qlora", "trainer.unfreeze=gradual"], "one learning rate"),
         (["stage=qlora", "prompt=cot"], "tune with prompt=direct"),
         (["stage=qlora", "llm.adapter=tune"], "leave it empty"),
         (["stage=qlora", "qlora.quantization=fp4"], "nf4, int8, none"),
@@ -174,9 +174,9 @@ def test_nothing_tested_or_annotated_is_learnt_from(tiny_llm: Path, tmp_path: Pa
     ],
 )
 def test_what_cannot_work_is_refused_with_advice(overrides: list[str], advice: str) -> None:
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         validate(composed("data=demo", *overrides))
-    assert advice in str(refused.value)
+    assert advice in str(error.value)
 
 
 def test_tables_call_it_by_what_was_quantised() -> None:

@@ -49,9 +49,9 @@ def test_the_studies_exist_and_a_report_is_not_written_over_another(tmp_path: Pa
         (tmp_path / study / "study.json").write_text("{}")
     assert across.folders_of(tmp_path, "both", ["moon", "mars"]) == [tmp_path / "moon", tmp_path / "mars"]
     assert across.folders_of(tmp_path, "moon", []) == [tmp_path / "moon"]
-    with pytest.raises(UserError, match=r"study=moon: has jobs .*\n.* study=moon_and_mars"):
+    with pytest.raises(UserError, match=r"study=moon has its own jobs .*\n.* study=moon_and_mars"):
         across.folders_of(tmp_path, "moon", ["moon", "mars"])
     with pytest.raises(UserError, match=r"study=venus: .* does not exist; studies in .*: mars, moon"):
         across.folders_of(tmp_path, "both", ["moon", "venus"])
-    with pytest.raises(UserError, match="name two studies"):
+    with pytest.raises(UserError, match="name two or more studies"):
         across.folders_of(tmp_path, "both", ["moon", "moon"])

@@ -15,8 +15,8 @@ SWEEP = ("-m", "stage=teacher", "teacher=tfidf", "study=three", "data.labelled_s
 
 @pytest.mark.slow
 def test_three_rows_are_made_again_by_their_commands(findistill: Command, tmp_path: Path) -> None:
-    done = findistill(*SWEEP)
-    assert done.returncode == 0, done.stderr[-2000:]
+    result = findistill(*SWEEP)
+    assert result.returncode == 0, result.stderr[-2000:]
     study = tmp_path / "runs" / "three"
     before = pd.read_csv(study / "jobs.csv")
     assert before["accuracy"].nunique() > 1 and len(before) == 3
@@ -24,8 +24,8 @@ def test_three_rows_are_made_again_by_their_commands(findistill: Command, tmp_pa
         shutil.rmtree(tmp_path / "runs" / str(row.job))
         program, *words = shlex.split(str(row.command))
         assert program == "findistill"
-        done = findistill(*words)
-        assert done.returncode == 0, done.stderr[-2000:]
+        result = findistill(*words)
+        assert result.returncode == 0, result.stderr[-2000:]
     assert findistill("stage=report", "study=three", "report.resamples=20", "report.baselines=[majority]").returncode == 0
     columns = ["method", "seed", "accuracy", "macro_f1", "job", "command"]
     assert pd.read_csv(study / "jobs.csv")[columns].equals(before[columns])

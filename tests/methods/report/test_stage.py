@@ -195,8 +195,8 @@ def test_the_report_names_done_jobs_that_it_leaves_out_and_knows_when_it_is_old(
     make(tmp_path, "s", Report(resamples=20))
     page = (tmp_path / "s" / "report.html").read_text()
     for name in ("gone", "damaged", "empty", "no-metrics", "no-config"):
-        assert f"<li><strong>{name}</strong>: " in page and f"not in the report, though done: {name}: " in caplog.text
-    assert "no predictions.parquet: the file is gone" in page
+        assert f"<li><strong>{name}</strong>: " in page and f"done, but not in the report: {name}: " in caplog.text
+    assert "no predictions.parquet: the file is missing" in page
     assert report_is_current(tmp_path / "s")
     write_learner(tmp_path, "qlora")
     assert not report_is_current(tmp_path / "s")

@@ -30,9 +30,9 @@ def test_what_is_none(licence: str) -> None:
     assert not may_be_shown(licence)
 
 
-@pytest.mark.parametrize(("further", "shown"), [("MIT", True), ("not stated", False)])
+@pytest.mark.parametrize(("further", "has_texts"), [("MIT", True), ("not stated", False)])
 def test_a_page_has_texts_where_all_data_sets_of_a_job_allow_it(
-    further: str, shown: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    further: str, has_texts: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, licence in (("data-1", "CC BY 4.0"), ("data-2", further)):
         (tmp_path / ".artifacts" / name).mkdir(parents=True)
@@ -43,5 +43,5 @@ def test_a_page_has_texts_where_all_data_sets_of_a_job_allow_it(
     run = replace(student("cls", 5, 0, 1.0), folder=job)
     texts = texts_to_show([run], [Entry(job, {}, run.config, run)], Store(tmp_path / ".artifacts"))
     files = build_report("s", [run], [], tmp_path / "s", resamples=20, texts=texts)
-    assert (SECRET in files.html.read_text()) == (SECRET in (tmp_path / "s" / "errors.csv").read_text()) == shown
-    assert ("texts of data-2 are not shown; licence: not stated" in caplog.text) != shown
+    assert (SECRET in files.html.read_text()) == (SECRET in (tmp_path / "s" / "errors.csv").read_text()) == has_texts
+    assert ("texts of data-2 are not shown; licence: not stated" in caplog.text) != has_texts

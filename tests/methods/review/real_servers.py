@@ -38,9 +38,9 @@ def environment(name: str, *requirements: str) -> Path:
         if not (ready.exists() and ready.read_text() == " ".join(requirements)):
             venv.create(folder, with_pip=True, clear=True)
             pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--timeout", "20", "--retries", "1", *requirements]
-            done = subprocess.run(pip, capture_output=True, text=True, check=False)
-            if done.returncode:
-                pytest.skip(f"{name} cannot be installed: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}")
+            result = subprocess.run(pip, capture_output=True, text=True, check=False)
+            if result.returncode:
+                pytest.skip(f"{name} cannot be installed: {(result.stderr.strip().splitlines() or ['?'])[-1][:200]}")
             ready.write_text(" ".join(requirements))
     return folder / "bin"
 
@@ -155,8 +155,8 @@ class RealLabelStudio(RealServer):
 
     def tasks(self, project: str) -> list[dict[str, Any]]:
         with self.owner() as owner:
-            [found] = owner.get("/api/projects", params={"title": project}).json()["results"]
-            answer = owner.get("/api/tasks", params={"project": found["id"], "page_size": 1000, "fields": "all"}).json()
+            [entry] = owner.get("/api/projects", params={"title": project}).json()["results"]
+            answer = owner.get("/api/tasks", params={"project": entry["id"], "page_size": 1000, "fields": "all"}).json()
             tasks: list[dict[str, Any]] = answer["tasks"]
             return tasks
 
@@ -167,8 +167,8 @@ class RealLabelStudio(RealServer):
             task = tasks[text_id]
             result = [] if answer is None else label_studio.as_result(task["data"]["text"], answer)
             annotation = {"result": result, "lead_time": 2.5, "was_cancelled": answer is None}
-            done = browsers[reviewer].post(f"/api/tasks/{task['id']}/annotations/", json=annotation)
-            assert done.status_code == 201, done.text
+            response = browsers[reviewer].post(f"/api/tasks/{task['id']}/annotations/", json=annotation)
+            assert response.status_code == 201, response.text
 
     def suggested(self, project: str) -> list[tuple[str, Any]]:
         return [
@@ -205,13 +205,13 @@ class RealArgilla(RealServer):
         with self.owner() as owner:
             [dataset] = [each for each in owner.get("/me/datasets").json()["items"] if each["name"] == project]
             [question] = owner.get(f"/datasets/{dataset['id']}/questions").json()["items"]
-            given = {"limit": 1000, "include": "suggestions"}
-            records: list[dict[str, Any]] = owner.get(f"/datasets/{dataset['id']}/records", params=given).json()["items"]
+            params = {"limit": 1000, "include": "suggestions"}
+            records: list[dict[str, Any]] = owner.get(f"/datasets/{dataset['id']}/records", params=params).json()["items"]
             return question["name"], records
 
     def decide(self, project: str, answers: dict[tuple[str, str], Answer | None]) -> None:
-        question, found = self.records(project)
-        records = {record["external_id"]: record for record in found}
+        question, rows = self.records(project)
+        records = {record["external_id"]: record for record in rows}
         keys = {}
         with self.owner() as owner:
             [workspace] = owner.get("/me/workspaces").json()["items"]
@@ -229,10 +229,10 @@ class RealArgilla(RealServer):
                     "status": "submitted",
                     "values": {question: {"value": argilla.as_value(record["fields"]["text"], answer)}},
                 }
-            done = httpx.post(
+            response = httpx.post(
                 f"{self.url}/api/v1/records/{record['id']}/responses", json=body, headers={"X-Argilla-Api-Key": keys[reviewer]}
             )
-            assert done.status_code == 201, done.text
+            assert response.status_code == 201, response.text
 
     def suggested(self, project: str) -> list[tuple[str, Any]]:
         return [(record["external_id"], record["suggestions"][0]["value"]) for record in self.records(project)[1]]

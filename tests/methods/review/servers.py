@@ -161,9 +161,9 @@ class Argilla(Imitation):
                 getattr(self, kind).append({**body, "id": f"{kind}0"})
                 return 201, getattr(self, kind)[-1]
             case "PUT", ["datasets", dataset, "publish"]:
-                found = next(each for each in self.datasets if each["id"] == dataset)
-                found["status"] = "ready"
-                return 200, found
+                entry = next(each for each in self.datasets if each["id"] == dataset)
+                entry["status"] = "ready"
+                return 200, entry
             case "PUT", ["datasets", _, "records", "bulk"]:
                 for record in body["items"]:
                     self.records.setdefault(record["external_id"], {"responses": []}).update(record)
@@ -187,8 +187,8 @@ class Argilla(Imitation):
         return list(self.records)
 
     def suggested(self, text_id: str) -> Any:
-        proposed = self.records[text_id].get("suggestions")
-        return proposed[0]["value"] if proposed else None
+        suggestions = self.records[text_id].get("suggestions")
+        return suggestions[0]["value"] if suggestions else None
 
     def decide(self, text_id: str, reviewer: str, answer: Answer | None, seconds: float = 2.0, **changed: Any) -> None:
         record = self.records[text_id]
@@ -207,11 +207,11 @@ Server = LabelStudio | Argilla
 def settings(server: Imitation | None = None, **changed: Any) -> Any:
     """The `review` section."""
     url = server.url if server else None
-    given = {
+    values = {
         "backend": getattr(server, "backend", "file"), "size": 100, "suggestions": None, "files": ["review.csv"], "url": url,
         "project": "news", "workspace": None, "reviewers": 1, "adjudicator": None, "timeout_s": 10.0,
     }  # fmt: skip
-    return SimpleNamespace(**given | changed)
+    return SimpleNamespace(**values | changed)
 
 
 def company(*offsets: tuple[int, int]) -> tuple[Span, ...]:

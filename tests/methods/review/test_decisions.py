@@ -51,13 +51,13 @@ def test_what_was_changed_and_how_long_it_took() -> None:
 
 def test_conflicts_show_every_reviewers_answer() -> None:
     known = {"t": Suggestion("t", TEXT, (ACME,), 0.5)}
-    given = [*decided((ACME,), (ACME, BOLT)), *decided((), (), text_id="u")]
-    frame = decisions.frame(given, known, COMPANIES, None)
-    shown = decisions.conflicts(frame, COMPANIES)
-    assert shown.to_dict("records") == [
+    answers = [*decided((ACME,), (ACME, BOLT)), *decided((), (), text_id="u")]
+    frame = decisions.frame(answers, known, COMPANIES, None)
+    table = decisions.conflicts(frame, COMPANIES)
+    assert table.to_dict("records") == [
         {"id": "t", "text": TEXT, "r0": "Acme (company)", "r1": "Acme (company) | Bolt (company)"}
     ]
-    assert not len(decisions.conflicts(decisions.frame(given, known, COMPANIES, "r0"), COMPANIES))
+    assert not len(decisions.conflicts(decisions.frame(answers, known, COMPANIES, "r0"), COMPANIES))
 
 
 def by_reviewer(*columns: str) -> list[Decision]:
@@ -78,13 +78,13 @@ def test_cohens_kappa_of_two() -> None:
 
 def test_krippendorffs_alpha_of_three() -> None:
     columns = (".....34121133.3", "1.213343.......", "..21344.21133.4")  # Wikipedia's example: 0.691 for nominal data
-    given = [
+    answers = [
         Decision(f"t{at}", TEXT, f"r{coder}", label)
         for coder, column in enumerate(columns)
         for at, label in enumerate(column)
         if label != "."
     ]
-    assert agreement(given)["review/alpha"] == pytest.approx(0.691, abs=5e-4)
+    assert agreement(answers)["review/alpha"] == pytest.approx(0.691, abs=5e-4)
 
 
 def test_agreement_on_spans() -> None:

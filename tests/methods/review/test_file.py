@@ -46,7 +46,7 @@ def edited(path: Path, edit: Callable[[list[dict]], Any], encoding: str = "utf-8
     path.write_bytes(table.getvalue().encode(encoding, "replace"))
 
 
-def done(rows: list[dict]) -> None:
+def fill_in(rows: list[dict]) -> None:
     rows[0] |= {"label": "Positive ", "done": "x", "seconds": "3,5", "reviewer": "ann"}
     rows[1] |= {"done": "SKIP"}
     rows[2] |= {"label": "negative"}  # not marked
@@ -64,7 +64,7 @@ def done(rows: list[dict]) -> None:
 )
 def test_a_csv_that_a_spreadsheet_saved(tmp_path: Path, encoding: str, dialect: dict) -> None:
     [path] = pushed(tmp_path, LABELS, LABELLED)
-    edited(path, done, encoding, **dialect)
+    edited(path, fill_in, encoding, **dialect)
     content = pulled(path, LABELS, LABELLED)
     assert [(each.id, each.text, each.reviewer, each.answer, each.seconds) for each in content.decisions] == [
         ("000", TEXTS[0], "ann", "positive", 3.5),
@@ -72,7 +72,7 @@ def test_a_csv_that_a_spreadsheet_saved(tmp_path: Path, encoding: str, dialect: 
     ]
     assert content.texts == {each.id: each.text for each in LABELLED}
     assert content.warnings == [
-        f"{path}: 1 rows have another answer than suggested and nothing in the column done: write x there"
+        f"{path}: 1 rows have a changed answer but nothing in the column done: write x there to count them"
     ]
 
 
@@ -136,11 +136,11 @@ def test_spans_in_words_and_in_offsets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"done": "perhaps"}, "row 2: done='perhaps': write x where"),
-        ({"done": "x", "label": "up"}, "row 2: 'up' is none of the labels negative, neutral, positive"),
-        ({"done": "x", "label": ""}, "row 2: '' is none of the labels"),
-        ({"done": "x", "seconds": "long"}, "row 2: seconds='long' is no number of seconds"),
-        ({"text": "Dyno is another text"}, "row 2: the id 000 is that of another text"),
+        ({"done": "perhaps"}, "row 2: done='perhaps': write x if the answer is right"),
+        ({"done": "x", "label": "up"}, "row 2: 'up' is not one of the labels negative, neutral, positive"),
+        ({"done": "x", "label": ""}, "row 2: '' is not one of the labels"),
+        ({"done": "x", "seconds": "long"}, "row 2: seconds='long' is not a number of seconds"),
+        ({"text": "Dyno is another text"}, "row 2: the id 000 belongs to another text"),
     ],
 )
 def test_a_wrong_cell_is_named(tmp_path: Path, change: dict, message: str) -> None:
@@ -155,7 +155,7 @@ def test_a_wrong_cell_is_named(tmp_path: Path, change: dict, message: str) -> No
 def test_two_answers_of_one_reviewer(tmp_path: Path) -> None:
     [path] = pushed(tmp_path, LABELS, LABELLED)
     edited(path, lambda rows: [{**rows[0], "done": "x"}, {**rows[0], "done": "x", "label": "negative"}])
-    with pytest.raises(UserError, match="row 3: the id 000 is in another row, too, with another answer of review; keep one"):
+    with pytest.raises(UserError, match="row 3: another row has a different answer of review for the id 000; keep one"):
         pulled(path, LABELS, LABELLED)
     edited(path, lambda rows: [{**row, "label": "negative"} for row in rows])
     assert len(pulled(path, LABELS, LABELLED).decisions) == 1
@@ -177,14 +177,15 @@ def test_wrong_mentions_are_named(tmp_path: Path, company: str, message: str) ->
     [
         ('{"id": "000", "text": "=Acme ro', "line 1: not JSON"),
         ("[1]", "line 1: not an object"),
-        ('{"id": "000", "text": "=Acme rose, é 🚀"}', "row 1: no column done"),
+        ('{"id": "000", "text": "=Acme rose, é 🚀"}', "line 1: no column done"),
+        ('\n{"id": "000", "text": "=Acme rose, é 🚀", "done": "perhaps"}', "line 2: done='perhaps'"),
         ({"spans": [{"start": 0, "end": 99, "label": "company"}]}, "line 1: span 0:99"),
         ({"spans": [{"start": 2, "end": 2, "label": "company"}]}, "line 1: span 2:2"),
-        ({"spans": [{"start": 1, "end": 5, "label": "person"}]}, "the labels are company"),
-        ({"spans": [{"start": 1, "end": 4, "label": "company", "form": "Acme"}]}, "1:4 is 'Acm' and not 'Acme'"),
-        ({"spans": [{"start": 1}]}, "is no list of"),
-        ({"spans": 3}, "is no list of"),
-        ({"spans": "Acme"}, "is no list of"),
+        ({"spans": [{"start": 1, "end": 5, "label": "person"}]}, "its label is not one of company"),
+        ({"spans": [{"start": 1, "end": 4, "label": "company", "form": "Acme"}]}, "1:4 is 'Acm', not 'Acme'"),
+        ({"spans": [{"start": 1}]}, "is not a list of"),
+        ({"spans": 3}, "is not a list of"),
+        ({"spans": "Acme"}, "is not a list of"),
     ],
 )
 def test_wrong_lines_are_named(tmp_path: Path, line: Any, message: str) -> None:

@@ -62,7 +62,7 @@ def test_utf16_and_back(case: tuple[str, tuple[Span, ...]]) -> None:
 
 @pytest.mark.parametrize("offsets", [(0, 9), (1, 3), (0, 1), (-1, 2)])
 def test_offsets_outside_the_text_or_inside_a_character(offsets: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match="outside the text, or ends inside a character"):
+    with pytest.raises(UserError, match="outside the text or inside a character"):
         from_utf16("🚀ab", [Span(*offsets, "company")])
 
 
@@ -112,6 +112,6 @@ def test_files(suffix: str, tmp_path_factory: Any, case: tuple[str, tuple[Span, 
     place = file.Backend(SimpleNamespace(files=[str(path)]))
     place.read(QUESTION, {"t": suggestion})
     assert place.push(QUESTION, [suggestion]) == 1
-    [row] = file._read(path)
+    [row] = file._read(path).values()
     file._write(path, [{**row, "done": "x"}])
     assert [each.answer for each in place.read(QUESTION, {"t": suggestion}).decisions] == [spans]

@@ -26,9 +26,9 @@ Real = RealLabelStudio | RealArgilla
 
 @pytest.fixture(scope="module", params=[RealLabelStudio, RealArgilla])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    made: Real = request.param(tmp_path_factory.mktemp("server"))
-    with made.running():
-        yield made
+    real: Real = request.param(tmp_path_factory.mktemp("server"))
+    with real.running():
+        yield real
 
 
 @pytest.fixture(autouse=True)
@@ -53,11 +53,11 @@ def an_answer(text: str, question: Question, draw: random.Random) -> Answer:
 
 def suggestions(question: Question, number: int = 300) -> list[Suggestion]:
     draw = random.Random(1)
-    given = []
+    items = []
     for rank, (text_id, text) in enumerate(texts(number)):
         answer = an_answer(text, question, draw)
-        given.append(Suggestion(text_id, text, answer, rank / number, tuple(0.5 for _ in answer)))
-    return given
+        items.append(Suggestion(text_id, text, answer, rank / number, tuple(0.5 for _ in answer)))
+    return items
 
 
 @pytest.fixture
@@ -81,49 +81,49 @@ def killing(server: Real, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(httpx.Client, "request", plain)
 
 
-def review(server: Real, project: str, question: Question, given: list[Suggestion]) -> tuple[Content, int]:
+def review(server: Real, project: str, question: Question, items: list[Suggestion]) -> tuple[Content, int]:
     place = backend(settings(server, project=project, reviewers=2))
-    content = place.read(question, {each.id: each for each in given})
-    return content, place.push(question, given)
+    content = place.read(question, {each.id: each for each in items})
+    return content, place.push(question, items)
 
 
 @pytest.mark.parametrize("question", [COMPANIES, LABELS], ids=["spans", "labels"])
 def test_a_round_trip_that_sigkill_cuts_twice(
     server: Real, question: Question, killing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, project = suggestions(question), f"trial {question.column}"
+    items, project = suggestions(question), f"trial {question.column}"
     imports, lists = ("/import", "/api/tasks") if isinstance(server, RealLabelStudio) else ("/bulk", "/records")
     killing(imports, 2, 0.01)
     with pytest.raises(UserError, match="cannot be reached"):
-        review(server, project, question, given)
+        review(server, project, question, items)
     monkeypatch.undo()
     surround(server, monkeypatch)
     server.start()
-    content, pushed = review(server, project, question, given)
+    content, pushed = review(server, project, question, items)
     assert len(content.texts) in (100, 200) and pushed == 300 - len(content.texts)  # whole batches, whatever was answered
-    assert review(server, project, question, given)[1] == 0
-    expected = [(each.id, server.expected_suggestion(each.text, each.answer)) for each in given]
+    assert review(server, project, question, items)[1] == 0
+    expected = [(each.id, server.expected_suggestion(each.text, each.answer)) for each in items]
     assert sorted(server.suggested(project)) == sorted(expected)
 
     draw = random.Random(2)
-    entered: dict[tuple[str, str], Answer | None] = {}
-    for each in given[:50]:
+    answers: dict[tuple[str, str], Answer | None] = {}
+    for each in items[:50]:
         for reviewer in server.reviewers:
             answer = each.answer if draw.random() < 0.6 else an_answer(each.text, question, draw)
-            entered[each.id, reviewer] = None if draw.random() < 0.05 else answer
-    assert len(entered) == 100
-    server.decide(project, entered)
+            answers[each.id, reviewer] = None if draw.random() < 0.05 else answer
+    assert len(answers) == 100
+    server.decide(project, answers)
 
     killing(lists, 2, 0.0)
     with pytest.raises(UserError, match="cannot be reached"):
-        review(server, project, question, given)
+        review(server, project, question, items)
     monkeypatch.undo()
     surround(server, monkeypatch)
     server.start()
-    content, pushed = review(server, project, question, given)
-    assert pushed == 0 and content.texts == {each.id: each.text for each in given}
-    assert {(each.id, each.reviewer): each.answer for each in content.decisions} == entered
-    assert review(server, project, question, given)[0] == content
+    content, pushed = review(server, project, question, items)
+    assert pushed == 0 and content.texts == {each.id: each.text for each in items}
+    assert {(each.id, each.reviewer): each.answer for each in content.decisions} == answers
+    assert review(server, project, question, items)[0] == content
     if isinstance(server, RealLabelStudio):
         assert {each.seconds for each in content.decisions} == {2.5}
 

@@ -68,7 +68,7 @@ def test_a_review_becomes_human_labels(tmp_path: Path) -> None:
     data = load(composed(*NEWS, f"data.reviewed={job.folder}/reviewed.parquet", "data.validation=0").data)
     labels = data.frame.set_index("id")["label"].dropna().to_dict()
     assert labels == {row.id: VERBS[row.text.split()[1]] or "neutral" for row in reviewed.itertuples()}
-    assert "human labels of 28 texts by data.reviewed" in data.card.text()
+    assert "human labels of 28 texts from data.reviewed" in data.card.text()
     assert data.labels.names == ("negative", "neutral", "positive")
 
     # Decisions are the labels that everything learns from, and votes of people, too.
@@ -125,12 +125,12 @@ def spans_artifact(folder: Path) -> Path:
 
 
 def test_spans(tmp_path: Path) -> None:
-    given = ("stage=review", *NEWS, f"review.suggestions={spans_artifact(tmp_path / 'extracted')}")
-    run_job(composed(*given), tmp_path / "runs")
+    overrides = ("stage=review", *NEWS, f"review.suggestions={spans_artifact(tmp_path / 'extracted')}")
+    run_job(composed(*overrides), tmp_path / "runs")
     rows = rows_of("review.csv")
     assert [(row["id"], row["suggestion"]) for row in rows] == [("n0", "company: AT&T | Bolt #1"), ("n1", "")]
     pd.DataFrame([{**row, "company": "AT&T | Bolt", "done": "x"} for row in rows]).to_csv("review.csv", index=False)
-    job = run_job(composed(*given), tmp_path / "runs")
+    job = run_job(composed(*overrides), tmp_path / "runs")
     reviewed = pd.read_parquet(job.folder / "reviewed.parquet")
     expected = [{"start": each.start, "end": each.end, "label": "company"} for each in company((2, 6), (14, 18), (24, 28))]
     assert [list(cell) for cell in reviewed["spans"]] == [expected, expected]
@@ -143,12 +143,12 @@ def test_a_review_of_extractions_becomes_an_entity_data_set(tmp_path: Path) -> N
     rows = [{"id": f"n{n}", "answer": json.dumps({"result": ["Acme"], "normalized_result": ["Acme Inc"]})} for n in range(12)]
     pd.DataFrame(rows).to_csv("answers.csv", index=False)
     recorded = ("llm=recorded", "llm.path=answers.csv", "llm.id_column=id", "llm.answer_column=answer", "shots.k=0")
-    given = ("stage=review", *NEWS, *recorded, "review.spans=true", "annotate.calibration=none")
-    run_job(composed(*given), tmp_path / "runs")
+    overrides = ("stage=review", *NEWS, *recorded, "review.spans=true", "annotate.calibration=none")
+    run_job(composed(*overrides), tmp_path / "runs")
     rows = rows_of("review.csv")
     assert len(rows) == 12 and {row["suggestion"] for row in rows} == {"company: Acme"}
     pd.DataFrame([{**row, "company": "Acme | Bolt & Co.", "done": "x"} for row in rows]).to_csv("review.csv", index=False)
-    path = run_job(composed(*given), tmp_path / "runs").folder / "reviewed.parquet"
+    path = run_job(composed(*overrides), tmp_path / "runs").folder / "reviewed.parquet"
     section = composed(*NEWS, f"data.reviewed={path}").data
     assert declares(section, "has_spans") and not declares(section, "has_labels")
     data = load(section)
@@ -176,12 +176,12 @@ def test_the_command_runs_again_each_time_and_no_key_is_written(findistill: Comm
         environment = {"LABEL_STUDIO_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
         first = findistill(*command, **environment)
         assert first.returncode == 0, first.stderr
-        assert "5 texts pushed; of 5 there, 0 are decided" in first.stderr and "next: findistill stage=review" in first.stderr
+        assert "pushed 5 texts; 5 texts in total, 0 decided" in first.stderr and "next: findistill stage=review" in first.stderr
         for text_id in server.ids()[:3]:
             server.decide(text_id, "ann@example.org", "neutral")
         second = findistill(*command, **environment)
         assert second.returncode == 0, second.stderr
-        assert "0 texts pushed; of 5 there, 3 are decided" in second.stderr and "ann@example.org: 3 decisions" in second.stderr
+        assert "pushed 0 texts; 5 texts in total, 3 decided" in second.stderr and "ann@example.org: 3 decisions" in second.stderr
         server.revoked = True
         third = findistill(*command, **environment)
         assert third.returncode == 2 and "refuses the key in LABEL_STUDIO_API_KEY (401)" in third.stderr
@@ -214,7 +214,7 @@ def test_a_command_that_is_killed_while_it_pushes(preloaded: Preloaded, findisti
         assert running[0].wait(120).returncode == -signal.SIGKILL
         assert len(server.ids()) == 200
         again = findistill(*command, LABEL_STUDIO_API_KEY=KEY, NO_PROXY="127.0.0.1")
-        assert again.returncode == 0 and "50 texts pushed; of 250 there" in again.stderr, again.stderr
+        assert again.returncode == 0 and "pushed 50 texts; 250 texts in total" in again.stderr, again.stderr
         assert len(set(server.ids())) == len(server.ids()) == 250
 
 
@@ -244,8 +244,8 @@ def test_settings_that_cannot_be_met(overrides: list[str], message: str) -> None
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("n0", "Other words")], "row 2: the id n0 is that of another text"),
-        ([("x0", "Other words"), ("x1", "And more")], "holds 2 texts, and none of those of the suggestions"),
+        ([("n0", "Other words")], "row 2: the id n0 belongs to another text"),
+        ([("x0", "Other words"), ("x1", "And more")], "holds 2 texts, none of them among the suggestions"),
     ],
 )
 def test_a_review_of_other_texts(tmp_path: Path, rows: list[tuple[str, str]], message: str) -> None:
@@ -263,7 +263,7 @@ def test_a_project_of_other_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         command = ("review.backend=label_studio", f"review.url={server.url}", "review.project=mine")
         review(tmp_path, *command)
         Path("news.csv").write_text("id,text\nn2,Another text\nn3,And one more")
-        with pytest.raises(UserError, match=r"the id n2 is that of another text there .*review\.project=NAME"):
+        with pytest.raises(UserError, match=r"the id n2 has a different text there .*review\.project=NAME"):
             review(tmp_path, *command)
         assert len(server.tasks) == 30
 
@@ -273,11 +273,11 @@ def test_a_project_of_other_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ({"text": ["t"], "label": ["x"]}, "has no column status"),
         ({"text": ["t"], "label": ["x"], "status": ["conflict"]}, "no decision is accepted yet"),
-        ({"text": ["t"], "label": ["up"], "status": ["accepted"]}, "'up' is none of data.labels"),
+        ({"text": ["t"], "label": ["up"], "status": ["accepted"]}, "'up' is not one of data.labels"),
         ({"text": ["t"], "label": ["neutral"], "status": ["accepted"]}, "none of its 1 texts is in data=csv"),
         (
             {"text": ["t", "T!"], "label": ["neutral", "positive"], "status": ["accepted"] * 2},
-            "two accepted decisions on one text",
+            "two accepted decisions for the same text",
         ),
     ],
 )
@@ -289,7 +289,7 @@ def test_decisions_that_cannot_be_used(frame: dict[str, Any], message: str) -> N
 
 def test_a_review_file_in_place_of_the_decisions() -> None:
     Path("review.csv").write_text("id,text\n")
-    with pytest.raises(UserError, match=r"not a reviewed\.parquet of stage=review"):
+    with pytest.raises(UserError, match=r"not a reviewed\.parquet from stage=review"):
         load(composed(*NEWS, "data.reviewed=review.csv").data)
 
 

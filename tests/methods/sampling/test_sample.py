@@ -176,7 +176,9 @@ def test_900000_headlines_stream_in_400_megabytes(tmp_path: Path) -> None:
             for at, n in enumerate(which)]  # fmt: skip
     artifacts(tmp_path, rows)
     del rows
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True, timeout=600)
-    peak = float(done.stdout)
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True, timeout=600
+    )
+    peak = float(result.stdout)
     print(f"peak {peak:.0f} MB")
     assert peak < 400

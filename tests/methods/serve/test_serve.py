@@ -104,13 +104,13 @@ REFUSED: dict[str, tuple[bytes | str | dict[str, Any], int, str]] = {
     "a list": ("[1]", 422, "send {"),
     "another key": ({"texts": ["a"], "n": 1}, 422, "send {"),
     "both": ({"text": "a", "texts": ["a"]}, 422, "send {"),
-    "a number": ({"text": 5}, 422, "text is no text"),
+    "a number": ({"text": 5}, 422, "text is not a string"),
     "blank": ({"texts": ["a", " "]}, 422, "text 2 is blank"),
     "no texts": ({"texts": []}, 422, "at least one"),
     "texts is a text": ({"texts": "abc"}, 422, "must be a list"),
-    "half a character": ('{"text": "\\ud83d"}', 422, "half a character"),
-    "a long text": ({"texts": ["a", "b" * 51]}, 413, "text 2 has 51 characters, more than 50 (serve.characters)"),
-    "many texts": ({"texts": ["a"] * 17}, 413, "17 texts are more than 16 (serve.texts)"),
+    "half a character": ('{"text": "\\ud83d"}', 422, "unpaired surrogate"),
+    "a long text": ({"texts": ["a", "b" * 51]}, 413, "text 2 has 51 characters; limit 50 (serve.characters)"),
+    "many texts": ({"texts": ["a"] * 17}, 413, "17 texts exceed the limit of 16 (serve.texts)"),
     "a large body": ("x" * 5000, 413, "larger than 4 KB (serve.body_kb)"),
     "a model that fails": ({"text": "break"}, 500, "the model gives no numbers"),
 }
@@ -119,8 +119,8 @@ REFUSED: dict[str, tuple[bytes | str | dict[str, Any], int, str]] = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused(what: str, service: Service) -> None:
     body, status, words = REFUSED[what]
-    found, content, _ = service.send(body)
-    assert found == status and words in content["error"]
+    code, content, _ = service.send(body)
+    assert code == status and words in content["error"]
     assert service.send({"text": "a"})[0] == 200
     assert service.send("", "/nowhere", "GET")[0] == 404 and service.send("", "/predict", "GET")[0] == 405
 
@@ -179,7 +179,7 @@ def test_requests_that_arrive_together_are_answered_together(service: Service) -
         thread.start()
     while service.send("", "/health", "GET")[1]["waiting"] < 8 and time.monotonic() < limit:
         time.sleep(0.01)
-    assert service.send({"texts": ["a"] * 9})[:2] == (503, {"error": "16 texts wait already; try again"})
+    assert service.send({"texts": ["a"] * 9})[:2] == (503, {"error": "the queue is full (16 texts, serve.queue); try again"})
     assert service.send({"texts": ["a"] * 9})[2]["Retry-After"] == "1"
     service.gate.set()
     for thread in threads:
@@ -189,10 +189,10 @@ def test_requests_that_arrive_together_are_answered_together(service: Service) -
 
 
 def test_texts_of_a_client_that_has_gone_are_not_answered() -> None:
-    asked: list[str] = []
+    batch_texts: list[str] = []
 
     async def scenario() -> None:
-        batcher = Batcher(lambda texts: asked.extend(texts) or [{} for _ in texts], 4, 0.0, 4)
+        batcher = Batcher(lambda texts: batch_texts.extend(texts) or [{} for _ in texts], 4, 0.0, 4)
         gone = asyncio.create_task(batcher.submit(["a", "b"]))
         await asyncio.sleep(0)
         with pytest.raises(QueueFullError):
@@ -204,11 +204,11 @@ def test_texts_of_a_client_that_has_gone_are_not_answered() -> None:
         work.cancel()
 
     asyncio.run(scenario())
-    assert asked == ["c"]
+    assert batch_texts == ["c"]
 
 
 def test_an_address_in_use(service: Service) -> None:
-    with pytest.raises(UserError, match=f"serve.host=127.0.0.1 serve.port={service.port} cannot be listened at"):
+    with pytest.raises(UserError, match=f"serve.host=127.0.0.1 serve.port={service.port}: cannot listen there"):
         listen("127.0.0.1", service.port)
 
 
@@ -231,8 +231,8 @@ def test_the_command_serves_until_it_is_told_to_stop(
     status, content, _ = service.send({"text": "Profit rose"})
     assert status == 200 and set(content) == {"label", "confidence", "p_positive", "p_negative", "p_neutral"}
     os.kill(running.pid, signal.SIGTERM)
-    done = running.wait(30)
-    assert done.returncode == 0 and "stopped: 1 texts in 1 batches" in done.stderr and "Traceback" not in done.stderr
+    result = running.wait(30)
+    assert result.returncode == 0 and "stopped: 1 texts in 1 batches" in result.stderr and "Traceback" not in result.stderr
     assert not list((tmp_path / "runs").glob("*/*")) if (tmp_path / "runs").exists() else True
 
 
@@ -242,7 +242,7 @@ def test_mistakes() -> None:
     for overrides, words in (
         ((), "stage=serve needs serve.model"),
         (("serve.model=./nowhere",), "no such folder"),
-        (("serve.model=m", "serve.queue=3"), "serve.queue=3 has no room for a request of serve.texts=256"),
+        (("serve.model=m", "serve.queue=3"), "serve.queue=3 is below serve.texts=256, the largest request"),
         (("serve.model=m", "serve.port=70000"), "serve.port=70000 is not a port"),
     ):
         with pytest.raises(UserError, match=words):

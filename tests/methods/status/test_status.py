@@ -36,7 +36,7 @@ def moon(tmp_path: Path) -> Path:
     begin(folder / "student-reg-0", "done")
     begin(folder / "student-cls-1", "running")
     begin(folder / "student-reg-1", "failed", error="distill.min_agreement=8 keeps 15 of 20 texts")
-    begin(folder / "student-cls-3", "pruned", error="pruned at epoch 2: 0.4 is behind the trials before it")
+    begin(folder / "student-cls-3", "pruned", error="pruned at epoch 2: 0.4 is behind earlier trials")
     study.note_command(folder, COMMAND, jobs=[f"student-{way}-{seed}" for way in ("cls", "reg") for seed in (0, 1, 2)])
     return folder
 
@@ -48,12 +48,12 @@ def rows(folder: Path) -> dict[str, tuple[str, ...]]:
 
 def test_every_state_has_its_row(moon: Path) -> None:
     table = rows(moon)
-    assert table["student"] == ("done", "2", "took 2 min 0 s, $0.5000 together")
+    assert table["student"] == ("done", "2", "took 2 min 0 s, $0.5000 in total")
     assert table["student-cls-1"][0] == "interrupted" and table["student-cls-1"][2].endswith("on gpu03, its process is gone")
     assert table["student-reg-1"] == ("failed", "1", "after 30 min 0 s: distill.min_agreement=8 keeps 15 of 20 texts")
-    assert table["student-cls-3"][:2] == ("pruned", "1") and "behind the trials before it" in table["student-cls-3"][2]
-    assert table["student-cls-2"] == ("to run", "1", "about 60.0 s, $0.2500 (median of 2 run before)")
-    counts = "7 jobs: 2 done, 1 pruned, 1 interrupted, 1 failed, 2 to run; what is left: about 4 min 0 s and $1.0000 one after"
+    assert table["student-cls-3"][:2] == ("pruned", "1") and "behind earlier trials" in table["student-cls-3"][2]
+    assert table["student-cls-2"] == ("to run", "1", "about 60.0 s, $0.2500 (median of 2 run so far)")
+    counts = "7 jobs: 2 done, 1 pruned, 1 interrupted, 1 failed, 2 to run; remaining: about 4 min 0 s and $1.0000 one after"
     assert any(name.startswith(counts) for name in table), table
     assert list(table)[-1] == "next: findistill -m study=moon distill=cls,reg seed=0,1,2"
 
@@ -84,7 +84,7 @@ def test_a_status_that_is_half_written_is_a_job_that_was_cut(moon: Path) -> None
 def test_nothing_is_said_of_what_a_stage_costs_that_was_never_run(moon: Path) -> None:
     study.note_command(moon, ["-m", "study=moon", "stage=teacher", "seed=0,1"], jobs=["teacher-0", "teacher-1"])
     table = rows(moon)
-    assert table["teacher-0"] == ("to run", "1", "not known: none was run before")
+    assert table["teacher-0"] == ("to run", "1", "unknown: none run yet")
     assert not any("one after the other" in name for name in table)
     assert list(table)[-2:] == [
         "next: findistill -m study=moon distill=cls,reg seed=0,1,2", "findistill -m study=moon stage=teacher seed=0,1",
@@ -106,7 +106,7 @@ def test_a_search_has_trials_to_begin(tmp_path: Path) -> None:
     begin(tmp_path / "search" / "teacher-0", "done")
     study.note_command(tmp_path / "search", ["-m", "study=search", "hydra/sweeper=optuna"], trials=20)
     lines = describe(tmp_path / "search").splitlines()
-    assert "1 jobs: 1 done, up to 19 trials to begin" in lines[-2]
+    assert "1 jobs: 1 done, up to 19 trials to start" in lines[-2]
     assert lines[-1] == "next: findistill -m study=search hydra/sweeper=optuna"
 
 
@@ -121,7 +121,7 @@ def test_when_all_is_done_the_report_is_next(tmp_path: Path, monkeypatch: pytest
 
 def test_a_job_of_no_sweep_goes_on_by_its_own_command(tmp_path: Path) -> None:
     folder = begin(tmp_path / "moon" / "teacher-0", "failed")
-    assert describe(tmp_path / "moon").splitlines()[-1].startswith("next: the commands that began these jobs")
+    assert describe(tmp_path / "moon").splitlines()[-1].startswith("next: run the commands that started these jobs again")
     (folder / "command.txt").write_text("findistill stage=teacher study=moon\n")
     assert describe(tmp_path / "moon").splitlines()[-1] == "next: findistill stage=teacher study=moon"
 
@@ -136,7 +136,7 @@ def test_the_newest_file_of_the_workers_is_named(moon: Path) -> None:
         path = moon.parent / ".workers" / "moon" / name[:2] / name
         path.parent.mkdir(parents=True)
         path.write_text(str(number))
-    assert "the newest " in describe(moon) and "submitted.pkl" not in describe(moon)
+    assert ", newest: " in describe(moon) and "submitted.pkl" not in describe(moon)
 
 
 def test_studies_are_listed_with_what_they_are_about(moon: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,11 +154,11 @@ def test_studies_are_listed_with_what_they_are_about(moon: Path, capsys: pytest.
 
 def test_the_report_of_no_study_is_a_mistake_that_shows_which_there_are(moon: Path, findistill: Command, tmp_path: Path) -> None:
     """Exit code 2: no report was made, and a script that goes on to open it has to know."""
-    done = findistill("stage=report")
-    assert done.returncode == 2 and done.stdout.splitlines()[1].startswith("moon ")
-    assert done.stderr.strip().endswith("none is named; the newest: findistill stage=report study=moon")
-    listed = findistill("stage=status")
-    assert listed.returncode == 0 and listed.stdout.splitlines()[:2] == done.stdout.splitlines()[:2]
+    result = findistill("stage=report")
+    assert result.returncode == 2 and result.stdout.splitlines()[1].startswith("moon ")
+    assert result.stderr.strip().endswith("none is named; for the newest: findistill stage=report study=moon")
+    status = findistill("stage=status")
+    assert status.returncode == 0 and status.stdout.splitlines()[:2] == result.stdout.splitlines()[:2]
     of_one = findistill("stage=status", "study=moon")
     assert of_one.returncode == 0 and of_one.stdout == describe(moon).replace(f"{tmp_path}/", "").replace(" runs_dir=runs", "")
 

@@ -1,4 +1,4 @@
-"""Files in CoNLL format, for entities: a token a line, its tag in another column, a blank line behind each sentence."""
+"""Files in CoNLL format, for entities: one token per line, its tag in another column, a blank line after each sentence."""
 
 import re
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class ConllData(FileData):
 
 
 def read(config: ConllData) -> Source:
-    """The text of a sentence is its tokens with one blank between them.
+    """The text of a sentence is its tokens joined by blanks.
 
-    Files of a folder belong to the split that their names say: `train.conll`, `dev.txt`, `eng.testa`.
+    Files of a folder belong to the split in their names: `train.conll`, `dev.txt`, `eng.testa`.
     """
     path = own_path(config)
     if not path.exists():

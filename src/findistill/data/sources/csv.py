@@ -1,4 +1,4 @@
-"""A text file with a row a line and a delimiter between its cells."""
+"""A text file with one row per line and a delimiter between cells."""
 
 from findistill.data.config import FileData
 from findistill.data.delimited import read_csv

@@ -1,4 +1,4 @@
-"""The project's own corpus with its company names, for trying things: no result is reported on it."""
+"""The project's own corpus with its company names, for trying things out: no results are reported on it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -21,18 +21,18 @@ LICENCE = "CC BY-NC 4.0"
 CITATION = "Shah, Gullapalli, Vithani, Galarnyk, Chava (2023), FiNER-ORD, arXiv:2302.11157"
 FOLDER = "finer_ord"
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")  # in the order of the file's numbers
-TYPES = {"person": "PER", "location": "LOC", "organisation": "ORG", COMPANY: "ORG"}  # as they are called here
+TYPES = {"person": "PER", "location": "LOC", "organisation": "ORG", COMPANY: "ORG"}  # our names -> theirs
 
 
 @dataclass
 class FinerData(Data):
-    """`labels` are the entities that count: organisations alone, as `company` or `organisation`; `person` and `location`, too."""
+    """`labels` are the entity types to mark: `company` or `organisation` (the same), optionally `person` and `location`."""
 
     has_labels: ClassVar[bool] = False
     has_spans: ClassVar[bool] = True
 
     labels: list[str] | None = setting([COMPANY], choices=tuple(TYPES), distinct=True)
-    # answered: the published test sentences, to which published answers of LLMs belong, are to train on, all others to test on
+    # answered: train on the published test sentences, for which LLM answers are published, and test on all others
     split: str = setting("published", choices=("published", "answered"))
 
 
@@ -41,7 +41,7 @@ def local_files(config: FinerData) -> list[Path]:
 
 
 def read(config: FinerData) -> Source:
-    """The text of a sentence is its tokens with one blank between them; its id says the document and the sentence."""
+    """The text of a sentence is its tokens joined by blanks; its id has the numbers of the document and the sentence."""
     names = {TYPES[label]: label for label in config.labels or [COMPANY]}
     if len(names) < len(config.labels or [COMPANY]):
         raise UserError(f"data.labels: company and organisation are the same here; use {typed('data.labels', [COMPANY])}")
@@ -51,13 +51,13 @@ def read(config: FinerData) -> Source:
         parts, origin = {name: part.to_list() for name, part in from_hub(config, FOLDER).items()}, f"hub:{config.hub_id}"
     splits = {"train": "test", "validation": "test", "test": "train"} if config.split == "answered" else {}
     rows = [row for name, tokens in parts.items() for row in _sentences(SPLIT_NAMES[name], tokens, names, splits)]
-    return Source(rows, origin, LICENCE, CITATION, notes=["texts are the data set's tokens with a blank between them"])
+    return Source(rows, origin, LICENCE, CITATION, notes=["texts are the data set's tokens joined by spaces"])
 
 
 def _sentences(
     split: str, tokens: Iterable[Mapping[str, Any]], names: Mapping[str, str], splits: Mapping[str, str]
 ) -> Iterable[dict[str, Any]]:
-    """Rows of a published split, which may be another one here (`splits`); ids are of the published one."""
+    """Rows of a published split, which `splits` may map to another; ids keep the published one."""
     for (document, sentence), rows in groupby(tokens, lambda row: (row["doc_idx"], row["sent_idx"])):
         of_sentence = list(rows)
         tags = [TAGS[int(row["gold_label"])] for row in of_sentence]

@@ -15,7 +15,7 @@ from findistill.data.rows import SPLIT_NAMES, Source
 LICENCE = "not stated (challenge data, research use)"
 CITATION = "Maia et al. (2018), WWW'18 Open Challenge: Financial Opinion Mining and Question Answering"
 FOLDER = "fiqa2018"
-Text = tuple[str, str, str, list[float]]  # id, split, text, a score a target
+Text = tuple[str, str, str, list[float]]  # id, split, text, one score per target
 
 
 @dataclass
@@ -56,9 +56,9 @@ def read(config: FiqaData) -> Source:
 
 
 def _texts(config: FiqaData) -> tuple[str, list[Text]]:
-    """Where from, and one entry a text.
+    """The origin, and one entry per text.
 
-    The hub's copy has a row a target, and split the data anew by row: a text with a row in the test split belongs there.
+    The hub's copy has one row per target and was split anew by row: a text with any row in the test split is a test text.
     """
     if paths := local_files(config):
         entries = [

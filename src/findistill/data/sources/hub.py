@@ -1,4 +1,4 @@
-"""Any data set of the hub, or a folder that `datasets` wrote (`data.path`). Splits named train, validation or test stay."""
+"""Any data set of the hub, or a folder that `datasets` wrote (`data.path`). Splits named train, validation or test are kept."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from findistill.errors import UserError
 
 
 def local_files(config: FileData) -> list[Path]:
-    """Raises UserError where `config` names neither a data set nor a folder."""
+    """Raises UserError if `config` names neither a data set nor a folder."""
     if config.path:
         return files_under(own_path(config))
     if not config.hub_id:

@@ -1,4 +1,4 @@
-"""JSON: an object a line, or an array of objects, as annotation tools and pandas write them."""
+"""JSON: one object per line, or an array of objects, as annotation tools and pandas write them."""
 
 from findistill.data.config import FileData
 from findistill.data.json_rows import read_jsonl

@@ -18,7 +18,7 @@ LICENCE = "CC BY-NC-SA 3.0"
 CITATION = "Malo, Sinha, Korhonen, Wallenius, Takala (2014), Good debt or bad debt, JASIST 65(4)"
 FOLDER = "financial_phrasebank"
 ANSWERS = ("llm_answers", ["phrasebank.csv"])  # "Zero is Not Hero Yet", arXiv:2305.16633
-UNPACKED = ("FinancialPhraseBank-v1.0", "FinancialPhraseBank")  # what the authors' archive is called
+UNPACKED = ("FinancialPhraseBank-v1.0", "FinancialPhraseBank")  # folder names of the authors' archive
 
 
 @dataclass
@@ -26,8 +26,8 @@ class PhrasebankData(Data):
     has_votes: ClassVar[bool] = True
 
     level: str = setting("50agree", choices=tuple(LEVELS))
-    # finbert: the published 72/8/20, random_state 0; answered: the sentences with published answers of LLMs (Shah and Chava 2023)
-    # are to train on, all others to test on
+    # finbert: the published 72/8/20, random_state 0; answered: train on the sentences with published LLM answers (Shah and Chava
+    # 2023), test on all others
     split: str = setting("stratified", choices=("stratified", "finbert", "answered"))
 
 
@@ -53,20 +53,20 @@ def read(config: PhrasebankData) -> Source:
 
 
 def _levels(config: PhrasebankData) -> tuple[str, dict[str, list[tuple[str, str]]]]:
-    """Where from, and the (sentence, label) pairs of each level in file order; levels are nested."""
+    """The origin, and the (sentence, label) pairs of each level in file order; levels are nested."""
     if paths := [path for path in local_files(config) if path.suffix == ".txt"]:
         pairs = [[_pair(line, path) for line in _lines(path) if line] for path in paths]
         return str(paths[0].parent), dict(zip(LEVELS, pairs, strict=True))
     levels = {}
     for level in LEVELS:
-        # The hub's own copy is a loading script, which is refused today; its Parquet conversion has a folder a level.
+        # The hub's own copy is a loading script, no longer supported; its Parquet conversion has one folder per level.
         part = from_hub(config, FOLDER, data_dir=f"sentences_{level}")["train"]
         levels[level] = [(row["sentence"].strip(), LABELS[row["label"]]) for row in part]
     return f"hub:{config.hub_id}", levels
 
 
 def _lines(path: Path) -> list[str]:
-    """The authors' files are in ISO-8859-1, with line ends of Windows; copies are often in UTF-8."""
+    """The authors' files are in ISO-8859-1 with Windows line ends; copies are often in UTF-8."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -83,10 +83,10 @@ def _pair(line: str, path: Path) -> tuple[str, str]:
 
 
 def _splits(config: PhrasebankData, sentences: list[str]) -> list[str | None]:
-    """The split of each sentence, None where it is drawn.
+    """The split of each sentence, None if it is to be drawn.
 
     Raises:
-        UserError: the published answers are not there.
+        UserError: the published answers are not available.
     """
     if config.split == "finbert":
         return _published_split(len(sentences))
@@ -99,7 +99,7 @@ def _splits(config: PhrasebankData, sentences: list[str]) -> list[str | None]:
 
 def _published_split(rows: int) -> list[str | None]:
     """FinBERT's (Araci 2019): 20% test, then 10% of the rest validation."""
-    from sklearn.model_selection import train_test_split  # a second to load, and planning imports this module
+    from sklearn.model_selection import train_test_split  # takes a second to import, and planning imports this module
 
     rest, test = train_test_split(range(rows), test_size=0.2, random_state=0)
     _, validation = train_test_split(rest, test_size=0.1, random_state=0)

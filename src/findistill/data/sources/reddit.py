@@ -52,7 +52,7 @@ def read(config: RedditData) -> Source:
                  "date": str(date) if date else None, "subreddit": post["subreddit"]}
             )  # fmt: skip
     if not rows:
-        raise UserError(f"data=reddit: no post is left; check data.subreddits={config.subreddits} and data.min_characters")
+        raise UserError(f"data=reddit: no posts are left; check data.subreddits={config.subreddits} and data.min_characters")
     notes = [
         f"{short:,} posts under {config.min_characters} characters dropped",
         f"{cut:,} posts cut to {config.max_characters:,} characters",
@@ -61,7 +61,7 @@ def read(config: RedditData) -> Source:
 
 
 def shorten(text: str, characters: int) -> str:
-    """At most so many characters, cut between words where the text has any."""
+    """At most this many characters, cut between words if possible."""
     if len(text) <= characters:
         return text
     head = text[: characters + 1]

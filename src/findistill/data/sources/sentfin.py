@@ -19,7 +19,7 @@ FOLDER = "sentfin"
 
 @dataclass
 class SentfinData(Data):
-    """Its entities are companies for the most part, but also indices, sectors and commodities; all have the type `company`."""
+    """Its entities are mostly companies, but also indices, sectors and commodities; all have the type `company`."""
 
     has_labels: ClassVar[bool] = False
     has_spans: ClassVar[bool] = True
@@ -34,7 +34,7 @@ def local_files(config: SentfinData) -> list[Path]:
 def read(config: SentfinData) -> Source:
     """Every mention of an entity's name in its headline is a span.
 
-    A headline of which a name is not literally a part, as some were damaged in the original, counts as not annotated.
+    A headline that does not literally contain one of its names (some are damaged in the original) counts as not annotated.
     """
     if paths := local_files(config):
         headlines, origin = read_jsonl(paths[0], text_column="title"), str(paths[0].parent)
@@ -51,5 +51,5 @@ def read(config: SentfinData) -> Source:
     notes = ["entities are companies, but also indices, sectors and commodities"]
     if any(missing):
         count = sum(map(bool, missing))
-        notes.append(f"{sum(missing)} names are not in their headline as written: {count} headlines count as not annotated")
+        notes.append(f"{sum(missing)} names do not occur verbatim in their headline; {count} headlines count as unannotated")
     return Source(rows, origin, LICENCE, CITATION, notes=notes)

@@ -1,4 +1,4 @@
-"""StockTwits messages of 2020, bullish or bearish as their authors set it (Lee et al. 2023)."""
+"""StockTwits messages of 2020, marked bullish or bearish by their authors (Lee et al. 2023)."""
 
 from pathlib import Path
 

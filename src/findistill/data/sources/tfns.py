@@ -1,4 +1,4 @@
-"""Twitter financial news sentiment. The published validation file serves as the test split, as everywhere."""
+"""Twitter financial news sentiment. The published validation file serves as the test split, as is usual."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Making annotations: an LLM labels rows, the votes of several LLMs are combined; and what that would request and cost."""
+"""Annotation: an LLM labels rows, or the votes of several LLMs are combined; and estimates of requests and cost."""
 
 import logging
 import sys
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def annotate_rows(work: Work) -> None:
-    """Ask the LLM about the rows that the step names, and leave its votes."""
+    """Have the LLM label the step's rows, and write its votes."""
     rows, labels = rows_of(work)
     if work.step.rows != TRAINING and rows.empty:
-        return  # the data has no test rows of its own: the further sets come first
+        return  # the data has no test rows, so there is one test set less than planned
     llm = with_adapter(work, work.config.llm)
     log.info("annotating %s texts of %s with %s", f"{len(rows):,}", reading.dataset(work).card.name, llm.name)
     if "folds" in work.parents:
@@ -44,7 +44,7 @@ def annotate_rows(work: Work) -> None:
 
 
 def describe(work: Work) -> None:
-    """Leave the data card beside the annotations."""
+    """Write the data card next to the annotations."""
     votes, summary = pd.read_parquet(work.folder / "annotations.parquet"), read_json(work.folder / "summary.json")
     write_annotation_card(work.folder, work.step.record, work.store.root, summary, votes=votes, texts=True)
 
@@ -52,7 +52,7 @@ def describe(work: Work) -> None:
 def annotate_with(
     work: Work, llm: Any, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, folder: Path, **options: Any
 ) -> None:
-    """Have `llm` label `rows` as the step's prompt, shots and annotate sections say; responses are cached in the store."""
+    """Have `llm` label `rows` with the step's prompt, shots and annotate sections; responses are cached in the store."""
     config = work.config
     annotate(
         rows, pool, labels, llm, config.prompt, config.shots, config.annotate, folder,
@@ -61,13 +61,13 @@ def annotate_with(
 
 
 def cost_curve(work: Work) -> CostCurve:
-    """The one curve of a job, which goes on from one annotator of an ensemble, or test set, to the next."""
+    """The job's only cost curve, which all annotators of an ensemble and all test sets share."""
     curve: CostCurve = work.store.shared.setdefault("cost curve", CostCurve(work.loggers))
     return curve
 
 
 def rows_of(work: Work) -> tuple[pd.DataFrame, Any]:
-    """The rows to annotate and the labels to choose from, by the step's `rows`; new texts are annotated unlabelled."""
+    """The rows to annotate and the labels to choose from, by the step's `rows`; augmented texts come without their labels."""
     data, settings = reading.dataset(work), work.config.annotate
     if work.step.rows in (LABELLED, HALF):
         pool = reading.demonstration_pool(work)
@@ -85,7 +85,7 @@ def rows_of(work: Work) -> tuple[pd.DataFrame, Any]:
 
 
 def with_adapter(work: Work, llm: Any) -> Any:
-    """The `llm` section, with the adapter that was tuned for it where the step has such a parent."""
+    """The `llm` section, with the adapter tuned for it if the step has such a parent."""
     if "adapter" not in work.parents:
         return llm
     return OmegaConf.merge(llm, {"adapter": str(Path(work.parents["adapter"]) / "model")})
@@ -102,7 +102,7 @@ def combine(work: Work) -> None:
 
 
 def annotator_name(config: Any) -> str:
-    """What an annotator of an ensemble is called: its LLM, and the prompt that it reads or the rows that are its own."""
+    """The name of an annotator in an ensemble: its LLM and prompt or, for recorded answers, the rows and column used."""
     llm = config.llm
     if not declares(llm, "recorded"):
         return f"{llm.name} {config.prompt.name}"
@@ -110,7 +110,7 @@ def annotator_name(config: Any) -> str:
 
 
 def preview(job: Job) -> None:
-    """`annotate.dry_run`: print what annotation would ask and cost; `annotate.show_prompt`: a filled prompt. Nothing is sent."""
+    """`annotate.dry_run`: print an estimate of requests and cost; `annotate.show_prompt`: a filled prompt. Nothing is sent."""
     for work in [job.store.at(Annotations(config), job.folder) for config in annotators(job.step.whole)]:
         config = work.config
         if config.annotate.show_prompt:
@@ -120,7 +120,7 @@ def preview(job: Job) -> None:
             for message in prompts.template(config.prompt, labels).messages(examples, first[0]):
                 sys.stdout.write(f"[{message['role']}]\n{message['content']}\n\n")
             if config.shots.rationales == "llm":
-                sys.stdout.write("(the demonstrations' rationales are written by the llm when it runs)\n\n")
+                sys.stdout.write("(the LLM writes the demonstrations' rationales at run time)\n\n")
         if config.annotate.dry_run:
             sys.stdout.write(f"{config.llm.name}, prompt {config.prompt.name}: {_estimate(work).text()}\n")
 
@@ -137,7 +137,7 @@ def _estimate(work: Work) -> Estimate:
 
 
 def estimate_with(work: Work, rows: pd.DataFrame, pool: pd.DataFrame, labels: LabelSet, *, exact: bool) -> Estimate:
-    """What the step's llm, prompt, shots and annotate sections would still request for `rows`, as `annotate_with` would."""
+    """What `annotate_with` would still request for `rows`."""
     config = work.config
     return estimate(
         rows, pool, labels, config.llm, config.prompt, config.shots, config.annotate, cache=work.responses, exact=exact

@@ -1,4 +1,4 @@
-"""The data card beside annotations: who answered, to which prompt, how far the answers agree, cost and licence."""
+"""The data card of annotations: annotators, prompts, agreement, cost and licence."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -29,10 +29,10 @@ LARGEST = "1M<n<10M"
 
 
 def sources(record: Mapping[str, Any], store: Path) -> list[Source]:
-    """What annotations were made from: data sets and annotators.
+    """The sources of annotations: data sets and annotators.
 
     Args:
-        record: what the artifact's key is the hash of, as `artifact.json` has it.
+        record: what the artifact's key is the hash of, from `artifact.json`.
         store: the folder of all artifacts.
     """
     origins: list[Source] = []
@@ -49,11 +49,11 @@ def sources(record: Mapping[str, Any], store: Path) -> list[Source]:
 def write_annotation_card(
     folder: Path, record: Mapping[str, Any], store: Path, summary: Mapping[str, Any], *, votes: pd.DataFrame, texts: bool
 ) -> Path:
-    """Write `folder/README.md`, by which `datasets.load_dataset(folder)` reads the annotations, too.
+    """Write `folder/README.md`, which also lets `datasets.load_dataset(folder)` load the annotations.
 
     Args:
         record: what the artifact's key is the hash of.
-        store: the folder of all artifacts, to read what is said of the data.
+        store: the folder of all artifacts, for the data sets' cards.
         summary: totals of the artifact, `summary.json`.
         votes: all annotations, with their gold labels.
         texts: whether the folder holds the texts.
@@ -89,12 +89,12 @@ def write_annotation_card(
 
 
 def texts_are_free(made_from: list[Source]) -> bool:
-    """Whether the licences of all texts, as far as they are known, let others have them."""
+    """Whether the licences of all texts allow redistribution; unknown ones do not."""
     return all(licence_of(source.licence).texts for source in made_from if source.role == "texts")
 
 
 def _annotators(record: Mapping[str, Any], store: Path) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
-    """The settings of each annotator, with the label names it chose from; of an ensemble, its members'."""
+    """The settings of each annotator, with the label names it chose from; for an ensemble, those of its members."""
     members = [key for role, key in record["parents"].items() if role.startswith("member/")]
     for key in members:
         yield from _annotators(record_of(store / f"annotate-{key}").get("key", {"parents": {}, "settings": {}}), store)
@@ -107,7 +107,7 @@ def _describe(settings: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:
     try:
         form = OmegaConf.merge(OmegaConf.structured(Prompt(name="of the annotator")), dict(prompt))
         wording = template(form, LabelSet(tuple(labels))).task()  # type: ignore[arg-type]
-    except (UserError, ValueError):  # of a source that reads no prompt
+    except (UserError, ValueError):  # an annotator that uses no prompt
         wording = ""
     endpoint = without_secrets(llm["base_url"]).partition("?")[0] if llm.get("base_url") else None
     return {
@@ -120,7 +120,7 @@ def _describe(settings: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:
 
 
 def _data(store: Path, key: str) -> dict[str, Any]:
-    """The card and hub id of a data set in the store; unknown where it is not there, as beside a copied artifact."""
+    """The card and hub id of a data set in the store; placeholders if it is missing, as for a copied artifact."""
     folder = store / f"data-{key}"
     if not (folder / "card.json").is_file():
         return {"name": "unknown data", "licence": "unknown", "citation": "", "labels": [], "notes": []}

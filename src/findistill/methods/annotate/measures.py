@@ -1,6 +1,6 @@
 """The quality of one annotator, and the effect of more samples, stricter agreement or early stopping on it.
 
-All of it is computed from one set of responses: nothing is requested again.
+All of it is computed from one set of responses, without further requests.
 """
 
 import json
@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from findistill.core.files import read_json
-from findistill.llm.votes import needed  # early stopping is replayed by the annotator's own rule
+from findistill.llm.votes import needed  # the annotator's own rule for early stopping
 
-ORDERS = 20  # orders of the samples over which accuracy against their number is averaged
+ORDERS = 20  # random orders of the samples over which accuracy by their number is averaged
 NONE = -1  # no valid answer
 
 
@@ -22,23 +22,23 @@ def measure(voted: pd.DataFrame, folder: Path, samples: int) -> dict[str, float]
     """Metrics of an annotation artifact.
 
     `annotate/kept_share_<t>` is the share of texts with agreement >= t. Where the source has gold labels:
-    `annotate/accuracy`, `annotate/accuracy_at_<t>` among the kept, `annotate/accuracy_samples_<m>` of the majority of m
-    samples (expected over the order in which they were drawn), and for stopping once t answers agree
-    `annotate/stop_<t>_accuracy` and `annotate/stop_<t>_samples` (mean a text). What it took: `annotate/requests`,
-    `annotate/tokens_in`, `annotate/tokens_cached` of them in the server's cache, `annotate/tokens_out`, `annotate/seconds` (of
-    the model or the server, summed over calls), the same as `annotate/samples_per_text`, `annotate/tokens_per_text` and
-    `annotate/seconds_per_1000_texts`, and, where prices are known, `cost/usd`, `cost/usd_per_1000_texts`,
+    `annotate/accuracy`, `annotate/accuracy_at_<t>` among those kept, `annotate/accuracy_samples_<m>` of the majority of m
+    samples (mean over random orders), and for stopping once t answers agree `annotate/stop_<t>_accuracy` and
+    `annotate/stop_<t>_samples` (mean per text). Usage: `annotate/requests`, `annotate/tokens_in`, of which
+    `annotate/tokens_cached` in the server's cache, `annotate/tokens_out`, `annotate/seconds` (of the model or the server,
+    summed over calls), normalised as `annotate/samples_per_text`, `annotate/tokens_per_text` and
+    `annotate/seconds_per_1000_texts`, and, if prices are known, `cost/usd`, `cost/usd_per_1000_texts`,
     `cost/usd_per_correct_label`.
 
     Args:
         voted: the annotations.
         folder: the artifact, for `samples.jsonl` and `summary.json`.
-        samples: how many were requested for each text at most.
+        samples: the maximum number requested per text.
     """
     summary = read_json(folder / "summary.json")
     texts, spent = len(voted), ("samples", "failed", "requests", "tokens_in", "tokens_out", "seconds")
     metrics = {f"annotate/{name}": summary[name] for name in spent} | {
-        "annotate/tokens_cached": summary.get("tokens_cached", 0),  # an older artifact does not count them
+        "annotate/tokens_cached": summary.get("tokens_cached", 0),  # older artifacts lack it
         "annotate/texts": texts,
         "annotate/coverage": voted["label"].notna().mean(),
         "annotate/valid_share": summary["valid"] / max(summary["samples"], 1),
@@ -65,7 +65,7 @@ def measure(voted: pd.DataFrame, folder: Path, samples: int) -> dict[str, float]
 
 
 def _answers(path: Path, rows: pd.DataFrame, samples: int) -> tuple[np.ndarray | None, np.ndarray]:
-    """(texts, samples) codes of the answers and (texts,) codes of the gold labels; no answers where not all were drawn."""
+    """(texts, samples) codes of the answers and (texts,) codes of the gold labels; no answers unless all were drawn."""
     names = sorted(rows["gold"].unique().tolist() + rows["label"].dropna().unique().tolist())
     code = {name: at for at, name in enumerate(dict.fromkeys(names))}
     gold = rows["gold"].map(code).to_numpy()
@@ -103,7 +103,7 @@ def _by_samples(answers: np.ndarray, gold: np.ndarray) -> dict[str, float]:
 
 
 def _by_stop(answers: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-    """Stopping as `findistill.llm.votes.needed` does, replayed on answers that were all drawn."""
+    """Early stopping by `findistill.llm.votes.needed`, replayed on complete sets of answers."""
     total = answers.shape[1]
     metrics: dict[str, float] = {}
     for stop_at in range(2, total + 1):

@@ -10,12 +10,12 @@ from findistill.report import style
 from findistill.report.methods import Method
 from findistill.report.style import GREY, LEGEND_WIDTH
 
-PANELS = 4  # in a row
+PANELS = 4  # per row
 TOLERATED = 0.005  # loss of accuracy by early stopping
 
 
 def samples(methods: Sequence[Method]) -> Figure:
-    """Accuracy of the majority of m samples by m: a line a method, a band from its lowest to its highest repeat."""
+    """Accuracy of the majority of m samples by m: one line per method, with a band from its lowest to its highest repeat."""
     names = [method.name for method in methods]
     figure, axes = style.canvas(style.legend_height(names), title=f"Accuracy by number of samples, {methods[0].test_set}")
     axes.set(xlabel="samples in the majority vote", ylabel="accuracy")
@@ -29,7 +29,7 @@ def samples(methods: Sequence[Method]) -> Figure:
 
 
 def coverage(methods: Sequence[Method]) -> Figure:
-    """Accuracy of the texts kept at each agreement threshold against their share: a panel a method, the others in grey."""
+    """Accuracy of the texts kept at each agreement threshold against their share: one panel per method, the others in grey."""
     curves = {}
     for method in methods:
         accuracy, share = method.by_number("annotate/accuracy_at_{}"), method.by_number("annotate/kept_share_{}")
@@ -46,7 +46,7 @@ def coverage(methods: Sequence[Method]) -> Figure:
         thresholds, xs, ys = curves[name]
         axes.plot(xs, ys, markersize=4.5, **look)
         for threshold, x, y, following in zip(thresholds, xs, ys, [*xs[1:], -1.0], strict=True):
-            if x - following > 0.12:  # thresholds that keep almost the same texts would be written over one another
+            if x - following > 0.12:  # the numbers of thresholds that keep almost the same texts would overlap
                 style.write_above(axes, f"≥{threshold}", x, y, offset=(0, 6), fontsize=8)
         axes.set_title(titles[name], fontsize=9)
         axes.set_xlim(1.04, -0.04)

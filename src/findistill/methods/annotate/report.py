@@ -1,7 +1,7 @@
-"""The report part of `stage=annotate`: annotators, their repeats, and what samples, agreement and early stopping change.
+"""The report part of `stage=annotate`: annotators, their repeats, and the effects of samples, agreement and early stopping.
 
-An annotator is an LLM with its prompt, demonstrations and samples. Its repeats (other orders, draws or demonstrations)
-stand where a trained model has seeds.
+An annotator is an LLM with its prompt, demonstrations and samples. Its repeats (other orders, samples or demonstrations)
+take the place of a trained model's seeds.
 """
 
 import re
@@ -28,14 +28,14 @@ NUMBERED = re.compile(r"annotate/((?:accuracy_samples|accuracy_at|kept_share)_\d
 
 
 def annotator_settings(config: Mapping[str, Any], *more: str) -> dict[str, Any]:
-    """Copies of the sections that make an annotator, and of `more`."""
+    """Copies of the sections that define an annotator, and of `more`."""
     tuned = ("qlora",) if config["llm"].get("adapter") == TUNED else ()
     sections = ("stage", "data", "llm", "prompt", "shots", "annotate", *tuned, *more)
     return {name: dict(config[name]) for name in sections}
 
 
 class AnnotatorPart(Part):
-    """Annotators stand on the texts that they labelled, against the gold labels of the source."""
+    """Annotators are scored on the texts that they labelled, against the gold labels of the source."""
 
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         if members := setting(config, "annotate.ensemble"):
@@ -48,7 +48,7 @@ class AnnotatorPart(Part):
         return "/".join("-" if value is None else str(value) for value in values), settings
 
     def setting_name(self, key: str) -> str:
-        return key.rpartition(".")[2]  # the name of an annotator is long without the sections
+        return key.rpartition(".")[2]  # an annotator's name is long enough without the sections
 
     def numbered_columns(self, keys: Iterable[str]) -> dict[str, str]:
         return {match[1]: key for key in keys if (match := NUMBERED.fullmatch(key))}
@@ -87,10 +87,10 @@ class AnnotatorPart(Part):
 
 
 def early_stopping(annotators: Sequence[Method]) -> pd.DataFrame:
-    """What `annotate.stop_at` would have saved and changed, one row a method and `stop_at`, means over its repeats.
+    """What `annotate.stop_at` would have saved and changed: one row per method and `stop_at`, means over repeats.
 
-    Columns: method; samples, how many were drawn of each text; stop_at; saved, the share of them that need not have been
-    drawn; change, of accuracy, against all samples. Empty where no method drew all samples of all texts.
+    Columns: method; samples, the number drawn per text; stop_at; saved, the share of samples that were not needed; change,
+    in accuracy, relative to all samples. Empty if no method drew all samples of all texts.
     """
     rows = []
     for method in annotators:
@@ -103,18 +103,18 @@ def early_stopping(annotators: Sequence[Method]) -> pd.DataFrame:
 
 
 def stopping_summary(stops: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `early_stopping` averaged over the methods; `mark` at the value that saves most at a tolerated loss."""
+    """Rows of `early_stopping` averaged over the methods; `mark` is at the value that saves most within the tolerated loss."""
     summary = stops.groupby(["samples", "stop_at"], as_index=False).agg(
         methods=("method", "size"), saved=("saved", "mean"), saved_min=("saved", "min"), saved_max=("saved", "max"),
         change=("change", "mean"), change_min=("change", "min"),
     )  # fmt: skip
-    tolerated = summary[summary["change"] > -plots.TOLERATED]  # at least stop_at = samples, which loses nothing
+    tolerated = summary[summary["change"] > -plots.TOLERATED]  # never empty: stop_at = samples loses nothing
     marked = tolerated.groupby("samples")["saved"].idxmax()
     return summary.assign(mark=["yes" if row in set(marked) else "" for row in summary.index])
 
 
 def samples_and_agreement(annotators: Sequence[Method]) -> pd.DataFrame:
-    """Accuracy by the first sample and by all, and at the strictest agreement threshold, one row a method."""
+    """Accuracy with one sample, with all, and at the strictest agreement threshold, one row per method."""
     rows: list[dict[str, Any]] = []
     for method in annotators:
         samples = method.by_number("annotate/accuracy_samples_{}")
@@ -130,7 +130,7 @@ def samples_and_agreement(annotators: Sequence[Method]) -> pd.DataFrame:
 
 
 def spending(annotators: Sequence[Method]) -> tuple[dict[str, float], str]:
-    """Method -> US dollars for 1,000 texts or, unless all have a price, tokens a text; and the unit."""
+    """Method -> US dollars per 1,000 texts or, unless all have a price, tokens per text; and the unit."""
     dollars = {method.name: price for method in annotators if (price := method.mean_metric("cost/usd_per_1000_texts"))}
     if dollars and len(dollars) == len(annotators):
         return dollars, "US dollars for 1,000 texts"

@@ -1,4 +1,4 @@
-"""Rules of `stage=annotate`, and of what every stage that annotates has in common."""
+"""Rules of `stage=annotate`, and those shared by all stages that annotate."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +25,6 @@ def previews(config: Any) -> Iterator[str]:
     labels_entities = stage == "entities" and config.entities.step == "label"
     if stage not in PREVIEWS and not labels_entities and (annotate.dry_run or annotate.show_prompt):
         yield (
-            "annotate.dry_run and annotate.show_prompt go with stage=annotate, augment and entities entities.step=label, "
-            f"not with stage={stage}"
+            "annotate.dry_run and annotate.show_prompt only work with stage=annotate, stage=augment and "
+            f"stage=entities entities.step=label, not with stage={stage}"
         )

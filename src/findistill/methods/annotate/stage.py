@@ -1,7 +1,7 @@
 """`stage=annotate`: an LLM votes on unlabelled texts.
 
-Needs a data set and, for demonstrations, labelled rows. Leaves the annotation artifact, which `stage=student` uses at every
-threshold, and in the run folder what it cost and how good the annotator is wherever the source has gold labels.
+Needs a data set and, for demonstrations, labelled rows. Creates the annotation artifact, which `stage=student` uses at every
+threshold, and records its cost and, if the source has gold labels, the annotator's quality in the run folder.
 """
 
 import logging
@@ -23,7 +23,7 @@ from findistill.stats.metrics import evaluate
 
 log = logging.getLogger(__name__)
 
-FEW = 30  # texts, of which one label on all may be chance
+FEW = 30  # texts; with fewer, the same label on all may be chance
 ONE_SIDED = 0.97  # share of texts under one label
 
 
@@ -42,22 +42,22 @@ def run(job: Job) -> None:
 
 
 def write_next(job: Job, votes: pd.DataFrame, shares: np.ndarray) -> None:
-    """Leave `to_label.csv`, the texts that a person should label next."""
+    """Write `to_label.csv`, the texts that a person should label next."""
     labelled = reading.demonstration_pool(job)["text"].tolist()
     rows = next_to_label(votes, shares, labelled, job.config.annotate.next)
     path = write_whole(job.folder / "to_label.csv", tables.csv(rows))
-    log.info("%d texts to label next, least agreed and unlike each other: fill in the column label of %s", len(rows), path)
+    log.info("%d texts to label next, with low agreement and unlike each other: fill in the column label of %s", len(rows), path)
 
 
 def doubts(job: Job, votes: pd.DataFrame) -> Iterator[str]:
-    """Why these annotations may be worth little: what a practitioner would want to know before a student learns from them."""
-    config = job.step.whole  # a warning is no part of the result, so what it reads is none of the key
+    """Reasons to distrust these annotations, to be known before a student is trained on them."""
+    config = job.step.whole  # warnings are not part of the result, so what they read does not enter the key
     rows = votes[votes["gold"].notna()]
     right, shares = (rows["label"] == rows["gold"]).mean(), rows["gold"].value_counts(normalize=True)
     if len(rows) and right < shares.iloc[0]:
         yield (
-            f"the annotator is right about {right:.3f} of {len(rows):,} labelled texts, and always answering {shares.index[0]!r} "
-            f"would be about {shares.iloc[0]:.3f}: nothing is to be learnt from it"
+            f"the annotator's accuracy on {len(rows):,} labelled texts is {right:.3f}, and that of always answering "
+            f"{shares.index[0]!r} is {shares.iloc[0]:.3f}: there is nothing to learn from it"
         )
     elif not len(rows) and config.llm.get("model") == "embedded:smollm2" and not config.shots.k:
         yield (
@@ -66,7 +66,7 @@ def doubts(job: Job, votes: pd.DataFrame) -> Iterator[str]:
         )
     labels = votes["label"].value_counts(normalize=True)
     if len(votes) >= FEW and len(labels) and labels.iloc[0] >= ONE_SIDED:
-        yield f"{labels.iloc[0]:.0%} of the texts got the label {labels.index[0]!r}: the annotator hardly tells them apart"
+        yield f"{labels.iloc[0]:.0%} of the texts got the label {labels.index[0]!r}: the annotator hardly distinguishes them"
 
 
 def score(job: Job, votes: pd.DataFrame, shares: np.ndarray, labels: LabelSet) -> None:

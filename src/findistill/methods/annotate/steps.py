@@ -14,31 +14,31 @@ from findistill.methods.datasets import ALSO, demonstrations, own, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
 from findistill.methods.stage import Stage, without
 
-# Which rows: the data's training and validation rows, the labelled ones, half of these (the others are demonstrations), or
-# test/<number of the test set>.
+# Which rows: the data's training and validation rows, the labelled ones, half of these (the other half is for
+# demonstrations), or test/<number of the test set>.
 TRAINING, LABELLED, HALF = "training", "labelled", "half of the labelled"
 
 
 def shots_settings(shots: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of demonstrations without what changes nothing: none are drawn at k=0, and the nearest are not drawn."""
-    settings = without(shots, "source")  # a parent of its own
+    """Settings of demonstrations that have an effect: k=0 makes all others irrelevant, and nearest neighbours need no seed."""
+    settings = without(shots, "source")  # a separate parent
     if not settings["k"]:
         return {"k": 0}
     return settings | ({"seed": None} if settings["selection"] == "nearest" else {})
 
 
 class LLMResponses(Step):
-    """An LLM's answers to prompts about rows, tuned first where `llm.adapter` says so."""
+    """An LLM's responses to prompts about rows; the LLM is tuned first if `llm.adapter` says so."""
 
     name = "annotate"
-    version = 4  # of the parser of answers (llm/answers.py), too: cached responses are parsed anew
+    version = 4  # also raised with the answer parser (llm/answers.py), so that cached responses are parsed again
     resumable = True
     adapter: type[Adapter] = Adapter
 
     def parents(self) -> dict[str, Step]:
         adapter: dict[str, Step] = {}
         if tuned_first(self._config.llm):
-            adapter["adapter"] = self.adapter(self._config, seed=0)  # one annotator for the students of all seeds
+            adapter["adapter"] = self.adapter(self._config, seed=0)  # students of all seeds share one annotator
         return {**with_tests(self._config), **demonstrations(self._config), **adapter}
 
     def files(self) -> Iterable[Path]:

@@ -1,4 +1,4 @@
-"""Making new texts: written by an LLM or by replaced words, screened, relabelled."""
+"""Creating new texts: written by an LLM or by replacing words, then screened and relabelled."""
 
 import logging
 import shutil
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 
 
 def preview(job: Job) -> None:
-    """Print a filled prompt of each kind, what writing would ask and cost, or both, without asking anything.
+    """Print a filled prompt of each kind, an estimate of requests and cost, or both, without sending anything.
 
-    The number of texts to write depends on the teacher's errors, so the teacher is fitted first, and stays cached.
+    The number of texts to write depends on the teacher's errors, so the teacher is trained first, and cached.
     """
     work = job.store.at(Augmented(job.step.whole), job.folder)
     orders = _orders(work)
@@ -57,7 +57,7 @@ def _estimate(work: Work, orders: list[writing.Order]) -> str:
 
 
 def _orders(work: Work, rows: pd.DataFrame | None = None) -> list[writing.Order]:
-    """What an LLM is to write, from the source rows with the teacher's predictions (by default made here)."""
+    """What an LLM is to write, from the source rows with the teacher's predictions (by default computed here)."""
     config = work.config
     rows = _with_predictions(work)[0] if rows is None else rows
     sources = {method: part for method, part in _sources(config, rows).items() if method in WRITTEN}
@@ -66,7 +66,7 @@ def _orders(work: Work, rows: pd.DataFrame | None = None) -> list[writing.Order]
 
 
 def make(work: Work) -> None:
-    """Leave `augmented.parquet`, `dropped.parquet`, `prompts.json` and `summary.json`."""
+    """Write `augmented.parquet`, `dropped.parquet`, `prompts.json` and `summary.json`."""
     data = reading.dataset(work)
     tests = reading.test_sets(work)
     _, validation = reading.supervision(work, data, tests)
@@ -75,7 +75,7 @@ def make(work: Work) -> None:
 
     rows, teacher = _with_predictions(work)
     sources = _sources(work.config, rows)
-    log.info("new texts from %s", ", ".join(f"{len(part):,} texts by {method}" for method, part in sources.items()))
+    log.info("creating new texts from %s", ", ".join(f"{len(part):,} texts by {method}" for method, part in sources.items()))
     texts, prompts, summary = _write(work, sources, rows)
     summary["augment/made"] = len(texts)
     if teacher is not None:
@@ -92,7 +92,7 @@ def make(work: Work) -> None:
 
 
 def _with_predictions(work: Work) -> tuple[pd.DataFrame, Teacher | None]:
-    """The source rows with the teacher's `fold` and `predicted`, where any method or filter needs them."""
+    """The source rows with the teacher's `fold` and `predicted` if a method or filter needs them."""
     rows = source_rows(work)
     if "teacher" not in work.parents:
         return rows, None
@@ -101,7 +101,7 @@ def _with_predictions(work: Work) -> tuple[pd.DataFrame, Teacher | None]:
 
 
 def _sources(config: Settings, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """By method, the rows it starts from: the teacher's errors, or all."""
+    """The source rows of each method: the teacher's errors, or all rows."""
     settings = config.augment
     errors = rows[rows["predicted"] != rows["label"]] if "predicted" in rows else rows
     of_method = {method: errors if method in OF_ERRORS else rows for method in settings.methods}
@@ -112,7 +112,7 @@ def _sources(config: Settings, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _write(
     work: Work, sources: dict[str, pd.DataFrame], rows: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, str], dict[str, Any]]:
-    """All new texts with where they come from, the prompts by hash, and what making them took."""
+    """All new texts with their provenance, the prompts by hash, and usage totals."""
     config, settings = work.config, work.config.augment
     orders = _orders(work, rows)
     written = writing.write(orders, config.llm, settings, config.annotate, cache=work.responses, curve=cost_curve(work))
@@ -142,10 +142,10 @@ def _write(
 
 
 def _relabel(work: Work, data: TextData, screening: Screening, rows: pd.DataFrame, teacher: Teacher | None) -> dict[str, int]:
-    """Drop rows that are not given the label asked for in every round of relabelling (Thomas 2024: relabelled until stable).
+    """Drop rows that do not get the requested label in every round of relabelling (Thomas 2024: relabelled until stable).
 
-    Unlabelled rows pass. Adds `relabels`, the rounds a row passed, and `agreement`, the mean share of the votes (or the
-    mean probability) that its label had in them. Gives the rows dropped in each round.
+    Unlabelled rows pass. Adds `relabels`, the rounds a row passed, and `agreement`, its label's mean vote share (or mean
+    probability) over them. Returns the number of rows dropped in each round.
     """
     settings = work.config.augment
     rounds = 0 if settings.relabel == "none" else settings.rounds
@@ -177,9 +177,9 @@ def _relabel(work: Work, data: TextData, screening: Screening, rows: pd.DataFram
 
 
 def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int) -> tuple[list[str | None], np.ndarray]:
-    """The annotator's labels, and the share of its votes for the label asked for; each round draws other samples.
+    """The annotator's labels, and its vote share for the requested label; each round draws new samples.
 
-    The responses are cached like all others; the votes are needed here only.
+    The responses are cached like all others; the votes are temporary.
     """
     folder, members = work.folder / f"votes_{number}", annotators(work.step.whole)
     texts, pool = part[["id", "text", "label"]], reading.demonstration_pool(work)
@@ -199,10 +199,10 @@ def _votes(work: Work, data: TextData, part: pd.DataFrame, number: int) -> tuple
 
 
 def _predictions(work: Work, teacher: Teacher | None, part: pd.DataFrame, number: int) -> tuple[list[str | None], np.ndarray]:
-    """The label that one of the teacher's models predicts for each row, and its probability of the label asked for.
+    """The label that one of the teacher's models predicts for each row, and its probability of the requested label.
 
-    A model that was not fitted to the source got it wrong where it is an error, and would get its copies wrong too: those
-    that know the source predict, another one in each round.
+    A source that is an error was misclassified by the model not trained on it, which would misclassify its copies too. So
+    the models trained on the source predict, a different one in each round.
     """
     assert teacher is not None
     model_of = (part["fold"].to_numpy(int) + 1 + number) % len(teacher.models)
@@ -218,7 +218,7 @@ def _predictions(work: Work, teacher: Teacher | None, part: pd.DataFrame, number
     return labels, share
 
 
-# -- leaving -------------------------------------------------------------------------------------------------------------
+# -- output --------------------------------------------------------------------------------------------------------------
 
 
 def _save(folder: Path, screening: Screening, prompts: dict[str, str], summary: dict[str, Any]) -> None:

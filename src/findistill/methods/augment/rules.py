@@ -23,14 +23,14 @@ def augments(config: Any) -> Iterator[str]:
     if several and augment.temperature == 0:
         yield (
             f"augment.temperature=0 makes all augment.per_text.{several[0]}={augment.per_text[several[0]]} texts of a source "
-            "the same one; raise it"
+            "identical; raise it"
         )
     if augment.min_words > augment.max_words:
-        yield f"augment.min_words={augment.min_words} is above augment.max_words={augment.max_words}: no text is left"
+        yield f"augment.min_words={augment.min_words} is above augment.max_words={augment.max_words}: no text would pass"
     if stage == "student" and config.distill.source == "human":
-        yield "augment.use=true with distill.source=human: no human voted on new texts; use distill.source=annotator"
+        yield "augment.use=true with distill.source=human: nobody voted on the new texts; use distill.source=annotator"
     if stage == "teacher" and config.teacher.objective == "regression":
         yield "augment.use=true with teacher.objective=regression: new texts have labels, not scores"
     asks_llm = augment.relabel == "llm" or set(WRITTEN) & set(augment.methods)
-    if asks_llm and not (stage == "student" and config.distill.source == "annotator"):  # whose rules ask for it already
+    if asks_llm and not (stage == "student" and config.distill.source == "annotator"):  # whose own rules check the annotator
         yield from annotates(config)

@@ -1,4 +1,4 @@
-"""Which new texts may become training texts: well formed, new, and far from everything that measures a model."""
+"""Which new texts may become training texts: well formed, new, and far from all validation and test texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ import pandas as pd
 
 from findistill.data.similarity import closest, distinct, similarity
 
-LEAK = 90  # edit similarity to a validation or test text at which a row goes; no setting, for it keeps tests honest
+LEAK = 90  # edit similarity to a validation or test text at which a row is dropped; no setting, as it prevents leaks
 
 
 @dataclass
 class Screening:
-    """New texts on their way through the filters.
+    """New texts and the filters that they go through.
 
-    `rows` has the columns id, text (None: there is none), method, source_id and echo; filters take rows away and note how
-    similar the others are. What is taken away is in `dropped`, with its `reason`.
+    `rows` has the columns id, text (None: unreadable), method, source_id and echo; filters remove rows and record the
+    similarities of the others. Removed rows are in `dropped`, with the `reason`.
     """
 
     rows: pd.DataFrame
@@ -31,23 +31,23 @@ class Screening:
         return self.rows["text"].tolist()
 
     def well_formed(self, min_words: int, max_words: int) -> None:
-        """Drop what is no text, repeats its prompt, or is too short or long (copies by `words` are as long as the data's)."""
+        """Drop missing texts, echoes of the prompt, and texts that are too short or long (except copies by `words`)."""
         self.drop(self.rows["text"].isna(), "unreadable")
         self.drop(self.rows["echo"].eq(True), "echo of the prompt")
         words = self.rows["text"].map(lambda text: len(text.split())).astype(int)
         self.drop(((words < min_words) | (words > max_words)) & (self.rows["method"] != "words"), "length")
 
     def far_from(self, held_out: Mapping[str, Sequence[str]]) -> None:
-        """Drop rows within `LEAK` of a held-out text; `similarity_<set>` tells how close the others come."""
+        """Drop rows with a similarity of `LEAK` or more to a held-out text; `similarity_<set>` has that of the others."""
         for name, texts in held_out.items():
             near = closest(self.texts, texts)
             self.rows = self.rows.assign(**{f"similarity_{name}": near})
             self.drop(near >= LEAK, f"close to a {name} text")
 
     def new(self, sources: Mapping[str, str], training: Sequence[str], limit: float) -> None:
-        """Drop rows with a similarity of `limit` or more to a training text or to another new one, of which the first stays.
+        """Drop rows with a similarity of `limit` or more to a training text or to an earlier new text.
 
-        `similarity_train` and `similarity_source` (to the text it was made from, by id in `sources`) are noted.
+        Records `similarity_train` and `similarity_source` (to the source text, by id in `sources`).
         """
         near, pairs = closest(self.texts, training), zip(self.rows["text"], self.rows["source_id"], strict=True)
         to_source = [similarity(text, sources[source]) for text, source in pairs]

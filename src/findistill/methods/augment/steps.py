@@ -13,14 +13,14 @@ from findistill.methods.datasets import demonstrations, model_at, with_tests
 from findistill.methods.qlora.steps import Adapter, tuned_first
 from findistill.methods.stage import Stage, without
 
-OF_ERRORS = ("generate", "rephrase", "similar")  # start from what the teacher gets wrong
+OF_ERRORS = ("generate", "rephrase", "similar")  # start from the teacher's errors
 
 
 class Augmented(Step):
     """The new texts that `augment` asks for, screened, with the provenance of every row."""
 
     name = "augment"
-    version = 2  # special tokens in a text are text
+    version = 2  # special tokens in a text are treated as text
     reads = ("augment", "llm", "prompt", "shots", "annotate", "data.seed", "trainer.accelerator", "trainer.max_memory")
     implementation = "findistill.methods.augment.making:make"
     estimate = "findistill.methods.augment.making:requests"
@@ -65,12 +65,12 @@ def asks_llm(config: Any) -> bool:
 
 
 def augmented(config: Any) -> dict[str, Step]:
-    """The parent `augment` of a training, where `augment.use` is on."""
+    """The parent `augment` of a training, if `augment.use` is set."""
     return {"augment": Augmented(config)} if config.augment.use else {}
 
 
 class Augment(Stage):
-    """`stage=augment`: new training texts, made from the labelled ones and filtered."""
+    """`stage=augment`: new training texts, created from the labelled ones and filtered."""
 
     implementation = "findistill.methods.augment.stage:run"
     preview = "findistill.methods.augment.making:preview"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from findistill.core.store import Work
-from findistill.errors import UserError
 from findistill.inference.predict import predict
 from findistill.methods import rows as reading
 from findistill.methods.cross_fit.folds import FILE, model
@@ -14,9 +13,9 @@ from findistill.models.weights import locate
 
 @dataclass(frozen=True)
 class Teacher:
-    """Predictions of the labelled rows (id, fold, predicted), and the models that made them.
+    """Predictions for the labelled rows (id, fold, predicted), and the models that made them.
 
-    Model `i` was not fitted to the rows of fold `i`. A teacher that is named is one model, and every row has fold 0.
+    Model `i` was not trained on the rows of fold `i`. A named teacher is a single model, and every row has fold 0.
     """
 
     predictions: pd.DataFrame
@@ -24,16 +23,15 @@ class Teacher:
 
 
 def source_rows(work: Work) -> pd.DataFrame:
-    """The labelled rows that new texts are made from, none in a test set."""
+    """The labelled rows that new texts are created from, none of them in a test set."""
     data = reading.dataset(work)
     rows, _ = reading.supervision(work, data, reading.test_sets(work))
-    if rows["label"].nunique() < 2:
-        raise UserError(f"new texts are made from texts with human labels, and data={data.card.name} has none to train on")
+    reading.check_classes(rows, data, "augmentation")
     return rows
 
 
 def teacher_of(work: Work, rows: pd.DataFrame) -> Teacher:
-    """The named model's predictions of `rows`, or the out-of-fold ones."""
+    """The named model's predictions for `rows`, or the out-of-fold ones."""
     settings, folder = work.config.augment, work.parents["teacher"]
     if settings.teacher:
         path = locate(settings.teacher)

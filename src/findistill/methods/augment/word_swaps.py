@@ -1,8 +1,8 @@
 """Word-level augmentation, which needs no LLM (TinyBERT, Jiao et al. 2020, section 4.1, Algorithm 1).
 
-A word that is one piece of the vocabulary is replaced by what a masked language model would put there, a word of several
-pieces by words with a similar vector. The vectors are the model's own input embeddings, where the paper takes GloVe's. A
-model without a masked-language head, as the embedded MiniLM is, leaves the vectors alone to choose.
+A word that is a single token is replaced by a prediction of a masked language model, a word of several tokens by a word with
+a similar vector. The vectors are the model's own input embeddings (the paper uses GloVe). A model without a masked-language
+head, such as the embedded MiniLM, uses the vectors for all words.
 """
 
 import logging
@@ -26,19 +26,19 @@ from findistill.models.weights import locate, quiet
 log = logging.getLogger(__name__)
 
 WORD = re.compile(r"[A-Za-z]{3,}")
-MASKED_AT_ONCE = 64  # texts with one word hidden in a forward pass
+MASKED_AT_ONCE = 64  # texts with one masked word per forward pass
 
 
 class WordSwaps:
     """Replaces words of texts.
 
     Args:
-        masked_lm: a folder or hub id of a masked language model; None: the embedded MiniLM's vectors alone.
+        masked_lm: a folder or hub id of a masked language model; None: only the embedded MiniLM's vectors.
         replace: the probability that a word is replaced (p_t of Algorithm 1).
-        candidates: how many words one is chosen from (K).
+        candidates: number of candidates for each replacement (K).
 
     Raises:
-        UserError: the model cannot be loaded, or is no masked language model.
+        UserError: the model cannot be loaded, or is not a masked language model.
     """
 
     def __init__(self, masked_lm: str | None, replace: float, candidates: int) -> None:
@@ -56,8 +56,8 @@ class WordSwaps:
             raise UserError(f"augment.masked_lm={masked_lm} cannot be loaded: {str(error).splitlines()[0]}") from error
         if lacking or (masked_lm and self.tokenizer.mask_token is None):
             raise UserError(
-                f"augment.masked_lm={masked_lm} is no masked language model: it has no trained head for masked words.\n"
-                "Name one, such as google-bert/bert-base-uncased, or leave it out to replace words by those with similar vectors."
+                f"augment.masked_lm={masked_lm} is not a masked language model: it has no trained head for masked words.\n"
+                "Use one, such as google-bert/bert-base-uncased, or remove the setting to replace words by similar word vectors."
             )
         self.model.eval().to(device())
         self._neighbours: dict[str, list[str]] = {}
@@ -65,10 +65,10 @@ class WordSwaps:
         self._whole = self._whole_words()
 
     def copies(self, texts: Sequence[tuple[str, str]], number: int, seed: int) -> list[list[str]]:
-        """`number` copies of each text with words replaced; a copy may come out as its text.
+        """`number` copies of each text with words replaced; a copy may equal its text.
 
         Args:
-            texts: id and text of each. A copy depends on these, `seed` and its number alone.
+            texts: id and text of each. A copy depends only on these, `seed` and its number.
         """
         self._note_neighbours({word[0].lower() for _, text in texts for word in self._words(text)})
         copies = []
@@ -78,7 +78,7 @@ class WordSwaps:
         return copies
 
     def _words(self, text: str) -> list[re.Match[str]]:
-        """The words that may be replaced. Stop words stay: most negations and directions are among them."""
+        """The words that may be replaced. Stop words are kept: they include most negations and directions."""
         return [word for word in WORD.finditer(text) if word[0].lower() not in ENGLISH_STOP_WORDS and not word[0].isupper()]
 
     def _copy(self, text: str, options: Sequence[tuple[int, int, list[str]]], draw: random.Random) -> str:
@@ -91,7 +91,7 @@ class WordSwaps:
         return "".join([*parts, text[end:]])
 
     def _options(self, text: str) -> list[tuple[int, int, list[str]]]:
-        """Start, end and candidates of every word that has any."""
+        """Start, end and candidates of every word that has candidates."""
         words = self._words(text)
         predicted = self._predict(text) if self.masked_lm else {}
         every = [(*word.span(), predicted.get(at, self._neighbours[word[0].lower()])) for at, word in enumerate(words)]
@@ -111,7 +111,7 @@ class WordSwaps:
         return list(words), _unit(self._table[list(words.values())])
 
     def _note_neighbours(self, words: set[str]) -> None:
-        """The nearest whole words of each word; the vector of a word of several pieces is the mean of theirs."""
+        """Store the nearest whole words of each word; the vector of a word of several tokens is their mean."""
         new = sorted(words - self._neighbours.keys())
         if not new:
             return
@@ -126,7 +126,7 @@ class WordSwaps:
 
     @torch.inference_mode()
     def _predict(self, text: str) -> dict[int, list[str]]:
-        """For each word of one piece, what the model puts in its place when it reads the masked text and the text itself."""
+        """For each single-token word, the model's replacements, given the masked text followed by the original text."""
         text = spaced(text, SpecialTokens.of(self.tokenizer).marks)  # the only mask is ours
         words = self._words(text)
         pieces = self.tokenizer([f" {word[0]}" for word in words], add_special_tokens=False).input_ids if words else []
@@ -142,12 +142,12 @@ class WordSwaps:
             logits = self.model(**inputs).logits
             for row, number in enumerate(batch):
                 places = (inputs.input_ids[row] == self.tokenizer.mask_token_id).nonzero()
-                if len(places):  # else cut off
+                if len(places):  # else truncated
                     predicted[number] = self._whole_names(logits[row, places[0, 0]], words[number][0])
         return predicted
 
     def _whole_names(self, scores: torch.Tensor, old: str) -> list[str]:
-        """The most likely whole words other than the old one, among the first K pieces (none: fall back on the old)."""
+        """The most likely whole words other than the old one, among the top K tokens (empty: the old word is kept)."""
         names = self.tokenizer.convert_ids_to_tokens(scores.topk(min(self.candidates, len(scores))).indices.tolist())
         words = [name.lstrip("Ġ").lower() for name in names if not name.startswith("##")]
         return [word for word in words if WORD.fullmatch(word) and word != old.lower()]

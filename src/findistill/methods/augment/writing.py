@@ -1,10 +1,10 @@
-"""New texts from an LLM: through the same engines, prompts and response cache as labels.
+"""New texts from an LLM: with the same engines, prompts and response cache as labels.
 
-A prompt that asks for a text is a `Template` with one step, the new text; the label that follows it is how the writer
-itself reads what it wrote. So nothing here is new to an engine, and a killed run goes on where it stopped.
+A prompt that asks for a text is a `Template` with one step, the new text, followed by the label that the writer gives it.
+So engines need no changes, and a killed run resumes from the cache.
 
-The prompts follow TinyFinBERT's (Thomas 2024, data augmentation): new labelled sentences aimed at what the teacher finds
-hard, misclassified sentences said differently, variations that keep the sentiment, and similar statements without a label.
+The prompts follow TinyFinBERT's (Thomas 2024, data augmentation): new labelled sentences aimed at the teacher's hard cases,
+paraphrases of misclassified sentences, variations that keep the sentiment, and similar unlabelled statements.
 """
 
 import random
@@ -38,11 +38,11 @@ from findistill.models import embeddings
 
 STEP = "New text:"
 TOTALS = ("requests", "tokens_in", "tokens_out", "seconds", "failed")
-STEP_TOKENS = 96  # of a new text at most, where the engine counts them
-EXAMPLES = 3  # worked examples in a prompt
-USUAL_TOKENS = 45  # of a new text and its label, before any was seen
-COUNTED = 50  # prompts of an order that are tokenised for an estimate
-PAIRED = 100  # rows of a kind that are paired to worked examples
+STEP_TOKENS = 96  # maximum length of a new text, in engines that limit steps
+EXAMPLES = 3  # worked examples per prompt
+USUAL_TOKENS = 45  # of a new text and its label, assumed for estimates
+COUNTED = 50  # prompts per order that are tokenised for an estimate
+PAIRED = 100  # rows of a kind that are paired into worked examples
 
 PROMPTS = yaml.safe_load(files("findistill.methods.augment").joinpath("prompts.yaml").read_text("utf-8"))
 
@@ -56,10 +56,10 @@ _TALK = re.compile(
 
 @dataclass(frozen=True)
 class Order:
-    """Texts to be written by one method under one prompt: `number` for each row (id, text) of `sources`."""
+    """Texts to be written by one method with one prompt: `number` for each row (id, text) of `sources`."""
 
     method: str
-    label: str | None  # the label asked for
+    label: str | None  # the requested label
     sources: pd.DataFrame
     template: Template
     examples: DemonstrationTable
@@ -67,20 +67,20 @@ class Order:
 
     @property
     def prompt(self) -> str:
-        """A short hash of the prompt's words, sources and examples left out."""
+        """A short hash of the prompt's wording, without source and examples."""
         return digest(self.template.task(), 8)
 
 
 @dataclass
 class Written:
-    """New texts, a row each, and what they took.
+    """New texts, one row each, and usage totals.
 
-    `rows` has method, source_id, sample, text (None: unreadable or failed), label (the one asked for), writer_label (how the
-    writer reads its text), prompt (its hash), echo (whether the text repeats the prompt or talks about it).
+    `rows` has method, source_id, sample, text (None: unreadable or failed), label (the requested one), writer_label (the
+    writer's own label), prompt (its hash), echo (whether the text repeats the prompt or talks about it).
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    prompts: dict[str, str] = field(default_factory=dict)  # hash -> the prompt's words
+    prompts: dict[str, str] = field(default_factory=dict)  # hash -> the prompt's wording
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
     cost_usd: float | None = None
 
@@ -97,13 +97,13 @@ def orders(
     sources: Mapping[str, pd.DataFrame], rows: pd.DataFrame, numbers: Mapping[str, int], labels: LabelSet,
     prompt: Prompt, settings: Augment,
 ) -> list[Order]:  # fmt: skip
-    """What to request: one order for each method, label and, for `generate`, label that the teacher predicted.
+    """What to request: one order per method, label and, for `generate`, label predicted by the teacher.
 
     Args:
         sources: by method, the rows to start from: id, text, label, predicted (the teacher's; only for `generate`).
         rows: all labelled rows, from which prompts take their examples.
-        numbers: by method, new texts a source.
-        labels: the labels and their words.
+        numbers: by method, new texts per source.
+        labels: the labels and their wording.
         prompt: the `prompt` section.
         settings: the `augment` section.
     """
@@ -141,10 +141,10 @@ def _kin(rows: pd.DataFrame, label: str | None, confused_with: str | None) -> pd
 
 
 def _examples(method: str, label: str | None, rows: pd.DataFrame, kin: pd.DataFrame, seed: int) -> DemonstrationTable:
-    """Worked examples for each row: a text and what might have been written from it.
+    """Worked examples for each row: a text and a new text that could have been written from it.
 
-    Nobody has to write these: two similar texts of one kind (the same label; the same error) are each a new text like the
-    other. A text is in one pair, and no prompt shows the pair of its source. Rewriting has examples of our own.
+    Most need no author: of two similar texts of one kind (same label, same error), one is an example of a new text like the
+    other. A text is in one pair, and no prompt shows the pair of its source. Examples for `rephrase` are written by hand.
     """
     if method == "rephrase":
         own = [Demonstration(text, label or "", (other,)) for text, other in PROMPTS["rewrites"].get(label, ())]
@@ -162,7 +162,7 @@ def _examples(method: str, label: str | None, rows: pd.DataFrame, kin: pd.DataFr
 
 
 def _pairs(rows: pd.DataFrame) -> list[tuple[tuple[str, str, str], tuple[str, str, str]]]:
-    """Disjoint pairs of rows (id, text, label): each row in turn takes the most similar one that is free."""
+    """Disjoint pairs of rows (id, text, label): each row in turn is paired with the most similar free one."""
     parts = list(zip(rows["id"], rows["text"], rows["label"], strict=True))
     vectors = embeddings.embed(rows["text"].tolist())
     alike = vectors @ vectors.T
@@ -179,16 +179,16 @@ def write(
     orders: list[Order], llm: LLM, settings: Augment, pace: Annotate, *, cache: Path, engine: Engine | None = None,
     curve: CostCurve | None = None,
 ) -> Written:  # fmt: skip
-    """Have an LLM write the ordered texts; what the response cache has is not requested again.
+    """Have an LLM write the ordered texts; cached responses are not requested again.
 
     Args:
         orders: what to write.
         llm: the `llm` section.
         settings: the `augment` section: temperature and seed.
         pace: the `annotate` section: `concurrency`, `retries`, `max_failed`, `max_cost_usd`.
-        cache: the folder of all responses ever received.
-        engine: the writer; by default the one that `llm` describes.
-        curve: counts what it costs, over all orders, for loggers.
+        cache: the folder of the response cache.
+        engine: the writer; by default built from `llm`.
+        curve: tracks the cost over all orders, for loggers.
 
     Raises:
         UserError: the model cannot be reached, loaded or trusted; the budget is spent; too many responses failed.
@@ -207,7 +207,7 @@ def write(
                 engine=engine, template=replace(order.template, structured=structured), sampling=sampling, samples=order.number,
                 cache=responses, budget=budget, llm=llm, max_failed=pace.max_failed, curve=curve,
             )  # fmt: skip
-            # The method is part of the id, from which engines draw, so that no two methods draw alike.
+            # The method is part of the id, which engines seed sampling with, so that methods draw different samples.
             frame = order.sources.assign(id=[f"{order.method}:{source}" for source in order.sources["id"]])
             table = runner.run(PromptRows.from_frames(frame, frame.head(0), order.examples))
             written.prompts[order.prompt] = order.template.task()
@@ -227,7 +227,7 @@ def filled_prompt(order: Order) -> str:
 
 
 def estimate(orders: list[Order], llm: LLM, prompt: Prompt, settings: Augment, *, cache: Path) -> str:
-    """What `write` would request and cost: prompts counted, texts assumed to be of usual length."""
+    """What `write` would request and cost, with counted prompts and an assumed length of new texts."""
     texts = missing = prompts = tokens_in = 0
     count = token_counter(llm)
     for order in (order for order in orders if len(order.sources) and order.number):
@@ -241,16 +241,16 @@ def estimate(orders: list[Order], llm: LLM, prompt: Prompt, settings: Augment, *
         prompts += len(remaining)
     tokens_out = missing * USUAL_TOKENS
     cost = pricing.cost(llm.price, tokens_in, tokens_out)
-    dollars = "price not known (llm.price.per_million_in, llm.price.per_million_out)" if cost is None else f"${cost:,.4f}"
+    dollars = "price unknown (llm.price.per_million_in, llm.price.per_million_out)" if cost is None else f"${cost:,.4f}"
     return (
         f"{texts:,} texts to write, {texts - missing:,} of them in the cache\n"
-        f"{prompts:,} prompts, {tokens_in:,} prompt tokens where `n` is supported, about {tokens_out:,} completion tokens\n"
+        f"{prompts:,} prompts, {tokens_in:,} prompt tokens if the server supports `n`, about {tokens_out:,} completion tokens\n"
         f"cost: {dollars}"
     )
 
 
 def _cached_texts(order: Order, llm: LLM, settings: Augment, cache: Path) -> list[int]:
-    """How many texts the cache has for each source, in whichever form they were requested."""
+    """How many texts the cache has for each source, with or without structured output."""
     cached = [0] * len(order.sources)
     responses = ResponseCache.shared(cache, request_identity(llm), "writing")
     if not responses.path.exists():
@@ -266,7 +266,7 @@ def _cached_texts(order: Order, llm: LLM, settings: Augment, cache: Path) -> lis
 
 
 def _row(order: Order, row: int, response: Response, context: list[str]) -> dict[str, Any]:
-    # A response that names no label is not in the form asked for: it may be a refusal, or cut off.
+    # A response without a label is not in the requested format: it may be a refusal, or truncated.
     text = response.rationale[0].strip('"“” ') if response.rationale and response.label else None
     return {
         "method": order.method, "source_id": order.sources["id"].iloc[row], "sample": response.sample, "text": text or None,

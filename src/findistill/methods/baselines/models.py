@@ -26,7 +26,7 @@ from findistill.training.teacher_outputs import mean_logits
 
 @dataclass(frozen=True)
 class Answers:
-    """Probabilities (n, labels) of n rows, the label of each (None: no answer), the names of the columns, further columns."""
+    """Probabilities (n, labels), the predicted label of each row (None: no answer), the column names, further columns."""
 
     probabilities: np.ndarray
     predicted: Sequence[str | None]
@@ -39,12 +39,12 @@ class Answers:
         return cls(probabilities, [labels[column] for column in probabilities.argmax(axis=1)], labels)
 
 
-# Predicts the rows of the test set with a number; and metrics of how it came about.
+# A function from rows and the number of their test set to answers; and metrics of the training.
 Predictor = tuple[Callable[[pd.DataFrame, int], Answers], dict[str, float]]
 
 
 def predict_test_sets(work: Work) -> None:
-    """Leave `predictions_<prefix>.parquet` for every set of rows, and `metrics.json`.
+    """Write `predictions_<prefix>.parquet` for every set of rows, and `metrics.json`.
 
     Raises:
         UserError: there are too few labelled rows apart from those to predict.
@@ -54,7 +54,7 @@ def predict_test_sets(work: Work) -> None:
     section, _, setting = work.step.label_map.partition(".")
     for number, (prefix, (rows, allowed)) in enumerate(tests.items()):
         answers = predict(rows, number)
-        # The test set's labels may be fewer than those of the labelled rows.
+        # A test set may have fewer labels than the labelled rows.
         probabilities, predicted = align_predictions(
             answers.probabilities, answers.predicted, answers.labels, allowed.names,
             model=str(work.parents.get("model", "baseline")), label_map=work.config[section][setting],
@@ -79,7 +79,7 @@ def evaluation_sets(work: Work) -> dict[str, tuple[pd.DataFrame, LabelSet]]:
 
 
 def labelled_pool(work: Work, tests: reading.TestSets) -> pd.DataFrame:
-    """The labelled rows that the job may know, none that is scored."""
+    """The labelled rows that the job may use, none of them scored."""
     if work.step.rows == LIMITED:
         tests = reading.test_sets(work)
     return reading.drop_test_overlap(reading.demonstration_pool(work), tests)
@@ -88,10 +88,10 @@ def labelled_pool(work: Work, tests: reading.TestSets) -> pd.DataFrame:
 def from_labels(
     method: Callable[[Work, pd.DataFrame, LabelSet], Callable[[pd.DataFrame], np.ndarray]], work: Work, tests: reading.TestSets
 ) -> Predictor:
-    """A method of the labelled rows alone, which gives probabilities of the data's labels."""
+    """A method fitted to the labelled rows alone, which predicts probabilities of the data's labels."""
     labels, pool = reading.dataset(work).labels, labelled_pool(work, tests)
     if len(pool) < (work.step.k if work.step.rows != TESTS else 1):
-        raise UserError(f"no {work.step.title()}: there are only {len(pool)} labelled texts apart from those to predict")
+        raise UserError(f"{work.step.title()}: not in the report, with only {len(pool)} labelled texts besides those to predict")
     start, processor = time.perf_counter(), time.process_time()
     probabilities = method(work, pool, labels)
     metrics = {"data/kept": len(pool), "time/train_s": time.perf_counter() - start, "time/cpu_s": time.process_time() - processor}
@@ -108,7 +108,7 @@ def classifier(work: Work, pool: pd.DataFrame, labels: LabelSet) -> Callable[[pd
     """The vote of the nearest labelled texts, or logistic regression on TF-IDF or on frozen embeddings."""
     kind, texts, gold = work.step.kind, pool["text"].tolist(), pool["label"].tolist()
     if kind != "neighbours" and len(set(gold)) < 2:
-        raise UserError(f"no {work.step.title()}: the labelled texts have only one label")
+        raise UserError(f"{work.step.title()}: not in the report, since the labelled texts have only one label")
     predict = fit_classifier(kind, texts, gold, labels, k=work.step.k)
     return lambda rows: softmax(predict(rows["text"].tolist()), axis=1)
 
@@ -129,7 +129,7 @@ def annotator(work: Work, tests: reading.TestSets) -> Predictor:
 
 
 def trained(work: Work, tests: reading.TestSets) -> Predictor:
-    """A model: the one or the ones that the students learnt from, or the students' own encoder on human labels."""
+    """A trained model: the students' teacher or teachers, or the students' own encoder trained on human labels."""
     folders = [str(folder) for role, folder in work.parents.items() if role.partition("/")[0] == "model"]
     models = [open_classifier(folder) for folder in folders]
     metrics = {"model/parameters": float(sum(model.parameters for model in models))}
@@ -143,7 +143,7 @@ def trained(work: Work, tests: reading.TestSets) -> Predictor:
             return Answers(each[0].probabilities, each[0].predicted, each[0].labels)
         labels = each[0].labels
         ordered = [one.probabilities[:, [one.labels.index(name) for name in labels]] for one in each]
-        logits = mean_logits([np.log(probabilities.clip(1e-30)) for probabilities in ordered])  # what students learn
+        logits = mean_logits([np.log(probabilities.clip(1e-30)) for probabilities in ordered])  # the students' targets
         return Answers.of(softmax(logits, axis=1), labels)
 
     return answers, metrics

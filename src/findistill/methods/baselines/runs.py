@@ -19,11 +19,11 @@ from findistill.report.parts import BASELINE
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("data", "llm", "prompt", "shots", "annotate")  # that a baseline is shown with
+SECTIONS = ("data", "llm", "prompt", "shots", "annotate")  # shown with a baseline
 
 
 def baseline_runs(runs: Sequence[Run], kinds: Sequence[str], store: Store) -> list[Run]:
-    """The baselines of all jobs, each once. One that cannot be made is named in the log, with the reason."""
+    """The baselines of all jobs, without duplicates. One that cannot be created is logged, with the reason."""
     of_key: dict[str, Run] = {}
     for run in _with_baselines(runs):
         config = _config(run)
@@ -36,10 +36,10 @@ def baseline_runs(runs: Sequence[Run], kinds: Sequence[str], store: Store) -> li
 
 
 def _with_baselines(runs: Sequence[Run]) -> list[Run]:
-    """The runs that baselines are made for."""
+    """The runs that get baselines."""
     own = [run for run in runs if parts.of_kind(run.kind).own_baselines]
     if any(run.kind == "fewshot" and run.config["shots"]["k"] for run in own):
-        # As many neighbours vote as prompts show demonstrations.
+        # The number of neighbours is that of demonstrations in the prompts.
         own = [run for run in own if run.kind != "fewshot" or run.config["shots"]["k"]]
     return own or [run for run in runs if run.kind in LEARNERS]
 
@@ -52,7 +52,7 @@ def _config(run: Run) -> Any:
 def _run(step: Baseline, run: Run, config: Any, store: Store) -> Run:
     if step.kind == "teacher":
         if not all(store.exists(parent) for role, parent in step.inputs.items() if role.startswith("model")):
-            raise UserError(f"{step.title()}: not in the report, since the artifact of a teacher is gone")
+            raise UserError(f"{step.title()}: not in the report, since a teacher's artifact no longer exists")
         settings: dict[str, Any] = {name: run.config[name] for name in ("data", "teacher", "trainer")}
         settings |= {"distill": {"teacher": config.distill.teacher}, "augment": {"use": config.augment.use}}
         kind, status = "teacher", {"teacher": run.status["teacher"]}
@@ -69,7 +69,7 @@ def _run(step: Baseline, run: Run, config: Any, store: Store) -> Run:
 
 
 def votes_of_students(runs: Sequence[Run], store: Store) -> pd.DataFrame | None:
-    """The annotator's votes on the texts that students learnt from, of the first student that has an annotator."""
+    """The votes on the students' training texts, of the first student that has an annotator."""
     for run in runs:
         if run.kind == "student" and run.folder is not None:
             config = _config(run)

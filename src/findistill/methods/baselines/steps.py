@@ -1,4 +1,4 @@
-"""Baselines as steps: made once for all jobs that are tested on the same rows and know the same labels."""
+"""Baselines as steps: shared by all jobs with the same test rows and labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from findistill.methods.finetune.steps import LabelledStudent, teachers
 from findistill.training.config import asks_teacher
 
 MODELS = ("encoder", "teacher")  # kinds that are models of a parent step
-NEIGHBOURS = 8  # that vote where the prompts show no demonstrations
+NEIGHBOURS = 8  # that vote if prompts have no demonstrations
 LEARNERS = ("teacher", "qlora")  # stages that learn from human labels
 
 # Which rows a job of a stage is scored on.
@@ -21,14 +21,14 @@ class Baseline(Step):
     """One baseline on the rows that the job of `config` is scored on."""
 
     name = "baseline"
-    version = 5  # min_steps is met by more epochs, not by whole passes in each
+    version = 5  # min_steps may add epochs, not only passes within each
     implementation = "findistill.methods.baselines.models:predict_test_sets"
 
     def __init__(self, config: Any, kind: str) -> None:
         super().__init__(config)
         self.kind = kind
         stage = config.stage.name
-        limited = LIMITED if config.fewshot.limit is not None else TESTS  # without a limit the rows are those of other stages
+        limited = LIMITED if config.fewshot.limit is not None else TESTS  # without a limit, other stages use the same rows
         self.rows = {"annotate": ANNOTATED, "fewshot": limited}.get(stage, TESTS)
         self.k = config.shots.k if stage not in LEARNERS and config.shots.k else NEIGHBOURS
         limit = {ANNOTATED: ("annotate.limit",), LIMITED: ("fewshot.limit",)}.get(self.rows, ())
@@ -62,7 +62,7 @@ class Baseline(Step):
         }
 
     def title(self) -> str:
-        """How tables name it."""
+        """The name in tables."""
         config = self._config
         if self.kind == "teacher":
             number = config.distill.teachers

@@ -1,7 +1,7 @@
-"""What a teacher gets wrong when it has not seen the answer: k models, each blind to one part of the rows.
+"""A teacher's errors on rows that it was not trained on: k models, each trained without one fold of the rows.
 
-A model's errors on the rows it was fitted to are few and say little: it knows those answers by heart. (TinyFinBERT's study
-could take FinBERT's errors on PhraseBank's training rows: 382 of 3,876, from a model that was fitted to most of them.)
+A model makes few errors on its own training rows, and they say little: it has memorised the answers. (TinyFinBERT's study
+could use FinBERT's errors on PhraseBank's training rows: 382 of 3,876, from a model that was fitted to most of them.)
 """
 
 import logging
@@ -28,11 +28,11 @@ from findistill.training.trainer import Examples, fit
 log = logging.getLogger(__name__)
 
 FILE = "out_of_fold.parquet"
-LEAST = 1e-6  # a probability, before its logarithm is taken
+LEAST = 1e-6  # lower bound of probabilities before the logarithm
 
 
 def model(folder: Path, fold: int) -> Path:
-    """The model that was not fitted to the rows of this fold."""
+    """The model that was not trained on the rows of this fold."""
     return folder / f"without_{fold}" / "model"
 
 
@@ -40,11 +40,11 @@ def cross_fit(
     encoder: Encoder, trainer: Trainer, labels: LabelSet, rows: pd.DataFrame, validation: pd.DataFrame, folds: int, folder: Path,
     *, seed: int, tokens_cache: Path | None = None,
 ) -> None:  # fmt: skip
-    """Fit `encoder` on all rows but those of one fold, for each fold, and have it predict that fold.
+    """For each fold, train `encoder` on all other rows, and predict the fold.
 
-    Leaves `out_of_fold.parquet` (id, text, label, fold, predicted, p_<label>..., in the order of `rows`) and the models.
-    Checkpoints are chosen on the `validation` rows. Folds keep the labels' shares. A fold whose model is there is
-    not fitted again.
+    Writes `out_of_fold.parquet` (id, text, label, fold, predicted, p_<label>..., in the order of `rows`) and the models.
+    Checkpoints are chosen on the `validation` rows. Folds are stratified by label. A fold whose model exists
+    is not trained again.
 
     Raises:
         UserError: a label has fewer rows than there are folds.
@@ -53,7 +53,7 @@ def cross_fit(
     if counts.min() < folds:
         raise UserError(
             f"{folds} folds: only {counts.min()} of the {len(rows)} labelled rows are {counts.idxmin()}.\n"
-            "Lower augment.folds or name a trained model, augment.teacher=RUN_FOLDER; of llm=encoder, lower llm.folds."
+            "Lower augment.folds, or use a trained model with augment.teacher=RUN_FOLDER; for llm=encoder, lower llm.folds."
         )
     shares = np.zeros((len(rows), len(labels)))
     fold_of = np.zeros(len(rows), int)
@@ -61,13 +61,13 @@ def cross_fit(
     for fold, (seen, unseen) in enumerate(splitter.split(rows["id"], rows["label"])):
         fold_of[unseen] = fold
         if not (model(folder, fold) / "config.json").exists():
-            log.info("teacher %d of %d: %s rows, %s kept from it", fold + 1, folds, f"{len(seen):,}", f"{len(unseen):,}")
+            log.info("training teacher %d of %d on %s rows, %s held out", fold + 1, folds, f"{len(seen):,}", f"{len(unseen):,}")
             train, chosen_on = (Examples.from_frame(part, labels) for part in (rows.iloc[seen], validation))
             fit(
                 encoder, None, labels, train, chosen_on,
                 Session(trainer, model(folder, fold).parent, seed, tokens_cache=tokens_cache),
             )  # fmt: skip
-            for path in model(folder, fold).parent.iterdir():  # what Lightning leaves beside the model
+            for path in model(folder, fold).parent.iterdir():  # Lightning's files next to the model
                 if path.name != "model":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         result = predict(model(folder, fold), rows["text"].iloc[unseen].tolist(), trainer, tokens_cache=tokens_cache)
@@ -78,7 +78,7 @@ def cross_fit(
 
 
 def cross_fit_teacher(work: Work) -> None:
-    """Fit the teacher once a fold, and leave its out-of-fold predictions."""
+    """Train the teacher once per fold, and write its out-of-fold predictions."""
     data = reading.dataset(work)
     rows, validation = reading.supervision(work, data, reading.test_sets(work))
     reading.check_classes(rows, data, f"cross-fitting {work.config.teacher.name}")
@@ -89,8 +89,8 @@ def cross_fit_teacher(work: Work) -> None:
 
 
 def predict_texts(work: Work, texts: Sequence[str]) -> np.ndarray:
-    """Log-probabilities (n, labels) of the parent `folds`: a labelled row's of the model that has not seen it, any other text's
-    the mean over the models."""
+    """Log-probabilities (n, labels) from the parent `folds`: for a labelled row, of the model that has not seen it; for any
+    other text, the mean over the models."""
     folder, names = work.parents["folds"], reading.dataset(work).labels.names
     out_of_fold = pd.read_parquet(folder / FILE)
     row_of = {text_key(text): row for row, text in enumerate(out_of_fold["text"])}

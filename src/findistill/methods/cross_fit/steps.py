@@ -11,11 +11,11 @@ from findistill.models.files import model_files, weights_of
 
 
 class OutOfFold(Step):
-    """The `teacher` section's encoder cross-fitted on the labelled rows, in so many folds: each row's prediction is of a model
+    """The `teacher` section's encoder, cross-fitted on the labelled rows in `folds` folds: each row is predicted by a model
     that has not seen it."""
 
     name = "folds"
-    version = 3  # min_steps is met by more epochs, not by whole passes in each
+    version = 3  # min_steps may add epochs, not only passes within each
     implementation = "findistill.methods.cross_fit.folds:cross_fit_teacher"
     resumable = True
 

@@ -39,7 +39,7 @@ def thresholds(methods: Sequence[Method], estimates: Estimates) -> Figure:
             x = [(facts.threshold(one) or 0) + 0.16 * (place - (len(series) - 1) / 2) for one in members]
             _marked_line(axes, x, [estimates[one.name][key] for one in members], name, style.look_of(place), size=7)
         low, high = axes.get_ylim()
-        reach = 2.0 * max(high - low, 0.05)  # a line farther off would flatten the students: its value is in the legend
+        reach = 2.0 * max(high - low, 0.05)  # lines farther off would flatten the students; their values are in the legend
         for place, method in enumerate(method for method in methods if method.kind != facts.KIND):
             level = estimates[method.name][key].mean
             values = " / ".join(f"{estimates[method.name][each].mean:.3f}" for each, _ in SCORES)
@@ -68,9 +68,9 @@ def thresholds(methods: Sequence[Method], estimates: Estimates) -> Figure:
 
 
 def objective_curves(methods: Sequence[Method]) -> Figure:
-    """Precision-recall curves by objective: a panel a class and micro, mean over seeds.
+    """Precision-recall curves by objective: one panel per class and one for micro, mean over seeds.
 
-    Of each series the loosest threshold (pale) and the strictest: curves of all could not be told apart.
+    Each series shows only its loosest (pale) and strictest threshold, as more curves could not be distinguished.
     """
     series = facts.threshold_series(methods)
     labels = label_names(methods[0].labels)
@@ -102,7 +102,7 @@ def objective_curves(methods: Sequence[Method]) -> Figure:
 
 
 def by_size(students: Sequence[Method], teacher: Method | None, estimates: Estimates) -> Figure:
-    """Accuracy of each student by its terms, a column a student, the teacher last; one method each."""
+    """Accuracy of each student by its loss terms: one column per student, the teacher last; one method each."""
     sizes = facts.sizes(students)
     series = sorted({facts.loss_name(student) for student in students}, key=lambda name: (name != LABELS_ALONE, name))
     looks = {name: style.look_of(at, BESIDE_GREEN) for at, name in enumerate(name for name in series if name != LABELS_ALONE)}
@@ -129,15 +129,15 @@ def by_size(students: Sequence[Method], teacher: Method | None, estimates: Estim
 
 
 def by_unlabelled(students: Sequence[Method], teacher: Method | None, estimates: Estimates) -> Figure:
-    """Accuracy by the number of unlabelled texts: a line a student and set of terms; dotted lines had no teacher.
+    """Accuracy by the number of unlabelled texts: one line per student and set of terms, dotted without a teacher.
 
-    The numbers stand side by side, not to scale, so that marks at one number can be set apart.
+    The x-axis is not to scale, so that marks at the same number can be placed side by side.
     """
     lines = facts.unlabelled_series(students)
     numbers = sorted({facts.unlabelled_texts(member) for members in lines for member in members})
     names = [(facts.size_name(line[-1]), facts.loss_name(line[-1]), facts.unlabelled_source(line[-1])) for line in lines]
     varied = [part for part in range(3) if part == 0 or len({name[part] for name in names}) > 1]
-    colours: dict[str, str] = {}  # of a student's first line
+    colours: dict[str, str] = {}  # by student, from its first line
     figure, axes = style.canvas(4.6, title=f"Unlabelled texts, {students[0].test_set}", ylabel=ACCURACY)
     axes.set_xlabel("unlabelled texts that the teacher labelled (not to scale)")
     for place, (members, name) in enumerate(zip(lines, names, strict=True)):

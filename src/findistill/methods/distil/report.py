@@ -1,6 +1,6 @@
-"""The report part of `stage=student`: students of votes by objective and threshold, students of a teacher by their terms.
+"""The report part of `stage=student`: students of votes by objective and threshold, students of a teacher by loss terms.
 
-A student whose only term is the gold label is the baseline that had no teacher. The teacher itself is added to the study;
+A student whose only term is the gold label is the baseline without a teacher. The teacher itself is added to the study;
 jobs of stage=teacher are further teachers.
 """
 
@@ -50,7 +50,7 @@ class StudentPart(Part):
         return f"{distill['objective'].upper()}{scalar} ≥{distill['min_agreement']}{gold}"
 
     def status(self, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The teachers of the student: the names of artifacts, or what `distill.teacher` says."""
+        """The student's teachers: the names of artifacts, or the value of `distill.teacher`."""
         distill = config["distill"]
         if distill["source"] != "teacher":
             return {}
@@ -65,7 +65,7 @@ class StudentPart(Part):
         return f"{self.kind}, {objective}" if objective else self.kind
 
     def leaders(self, methods: Sequence[Method]) -> list[Method] | None:
-        """The best of each objective, or the best."""
+        """The best student of each objective, if any were trained on votes."""
         by_objective = [best(members)[0] for members in _by_objective(self.own(methods)).values()]
         return [one for one in by_objective if one] or None
 
@@ -88,7 +88,7 @@ class StudentPart(Part):
         yield Family(AGAINST_LABELS, _against_labels(of_teacher), lambda a, _: facts.loss_name(a))
         distilled = [student for student in of_teacher if not facts.on_labels_alone(student)]
         for axis, pairs in pairs_by_setting(distilled, TRAINED_PRESETS).items():
-            if axis == "distill.recipe":  # faults are each compared with the recipe that has none
+            if axis == "distill.recipe":  # each fault is compared with the recipe without faults
                 pairs = [(a, b) if value_of(b, axis) == "fixed" else (b, a) for a, b in pairs
                          if "fixed" in (value_of(a, axis), value_of(b, axis))]  # fmt: skip
             yield Family(DIFFER_IN + axis, pairs, lambda a, b, axis=axis: _contrast(axis, a, b))  # type: ignore[misc]
@@ -123,13 +123,13 @@ class StudentPart(Part):
 
 
 def _by_objective(students: Sequence[Method]) -> dict[str, list[Method]]:
-    """Students of votes by objective, in the alphabet's order."""
+    """Students of votes by objective, in alphabetical order."""
     objectives = sorted({objective for student in students if (objective := facts.objective(student))})
     return {objective: [student for student in students if facts.objective(student) == objective] for objective in objectives}
 
 
 def _same_threshold(first: Sequence[Method], second: Sequence[Method]) -> list[tuple[Method, Method]]:
-    """Pairs of two objectives at one agreement threshold that differ in their loss alone."""
+    """Pairs of two objectives with the same source and agreement threshold that differ only in settings of `distill`."""
     return [
         (a, b)
         for a, b in product(first, second)
@@ -143,7 +143,7 @@ def _differ_in(a: Method, b: Method, *sections: str) -> bool:
 
 
 def _against_labels(of_teacher: Sequence[Method]) -> list[tuple[Method, Method]]:
-    """Each distilled student, and the student that is otherwise equal but had no teacher."""
+    """Each distilled student, with the otherwise equal student without a teacher."""
     alone = [method for method in of_teacher if facts.on_labels_alone(method)]
     distilled = [method for method in of_teacher if not facts.on_labels_alone(method)]
     return [(a, b) for a, b in product(distilled, alone) if _differ_in(a, b, "distill.", "teacher.")]
@@ -156,7 +156,7 @@ def _contrast(axis: str, a: Method, b: Method) -> str:
 
 
 def teacher_of(methods: Sequence[Method], student: Method | None = None) -> Method | None:
-    """The teacher that a student had (default: most students had), or else the best of the study on validation rows."""
+    """A student's teacher (default: that of most students), or else the study's best on validation rows."""
     teachers = TEACHERS.own(methods)
     students = [student] if student else [method for method in methods if facts.terms(method)]
     used = Counter(name for one in students if (name := one.runs[0].status.get("teacher")))
@@ -167,7 +167,7 @@ def teacher_of(methods: Sequence[Method], student: Method | None = None) -> Meth
 def teacher_shares(methods: Sequence[Method]) -> pd.DataFrame:
     """Each student's accuracy as a share of its teacher's, with bounds, and its share of the teacher's parameters.
 
-    A student of labels alone had none: it stands beside the report's teacher where there is one only.
+    A student of labels alone has no teacher: it is compared with the report's teacher if there is only one.
     """
     rows, several = [], len(TEACHERS.own(methods)) > 1
     for student in (method for method in methods if facts.terms(method)):
@@ -181,7 +181,7 @@ def teacher_shares(methods: Sequence[Method]) -> pd.DataFrame:
 
 
 def one_of_each(students: Sequence[Method]) -> list[Method]:
-    """One method of each student and set of terms: with the commonest number of unlabelled texts, best on validation rows."""
+    """One method per student and set of terms: the best on validation rows with the most common `distill.unlabelled`."""
 
     def unlabelled(student: Method) -> str:
         return repr(setting(student.config, "distill.unlabelled"))
@@ -197,7 +197,7 @@ def one_of_each(students: Sequence[Method]) -> list[Method]:
 
 
 def _votes(results: Results) -> tuple[pd.DataFrame | None, str]:
-    """The annotator's votes for the agreement figure, and on which texts they are."""
+    """The annotator's votes for the agreement figure, and which texts they are on."""
     if results.annotations is not None:
         return results.annotations, "the texts to be distilled"
     for method in results.methods:

@@ -2,15 +2,15 @@
 
 From votes (`distill=cls`, `reg`): the annotations of an LLM, or a source with human votes. Keeps the rows on which at
 least `distill.min_agreement` of the answers agree, and trains CLS on the hard label or REG on the vote shares (Deng et al.
-2023, section on distillation). The student never sees a human label of the training rows: validation, too, is against
-the votes. With `distill.gold` the labelled rows are learnt from as well, and validation is against human labels.
+2023, section on distillation). The student never sees a human label of the training rows: validation also uses the votes.
+With `distill.gold` the student is also trained on the labelled rows, and validation uses human labels.
 
-From a teacher model (`distill=logit`, `minilm`, `tinybert`): its outputs on the labelled texts and on those of
-`distill.unlabelled`. Validation is against human labels. Where the gold label is the only term, the student is trained as a
-teacher is: the baseline that distillation has to beat.
+From a teacher model (`distill=logit`, `minilm`, `tinybert`): its outputs on the labelled texts, the data's other texts and
+those of `distill.unlabelled`. Validation uses human labels. If the gold label is the only loss term, the student is trained
+like a teacher: the baseline that distillation has to beat.
 
-Leaves the model, its predictions on human-labelled test rows, metrics. With `augment.use` the texts of `stage=augment` are
-learnt from too: annotated whatever label they were made with, or labelled by the teacher.
+Writes the model, its predictions on human-labelled test rows, and metrics. With `augment.use` the student is also trained on
+the texts of `stage=augment`: annotated regardless of the label they were created for, or with the teacher's outputs.
 """
 
 import logging
@@ -47,7 +47,7 @@ def from_votes(job: Job) -> None:
     if selected["label"].nunique() < 2:
         raise UserError(
             f"distill.min_agreement={settings.min_agreement} keeps {len(selected)} of {len(candidates)} texts, "
-            f"{selected['label'].nunique()} classes; a student needs two. Lower it, or annotate more texts."
+            f"{selected['label'].nunique()} classes; a student needs at least two. Lower it, or annotate more texts."
         )
     job.metrics |= {"data/kept": len(selected), "data/kept_share": len(selected) / len(candidates)}
     job.metrics["data/augmented"] = int(selected["id"].isin(set(reading.augmented_rows(job)["id"])).sum())
@@ -58,7 +58,7 @@ def from_votes(job: Job) -> None:
     log.info("%d of %d texts kept at agreement >= %d", len(selected), len(candidates), settings.min_agreement)
     if settings.gold:
         labelled, validation = reading.supervision(job, data, tests)
-        log.info("and %d texts with human labels", len(labelled))
+        log.info("plus %d texts with human labels", len(labelled))
         selected = with_gold(selected, labelled, validation, data.labels)
     examples, held_out = (Examples.from_frame(part, data.labels) for part in (selected, validation))
     trained = models.train(job, job.config.student, settings, data, examples, held_out)
@@ -66,26 +66,26 @@ def from_votes(job: Job) -> None:
 
 
 def with_gold(votes: pd.DataFrame, labelled: pd.DataFrame, validation: pd.DataFrame, labels: LabelSet) -> pd.DataFrame:
-    """The votes on all other texts, and the `labelled` rows, whose human label stands for unanimous votes."""
+    """The `labelled` rows, with their human label as unanimous votes, and the votes on all other texts."""
     shares = {f"soft_{name}": (labelled["label"] == name).astype(float) for name in labels.names}
     others = votes[~votes["id"].isin({*labelled["id"], *validation["id"]})]
     return pd.concat([labelled[["id", "text", "label"]].assign(**shares), others], ignore_index=True)
 
 
 def note_stopped(samples: pd.Series) -> None:
-    """Warn where texts have different numbers of samples: fewer of one label are no smaller share of them."""
+    """Warn if texts have different numbers of samples: early stopping makes vote shares more extreme."""
     if samples.nunique() > 1:
         log.warning(
-            "REG learns vote shares of %d to %d samples: annotate.stop_at ends the drawing where samples agree, which makes them "
-            "more extreme than %d samples would. CLS and the choice of texts are as without it",
+            "REG learns vote shares of %d to %d samples: annotate.stop_at stops sampling once samples agree, which makes "
+            "shares more extreme than with all %d samples. CLS and the selection of texts are unaffected",
             samples.min(), samples.max(), samples.max(),
         )  # fmt: skip
 
 
 def votes(job: Job, data: TextData) -> pd.DataFrame:
-    """The labelled rows of the LLM's annotations or of the source's own annotators, each with its `split`.
+    """The rows that the LLM or the source's own annotators labelled, each with its `split`.
 
-    Where no validation row was annotated, a share of the others (`data.validation`) becomes the validation split.
+    If no validation row was annotated, a share of the others (`data.validation`) becomes the validation split.
     """
     if "annotations" in job.parents:
         rows = pd.read_parquet(job.parents["annotations"] / "annotations.parquet")
@@ -93,7 +93,7 @@ def votes(job: Job, data: TextData) -> pd.DataFrame:
         if absent := [name for name in needed if name not in rows]:
             raise UserError(
                 f"{job.parents['annotations'] / 'annotations.parquet'} has no column {', '.join(absent)}; "
-                f"votes have the columns {', '.join(needed)}"
+                f"votes need the columns {', '.join(needed)}"
             )
     else:
         rows = data.human_votes("train", "validation")
@@ -130,6 +130,6 @@ def from_teacher(job: Job) -> None:
         )  # fmt: skip
         models.record_training(job, trained)
     else:
-        log.info("training on gold labels only: %s labelled texts, no teacher and no others", f"{len(labelled):,}")
+        log.info("training on gold labels only: %s labelled texts, no teacher, no unlabelled texts", f"{len(labelled):,}")
         trained = models.train(job, config.student, None, data, examples, held_out)
     models.score_and_describe(job, trained, data, tests, len(labelled) + int(job.metrics["data/unlabelled"]))

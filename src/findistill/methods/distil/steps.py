@@ -43,5 +43,5 @@ class Distil(Stage):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        del settings["distill"]["annotations"]  # what lies there is a parent
+        del settings["distill"]["annotations"]  # its content is a parent
         return settings

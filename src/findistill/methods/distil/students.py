@@ -1,4 +1,4 @@
-"""What distinguishes students in tables and figures: objective and threshold, or terms; size; unlabelled texts."""
+"""What distinguishes students in tables and figures: objective and threshold, or loss terms; size; unlabelled texts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from findistill.report.methods import Method, differing, setting
 from findistill.training.config import term_weight
 
 KIND = "student"
-LABELS_ALONE = "labels alone"  # a student that could have had a teacher model
+LABELS_ALONE = "labels alone"  # a student without a teacher, though `distill.source=teacher`
 _OF_A_SERIES = {"distill.objective", "distill.min_agreement", "distill._target_", "distill.name"}
 
 
 def source(method: Method) -> str | None:
-    """Whose votes a student learnt from: annotator, human, or teacher."""
+    """The `distill.source` of a student: annotator, folder, human or teacher; else None."""
     value = setting(method.config, "distill.source") if method.kind == KIND else None
     return None if value is None else str(value)
 
@@ -32,7 +32,7 @@ def threshold(method: Method) -> int | None:
 
 
 def terms(method: Method) -> dict[str, float]:
-    """The loss terms, with their weights, of a student that learnt from a teacher model; none of other methods."""
+    """The loss terms, with their weights, of a student that learnt from a teacher model; empty for other methods."""
     return used_terms(setting(method.config, "distill.terms") or {}) if source(method) == "teacher" else {}
 
 
@@ -88,7 +88,7 @@ def series_name(method: Method, students: Sequence[Method]) -> str:
 
 
 def threshold_series(methods: Sequence[Method]) -> dict[str, list[Method]]:
-    """Students that differ in the agreement threshold alone, the loosest first, by `series_name`."""
+    """Students that differ only in the agreement threshold, the loosest first, by `series_name`."""
     students = [method for method in methods if objective(method) and threshold(method) is not None]
     series: dict[str, list[Method]] = {}
     for student in sorted(students, key=lambda method: (objective(method) or "", threshold(method) or 0)):
@@ -97,7 +97,7 @@ def threshold_series(methods: Sequence[Method]) -> dict[str, list[Method]]:
 
 
 def unlabelled_series(students: Sequence[Method]) -> list[list[Method]]:
-    """Students that differ in nothing but the number of unlabelled texts, fewest first, where there are several numbers."""
+    """Groups of two or more students that differ only in the number of unlabelled texts, fewest first."""
 
     def alike(one: Method, other: Method, sources: Sequence[str]) -> bool:
         keys = differing([one.config, other.config])

@@ -1,4 +1,4 @@
-"""The model card that goes with every trained model of entities."""
+"""The model card of every trained entity model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from findistill.config.compose import plain
 from findistill.report.licences import Provenance
 from findistill.report.model_card import write_model_card
 
-WHAT = {  # what a model is, its library as the hub calls it, and how it is used
+WHAT = {  # a model's description, its library's name on the hub, and a usage example
     "token": ("A token classifier", "transformers", """from transformers import pipeline
 
 mark = pipeline("token-classification", model="PATH_OF_THIS_FOLDER", aggregation_strategy="first")
@@ -23,9 +23,9 @@ model = SpanMarkerModel.from_pretrained("PATH_OF_THIS_FOLDER")
 print(model.predict("Shares of Acme Corp rose."))"""),
 }  # fmt: skip
 SOURCES = {
-    "human": "people",
-    "llm": "answers of a language model",
-    "mixed": "answers of a language model where they agree, and people elsewhere",
+    "human": "human annotators",
+    "llm": "a language model's answers",
+    "mixed": "a language model's answers where they agree, human annotators elsewhere",
     "company_list": "a list of companies",
     "spacy": "a spaCy pipeline",
 }
@@ -37,10 +37,10 @@ def write_entities_card(
     """What the model is, whose spans it learnt from, its scores, and how to use it.
 
     Args:
-        rows: how many texts it learnt from.
-        learnt: what it was made from.
+        rows: number of training texts.
+        learnt: its provenance.
         metrics: of the job, after scoring.
-        usage: what the model's example needs, such as a threshold.
+        usage: values for the usage example, such as a threshold.
     """
     name = config.entities.model
     section, (what, library, example) = config.entities[name], WHAT[name]

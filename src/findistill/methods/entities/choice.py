@@ -15,7 +15,7 @@ STAGES = {
 
 @target("stage")
 def stage(config: Any) -> Stage:
-    """The stage that `entities.step` names. What comes before a training has settings of its own, and a name."""
+    """The stage that `entities.step` names. Steps before the training add their own name to the stage's."""
     step = config.entities.step
     chosen: Stage = load(STAGES[step])(config)
     chosen.name += "" if step == "train" else f" {step}"

@@ -1,4 +1,4 @@
-"""`entities.model=company_list`: what stands in a list of companies is one."""
+"""`entities.model=company_list`: marks the names in a list of companies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,5 +8,5 @@ from findistill.data.company_list import CompanyList, list_files, read_names
 
 
 def open_model(section: Any, labels: Sequence[str], folder: Path | None, accelerator: str) -> CompanyList:
-    """The list of `entities.company_list`; its names are of the data's first type."""
+    """The list of `entities.company_list`; its names get the data's first type."""
     return CompanyList(read_names(list_files(section.path)), labels[0])

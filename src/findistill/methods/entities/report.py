@@ -1,4 +1,4 @@
-"""The report part of `stage=entities`: models that mark entities, a table by model, source of labels and seed."""
+"""The report part of `stage=entities`: models that mark entities, in tables by model, source of labels and seed."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Marker:
-    """Runs of a model that are equal but for the seed, on the same test texts.
+    """Runs of a model that differ only in the seed, on the same test texts.
 
     Attributes:
         counts: (seeds, texts, labels, 5), see `data.span_counts`.
@@ -67,7 +67,7 @@ class Marker:
 
     @property
     def family(self) -> str:
-        """The model and whose labels it learnt, which are the same for any number of texts."""
+        """The model and its source of labels, regardless of the number of texts."""
         entities = self.config["entities"]
         return f"{_model(entities)}, {WORDS[entities['source']]}"
 
@@ -76,13 +76,13 @@ class Marker:
         return [run.seed for run in self.runs]
 
     def mean_metric(self, key: str) -> float | None:
-        """A recorded metric's mean over the runs that have it, None where none has."""
+        """A recorded metric's mean over the runs that have it, None if none has."""
         values = [run.metrics[key] for run in self.runs if run.metrics.get(key) is not None]
         return float(np.mean(values)) if values else None
 
 
 class EntitiesPart(Part):
-    """Models that mark entities: they give a text no label, so they have a section of their own."""
+    """Models that mark entities: they do not label texts, so they have a separate section."""
 
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         entities = config["entities"]
@@ -132,7 +132,7 @@ class EntitiesPart(Part):
 
 
 def _model(entities: Mapping[str, Any]) -> str:
-    """What it is called, with the trained model that it began with."""
+    """The model's name, with the trained model it started from."""
     base = (entities.get(entities["model"]) or {}).get("model") if entities["model"] in LEARNT else None
     return NAMES[entities["model"]] + (f" ({base})" if base else "")
 
@@ -159,9 +159,9 @@ def _labels(run: Run) -> tuple[str, ...]:
 
 
 def _best(markers: Sequence[Marker]) -> Marker:
-    """By validation F1, of the models that have one; where none has, by the test texts.
+    """The best model by validation F1 or, if none has one, by the test texts.
 
-    Each is validated on its own source's labels: those of people go first, since a model agrees best with its own annotator.
+    Each is validated on its own source's labels, which it agrees with best, so models trained on human labels are preferred.
     """
     validated = [marker for marker in markers if marker.mean_metric("val/f1") is not None]
     by_people = [marker for marker in validated if setting(marker.config, "entities.source") == "human"]
@@ -171,11 +171,11 @@ def _best(markers: Sequence[Marker]) -> Marker:
 
 
 def _summary(best: Marker, markers: Sequence[Marker], estimates: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """What the best model is worth, how it was selected, and what is better on the test texts without being selected."""
+    """The best model's score, how it was selected, and any other model that scores higher on the test texts."""
     fair = best.mean_metric("val/f1") is not None
     chosen = "Selected on the validation split." if fair else "Selected on the rows that it is scored on, which favours it."
     top = max(markers, key=lambda marker: estimates[marker.name]["f1"].mean)
-    above = "" if top is best else f" {top.name} has more on these texts, {estimate(estimates[top.name]['f1'])}."
+    above = "" if top is best else f" {top.name} scores higher on these texts, {estimate(estimates[top.name]['f1'])}."
     return f"Best model: {best.name}, exact F1 {estimate(estimates[best.name]['f1'])}. {chosen}{above}"
 
 
@@ -224,7 +224,7 @@ def _compared(best: Marker, markers: Sequence[Marker], resamples: int) -> Table:
 
 
 def _tested(pairs: Sequence[tuple[Marker, Marker]], resamples: int) -> pd.DataFrame:
-    """A row a pair: the first less the second, tested, with p adjusted by Holm over all pairs."""
+    """One row per pair: a paired test of the first minus the second, with p adjusted by Holm over all pairs."""
     tests = [paired(a.counts.sum(2), b.counts.sum(2), seeds_a=a.seeds, seeds_b=b.seeds, resamples=resamples) for a, b in pairs]
     adjusted = holm([test.p or 0.0 for test in tests])
     return pd.DataFrame([
@@ -233,7 +233,7 @@ def _tested(pairs: Sequence[tuple[Marker, Marker]], resamples: int) -> pd.DataFr
 
 
 def _sources_compared(markers: Sequence[Marker], resamples: int) -> list[Table]:
-    """Each model of other labels against the same model of people's labels on as many texts; nothing without such a pair."""
+    """Each model trained on other labels against the same model on as many human-labelled texts; empty without such a pair."""
 
     def alike(marker: Marker) -> str:
         entities = marker.config["entities"]
@@ -253,7 +253,7 @@ def _sources_compared(markers: Sequence[Marker], resamples: int) -> list[Table]:
 
 
 def _without_empty(table: Table) -> Table:
-    """Without the columns that say nothing of any of these models."""
+    """The table without columns that are empty for all models."""
     columns = {name: text for name, text in table.columns.items() if table.frame[name].replace("", np.nan).notna().any()}
     return Table(table.name, table.title, table.note, table.frame, columns)
 
@@ -262,9 +262,9 @@ def _doubts(markers: Sequence[Marker]) -> list[str]:
     doubts = []
     for marker in markers:
         if number := marker.mean_metric("test/learnt_from"):
-            doubts.append(f"{marker.name}: it learnt from {number:,.0f} of the {marker.counts.shape[1]:,} test texts.")
+            doubts.append(f"{marker.name}: it was trained on {number:,.0f} of the {marker.counts.shape[1]:,} test texts.")
         if not marker.counts[..., 0].any():
-            doubts.append(f"{marker.name}: it marks nothing.")
+            doubts.append(f"{marker.name}: it marks no entities.")
     return doubts
 
 

@@ -1,4 +1,4 @@
-"""Whose spans a model of entities learns from (`entities.source`), text by text; none of the texts is in a test set."""
+"""The spans that an entity model is trained on (`entities.source`); none of the texts is in a test set."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -25,12 +25,12 @@ def marked(rows: pd.DataFrame) -> Marked:
 
 
 def examples(job: Job, data: TextData, tests: reading.TestSets) -> tuple[Marked, Marked]:
-    """What is learnt from, and what epochs and thresholds are chosen by: both of the same source.
+    """Training examples, and validation examples to choose epochs and thresholds, both from the same source.
 
-    With `source=human` these are the labelled rows. Others label the texts of the training and the validation split.
+    With `source=human` these are the labelled rows. Other sources label the texts of the training and validation split.
 
     Raises:
-        UserError: nothing is left to learn from.
+        UserError: there is nothing to train on.
     """
     source = job.config.entities.source
     if source == "human":
@@ -42,12 +42,12 @@ def examples(job: Job, data: TextData, tests: reading.TestSets) -> tuple[Marked,
     if not len(train):
         raise UserError(
             f"entities.source={source}: no training text of data={data.card.name} has spans; lower entities.min_agreement "
-            f"(now {job.config.entities.min_agreement:g}), or give more texts"
+            f"(now {job.config.entities.min_agreement:g}), or use more texts"
         )
     if not any(len(cell) for cell in train["spans"]):
         raise UserError(
             f"entities.source={source}: none of the {len(train):,} training texts of data={data.card.name} has a span: "
-            "there is nothing to learn. Look at the labels, or choose another source"
+            "there is nothing to learn. Check the labels, or choose another source"
         )
     job.metrics |= {"data/kept": len(train), "data/spans": sum(map(len, train["spans"]))}
     return marked(train), marked(validation)
@@ -74,5 +74,5 @@ def _labelled_by(job: Job, data: TextData, source: str) -> pd.DataFrame:
 
 
 def as_column(spans: Iterable[Sequence[Span]], index: pd.Index) -> pd.Series:
-    """Spans as the column of a table: a list of mappings for each text."""
+    """Spans as a table column: a list of mappings for each text."""
     return pd.Series([[{"start": s.start, "end": s.end, "label": s.label} for s in own] for own in spans], index, dtype=object)

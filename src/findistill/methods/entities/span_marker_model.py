@@ -1,4 +1,4 @@
-"""`entities.model=span_marker`: trained and asked in an environment of its own, by a script there (`span_marker_runner`)."""
+"""`entities.model=span_marker`: trained and run in a separate environment, by a script (`span_marker_runner`)."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ from findistill.training.trainer import Trained
 log = logging.getLogger(__name__)
 
 VARIABLE = "FINDISTILL_SPAN_MARKER"
-WORDS = 100  # of a window
+WORDS = 100  # per window
 RUNNER = "span_marker_runner.py"
 
 
@@ -38,17 +38,17 @@ def python(section: Any) -> str:
     """The interpreter of the environment that has span-marker.
 
     Raises:
-        UserError: none is named, or there is none where it is named.
+        UserError: none is configured, or it does not exist.
     """
     named = section.python or os.environ.get(VARIABLE)
     if not named:
         raise UserError(
-            "entities.model=span_marker needs an environment of its own, with transformers < 5, which `make span-marker` makes.\n"
+            "entities.model=span_marker needs a separate environment with transformers < 5; `make span-marker` creates it.\n"
             f"Then set {VARIABLE}=.venv-span-marker/bin/python, or entities.span_marker.python"
         )
     if not shutil.which(named):
         where = "entities.span_marker.python" if section.python else VARIABLE
-        raise UserError(f"{where}={named}: no such program; make span-marker makes the environment")
+        raise UserError(f"{where}={named}: no such program; run `make span-marker` to create the environment")
     return str(named)
 
 
@@ -56,7 +56,7 @@ def fit(section: Any, labels: Sequence[str], train: Marked, validation: Marked, 
     """Train it on the words of the texts; the weights of the best validation epoch are kept in `model/`.
 
     Raises:
-        UserError: there is no environment for it, or the training there fails.
+        UserError: the environment is missing, or the training fails.
     """
     program, trainer = python(section), session.trainer
     recipe, epoch = Recipe.of(section, trainer).over(train)
@@ -86,7 +86,7 @@ def fit(section: Any, labels: Sequence[str], train: Marked, validation: Marked, 
 
 
 def _train(program: str, folder: Path) -> None:
-    """Run the training of `folder` in the other environment, with its progress in this one's log.
+    """Run the training of `folder` in the other environment, and log its progress here.
 
     Raises:
         UserError: it fails.
@@ -101,15 +101,15 @@ def _train(program: str, folder: Path) -> None:
         assert process.stdout
         try:
             _show_progress(process.stdout)
-        except BaseException:  # an interrupt: the training would go on without us
+        except BaseException:  # an interrupt: the training would keep running
             process.kill()
             raise
         if process.wait():
-            raise UserError(f"the training of SpanMarker by {program} failed: {_reason(_read(errors))}")
+            raise UserError(f"SpanMarker training with {program} failed: {_reason(_read(errors))}")
 
 
 def _show_progress(lines: Iterable[str]) -> None:
-    """Log what the training prints: `{"step", "steps"}` now and then, a row of its history after each epoch."""
+    """Log the training's output: `{"step", "steps"}` after each step, a row of its history after each epoch."""
     with ProgressMeter(desc="training", unit="step") as bar:
         for line in lines:
             row = json.loads(line)
@@ -130,24 +130,24 @@ def _rows(part: Marked, labels: Sequence[str]) -> Iterable[dict[str, Any]]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would bring our packages into the other environment."""
+    """Our environment variables, without those that would expose our packages to the other environment."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
 
 
 def _reason(stderr: str) -> str:
     lines = [line for line in stderr.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "no error message"
 
 
 @dataclass(frozen=True)
 class SpanMarker:
-    """A model that a process of the other environment has opened."""
+    """A model loaded by a process in the other environment."""
 
     process: "subprocess.Popen[str]"
-    errors: IO[str]  # what it writes to its standard error
+    errors: IO[str]  # its standard error
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
-        """As `SpanModel.spans`. Raises UserError where the process has ended."""
+        """As `SpanModel.spans`. Raises UserError if the process has ended."""
         cut = WordWindows.of(texts, WORDS, pieces)
         words = [cut.example(window, texts)["tokenized_text"] for window in range(len(cut))]
         predicted = self._asked(words) if words else []
@@ -162,16 +162,16 @@ class SpanMarker:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise UserError(f"the process that runs SpanMarker ended: {_reason(_read(self.errors))}")
+            raise UserError(f"the SpanMarker process exited: {_reason(_read(self.errors))}")
         entities: list[list[list[Any]]] = json.loads(answer)
         return entities
 
 
 def open_model(section: Any, labels: Sequence[str], folder: Path | None, accelerator: str) -> SpanMarker:
-    """The trained one in `folder`, or `entities.span_marker.model` as it is.
+    """The trained model in `folder`, or `entities.span_marker.model` as it is.
 
     Raises:
-        UserError: there is no environment for it, or the model cannot be opened there.
+        UserError: the environment is missing, or the model cannot be loaded there.
     """
     program, where = python(section), str(folder or locate(section.model))
     script = str(resources.files(__package__).joinpath(RUNNER))
@@ -186,7 +186,7 @@ def open_model(section: Any, labels: Sequence[str], folder: Path | None, acceler
     while (line := process.stdout.readline()) and line.strip() != "ready":
         log.debug("%s", line)
     if not line:
-        raise UserError(f"the model {where} cannot be opened as a SpanMarker by {program}: {_reason(_read(errors))}")
+        raise UserError(f"the model {where} cannot be loaded as a SpanMarker with {program}: {_reason(_read(errors))}")
     return model
 
 

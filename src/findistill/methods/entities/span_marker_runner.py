@@ -1,10 +1,10 @@
-"""Trains a SpanMarker, and predicts with one, in the environment that has the package span_marker: run as a script there.
+"""Trains a SpanMarker, and predicts with one: a script for the environment that has the package span_marker.
 
-It knows nothing of findistill, whose environment has another transformers. `train FOLDER` reads request.json, train.jsonl and
+It does not import findistill, whose environment has another transformers. `train FOLDER` reads request.json, train.jsonl and
 validation.jsonl in FOLDER (`words`, `entities`: first word, last word, label), prints a line of JSON for each step and epoch,
-and leaves model/ and history.json there.
-`predict FOLDER` opens the model, prints `ready`, and answers each line of standard input, a list of lists of words, with a line:
-of each list its entities, [first word, last word, label, probability].
+and writes model/ and history.json there.
+`predict FOLDER` loads the model, prints `ready`, and answers each line of standard input, a list of lists of words, with one
+line: the entities of each list, [first word, last word, label, probability].
 """
 
 import json
@@ -22,7 +22,7 @@ from span_marker.data_collator import SpanMarkerDataCollator
 from transformers import TrainerCallback, TrainingArguments
 
 BATCH = 32
-ANSWERS, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+ANSWERS, sys.stdout = sys.stdout, sys.stderr  # so that libraries do not print among the answers
 
 
 def answer(value: Any) -> None:
@@ -30,7 +30,7 @@ def answer(value: Any) -> None:
 
 
 class TightCollator(SpanMarkerDataCollator):
-    """Pads to the longest input of a batch, where the library pads all to the model's maximum: the same outputs, sooner."""
+    """Pads to the longest input of a batch, not to the model's maximum as the library does: the same outputs, faster."""
 
     marker_max_length: int
 
@@ -39,7 +39,7 @@ class TightCollator(SpanMarkerDataCollator):
         maximum = self.tokenizer.model_max_length
         spans, self.marker_max_length = self.marker_max_length, (max(lengths) + maximum % 2 - maximum) // 2
         try:
-            return super().__call__(features)  # to maximum + 2 * marker_max_length
+            return super().__call__(features)  # pads to maximum + 2 * marker_max_length
         finally:
             self.marker_max_length = spans
 
@@ -55,7 +55,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def tagged(rows: list[dict[str, Any]], number: dict[str, int]) -> Any:
-    """Rows as SpanMarker learns from: `tokens` and `ner_tags`, numbers of BIO tags."""
+    """Rows in SpanMarker's training format: `tokens`, and `ner_tags` as numbers of BIO tags."""
     tags = []
     for row in rows:
         own = [0] * len(row["words"])
@@ -67,7 +67,7 @@ def tagged(rows: list[dict[str, Any]], number: dict[str, int]) -> Any:
 
 
 def entities(model: Any, words: list[list[str]]) -> list[list[list[Any]]]:
-    """Of each list of words its entities, in the lists' order; predicted in batches of similar length."""
+    """The entities of each list of words, in the lists' order; predicted in batches of similar length."""
     order = sorted((at for at in range(len(words)) if words[at]), key=lambda at: -len(words[at]))
     predicted: list[list[list[Any]]] = [[] for _ in words]
     for start in range(0, len(order), BATCH):
@@ -87,7 +87,7 @@ def exact_f1(rows: list[dict[str, Any]], predicted: list[list[list[Any]]]) -> fl
 
 
 class Best(TrainerCallback):
-    """After each epoch, exact F1 on the validation rows; the best one's model is kept. Prints how far the training is."""
+    """Computes exact F1 on the validation rows after each epoch, keeps the best epoch's model, and prints progress."""
 
     def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
         self.folder, self.rows, self.best, self.started = folder, rows, -1.0, time.perf_counter()

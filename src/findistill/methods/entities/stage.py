@@ -1,7 +1,7 @@
 """`stage=entities entities.step=train`: train a model that marks entities on the spans of `entities.source`, and score it.
 
-Epochs and thresholds are chosen on validation texts, whose spans are of the same source as the training's; the test texts,
-annotated by people, are read once, at the end. With `entities.source=none` nothing is learnt: the model is scored as it is.
+Epochs and thresholds are chosen on validation texts, whose spans have the same source as the training's; the human-annotated
+test texts are used once, at the end. With `entities.source=none` there is no training: the model is scored as it is.
 """
 
 import logging
@@ -60,11 +60,11 @@ def run(job: Job) -> None:
 
 
 def record(job: Job, prefix: str, model: SpanModel, own: tuple[str, ...], rows: pd.DataFrame, labels: tuple[str, ...]) -> None:
-    """Predict a test set once; leave `predictions*.parquet` (id, text, spans, predicted) and its metrics.
+    """Predict a test set once; write `predictions*.parquet` (id, text, spans, predicted) and its metrics.
 
     Args:
-        own: the types of entities that the model gives.
-        labels: those of the test set, matched by name; `evaluate.label_map` says what else stands for what.
+        own: the types of entities that the model predicts.
+        labels: those of the test set, matched by name or by `evaluate.label_map`.
     """
     columns = match_labels(own, labels, model=job.config.entities.model, label_map=job.config.evaluate.label_map)
     names = {name: labels[column] for name, column in zip(own, columns, strict=True) if column >= 0}
@@ -80,10 +80,10 @@ def record(job: Job, prefix: str, model: SpanModel, own: tuple[str, ...], rows: 
 
 
 def per_label(metrics: Mapping[str, float], splits: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFrame]:
-    """What a tracker shows of each type of entity in the splits that were measured: see `Tracker.per_label`.
+    """Scores of each type of entity, by split that was scored, for a tracker: see `Tracker.per_label`.
 
     Args:
-        splits: the types by the prefix of a split's metrics; a single type has the averages.
+        splits: the types by the prefix of a split's metrics; a single type uses the averages.
     """
     frames = {}
     for prefix, labels in splits.items():
@@ -95,13 +95,13 @@ def per_label(metrics: Mapping[str, float], splits: Mapping[str, Sequence[str]])
 
 
 def learnt_from(model: Path | str | None, texts: list[str], prefix: str) -> dict[str, float]:
-    """How many of the test texts a model's folder says it learnt from; nothing where none."""
+    """How many test texts are among the model's recorded training texts; empty if none are."""
     overlap = training_texts.known(model, texts).sum() if model else 0
     return {f"{prefix}/learnt_from": int(overlap)} if overlap else {}
 
 
 def summary(job: Job) -> None:
-    """Price the predictions where the machine has a price; say in a line for each test set what came out, and what to doubt."""
+    """Add the cost of predictions if the machine has a price; log the scores of each test set, and reasons to distrust them."""
     metrics = job.metrics
     metrics |= machine_cost(metrics, job.config.evaluate.usd_per_hour)
     for prefix in (name.removesuffix("/spans_predicted") for name in list(metrics) if name.endswith("/spans_predicted")):
@@ -109,6 +109,6 @@ def summary(job: Job) -> None:
         on = f"{prefix}: " if prefix != "test" else ""
         log.info("%sexact F1 %.3f [%.3f, %.3f], precision %.3f, recall %.3f; overlap F1 %.3f; %d texts", on, *values)
         if number := metrics.get(f"{prefix}/learnt_from"):
-            log.warning("%snot to be relied on: the model learnt from %d of these test texts", on, number)
+            log.warning("%sunreliable: the model was trained on %d of these test texts", on, number)
         elif not metrics[f"{prefix}/spans_predicted"]:
-            log.warning("%snot to be relied on: the model marks nothing. Train it for longer (min_steps), or on more texts", on)
+            log.warning("%sunreliable: the model marks no entities. Train it longer (min_steps), or on more texts", on)

@@ -1,4 +1,4 @@
-"""`stage=entities`: what each of its steps runs, and which artifacts it needs first."""
+"""`stage=entities`: its training step, and the artifacts it needs first."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,19 +13,19 @@ from findistill.models.files import model_files
 
 
 def extractions(config: Any, rows: str) -> Step:
-    """What a language model names in the texts."""
+    """The entities that an LLM names in the texts."""
     step: Step = load("findistill.methods.extract.steps:Extractions")(config, rows=rows)
     return step
 
 
 def settings_of(entities: Any) -> set[str]:
-    """The settings of a section `entities` that decide a result: the recipe of another model is no part of it."""
+    """The settings of a section `entities` that determine the result, which other models' recipes do not."""
     sections = {name for name in (entities["model"], entities["source"]) if name in entities}
     return {"step", "model", "source", *sections} | ({"min_agreement"} if entities["source"] in FROM_ANSWERS else set())
 
 
 class Entities(Stage):
-    """`stage=entities`: a model that marks entities is trained, as far as it can be, and scored (`entities.step=train`)."""
+    """`stage=entities`: train (if it is trainable) and score a model that marks entities (`entities.step=train`)."""
 
     implementation = "findistill.methods.entities.stage:run"
 
@@ -41,7 +41,7 @@ class Entities(Stage):
         return parents
 
     def files(self) -> Iterable[Path]:
-        """The weights that a training begins with, or that are used as they are, and the company list."""
+        """The weights to start from or to use as they are, the company list, and the spaCy pipeline."""
         entities = self._config.entities
         files: list[Path] = []
         if entities.model in LEARNT:
@@ -49,7 +49,7 @@ class Entities(Stage):
             files += model_files(section.model or section.encoder)
         if "company_list" in (entities.model, entities.source):
             files += list_files(entities.company_list.path)
-        if "spacy" in (entities.model, entities.source):  # a folder; a package is known by its name
+        if "spacy" in (entities.model, entities.source):  # a folder; a package is identified by its name
             files += sorted(path for path in Path(entities.spacy.model).rglob("*") if path.is_file())
         return files
 
@@ -64,5 +64,5 @@ class Entities(Stage):
         settings = super().settings()
         settings["entities"] = {name: value for name, value in settings["entities"].items() if name in self.own}
         if self._config.entities.source in FROM_ANSWERS and self._config.annotate.samples > 1:
-            settings["agreement"] = "on every candidate"  # it was on the spans of the majority alone
+            settings["agreement"] = "on every candidate"  # formerly only on the majority's spans
         return settings

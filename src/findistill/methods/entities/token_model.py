@@ -26,5 +26,5 @@ def fit(section: Any, labels: Sequence[str], train: Marked, validation: Marked, 
 
 
 def open_model(section: Any, labels: Sequence[str], folder: Path | None, accelerator: str) -> tagging.TokenClassifier:
-    """The trained one in `folder`, or `entities.token.model` as it is."""
+    """The trained model in `folder`, or `entities.token.model` as it is."""
     return tagging.open_model(folder or section.model, accelerator)

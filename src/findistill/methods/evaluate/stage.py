@@ -1,6 +1,6 @@
 """`stage=evaluate`: score any classifier folder, run folder, hub id or ONNX file on the test rows of any data set.
 
-Labels are matched by name. Leaves predictions, metrics and figures, as training stages do.
+Labels are matched by name. Writes predictions, metrics and figures, as training stages do.
 """
 
 from findistill.core.job import Job

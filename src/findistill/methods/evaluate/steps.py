@@ -1,4 +1,4 @@
-"""`stage=evaluate`: a model from anywhere on the test rows of any data set."""
+"""`stage=evaluate`: score any model on the test rows of any data set."""
 
 from findistill.core.step import Step
 from findistill.methods.datasets import DATA, model_at, only_tested, with_tests
@@ -8,7 +8,7 @@ from findistill.methods.stage import Stage
 class Evaluate(Stage):
     """`stage=evaluate`: score a trained classifier."""
 
-    version = 3  # counts the test rows that the model learnt from
+    version = 3  # counts the test rows that the model was trained on
     implementation = "findistill.methods.evaluate.stage:run"
 
     def parents(self) -> dict[str, Step]:

@@ -1,7 +1,7 @@
 """`stage=export export.annotations=RUN`: votes as a data set that `datasets.load_dataset(folder)` reads, with a data card.
 
-Texts go with it only where their licence lets others have them, or the user says so (`export.texts=true`); without them, what
-quotes a text (rationales, raw answers) and the data set's own labels stay here, too.
+Texts are included only if their licence allows redistribution, or the user says so (`export.texts=true`); without them, what
+quotes a text (rationales, raw responses) and the data set's own labels are left out, too.
 """
 
 import logging
@@ -18,8 +18,8 @@ from findistill.methods.export.sources import annotations_at
 
 log = logging.getLogger(__name__)
 
-OF_THE_TEXTS = ("text", "gold", "rationale")  # columns that go with the texts alone
-SAMPLE = ("id", "sample", "label", "confidence")  # of an answer, without its wording
+OF_THE_TEXTS = ("text", "gold", "rationale")  # columns that are exported only with the texts
+SAMPLE = ("id", "sample", "label", "confidence")  # columns of an answer, without its wording
 NO_RECORD: dict[str, Any] = {"parents": {}, "settings": {}}
 
 
@@ -38,13 +38,13 @@ def run(job: Job) -> None:
         write_samples(source / "samples.jsonl", folder / "samples.parquet", texts=texts)
     summary = read_json(source / "summary.json") if (source / "summary.json").is_file() else {}
     write_annotation_card(folder, record, store, summary, votes=votes, texts=texts)
-    why = "as export.texts says" if settings.texts is not None else "as their licence has it"
-    log.info("%s annotations %s their texts, %s: %s", f"{len(votes):,}", "with" if texts else "without", why, folder)
+    why = "set by export.texts" if settings.texts is not None else "according to their licence"
+    log.info("exported %s annotations %s their texts (%s): %s", f"{len(votes):,}", "with" if texts else "without", why, folder)
     job.metrics["export/rows"] = len(votes)
 
 
 def write_samples(source: Path, target: Path, *, texts: bool) -> None:
-    """The answers, a row each: what was voted, and with the texts how it was worded."""
+    """Write the answers, one row each: the vote and, with the texts, the raw response."""
     columns = [*SAMPLE, "annotator", *(["raw"] if texts else [])]
     parts = [
         part.reindex(columns=[name for name in columns if name in part])

@@ -1,4 +1,4 @@
-"""The card beside exported files, with what was measured."""
+"""The card of exported files, with the measurements."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from findistill.report.licences import Provenance
 from findistill.report.model_card import write_model_card
 from findistill.report.tables import markdown
 
-QUALITY = {  # title: key and form
+QUALITY = {  # title: key and format
     "MB": ("mb", ",.2f"),
     "labels as torch": ("label_agreement", ".2%"),
     "largest logit difference": ("max_logit_difference", ".2g"),
@@ -25,7 +25,7 @@ SPEED = {"p50 ms": ("p50_ms", ".2f"), "p95 ms": ("p95_ms", ".2f"), "texts/s at 3
 
 
 def table(metrics: Mapping[str, float], names: Sequence[str], threads: Sequence[int]) -> str:
-    """The measured numbers of `names` (torch, fp32, ...) as a Markdown table; times only where they were taken."""
+    """The measured numbers of `names` (torch, fp32, ...) as a Markdown table; times only if measured."""
     columns = dict(QUALITY)
     for number in threads:
         which = f"{number} thread{'s' * (number > 1)}"
@@ -43,11 +43,11 @@ def write_export_card(
     folder: Path, config: Any, labels: Sequence[str], files: Mapping[str, Path], numbers: str, rows: int, learnt: Provenance,
     metrics: Mapping[str, float],
 ) -> Path:  # fmt: skip
-    """The README.md of an exported folder: the scores are those of its first file.
+    """Write the README.md of an exported folder, with the scores of its first file.
 
     Args:
         files: by variant.
-        numbers: what was measured, as `table` makes it.
+        numbers: the measurements, from `table`.
         metrics: of the job.
     """
     export, (first, *_) = config.export, files

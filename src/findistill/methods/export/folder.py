@@ -1,7 +1,7 @@
-"""`stage=export export.format=torch`: a trained model's folder for others: a classifier, an adapter, a GLiNER, ...
+"""`stage=export export.format=torch`: a trained model's folder to share: a classifier, an adapter, a GLiNER, ...
 
-A copy without what is of this machine alone: an adapter names its base by its hub id instead of a path, and no file names
-where its weights once lay.
+A copy without local paths: an adapter names its base by its hub id instead of a path, and no file names where its weights
+were loaded from.
 """
 
 import json
@@ -16,15 +16,15 @@ from findistill.methods.provenance import card_of
 
 log = logging.getLogger(__name__)
 
-PLACES = ("_name_or_path", "name_or_path")  # of weights, in transformers' files
-BASE = "base_model_name_or_path"  # of peft's
+PLACES = ("_name_or_path", "name_or_path")  # paths of weights, in transformers' files
+BASE = "base_model_name_or_path"  # in peft's files
 
 
 def run(job: Job) -> None:
     reference = Path(job.step.whole.evaluate.model)
     source = next(folder for folder in (reference / "model", reference) if (folder / "README.md").is_file())
     target = job.folder / "model"
-    # A nested folder is a checkpoint or a cache, hidden files are an editor's or a system's: neither is the model.
+    # Subfolders are checkpoints or caches, hidden files are an editor's or the system's: neither belongs to the model.
     target.mkdir(exist_ok=True)
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.startswith("."):
@@ -33,11 +33,11 @@ def run(job: Job) -> None:
     for path in target.glob("*.json"):
         if (content := _portable(path, base)) is not None:
             write_json(path, content)
-    log.info("for others: %s", target)
+    log.info("folder to share: %s", target)
 
 
 def _portable(path: Path, base: str | None) -> dict[str, Any] | None:
-    """The content of a JSON file without places on this machine; None where it names none."""
+    """The content of a JSON file without local paths; None if it has none."""
     try:
         content = read_json(path)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):

@@ -1,7 +1,7 @@
-"""One upload to the Hugging Face hub: a repository that is private unless it is to be public, and one commit.
+"""One upload to the Hugging Face hub: a repository, private by default, and one commit.
 
-Files that the hub already has are not sent again, and nothing is visible before the commit: whatever an upload that broke off has
-sent, the same command goes on from there.
+Files that the hub already has are not sent again, and nothing is visible before the commit: the same command resumes an
+interrupted upload.
 """
 
 from collections.abc import Mapping
@@ -18,24 +18,24 @@ from findistill.core.connection import reachable
 from findistill.errors import UserError, first_line
 from findistill.llm.secrets import Redactor
 
-KEPT = (".gitattributes",)  # files of a repository that are the hub's own
-OURS = "findistill"  # the tag by which a repository is known as one that findistill wrote
+KEPT = (".gitattributes",)  # files that the hub itself adds to a repository
+OURS = "findistill"  # the tag of repositories that findistill wrote
 
 
 def upload(repo: str, kind: str, files: Mapping[str, Path | bytes], *, private: bool) -> str:
-    """Make the repository hold these files and no others, in one commit; returns its address and who sees it.
+    """Make the repository contain exactly these files, in one commit; returns its address and visibility.
 
     Args:
         repo: OWNER/NAME.
         kind: `model` or `dataset`.
-        files: by their names there.
+        files: by name in the repository.
 
     Raises:
-        UserError: no token, no right, a name that is taken, no connection, or whatever the hub refuses.
+        UserError: no token, no permission, a name that is taken, no connection, or another refusal by the hub.
     """
     token = get_token()
     if not token:
-        raise UserError("export.push_to_hub: no token of the hub; type `hf auth login` once, or set the variable HF_TOKEN")
+        raise UserError("export.push_to_hub: no hub token; run `hf auth login` once, or set the variable HF_TOKEN")
     if constants.HF_HUB_OFFLINE:
         raise UserError("export.push_to_hub: HF_HUB_OFFLINE is set, so nothing can be uploaded; unset it")
     if not reachable(constants.ENDPOINT):
@@ -55,41 +55,41 @@ def upload(repo: str, kind: str, files: Mapping[str, Path | bytes], *, private: 
 
 
 def _check(repo: str, kind: str, info: Any, there: set[str], *, private: bool) -> None:
-    """Raise UserError for a repository that this upload would make public, or overwrite though it is somebody else's work."""
+    """Raise UserError if private files would go to a public repository, or if findistill did not write its present files."""
     if private and not info.private:
         raise UserError(
-            f"export.push_to_hub={repo}: that {kind} exists and is public, so the files would be, too.\n"
-            "Add export.private=false if they may be, or choose another name"
+            f"export.push_to_hub={repo}: that {kind} exists and is public, so the files would be public too.\n"
+            "Add export.private=false to allow this, or choose another name"
         )
     if there and OURS not in (info.tags or []):
         raise UserError(
-            f"export.push_to_hub={repo}: the name is taken: that {kind} has {len(there)} files which findistill did not upload. "
-            "Choose another name"
+            f"export.push_to_hub={repo}: the name is taken: that {kind} has {len(there)} files that findistill did not upload; "
+            "choose another name"
         )
 
 
 @contextmanager
 def _worded(repo: str, redactor: Redactor) -> Any:
-    """What the hub refuses, in one line; nothing of the token."""
-    again = "The same command goes on from there, to one commit"
+    """Turn errors of the hub into UserErrors of one line, without the token."""
+    again = "Run the same command to resume"
     try:
         yield
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         owner = repo.partition("/")[0]
         lines = {
-            401: "the hub refused the token; type `hf auth login` with one that may write, or set HF_TOKEN to it",
-            403: f"the token may not write to {owner}; use one with write access, or another OWNER",
-            404: "the hub does not have it, or this token may not see it; check OWNER/NAME",
-            409: "the name is taken, or the repository is being changed; choose another name, or try again",
-            412: f"the repository was changed meanwhile, and nothing was committed. {again}",
+            401: "the hub rejected the token; run `hf auth login` with a write token, or set HF_TOKEN to one",
+            403: f"the token has no write access to {owner}; use one that has, or another OWNER",
+            404: "not found on the hub, or not visible to this token; check OWNER/NAME",
+            409: "the name is taken, or the repository is being modified; choose another name, or try again",
+            412: f"the repository was modified during the upload, and nothing was committed. {again}",
         }
-        message = (
-            lines.get(status) or f"the hub answers {status or 'nothing'}: {first_line(error)}. Nothing was committed. {again}"
-        )
+        other = f"the hub responded with {status or 'no status'}: {first_line(error)}. Nothing was committed. {again}"
+        message = lines.get(status, other)
         raise UserError(redactor.mask(f"export.push_to_hub={repo}: {message}")) from None
-    except ValueError as error:  # the card's header, which the hub looks at first
-        raise UserError(redactor.mask(f"export.push_to_hub={repo}: the hub refuses it: {' '.join(str(error).split())}")) from None
+    except ValueError as error:  # the card's header, which the hub checks first
+        message = f"rejected by the hub: {' '.join(str(error).split())}"
+        raise UserError(redactor.mask(f"export.push_to_hub={repo}: {message}")) from None
     except (httpx.HTTPError, OSError, RuntimeError) as error:
-        message = f"the upload broke off ({first_line(error)}). {again}"
+        message = f"the upload was interrupted ({first_line(error)}). {again}"
         raise UserError(redactor.mask(f"export.push_to_hub={repo}: {message}")) from None

@@ -1,6 +1,6 @@
-"""`export.push_to_hub=OWNER/NAME`: print what would be uploaded and the line that uploads it; upload with `export.dry_run=false`.
+"""`export.push_to_hub=OWNER/NAME`: preview the upload and print its command; upload with `export.dry_run=false`.
 
-It comes behind a job that is done, so the files are there, and looking at them again costs nothing.
+It runs after the job is done, so the files exist, and the preview is cheap.
 """
 
 import logging
@@ -21,14 +21,14 @@ from findistill.report.model_card import HERE
 
 log = logging.getLogger(__name__)
 
-LISTED = 50  # files that are named one by one
+LISTED = 50  # maximum number of files to list
 
 
 def publish(config: Any, folder: Path, overrides: Sequence[str]) -> None:
-    """Show or do the upload of the files that a done export left in its run folder.
+    """Preview or upload the files that a completed export wrote to its run folder.
 
     Raises:
-        UserError: a file is not to be uploaded, or the hub refuses; in one or two lines, before anything is sent where possible.
+        UserError: a file must not be uploaded, or the hub refuses; in one or two lines, if possible before anything is sent.
     """
     export, exported = config.export, what(config)
     target = folder / FOLDERS[exported]
@@ -38,20 +38,20 @@ def publish(config: Any, folder: Path, overrides: Sequence[str]) -> None:
     if refused := list(faults(target, [*files.values()], texts_allowed=texts_allowed)):
         more = f" (and {len(refused) - 3} more)" if len(refused) > 3 else ""
         raise UserError(
-            f"export.push_to_hub={export.push_to_hub}: nothing is uploaded: {'; '.join(refused[:3])}{more}.\nLook at {target}"
+            f"export.push_to_hub={export.push_to_hub}: nothing was uploaded: {'; '.join(refused[:3])}{more}.\nCheck {target}"
         )
     kind = "dataset" if exported == "annotations" else "model"
     content: dict[str, Path | bytes] = {**files, "README.md": as_published(target / "README.md", export.push_to_hub)}
     if export.dry_run:
         sys.stdout.write("\n".join([*preview(export, kind, files, card), *confirm(overrides)]) + "\n")
         return
-    from findistill.methods.export.hub import upload  # its client takes a second, which a dry run need not wait for
+    from findistill.methods.export.hub import upload  # importing its client takes a second, which a dry run can save
 
     log.info("uploaded %d files: %s", len(files), upload(export.push_to_hub, kind, content, private=export.private))
 
 
 def read_card(path: Path) -> RepoCard:
-    """Raises UserError for a card that somebody took away, or whose header cannot be read."""
+    """Raises UserError for a card that is missing, or whose header cannot be read."""
     if not path.is_file():
         raise UserError(
             f"{path}: no such file, and nothing is published without a card; delete {path.parents[1]} and export again"
@@ -63,7 +63,7 @@ def read_card(path: Path) -> RepoCard:
 
 
 def preview(export: Any, kind: str, files: dict[str, Path], card: RepoCard) -> Iterator[str]:
-    """What would be uploaded, where to, who sees it, under which licence, in lines."""
+    """Lines that say what would be uploaded, where to, its visibility and its licence."""
     total = sum(path.stat().st_size for path in files.values())
     kinds = "" if kind == "model" else f"{kind}s/"
     yield (
@@ -78,18 +78,18 @@ def preview(export: Any, kind: str, files: dict[str, Path], card: RepoCard) -> I
     licence = card.data.get("license") or "none"
     yield f"licence: {card.data.get('license_name') if licence == 'other' else licence}, as its card says"
     if licence in ("unknown", "other", "none"):
-        yield "warning: this licence lets others do nothing; see the section Licence of the card before you make it public"
+        yield "warning: this licence grants others no rights; see the card's section Licence before you make it public"
     if "-nc" in licence:
         yield "warning: no commercial use"
     if kind == "dataset":
-        yield "the texts are in it" if has_texts(next(iter(files.values())).parent) else "the texts are not in it"
+        yield "the texts are included" if has_texts(next(iter(files.values())).parent) else "the texts are not included"
 
 
 def confirm(overrides: Sequence[str]) -> list[str]:
     """The command that uploads: the one that was typed, with `export.dry_run=false`."""
     words = [word for word in overrides if word.lstrip("+").partition("=")[0] != "export.dry_run"]
     return [
-        "nothing has been uploaded; this uploads it:",
+        "nothing has been uploaded; to upload, run:",
         f"  {shlex.join(['findistill', *map(without_secrets, words), 'export.dry_run=false'])}",
     ]
 
@@ -100,7 +100,7 @@ def as_published(card: Path, repo: str) -> bytes:
 
 
 def has_texts(folder: Path) -> bool:
-    """Whether exported annotations have their texts with them."""
+    """Whether exported annotations include their texts."""
     from pyarrow import parquet  # not needed for models
 
     return "text" in parquet.read_schema(folder / "annotations.parquet").names

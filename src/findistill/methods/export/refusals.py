@@ -1,4 +1,4 @@
-"""What is never uploaded: secrets, pickles, rows of data sets beside a model, files from elsewhere."""
+"""What is never uploaded: secrets, pickles, rows of data sets next to a model, links to files elsewhere."""
 
 import os
 import re
@@ -13,39 +13,38 @@ from findistill.models.folder import PICKLES
 
 ROWS = ("*.csv", "*.tsv", "*.jsonl", "*.parquet", "*.arrow", "*.xlsx", "*.xls", "*.db", "*.sqlite")
 MORE_PICKLES = (*PICKLES, "*.pickle", "*.joblib", "*.dill", "*.npz")
-TEXT_BYTES = 20_000_000  # larger files are weights or tables, not where a key is written by hand
-# Keys by their looks: Hugging Face, OpenAI and the like, W&B, GitHub, AWS, Google, Slack, private keys.
+TEXT_BYTES = 20_000_000  # larger files are weights or tables, which nobody writes a key into
+# Formats of keys: Hugging Face, OpenAI and similar, GitHub, AWS, Google, Slack, W&B, private keys. Older W&B keys look like a
+# commit's hash, so they are matched only by their value in the environment.
 KEYS = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}\b"
-    rb"|\bxox[abprs]-[A-Za-z0-9-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"|\bxox[abprs]-[A-Za-z0-9-]{10,}|wandb_v1_[A-Za-z0-9_]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-SHORTEST = 8  # of a value in the environment that counts as a secret
+SHORTEST = 8  # characters of an environment value that counts as a secret
 WEIGHTS = (".safetensors", ".onnx", ".npy")
 
 
 def faults(folder: Path, paths: Sequence[Path], *, texts_allowed: bool | None) -> Iterator[str]:
-    """Why some of these files are not uploaded, a line each; none where all may be.
+    """Why some of these files are not uploaded, one line each; empty if all may be.
 
     Args:
-        texts_allowed: of annotations, whether their texts may go with them; None: it is a model, beside which no rows belong.
+        texts_allowed: for annotations, whether to include their texts; None for a model, which must not come with data rows.
     """
     secrets = _secrets()
     for path in paths:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
-            yield f"{name} is a link to a file elsewhere"
+            yield f"{name} is a link to a file outside the folder"
         elif any(path.match(pattern) for pattern in MORE_PICKLES) or _begins_as_pickle(path):
-            yield f"{name} is a pickle, which runs code where it is opened"
+            yield f"{name} is a pickle, which runs code when it is opened"
         elif any(path.match(pattern) for pattern in ROWS) and (texts_allowed is None or (not texts_allowed and _has_texts(path))):
-            yield (
-                f"{name} holds rows of a data set" if texts_allowed is None else f"{name} holds texts that are not to go with it"
-            )
+            yield f"{name} contains {'rows of a data set' if texts_allowed is None else 'texts that must not be uploaded'}"
         elif where := _secret_in(path, secrets):
-            yield f"{name} holds a secret ({where})"
+            yield f"{name} contains a secret ({where})"
 
 
 def _secrets() -> dict[bytes, str]:
-    """The values of this environment's keys, with the variable of each."""
+    """The secret values in this environment, with the variable of each."""
     named = {name: value for name, value in os.environ.items() if SECRET_NAME.fullmatch(name)}
     return {value.encode(errors="surrogateescape"): name for name, value in named.items() if len(value) >= SHORTEST}
 
@@ -60,7 +59,7 @@ def _secret_in(path: Path, secrets: dict[bytes, str]) -> str | None:
 
 
 def _begins_as_pickle(path: Path) -> bool:
-    """A pickle of protocol 2 to 5, whatever it is called, or an array of numpy's that holds one."""
+    """Whether it is a pickle of protocol 2 to 5, whatever its name, or a NumPy array that contains one."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"\x93NUMPY"):

@@ -1,4 +1,4 @@
-"""Where annotations lie that are to be exported. Light: a plan looks, too."""
+"""Locates annotations to export. Its imports are light, as planning uses it too."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ from findistill.errors import UserError
 
 
 def annotations_at(reference: str) -> Path:
-    """The artifact of annotations that `export.annotations` names: its own folder, or that of a run that used it.
+    """The artifact of annotations that `export.annotations` names: by its own folder, or by a run that used it.
 
     Raises:
-        UserError: there are none, or they are mentions of entities.
+        UserError: there is none, or it contains mentions of entities.
     """
     path = Path(reference)
     if not path.is_dir():
-        raise UserError(f"export.annotations={reference}: no such folder; give runs/STUDY/latest-annotate, or another run")
+        raise UserError(f"export.annotations={reference}: no such folder; use runs/STUDY/latest-annotate, or another run")
     if not (path / "annotations.parquet").is_file():
         artifact = run_folder.artifact_of(path, "annotate")
         if artifact is None:
             raise UserError(
-                f"export.annotations={reference}: no annotations there, and it is no run that used some; "
-                "give runs/STUDY/latest-annotate, or runs/.artifacts/annotate-KEY"
+                f"export.annotations={reference}: no annotations there, and it is not a run that used any; "
+                "use runs/STUDY/latest-annotate, or runs/.artifacts/annotate-KEY"
             )
         path = artifact
     if record_of(path).get("key", {}).get("step", "annotate") != "annotate":
-        raise UserError(f"export.annotations={reference}: mentions of entities are not exported; labels of texts are")
+        raise UserError(f"export.annotations={reference}: entity mentions cannot be exported, only labels of texts")
     return path

@@ -1,7 +1,7 @@
 """`stage=export`: a trained classifier as files that run with onnxruntime and tokenizers alone.
 
-Needs `evaluate.model`. Leaves `onnx/`: float32 and 8-bit files, tokenizer, labels, a script that uses them, a card. Each
-file is checked against torch on the test rows, and timed beside it. Ranges of static 8-bit come from training rows.
+Needs `evaluate.model`. Writes `onnx/`: float32 and 8-bit files, tokenizer, labels, a script that uses them, a card. Each
+file is compared with torch on the test rows, in outputs and speed. Ranges of static 8-bit come from training rows.
 """
 
 import logging
@@ -65,7 +65,7 @@ def run(job: Job) -> None:
 
 
 def calibration_texts(job: Job, data: TextData, tests: reading.TestSets) -> list[str]:
-    """Training texts, at most `export.calibration_rows`, drawn by `data.seed`; none that stands in a test set."""
+    """At most `export.calibration_rows` training texts, sampled with `data.seed`, none of them in a test set."""
     settings = job.config.export
     if "static" not in settings.quantize:
         return []
@@ -76,7 +76,7 @@ def calibration_texts(job: Job, data: TextData, tests: reading.TestSets) -> list
 
 
 def write(job: Job, of_torch: onnx_export.Classifier, folder: Path, texts: list[str]) -> dict[str, Path]:
-    """The files that `export.quantize` asks for, by variant: fp32, int8_dynamic, int8_static."""
+    """Write the files that `export.quantize` asks for, by variant: fp32, int8_dynamic, int8_static."""
     variants = [variant for word, variant in onnx_export.VARIANTS.items() if word in job.config.export.quantize]
     write_plain = partial(onnx_export.to_onnx, of_torch, opset=job.config.export.opset)
     files = onnx_export.write_variants(write_plain, folder, variants, texts)
@@ -88,7 +88,7 @@ def check(
     job: Job, of_torch: onnx_export.Classifier, tokenizer: PreTrainedTokenizerBase, files: dict[str, Path], rows: pd.DataFrame,
     label_set: LabelSet,
 ) -> None:  # fmt: skip
-    """Every file, with the tokenizer and labels beside it, against the model in torch with its own, on the test rows."""
+    """Compare every file, with its exported tokenizer and labels, with the model in torch and its own, on the test rows."""
     texts, gold = rows["text"].tolist(), rows["label"].tolist()
     config, cache = job.config, job.tokens
     matching = {"model": config.evaluate.model, "label_map": config.evaluate.label_map}
@@ -113,7 +113,7 @@ def check(
 
 
 def in_torch(job: Job, role: str, name: str) -> tuple[onnx_export.Classifier, PreTrainedTokenizerBase, Tokenizer]:
-    """A model, its tokenizer, and that as it goes with the files; its size goes into the metrics."""
+    """A model, its tokenizer, and the tokenizer as exported; the model's size goes into the metrics."""
     model, tokenizer = open_trained(name)
     job.metrics[f"export/{role}/mb"] = weights_megabytes(name, model)
     portable = onnx_export.exported_tokenizer(tokenizer, text_length(job.config.trainer, model, tokenizer))
@@ -121,7 +121,7 @@ def in_torch(job: Job, role: str, name: str) -> tuple[onnx_export.Classifier, Pr
 
 
 def measure_speed(job: Job, torch_models: dict[str, Classify], files: dict[str, Path], texts: list[str]) -> None:
-    """Time all of them side by side at each number of threads, and how many times faster and smaller each file is."""
+    """Time all of them side by side at each number of threads; record how many times faster and smaller each file is."""
     pairs = list(product(files, torch_models))
     for number in job.config.export.threads:
         with threads(number):

@@ -1,4 +1,4 @@
-"""`stage=export`: a trained classifier for onnxruntime alone, a model's folder or annotations for others."""
+"""`stage=export`: a trained classifier for onnxruntime alone, or a model's folder or annotations to share."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from findistill.methods.datasets import model_at, with_tests
 from findistill.methods.export.sources import annotations_at
 from findistill.methods.stage import Stage, without
 
-# What a run folder has the files in: RESULTS of `core.run_folder`, too.
+# The folder of the exported files in a run folder, also in RESULTS of `core.run_folder`.
 FOLDERS = {"onnx": "onnx", "torch": "model", "annotations": "annotations"}
 
 
@@ -19,9 +19,9 @@ def what(config: Any) -> str:
 
 
 class Export(Stage):
-    """`stage=export`: leave files for others, and upload them where `export.push_to_hub` says so.
+    """`stage=export`: write files to share, and upload them if `export.push_to_hub` is set.
 
-    ONNX files are checked against torch and timed; the others are copies, and read nothing of the data.
+    ONNX files are compared with torch and timed; the others are copies, and do not read the data.
     """
 
     afterwards = "findistill.methods.export.publish:publish"
@@ -44,7 +44,7 @@ class Export(Stage):
         return {**with_tests(self._config), **model, **({"reference": model_at(against)} if against else {})}
 
     def files(self) -> Iterable[Path]:
-        """What is copied besides weights and tokenizer: the card; of annotations, all."""
+        """What is copied besides weights and tokenizer: the card; for annotations, all files."""
         if self.what == "annotations":
             folder = annotations_at(self._config.export.annotations)
             return [

@@ -19,18 +19,18 @@ from findistill.training.lora import AnswerWriter, Prompts
 
 log = logging.getLogger(__name__)
 
-UNMEASURED = "val/macro_f1"  # the default of trainer.monitor: spans would have to be written to count them
+UNMEASURED = "val/macro_f1"  # the default of trainer.monitor, which would require generating the spans
 USE = "names the entities of short financial texts, as JSON, through the prompt that it was tuned with"
 
 
 def tune_adapter(work: Work) -> None:
-    """Leave `model/` (the adapter) and `tuned.json`. No text that it learns from is in a test set.
+    """Write `model/` (the adapter) and `tuned.json`. No training text is in a test set.
 
-    The epoch is that of the lowest `val/loss`, or, with `trainer.monitor=val/accuracy`, of the most answers that are exactly
-    right. Texts that a prompt would truncate are left out: what they name may stand behind the cut.
+    The best epoch has the lowest `val/loss` or, with `trainer.monitor=val/accuracy`, the most exactly matching answers. Texts
+    that the prompt would truncate are dropped: their entities may lie beyond the cut.
 
     Raises:
-        UserError: no labelled row has a span; the model cannot be loaded, write JSON or be tuned.
+        UserError: no labelled row has a span, or the model cannot be loaded, write JSON or be tuned.
     """
     config, data = work.config, reading.dataset(work)
     engine, types = engine_of(config.llm), types_of(data)
@@ -44,7 +44,7 @@ def tune_adapter(work: Work) -> None:
             f"tuning needs texts with entities; none of the {len(rows):,} labelled rows of data={data.card.name} has any"
         )
     log.info("tuning %s on %s texts with %s entities", config.llm.name, f"{len(rows):,}", f"{sum(map(len, rows['spans'])):,}")
-    numbers: dict[tuple[int, ...], int] = {}  # of the different answers
+    numbers: dict[tuple[int, ...], int] = {}  # distinct answer -> its index
 
     def prompts(frame: pd.DataFrame) -> Prompts:
         labels = map(demonstration_label, frame["text"], frame["spans"])

@@ -1,4 +1,4 @@
-"""Making extractions: an LLM names the entities of rows; and what that would request and cost."""
+"""Create extractions, in which an LLM names the entities of rows, and estimate their requests and cost."""
 
 import logging
 import sys
@@ -21,12 +21,13 @@ log = logging.getLogger(__name__)
 
 
 def extract_rows(work: Work) -> None:
-    """Have the LLM name the entities of the rows that the step names, and leave its votes."""
+    """Have the LLM name the entities of the step's rows, and write its votes."""
     rows, types = _rows(work)
     if rows.empty and work.step.rows.startswith("test/"):
-        return  # the data has no test rows of its own: the further sets come first
+        return  # the data has no test rows of its own, so the further sets move up and leave this place empty
     config, llm = work.config, with_adapter(work, work.config.llm)
-    log.info("%s names %s in %s texts of %s", llm.name, ", ".join(types), f"{len(rows):,}", reading.dataset(work).card.name)
+    data = reading.dataset(work).card.name
+    log.info("extracting %s from %s texts of %s with %s", ", ".join(types), f"{len(rows):,}", data, llm.name)
     extract.extract(
         rows, reading.demonstration_pool(work), types, llm, config.extract, config.shots, config.annotate, work.folder,
         cache=work.responses, max_memory=config.trainer.max_memory, curve=cost_curve(work),
@@ -34,7 +35,7 @@ def extract_rows(work: Work) -> None:
 
 
 def types_of(data: TextData) -> Sequence[str]:
-    """The types of entity to name: the data's labels, or companies where nothing says which."""
+    """The entity types to name: the data's labels, or companies if it has no spans and its labels are sentiments."""
     names = data.labels.names
     return (COMPANY,) if "spans" not in data.frame and names == SENTIMENT else names
 
@@ -45,7 +46,7 @@ def _rows(work: Work) -> tuple[pd.DataFrame, Sequence[str]]:
 
 
 def preview(job: Job) -> None:
-    """`annotate.dry_run`: print what extraction would ask and cost; `annotate.show_prompt`: a filled prompt. Nothing is sent."""
+    """`annotate.dry_run`: print the requests and cost; `annotate.show_prompt`: print a filled prompt. Nothing is sent."""
     steps = [step for step in job.step.inputs.values() if isinstance(step, Extractions)]
     for work in [job.store.at(step, job.folder) for step in steps]:
         config = work.config
@@ -61,7 +62,7 @@ def preview(job: Job) -> None:
 
 
 def requests(work: Work) -> str:
-    """What the step would request and cost, in one line."""
+    """The step's estimated requests and cost, in one line."""
     return _estimate(work, *_rows(work)).line()
 
 

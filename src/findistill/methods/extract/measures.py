@@ -1,4 +1,4 @@
-"""The quality of an LLM's mentions, and what they cost; all from one set of responses."""
+"""Quality and cost of an LLM's mentions, all from one set of responses."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,19 +13,19 @@ from findistill.data.spans import Span, from_cell
 from findistill.llm.span_votes import SpanVotes
 from findistill.stats.spans import evaluate
 
-BATCH = 4096  # rows read at once: there may be a million
+BATCH = 4096  # rows per read: there may be a million in total
 COLUMNS = ["id", "text", "spans", "candidates", "n_valid", "n_samples", "gold"]
 
 
 @dataclass
 class Extracted:
-    """What is measured of an artifact: counts over all rows, and the rows that have spans of the source's own."""
+    """Counts over all rows of an artifact, and the rows that have gold spans."""
 
     texts: int = 0
     readable: int = 0  # texts with a readable response
-    without: int = 0  # of these, texts that name nothing
+    without: int = 0  # of these, texts without a mention
     mentions: int = 0
-    agreement: float = 0.0  # summed over the mentions: the share of the readable responses that contain it
+    agreement: float = 0.0  # summed over the mentions: the share of readable responses that contain each
     gold: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
 
 
@@ -34,7 +34,7 @@ def table(folder: Path) -> Path:
 
 
 def read(folder: Path) -> Extracted:
-    """Read an artifact in batches: memory grows with the rows that have gold spans only."""
+    """Read an artifact in batches, so that memory grows only with the rows that have gold spans."""
     total = Extracted()
     gold = []
     for rows in _batches(table(folder)):
@@ -57,14 +57,14 @@ def _batches(path: Path) -> Iterator[pd.DataFrame]:
 
 
 def spending(extracted: Extracted, folder: Path) -> dict[str, float]:
-    """What the responses were like, under `annotate/`, and what they took, under `cost/` where prices are known.
+    """Statistics of the responses under `annotate/` and, where prices are known, their cost under `cost/`.
 
-    `coverage`: share of the texts with a readable response; `valid_share`: of the responses that are readable;
-    `mentions_per_text`; `without_mention`: share of the texts that name none; `agreement`: mean share of the readable responses
-    that a kept span is in; and the counts of `llm.extract.Tally`.
+    `coverage`: share of texts with a readable response, over which `mentions_per_text` and `without_mention` (share of texts
+    without one) are computed; `valid_share`: share of readable responses; `agreement`: mean share of readable responses that
+    contain a kept span; and the counts of `llm.extract.Tally`.
     """
     summary, texts, readable = read_json(folder / "summary.json"), extracted.texts, max(extracted.readable, 1)
-    further = ("texts", "cost_usd", "valid")  # under other names
+    further = ("texts", "cost_usd", "valid")  # reported below
     metrics: dict[str, Any] = {f"annotate/{name}": value for name, value in summary.items() if name not in further}
     metrics |= {
         "annotate/texts": texts,
@@ -83,10 +83,10 @@ def spending(extracted: Extracted, folder: Path) -> dict[str, float]:
 
 
 def quality(rows: pd.DataFrame, types: Sequence[str], prefix: str, resamples: int) -> dict[str, float]:
-    """Precision, recall and F1 of rows with gold spans; nothing where there are none.
+    """Precision, recall and F1 on rows with gold spans; empty if there are none.
 
-    A text without a readable response names nothing. `f1_votes_<t>`, `precision_votes_<t>`, `recall_votes_<t>`: of the spans
-    that t of the samples or more contain, overlaps resolved.
+    A text without a readable response counts as one without mentions. `f1_votes_<t>`, `precision_votes_<t>`,
+    `recall_votes_<t>`: of the spans that at least t samples contain, overlaps resolved.
     """
     if rows.empty:
         return {}
@@ -102,7 +102,7 @@ def quality(rows: pd.DataFrame, types: Sequence[str], prefix: str, resamples: in
 
 
 def predicted(rows: pd.DataFrame) -> list[list[Span]]:
-    """The kept spans of each row; none where no response could be read."""
+    """The kept spans of each row; empty if no response could be read."""
     return [from_cell(cell) if n else [] for cell, n in zip(rows["spans"], rows["n_valid"], strict=True)]
 
 

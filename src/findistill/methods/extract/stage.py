@@ -1,7 +1,7 @@
 """`stage=entities entities.step=label`: an LLM names the entities of texts, several times over, and its samples vote.
 
-Needs texts and, for demonstrations, rows whose entities are known. Leaves the extractions, which models are trained on at any
-agreement, and in the run folder what they cost and how good they are wherever the source has spans of its own.
+Needs texts and, for demonstrations, rows with annotated entities. Creates the extractions, on which models can be trained at
+any agreement, and writes their cost and, where the source has gold spans, their quality to the run folder.
 """
 
 import logging
@@ -26,7 +26,7 @@ def run(job: Job) -> None:
     for prefix, folder in _folders(job).items():
         extracted = measures.read(folder)
         spent = measures.spending(extracted, folder)
-        job.metrics |= {name: value for name, value in spent.items() if name not in job.metrics}  # of the first set
+        job.metrics |= {name: value for name, value in spent.items() if name not in job.metrics}  # keeps those of the first set
         job.metrics |= measures.quality(extracted.gold, types, prefix, job.config.evaluate.resamples)
         write_predictions(job, extracted.gold, prefix)
         log.info("extractions: %s", measures.table(folder))
@@ -34,7 +34,7 @@ def run(job: Job) -> None:
 
 
 def _folders(job: Job) -> dict[str, Path]:
-    """The artifacts by the prefix of their metrics: `annotate` for training rows, else that of the test set."""
+    """Artifacts by metric prefix: `annotate` for training rows, else the test set's."""
     if "extractions" in job.parents:
         return {"annotate": job.parents["extractions"]}
     tables = [path for role, path in job.parents.items() if role.startswith("extractions/") and measures.table(path).exists()]
@@ -42,7 +42,7 @@ def _folders(job: Job) -> dict[str, Path]:
 
 
 def write_predictions(job: Job, rows: pd.DataFrame, prefix: str) -> None:
-    """`predictions*.parquet` as the models of entities leave it: id, text, spans (the source's own), predicted."""
+    """Write `predictions*.parquet` in the format of the entity models: id, text, spans (gold), predicted."""
     if rows.empty:
         return
     cells = [[to_cell(from_cell(cell)) for cell in rows["gold"]], [to_cell(spans) for spans in measures.predicted(rows)]]
@@ -53,17 +53,17 @@ def write_predictions(job: Job, rows: pd.DataFrame, prefix: str) -> None:
 
 
 def summary(job: Job, extracted: Extracted, prefix: str) -> None:
-    """What came out, and what to doubt."""
+    """Log the scores, and warn about unreliable results."""
     metrics, unread = job.metrics, extracted.texts - extracted.readable
     if f"{prefix}/f1" in metrics:
         values = [metrics[f"{prefix}/{name}"] for name in SHOWN]
         log.info("exact F1 %.3f [%.3f, %.3f], precision %.3f, recall %.3f; overlap F1 %.3f; %d texts", *values)
     elif job.step.whole.llm.get("model") == "embedded:smollm2":
         log.warning(
-            "SmolLM2 is far too small to be relied on for entities, and no text here has spans to check it: annotate some by "
+            "unreliable: SmolLM2 is far too small for entities, and no text here has gold spans to check it: annotate some by "
             "hand, or use a larger model"
         )
     if unread:
-        log.warning("%d of %d texts have no readable response: what they name is unknown", unread, extracted.texts)
+        log.warning("%d of %d texts have no readable response: their entities are unknown", unread, extracted.texts)
     if extracted.readable and not extracted.mentions:
-        log.warning("not to be relied on: no text has a single entity; annotate.show_prompt=true prints what the LLM was asked")
+        log.warning("unreliable: the LLM named no entity in any text; annotate.show_prompt=true prints its prompt")

@@ -18,14 +18,14 @@ class ExtractionAdapter(Adapter):
 
 
 class Extractions(LLMResponses):
-    """One LLM's mentions: an artifact that every model, agreement and seed shares.
+    """One LLM's mentions: one artifact that all models, agreements and seeds share.
 
     Args:
         rows: `training` (training and validation rows), `labelled`, or `test/<number of the test set>`.
     """
 
     name = "extract"
-    version = 1  # of the parser of answers (llm/mentions.py, llm/tagged.py), too: cached responses are parsed anew
+    version = 1  # also of the response parser (llm/mentions.py, llm/tagged.py): cached responses are parsed again
     reads = ("llm", "extract", "shots", "annotate", "trainer.max_memory", "data.seed")
     implementation = "findistill.methods.extract.extractions:extract_rows"
     estimate = "findistill.methods.extract.extractions:requests"

@@ -1,4 +1,4 @@
-"""Figures of a study of few-shot prompts beside fine-tuned models; `methods` are those of one test set."""
+"""Figures that compare few-shot prompts with fine-tuned models; `methods` are those of one test set."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from findistill.report.parts import BASELINE
 from findistill.stats.intervals import Estimate
 
 KIND, TUNED = "fewshot", "qlora"
-PANELS = 3  # in a row
+PANELS = 3  # per row
 
 
 def shots(method: Method) -> int:
@@ -21,10 +21,10 @@ def shots(method: Method) -> int:
 
 
 def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]]) -> Figure:
-    """Accuracy by the number of demonstrations: a panel a model, smallest first, and a line a way to choose them.
+    """Accuracy by the number of demonstrations: one panel per model, smallest first, and one line per way to select them.
 
-    Bands go from the lowest seed to the highest. Level: the same model fine-tuned; dashed: the nearest-neighbour vote with
-    as many texts, each where it is there.
+    Bands span the seeds. If available, a horizontal line shows the same model fine-tuned, and a dashed line the
+    nearest-neighbour vote with as many texts.
     """
     lines_of = panels_of(methods)
     names = list(dict.fromkeys(series for lines in lines_of.values() for series in lines))
@@ -59,7 +59,7 @@ def by_shots(methods: Sequence[Method], estimates: dict[str, dict[str, Estimate]
 
 
 def spending(methods: Sequence[Method]) -> tuple[dict[str, float], str]:
-    """Method -> US dollars for 1,000 predictions or, unless all have a price, the seconds they take; and the unit."""
+    """Method -> US dollars per 1,000 predictions or, unless all have a price, seconds; and the unit."""
     seconds = {method.name: 1000 / speed for method in methods if (speed := method.mean_metric("throughput/texts_per_s"))}
     dollars = {method.name: price for method in methods if (price := method.mean_metric("cost/usd_per_1000_texts"))}
     if dollars and seconds.keys() <= dollars.keys():
@@ -68,9 +68,9 @@ def spending(methods: Sequence[Method]) -> tuple[dict[str, float], str]:
 
 
 def panels_of(methods: Sequence[Method]) -> dict[str, dict[str, list[Method]]]:
-    """Model -> way to choose demonstrations -> its methods by k; the prompt without any begins every line of its model.
+    """Model -> way to select demonstrations -> its methods by k; the zero-shot prompt starts every line of its model.
 
-    Models come by size; what else differs than model, k and choice (the prompt, how labels are read) is part of the line.
+    Models are sorted by size. Other settings that vary (the prompt, how labels are read) give separate lines.
     """
     prompted = sorted((m for m in methods if m.kind == KIND), key=lambda m: m.mean_metric("model/parameters") or np.inf)
     models = list(dict.fromkeys(str(setting(method.config, "llm.name")) for method in prompted))

@@ -1,7 +1,7 @@
 """The report part of `stage=fewshot`: prompts with k demonstrations beside fine-tuned models on the same rows.
 
-A method is an LLM with its prompt, number of demonstrations and way to select them; its seeds drew other demonstrations.
-Without demonstrations, and with the nearest, nothing is drawn: such a method has one run.
+A method is an LLM with its prompt, number of demonstrations and way to select them; its seeds draw different demonstrations.
+Zero-shot and nearest-neighbour prompts draw nothing, so such a method has one run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +20,14 @@ from findistill.report.tables import front_table
 from findistill.stats.intervals import Estimate
 
 WORDING = Wording(__package__)
-MOST = 12  # few-shot methods drawn one by one beside the others
+MOST = 12  # few-shot methods up to which all are plotted
 DIFFER_IN = "few-shot methods that differ in "
 AGAINST_NONE = "demonstrations against none"
 AGAINST_OTHERS = "best few-shot method against the others"
 
 
 class FewshotPart(Part):
-    """Prompts with demonstrations stand on a sample of the test rows, if `fewshot.limit` is set, and all others with them."""
+    """With `fewshot.limit`, few-shot prompts and all other methods are scored on the same sample of the test rows."""
 
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         shots = config["shots"]
@@ -60,7 +60,7 @@ class FewshotPart(Part):
         own, selection = self.own(methods), selected(methods, estimates)
         if len({plots.shots(method) for method in own}) > 1:
             yield WORDING.picture("shots", plots.by_shots(methods, estimates))
-        omitted = "Of each LLM: without demonstrations, and the best with them. " if len(selection) < len(methods) else ""
+        omitted = "Shown for each LLM: zero-shot, and the best with demonstrations. " if len(selection) < len(methods) else ""
         if len(methods) > 1:
             order = ("fine-tuned", "few-shot", BASELINE)
             kinds = {self.kind: "few-shot", BASELINE: BASELINE}
@@ -77,10 +77,10 @@ class FewshotPart(Part):
 
 
 def on_common_rows(runs: Sequence[Run]) -> list[Run]:
-    """The runs with each data set's predictions cut to the rows that its few-shot jobs have (`fewshot.limit`).
+    """The runs, with each data set's predictions restricted to the rows of its few-shot jobs (`fewshot.limit`).
 
-    Nothing is cut of data without few-shot jobs, or where some run lacks such a row. Metrics of the test set that were
-    recorded on all rows go with the rows.
+    Predictions stay complete for data without few-shot jobs, or if some run lacks such a row. Test metrics that were recorded
+    on all rows are dropped with the rows.
     """
     of_data: dict[str, list[Run]] = {}
     for run in runs:
@@ -102,14 +102,14 @@ def _cut(run: Run, ids: set[str] | None) -> Run:
 
 
 def _against_none(own: Sequence[Method]) -> list[tuple[Method, Method]]:
-    """Each method with demonstrations, and the one without that is otherwise equal."""
+    """Pairs of a method with demonstrations and the otherwise equal one without."""
     bare = [method for method in own if not plots.shots(method)]
     of_shots = {"shots.k", "shots.selection"}
     return [(a, b) for a in own for b in bare if a is not b and set(differing([a.config, b.config])) <= of_shots]
 
 
 def selected(methods: Sequence[Method], estimates: Mapping[str, Mapping[str, Estimate]]) -> list[Method]:
-    """All methods or, where few-shot ones are many, of each LLM the one without demonstrations and the best with them."""
+    """All methods or, beyond `MOST` few-shot ones, only the zero-shot ones and the best with demonstrations of each LLM."""
     if len(PART.own(methods)) <= MOST:
         return list(methods)
     selection: set[str] = set()

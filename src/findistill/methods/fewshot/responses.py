@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def ask(work: Work) -> None:
-    """Leave the responses to the step's test set, none where the data has no such set, and how fast they came."""
+    """Write the responses to the step's test set and their speed; nothing if the data has no such set."""
     config, data = work.config, reading.dataset(work)
     rows, pool = rows_of(work)
     if rows.empty:
@@ -34,7 +34,7 @@ def ask(work: Work) -> None:
     llm, scoring = with_adapter(work, config.llm), scoring_mode(config)
     size = check_memory(llm, config.trainer.max_memory, sampling=bool(config.prompt.steps) and scoring != "generation")
     shots = config.shots
-    log.info("asking %s for %s texts, %d demonstrations (%s)", llm.name, f"{len(rows):,}", shots.k, shots.selection)
+    log.info("requesting labels of %s texts from %s, %d shots (%s)", f"{len(rows):,}", llm.name, shots.k, shots.selection)
     engine = loaded_engine(llm)
     annotate_with(work, llm, rows, pool, data.labels, work.folder, engine=engine, scoring=scoring)
     speed = _latency(work, engine, rows, pool, data.labels) if config.evaluate.latency and declares(llm, "in_process") else {}
@@ -42,7 +42,7 @@ def ask(work: Work) -> None:
 
 
 def requests(work: Work) -> str:
-    """What the step would request and cost, in one line."""
+    """The step's estimated requests and cost, in one line."""
     config = work.config
     rows, pool = rows_of(work)
     if rows.empty:
@@ -52,8 +52,10 @@ def requests(work: Work) -> str:
 
 
 def rows_of(work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the step's test set, and the pool of demonstrations. No rows where further sets fill all places: the data
-    has no test rows of its own then."""
+    """The rows of the step's test set, and the pool of demonstrations.
+
+    The last set has no rows if the data has no test rows of its own: the further sets then move up.
+    """
     tests = reading.test_sets(work)
     pool = reading.drop_test_overlap(reading.demonstration_pool(work), tests)
     if work.step.number >= len(tests):
@@ -74,7 +76,7 @@ def loaded_engine(llm: LLM) -> Engine:
     """The engine for this llm. The last one stays loaded: the jobs of a sweep share a process."""
     key = json.dumps(plain(llm), sort_keys=True)
     if key not in _LAST:
-        _LAST.clear()  # before the next model takes its memory
+        _LAST.clear()  # frees memory before the next model is loaded
         _LAST[key] = build(llm, "llm")  # type: ignore[arg-type]
     return _LAST[key]
 

@@ -14,12 +14,12 @@ def scores(config: Any) -> Iterator[str]:
     annotate, generation = config.annotate, config.fewshot.scoring == "generation"
     yield from annotates(config)
     if annotate.ensemble:
-        yield "annotate.ensemble are for stage=annotate: stage=fewshot scores one llm with one prompt"
+        yield "annotate.ensemble is only for stage=annotate: stage=fewshot scores one llm with one prompt"
     if annotate.limit is not None:
-        yield f"annotate.limit={annotate.limit} limits training rows; stage=fewshot takes test rows: fewshot.limit=..."
+        yield f"annotate.limit={annotate.limit} limits training rows; stage=fewshot scores test rows: set fewshot.limit=..."
     if generation and (annotate.temperature or annotate.samples > 1) and declares(config.llm, "in_process"):
-        yield "fewshot.scoring=generation takes the likeliest text: annotate.samples=1 annotate.temperature=0"
+        yield "fewshot.scoring=generation decodes greedily in this process: set annotate.samples=1 annotate.temperature=0"
     if generation and annotate.calibration in FITTED:
-        yield f"annotate.calibration={annotate.calibration} needs label probabilities: fewshot.scoring=likelihood"
+        yield f"annotate.calibration={annotate.calibration} needs label probabilities: set fewshot.scoring=likelihood"
     if config.fewshot.scoring == "likelihood" and not declares(config.llm, "in_process"):
-        yield "fewshot.scoring=likelihood needs label probabilities, and servers give text: fewshot.scoring=generation or auto"
+        yield "fewshot.scoring=likelihood needs label probabilities; servers return text: set fewshot.scoring=generation or auto"

@@ -1,9 +1,8 @@
-"""`stage=fewshot`: an LLM classifies the test rows, each asked once, with `shots.k` demonstrations in its prompt.
+"""`stage=fewshot`: an LLM classifies the test rows once, with `shots.k` demonstrations in its prompt.
 
-Needs labelled test rows and, for demonstrations, labelled rows beside them. Asks as `stage=annotate` does (one engine, one
-cache of responses), by default for one response a text at temperature 0. Leaves predictions, metrics and figures, as
-training stages do; fine-tuned models of the same study are compared with it on the same rows. `seed` draws the
-demonstrations.
+Needs labelled test rows and, for demonstrations, other labelled rows. Requests responses as `stage=annotate` does (same engine
+and response cache), by default one per text at temperature 0. Writes predictions, metrics and figures, as training stages do;
+fine-tuned models of the same study are compared with it on the same rows. `seed` draws the demonstrations.
 """
 
 import json
@@ -38,16 +37,16 @@ def run(job: Job) -> None:
         spent.append(used(folder))
     job.metrics |= costs(job.config, spent)
     if dropped := job.metrics["data/shots_dropped"]:
-        log.info("%d demonstrations did not fit into their prompts and were left out", dropped)
+        log.info("dropped %d demonstrations that did not fit into their prompts", dropped)
     scoring.summary(job)
 
 
 def predictions(
     folder: Path, rows: pd.DataFrame, names: tuple[str, ...], allowed: tuple[str, ...], label_map: Any = None
 ) -> pd.DataFrame:
-    """The predictions over `allowed`, the test set's labels, where the llm chose among `names`.
+    """Predictions over `allowed`, the test set's labels, from an LLM that chose among `names`.
 
-    Where only an answer is known and no distribution, all probability is its label's.
+    If only an answer is known and no distribution, its label has probability 1.
     """
     annotations, shares = reading.read_votes(folder, names)
     if f"p_{names[0]}" in annotations:
@@ -58,7 +57,7 @@ def predictions(
 
 
 def used(folder: Path) -> dict[str, float]:
-    """What the responses of an artifact took when they were asked for."""
+    """Cost, speed and dropped demonstrations of an artifact's responses, as recorded when they were requested."""
     with (folder / "samples.jsonl").open(encoding="utf-8") as lines:
         answers = [json.loads(line) for line in lines]
     return {
@@ -69,9 +68,9 @@ def used(folder: Path) -> dict[str, float]:
 
 
 def costs(config: Settings, spent: list[dict[str, Any]]) -> dict[str, float]:
-    """Metrics of what all test sets took together; latency is the first one's.
+    """Total cost of all test sets, as metrics; latency is that of the first.
 
-    A server's seconds are those of its calls, `annotate.concurrency` of which are in flight.
+    A server's seconds are summed over its calls, `annotate.concurrency` of which run in parallel.
     """
     names = ("texts", "dropped", "tokens_in", "tokens_out", "seconds")
     texts, dropped, tokens_in, tokens_out, seconds = (float(sum(each[name] for each in spent)) for name in names)

@@ -1,4 +1,4 @@
-"""`stage=fewshot`: an LLM's responses to the rows of a test set, each asked once."""
+"""`stage=fewshot`: an LLM's responses to the rows of a test set."""
 
 from typing import Any
 
@@ -10,13 +10,12 @@ from findistill.methods.stage import Stage
 
 
 class TestResponses(LLMResponses):
-    """The LLM's responses to the test set with this number. Jobs that must be equal, such as those of all seeds without
-    demonstrations, share them."""
+    """The LLM's responses to the test set with this number, shared by jobs whose seed changes nothing, such as zero-shot ones."""
 
     reads = ("llm", "prompt", "shots", "annotate", "fewshot", "trainer.max_memory", "evaluate.latency", "data.seed")
     implementation = "findistill.methods.fewshot.responses:ask"
     estimate = "findistill.methods.fewshot.responses:requests"
-    __test__ = False  # the name begins as pytest's classes do
+    __test__ = False  # pytest would collect it by its name
 
     def __init__(self, config: Any, number: int) -> None:
         super().__init__(config)

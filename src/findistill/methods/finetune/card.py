@@ -1,4 +1,4 @@
-"""The model card that goes with every trained model, generated from the run; its words are in `classifier.md.j2`."""
+"""The model card of every trained classifier, generated from the run; its text is in `classifier.md.j2`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from findistill.training.config import FAULTS, asks_teacher, faults, term_nodes
 def write_classifier_card(
     folder: Path, config: Any, labels: Sequence[str], rows: int, learnt: Provenance, metrics: Mapping[str, float]
 ) -> Path:
-    """The card of a trained classifier: what it is, whose labels it learnt from, its scores, and how to use it.
+    """Write the card of a trained classifier: what it is, whose labels it was trained on, its scores, and how to use it.
 
     Args:
-        rows: how many texts it learnt from.
-        learnt: what it was made from.
+        rows: number of training texts.
+        learnt: the data sets, annotators and weights it was made from.
         metrics: of the job, after scoring.
     """
     stage, settings = config.stage.name, plain(config)

@@ -1,4 +1,4 @@
-"""Training an encoder: the models on the way (pretrained on the domain, teacher), and what every training stage shares."""
+"""Encoder training: intermediate models (pretrained on the domain, teacher), and what all training stages share."""
 
 import logging
 from dataclasses import replace
@@ -38,7 +38,7 @@ def pretrain_encoder(work: Work) -> None:
 
 
 def starting_point(work: Work, encoder: Encoder) -> Encoder:
-    """The encoder to fit: as it is configured, or its pretrained weights where the step has such a parent."""
+    """The encoder to train: as configured, or with its pretrained weights if the step has such a parent."""
     folder = work.parents.get("pretrained")
     if folder is None:
         return encoder
@@ -47,7 +47,7 @@ def starting_point(work: Work, encoder: Encoder) -> Encoder:
 
 
 def vocabulary_corpus(work: Work, data: TextData, encoder: Encoder) -> list[str]:
-    """The texts whose word pieces a trimmed vocabulary keeps, besides those trained on."""
+    """The texts whose word pieces a trimmed vocabulary keeps, besides the training texts."""
     if not encoder.trim_vocabulary:
         return []
     domain = read_json(work.parents["pretrained"] / "texts.json") if "pretrained" in work.parents else []
@@ -57,9 +57,9 @@ def vocabulary_corpus(work: Work, data: TextData, encoder: Encoder) -> list[str]
 def training_rows(
     work: Work, data: TextData, tests: TestSets, encoder: Encoder | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Labelled rows to learn from, with the labelled new texts of augmentation, none in a test set; and the validation rows.
+    """Labelled training rows, including the labelled texts of augmentation, none in a test set; and the validation rows.
 
-    A linear `encoder` is chosen by cross-validation, so it learns from the validation rows, too.
+    A linear `encoder` is selected by cross-validation, so it is trained on the validation rows, too.
     """
     rows, validation = reading.supervision(work, data, tests)
     new = reading.augmented_rows(work)
@@ -70,7 +70,7 @@ def training_rows(
 
 
 def train_teacher(work: Work) -> None:
-    """A model of the human labels that the jobs of a sweep share: the students' teacher, or a student without one."""
+    """Train a model on human labels that the jobs of a sweep share: the students' teacher, or a student without one."""
     encoder, data = work.config[work.step.role], reading.dataset(work)
     rows, held_out = training_rows(work, data, reading.test_sets(work), encoder)
     reading.check_classes(rows, data, f"the {work.step.role} {encoder.name}")
@@ -86,7 +86,7 @@ def train_teacher(work: Work) -> None:
 
 
 def train(job: Job, encoder: Encoder, distill: Distill | None, data: TextData, rows: Examples, validation: Examples) -> Trained:
-    """Fit `encoder` and leave `model/` in the run folder; sizes and times go into the metrics."""
+    """Train `encoder` and write `model/` to the run folder; sizes and times go into the metrics."""
     corpus = vocabulary_corpus(job, data, encoder)
     trained = fit(starting_point(job, encoder), distill, data.labels, rows, validation, session(job), corpus)
     record_training(job, trained)
@@ -94,13 +94,13 @@ def train(job: Job, encoder: Encoder, distill: Distill | None, data: TextData, r
 
 
 def session(job: Job) -> Session:
-    """Around the training of a job's own model."""
+    """The session for training a job's own model."""
     config, loggers = job.config, job.tracker.lightning_loggers()
     return Session(config.trainer, job.folder, config.seed, loggers, config.callbacks, job.tokens)
 
 
 def record_training(job: Job, trained: Trained) -> None:
-    """Put sizes, times and validation scores into the metrics."""
+    """Add sizes, times and validation scores to the metrics."""
     if "pretrained" in job.parents:
         scores = read_json(job.parents["pretrained"] / "pretrain.json")
         job.metrics |= {f"pretrain/{name}": value for name, value in scores.items()}
@@ -112,7 +112,7 @@ def record_training(job: Job, trained: Trained) -> None:
 
 
 def score_and_describe(job: Job, trained: Trained, data: TextData, tests: TestSets, texts: int) -> None:
-    """Score the trained model on every test set, then write its card, which has the scores."""
+    """Score the trained model on every test set, then write its card with the scores."""
     scoring.score(job, trained.model_dir, tests, trained.history)
     write_classifier_card(trained.model_dir, job.whole, data.labels.names, texts, provenance(job), job.metrics)
     scoring.summary(job)

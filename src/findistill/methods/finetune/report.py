@@ -12,7 +12,7 @@ AGAINST_BASELINES = "best teacher against the baselines"
 
 
 class TeacherPart(Part):
-    """Encoders that learnt from human labels."""
+    """Encoders trained on human labels."""
 
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         new = metrics.get("data/augmented", 0)
@@ -26,7 +26,7 @@ class TeacherPart(Part):
         own = self.own(methods)
         yield from setting_families(DIFFER_IN, own, TRAINED_PRESETS)
         baselines = [method for method in methods if method.kind == BASELINE]
-        if (top := best(own)[0]) and len(own) + len(baselines) == len(methods):  # elsewhere another kind is the question
+        if (top := best(own)[0]) and len(own) + len(baselines) == len(methods):  # else the study is about another kind
             yield Family(AGAINST_BASELINES, [(top, method) for method in baselines])
 
 

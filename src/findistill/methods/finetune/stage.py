@@ -1,8 +1,8 @@
 """`stage=teacher`: fine-tune an encoder on human labels.
 
-Needs a labelled data set, with scores for `teacher.objective=regression`. Leaves the model, its predictions on the test
-split and their metrics. Checkpoints are chosen on the validation split; the test split is read once, at the end.
-With `augment.use` the labelled texts of `stage=augment` are training rows too.
+Needs a labelled data set, with scores for `teacher.objective=regression`. Writes the model, its predictions on the test
+split and their metrics. The checkpoint is selected on the validation split; the test split is used once, at the end.
+With `augment.use` the labelled texts of `stage=augment` are training rows, too.
 """
 
 from findistill.core.job import Job

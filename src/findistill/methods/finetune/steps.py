@@ -1,4 +1,4 @@
-"""The models that a job may need first: an encoder pretrained on the domain, and the teacher that students learn from."""
+"""Models that a job may need first: an encoder pretrained on the domain, and the students' teacher."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ class Pretrained(Step):
     """The encoder of a role (`teacher`, `student`) after masked-language pretraining on texts of the domain."""
 
     name = "pretrain"
-    version = 2  # special tokens in a text are text
+    version = 2  # special tokens in a text are encoded as text
     implementation = "findistill.methods.finetune.models:pretrain_encoder"
     resumable = True
 
@@ -43,7 +43,7 @@ class Pretrained(Step):
 
 
 def pretrained(config: Any, role: str) -> dict[str, Step]:
-    """The parent `pretrained`, where the encoder of this role is pretrained first."""
+    """The parent `pretrained`, if this role's encoder is pretrained first."""
     return {"pretrained": Pretrained(config, role)} if config[role].pretrain.source else {}
 
 
@@ -63,10 +63,10 @@ class TeacherTraining(Step):
 
 
 class TeacherModel(TeacherTraining):
-    """The `teacher` section's encoder trained on the data's human labels: all students of a sweep share it."""
+    """The `teacher` section's encoder trained on the data's human labels, shared by all students of a sweep."""
 
     name = "teacher"
-    version = 4  # min_steps is met by more epochs, not by whole passes in each
+    version = 4  # min_steps: several passes over few texts within an epoch, or more epochs if that takes fewer steps
     implementation = "findistill.methods.finetune.models:train_teacher"
     resumable = True
 
@@ -80,14 +80,14 @@ class TeacherModel(TeacherTraining):
 
 
 class LabelledStudent(TeacherModel):
-    """The `student` section's encoder trained on the data's human labels: what a student has to be worth more than."""
+    """The `student` section's encoder trained on the data's human labels: the baseline of distillation."""
 
     name = "labelled_student"
     role = "student"
 
     def __init__(self, config: Any) -> None:
         super().__init__(config, int(config.seed))
-        # A job's own settings of its training are the student's.
+        # A job's own training settings apply to its student.
         self.reads += tuple(f"trainer.{name}" for name in ("max_epochs", "batch_size", "learning_rate", "max_length"))
 
 
@@ -97,7 +97,7 @@ def teacher(config: Any) -> Step:
 
 
 def teachers(config: Any) -> dict[str, Step]:
-    """The parents `teacher`, and `teacher/1`, ..., `teacher/embeddings`, ... where several are learnt from."""
+    """The parents `teacher`, and `teacher/1`, ..., `teacher/embeddings`, ... if there are several."""
     steps = {"teacher": teacher(config)}
     steps |= {f"teacher/{seed}": TeacherModel(config, seed) for seed in range(1, config.distill.teachers)}
     for name in config.distill.linear_teachers:

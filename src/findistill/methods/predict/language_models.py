@@ -11,7 +11,7 @@ from findistill.llm.label_reader import LabelReader, label_probabilities
 
 
 def of_section(config: Any) -> Spec:
-    """How to open the model of the `llm` section, asked with the `prompt` section about `data.labels`."""
+    """How to open the model of the `llm` section, with the prompt of the `prompt` section and `data.labels`."""
     return _spec(LabelReader.of(config.llm, config.prompt, config.data.labels))
 
 
@@ -26,7 +26,7 @@ def _spec(reader: LabelReader) -> Spec:
 
 
 def open_reader(spec: Spec) -> Predictor:
-    """The model in this process; it uses all cores, or the GPU."""
+    """Open the model in this process; it uses all cores, or the GPU."""
     settings = json.loads(spec.settings)
     reader = LabelReader(settings["llm"], settings["prompt"], tuple(settings["labels"]))
     engine, form = reader.open()

@@ -1,6 +1,6 @@
-"""engine=local: one process for each core, with the model in it.
+"""engine=local: one process per core, each with the model loaded.
 
-Few rows, a GPU, and a language model, which uses all cores itself, need no other process.
+Few rows, a GPU, or a language model (which uses all cores itself) need no further process.
 """
 
 import logging
@@ -20,24 +20,24 @@ from findistill.errors import UserError
 from findistill.inference.predictors import Answers, Predictor, Spec, open_predictor
 from findistill.methods.predict.config import Predict
 
-Submit = Callable[[list[str]], Callable[[], Answers]]  # texts -> what waits for their answers
+Submit = Callable[[list[str]], Callable[[], Answers]]  # texts -> a function that waits for their answers
 
 _predictor: Predictor
 
 
 @contextmanager
 def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> Iterator[tuple[Submit, int]]:
-    """A function that has texts answered, and how many windows to give it ahead of the one whose answers are waited for.
+    """A function that submits texts, and how many windows to submit ahead of the one being waited for.
 
     Args:
         predictor: the model that `spec` describes, open in this process.
-        windows: how many there will be.
+        windows: their total number.
     """
     workers = min(section.workers or cores(), windows)
     if workers <= 1 or spec.accelerator != "cpu" or spec.whole_machine:
         yield lambda texts: _answered(predictor, texts), 0
         return
-    # Workers are forked from a process that does nothing but import what they need, once for all of them.
+    # Workers are forked from a server process that imports what they need once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     alone = replace(spec, threads=max(1, cores() // workers))
@@ -45,7 +45,7 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
     try:
         yield lambda texts: _waiting(pool.submit(_answer, texts), workers), workers + 2
     finally:
-        for process in list((pool._processes or {}).values()):  # an interrupt does not wait for the windows in work
+        for process in list((pool._processes or {}).values()):  # an interrupt does not wait for running windows
             process.terminate()
         pool.shutdown(cancel_futures=True)
 
@@ -61,17 +61,17 @@ def _waiting(future: "Future[Answers]", workers: int) -> Callable[[], Answers]:
             return future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process has ended, perhaps since memory ran out; the same command goes on from the last shard.\n"
-                f"With fewer processes: predict.workers={max(1, workers // 2)}"
+                "a worker process died, perhaps out of memory; the same command resumes from the last shard.\n"
+                f"To use fewer processes: predict.workers={max(1, workers // 2)}"
             ) from error
 
     return result
 
 
 def _begin(spec: Spec) -> None:
-    """Open the model in a worker, which ends when the job's process does, however it ends."""
+    """Open the model in a worker, which exits when the job's process does, however that ends."""
     global _predictor
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the job's process sees to it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the job's process handles it
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

@@ -1,4 +1,4 @@
-"""From the name of a model to how it is opened: which kind it is, and whether as an ONNX file that is made of it once."""
+"""Resolve a model's name to how it is opened: its kind, and whether it is first exported to ONNX, once."""
 
 import logging
 from contextlib import suppress
@@ -22,20 +22,20 @@ from findistill.models.weights import HUB_ID, NO_CODE, loading, locate
 
 log = logging.getLogger(__name__)
 
-LANGUAGE_MODELS = "findistill.methods.predict.language_models:"  # loaded, a second of it, where there is one
+LANGUAGE_MODELS = "findistill.methods.predict.language_models:"  # imported only when needed: it takes a second
 OPSET = 18
 INT8 = "int8_dynamic"
 CHECKED = 256  # texts on which 8-bit weights are compared with 32-bit ones
-ALIKE = 0.98  # share of equal labels below which that is said
+ALIKE = 0.98  # share of equal labels below which a warning is logged
 
 
 def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str = "predict") -> Spec:
-    """How to open `model`, with the weights that the section `setting` asks for.
+    """How to open `model`, with the weights that the section `setting` requests.
 
-    ONNX files that are made for it are artifacts of the store.
+    ONNX files exported for it are artifacts of the store.
 
     Raises:
-        UserError: it is no model that labels texts, or cannot be had with these weights.
+        UserError: it is not a model that labels texts, or is not available with these weights.
     """
     common = {"batch_size": section.batch_size, "max_length": trainer.max_length, "types": tuple(section.types)}
     on_cpu = trainer.accelerator == "cpu" or hardware.device() == "cpu"
@@ -43,7 +43,7 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
     chosen = f"{setting}.weights={section.weights}"
     if file := onnx_model.find(model, f"{setting}.model"):
         if section.weights == "torch":
-            raise UserError(f"{chosen}: {model} is an ONNX file, whose weights are as they are: {setting}.weights=auto")
+            raise UserError(f"{chosen}: {model} is an ONNX file, whose weights cannot be changed: set {setting}.weights=auto")
         beside = file.with_name(onnx_model.file_name(INT8))
         if Path(model).suffix != ".onnx" and weights == "int8" and beside.is_file():
             file = beside
@@ -58,7 +58,7 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
         spec, noun = Spec("gliner", model, accelerator, **common), "a GLiNER"
     if spec:
         if section.weights in ("int8", "fp32"):
-            raise UserError(f"{chosen}: {noun} is not exported, and has no such weights: {setting}.weights=auto")
+            raise UserError(f"{chosen}: {noun} is not exported to ONNX, so it has no such weights: set {setting}.weights=auto")
         return spec
     kind = "token" if _is_token_classifier(model) else "classifier"
     if weights != "torch":
@@ -67,15 +67,15 @@ def spec_of(model: str, section: Any, trainer: Any, store: Store, setting: str =
             return Spec(kind, str(folder / onnx_model.file_name("fp32" if weights == "fp32" else INT8)), **common)
         except UserError as error:
             if section.weights != "auto":
-                raise UserError(f"{error}\n{setting}.weights=torch predicts with the model as it is") from error
+                raise UserError(f"{error}\n{setting}.weights=torch uses the model without exporting it") from error
             opener = load("findistill.models.encoders:open_trained") if kind == "classifier" else tagging.open_model
-            opener(model)  # is it faulty whatever the weights?
-            log.info("%s; %s is used", str(error).splitlines()[0], f"{setting}.weights=torch")
+            opener(model)  # raises if it is broken whatever the weights
+            log.info("%s; using %s", str(error).splitlines()[0], f"{setting}.weights=torch")
     return Spec(kind, model, accelerator, **common)
 
 
 def exported(model: str, kind: str, trainer: Any, store: Store) -> Path:
-    """The folder with the model's ONNX files, float32 and 8-bit; made where it is not there yet."""
+    """The folder with the model's ONNX files, float32 and 8-bit; created if missing."""
 
     def make(folder: Path) -> None:
         log.info("exporting %s to ONNX, once", model)
@@ -89,9 +89,9 @@ def exported(model: str, kind: str, trainer: Any, store: Store) -> Path:
 
 
 def compare_with_float32(spec: Spec, texts: list[str], setting: str = "predict") -> dict[str, float]:
-    """`int8_agreement`: on how many of `CHECKED` texts the 8-bit file gives the answer of the 32-bit one beside it.
+    """`int8_agreement`: the share of `CHECKED` texts on which the 8-bit file answers as the 32-bit one beside it.
 
-    Nothing where there is no such pair.
+    Empty if there is no such pair.
     """
     file = Path(spec.model)
     plain = file.with_name(onnx_model.file_name("fp32"))
@@ -111,7 +111,7 @@ def compare_with_float32(spec: Spec, texts: list[str], setting: str = "predict")
 
 
 def _kind_of_file(file: Path) -> str:
-    """Whether an ONNX file marks entities, by its labels: BIO tags."""
+    """The kind of an ONNX file: `token` if its labels are BIO tags."""
     labels, _ = onnx_model.companions(file)
     others = [label for label in labels if label != "O"]
     return "token" if others and len(others) < len(labels) and all(name[:2] in ("B-", "I-") for name in others) else "classifier"
@@ -120,8 +120,8 @@ def _kind_of_file(file: Path) -> str:
 def _is_gliner_of_hub(model: str) -> bool:
     if Path(model).exists() or not HUB_ID.fullmatch(model):
         return False
-    locate(model)  # whether the hub can be reached
-    with suppress(OSError, ValueError):  # it has no such file, or whoever opens the model says what is wrong
+    locate(model)  # falls back to the local cache if the hub is unreachable
+    with suppress(OSError, ValueError):  # no such file, or an error that opening the model reports
         hf_hub_download(model, GLINER_CONFIG)
         return True
     return False
@@ -131,7 +131,7 @@ def _is_token_classifier(model: str) -> bool:
     where, classes = Path(locate(model)), None
     check_folder(model, str(where))
     if where.exists():
-        with suppress(OSError, ValueError, AttributeError):  # whoever opens it says what is wrong with it
+        with suppress(OSError, ValueError, AttributeError):  # opening it reports what is wrong
             classes = read_json(where / "config.json").get("architectures")
     else:
         with loading(f"the model {model} cannot be loaded", "\nGive a folder, or a hub id that this machine can reach."):

@@ -1,7 +1,7 @@
-"""engine=ray: actors on the machines of a Ray cluster, each with the model in it, as many as there is work and room for.
+"""engine=ray: actors on the machines of a Ray cluster, each with the model loaded, as many as work and resources allow.
 
-Actors get the model's files with their first message, so that nothing but findistill has to be on a machine. Windows are given
-out in order and their answers are written by the job's process: rows are those of the local engine.
+Actors receive the model's files when they are created, so a machine needs nothing but findistill. Windows are submitted in
+order and the job's process writes their answers, so the output is that of the local engine.
 """
 
 import logging
@@ -23,8 +23,8 @@ from findistill.models.files import model_files
 
 log = logging.getLogger(__name__)
 
-REACHED_S = 5.0  # within which a cluster's head takes a connection
-AHEAD = 2  # windows of an actor: one in work, one that waits
+REACHED_S = 5.0  # timeout for a connection to a cluster's head node
+AHEAD = 2  # windows per actor: one running, one queued
 
 
 class Actor:
@@ -44,14 +44,14 @@ class Actor:
 
 
 class Actors:
-    """Actors that share the windows; another one is started while all are busy and the cluster has room."""
+    """A pool of actors; another one is started when all are busy and the cluster has room."""
 
     def __init__(self, spec: Spec, section: Any, most: int) -> None:
         self.options = {"num_cpus": section.cpus, "num_gpus": section.gpus, "max_restarts": -1, "max_task_retries": -1}
         self.spec = replace(spec, threads=max(1, int(section.cpus)), accelerator="auto" if section.gpus else "cpu")
         self.files = ray.put({path.name: path.read_bytes() for path in model_files(spec.model)})
         self.most = most
-        self.waiting: dict[Any, list[Any]] = {}  # actor -> answers that are not there yet
+        self.waiting: dict[Any, list[Any]] = {}  # actor -> pending answers
         for _ in range(min(section.min_actors, most)):
             self._start()
 
@@ -95,7 +95,7 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
     try:
         room = int(ray.cluster_resources().get("CPU", 1) // options.cpus)
         if room < 1:
-            raise UserError(f"predict.ray.cpus={options.cpus:g}: no machine of the cluster has as many processors")
+            raise UserError(f"predict.ray.cpus={options.cpus:g}: the cluster has fewer processors than that")
         most = max(1, min(options.max_actors or room, windows))
         actors = Actors(spec, options, most)
         log.info("Ray: %d to %d actors of %g processors each", len(actors.waiting), most, options.cpus)
@@ -106,7 +106,7 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
 
 
 def check_reachable(address: str) -> None:
-    """Raise OSError where nobody listens at host:port; Ray itself would try for minutes."""
+    """Raise OSError if nothing listens at host:port; Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), REACHED_S).close()
@@ -118,5 +118,5 @@ def _get(reference: Any) -> Answers:
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from None
     except ray.exceptions.RayError as error:
-        raise UserError(f"Ray lost an actor and could not start it again: {first_line(error)}") from error
+        raise UserError(f"Ray lost an actor and could not restart it: {first_line(error)}") from error
     return answers

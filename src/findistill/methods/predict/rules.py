@@ -1,4 +1,4 @@
-"""Rules of `stage=predict`, and of `stage=serve` on its model, which is the same."""
+"""Rules of `stage=predict`, and of the model of `stage=serve`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ IN_PROCESS = "findistill.llm.in_process.InProcessEngine"
 @rule("predict")
 def texts(config: Any) -> Iterator[str]:
     if not format_of(config.data):
-        yield f"data={config.data.name}: stage=predict reads files: data={', '.join(FORMATS)}, with data.path=FILE"
+        yield f"data={config.data.name}: stage=predict reads files; choose data={', '.join(FORMATS)} and set data.path=FILE"
     elif not config.data.path:
         yield f"data.path is not set; data={config.data.name} needs data.path=FILE, a folder, or a glob in quotes"
     else:
@@ -36,7 +36,7 @@ def model(config: Any) -> Iterator[str]:
     elif name == LLM and stage == "predict":
         yield from _language_model(config)
     elif name == LLM:
-        yield "serve.model=llm: name a run folder of stage=qlora, or serve the model by vLLM or llama.cpp"
+        yield "serve.model=llm cannot be served: name a run folder of stage=qlora, or serve the model with vLLM or llama.cpp"
     elif adapter := adapter_folder(Path(name)):
         yield from _one_process(config) if stage == "predict" else ()
         try:
@@ -52,15 +52,15 @@ def _language_model(config: Any) -> Iterator[str]:
     yield from _one_process(config)
     if llm._target_ != IN_PROCESS:
         yield (
-            f"predict.model=llm reads label probabilities of a model in this process; llm={llm.name} gives none: "
-            "stage=annotate asks it, caches its responses and counts what they cost"
+            f"predict.model=llm needs label probabilities of a model in this process, but llm={llm.name} returns none: "
+            "use stage=annotate, which caches its responses and counts their cost"
         )
     elif llm.adapter == TUNED:
-        yield "llm.adapter=tune learns from labelled rows, which stage=predict has not: name a run folder of stage=qlora"
+        yield "llm.adapter=tune needs labelled rows, which stage=predict does not read: name a run folder of stage=qlora"
     if prompt.steps:
-        yield f"prompt={prompt.name} asks for steps before the label, which are sampled: prompt=direct, or stage=annotate"
+        yield f"prompt={prompt.name} asks for steps before the label, which need sampling: use prompt=direct, or stage=annotate"
     if not config.data.labels:
-        yield "predict.model=llm needs the labels to choose among: data.labels=[negative,neutral,positive]"
+        yield "predict.model=llm needs the labels to choose from, such as data.labels=[negative,neutral,positive]"
 
 
 def _one_process(config: Any) -> Iterator[str]:

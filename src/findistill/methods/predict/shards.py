@@ -1,4 +1,4 @@
-"""The files that are left, a shard each: whole or not there, and never of another input or model."""
+"""Output files, one per shard: complete or absent, and never mixed with those of another input or model."""
 
 import logging
 import shutil
@@ -22,7 +22,7 @@ from findistill.errors import UserError
 
 log = logging.getLogger(__name__)
 
-RECORDS = ".findistill"  # in the folder: whose files these are, and a record of each; readers of Parquet folders ignore it
+RECORDS = ".findistill"  # subfolder with the job and a record of each file; readers of Parquet folders ignore it
 
 
 class TableWriter(Protocol):
@@ -38,32 +38,34 @@ class Shards:
 
     @classmethod
     def claim(cls, folder: Path, file_format: str, job: dict[str, Any], *, own: bool) -> "Shards":
-        """The folder, with what an earlier, cut run of this very job left in it.
+        """Take the folder, with the shards that an interrupted run of the same job wrote.
 
         Args:
-            job: what all its files have in common; files of another job are never gone on with.
-            own: the folder is in the run folder, so that others' files in it are removed.
+            job: identifies the job; files of another job are never resumed.
+            own: the folder is in the run folder, so shards of another job in it are removed.
 
         Raises:
-            UserError: there are files of another job, or of somebody else.
+            UserError: it is a file, or has files that are not of this job.
         """
         marker = folder / RECORDS / "job.json"
         before: dict[str, Any] = {}
         with suppress(OSError, ValueError, TypeError):
             before = dict(read_json(marker))
         if folder.is_file():
-            raise UserError(f"predict.out={folder} is a file; name a folder, new or empty")
+            raise UserError(f"predict.out={folder} is a file; name a new or empty folder")
         files = [path.name for path in sorted(folder.glob("*"))] if folder.is_dir() else []
         if before != job and files:
             if not own and before.get("key") != job["key"]:
                 raise UserError(
-                    f"predict.out={folder} has files that are not of this job ({', '.join(files[:3])}): another input, model or "
-                    f"setting, or another's.\nName a new folder: {typed('predict.out', f'{folder}-2')}"
+                    f"predict.out={folder} has files that this job did not write ({', '.join(files[:3])}): they are from another "
+                    f"input, model or setting, or unrelated.\nName a new folder: {typed('predict.out', f'{folder}-2')}"
                 )
-            shutil.rmtree(folder)
+            shutil.rmtree(folder / RECORDS, ignore_errors=True)
+            for shard in folder.glob("part-*.*"):
+                shard.unlink()
         write_json(marker, job)
         shards = cls(folder, file_format)
-        for aside in folder.glob(".part-*"):  # of a file that a kill left half written
+        for aside in folder.glob(".part-*"):  # partial files of a killed run
             aside.unlink()
         return shards
 
@@ -71,7 +73,7 @@ class Shards:
         return self.folder / f"part-{shard:05d}.{self.format}"
 
     def record(self, shard: int) -> Counter[str] | None:
-        """The counts of a finished shard; None where it is to be made."""
+        """The counts of a finished shard; None if it is missing or damaged."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             stored = read_json(self._record(shard))
             if damaged(self.folder, stored["files"]) is None:
@@ -80,7 +82,7 @@ class Shards:
 
     @contextmanager
     def writing(self, shard: int, schema: pa.Schema, counts: Counter[str]) -> Iterator[TableWriter]:
-        """A writer of the shard's rows, which are there, with their counts, when the block ends well."""
+        """A writer of the shard's rows; the file and its counts are stored if the block ends without an error."""
         path = self.path(shard)
         with replacing(path) as aside:
             open_writer = pa.parquet.ParquetWriter if self.format == "parquet" else _CsvWriter
@@ -119,14 +121,14 @@ def new_names(columns: list[str], prefix: str, taken: list[str], origin: str) ->
     """The names of the new columns.
 
     Raises:
-        UserError: the input has a column of such a name.
+        UserError: the input already has a column with such a name.
     """
     names = [prefix + column for column in columns]
     if clash := [name for name in names if name in taken]:
         prefixes = ("predicted_" * times for times in count(1))
         free = next(each for each in prefixes if not any(each + column in taken for column in columns))
         raise UserError(
-            f"{origin} has a column {clash[0]!r} already, and predictions would be in one of that name.\n"
-            f"Name theirs otherwise: {typed('predict.prefix', free)}"
+            f"{origin} already has a column {clash[0]!r}, which is also the name of a prediction column.\n"
+            f"Give those a prefix: {typed('predict.prefix', free)}"
         )
     return names

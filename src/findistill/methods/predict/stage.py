@@ -1,7 +1,7 @@
-"""`stage=predict`: the answers of a model beside every row of files of any size.
+"""`stage=predict`: a model's answers for every row of files of any size.
 
-The input is cut into shards of rows and those into windows. An engine answers the windows' texts, several at a time; here they
-are read, given out, and written in order. A shard is a file, whole or not there: after a kill, those that are missing are made.
+The input is split into shards of rows, and these into windows. An engine answers several windows at a time; this module reads,
+submits and writes them in order. A shard is one file, complete or absent: a killed run resumes with the missing ones.
 """
 
 import logging
@@ -48,7 +48,7 @@ def run(job: Job) -> None:
     missing = [number for number, counts in finished.items() if counts is None]
     sizes = {number: min(section.shard_rows, stream.rows - number * section.shard_rows) for number in finished}
     done = stream.rows - sum(sizes[number] for number in missing)
-    before = f", {done:,} rows are done" * bool(done)
+    before = f", {done:,} rows already done" * bool(done)
     log.info("%s rows in %d shard%s%s, %s", f"{stream.rows:,}", len(finished), "s" * (len(finished) != 1), before, runtime)
 
     opened = _engine(section.engine)
@@ -93,7 +93,7 @@ def run(job: Job) -> None:
 
 
 def answer(source: Iterator[Window], submit: Submit, ahead: int) -> Iterator[tuple[Window, Answers]]:
-    """Each window with the answers of its own texts, in order, while up to `ahead` further ones are in work."""
+    """Each window with the answers for its texts, in order, while up to `ahead` further ones are being processed."""
     waiting: deque[tuple[Window, Callable[[], Answers]]] = deque()
     for window in source:
         waiting.append((window, submit(window.texts)))
@@ -105,7 +105,7 @@ def answer(source: Iterator[Window], submit: Submit, ahead: int) -> Iterator[tup
 
 
 def _of_rows(answers: pa.Table, window: Window) -> pa.Table:
-    """The answer of each row, null where it has no text; `answers` are those of the shard's distinct texts so far."""
+    """The answer for each row, null if it has no text; `answers` are those of the shard's distinct texts so far."""
     return answers.take(pa.array(window.answer, mask=window.answer < 0))
 
 
@@ -115,5 +115,5 @@ def _schema(stream: Stream, predictor: Predictor, names: list[str]) -> pa.Schema
 
 
 def _engine(name: str) -> Any:
-    """The `opened` of an engine, whose library is loaded with it; an engine's extra has its name."""
+    """The `opened` function of an engine, imported with its library; the extra has the engine's name."""
     return load_extra(f"findistill.methods.predict.{name}_engine:opened", name, f"predict.engine={name}")

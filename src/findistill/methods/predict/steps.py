@@ -1,4 +1,4 @@
-"""`stage=predict`: labels for rows that nobody scores."""
+"""`stage=predict`: labels for rows, without scoring."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ from findistill.models.folder import adapter_base, adapter_folder
 
 
 class Predict(Stage):
-    """`stage=predict`: a model's answers beside every row of one's own files."""
+    """`stage=predict`: a model's answers for every row of the user's files."""
 
     version = 1
     implementation = "findistill.methods.predict.stage:run"
@@ -27,14 +27,14 @@ class Predict(Stage):
 
     @property
     def live(self) -> bool:  # type: ignore[override]
-        """What is written outside the run folder may be gone: the job looks each time, and makes what lacks."""
+        """Output outside the run folder may be deleted: the job checks each time, and creates what is missing."""
         return bool(self._config.predict.out)
 
     def parents(self) -> dict[str, Step]:
         return {} if "llm" in self.reads else {"model": model_at(self._config.predict.model)}
 
     def files(self) -> Iterable[Path]:
-        """The input, and the weights that are not in the model's own folder: the base of an adapter."""
+        """The input, and weights outside the model's folder: those of `llm`, or the base of an adapter."""
         files = [*input_files(self._config.data)]
         if "llm" in self.reads:
             files += llm_files(self._config.llm)
@@ -46,7 +46,7 @@ class Predict(Stage):
         return [self._config.llm.model] if "llm" in self.reads else []
 
     def settings(self) -> dict[str, Any]:
-        """Without where the input and the model lie: their content enters."""
+        """Without the paths of the input and the model: their content enters the key."""
         settings = super().settings()
         settings["data"] = {"format": format_of(self._config.data)} | {name: settings["data"].get(name) for name in READ}
         settings["predict"] = without(settings["predict"], "model")

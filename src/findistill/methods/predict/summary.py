@@ -1,4 +1,4 @@
-"""What the answers of all rows are like, from the counts of the shards: as metrics, and on the screen."""
+"""Summary of the answers for all rows, from the counts of the shards: as metrics, and in words."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,8 +14,8 @@ def count_rows(answers: pa.Table, low: float) -> Counter[str]:
     """Counts of a window's answers; their first columns are label and confidence, or the entities.
 
     Args:
-        answers: of every row, null where it has no text.
-        low: confidence below which a row counts as one of low confidence.
+        answers: one per row, null if it has no text.
+        low: confidence below which a row has low confidence.
     """
     first = answers.column(0)
     counts = Counter({"rows": len(answers), "empty": first.null_count})
@@ -34,7 +34,7 @@ def count_rows(answers: pa.Table, low: float) -> Counter[str]:
 def metrics(
     counts: Mapping[str, float], labels: Iterable[str], profile: TrainingProfile | None, *, entities: bool
 ) -> dict[str, float]:
-    """`predict/...` of all rows; `labels` are the model's, of which some may never be given; `entities`: it marks those."""
+    """`predict/...` over all rows; `labels`: the model's, including those never predicted; `entities`: it marks entities."""
     rows, empty = counts["rows"], counts["empty"]
     answered = max(1, rows - empty)
     values: dict[str, float] = {"rows": rows, "empty": empty, "repeated": rows - empty - counts["predicted"]}
@@ -60,7 +60,7 @@ def lines(values: Mapping[str, float], profile: TrainingProfile | None) -> Itera
     speed = "" if rate is None else f", {rate:,.0f} rows/s" if rate >= 10 else f", {rate:.2g} rows/s"
     cost = f", {values['cost/usd']:,.4f} USD" if "cost/usd" in values else ""
     yield (
-        f"{of['rows']:,.0f} rows, {of['empty']:,.0f} of them without a text, {of['repeated']:,.0f} with the text of another row"
+        f"{of['rows']:,.0f} rows, {of['empty']:,.0f} without a text, {of['repeated']:,.0f} duplicates of another row's text"
         f"{speed}{cost}"
     )
     if "with_entities" in of:
@@ -76,6 +76,6 @@ def lines(values: Mapping[str, float], profile: TrainingProfile | None) -> Itera
     yield f"labels: {shares}; low confidence: {of['low_confidence']:.1%}"
     if "unseen_pieces" in of:
         yield (
-            f"pieces that no training text has: {of['unseen_pieces']:.2%}; texts like the training's would have about "
+            f"word pieces unseen in training: {of['unseen_pieces']:.2%}; texts like the training texts would have about "
             f"{of['unseen_pieces_expected']:.2%}"
         )

@@ -1,4 +1,4 @@
-"""The input cut into what is predicted at once: windows of rows, each of one shard, with every text of a shard once."""
+"""The input split into windows of rows within a shard; each distinct text of a shard is predicted once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from findistill.data.streams import Stream
 
-ROWS = 4096  # of a window: texts that are sorted by length together, and what a worker gets at once
+ROWS = 4096  # per window: the texts sorted by length together, and a worker's unit of work
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Window:
 
     Attributes:
         table: the input's columns.
-        texts: those that no earlier row of the shard has, each once.
-        answer: (rows,) int64, which of the shard's distinct texts, counted over the shard, is a row's own; -1: it has none.
+        texts: distinct texts that no earlier window of the shard has.
+        answer: (rows,) int64, index of each row's text among the shard's distinct texts; -1: it has none.
     """
 
     table: pa.Table
@@ -27,7 +27,7 @@ class Window:
 
 
 def windows_in(rows: int) -> int:
-    """How many windows a shard of so many rows has."""
+    """How many windows a shard of this many rows has."""
     return -(-rows // ROWS)
 
 

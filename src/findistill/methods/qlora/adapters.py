@@ -30,14 +30,14 @@ from findistill.training.trainer import Examples
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "tuned.json"  # beside the adapter: what tuning took, and its epochs
+SUMMARY = "tuned.json"  # beside the adapter: time and memory of the tuning, and its epochs
 
 
 def tune_adapter(work: Work) -> None:
-    """Leave `model/` (the adapter) and `tuned.json`. No text that it learns from is in a test set.
+    """Write `model/` (the adapter) and `tuned.json`. No training text is in a test set.
 
     Raises:
-        UserError: there are no labelled rows of two classes to learn from; the model cannot be loaded or tuned.
+        UserError: the labelled rows have fewer than two classes, or the model cannot be loaded or tuned.
     """
     config, data = work.config, reading.dataset(work)
     rows, validation = reading.supervision(work, data, reading.test_sets(work, required=False))
@@ -59,7 +59,7 @@ def tune_adapter(work: Work) -> None:
 
 
 def engine_of(llm: Any) -> InProcessEngine:
-    """The language model that is to be tuned, whose weights are not loaded yet."""
+    """The language model to tune; its weights are not loaded yet."""
     return cast(InProcessEngine, build(llm, "llm", adapter=""))
 
 
@@ -67,14 +67,14 @@ def leave_adapter(
     work: Work, engine: InProcessEngine, train: Prompts, validation: Prompts, answering: Callable[..., AnswerModule],
     texts: Sequence[str], answer: int = memory.LABEL, **trainer_settings: Any,
 ) -> None:  # fmt: skip
-    """Tune, and leave `model/` and `tuned.json`; `texts` are all that was learnt from or that chose the epoch.
+    """Tune, and write `model/` and `tuned.json`; `texts` are all training and validation texts.
 
     Args:
         answer: tokens of the longest answer.
-        trainer_settings: in the place of the configured ones.
+        trainer_settings: override the configured ones.
 
     Raises:
-        UserError: as `tune`; a step takes more memory than there is.
+        UserError: as `tune`, or a step needs more memory than is available.
     """
     config, llm = work.config, cast(InProcessLLM, work.config.llm)
     trainer = replace(cast(Trainer, OmegaConf.to_object(config.trainer)), **trainer_settings)

@@ -9,7 +9,7 @@ from findistill.report.model_card import write_model_card
 
 
 def adapter_name(quantization: str) -> str:
-    """What tuning over weights of this quantization is called: only over quantised ones is it QLoRA."""
+    """The name of tuning over weights of this quantization: only over NF4 ones is it QLoRA."""
     return {"nf4": "QLoRA", "int8": "LoRA int8", "none": "LoRA"}[quantization]
 
 
@@ -17,7 +17,7 @@ def write_adapter_card(
     folder: Path, config: Any, labels: Sequence[str], rows: int, learnt: Provenance, metrics: Mapping[str, float],
     form: str = "prompt", **facts: Any,
 ) -> Path:  # fmt: skip
-    """The README.md of an adapter's folder; `rows` texts with human labels were learnt from, with the prompts of `form`."""
+    """Write the README.md of an adapter tuned on `rows` human-labelled texts, with the prompts of section `form`."""
     llm = config.llm
     encoder_decoder = "t5" in llm.model.lower()
     return write_model_card(

@@ -13,7 +13,7 @@ AGAINST_CLASSIFIERS = "fine-tuned language models against classifiers"
 
 
 class TunedPart(Part):
-    """Language models with a LoRA adapter, beside prompts for the same model and classifiers on the same labels."""
+    """Language models with a LoRA adapter, compared with prompts for the same model and classifiers on the same labels."""
 
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         return f"{adapter_name(config['qlora']['quantization'])} {config['llm']['name']}"

@@ -1,11 +1,11 @@
 """`stage=qlora`: tune an in-process language model on human labels, its weights frozen and quantised (QLoRA) or not (LoRA).
 
-Needs a labelled data set and an `llm` that runs in this process. Prompts are those that annotation asks, without
-demonstrations; the answer is the label's word. Epochs are chosen on validation rows; each test row is read once, by the
-probabilities of the labels' words, from the adapter as it lies on disk.
+Needs a labelled data set and an `llm` that runs in this process. Prompts are those of annotation, without
+demonstrations; the answer is the label's word. The epoch is selected on validation rows; each test row is scored once, by the
+probabilities of the label words, with the adapter loaded from disk.
 
-Leaves the adapter in `model/`, never the base, predictions, metrics and figures, and with `qlora.merge` the whole model in
-`merged/`. The same tuning is made once: other stages use it by `llm.adapter=tune`, or by this run folder's path.
+Writes the adapter (never the base) to `model/`, predictions, metrics and figures, and with `qlora.merge` the merged model to
+`merged/`. An adapter is tuned once: other stages reuse it with `llm.adapter=tune`, or by this run folder's path.
 """
 
 import logging
@@ -33,7 +33,7 @@ from findistill.stats.alignment import align_predictions, prediction_frame
 
 log = logging.getLogger(__name__)
 
-METRICS = {  # what tuning took, by name in the artifact's summary
+METRICS = {  # name in the artifact's summary -> metric
     "texts": "data/kept", "train_s": "time/train_s", "cpu_s": "time/cpu_s", "best_epoch": "train/best_epoch",
     "examples_per_s": "train/examples_per_s", "parameters": "model/parameters", "trainable": "model/trainable",
     "megabytes": "model/mb", "host_peak_mb": "memory/train_peak_mb", "device_peak_mb": "memory/train_device_peak_mb",
@@ -57,7 +57,7 @@ def run(job: Job) -> None:
 
 
 def score(job: Job, tests: reading.TestSets, labels: LabelSet, history: list[dict[str, float]]) -> None:
-    """Ask the tuned model about every test set once, and leave predictions, metrics and figures."""
+    """Score the tuned model once on every test set, and write predictions, metrics and figures."""
     form = template(job.config.prompt, labels)
     engine = cast(InProcessEngine, build(job.config.llm, "llm", adapter=str(job.folder / "model")))
     texts, seconds = 0, 0.0
@@ -77,11 +77,11 @@ def score(job: Job, tests: reading.TestSets, labels: LabelSet, history: list[dic
 
 
 def merge(job: Job) -> None:
-    """Leave the tuned model as one, its weights as numbers of `llm.dtype`: plain transformers opens it."""
+    """Write the merged model, dequantised to `llm.dtype`, so that plain transformers opens it."""
     llm = cast(InProcessLLM, job.config.llm)
     whole = merged(llm.model, str(job.folder / "model"))
     whole.save_pretrained(job.folder / "merged")
     for path in (job.folder / "model").iterdir():
         if path.name.startswith(("tokenizer", "special_tokens", "spiece", "chat_template", "vocab", "merges")):
             shutil.copy(path, job.folder / "merged")
-    log.info("the whole model, adapter added in: %s", job.folder / "merged")
+    log.info("merged model: %s", job.folder / "merged")

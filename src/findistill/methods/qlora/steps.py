@@ -1,4 +1,4 @@
-"""Adapters: a language model tuned on human labels, made once, that `stage=qlora` scores and `llm.adapter=tune` uses."""
+"""Adapters: a language model tuned once on human labels, which `stage=qlora` scores and `llm.adapter=tune` uses."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,14 +18,14 @@ def tuned_first(llm: Any) -> bool:
 
 
 class Adapter(Step):
-    """A LoRA adapter for `llm`, tuned on the labelled rows as the `qlora` section says.
+    """A LoRA adapter for `llm`, tuned on the labelled rows as configured in `qlora`.
 
     Attributes:
         form: the section of the prompts that it learns to answer.
     """
 
     name = "qlora"
-    version = 3  # its prompt lies beside it
+    version = 3  # its prompt is saved beside it
     implementation = "findistill.methods.qlora.adapters:tune_adapter"
     resumable = True
     estimate = "findistill.methods.qlora.memory:estimate"
@@ -34,7 +34,7 @@ class Adapter(Step):
     def __init__(self, config: Any, seed: int, *, own_trainer: bool = False) -> None:
         super().__init__(config)
         self.seed = seed
-        # Epochs, batch, rate and length are the `qlora` section's on the way; a stage of its own reads the whole trainer.
+        # As an intermediate step it takes epochs, batch, rate and length from `qlora`; `stage=qlora` reads the whole trainer.
         rates = ("trainer.warmup", "trainer.schedule", "trainer.scheduler", "trainer.monitor")
         on_the_way = (*(name for name in loop(config) if name != "trainer.precision"), *rates)
         trainer = ("trainer", "callbacks") if own_trainer else on_the_way
@@ -58,7 +58,7 @@ class Adapter(Step):
             self.form: without(settings[self.form], "name"),
             "qlora": without(settings["qlora"], "merge"),
             "trainer": settings["trainer"],
-            # One that only observes must not part the adapter of `stage=qlora` from the annotator's.
+            # One that only observes must not give the adapter of `stage=qlora` a key other than the annotator's.
             **({"callbacks": callbacks} if callbacks else {}),
         }
 

@@ -13,28 +13,28 @@ from findistill.report.methods import Method, Run
 from findistill.report.parts import Family
 from findistill.report.runs import Jobs, collect
 
-STUDY = "study"  # in the status of a run: the study that it is of
+STUDY = "study"  # key in the status of a run: the study that it belongs to
 
 
 def folders_of(runs_dir: Path, study: str, compared: Sequence[str]) -> list[Path]:
-    """The folders of the studies that a report is about.
+    """The folders of the studies that a report covers.
 
     Raises:
-        UserError: one does not exist, it is the only one, or the report would overwrite that of a study with jobs of its own.
+        UserError: a study does not exist, only one is compared, or the report would overwrite that of a study with its own jobs.
     """
     folders = [existing(runs_dir, name) for name in dict.fromkeys(compared) or [study]]
     if compared and len(folders) < 2:
-        raise UserError(f"report.compare=[{folders[0].name}]: name two studies or more, report.compare=[{folders[0].name},OTHER]")
+        raise UserError(f"report.compare=[{folders[0].name}]: name two or more studies, report.compare=[{folders[0].name},OTHER]")
     if compared and any(run_folder.jobs(runs_dir / study)):
         raise UserError(
-            f"study={study}: has jobs and a report of its own, which report.compare would overwrite.\n"
-            f"Give the comparison a name: study={'_and_'.join(folder.name for folder in folders)}"
+            f"study={study} has its own jobs and report, which report.compare would overwrite.\n"
+            f"Name the comparison: study={'_and_'.join(folder.name for folder in folders)}"
         )
     return folders
 
 
 def collect_all(folders: Sequence[Path]) -> Jobs:
-    """The jobs of all studies; of several, each run knows its study."""
+    """The jobs of all studies; with several, the status of each run names its study."""
     if len(folders) == 1:
         return collect(folders[0])
     every = [collect(folder) for folder in folders]
@@ -51,7 +51,7 @@ def collect_all(folders: Sequence[Path]) -> Jobs:
 
 
 def named_by_study(runs: Sequence[Run]) -> list[Run]:
-    """Runs whose methods are told apart by their study; baselines, which are of none, as they are."""
+    """Runs with their study in the method's name; baselines, which belong to none, are unchanged."""
     return [replace(run, method=f"{run.method} [{run.status[STUDY]}]") if STUDY in run.status else run for run in runs]
 
 
@@ -61,9 +61,9 @@ def study_of(method: Method) -> str | None:
 
 
 def families(methods: Sequence[Method]) -> Iterator[Family]:
-    """One family of tests on a test set: the best methods of two studies first, then every pair of methods of two studies.
+    """One family of tests on a test set: for any two studies, their best methods first, then every pair across them.
 
-    `methods` are all of one test set. Those of a single study are compared in that study's own report.
+    `methods` are all of one test set. Methods of the same study are compared in that study's own report.
     """
     by_study: dict[str, list[Method]] = {}
     for method in methods:
@@ -80,7 +80,7 @@ def families(methods: Sequence[Method]) -> Iterator[Family]:
 
 
 def check_common_rows(methods: Sequence[Method]) -> None:
-    """Raises UserError if no test rows are shared by methods of two studies."""
+    """Raise UserError if no two studies share test rows."""
     shared: dict[str, set[str]] = {}
     for method in methods:
         if study := study_of(method):
@@ -89,6 +89,6 @@ def check_common_rows(methods: Sequence[Method]) -> None:
         tested = {study: method for method in methods if (study := study_of(method))}
         own = "; ".join(f"{study}: {len(method.ids):,} rows of {method.test_set}" for study, method in tested.items())
         raise UserError(
-            f"report.compare=[{','.join(tested)}]: the studies were tested on other rows ({own}), so nothing can be compared.\n"
-            "Score both on the same rows: the same data, data.test and data.seed."
+            f"report.compare=[{','.join(tested)}]: the studies have different test rows ({own}), so they cannot be compared.\n"
+            "Score them on the same rows: same data, data.test and data.seed."
         )

@@ -1,7 +1,7 @@
 """`stage=report`: tables, figures and page of a study, with baselines beside the trained models.
 
-Reads the done jobs of `runs/<study>/`, makes the baselines that are missing (artifacts, like everything that is shared),
-and leaves `table.csv`, `table.md`, `comparisons.csv`, `report.html` and `figures/` in the study's folder.
+Reads the completed jobs of `runs/<study>/`, creates the missing baselines (artifacts, like everything that is shared), and
+writes `table.csv`, `table.md`, `comparisons.csv`, `report.html` and `figures/` to the study's folder.
 """
 
 import logging
@@ -28,21 +28,21 @@ log = logging.getLogger(__name__)
 
 
 def make(runs_dir: Path, study: str, settings: Report) -> None:
-    """Write the report of a study from whatever is done.
+    """Write the report of a study from its completed jobs.
 
     Raises:
-        UserError: there is no such study, or nothing in it is done.
+        UserError: there is no such study, or it has no completed job.
     """
     folder, compared = runs_dir / study, list(settings.compare)
     folders = across.folders_of(runs_dir, study, compared)
-    jobs = run_folder.done_jobs(folder)  # before they are read: one that ends meanwhile may not be in the page
+    jobs = run_folder.done_jobs(folder)  # listed before reading: a job that ends meanwhile may be missing from the page
     runs, failed, left_out, entries = across.collect_all(folders)
     if not runs:
         reasons = "; ".join(f"{job['job']}: {job['error']}" for job in [*left_out, *failed][:3])
         raise UserError(
             f"study={study}: no job in {', '.join(map(str, folders))} is done and scored, so there is nothing to report"
             + (f" ({reasons})." if reasons else ".")
-            + "\nAnnotations are scored where the data has gold labels."
+            + "\nAnnotations are scored only if the data has gold labels."
         )
     published = settings.published or next((run.config["report"]["published"] for run in runs if "report" in run.config), None)
     store = Store(runs_dir / ".artifacts")
@@ -67,12 +67,12 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     names = [str(path.relative_to(folder)) for path in written]
     write_json(folder / run_folder.REPORT, {"jobs": jobs, "files": seal(folder, names)})
     for job in left_out:
-        log.warning("not in the report, though done: %s: %s", job["job"], job["error"])
+        log.warning("done, but not in the report: %s: %s", job["job"], job["error"])
     log.info("\n%s", files.table_md.read_text(encoding="utf-8"))
     log.info("table: %s\nreport: %s\nfigures: %s", files.table_csv, files.html, folder / "figures")
 
 
 def _priced(run: Run, usd_per_hour: float | None) -> Run:
-    """With the cost of its predictions, if they were timed in a process of this machine: a server has its own price."""
+    """Add the cost of its predictions, if they were timed on this machine: a server has its own price."""
     here = "latency/p50_ms" in run.metrics
     return replace(run, metrics=run.metrics | machine_cost(run.metrics, usd_per_hour)) if here else run

@@ -1,4 +1,4 @@
-"""`stage=report`: works on a whole study, not in a run folder of its own."""
+"""`stage=report`: works on a whole study, without its own run folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +20,12 @@ class Report(Stage):
 
 
 def make_report(config: "Config") -> None:
-    """Write the report of the study that `config` names, and send it to the study's run at W&B.
+    """Write the report of the study that `config` names, and upload it to the study's W&B run.
 
-    What writes it is loaded here: pandas and matplotlib, which a plan does not need.
+    The implementation is imported here, since it needs pandas and matplotlib, which a plan does not.
 
     Raises:
-        UserError: there is no such study, or nothing in it is done.
+        UserError: there is no such study, or it has no completed job.
     """
     load(Report.implementation)(Path(config.runs_dir), config.study, config.report)
     track_report(config, run_folder.study_folder(config))

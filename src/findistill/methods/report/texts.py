@@ -1,4 +1,4 @@
-"""Which texts a report may show: those of data sets whose licence allows it, and one's own."""
+"""Which texts a report may show: those of data sets whose licence allows it, and the user's own."""
 
 import logging
 from collections.abc import Iterable
@@ -11,18 +11,18 @@ from findistill.report.runs import Entry
 
 log = logging.getLogger(__name__)
 
-OWNERS = "the owner's"  # files of the user's, who decides on them
+OWNERS = "the owner's"  # the licence of the user's own files
 
 
 def may_be_shown(licence: str) -> bool:
-    """Whether a data card's licence, word for word, lets its texts be passed on; one's own does."""
+    """Whether a data card's licence (its exact wording) allows sharing its texts; the user's own files always do."""
     return licence == OWNERS or licence_of(licence).texts
 
 
 def texts_to_show(runs: Iterable[Run], entries: Iterable[Entry], store: Store) -> dict[str, dict[str, str]]:
-    """Data set -> id -> text, from the predictions of jobs; what a licence forbids is named in the log.
+    """Data set -> id -> text, from the predictions of jobs; data sets whose licence forbids it are logged.
 
-    A job that read several data sets shows none unless each of them may be shown, since its test rows may be of any.
+    A job that read several data sets shows no texts unless all of them may be shown: its test rows may come from any.
     """
     texts: dict[str, dict[str, str]] = {}
     refused: dict[str, str] = {}
@@ -36,7 +36,7 @@ def texts_to_show(runs: Iterable[Run], entries: Iterable[Entry], store: Store) -
         name = str(run.config["data"]["name"])
         if cards and not closed:
             texts.setdefault(name, {}).update(zip(run.predictions["id"].astype(str), run.predictions["text"], strict=True))
-        refused |= closed or ({} if cards else {name: "not known, as its artifact is gone"})
+        refused |= closed or ({} if cards else {name: "unknown, since its artifact is missing"})
     for name, licence in refused.items():
         log.warning("report.texts=true: texts of %s are not shown; licence: %s", name, licence)
     return texts

@@ -1,4 +1,4 @@
-"""How far reviewers agree beyond chance: Cohen's kappa for two, Krippendorff's alpha for more; F1 between them for spans."""
+"""Reviewers' agreement beyond chance: Cohen's kappa for two, Krippendorff's alpha for more; for spans also pairwise F1."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -13,11 +13,11 @@ from findistill.methods.review.decisions import Decision, by_text
 
 
 def agreement(decisions: Sequence[Decision]) -> dict[str, float]:
-    """Measures over the texts that two reviewers or more decided on; none where there are no such texts.
+    """Measures over the texts that at least two reviewers decided on; empty if there are none.
 
-    `review/kappa` (two reviewers) or `review/alpha` (more) is over labels, and for spans over the BIO tags of words, where
-    `review/span_f1` is the exact F1 of one reviewer's spans against another's, over all pairs of reviewers.
-    `review/agreed_share`: of those texts, how many all reviewers answered alike.
+    `review/kappa` (two reviewers) or `review/alpha` (more) is over labels or, for spans, over the BIO tags of words.
+    `review/span_f1` (spans only) is the exact F1 of one reviewer's spans against another's, over all pairs of reviewers.
+    `review/agreed_share`: the share of those texts to which all reviewers gave the same answer.
     """
     decided = [each for each in decisions if each.answer is not None]
     shared = [group for group in by_text(decided).values() if len(group) > 1]
@@ -33,7 +33,7 @@ def agreement(decisions: Sequence[Decision]) -> dict[str, float]:
 
 
 def _beyond_chance(units: pd.DataFrame) -> tuple[str, float]:
-    """NaN where all answers are the same label, and nothing can be told from chance."""
+    """NaN if all answers are the same label: agreement cannot be distinguished from chance."""
     reviewers = sorted(units["worker"].unique())
     name = "review/kappa" if len(reviewers) == 2 else "review/alpha"
     if units["label"].nunique() < 2:
@@ -51,7 +51,7 @@ def _tags(decision: Decision) -> list[tuple[str, str, str]]:
 
 
 def _span_f1(shared: Sequence[Sequence[Decision]]) -> float:
-    """1 where nobody marked anything."""
+    """1 if nobody marked anything."""
     common = total = 0
     for group in shared:
         for one, other in combinations(group, 2):

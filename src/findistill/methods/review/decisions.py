@@ -1,4 +1,4 @@
-"""What reviewers decide, and what becomes of it: agreed labels are human labels, and a conflict is none until it is settled."""
+"""Reviewers' decisions and their status: agreed labels count as human labels, a conflict does not until it is settled."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ CONFLICT, OVERRULED, SKIPPED = "conflict", "overruled", "skipped"
 
 @dataclass(frozen=True)
 class Question:
-    """What reviewers answer about each text: which label it has, or where mentions of these types are."""
+    """What reviewers are asked about each text: its label, or its mentions of these types."""
 
     labels: tuple[str, ...]
     of_spans: bool
@@ -29,32 +29,32 @@ class Question:
         return "spans" if self.of_spans else "label"
 
     def check(self, answer: Answer, text: str, where: str) -> Answer:
-        """The answer, spans in order.
+        """The validated answer, with spans in order.
 
         Raises:
-            UserError: a label outside the set, or spans that are wrong (`data.spans.check`).
+            UserError: a label outside the set, or invalid spans (`data.spans.check`).
         """
         if not isinstance(answer, str):
             return tuple(spans.check(text, answer, self.labels, where))
         if answer not in self.labels:
-            raise UserError(f"{where}: {answer!r} is none of the labels {', '.join(self.labels)}; correct it there")
+            raise UserError(f"{where}: {answer!r} is not one of the labels {', '.join(self.labels)}; correct it there")
         return answer
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A text to review, with the annotator's answer; `certainty` is its share of the votes."""
+    """A text to review, with the annotator's answer and its `certainty` (see `suggestions.ordered`)."""
 
     id: str
     text: str
     answer: Answer | None
     certainty: float
-    scores: tuple[float, ...] = ()  # of spans, each one's share of the votes
+    scores: tuple[float, ...] = ()  # for spans: each one's share of the votes
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One reviewer's answer about one text; None: skipped. `seconds` is how long it took, None where that is not known."""
+    """One reviewer's answer to one text (None: skipped), and the `seconds` it took (None: unknown)."""
 
     id: str
     text: str
@@ -88,9 +88,9 @@ def status(decisions: Sequence[Decision], adjudicator: str | None) -> Iterator[s
 def frame(
     decisions: Sequence[Decision], suggested: Mapping[str, Suggestion], question: Question, adjudicator: str | None
 ) -> pd.DataFrame:
-    """A row a decision, in the order of the texts and of the reviewers' names.
+    """One row per decision, sorted by text id and reviewer.
 
-    Columns: id, text, `label` or `spans`, reviewer, seconds, status, suggestion, changed (None where nothing was suggested).
+    Columns: id, text, `label` or `spans`, reviewer, seconds, status, suggestion, changed (None if skipped or not suggested).
     """
     rows = []
     for group in by_text(sorted(decisions, key=lambda each: (each.id, each.reviewer))).values():
@@ -112,7 +112,7 @@ def cell(answer: Answer | None) -> Any:
 
 
 def conflicts(reviewed: pd.DataFrame, question: Question) -> pd.DataFrame:
-    """The texts whose reviewers disagree and are not adjudicated: id, text, suggestion, then each reviewer's answer in words."""
+    """Texts in unresolved conflict: id, text, then each reviewer's answer in words."""
     rows = reviewed[reviewed["status"] == CONFLICT]
 
     def words(row: Any) -> str:

@@ -27,8 +27,8 @@ def review(config: Any) -> Iterator[str]:
         yield from _files(settings.files)
     elif not re.fullmatch(r"\w[\w .-]{2,49}", settings.project):
         yield (
-            f"review.project={settings.project}: a project has a name of 3 to 50 letters, digits, ' ', '.', '_', '-'; "
-            "name it with review.project=NAME"
+            f"review.project={settings.project} is not a name of 3 to 50 letters, digits, ' ', '.', '_' or '-'; "
+            "set review.project=NAME"
         )
     elif not settings.url:
         yield f"review.url is not set; review.backend={settings.backend} needs the server's address, such as review.url=http://127.0.0.1:8080"
@@ -37,7 +37,7 @@ def review(config: Any) -> Iterator[str]:
         or urlsplit(settings.url).scheme not in ("http", "https")
         or not urlsplit(settings.url).netloc
     ):
-        yield "review.url: give an address that begins with http:// or https:// and has no user or password in it"
+        yield "review.url must be an address that begins with http:// or https:// and contains no user or password"
 
 
 def _files(files: Any) -> Iterator[str]:
@@ -48,4 +48,4 @@ def _files(files: Any) -> Iterator[str]:
         elif path.suffix not in (".csv", ".jsonl"):
             yield f"review.files: {path} is neither a .csv nor a .jsonl file"
     if not names or len({path.stem for path in names}) < len(names):
-        yield "review.files: name a file for each reviewer, each with a name of its own, such as 'review.files=[ann.csv,bob.csv]'"
+        yield "review.files: name a file for each reviewer, all with different names, such as 'review.files=[ann.csv,bob.csv]'"

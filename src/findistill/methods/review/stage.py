@@ -1,7 +1,7 @@
-"""`stage=review`: push the texts that an annotator is least certain of, and pull what reviewers decided.
+"""`stage=review`: push the texts that an annotator is least certain of, and pull the reviewers' decisions.
 
-One command does both, as often as one likes: it adds what is not there yet and reads what is decided by now. Leaves
-`reviewed.parquet`, which `data.reviewed` makes human labels of, `conflicts.csv`, and a summary.
+One command does both and can be repeated: it adds missing texts and reads the decisions made so far. Writes
+`reviewed.parquet`, which `data.reviewed` turns into human labels, `conflicts.csv`, and a summary.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def check(work: Work) -> None:
-    """Before an annotator is paid for."""
+    """Check the back end before an annotator is paid for."""
     backend(work.config.review).check()
 
 
@@ -45,36 +45,36 @@ def run(job: Job) -> None:
     summarise(job, content, reviewed, pushed)
     for warning in content.warnings:
         log.warning("%s", warning)
-    log.info("people review in %s: %s", place.place, place.advice)
+    log.info("review in %s: %s", place.place, place.advice)
     if accepted := int(job.metrics["review/accepted"]):
         log.info(
-            "%d texts have human %ss now: data.reviewed=%s",
+            "%d texts now have human %ss: use them with data.reviewed=%s",
             accepted,
             question.column.rstrip("s"),
             job.folder / "reviewed.parquet",
         )
     if len(conflicts):
         log.info(
-            "%d texts are no human labels, since reviewers disagree: see %s, and let one decide with review.adjudicator=NAME",
+            "reviewers disagree on %d texts, which have no human label yet: see %s; review.adjudicator=NAME lets one decide",
             len(conflicts), job.folder / "conflicts.csv",
         )  # fmt: skip
 
 
 def check_same_texts(content: Content, by_id: Mapping[str, Suggestion], place: str) -> None:
-    """Raise UserError where the place holds other texts than the suggestions: their decisions would be mixed."""
-    remedy = "name another one for these (review.project=NAME, review.files=[NAME.csv])"
+    """Raise UserError if the place holds texts other than the suggestions: their decisions would be mixed up."""
+    remedy = "use another project or file for these (review.project=NAME, review.files=[NAME.csv])"
     for text_id, text in content.texts.items():
         if text_id in by_id and text != by_id[text_id].text:
             raise UserError(
-                f"{place}: the id {text_id} is that of another text there ({text[:40]!r}) than here "
+                f"{place}: the id {text_id} has a different text there ({text[:40]!r}) than here "
                 f"({by_id[text_id].text[:40]!r}); {remedy}"
             )
     if content.texts and not content.texts.keys() & by_id.keys():
-        raise UserError(f"{place} holds {len(content.texts):,} texts, and none of those of the suggestions; {remedy}")
+        raise UserError(f"{place} holds {len(content.texts):,} texts, none of them among the suggestions; {remedy}")
 
 
 def summarise(job: Job, content: Content, reviewed: pd.DataFrame, pushed: int) -> None:
-    """Leave counts and agreement in the metrics and in `summary.json`, and on the screen."""
+    """Write counts and agreement to the metrics, `summary.json` and the log."""
     decided = reviewed[reviewed["status"] != decisions.SKIPPED]
     by_status = {
         name: int(rows["id"].nunique())
@@ -106,13 +106,13 @@ def summarise(job: Job, content: Content, reviewed: pd.DataFrame, pushed: int) -
     }
     write_json(job.folder / "summary.json", {**measures, "reviewers": reviewers})
     log.info(
-        "%d texts pushed; of %d there, %d are decided (%d accepted, %d in conflict, %d skipped)",
+        "pushed %d texts; %d texts in total, %d decided (%d accepted, %d in conflict, %d skipped)",
         pushed, measures["review/texts"], measures["review/decided"], measures["review/accepted"], measures["review/conflicts"],
         measures["review/skipped"],
     )  # fmt: skip
     for name, own in reviewers.items():
-        seconds = "" if own["seconds_per_text"] is None else f", {own['seconds_per_text']:.1f} s a text"
-        log.info("%s: %d decisions, %d other than suggested%s", name, own["decisions"], own["changed"], seconds)
+        seconds = "" if own["seconds_per_text"] is None else f", {own['seconds_per_text']:.1f} s per text"
+        log.info("%s: %d decisions, %d changed from the suggestion%s", name, own["decisions"], own["changed"], seconds)
     values = ", ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in agreement(content.decisions).items())
     if values:
-        log.info("agreement of reviewers: %s", values)
+        log.info("agreement between reviewers: %s", values)

@@ -12,7 +12,7 @@ from findistill.methods.stage import Stage
 
 
 class Review(Stage):
-    """`stage=review`: what people decide on is nobody's setting, so the job runs each time it is called."""
+    """`stage=review`: people's decisions are not settings, so the job runs each time it is called."""
 
     implementation = "findistill.methods.review.stage:run"
     check = "findistill.methods.review.stage:check"
@@ -28,6 +28,6 @@ class Review(Stage):
 
 
 def of_spans(config: Any) -> bool:
-    """Whether an annotator is to suggest mentions of entities, and not a label."""
+    """Whether mentions of entities are reviewed instead of labels."""
     spans = config.review.spans
     return declares(config.data, "has_spans") if spans is None else bool(spans)

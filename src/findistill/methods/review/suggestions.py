@@ -16,7 +16,7 @@ def read(folder: Path) -> pd.DataFrame:
     """The annotations in `folder`.
 
     Raises:
-        UserError: they are neither votes on labels nor spans, or an id occurs twice.
+        UserError: they cannot be read, have neither label votes nor spans, or repeat an id.
     """
     path = folder / "annotations.parquet"
     try:
@@ -26,14 +26,14 @@ def read(folder: Path) -> pd.DataFrame:
     of_spans = "spans" in rows
     needed = ["id", "text", "spans", "n_valid"] if of_spans else ["id", "text", "label", "agreement", "n_valid"]
     if absent := [name for name in needed if name not in rows]:
-        raise UserError(f"{path} has no column {', '.join(absent)}; stage=annotate makes such files")
+        raise UserError(f"{path} has no column {', '.join(absent)}; stage=annotate writes such files")
     if (repeated := rows["id"].duplicated()).any():
         raise UserError(f"{path}: the id {rows['id'][repeated].iloc[0]!r} occurs twice; ids must be unique")
     return rows
 
 
 def question(rows: pd.DataFrame, data: TextData) -> Question:
-    """Labels, or types of entities, are the data's; what else was suggested is a type, too."""
+    """The data's labels, or its entity types plus any others that were suggested."""
     if "spans" not in rows:
         return Question(data.labels.names, of_spans=False)
     types = dict.fromkeys(types_of(data))
@@ -42,10 +42,10 @@ def question(rows: pd.DataFrame, data: TextData) -> Question:
 
 
 def ordered(rows: pd.DataFrame) -> list[Suggestion]:
-    """Every text, least certain first; those that have no human label yet, where there are such.
+    """Texts, least certain first; only those without a human label, if there are any.
 
-    A text's certainty is the share of valid answers that name its label, or `votes.certainty` of all spans that any of
-    them names; forms that do not occur in the text make it less certain than texts without. No valid answer is no certainty.
+    A text's certainty is the share of valid answers that give its label, or `votes.certainty` of all spans that any of them
+    names; 0 without a valid answer. Ties go to the text with more forms that do not occur in it.
     """
     gold = rows["gold"] if "gold" in rows else pd.Series([None] * len(rows), index=rows.index, dtype=object)
     rows = rows[gold.isna()] if gold.isna().any() else rows

@@ -7,13 +7,13 @@ from findistill.config.fields import setting
 
 @dataclass
 class Sampling:
-    """The defaults are those of Capital Fund Management's study, but that its splits are by date (`split=date`)."""
+    """The defaults are those of Capital Fund Management's study, except that its splits are by date (`split=date`)."""
 
-    # of the headlines of every cluster of names, one at least, and of those without a name
+    # of the headlines of every cluster of names, at least one, and of those without a name
     share: float = setting(0.05, gt=0, le=1, meaning="a share of the headlines")
     similarity: str = setting("ratio", choices=("ratio", "levenshtein"))  # of two names
-    threshold: float = setting(85.0, ge=50, le=100)  # of the similarity, from which on they are in one cluster
-    # the column `split` of the sample. none: as the data set's own; date: by `periods`, other headlines are left out; cluster: no
+    threshold: float = setting(85.0, ge=50, le=100)  # similarity from which two names are in one cluster
+    # the column `split` of the sample. none: the data set's own; date: by `periods`, other headlines are dropped; cluster: no
     # cluster is in two splits
     split: str = setting("none", choices=("none", "date", "cluster"))
     periods: list[str] = setting(["2010/2016", "2017/2018", "2019/2020"])  # date: of training, validation and test

@@ -1,4 +1,4 @@
-"""Companies that are in training and test headlines alike: how many, and a split without any."""
+"""Companies in both training and test headlines: their share, and a split without any."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from findistill.data.name_clusters import numbered, union
 def overlap(
     clusters: Sequence[Sequence[int]], splits: Sequence[str | None], of: str = "test", others: str = "train"
 ) -> float | None:
-    """The share of the clusters in one split's headlines that occur in another's, too; None where it has no clusters.
+    """The share of the clusters in one split's headlines that also occur in another's; None if it has no clusters.
 
     Args:
         clusters: of each headline.
@@ -24,9 +24,9 @@ def overlap(
 def split_by_cluster(clusters: Sequence[Sequence[int]], test: float, validation: float, seed: int) -> list[str | None]:
     """The split of each headline, so that no cluster is in two.
 
-    Clusters that a headline names together belong together, and so do all that a chain of headlines connects. The largest such
-    group is for training; the others are drawn in the order of the seed, for test until it has its share of the headlines, then
-    for validation, then for training. Where one group has almost all headlines, test and validation have less than their shares.
+    Clusters in the same headline form a group, as do all that a chain of headlines connects. The largest group is for training;
+    the others, in random order, go to test if its share of the headlines has room, else likewise to validation, else to training.
+    If one group has almost all headlines, test and validation get less than their shares.
     """
     n = len(clusters)
     number = {cluster: n + at for at, cluster in enumerate(sorted({each for own in clusters for each in own}))}

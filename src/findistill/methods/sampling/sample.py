@@ -1,7 +1,7 @@
-"""Draws the headlines that people review: some of every company, and some without a name.
+"""Draw the headlines that people review: some of every company, and some without a name.
 
-The annotations are read in batches, twice: for their names, then for the rows that are drawn. What is kept of every headline is a
-few numbers: 900,000 headlines take 270 MB, what is imported included.
+The annotations are read twice in batches: for their names, then for the drawn rows. Only a few numbers are kept per headline:
+900,000 headlines take 270 MB, imports included.
 """
 
 import csv
@@ -26,7 +26,7 @@ from findistill.llm.votes import certainty
 from findistill.methods.sampling.leaks import overlap, split_by_cluster
 
 SETTING = "entities.sample.periods"
-BATCH = 20_000  # headlines read at once
+BATCH = 20_000  # headlines per read
 NONE, NOT_DRAWN = -1, -2  # in place of a cluster: a headline without a name, one that is not drawn
 
 
@@ -37,7 +37,7 @@ class Names:
     Attributes:
         names: distinct ones, folded, in the order of their first mention.
         spellings: the first spelling of each.
-        rows, codes: (mentions,) int32: the headline of each mention, and its name.
+        rows, codes: (mentions,) int32: index of each mention's headline, and of its name.
         answered: (headlines,) bool: whether there was a valid answer.
     """
 
@@ -49,7 +49,7 @@ class Names:
 
 
 def draw_sample(work: Work) -> None:
-    """Leave the sample of the parent `extraction` in the artifact's folder.
+    """Write the sample of the parent `extraction` to the artifact's folder.
 
     Raises:
         UserError: no headline has a valid answer.
@@ -58,7 +58,7 @@ def draw_sample(work: Work) -> None:
     annotations = Path(work.parents["extraction"]) / "annotations.parquet"
     names = read_names(annotations)
     if not names.answered.any():
-        raise UserError(f"{annotations}: no headline has a valid answer, so there is nothing to draw; label again")
+        raise UserError(f"{annotations}: no headline has a valid answer, so there is nothing to sample; label them again")
     clusters = cluster_names(names.names, settings.similarity, settings.threshold)
     representatives = representatives_of(names, clusters)
     drawn_for = draw(names, clusters, settings.share, settings.seed)
@@ -108,7 +108,7 @@ def draw_sample(work: Work) -> None:
 
 
 def read_names(annotations: Path) -> Names:
-    """The names of all headlines: as the LLM normalised them, or as they stand in the text."""
+    """The names of all headlines: as the LLM normalised them, or as written in the text."""
     codes: dict[str, int] = {}
     spellings: list[str] = []
     rows, of_mentions, answered = [], [], []
@@ -131,7 +131,7 @@ def read_names(annotations: Path) -> Names:
 
 
 def representatives_of(names: Names, clusters: np.ndarray) -> list[str]:
-    """Of each cluster the name with the most mentions; of equally frequent ones the shortest, then the first in the alphabet."""
+    """The name with the most mentions in each cluster; ties go to the shortest, then to the alphabetically first."""
     mentions = np.bincount(names.codes, minlength=len(names.names))
     best: dict[int, int] = {}
     for name in sorted(range(len(names.names)), key=lambda name: (-mentions[name], len(names.names[name]), names.names[name])):
@@ -142,8 +142,8 @@ def representatives_of(names: Names, clusters: np.ndarray) -> list[str]:
 def draw(names: Names, clusters: np.ndarray, share: float, seed: int) -> np.ndarray:
     """(headlines,) int: the cluster for which each headline is drawn, `NONE` without a name, `NOT_DRAWN` for the others.
 
-    Every cluster has its share of its headlines, rounded, one at least. The headlines have one random order: a smaller share is
-    a part of a larger one, and a headline that names two companies counts for both.
+    `share` of each cluster's headlines is drawn, rounded, at least one. All clusters use one random order of headlines, so a
+    smaller share is a subset of a larger one, and a headline that names two companies counts for both.
     """
     priority = np.random.default_rng(seed).permutation(len(names.answered))
     drawn_for = np.full(len(names.answered), NOT_DRAWN)
@@ -157,7 +157,7 @@ def draw(names: Names, clusters: np.ndarray, share: float, seed: int) -> np.ndar
 
 
 def _pairs(names: Names, clusters: np.ndarray) -> np.ndarray:
-    """(2, n): each cluster with each of its headlines, once, in the order of both."""
+    """(2, n): the distinct pairs of a cluster and its headline, sorted."""
     size = len(names.answered) + 1
     pairs = np.unique(clusters[names.codes].astype(np.int64) * size + names.rows)
     return np.stack([pairs // size, pairs % size])
@@ -171,7 +171,7 @@ def _groups(pairs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _clusters_of(names: Names, clusters: np.ndarray, rows: np.ndarray) -> list[list[int]]:
-    """The clusters of each of these headlines, each once."""
+    """The distinct clusters of each of these headlines."""
     place = {int(row): at for at, row in enumerate(rows)}
     sets: list[set[int]] = [set() for _ in place]
     mask = np.isin(names.rows, rows)
@@ -187,7 +187,7 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _rows(path: Path, rows: np.ndarray) -> pa.Table:
-    """These rows, which are in ascending order."""
+    """The rows at these positions, in ascending order."""
     parts, start = [], 0
     for batch in _batches(path, ["id", "text", "spans", "candidates", "n_valid"]):
         first, last = np.searchsorted(rows, [start, start + len(batch)])
@@ -210,7 +210,7 @@ def _rows_by_id(path: Path, ids: Any) -> dict[str, tuple[str | None, str | None]
 
 
 def _agreement(table: pa.Table) -> list[float]:
-    """Of each headline, its `certainty`."""
+    """The `certainty` of each headline."""
     spans = table["candidates" if "candidates" in table.column_names else "spans"].to_pylist()
     return [certainty(cell or (), n_valid) for cell, n_valid in zip(spans, table["n_valid"].to_pylist(), strict=True)]
 
@@ -218,7 +218,7 @@ def _agreement(table: pa.Table) -> list[float]:
 def _write_clusters(
     path: Path, names: Names, clusters: np.ndarray, representatives: Sequence[str], drawn_for: np.ndarray
 ) -> None:
-    """A row a cluster, those with the most headlines first."""
+    """Write one row per cluster, those with the most headlines first."""
     members: list[list[str]] = [[] for _ in representatives]
     for name, cluster in zip(names.spellings, clusters.tolist(), strict=True):
         members[cluster].append(name)

@@ -1,7 +1,7 @@
 """`stage=entities entities.step=sample`: draw the headlines that people review.
 
-Needs headlines in which an LLM marks the names (`entities.step=label`). Leaves `sample.parquet` and `clusters.csv` in the run
-folder, for `stage=review`, and how many companies are in training and test headlines alike.
+Needs headlines in which an LLM marked the names (`entities.step=label`). Writes `sample.parquet` and `clusters.csv` to the run
+folder, for `stage=review`, and the share of test companies that are also in training headlines.
 """
 
 import logging
@@ -24,8 +24,8 @@ def run(job: Job) -> None:
     job.metrics |= {f"sample/{name}": value for name, value in facts.items() if value is not None}
     job.metrics |= {f"sample/{name}_rows": count for name, count in splits.items()}
     log.info(
-        "%s of %s headlines: %s names in %s clusters, and %s headlines without a name",
+        "drew %s of %s headlines (%s names in %s clusters); %s of those drawn have no name",
         *(f"{facts[key]:,}" for key in ("drawn", "headlines", "names", "clusters", "drawn_without_name")),
     )
     if (shared := facts["test_clusters_in_train"]) is not None:
-        log.info("%.0f%% of the clusters in test headlines are in training headlines, too", 100 * shared)
+        log.info("%.0f%% of the clusters in test headlines are also in training headlines", 100 * shared)

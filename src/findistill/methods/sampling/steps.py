@@ -1,4 +1,4 @@
-"""`stage=entities entities.step=sample`: what it draws from."""
+"""`stage=entities entities.step=sample`: the sample and what it is drawn from."""
 
 from typing import Any
 

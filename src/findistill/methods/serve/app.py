@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class RefusedError(Exception):
-    """A request that is not answered, with its status and why."""
+    """A rejected request, with its status and reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -26,7 +26,7 @@ class RefusedError(Exception):
 
 
 def make_app(batcher: Batcher, limits: Serve, model: str, labels: tuple[str, ...]) -> FastAPI:
-    """The application that answers from `batcher`, within the bounds of the section `serve`."""
+    """The application that answers through `batcher`, within the limits of the `serve` section."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -48,11 +48,11 @@ def make_app(batcher: Batcher, limits: Serve, model: str, labels: tuple[str, ...
             texts, single = texts_of(await body_of(request, limits), limits)
             rows = await batcher.submit(texts)
         except RefusedError as error:
-            # What is left of a body that was not read would be taken for the next request.
+            # The unread rest of the body would be taken for the next request.
             headers = {"Connection": "close"} if error.status in (408, 413) else None
             return JSONResponse({"error": str(error)}, error.status, headers)
         except QueueFullError:
-            reason = f"{limits.queue} texts wait already; try again"
+            reason = f"the queue is full ({limits.queue} texts, serve.queue); try again"
             return JSONResponse({"error": reason}, 503, {"Retry-After": "1"})
         except UserError as error:
             log.warning("%s", error)
@@ -63,7 +63,7 @@ def make_app(batcher: Batcher, limits: Serve, model: str, labels: tuple[str, ...
 
 
 async def body_of(request: Request, limits: Serve) -> bytes:
-    """The body of a request. Raises RefusedError where it is too large, or does not arrive in time."""
+    """The body of a request. Raises RefusedError if it is too large or does not arrive in time."""
     most = limits.body_kb * 1024
     too_large = RefusedError(413, f"the body is larger than {limits.body_kb} KB (serve.body_kb)")
     length = request.headers.get("content-length", "")
@@ -82,7 +82,7 @@ async def body_of(request: Request, limits: Serve) -> bytes:
 
 
 def texts_of(body: bytes, limits: Serve) -> tuple[list[str], bool]:
-    """The texts of a body, and whether it is one alone. Raises RefusedError for what is no request."""
+    """The texts of a body, and whether it has a single `text`. Raises RefusedError for an invalid request."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -94,15 +94,15 @@ def texts_of(body: bytes, limits: Serve) -> tuple[list[str], bool]:
     if not isinstance(texts, list) or not texts:
         raise RefusedError(422, "texts must be a list with at least one text")
     if len(texts) > limits.texts:
-        raise RefusedError(413, f"{len(texts)} texts are more than {limits.texts} (serve.texts)")
+        raise RefusedError(413, f"{len(texts)} texts exceed the limit of {limits.texts} (serve.texts)")
     for number, text in enumerate(texts, 1):
         at = "" if single else f" {number}"
         if not isinstance(text, str) or not text.strip():
-            raise RefusedError(422, f"text{at} is {'blank' if isinstance(text, str) else 'no text'}")
+            raise RefusedError(422, f"text{at} is {'blank' if isinstance(text, str) else 'not a string'}")
         if len(text) > limits.characters:
-            raise RefusedError(413, f"text{at} has {len(text):,} characters, more than {limits.characters:,} (serve.characters)")
+            raise RefusedError(413, f"text{at} has {len(text):,} characters; limit {limits.characters:,} (serve.characters)")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise RefusedError(422, f"text{at} has half a character (an unpaired surrogate)") from None
+            raise RefusedError(422, f"text{at} contains an unpaired surrogate, which is half a character") from None
     return texts, single

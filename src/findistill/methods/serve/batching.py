@@ -1,4 +1,4 @@
-"""Requests that arrive together are answered together: one batch in work at a time, the next one gathering meanwhile."""
+"""Dynamic batching: one batch runs at a time, while the next one collects the requests that arrive."""
 
 import asyncio
 from collections import deque
@@ -10,17 +10,17 @@ Rows = list[dict[str, Any]]
 
 
 class QueueFullError(Exception):
-    """More texts wait than are allowed."""
+    """More texts would wait than are allowed."""
 
 
 class Batcher:
-    """Answers texts in batches, in a thread of its own.
+    """Answers texts in batches, in its own thread.
 
     Args:
-        answer: gives a row for each text, in order.
-        batch_size: texts of a batch at most.
-        wait_s: that the first text of a batch waits for others where nothing is in work.
-        limit: texts that wait at most.
+        answer: returns a row for each text, in order.
+        batch_size: maximum texts per batch.
+        wait_s: that the first text of a batch waits for others when no batch is running.
+        limit: maximum waiting texts.
     """
 
     def __init__(self, answer: Callable[[Sequence[str]], Rows], batch_size: int, wait_s: float, limit: int) -> None:
@@ -44,12 +44,12 @@ class Batcher:
         self.arrived.set()
         try:
             return list(await asyncio.gather(*futures))
-        finally:  # nobody waits any more for those of a client that has gone
+        finally:  # nobody waits for those of a disconnected client
             for future in futures:
                 future.cancel()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Process batches until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self.arrived.wait()

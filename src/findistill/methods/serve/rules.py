@@ -10,4 +10,4 @@ from findistill.config.validate import rule
 def queue(config: Any) -> Iterator[str]:
     serve = config.serve
     if serve.queue < serve.texts:
-        yield f"serve.queue={serve.queue} has no room for a request of serve.texts={serve.texts}: lower that, or raise the queue"
+        yield f"serve.queue={serve.queue} is below serve.texts={serve.texts}, the largest request: raise it, or lower serve.texts"

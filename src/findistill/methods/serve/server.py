@@ -1,4 +1,4 @@
-"""uvicorn with what it lacks for clients that are not trusted: a limit to how long the head of a request may take."""
+"""uvicorn with what it lacks for untrusted clients: a time limit for the head of a request."""
 
 import asyncio
 import signal
@@ -11,12 +11,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from findistill.methods.serve.config import Serve
 
-GRACE_S = 5  # that requests in work have when the server is stopped
+GRACE_S = 5  # that running requests have when the server is stopped
 KEEP_ALIVE_S = 30  # that a connection may be idle between requests
 
 
 def serve(app: Any, listening: socket.socket, limits: Serve) -> None:
-    """Answer requests until SIGINT or SIGTERM; those in work are finished."""
+    """Answer requests until SIGINT or SIGTERM; running ones are finished."""
 
     class Protocol(_Protocol):
         timeout_s = limits.timeout_s
@@ -32,7 +32,7 @@ class _Server(uvicorn.Server):
     should_exit: bool
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; uvicorn's own would end the process by the signal afterwards, though nothing was cut short."""
+        """Stop; uvicorn's own handler would re-raise the signal afterwards, despite a clean shutdown."""
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True

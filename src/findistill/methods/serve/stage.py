@@ -1,4 +1,4 @@
-"""`stage=serve`: a process that answers HTTP requests with a model, of this machine alone unless `serve.host` says otherwise."""
+"""`stage=serve`: answer HTTP requests with a model, from this machine only unless `serve.host` says otherwise."""
 
 import logging
 import socket
@@ -15,7 +15,7 @@ from findistill.methods.serve.batching import Batcher
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024  # connections that wait to be taken
+BACKLOG = 1024  # connections waiting to be accepted
 
 
 def run(job: Job) -> None:
@@ -31,16 +31,16 @@ def run(job: Job) -> None:
         rows: list[dict[str, Any]] = predictor.answer(texts).table.to_pylist()
         return rows
 
-    answer(["Profit rose"])  # the first call is slower
+    answer(["Profit rose"])  # warm-up: the first call is slower
     host, port = listening.getsockname()[:2]
     batcher = Batcher(answer, limits.batch_size, limits.wait_ms / 1000, limits.queue)
-    log.info("serving %s on http://%s:%d/predict; Ctrl-C stops it", limits.model, f"[{host}]" if ":" in host else host, port)
+    log.info("serving %s on http://%s:%d/predict; press Ctrl-C to stop", limits.model, f"[{host}]" if ":" in host else host, port)
     serve(make_app(batcher, limits, limits.model, predictor.labels), listening, limits)
     log.info("stopped: %d texts in %d batches", batcher.texts, batcher.batches)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at this address. Raises UserError where there can be none."""
+    """A socket listening at this address. Raises UserError if that fails."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -49,7 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)  # from here on clients wait instead of being refused
     except OSError as error:
         raise UserError(
-            f"serve.host={host} serve.port={port} cannot be listened at ({error.strerror or error}).\n"
-            "Name another: serve.port=0 takes one that is free"
+            f"serve.host={host} serve.port={port}: cannot listen there ({error.strerror or error}).\n"
+            "Use another port: serve.port=0 picks a free one"
         ) from error
     return listening

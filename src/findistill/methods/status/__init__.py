@@ -1,1 +1,1 @@
-"""How the jobs of a study stand."""
+"""The status of a study's jobs."""

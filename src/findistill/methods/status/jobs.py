@@ -12,7 +12,7 @@ from findistill.core import run_folder, study
 from findistill.core.files import read_json
 from findistill.core.plan import duration, expected_of
 
-TO_DO = ("interrupted", "failed", "to run")  # what the same command runs
+TO_DO = ("interrupted", "failed", "to run")  # what the same command would run
 STATES = ("done", "pruned", "running", *TO_DO)
 
 
@@ -21,9 +21,9 @@ class StudyJob:
     """A job of a study.
 
     Attributes:
-        folder: its run folder, which a job that was never begun has not.
-        state: one of `STATES`. One that was killed says that it is running, but no process has its lock: it is `interrupted`.
-        status: what its `status.json` says; empty where it was never begun.
+        folder: its run folder, which does not exist if the job was never started.
+        state: one of `STATES`. The status of a killed job still says running, but no process holds its lock: it is `interrupted`.
+        status: the content of its `status.json`; empty if it was never started.
     """
 
     folder: Path
@@ -49,12 +49,12 @@ class StudyJob:
 
     @property
     def progress(self) -> str:
-        """The newest line of progress; empty where it has said nothing yet."""
+        """The newest line of progress; empty if there is none yet."""
         return _line(self.folder / run_folder.PROGRESS)
 
     @property
     def command(self) -> str:
-        """The command that makes it again; empty where it was never begun."""
+        """The command that runs it again; empty if it was never started."""
         return _line(self.folder / run_folder.COMMAND)
 
 
@@ -71,7 +71,7 @@ def _time(text: Any) -> datetime | None:
 
 
 def study_jobs(folder: Path) -> list[StudyJob]:
-    """The jobs of the study in `folder`: those that were begun, and those that its commands have yet to run."""
+    """The jobs of the study in `folder`: those started, and those that its commands have yet to run."""
     started = [StudyJob(job, _state(job), run_folder.status(job)) for job in run_folder.jobs(folder)]
     names = {job.folder.name for job in started}
     planned = dict.fromkeys(name for plan in study.plans(folder).values() for name in plan["jobs"])
@@ -90,18 +90,18 @@ def of_state(jobs: Sequence[StudyJob], *states: str) -> list[StudyJob]:
 
 
 def trials_left(folder: Path, jobs: Sequence[StudyJob]) -> int:
-    """How many jobs the study's searches may still begin."""
+    """How many jobs the study's searches may still start."""
     trials = sum(plan["trials"] or 0 for plan in study.plans(folder).values())
     return max(0, trials - len(of_state(jobs, "done", "pruned", "running"))) if trials else 0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the done jobs of a stage took.
+    """Time and money that a stage's completed jobs took.
 
     Attributes:
-        seconds: wall time, one number a job.
-        dollars: US dollars, of those that spent some.
+        seconds: wall time of each job.
+        dollars: US dollars, of those that spent any.
     """
 
     seconds: list[float]
@@ -109,19 +109,19 @@ class Cost:
 
     @property
     def of_all(self) -> str:
-        """In words: what they took together."""
-        together = " together" if len(self.seconds) > 1 else ""
+        """Their total, in words."""
+        total = " in total" if len(self.seconds) > 1 else ""
         price = f", ${sum(self.dollars):.4f}" if self.dollars else ""
-        return f"took {duration(sum(self.seconds))}{price}{together}"
+        return f"took {duration(sum(self.seconds))}{price}{total}"
 
     @property
     def of_next(self) -> str:
-        """In words: what a further one is expected to take, as in a plan."""
+        """The expected cost of another one, in words, as in a plan."""
         return expected_of(self.seconds, f", ${median(self.dollars):.4f}" if self.dollars else "")
 
 
 def costs(jobs: Sequence[StudyJob]) -> dict[str, Cost]:
-    """What the done jobs took, by stage; a job whose numbers cannot be read counts for none."""
+    """The cost of the completed jobs by stage; a job whose metrics cannot be read is skipped."""
     by_stage = {job.stage: Cost([], []) for job in jobs}
     for job in of_state(jobs, "done"):
         with suppress(OSError, ValueError, TypeError, KeyError):
@@ -132,7 +132,7 @@ def costs(jobs: Sequence[StudyJob]) -> dict[str, Cost]:
 
 
 def cost_of(jobs: Sequence[StudyJob], costs: Mapping[str, Cost]) -> str:
-    """In words: what `jobs` are expected to take one after the other; empty where a stage of theirs was never run."""
+    """The expected cost of `jobs` one after the other, in words; empty if one of their stages has no completed job."""
     if not jobs or not all(costs[job.stage].seconds for job in jobs):
         return ""
     dollars = sum(median(costs[job.stage].dollars) for job in jobs if costs[job.stage].dollars)
@@ -141,6 +141,6 @@ def cost_of(jobs: Sequence[StudyJob], costs: Mapping[str, Cost]) -> str:
 
 
 def logs(runs_dir: Path, name: str) -> list[Path]:
-    """The files that the workers of a study's sweeps printed into, newest first."""
+    """The log files of the workers of a study's sweeps, newest first."""
     files = [path for path in (runs_dir / ".workers" / name).glob("**/*") if path.suffix in (".out", ".err", ".log")]
     return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)

@@ -1,4 +1,4 @@
-"""The studies of a folder: `stage=status` and `stage=report` where no study is named."""
+"""The studies of a folder: `stage=status` and `stage=report` without a named study."""
 
 import re
 import sys
@@ -11,29 +11,29 @@ from findistill.errors import UserError
 from findistill.methods.status.jobs import TO_DO, of_state, study_jobs
 from findistill.methods.status.stage import named
 
-WIDTH = 100  # characters of what a study is about
+WIDTH = 100  # characters of a study's description
 
 
 def show(runs_dir: Path, stage: str) -> None:
     """List the studies in `runs_dir`.
 
     Raises:
-        UserError: the stage is to make something of one study, or there is none.
+        UserError: the stage needs one study, or there is none.
     """
     folders = [runs_dir / name for name in study.names(runs_dir)]
     if not folders:
-        raise UserError(f"stage={stage}: {runs_dir} has no studies yet; one with a single job: findistill study=moon")
+        raise UserError(f"stage={stage}: {runs_dir} has no studies yet; to run one with a single job: findistill study=moon")
     lines, newest = _table(folders)
     sys.stdout.write("\n".join([*lines, ""]))
     if stage == "status":
         sys.stdout.write(f"next: findistill stage=status {named(newest)}\n      findistill stage=report {named(newest)}\n")
     else:
         command = f"findistill stage={stage} {named(newest)}"
-        raise UserError(f"stage={stage} is about one study, and none is named; the newest: {command}")
+        raise UserError(f"stage={stage} needs one study, but none is named; for the newest: {command}")
 
 
 def _table(folders: list[Path]) -> tuple[list[str], Path]:
-    """The lines of the list, and the study whose job began or ended last."""
+    """The lines of the list, and the study whose job started or ended last."""
     rows: list[tuple[str, ...]] = [("study", "done", "running", "failed", "left", "newest", "report", "about")]
     times = dict[Path, float]()
     for folder in folders:

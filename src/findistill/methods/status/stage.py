@@ -1,4 +1,4 @@
-"""`stage=status`: how the jobs of a study stand, what is left and what it will cost, and the command that goes on."""
+"""`stage=status`: the state of a study's jobs, what is left and its expected cost, and the command that resumes it."""
 
 import shlex
 import sys
@@ -10,11 +10,11 @@ from findistill.core import run_folder, study
 from findistill.core.plan import aligned, duration
 from findistill.methods.status.jobs import STATES, TO_DO, Cost, StudyJob, cost_of, costs, logs, of_state, study_jobs, trials_left
 
-ROWS = 20  # of one stage and state; further ones are counted
+ROWS = 20  # per stage and state; further ones are counted
 
 
 def show(runs_dir: Path, name: str, _: Any = None) -> None:
-    """Print how the study `name` stands.
+    """Print the status of the study `name`.
 
     Raises:
         UserError: there is no such study.
@@ -23,19 +23,19 @@ def show(runs_dir: Path, name: str, _: Any = None) -> None:
 
 
 def describe(folder: Path) -> str:
-    """A table of a study's jobs, its done ones by stage, then how many there are of each state, logs, report and next command."""
+    """A table of a study's jobs, with completed ones by stage, then the number in each state, logs, report and next command."""
     jobs = study_jobs(folder)
     took, trials, left = costs(jobs), trials_left(folder, jobs), of_state(jobs, *TO_DO)
     rows = [row for stage in took for row in _rows([job for job in jobs if job.stage == stage], took)]
     counts = [f"{len(of_state(jobs, state))} {state}" for state in STATES if of_state(jobs, state)]
-    counts += [f"up to {trials} trials to begin"] if trials else []
-    expected = f"; what is left: {cost}" if (cost := cost_of(left, took)) else ""
+    counts += [f"up to {trials} trials to start"] if trials else []
+    expected = f"; remaining: {cost}" if (cost := cost_of(left, took)) else ""
     lines = [*aligned([("job", "state", "jobs", "cost"), *rows]), f"{len(jobs)} jobs: {', '.join(counts)}{expected}"]
     if (files := logs(folder.parent, folder.name)) and len(of_state(jobs, "done")) < len(jobs):
-        lines.append(f"logs: {folder.parent / '.workers' / folder.name}, the newest {files[0]}")
+        lines.append(f"logs: {folder.parent / '.workers' / folder.name}, newest: {files[0]}")
     current, page = run_folder.report_is_current(folder), folder / "report.html"
     if page.exists():
-        lines.append(f"report: {page}{'' if current else ', without the jobs that ended since'}")
+        lines.append(f"report: {page}{'' if current else ', outdated: it lacks jobs that ended since'}")
     return "\n".join([*lines, *next_commands(folder, jobs, bool(trials), current), ""])
 
 
@@ -51,7 +51,7 @@ def _rows(jobs: Sequence[StudyJob], took: Mapping[str, Cost]) -> Iterator[tuple[
 
 
 def _in_words(job: StudyJob, took: Mapping[str, Cost]) -> str:
-    """What is known of a job that is not done."""
+    """What is known about a job that is not done."""
     if job.state == "to run":
         return took[job.stage].of_next
     host = f" on {job.status['host']}" if job.status.get("host") else ""
@@ -69,18 +69,18 @@ def next_commands(folder: Path, jobs: Sequence[StudyJob], searching: bool, curre
     plans = study.plans(folder)
     commands = [command for command, plan in plans.items() if left & {*plan["jobs"]} or (searching and plan["trials"])]
     planned = {name for plan in plans.values() for name in plan["jobs"]}
-    if not searching:  # which chooses other jobs in the place of those that failed
+    if not searching:  # a search replaces failed jobs by others
         alone = [job.command for job in of_state(jobs, *TO_DO) if job.folder.name not in planned and job.command]
         commands += list(dict.fromkeys(alone))[:ROWS]
     if left and not commands:
-        return ["next: the commands that began these jobs; typed again, they go on"]
+        return ["next: run the commands that started these jobs again; they resume"]
     if not commands and not current and of_state(jobs, "done"):
         commands = [f"findistill stage=report {named(folder)}"]
     if any("***" in command for command in commands):
-        commands.append("(*** is a key, which is written nowhere: fill it in)")
+        commands.append("(*** is a key, which is never stored: fill it in)")
     return [f"{'      ' if number else 'next: '}{command}" for number, command in enumerate(commands)]
 
 
 def named(folder: Path) -> str:
-    """The settings that name a study."""
+    """The overrides that select a study."""
     return shlex.join([f"study={folder.name}", *([] if str(folder.parent) == "runs" else [f"runs_dir={folder.parent}"])])

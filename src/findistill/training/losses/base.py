@@ -29,7 +29,8 @@ class Pair:
         student, teacher: their sizes.
         temperature: `distill.temperature`.
         layer_map_setting: `distill.layers`.
-        relation_layer, relation_heads: of MiniLM's relations; None: the last layer, as many heads as fit both widths.
+        relation_layer, relation_heads: of MiniLM's relations; None: the last layer, the most heads that divide the teacher's
+            heads and the student's width.
     """
 
     student: Anatomy
@@ -48,13 +49,13 @@ class Pair:
 class DistillationTerm(nn.Module):
     """One term of the loss.
 
-    Class attributes say when it is learnt and what it needs; `setup` is called once, before the optimizer is made, and
+    Class attributes say when it is trained and what it needs; `setup` is called once, before the optimizer is created, and
     creates parameters that depend on the sizes of the two models. They are trained and checkpointed with the student.
 
     Attributes:
-        stage: `intermediate` terms are learnt first where `distill.intermediate.epochs` is above 0, `prediction` terms last.
-        needs_same_tokens: it compares token with token, so both models must split every text into the same pieces.
-        key: where it stands in the configuration, `distill.terms.hidden`; errors begin with it.
+        stage: `intermediate` terms are trained first if `distill.intermediate.epochs` is above 0, `prediction` terms last.
+        needs_same_tokens: it compares token by token, so both models must split every text into the same pieces.
+        key: its place in the configuration, such as `distill.terms.hidden`; errors begin with it.
         weight: its factor in the loss.
         student_arrays, teacher_arrays: names of the arrays that `forward` reads (`findistill.models.features`).
     """
@@ -148,7 +149,7 @@ def layer_map(how: str | Sequence[int], student: Anatomy, teacher: Anatomy) -> d
     if not isinstance(how, str):
         if len(how) != small or not all(1 <= layer <= large for layer in how):
             raise UserError(
-                f"distill.layers={list(how)}: one layer of the teacher, 1 to {large}, for each of the student's {small}."
+                f"distill.layers={list(how)}: give one layer of the teacher, 1 to {large}, for each of the student's {small}."
             )
         return dict(enumerate(how, 1))
     if small > large:
@@ -161,5 +162,5 @@ def layer_map(how: str | Sequence[int], student: Anatomy, teacher: Anatomy) -> d
     if how == "last":
         return {layer: large - small + layer for layer in range(1, small + 1)}
     if small < 2:
-        raise UserError("distill.layers=skip leaves the student's last layer free, and it has no other: use uniform.")
+        raise UserError("distill.layers=skip leaves the student's last layer unmatched, but it has no other layer: use uniform.")
     return {layer: layer * (large // small) for layer in range(1, small)}

@@ -9,7 +9,7 @@ from findistill.training.losses.base import UNLABELLED, Arrays, DistillationTerm
 class HardLabel(DistillationTerm):
     """Mean cross-entropy of the student's logits (batch, labels) and the gold labels (batch,) over the labelled texts.
 
-    0 where a batch has no labelled text. Reads nothing of the teacher.
+    0 if a batch has no labelled text. Does not use the teacher.
     """
 
     def setup(self, pair: Pair) -> None:

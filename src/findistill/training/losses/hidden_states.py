@@ -10,7 +10,7 @@ from findistill.training.losses.base import LayerMapTerm, Pair
 class HiddenStates(LayerMapTerm):
     """Sum over mapped layers, embeddings included, of the mean of (H_student W - H_teacher)^2 over real tokens and width.
 
-    Hidden states H (real tokens, width). Where the widths differ, W is one linear map with a bias, shared by all layers and
+    Hidden states H (real tokens, width). If the widths differ, W is one linear map with a bias, shared by all layers and
     trained with the student; otherwise there is none (TinyBERT, Jiao et al. 2020, section 3.1, eq. 8 and 9; `fit_dense` of
     its code).
     """

@@ -1,4 +1,4 @@
-"""Soft labels as Hinton et al. have them."""
+"""Soft labels as in Hinton et al."""
 
 import torch
 from torch.nn import functional

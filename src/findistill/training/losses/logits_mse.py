@@ -1,4 +1,4 @@
-"""Logits as they are."""
+"""Raw logits."""
 
 import torch
 from torch.nn import functional

@@ -1,7 +1,7 @@
 """Self-attention relations: MiniLM's pair of them (Wang et al. 2020: query-key and value-value) over MiniLM v2's relation heads.
 
 MiniLM v2 (Wang et al. 2021, section 3.1) splits queries, keys and values into relation heads, whatever the number of attention
-heads, and learns query-query, key-key and value-value relations; the terms here keep version 1's pair.
+heads, and uses query-query, key-key and value-value relations; the terms here keep version 1's pair.
 """
 
 import math
@@ -18,7 +18,7 @@ class RelationTerm(DistillationTerm):
     """Mean over real query tokens and relation heads of KL(R_teacher || R_student), R = softmax(A B^T / sqrt d).
 
     A and B are (real tokens, width) arrays of one layer, each split into `distill.relation_heads` heads of width d: both
-    models need the same number of relation heads, neither the same width nor the same number of attention heads. The
+    models need the same number of relation heads, but not the same width or number of attention heads. The
     student's last layer is compared with the teacher's `distill.relation_layer`, by default its last.
     """
 
@@ -51,7 +51,7 @@ class RelationTerm(DistillationTerm):
 def relation(one: torch.Tensor, other: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
     """log softmax(A B^T / sqrt d) of `one` and `other`, (real tokens, width), split into `heads` relation heads.
 
-    Returns (batch, heads, length, length); columns of padded keys hold about -10^4, rows of padded queries nothing of use.
+    Returns (batch, heads, length, length); columns of padded keys hold about -10^4, rows of padded queries are meaningless.
     """
     left, right = (_split(each, mask, heads) for each in (one, other))
     scores = left @ right.transpose(2, 3) / math.sqrt(left.shape[-1])

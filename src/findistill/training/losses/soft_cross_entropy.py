@@ -1,4 +1,4 @@
-"""Soft labels as TinyBERT has them."""
+"""Soft labels as in TinyBERT."""
 
 import torch
 

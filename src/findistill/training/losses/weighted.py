@@ -13,14 +13,14 @@ from findistill.training.losses.base import Arrays, DistillationTerm, Pair
 
 
 class WeightedTerms(nn.Module):
-    """Terms by name; what they train (projections) is trained and checkpointed with the module that holds this one."""
+    """Terms by name; their parameters (projections) are trained and checkpointed with the module that holds this one."""
 
     def __init__(self, terms: Mapping[str, DistillationTerm]) -> None:
         super().__init__()
         self.terms = nn.ModuleDict(terms)
         self.weights = {name: term.weight for name, term in terms.items()}
         self.needs_same_tokens = any(term.needs_same_tokens for term in terms.values())
-        # what must be read of the student and stored of the teacher, without repeats
+        # the arrays to read of the student and to store of the teacher, without duplicates
         self.student_arrays = list(dict.fromkeys(name for term in terms.values() for name in term.student_arrays))
         self.teacher_arrays = list(dict.fromkeys(name for term in terms.values() for name in term.teacher_arrays))
 
@@ -29,7 +29,7 @@ class WeightedTerms(nn.Module):
         """The terms of these stages, set up for two models. `nodes`: `term_nodes(distill.terms)`.
 
         Raises:
-            UserError: a term that is refused or cannot compare the two models; a name that torch keeps for itself.
+            UserError: a term that is refused or cannot compare the two models; a name that torch reserves.
         """
         terms = {}
         for name, node in nodes.items():

@@ -10,7 +10,7 @@ from findistill.methods.review.decisions import Decision, Question, Suggestion
 
 @dataclass(frozen=True)
 class Content:
-    """What is there: texts by id, what reviewers decided, and what deserves a warning, a line each."""
+    """The content of a back end: texts by id, reviewers' decisions, and warnings of one line each."""
 
     texts: dict[str, str] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
@@ -18,27 +18,27 @@ class Content:
 
 
 class Backend(Protocol):
-    """`Backend(settings)`, of the `review` section. Everything it does may be cut short, and done again without harm.
+    """`Backend(settings)`, with the `review` section. Every operation may be interrupted and safely repeated.
 
     Attributes:
         place: where people review, in words, for messages.
         advice: what they do there.
 
     Raises:
-        UserError: on whatever cannot be reached, refuses, or is not as expected.
+        UserError: it cannot be reached, refuses a request, or has unexpected content.
     """
 
     place: str
     advice: str
 
     def check(self) -> None:
-        """See, before anything is annotated, that it can be reached with this key."""
+        """Check, before anything is annotated, that it can be reached with this key."""
 
     def read(self, question: Question, known: dict[str, Suggestion]) -> Content:
-        """What is there; nothing where nothing was pushed yet. `known` has every suggestion that there is."""
+        """The current content, empty if nothing was pushed yet. `known` has all suggestions."""
 
     def push(self, question: Question, suggestions: Sequence[Suggestion]) -> int:
-        """Add those that are not there since `read`; returns how many. What is there stays as it is."""
+        """Add the suggestions that `read` did not find; returns how many. Existing texts are unchanged."""
 
 
 def backend(settings: Any) -> Backend:

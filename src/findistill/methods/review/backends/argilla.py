@@ -1,7 +1,7 @@
-"""Argilla, by its REST API (2.8).
+"""Argilla, through its REST API (2.8).
 
-Its page counts UTF-16 code units, as browsers do, and its server checks them against the number of code points. So offsets are
-converted, and a text has as many blanks behind it as it has characters of two units: the server then takes every offset.
+Its UI counts UTF-16 code units, as browsers do, but its server checks offsets against the number of code points. So offsets are
+converted, and a text is padded with one blank per character of two units: the server then accepts every offset.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from findistill.methods.review.backends.http import Server, api_key
 from findistill.methods.review.decisions import Answer, Decision, Question, Suggestion
 
 KEY, VERSION = "ARGILLA_API_KEY", "2.8"
-PAGE = 100  # records a call
+PAGE = 100  # records per call
 LONGEST_S = 300.0  # between two submissions of a reviewer; more is a pause
 AGENT = "findistill"
 API = "/api/v1"
@@ -27,7 +27,7 @@ class Backend:
 
     def __init__(self, settings: Any) -> None:
         self._settings = settings
-        key = api_key(KEY, "in your settings in Argilla")
+        key = api_key(KEY, "which is in your settings in Argilla")
         self._server = Server("Argilla", settings.url, KEY, key, settings.timeout_s)
         self._server.authorize(**{"X-Argilla-Api-Key": key})
         self._dataset: str | None = None
@@ -41,7 +41,7 @@ class Backend:
             names = {workspace["name"]: workspace["id"] for workspace in own}
             chosen = self._settings.workspace or next(iter(names), None)
             if chosen not in names:
-                there = f"there are {', '.join(names)}" if names else "create one there"
+                there = f"available: {', '.join(names)}" if names else "create one there"
                 raise UserError(f"review.workspace={chosen}: no such workspace in Argilla at {self._server.url}; {there}")
             self._workspace = names[chosen]
             for dataset in self._server.get(f"{API}/me/datasets")["items"]:
@@ -87,13 +87,13 @@ class Backend:
         with self._server.expected(VERSION):
             self._set_up(question)
             question_id = self._questions()[question.column]
-            for start in range(0, len(new), PAGE):  # each call is one transaction there; a record that is there stays one
+            for start in range(0, len(new), PAGE):  # each call is one transaction; existing records are not duplicated
                 records = [as_record(each, question_id) for each in new[start : start + PAGE]]
                 self._server.request("PUT", f"{API}/datasets/{self._dataset}/records/bulk", json={"items": records})
         return len(new)
 
     def _set_up(self, question: Question) -> None:
-        """Make the dataset, or what a cut run left undone of it."""
+        """Create the dataset, or complete one that an interrupted run began."""
         if self._dataset is None:
             settings = {
                 "name": self._settings.project, "workspace_id": self._workspace, "allow_extra_metadata": True,
@@ -137,7 +137,7 @@ def _timed(submitted: list[tuple[datetime, Decision]]) -> Iterator[Decision]:
 
 
 def padding(text: str) -> int:
-    """How many blanks are behind a text for its characters of two UTF-16 code units."""
+    """Number of blanks appended to a text for its characters of two UTF-16 code units."""
     return min(sum(ord(character) > 0xFFFF for character in text), len(text) - len(text.rstrip(" ")))
 
 
@@ -166,7 +166,7 @@ def as_record(suggestion: Suggestion, question_id: str) -> dict[str, Any]:
 
 
 def as_value(text: str, answer: Answer) -> Any:
-    """An answer as Argilla has it."""
+    """An answer in Argilla's format."""
     if isinstance(answer, str):
         return answer
     return [{"start": each.start, "end": each.end, "label": each.label} for each in to_utf16(text, answer)]
@@ -176,7 +176,7 @@ def decided(value: Any, text: str, question: Question, where: str) -> Answer:
     """The answer in a response's value.
 
     Raises:
-        UserError: a label or offsets that are wrong.
+        UserError: a label or offset is wrong.
     """
     if not question.of_spans:
         return question.check(str(value), text, where)

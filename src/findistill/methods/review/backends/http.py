@@ -1,4 +1,4 @@
-"""JSON over HTTP with a server of reviews: what goes wrong is one line, and no line has the key in it."""
+"""JSON over HTTP with a review server: errors are one line each and never contain the key."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,26 +12,26 @@ from findistill.errors import UserError
 from findistill.llm.secrets import Redactor
 from findistill.llm.text import one_line
 
-LONGEST = 200  # characters of a server's own words in a message
+LONGEST = 200  # characters of a server's message in an error
 
 
 def api_key(variable: str, where: str) -> str:
-    """The key in an environment variable. Raises UserError where there is none; `where` tells where to get one."""
+    """The key in an environment variable. Raises UserError if there is no valid one; `where` says where to get one."""
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise UserError(f"the environment variable {variable} is not set; put your key into it, which is {where}")
+        raise UserError(f"the environment variable {variable} is not set; set it to your key, {where}")
     if not (key.isascii() and key.isprintable()):
-        raise UserError(f"the environment variable {variable} holds no key: it has a line break or such inside")
+        raise UserError(f"the environment variable {variable} is not a valid key: it has a control or non-ASCII character")
     return key
 
 
 class Server:
-    """A server for the time of a job.
+    """A client of a server, for one job.
 
     Args:
         name: of the program, for messages.
-        variable: the environment variable that has the key.
-        renew: called where the server answers 401, before the request is tried once more: some access expires while one works.
+        variable: the environment variable that holds the key.
+        renew: called on status 401, before the request is retried once: some tokens expire during a job.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Server:
         return self.request("GET", path, params=params)
 
     def request(self, method: str, path: str, **content: Any) -> Any:
-        """What the server answers, from JSON.
+        """The server's JSON response.
 
         Raises:
             UserError: it cannot be reached, refuses the key or the request, or answers something else.
@@ -56,24 +56,24 @@ class Server:
         try:
             response = self._client.request(method, path, **content)
             if response.status_code == 401 and (renew := self._renew):
-                self._renew = None  # not while renewing
+                self._renew = None  # no recursion while renewing
                 renew()
                 self._renew = renew
                 response = self._client.request(method, path, **content)
         except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
             why = self._redactor.mask(one_line(str(error) or type(error).__name__))[:LONGEST]
             raise UserError(
-                f"{self.name} at {self.url} cannot be reached ({why}). What it has of texts and decisions is there: start it, "
-                "and run the same command again"
+                f"{self.name} at {self.url} cannot be reached ({why}). No texts or decisions are lost: start it, and run the "
+                "same command again"
             ) from error
         if response.status_code in (401, 403):
             raise UserError(
                 f"{self.name} at {self.url} refuses the key in {self._variable} ({response.status_code}): it was revoked, or "
-                "has no right to this project. Put a valid one there, and run the same command again"
+                "has no access to this project. Set it to a valid key, and run the same command again"
             )
         if response.is_redirect:
             target = self._redactor.mask(one_line(response.headers.get("location", "")))[:LONGEST]
-            raise UserError(f"{self.name} at {self.url} sends on to {target}: give the address that it is at as review.url")
+            raise UserError(f"{self.name} at {self.url} redirects to {target}: set review.url to its final address")
         if not response.is_success:
             raise UserError(
                 f"{self.name} at {self.url} refuses {method} {path} ({response.status_code}): {self._words(response)}"
@@ -82,20 +82,20 @@ class Server:
             return response.json() if response.content else None
         except (JSONDecodeError, UnicodeDecodeError):
             raise UserError(
-                f"{self.name} at {self.url} answers {method} {path} with something else than JSON; is review.url its address?"
+                f"{self.name} at {self.url} did not answer {method} {path} with JSON; is review.url its address?"
             ) from None
 
     def _words(self, response: httpx.Response) -> str:
-        """The server's own words, without the key."""
+        """The server's message, without the key."""
         return self._redactor.mask(one_line(response.text))[:LONGEST]
 
     @contextmanager
     def expected(self, version: str) -> Iterator[None]:
-        """Raise UserError where an answer, read inside the block, has another form than those of the version that was tried."""
+        """Raise UserError if a response, read inside the block, differs in format from the tested `version`."""
         try:
             yield
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise UserError(
-                f"{self.name} at {self.url} answers in another form than version {version} does "
+                f"{self.name} at {self.url} responds in another format than version {version} "
                 f"({type(error).__name__}: {one_line(str(error))[:80]}); nothing is lost there"
             ) from error

@@ -1,4 +1,4 @@
-"""Label Studio, by its REST API (1.23). Its offsets count code points: its editor converts them from the browser's."""
+"""Label Studio, through its REST API (1.23). Its offsets count code points: its editor converts them from the browser's."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from findistill.methods.review.backends.http import Server, api_key
 from findistill.methods.review.decisions import Answer, Decision, Question, Suggestion
 
 KEY, VERSION = "LABEL_STUDIO_API_KEY", "1.23"
-PAGE = 100  # tasks a call
+PAGE = 100  # tasks per call
 ID = "text_id"
 AGENT = "findistill"
 
@@ -21,7 +21,7 @@ class Backend:
 
     def __init__(self, settings: Any) -> None:
         self._settings = settings
-        self._key = api_key(KEY, "a token of your account in Label Studio")
+        self._key = api_key(KEY, "an access token of your account in Label Studio")
         self._server = Server("Label Studio", settings.url, KEY, self._key, settings.timeout_s, renew=self._authorize)
         self._project: int | None = None
         self._texts: dict[str, str] = {}
@@ -65,13 +65,13 @@ class Backend:
         with self._server.expected(VERSION):
             if self._project is None and new:
                 self._project = self._server.request("POST", "/api/projects", json=self._new_project(question))["id"]
-            for start in range(0, len(new), PAGE):  # each call is one transaction there
+            for start in range(0, len(new), PAGE):  # each call is one transaction
                 tasks = [as_task(each, question) for each in new[start : start + PAGE]]
                 self._server.request("POST", f"/api/projects/{self._project}/import", json=tasks)
         return len(new)
 
     def _authorize(self) -> None:
-        """A legacy token is sent as it is; a personal access token is exchanged for one that lives for minutes."""
+        """A legacy token is sent as it is; a personal access token is exchanged for one that expires in minutes."""
         self._server.authorize(Authorization=f"Token {self._key}")
         if self._key.count(".") != 2:
             return
@@ -123,7 +123,7 @@ def as_task(suggestion: Suggestion, question: Question) -> dict[str, Any]:
 
 
 def as_result(text: str, answer: Answer) -> list[dict[str, Any]]:
-    """An answer as Label Studio has it."""
+    """An answer in Label Studio's format."""
     if isinstance(answer, str):
         return [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [answer]}}]
     return [
@@ -137,14 +137,14 @@ def decided(result: Any, text: str, question: Question, where: str) -> Answer | 
     """The answer in an annotation's `result`; None where no label was chosen.
 
     Raises:
-        UserError: a label or offsets that are wrong, or offsets that do not give the text that was marked.
+        UserError: a label or offset is wrong, or the offsets do not match the marked text.
     """
     kind = "labels" if question.of_spans else "choices"
     values = [each["value"] for each in result if each["type"] == kind]
     if not question.of_spans:
         chosen = [choice for value in values for choice in value["choices"]]
         if len(chosen) > 1:
-            raise UserError(f"{where}: {len(chosen)} labels are chosen ({', '.join(chosen)}); a text has one, correct it there")
+            raise UserError(f"{where}: {len(chosen)} labels chosen ({', '.join(chosen)}), but only one is allowed; fix it there")
         return question.check(chosen[0], text, where) if chosen else None
     spans = [Span(int(value["start"]), int(value["end"]), label) for value in values for label in value["labels"]]
     answer = question.check(tuple(spans), text, where)
@@ -152,7 +152,7 @@ def decided(result: Any, text: str, question: Question, where: str) -> Answer | 
         marked, here = str(value.get("text") or ""), text[int(value["start"]) : int(value["end"])]
         if marked and "".join(marked.split()) != "".join(here.split()):
             raise UserError(
-                f"{where}: {value['start']}:{value['end']} is {here[:40]!r} in the text, and {marked[:40]!r} was marked; "
-                "mark it anew"
+                f"{where}: {value['start']}:{value['end']} is {here[:40]!r} in the text, but {marked[:40]!r} was marked; "
+                "mark it again"
             )
     return answer

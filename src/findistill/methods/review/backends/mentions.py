@@ -1,6 +1,6 @@
 """Mentions in a cell of a spreadsheet: their surface forms, `Acme Corp | Bolt`, located again in the text.
 
-A form alone is every mention of it. `Acme #2` is its second occurrence alone, and `@10:14` are offsets, where words do not do.
+A form alone stands for all its mentions, `Acme #2` for its second occurrence only; `@10:14` are offsets, where forms fail.
 """
 
 import re
@@ -15,7 +15,7 @@ _OFFSETS = re.compile(r"@(\d+):(\d+)")
 
 
 def in_words(spans: Sequence[Span], text: str) -> str:
-    """A cell for spans of one label: forms alone where all their mentions are marked, else with numbers, else offsets."""
+    """A cell for spans of one label: forms alone if all their mentions are marked, else with numbers, else offsets."""
     ordered = sorted(spans)
     forms = [text[span.start : span.end] for span in ordered]
     numbered = [f"{form} #{1 + _starts(text, form).index(span.start)}" for form, span in zip(forms, ordered, strict=True)]
@@ -49,16 +49,17 @@ def from_words(cell: str, text: str, label: str) -> list[Span]:
             form, number = numbered["form"], int(numbered["number"])
             starts = _starts(text, form)
             if number > len(starts):
-                raise UserError(f"{form!r} occurs {len(starts)} times in the text, and {item!r} is the {number}th of them")
+                times = f"{len(starts)} time{'s' * (len(starts) != 1)}"
+                raise UserError(f"{form!r} occurs {times} in the text, so there is no {item!r}")
             spans.append(Span(starts[number - 1], starts[number - 1] + len(form), label))
     located = locate(text, plain, label)
     if located.missing:
         raise UserError(
-            f"{located.missing[0]!r} does not occur in the text; copy it from there, names with {MARK.strip()!r} between them"
+            f"{located.missing[0]!r} does not occur in the text; copy names from the text, separated by {MARK.strip()!r}"
         )
     return sorted({*spans, *(span for span in located.spans if not any(span.overlaps(other) for other in spans))})
 
 
 def _starts(text: str, form: str) -> list[int]:
-    """Where a form stands, wherever that is."""
+    """Every start of a form, also inside words."""
     return [at for at in range(len(text)) if text.startswith(form, at)]
