@@ -21,6 +21,12 @@ def test_a_wrong_key_model_or_address_is_the_users_mistake(server: LoopbackServe
     server.behave = lambda body: refusal(429, "insufficient_quota")
     with pytest.raises(UserError, match=r"credit is used up"):
         ask(server)
+    key, server.key = server.key, ""
+    for status in (401, 403):
+        server.behave = lambda body, status=status: refusal(status, "who are you?")
+        with pytest.raises(UserError, match=rf"requires a key \({status}\): .* such as llm.api_key_env=LLM_API_KEY"):
+            ask(server, api_key_env=None)
+    server.key = key
     monkeypatch.setenv("TEST_KEY", "sk-wrong")
     with pytest.raises(UserError, match="TEST_KEY") as error:
         ask(server)

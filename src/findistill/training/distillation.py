@@ -130,9 +130,9 @@ def stages_of(
     for stage in stages:
         if not len(stage.terms.terms):
             kind = "prediction" if stage.is_last else "intermediate"
+            alternative = ", or train in one stage: distill.intermediate.epochs=0" if first.epochs else ""
             raise UserError(
-                f"distill.terms: {', '.join(nodes)}: none belongs to the {kind} stage.\nGive one a weight above 0, or train "
-                "in one stage: distill.intermediate.epochs=0"
+                f"distill.terms: {', '.join(nodes)}: none belongs to the {kind} stage.\nGive one a weight above 0{alternative}"
             )
     return stages
 

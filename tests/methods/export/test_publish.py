@@ -179,6 +179,10 @@ def write_key_of_wandb(folder: Path) -> None:
     (folder / "settings.json").write_text('{"login": "wandb_v1_abcdefghijklmnopqrst_0123"}')
 
 
+def write_password_of_netrc(folder: Path) -> None:
+    (folder / "settings.json").write_text('{"login": "0123456789abcdef0123456789abcdef01234567"}')
+
+
 def write_value_of_the_environment(folder: Path) -> None:
     (folder / "config.json").write_text('{"password": "a phrase of mine"}')
 
@@ -208,6 +212,7 @@ def write_link(folder: Path) -> None:
     [
         (write_secret, "notes.txt contains a secret .it looks like a key"),
         (write_key_of_wandb, "settings.json contains a secret .it looks like a key"),
+        (write_password_of_netrc, "settings.json contains a secret .the value of api.wandb.ai in ~/.netrc"),
         (write_value_of_the_environment, "config.json contains a secret .the value of MY_API_KEY"),
         (write_pickle, "training_args.data is a pickle"),
         (write_objects, "texts.npy is a pickle"),
@@ -216,8 +221,14 @@ def write_link(folder: Path) -> None:
         (write_link, "vocab.txt is a link to a file outside the folder"),
     ],
 )
-def test_what_never_leaves(spoil: Any, why: str, hub: Hub, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_leaves(
+    spoil: Any, why: str, hub: Hub, job: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     monkeypatch.setenv("MY_API_KEY", "a phrase of mine")
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    (home / ".netrc").write_text("machine api.wandb.ai login user password 0123456789abcdef0123456789abcdef01234567\n")
+    (home / ".netrc").chmod(0o600)
     spoil(job / "model")
     for words in ((), ("export.dry_run=false",)):
         with pytest.raises(UserError, match=f"export.push_to_hub=me/moon: nothing was uploaded: {why}") as error:

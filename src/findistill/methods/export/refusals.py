@@ -1,5 +1,6 @@
 """What is never uploaded: secrets, pickles, rows of data sets next to a model, links to files elsewhere."""
 
+import netrc
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ ROWS = ("*.csv", "*.tsv", "*.jsonl", "*.parquet", "*.arrow", "*.xlsx", "*.xls", 
 MORE_PICKLES = (*PICKLES, "*.pickle", "*.joblib", "*.dill", "*.npz")
 TEXT_BYTES = 20_000_000  # larger files are weights or tables, which nobody writes a key into
 # Formats of keys: Hugging Face, OpenAI and similar, GitHub, AWS, Google, Slack, W&B, private keys. Older W&B keys look like a
-# commit's hash, so they are matched only by their value in the environment.
+# commit's hash, so they are matched only by their value in the environment or ~/.netrc.
 KEYS = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}\b"
     rb"|\bxox[abprs]-[A-Za-z0-9-]{10,}|wandb_v1_[A-Za-z0-9_]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
@@ -44,8 +45,13 @@ def faults(folder: Path, paths: Sequence[Path], *, texts_allowed: bool | None) -
 
 
 def _secrets() -> dict[bytes, str]:
-    """The secret values in this environment, with the variable of each."""
+    """The secret values in this environment and in ~/.netrc, with the variable or the host of each."""
     named = {name: value for name, value in os.environ.items() if SECRET_NAME.fullmatch(name)}
+    try:
+        hosts = netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        hosts = {}
+    named |= {f"{host} in ~/.netrc": password for host, (_, _, password) in hosts.items()}
     return {value.encode(errors="surrogateescape"): name for name, value in named.items() if len(value) >= SHORTEST}
 
 
