@@ -1,9 +1,9 @@
-"""How much more memory 200,000 texts take than 10,000, through a loopback server: the annotator's own promise is 50 MB.
+"""How much more memory annotating 200,000 texts takes than 10,000, against a loopback server: the annotator promises 50 MB.
 
     python benchmarks/annotation_memory.py [--texts 200000] [--entities]
 
 With `--entities` the answers are lists of names, which become spans (`stage=entities entities.step=label`).
-Each size runs in a process of its own. The peak counts everything: the interpreter, the libraries, the texts themselves.
+Each size runs in a separate process. The peak includes everything: the interpreter, the libraries and the texts themselves.
 """
 
 import argparse
@@ -20,7 +20,7 @@ KEY = "OPENAI_API_KEY"
 
 
 def annotate(address: str, count: int, entities: bool) -> None:
-    """Annotate `count` made-up headlines, one answer each, and print the peak of the resident memory in MB."""
+    """Annotate `count` made-up headlines, one answer each, and print the peak resident memory in MB."""
     import pandas as pd
     from omegaconf import OmegaConf
 
@@ -80,7 +80,7 @@ def main() -> None:
     finally:
         server.terminate()
     growth = peaks[options.texts] - peaks[few]
-    print(f"growth: {growth:.0f} MB (promised: below 50), {growth * 1e6 / (options.texts - few):.0f} bytes a text")
+    print(f"growth: {growth:.0f} MB (promised: below 50), {growth * 1e6 / (options.texts - few):.0f} bytes per text")
 
 
 if __name__ == "__main__":

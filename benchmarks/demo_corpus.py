@@ -1,14 +1,14 @@
-"""The generated rows of the demo corpus: a seeded grammar of financial headlines and posts, of any size for tests of scale.
+"""The generated rows of the demo corpus: a seeded grammar of financial headlines and posts, of any size for scale tests.
 
     python benchmarks/demo_corpus.py           # writes src/findistill/data/demo/corpus.jsonl anew, the same byte for byte
     python benchmarks/demo_corpus.py 100000 > rows.jsonl
 
 A pattern is text with `(a|b)` choices and `{slot}`s. The label belongs to the pattern and nothing else in the row
-changes it: frames around it are neutral, figures are drawn so that small < middle < large holds. "Hard" patterns mix
+changes it: openers and closers are neutral, and figures are drawn so that small < middle < large. "Hard" patterns mix
 good and bad signals, compare figures or negate.
 
-No two of the first `NAMES` rows have the same text, without remembering any: row i is about company number
-(start + i * STRIDE) mod NAMES, and a pattern always shows that number as a name, a ticker or an index level.
+No two of the first `NAMES` rows have the same text, although none is stored: row i is about company number
+(start + i * STRIDE) mod NAMES, and every pattern shows that number as a name, a ticker or an index level.
 """
 
 import datetime
@@ -40,7 +40,7 @@ acre alo anda ansk aro avia beck borg brook burn by canto combe cott dene dorf e
 gate grave haven heim hurst idra inga isko itz land leigh low mark mere mont nes onde oria ova pool ridge sby shaw
 stad stoke tane thal ton uvia vale vik ward wold worth yard zell
 """)
-# The last word of a company's name and what it sells.
+# The last words of company names, and the products they sell.
 SECTORS = {
     "Foods Dairy Brewing Bakeries Coffee": "frozen meals, oat milk, alcohol-free beer, snack bars",
     "Bank Bancorp Credit Mutual": "mortgages, business loans, savings accounts, credit cards",
@@ -69,7 +69,7 @@ FORMS = (
     " Nordic",
 )
 NAMES = len(FIRST) * len(SECOND) * len(SECTOR_WORDS) * len(FORMS)
-"""How many companies there are, and how many rows are certain to differ."""
+"""The number of companies, and of rows that are guaranteed to differ."""
 
 STRIDE = int(NAMES * (math.sqrt(5) - 1) / 2)
 while math.gcd(STRIDE, NAMES) > 1:  # coprime: the walk visits every company before the first one again
@@ -294,7 +294,7 @@ Book = dict[tuple[str, str], list[Pattern]]
 
 
 def _parse(patterns: str) -> list[Pattern]:
-    """One pattern a line -> its pieces: literals, `{slot}` strings, tuples of choices."""
+    """Split each line, a pattern, into its pieces: literals, `{slot}` strings and tuples of choices."""
     pieces = re.compile(r"(\{\w+\}|\([^()]*\|[^()]*\))")
     return [
         [tuple(piece[1:-1].split("|")) if piece.startswith("(") else piece for piece in pieces.split(line) if piece]
@@ -323,7 +323,7 @@ def ticker(number: int) -> str:
 
 
 class _Scene:
-    """What one row talks about: its companies and figures. `fill` turns a slot into text."""
+    """The companies and figures of one row; `fill` turns a slot into text."""
 
     def __init__(self, number: int, draw: Callable[[], float]) -> None:
         self.number = number
@@ -335,7 +335,7 @@ class _Scene:
         return options[int(self.draw() * len(options))]
 
     def amount(self, low: float, high: float) -> str:
-        """Money between low and high times the row's base, so that amounts of disjoint ranges are ordered."""
+        """An amount between low and high times the row's base, so that amounts from disjoint ranges are ordered."""
         return self.currency.format(f"{self.base * (low + (high - low) * self.draw()):.1f}")
 
     def fill(self, slot: str) -> str:
@@ -367,7 +367,7 @@ _COMPANIES = {"{name}", "{firm}", "{other}"}
 
 
 def _write(opener: str, pattern: Pattern, closer: str, scene: _Scene) -> tuple[str, list[list[int]]]:
-    """The text of a pattern, and where its companies are."""
+    """The text of a pattern, and the spans of its companies."""
     text, spans = opener, []
     for piece in pattern:
         if isinstance(piece, tuple):
@@ -383,10 +383,10 @@ def _write(opener: str, pattern: Pattern, closer: str, scene: _Scene) -> tuple[s
 
 
 def generate(rows: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield `rows` labelled texts, ids g0000001 and on; the hand-written corpus is not among them.
+    """Yield `rows` labelled texts with ids from g0000001; the hand-written rows are not included.
 
     Fields are those of corpus.jsonl. The first n rows do not depend on `rows`. About 36% are neutral, 34% positive and
-    30% negative; a third are posts, 30% are hard, 4% are about an index and name no company.
+    30% negative; a third are posts, 30% are hard, and 4% are about an index and name no company.
     """
     rng = random.Random(seed)
     draw = rng.random
@@ -414,7 +414,7 @@ def generate(rows: int, seed: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def corpus() -> str:
-    """The file: the hand-written lines as they stand in it, and generated ones behind them."""
+    """The content of the file: its hand-written lines unchanged, then generated ones."""
     written = CORPUS.read_text(encoding="utf-8").splitlines(keepends=True)[:WRITTEN]
     return "".join([*written, *(line(row) for row in generate(ROWS - WRITTEN))])
 

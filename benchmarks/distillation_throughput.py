@@ -1,13 +1,13 @@
-"""Distillation with the teacher's outputs cached, beside TextBrewer's GeneralDistiller, which runs the teacher in every step.
+"""Distillation with cached teacher outputs against TextBrewer's GeneralDistiller, which runs the teacher in every step.
 
-The same teacher (12 layers, 768 wide), student (4 layers, 312 wide), texts, batches (grouped by length), terms (hidden
-states of 5 layers with trained projections, attention probabilities of 4, soft cross-entropy), optimizer and precision
-(float32) for both; random weights, which are as slow as trained ones. TextBrewer runs in an environment of its own, which
-sees this one's torch and transformers; there the values of all terms on one batch are compared too.
+Both use the same teacher (12 layers, width 768), student (4 layers, width 312), texts, batches (grouped by length), terms
+(hidden states of 5 layers with trained projections, attention probabilities of 4, soft cross-entropy), optimizer and
+precision (float32); the weights are random, which are as slow as trained ones. TextBrewer runs in a separate environment,
+which sees this one's torch and transformers; there, the values of all terms on one batch are compared as well.
 
     python benchmarks/distillation_throughput.py [--steps 20] [--repeats 3] [--env FOLDER]
 
-Exits with 1 below 2.5 times TextBrewer's examples a second, or where a term differs by more than 1e-5.
+Exits with 1 below 2.5 times TextBrewer's examples per second, or if a term differs by more than 1e-5.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def write_models(folder: Path) -> None:
 
 
 def ours(folder: Path, train: Examples, precision: str = "32") -> tuple[float, float]:
-    """Seconds of an epoch, and of the teacher's pass if this call makes it."""
+    """Seconds of an epoch, and of the teacher's pass if this call runs it."""
     store, passes = Store(folder / "store"), [0.0]
 
     def artifact(kind: str, key: dict[str, Any], make: Any) -> Path:
@@ -97,11 +97,11 @@ def ours(folder: Path, train: Examples, precision: str = "32") -> tuple[float, f
     return trained.train_s, passes[0]
 
 
-# -- TextBrewer, in an environment of its own --------------------------------------------------------------------------
+# -- TextBrewer, in a separate environment -----------------------------------------------------------------------------
 
 
 def theirs(python: Path, folder: Path, rows: int) -> dict[str, Any]:
-    """Seconds of an epoch and the largest difference of a term, from `peer` in the other environment."""
+    """Seconds of an epoch and the largest difference in a term, from `peer` in the other environment."""
     done = subprocess.run(
         [python, "-W", "ignore", __file__, "--peer", folder, "--rows", str(rows)], capture_output=True, text=True, check=False
     )
@@ -167,7 +167,7 @@ def peer(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def largest_difference(distiller: Any, batch: dict[str, Any], tokens: Tokens) -> float:
-    """Between our terms and TextBrewer's on one batch, relative to the term: dropout off, the same projections."""
+    """The largest relative difference between our terms and TextBrewer's on one batch: same projections, no dropout."""
     import torch
 
     from findistill.models.features import Anatomy, read
@@ -206,7 +206,7 @@ def compare(steps: int, repeats: int, env: Path) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_models(folder)
-        _, passed = ours(folder, train)  # makes the cache, warms the kernels
+        _, passed = ours(folder, train)  # writes the cache, warms up the kernels
         for _ in range(repeats):
             results["findistill"].append(ours(folder, train)[0])
             peer = theirs(python, folder, len(train))
@@ -217,7 +217,7 @@ def compare(steps: int, repeats: int, env: Path) -> int:
         stored = sum(path.stat().st_size for path in folder.rglob("*.bin")) / len(train)
     print(f"12x768 to 4x312, {name}, {len(train)} examples, batch {BATCH}, length {LENGTH}, float32, {hardware.describe()}")
     ratio = print_rates(results, len(train), "examples")
-    print(f"the cache, made once: {len(train) / passed:.1f} examples/s, {stored / 1024:.0f} KB an example")
+    print(f"the cache, written once: {len(train) / passed:.1f} examples/s, {stored / 1024:.0f} KB per example")
     if quick:
         print(f"findistill with trainer.precision=auto ({auto}): {len(train) / quick:.1f} examples/s")
     print(f"ratio {ratio:.2f}; largest relative difference of a term {difference:.1e}")

@@ -1,14 +1,14 @@
-"""How fast the endpoint engine annotates through a server that answers after 50 ms, and how distilabel does on the same server.
+"""How fast the endpoint engine annotates against a server that responds after 50 ms, compared with distilabel.
 
     python benchmarks/endpoint_throughput.py [--rows 6000] [--env FOLDER]
 
-The server runs in a process of its own and notes when each request comes: rates are between the first and the last of
-them, so that nobody's start-up counts. With 32 calls in flight at most 640 requests/s are possible. distilabel is
-installed into a virtual environment in FOLDER (in a temporary one by default; `--env ""` leaves it out). It gets the same
-texts and the same number of calls in flight, one answer a text.
+The server runs in a separate process and records when each request arrives. Rates are measured between the first and the
+last request, so that start-up time does not count. With 32 requests in flight, at most 640 requests/s are possible.
+distilabel is installed into a virtual environment in FOLDER (a temporary one by default; `--env ""` skips it). It gets the
+same texts and the same number of requests in flight, one answer per text.
 
-Exits with 1 below 95% of the possible rate (unless the client's processor is busy all the time), below 400 requests per
-second of the client's processor time, or below 1.5 times distilabel's rows a second.
+Exits with 1 below 95% of the possible rate (unless the client keeps its core busy), below 400 requests per second of
+client CPU time, or below 1.5 times distilabel's rows per second.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 DELAY_S = 0.05
-TIMER_S = 0.0025  # how much too late asyncio's timers may be
+TIMER_S = 0.0025  # how late asyncio's timers may fire
 IN_FLIGHT = 32
 POSSIBLE = IN_FLIGHT / DELAY_S
-REQUIREMENTS = ["distilabel[openai]==1.5.3", "requests"]  # which it imports and does not name
+REQUIREMENTS = ["distilabel[openai]==1.5.3", "requests"]  # distilabel imports requests but does not require it
 INSTRUCTION = "Classify the sentiment of the text. Answer with one word: negative, neutral or positive."
 
 
@@ -47,7 +47,7 @@ ANSWER = json.dumps({
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive, as little of it as a client needs: a framework would be the slowest part of the benchmark."""
+    """Just enough HTTP/1.1 with keep-alive for a client: a framework would be the slowest part of the benchmark."""
 
     times: list[float] = []  # noqa: RUF012 -- of all connections
 
@@ -80,11 +80,11 @@ class Connection(asyncio.Protocol):
                 loop.call_at(due - TIMER_S, self.send_at, due, ANSWER.replace("WORD", word))
 
     def content(self, body: bytes) -> str:
-        """What the response to a request says, escaped for JSON."""
+        """The content of the response to a request, escaped for JSON."""
         return WORD
 
     def send_at(self, due: float, body: str) -> None:
-        """Send at that time, and not a timer's inaccuracy later."""
+        """Send at exactly this time, which a timer would overshoot."""
         loop = asyncio.get_running_loop()
         if loop.time() < due:
             loop.call_soon(self.send_at, due, body)
@@ -103,7 +103,7 @@ async def serve(delay: float, connection: type[Connection] = Connection) -> None
 
 
 async def capacity(port: int, connections: int = 64, requests: int = 6000) -> float:
-    """Requests a second that the server can take, asked over bare sockets."""
+    """Requests per second that the server can handle, measured over bare sockets."""
     body = json.dumps({"messages": [{"role": "user", "content": text(0) * 10}]})
     request = f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     left = iter(range(requests))
@@ -121,11 +121,11 @@ async def capacity(port: int, connections: int = 64, requests: int = 6000) -> fl
     return requests / (time.perf_counter() - started)
 
 
-# -- the clients, each in a process of its own -------------------------------------------------------------------------
+# -- the clients, each in a separate process ---------------------------------------------------------------------------
 
 
 def annotate(url: str, rows: int) -> None:
-    """Our engine, as `annotate` drives it; prints what it took."""
+    """Run our engine as `annotate` does, and print the time it took."""
     from findistill.llm.endpoint import EndpointEngine
     from findistill.llm.engine import Request, Sampling
     from findistill.llm.prompts import Demonstration, Template
@@ -195,7 +195,7 @@ def started_server(delay: float) -> tuple[subprocess.Popen[str], int]:
 
 
 def rate(port: int, rows: int) -> float:
-    """Requests a second since the last call, as the server saw them."""
+    """Requests per second since the last call, as seen by the server."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as response:
         counts = json.load(response)
     assert counts["requests"] == rows, counts

@@ -1,11 +1,11 @@
-"""Peak memory and rates of 900,000 headlines through labelling, sampling and prediction: the promise is 1 GB.
+"""Peak memory and throughput of labelling, sampling and prediction on 900,000 headlines: the promise is 1 GB.
 
     python benchmarks/entities_at_scale.py [--texts 900000] [--model FOLDER] [--csv experiments/company_ner/scale.csv]
 
-Headlines are invented, of 20,000 companies; a server on loopback responds with recorded names. The model of the prediction is a
-token classifier of MiniLM-L6, trained here on the demo's headlines unless `--model` names another one; 8-bit ONNX, exported
-by a prediction of one text before. Memory is that of a command and all its processes, shared pages counted once (proportional
-set size), read twice a second.
+Headlines are synthetic, about 20,000 companies; a loopback server responds with the right names. The prediction model is a
+token classifier on MiniLM-L6, trained here on the demo's headlines unless `--model` names another one; it runs as 8-bit ONNX,
+exported beforehand by a prediction on one text. Memory is that of a command and all its processes, with shared pages counted
+once (proportional set size), sampled twice a second.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from endpoint_throughput import Connection, serve
 
 COMPANIES = 20_000
 LIMIT_MB = 1000
-ONCE = ("train", "export")  # whatever the number of texts: the promise is not about them
+ONCE = ("train", "export")  # independent of the number of texts, so the promise does not cover them
 SYLLABLES = (
     "bar",
     "con",
@@ -56,7 +56,7 @@ EVENTS = (
 
 
 def company(number: int) -> str:
-    """A name of its own for each number."""
+    """A unique name for each number."""
     parts, rest = [], number
     for _ in range(4):
         rest, at = divmod(rest, len(SYLLABLES))
@@ -65,7 +65,7 @@ def company(number: int) -> str:
 
 
 def headline(number: int) -> tuple[str, list[str]]:
-    """A headline that no other number has, and the companies in it: none in every seventh, two in every fifth."""
+    """A unique headline for each number, and its companies: none in every seventh headline, two in every fifth."""
     event = EVENTS[number % len(EVENTS)]
     first, second = company(number * 7919 % COMPANIES), company(number * 104_729 % COMPANIES)
     if number % 7 == 0:
@@ -76,19 +76,19 @@ def headline(number: int) -> tuple[str, list[str]]:
 
 
 class Recorded(Connection):
-    """Responds with the names of the headline that a request ends with."""
+    """Responds with the names in the headline at the end of a request."""
 
     def content(self, body: bytes) -> str:
-        digits = "".join(filter(str.isdigit, json.loads(body)["messages"][-1]["content"]))  # a probe of the server has none
+        digits = "".join(filter(str.isdigit, json.loads(body)["messages"][-1]["content"]))  # a probe contains no digits
         names = headline(int(digits))[1] if digits else []
         return json.dumps(json.dumps({"result": names, "normalized_result": names}))[1:-1]
 
 
 def run(what: str, folder: Path, count: int, *arguments: str) -> dict[str, float | str]:
-    """Run a command in `folder`; print and return its peak memory and its rate.
+    """Run a command in `folder`; print and return its peak memory and throughput.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: The command failed.
     """
     command = [sys.executable, "-m", "findistill", "logger=none", "study=scale", *arguments]
     environment = {**os.environ, "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=900_000)
     parser.add_argument("--model", help="the run folder or model folder of a token classifier or a GLiNER")
-    parser.add_argument("--csv", type=Path, help="the file for the figures")
+    parser.add_argument("--csv", type=Path, help="write the figures to this file")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

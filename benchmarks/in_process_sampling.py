@@ -1,14 +1,14 @@
-"""Chain-of-thought samples a second: the in-process engine beside transformers' plain `generate` on the same prompts.
+"""Chain-of-thought samples per second: the in-process engine against transformers' plain `generate` on the same prompts.
 
-Six worked examples a prompt, eight samples a text, temperature 0.5, SmolLM2, the same dtype. `generate` gets left-padded
-batches, draws from the whole distribution (no top-k) with `num_return_sequences`, and stops each row at the label by
-stop strings; of several batch sizes (`--peer-batches 2 4 8 16`) the one that is fastest on the first texts is used.
-With `--repeats` the two alternate, and the medians are compared; one takes two CPU cores about eight minutes. A chi-square
-test then asks whether their labels come from the same distribution.
+Six worked examples per prompt, eight samples per text, temperature 0.5, SmolLM2, the same dtype. `generate` gets left-padded
+batches, samples from the full distribution (no top-k) with `num_return_sequences`, and stops each row at the label with
+stop strings; of several batch sizes (`--peer-batches 2 4 8 16`), the one that is fastest on the first texts is used.
+With `--repeats` the two alternate, and their medians are compared; one repeat takes about eight minutes on two CPU cores.
+A chi-square test then checks whether their labels come from the same distribution.
 
     python benchmarks/in_process_sampling.py [--texts 64] [--samples 8] [--repeats 1] [--batch-tokens 4096]
 
-Texts are headlines and posts of the demo corpus. Exits with 1 where the engine is less than 3 times as fast, or the
+Texts are headlines and posts from the demo corpus. Exits with 1 if the engine is less than 3 times as fast, or if the
 labels differ (p < 0.001).
 """
 
@@ -54,7 +54,7 @@ def template(labels: dict[str, str]) -> Template:
 
 
 class Generate:
-    """What one would write with `generate`: returns the label that each sample names, None where it names none."""
+    """The obvious implementation with `generate`: returns the label named in each sample, or None."""
 
     def __init__(self, engine: InProcessEngine, form: Template, prompts: list[list[int]], samples: int) -> None:
         self.engine, self.form, self.samples = engine, form, samples
@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--peer-batches", type=int, nargs="+", default=[16], help="texts in a batch of generate")
+    parser.add_argument("--peer-batches", type=int, nargs="+", default=[16], help="batch sizes of generate, in texts")
     options = parser.parse_args()
 
     data = load(DemoData(_target_="findistill.data.sources.demo.read", name="demo"))
@@ -99,14 +99,14 @@ def main() -> int:
         Request(str(i), text, SHOWN, tuple(range(options.samples))) for i, text in zip(rows["id"], rows["text"], strict=True)
     ]
     engine = InProcessEngine(model="embedded:smollm2", batch_tokens=options.batch_tokens)
-    # The engine puts the first header before what the model writes; `generate` gets the very same tokens.
+    # The engine prefills the first header; `generate` gets exactly the same tokens.
     prompts = [prompt + engine.ids(form.steps[0]) for prompt in engine.prompt_ids(tasks, form)[0]]
     peer = Generate(engine, form, prompts, options.samples)
 
     def ours(seed: int) -> list[Response]:
         return [each for batch in engine.responses(tasks, form, Sampling(TEMPERATURE, seed)) for each in batch]
 
-    next(iter(engine.responses(tasks[:2], form, Sampling(TEMPERATURE, 0))))  # loads the model and warms it
+    next(iter(engine.responses(tasks[:2], form, Sampling(TEMPERATURE, 0))))  # loads the model and warms it up
     peer.run(1, 1)  # prepares the stop strings
     trial = min(len(tasks), max(options.peer_batches))
     sizes = options.peer_batches
@@ -130,8 +130,8 @@ def main() -> int:
     lengths = [len(prompt) for prompt in prompts]
     print(
         f"SmolLM2-135M, {len(tasks)} texts x {options.samples} samples, {len(SHOWN)} worked examples, prompts of "
-        f"{min(lengths)} to {max(lengths)} tokens, {written / count / options.repeats:.0f} written a sample, "
-        f"{engine.lm.dtype}, {hardware.describe()}; generate: {best} texts a batch"
+        f"{min(lengths)} to {max(lengths)} tokens, {written / count / options.repeats:.0f} generated per sample, "
+        f"{engine.lm.dtype}, {hardware.describe()}; generate: {best} texts per batch"
     )
     ratio = print_rates(seconds, count, "samples", digits=2)
     print(f"ratio {ratio:.2f}")
@@ -140,7 +140,7 @@ def main() -> int:
     test = chi2_contingency(list(zip(*columns, strict=True)))
     for who, row in zip(labels, table, strict=True):
         print(f"{who:12} " + ", ".join(f"{name} {value}" for name, value in zip(form.words, row, strict=True)))
-    print(f"{unread} answers of generate name no label; chi-square {test.statistic:.2f}, {test.dof} df, p = {test.pvalue:.3f}")
+    print(f"{unread} samples of generate name no label; chi-square {test.statistic:.2f}, {test.dof} df, p = {test.pvalue:.3f}")
     return 0 if ratio >= 3 and test.pvalue >= 0.001 else 1
 
 

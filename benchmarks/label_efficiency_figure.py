@@ -1,13 +1,13 @@
-"""The tables and the figure of the study `label_efficiency`: accuracy and macro F1 by the number of labels, SetFit beside.
+"""The tables and the figure of the study `label_efficiency`: accuracy and macro F1 by number of labels, with SetFit as a peer.
 
-Five seeds of a number of labels take the better part of an hour on two cores, so that numbers are swept one by one,
-and the rows of their reports are collected in `experiments/label_efficiency/DATA`:
+Five seeds for one number of labels take the better part of an hour on two cores, so each number is swept separately
+and the rows of the reports are collected in `experiments/label_efficiency/DATA`:
 
     python benchmarks/label_efficiency_figure.py                                        # the figures of the committed tables
     python benchmarks/label_efficiency_figure.py --add runs/label_efficiency            # after the rows of this study are added
     python benchmarks/label_efficiency_figure.py --add runs/label_efficiency --labels 100  # a study of one number of labels
 
-Rows of the same methods and numbers of labels are replaced.
+Existing rows for the same method and number of labels are replaced.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from findistill.stats.intervals import Estimate
 
 STUDY = Path(__file__).parents[1] / "experiments" / "label_efficiency"
 METHOD = re.compile(rf"^(?P<name>.*?),? \({re.escape(BUDGET)}=(?P<labels>\d+)\)$")
-# Of each table of a report: the columns that name methods, and those that tell its rows apart.
+# For each table of a report: the columns that name methods, and the other columns that identify a row.
 TABLES = {
     "table.csv": (["method"], []),
     "by_label.csv": (["method"], ["label"]),
@@ -34,8 +34,8 @@ TABLES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=STUDY)
-    parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="FOLDER", help="folders of studies with a report")
-    parser.add_argument("--labels", type=int, help="of studies with one number of labels, which their methods do not name")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="FOLDER", help="study folders that contain a report")
+    parser.add_argument("--labels", type=int, help="the number of labels, for studies whose methods do not name it")
     options = parser.parse_args()
     for folder in options.add:
         for name in TABLES:
@@ -49,7 +49,7 @@ def main() -> None:
             table = pd.concat([table, rows[rows["test_set"] == path.parent.name]])
         lines = {name: points for name, points in curves(table).items() if len(points) > 1}
         dashed = {split(row["method"])[0] for row in table.to_dict("records") if row["kind"] in ("baseline", "peer")}
-        if not lines:  # one number of labels so far
+        if not lines:  # only one number of labels so far
             continue
         (path.parent / "figures").mkdir(exist_ok=True)
         for written in style.save(figure_of(lines, dashed), path.parent / "figures" / "labels"):
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def add(report: Path, study: Path, labels: int | None) -> None:
-    """The rows of a report's table to those of their data set."""
+    """Add the rows of a report's table to the table of their data set."""
     named, others = TABLES[report.name]
     rows = pd.read_csv(report)
     for column in named:
@@ -84,10 +84,10 @@ def curves(table: pd.DataFrame) -> dict[str, list[Point]]:
 
 
 def split(method: str) -> tuple[str, int]:
-    """The name of a method without the number of labels, and that number."""
+    """Split a method into its name and its number of labels."""
     match = METHOD.match(method)
     if match is None:
-        raise SystemExit(f"'{method}' does not say {BUDGET}: give it by --labels")
+        raise SystemExit(f"'{method}' does not name {BUDGET}: set it with --labels")
     return match["name"], int(match["labels"])
 
 

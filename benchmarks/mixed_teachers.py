@@ -1,7 +1,8 @@
-"""What a teacher and logistic regression on frozen embeddings are worth together, before a student learns from them.
+"""How accurate a teacher and logistic regression on frozen embeddings are together, before a student learns from them.
 
-Of finished students of `distill=logit`: their teacher, logistic regression on the same labels, and three ways to combine the two,
-scored on training texts whose labels were hidden from all of them. No test row is read. This chose how `distill=mixed` does it:
+For finished students of `distill=logit`, scores their teacher, logistic regression on the same labels, and three ways to
+combine the two, on training texts whose labels were hidden from all of them. No test row is read. The combination used by
+`distill=mixed` was chosen this way:
 
     python benchmarks/mixed_teachers.py runs/label_efficiency/student-*logit* --csv experiments/label_efficiency/mixing.csv
 """
@@ -27,7 +28,7 @@ TEXTS = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of students of distill=logit")
-    parser.add_argument("--csv", type=Path, help="where the means over seeds go")
+    parser.add_argument("--csv", type=Path, help="write the means over seeds to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     scores = pd.DataFrame([row for run in options.runs for row in combinations(run)])

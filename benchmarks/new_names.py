@@ -1,6 +1,7 @@
-"""Recall of names that are in no training headline, beside that of names that are: what a model of entities learnt by heart.
+"""Recall of names that occur in no training headline against names that do: how much an entity model has memorised.
 
-Of the finished jobs of studies that were trained on human labels or not at all; names are compared without case and blanks:
+Reads finished jobs of studies whose models were trained on human labels or not at all. Names are compared without case and
+whitespace:
 
     python benchmarks/new_names.py runs/company_ner_cpu --csv experiments/company_ner/sentfin/new_names.csv
 """
@@ -19,8 +20,8 @@ from findistill.report.runs import collect
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", type=Path, nargs="+", help="folders of studies")
-    parser.add_argument("--csv", type=Path, help="where the table goes")
+    parser.add_argument("studies", type=Path, nargs="+", help="study folders")
+    parser.add_argument("--csv", type=Path, help="write the table to this file")
     options = parser.parse_args()
     rows = pd.DataFrame([row for study in options.studies for row in recalls(study)])
     groups = rows.groupby(["method", "names"], sort=False)
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 def recalls(study: Path) -> Iterator[dict[str, object]]:
-    """A row for each scored job, and names that training texts have or not: the share of test mentions with the same ends."""
+    """The recall of each scored job, in one row for names in training texts and one for new names; boundaries must match."""
     training: dict[Path, set[str]] = {}
     for run in collect(study).runs:
         assert run.folder is not None
@@ -52,7 +53,7 @@ def recalls(study: Path) -> Iterator[dict[str, object]]:
 
 
 def mentions(frame: pd.DataFrame, column: str) -> "pd.Series[str]":
-    """The surface of each mention, by its text, ends and label."""
+    """The surface form of each mention, indexed by text, start, end and label."""
     cells = zip(frame["id"], frame["text"], frame[column], strict=True)
     surfaces = {
         (key, span.start, span.end, span.label): text[span.start : span.end]

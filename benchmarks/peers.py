@@ -1,4 +1,4 @@
-"""Environments of peers: other packages beside this environment's own, such as its torch and transformers."""
+"""Environments of peers: their own packages, with those of this environment (such as torch and transformers) visible."""
 
 import site
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def peer_python(folder: Path, module: str, requirements: Sequence[str]) -> Path:
-    """The interpreter of an environment that can import `module`, made and filled where it is not there yet."""
+    """The interpreter of an environment that can import `module`; the environment is created if necessary."""
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)

@@ -1,11 +1,11 @@
-"""Rows a second of `stage=predict` against onnxruntime alone on the same ONNX file, threads and length-sorted batches.
+"""Rows per second of `stage=predict` against bare onnxruntime on the same ONNX file, threads and length-sorted batches.
 
 python benchmarks/predict_throughput.py --rows 1000000 --workers 2
 
-The model is a BERT of 2 layers of 128 with MiniLM's word pieces and random weights: what it says is nothing, how long it takes
-is that of the tiny student. Bare onnxruntime is one process: tokenizers on `workers` threads, all texts sorted by length, batches
-of 64, nothing written. `stage=predict` reads a CSV file, writes Parquet, and is timed twice: while the engine is there, its start
-included, and as a command.
+The model is a BERT with 2 layers of width 128, MiniLM's vocabulary and random weights: its predictions mean nothing, but it is
+as fast as the tiny student. Bare onnxruntime is one process: tokenizers on `workers` threads, all texts sorted by length,
+batches of 64, no output written. `stage=predict` reads a CSV file and writes Parquet; it is timed both from engine start
+and as a complete command.
 """
 
 import argparse
@@ -34,7 +34,7 @@ ENDS = [
 
 
 def write_headlines(path: Path, rows: int) -> None:
-    """A CSV file of generated headlines, hardly any twice."""
+    """Write a CSV file of generated headlines with hardly any duplicates."""
     draw = random.Random(0)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -60,7 +60,7 @@ def write_model(folder: Path) -> None:
 
 
 def bare(onnx: Path, texts_of: Path, threads: int) -> dict[str, float]:
-    """Seconds from texts to probabilities with onnxruntime and tokenizers alone; run in a process of its own."""
+    """Rate from texts to probabilities with onnxruntime and tokenizers alone, and peak memory; needs a separate process."""
     import numpy as np
     import onnxruntime
     from tokenizers import Tokenizer
@@ -88,7 +88,7 @@ def bare(onnx: Path, texts_of: Path, threads: int) -> dict[str, float]:
 
 
 def findistill(folder: Path, *arguments: str) -> tuple[dict[str, float], float]:
-    """The metrics of a job of `stage=predict`, and the seconds of the whole command."""
+    """The metrics of a `stage=predict` job, and the seconds of the complete command."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "findistill", "stage=predict", "predict.model=model", "data=csv", "logger=none"]
     subprocess.run([*command, *arguments], cwd=folder, check=True, stderr=subprocess.DEVNULL)

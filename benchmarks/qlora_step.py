@@ -1,11 +1,11 @@
-"""A tuning step of `stage=qlora` against a bare peft + bitsandbytes loop over the same batches, and the memory tuning takes.
+"""A training step of `stage=qlora` against a bare peft + bitsandbytes loop over the same batches, and peak training memory.
 
-Both tune SmolLM2-135M in NF4 on prompts of the demo corpus, 16 at a time, with the same adapter, optimizer and clipping.
+Both tune SmolLM2-135M in NF4 on prompts from the demo corpus, 16 at a time, with the same adapter, optimizer and clipping.
 `bare` computes the same thing as findistill in ten lines of torch: the loss at the answer's positions. `recipe` is the loop
-as tutorials have it: `prepare_model_for_kbit_training`, and logits at every position. A step is timed from batch to batch,
-its making included; medians, repeats alternate. Exit code 1 above 1.05 times the bare loop.
+found in tutorials: `prepare_model_for_kbit_training`, and logits at every position. Steps are timed from batch to batch,
+including the time to build the batch; repeats alternate, and medians are compared. Exits with 1 above 1.05 times the bare loop.
 
-Then peak memory of the process with the weights in NF4, int8 and not quantised, each in a process of its own.
+Then prints the peak memory with weights in NF4, int8 and not quantised, each measured in a separate process.
 
     python benchmarks/qlora_step.py [--steps 12] [--repeats 3] [--model embedded:smollm2]
 """
@@ -43,7 +43,7 @@ SETTINGS = QLoRA(epochs=1, batch_size=BATCH)
 
 
 class Material:
-    """Prompts of the demo corpus, enough for so many steps, and the label words."""
+    """Enough prompts from the demo corpus for `steps` steps, and the label words."""
 
     def __init__(self, model: str, steps: int) -> None:
         from hydra import compose, initialize_config_dir
@@ -65,7 +65,7 @@ class Material:
 
 
 class TimedClassifier(WordClassifier):
-    """Notes when each step ends."""
+    """Records when each step ends."""
 
     def on_train_start(self) -> None:
         self.ends: list[float] = []
@@ -77,7 +77,7 @@ class TimedClassifier(WordClassifier):
 
 
 def ours(model: str, material: Material, quantization: str = "nf4") -> list[float]:
-    """Seconds of each step but the first."""
+    """Seconds of each step except the first."""
     base = load_base(model, "auto", quantization)
     add_adapter(base, SETTINGS)
     base.train()
@@ -102,7 +102,7 @@ def bare(model: str, material: Material, *, recipe: bool) -> list[float]:
     )
     if recipe:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    else:  # as findistill does: torch would copy the vocabulary's matrix for every row of a batch that is no block
+    else:  # as findistill does: torch would copy the vocabulary matrix for each row of a batch that is not contiguous
         base.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
     lora = LoraConfig(r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, lora_dropout=SETTINGS.dropout, task_type="CAUSAL_LM")
     tuned = get_peft_model(base, lora).train()
@@ -132,7 +132,7 @@ def bare(model: str, material: Material, *, recipe: bool) -> list[float]:
 
 
 def memory(model: str, quantization: str) -> float:
-    """Peak MB of a process that only tunes so."""
+    """Peak MB of a process that only trains with this quantization."""
     command = [sys.executable, __file__, "--model", model, "--steps", "3", "--peak", quantization]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
@@ -158,7 +158,7 @@ def main() -> int:
     tokens = int(material.prompts.tokens.lengths.mean())
     print(f"{options.model}, NF4, batch {BATCH} x {tokens} tokens on average, {hardware.describe()}")
     for who, values in seconds.items():
-        print(f"{who:12} {statistics.median(values):6.2f} s a step  ({min(values):.2f} to {max(values):.2f})")
+        print(f"{who:12} {statistics.median(values):6.2f} s per step  ({min(values):.2f} to {max(values):.2f})")
     step = {who: statistics.median(values) for who, values in seconds.items()}
     ratio = step["findistill"] / step["bare"]
     print(f"ratio to the bare loop {ratio:.2f}, to the recipe {step['findistill'] / step['recipe']:.2f}")

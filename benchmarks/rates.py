@@ -1,11 +1,11 @@
-"""Rates of peers that took turns at the same work."""
+"""Compare the rates of peers that alternated on the same workload."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 
 
 def print_rates(seconds: Mapping[str, Sequence[float]], count: int, unit: str, digits: int = 1) -> float:
-    """Print the median of `count` units over the seconds of each, with its range; the first one's median over the last one's."""
+    """Print each peer's median rate and range for `count` units; return how many times as fast as the last the first one is."""
     width = max(map(len, seconds))
     rates = {who: [count / value for value in values] for who, values in seconds.items()}
     for who, values in rates.items():

@@ -1,10 +1,10 @@
-"""Rates that docs/scale.md builds on, and what larger work then takes: writes experiments/scale.csv and the tables of the page.
+"""Measure the rates used in docs/scale.md and derive the cost of larger workloads; writes experiments/scale.csv and the page.
 
     python benchmarks/scale.py [--texts 2000] [--out experiments/scale.csv]
 
-Every row is `measured` here (on one thread where it says a core), `assumed`, or `derived` from the rows above it by the formula
-that it names. Models are not trained: their speed does not depend on it. Run it on an idle machine; `--note` is put beside each
-measurement.
+Every row is `measured` here (on one thread if its unit is per core), `assumed`, or `derived` from the rows above it by the
+formula it names. Models are not trained, since that does not affect their speed. Run it on an idle machine; `--note` is
+recorded with each measurement.
 """
 
 import argparse
@@ -62,7 +62,7 @@ ASSUMED = {  # key -> value, unit, source
 
 
 class Table:
-    """The rows of the csv, and their values by key."""
+    """The rows of the CSV file, and their values by key."""
 
     def __init__(self, note: str) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def models(table: Table, texts: list[str], folder: Path) -> None:
-    """Texts a second on one thread, tokenising included, of each model in torch and as 8-bit ONNX."""
+    """Texts per second of each model in torch and as 8-bit ONNX, on one thread and including tokenisation."""
     for name, (layers, _, _) in SHAPES.items():
         some = texts if layers < 6 else texts[: len(texts) // 8]
         for form, run in runners(name, folder / name):
@@ -97,7 +97,7 @@ def models(table: Table, texts: list[str], folder: Path) -> None:
 
 
 def runners(name: str, folder: Path) -> Iterator[tuple[str, Callable[[list[str]], Any]]]:
-    """What classifies texts with a model of this shape, in torch and by onnxruntime."""
+    """Functions that classify texts with a model of this shape, in torch and with onnxruntime."""
     layers, hidden, inner = SHAPES[name]
     tokenizer = AutoTokenizer.from_pretrained(locate("embedded:minilm_l6"))
     config = BertConfig(
@@ -146,7 +146,7 @@ def endpoint(table: Table) -> None:
 
 
 def by_batch(table: Table, texts: list[str], folder: Path) -> None:
-    """Requests a second through files and batches, where the server takes no time: writing, uploading, reading, caching."""
+    """Requests per second of the batch API with a server that takes no time: writing, uploading, reading and caching."""
     sys.path.insert(0, str(ROOT))
     from tests.llm.batch_servers import BatchLoopback
     from tests.llm.servers import KEY, chat, is_probe, sampling
@@ -198,7 +198,7 @@ def tokens(table: Table, texts: list[str]) -> None:
 
 
 def jobs(table: Table, folder: Path) -> None:
-    """Seconds a job more costs in a sweep whose jobs do next to nothing, and in its plan."""
+    """Seconds that one more job adds to a sweep whose jobs do next to nothing, and to its plan."""
 
     def sweep(count: int, *overrides: str) -> float:
         base = [sys.executable, "-m", "findistill", "-m", "stage=annotate", "data=demo", "data.limit=60", "llm=rules",
@@ -260,7 +260,7 @@ def derive(table: Table) -> None:
 
 
 def fill(page: Path, rows: Path) -> None:
-    """Put the values of the csv into the page's tables: the cell beside each key."""
+    """Copy the values of the CSV file into the page's tables, into the cell next to each key."""
     with rows.open(encoding="utf-8", newline="") as file:
         values = {row["key"]: float(row["value"]) for row in csv.DictReader(file)}
 

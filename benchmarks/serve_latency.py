@@ -1,9 +1,9 @@
-"""Latency of `stage=serve` under a steady load of single texts: requests are sent when they are due, whatever the others do.
+"""Latency of `stage=serve` under a steady load of single texts: each request is sent when it is due, regardless of the others.
 
 python benchmarks/serve_latency.py --rate 200 --seconds 60
 
-A response's latency counts from when its request was due, so that a server that falls behind shows it. The model is that of
-`predict_throughput.py`; the client is a process beside the server, on the same processors.
+Latency is measured from when a request was due, so that a server that falls behind shows. The model is the one from
+`predict_throughput.py`; the client is a separate process on the same cores as the server.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from predict_throughput import write_model
 
 
 async def load(url: str, rate: float, seconds: float) -> tuple[list[float], Counter[int]]:
-    """Milliseconds and statuses of all requests."""
+    """Latencies in milliseconds and status codes of all requests."""
     latencies: list[float] = []
     statuses: Counter[int] = Counter()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=400)) as session:
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("settings", nargs="*", help="further ones of stage=serve, such as serve.threads=1")
+    parser.add_argument("settings", nargs="*", help="overrides of stage=serve, such as serve.threads=1")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         write_model(Path(scratch) / "model")

@@ -1,15 +1,15 @@
-"""SetFit (Tunstall et al. 2022) on the labelled rows of the study `label_efficiency`, tested on the same rows.
+"""SetFit (Tunstall et al. 2022) on the labelled rows of the study `label_efficiency`, with the same test rows.
 
-For each number of labels and each seed: the rows that `data.labelled` and `data.labelled_seed` draw, all-MiniLM-L6-v2 (22.7 M
-parameters) tuned by SetFit's own trainer with its default rates, then its logistic regression; the unlabelled rows are not used.
-SetFit runs in an environment of its own, which sees this one's torch and transformers.
+For each number of labels and each seed, all-MiniLM-L6-v2 (22.7 M parameters) is fine-tuned on the rows drawn by `data.labelled`
+and `data.labelled_seed`, by SetFit's trainer with its default learning rates and then its logistic regression; unlabelled rows
+are not used. SetFit runs in a separate environment, which sees this one's torch and transformers.
 
     python benchmarks/setfit_label_efficiency.py [--data tfns] [--labels 50,100,...] [--seeds 5] [--steps 500]
 
-`setfit_trainings.csv` has a line for each training with its predictions, one digit a test row; lines that are there are not
-made again. `setfit.csv` has their means with intervals over seeds and test rows, as a report computes them. Pairs of 2,000 labels
-are two million, so the number of optimiser steps is bounded; with fewer labels than about 100 SetFit's own single epoch is
-shorter than that.
+`setfit_trainings.csv` has a line per training with its predictions, one digit per test row; trainings already listed are
+skipped. `setfit.csv` has their means with intervals over seeds and test rows, computed as in a report. 2,000 labels make two
+million pairs, so the number of optimiser steps is bounded; with fewer than about 100 labels, SetFit's default single epoch is
+shorter than the bound.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--env", type=Path, default=Path(".bench/setfit"))
     parser.add_argument("--out", type=Path, default=Path("experiments/label_efficiency"))
-    parser.add_argument("--peer", help=argparse.SUPPRESS)  # the folder of a training, in SetFit's environment
+    parser.add_argument("--peer", help=argparse.SUPPRESS)  # a training's folder, in SetFit's environment
     options = parser.parse_args()
     if options.peer:
         peer(Path(options.peer))
@@ -97,7 +97,7 @@ def summarise(folder: Path) -> None:
 
 
 def train(python: Path, data: str, labels: int, seed: int, steps: int) -> dict[str, str]:
-    """Train in SetFit's environment, and score what it predicts as a study does."""
+    """Train in SetFit's environment, and score its predictions as a study does."""
     from sklearn.metrics import accuracy_score, f1_score
 
     import findistill
@@ -126,7 +126,7 @@ def train(python: Path, data: str, labels: int, seed: int, steps: int) -> dict[s
 
 
 def peer(folder: Path) -> None:
-    """In SetFit's environment."""
+    """Train and predict; runs in SetFit's environment."""
     import torch
     from datasets import Dataset
     from setfit import SetFitModel, Trainer, TrainingArguments

@@ -1,9 +1,9 @@
-"""Texts a second that models of entities mark on a CPU: ours against GLiNER's own `batch_predict_entities`, same weights.
+"""Texts per second of entity models on a CPU: ours against GLiNER's own `batch_predict_entities` with the same weights.
 
     python benchmarks/span_prediction.py [--texts 400] [--gliner FOLDER] [--token FOLDER] [--threads 2]
 
-Without folders, new models on the embedded MiniLM are timed, whose spans mean nothing but are compared all the same. Needs the
-package gliner (pip install 'findistill[gliner]').
+Without `--gliner`, a new model on the embedded MiniLM is timed; its spans mean nothing but are compared all the same.
+`--token` also times a token classifier. Needs the package gliner (pip install 'findistill[gliner]').
 """
 
 import argparse
@@ -38,7 +38,7 @@ def headlines(count: int) -> list[str]:
 
 
 def timed(name: str, mark: Callable[[list[str]], Any], texts: list[str]) -> tuple[Any, float]:
-    """What it gives, and texts a second: the best of some rounds."""
+    """The output of `mark`, and its texts per second in the best of `ROUNDS` rounds."""
     mark(texts[:16])
     best = 0.0
     for _ in range(ROUNDS):
@@ -57,8 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--gliner", help="a folder that stage=entities entities.model=gliner left")
-    parser.add_argument("--token", help="a folder that stage=entities entities.model=token left")
+    parser.add_argument("--gliner", help="model folder of stage=entities entities.model=gliner")
+    parser.add_argument("--token", help="model folder of stage=entities entities.model=token")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(arguments.threads)

@@ -1,7 +1,7 @@
-"""Training throughput of a GLiNER: findistill's loop beside GLiNER's own trainer, same weights, texts, loss and steps.
+"""Training throughput of a GLiNER: findistill's loop against GLiNER's own trainer, same weights, texts, loss and steps.
 
-A new GLiNER on the embedded MiniLM and invented headlines, one epoch, no validation, nothing saved inside the timed part. The two
-alternate, and the medians are compared. Needs the package gliner (pip install 'findistill[gliner]').
+A new GLiNER on the embedded MiniLM and synthetic headlines, one epoch, no validation, nothing saved in the timed part. The two
+alternate, and their medians are compared. Needs the package gliner (pip install 'findistill[gliner]').
 
     python benchmarks/span_training.py [--steps 30] [--repeats 3] [--threads 2]
 """
@@ -49,7 +49,7 @@ def ours(train: Marked, folder: Path) -> float:
 
 
 def theirs(train: Marked, folder: Path) -> float:
-    """Seconds of one epoch with GLiNER's Trainer, by the same two rates, schedule, loss and weight decay."""
+    """Seconds of one epoch with GLiNER's Trainer, using the same two learning rates, schedule, loss and weight decay."""
     torch.manual_seed(0)
     model = begin(SECTION.encoder, max_width=SECTION.max_width, max_length=SECTION.max_length).train()
     rows = WindowRows.of(model, train, Use.of(LABELS, None, None, SECTION.max_length))

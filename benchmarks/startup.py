@@ -1,8 +1,8 @@
-"""How long a user waits for help and for a configuration error: medians of five whole processes.
+"""How long a user waits for help and for a configuration error: medians over five complete processes.
 
     python benchmarks/startup.py
 
-Exits with 1 where help takes 0.5 s or longer, or an error 1.0 s.
+Exits with 1 if help takes 0.5 s or longer, or an error 1.0 s or longer.
 """
 
 import statistics
@@ -28,7 +28,7 @@ def seconds(arguments: list[str]) -> float:
 def main() -> int:
     slow = 0
     for name, (arguments, limit) in COMMANDS.items():
-        seconds(arguments)  # warms the disk cache
+        seconds(arguments)  # warms up the disk cache
         median = statistics.median(seconds(arguments) for _ in range(5))
         slow += median >= limit
         print(f"{name:<24} {median:.2f} s (limit {limit:.1f} s)")

@@ -1,8 +1,8 @@
-"""What a sweep costs besides its jobs: seconds a job, growth of memory, and how long a finished one takes to be recognised.
+"""The overhead of a sweep: seconds per job, memory growth, and the time it takes to recognise that all jobs are finished.
 
     python benchmarks/sweep_overhead.py [--jobs 500] [OVERRIDE ...]
 
-The jobs annotate a few texts with regular expressions, each job another number of them, which is next to nothing.
+The jobs annotate a few texts with regular expressions, which takes next to no time; each job has a different number of texts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ ROWS = "".join(f"Company {n} tells of a {word} in {1900 + n},{label}\n" for n in
 
 
 def resident_mb(pid: int) -> float:
-    """Memory of a process now."""
+    """Current resident memory of a process."""
     try:
         match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except OSError:
@@ -30,7 +30,7 @@ def resident_mb(pid: int) -> float:
 
 
 def sweep(folder: Path, jobs: int, overrides: list[str]) -> tuple[float, list[tuple[float, int, float]]]:
-    """Seconds of a sweep over seeds, and samples of it: seconds since its start, jobs done, MB of the command's process."""
+    """Seconds of a sweep over `annotate.limit`, and samples: seconds since its start, jobs done, MB of the command's process."""
     command = ["-m", *JOB, f"annotate.limit=range(2,{jobs + 2})", "study=overhead", "sweep.report=false", *overrides]
     started, samples = time.perf_counter(), []
     with (folder / "errors.txt").open("w") as errors:
@@ -58,7 +58,7 @@ def main() -> None:
         rate = (samples[-1][0] - first[0]) / max(1, options.jobs - first[1])
         tenth = next((sample for sample in samples if sample[1] >= options.jobs / 10), samples[-1])
         highest = max(memory for _, _, memory in samples)
-        print(f"{options.jobs} jobs: {seconds:.1f} s, first done after {first[0]:.1f} s, then {rate:.3f} s a job")
+        print(f"{options.jobs} jobs: {seconds:.1f} s, first done after {first[0]:.1f} s, then {rate:.3f} s per job")
         print(f"memory: {tenth[2]:.0f} MB after a tenth of the jobs, growth: {highest - tenth[2]:.0f} MB")
         print(f"finished sweep again: {sweep(folder, options.jobs, options.overrides)[0]:.1f} s")
 

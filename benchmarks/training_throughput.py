@@ -1,11 +1,11 @@
-"""Training throughput: `findistill.training.trainer` beside the Hugging Face Trainer.
+"""Training throughput: `findistill.training.trainer` against the Hugging Face Trainer.
 
-Same weights (MiniLM-L6), texts, batch size, truncation, precision and number of steps; tokenised beforehand for both, no
-validation, no logging, no saving inside the timed part. The two alternate, and the medians are compared.
+Same weights (MiniLM-L6), texts, batch size, truncation, precision and number of steps; texts are tokenised beforehand for
+both, with no validation, logging or saving in the timed part. The two alternate, and their medians are compared.
 
     python benchmarks/training_throughput.py [--steps 30] [--repeats 3] [--precision auto]
 
-Reads twitter_financial_news from $FINDISTILL_DATA (or `../shared/data` beside the checkout), else the demo corpus.
+Reads twitter_financial_news from $FINDISTILL_DATA (or `../shared/data` next to the checkout), else the demo corpus.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def ours(train: Examples, labels: LabelSet, precision: str, folder: Path) -> flo
 
 
 def theirs(train: Examples, labels: LabelSet, precision: str, folder: Path, *, grouped: bool) -> float:
-    """Seconds of one epoch with transformers' Trainer, its defaults (fused AdamW, dynamic padding) kept."""
+    """Seconds of one epoch with transformers' Trainer and its defaults (fused AdamW, dynamic padding)."""
     import torch
     from transformers import (
         AutoModelForSequenceClassification,
@@ -108,7 +108,7 @@ def main() -> int:
     train, labels, name = examples(options.steps * BATCH)
     seconds: dict[str, list[float]] = {"findistill": [], "transformers.Trainer": []}
     with tempfile.TemporaryDirectory() as folder:
-        ours(train, labels, precision, Path(folder))  # warms the caches of both: imports, tokens, kernels
+        ours(train, labels, precision, Path(folder))  # warms up both: imports, tokens, kernels
         for _ in range(options.repeats):
             seconds["findistill"].append(ours(train, labels, precision, Path(folder)))
             peer = theirs(train, labels, precision, Path(folder), grouped=options.grouped)

@@ -1,4 +1,4 @@
-"""What every test may use: the console script as a process of its own, and a guard against the network."""
+"""Shared fixtures: the console script in a separate process, and a guard against network access."""
 
 import gc
 import os
@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from tests.fixtures.preloaded import Preloaded
 
-# The same examples each time; `make test-thorough` draws others.
+# The same Hypothesis examples every time; `make test-thorough` draws new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("other", derandomize=False)
 settings.load_profile("same")
@@ -21,10 +21,10 @@ pytest_plugins = ["tests.fixtures.composing", "tests.fixtures.models", "tests.fi
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Nothing may reach a hub or a tracking server, in this process or in one that a test starts. W&B's own process takes a second of
-# every job; the tests that are about it ask for it.
+# Nothing may reach a hub or a tracking server, in this process or in one that a test starts. W&B's service process costs every
+# job a second, so only tests of W&B enable it.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false")
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: a thread each, here and in what a test starts
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: one thread each, here and in what a test starts
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not os.environ.get("FINDISTILL_DATA") and (ROOT.parent / "shared" / "data").is_dir():
     os.environ["FINDISTILL_DATA"] = str(ROOT.parent / "shared" / "data")
@@ -34,14 +34,14 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> None:
-    """Leave what is loaded out of every later collection of garbage: libraries and compositions make each last a second."""
+    """Exclude what is loaded from later garbage collections: libraries and compositions make each take a second."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def preloaded() -> Iterator[Preloaded]:
-    """What commands of the tests are forked from."""
+    """The process that test commands are forked from."""
     process = Preloaded()
     yield process
     process.close()
@@ -49,7 +49,7 @@ def preloaded() -> Iterator[Preloaded]:
 
 @pytest.fixture
 def findistill(preloaded: Preloaded, tmp_path: Path) -> Command:
-    """Run the application in `tmp_path`, as a process of its own; returns what it printed and its exit code."""
+    """Run the application in `tmp_path` in a separate process; returns its output and exit code."""
 
     def run(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         return preloaded.run(["findistill", *arguments], tmp_path, {**os.environ, **environment}, timeout)
@@ -66,7 +66,7 @@ COMMAND = (
 
 @pytest.fixture(scope="session")
 def study(preloaded: Preloaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`runs/` after one sweep of two students, with keys in the environment; the processes of the tests share it."""
+    """`runs/` after one sweep of two students, with keys in the environment; all test workers share it."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pipeline"
     with FileLock(folder.with_suffix(".lock")):

@@ -42,7 +42,7 @@ def test_what_is_public_is_there_and_documented() -> None:
 
 
 def undocumented(name: str, thing: Any) -> list[str]:
-    """What the docstring of a public name leaves out: fields, arguments, what is returned and what is raised."""
+    """What the docstring of a public name lacks: fields, arguments, `Returns` and `Raises`."""
     doc = thing.__doc__ or ""
     if not doc or (dataclasses.is_dataclass(thing) and doc.startswith(f"{thing.__name__}(")):
         return [f"{name}: no docstring"]
@@ -93,7 +93,7 @@ def test_the_reference_of_the_site_has_every_public_name() -> None:
 
 @pytest.fixture(scope="module")
 def example_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder in which all examples of the page ran, one after the other, and what they printed."""
+    """The folder in which all examples of docs/api.md ran in order, and their output."""
     folder = tmp_path_factory.mktemp("page")
     result = subprocess.run(
         [sys.executable, "-"], input="\n".join(EXAMPLES), cwd=folder, capture_output=True, text=True, timeout=400

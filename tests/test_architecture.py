@@ -1,4 +1,4 @@
-"""Imports go down only, without circles, and none hides inside a function without a reason."""
+"""Imports only go to lower layers, without cycles, and none is inside a function without a stated reason."""
 
 import ast
 import os
@@ -21,14 +21,14 @@ def test_layers_and_circles() -> None:
 
 
 def hidden_imports(source: str) -> list[tuple[int, bool]]:
-    """Line of each import inside a function, and whether a comment beside it, or above its block, gives the reason."""
+    """Line of each import inside a function, and whether a comment on it, or above its block, gives the reason."""
     lines = source.splitlines()
     functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     numbers = {n.lineno for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)}
     imports = []
     for number in sorted(numbers):
         above = number - 2
-        while lines[above].strip().startswith(("import ", "from ")):  # a reason stands above a block of imports
+        while lines[above].strip().startswith(("import ", "from ")):  # the reason is above the block of imports
             above -= 1
         imports.append((number, "#" in lines[number - 1] or lines[above].strip().startswith("#")))
     return imports
@@ -54,7 +54,7 @@ def test_a_module_can_be_read_at_once() -> None:
 
 
 MODEL_CODE = ("torch", "pytorch_lightning", "transformers.modeling_utils", "transformers.generation", "sympy")
-OF_RESPONSES = ("annotate", "extract", "fewshot", "review", "evaluate", "report", "status")  # whoever reads or asks for responses
+OF_RESPONSES = ("annotate", "extract", "fewshot", "review", "evaluate", "report", "status")  # they read or request responses
 
 
 @pytest.mark.parametrize(("modules", "heavy"), [
@@ -62,7 +62,7 @@ OF_RESPONSES = ("annotate", "extract", "fewshot", "review", "evaluate", "report"
     (["predict.stage", "predict.local_engine"], (*MODEL_CODE, "sklearn")),
 ])  # fmt: skip
 def test_what_runs_no_model_of_torch_does_not_load_its_code(modules: list[str], heavy: tuple[str, ...]) -> None:
-    """Seconds before the first request or row, and 150 MB in each process, of workers that predict with ONNX files, too."""
+    """It costs seconds at start-up and 150 MB in each process, including workers that predict with ONNX files."""
     names = ", ".join(f"findistill.methods.{module}" for module in modules)
     program = f"import sys, {names}; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)

@@ -1,4 +1,4 @@
-"""The benchmarks run, at a size that says nothing about speed."""
+"""The benchmarks run, at a size too small to measure speed."""
 
 import importlib.util
 import json
@@ -102,7 +102,7 @@ def test_tables_of_several_sweeps_are_one_and_a_figure(tmp_path: Path) -> None:
     committed = BENCHMARKS.parent / "experiments" / "label_efficiency"
     rows = pd.read_csv(committed / "tfns" / "table.csv")
     assert len(figure.curves(rows)) == 9
-    # A sweep of one number of labels does not name it.
+    # The methods of a sweep over a single number of labels do not name it.
     one = rows[rows["method"].str.contains("=500")].assign(
         method=lambda table: table["method"].str.replace(r",? \(data.*", "", regex=True)
     )
@@ -111,7 +111,7 @@ def test_tables_of_several_sweeps_are_one_and_a_figure(tmp_path: Path) -> None:
     shutil.copytree(committed, tmp_path / "study")
     with pytest.raises(SystemExit, match="--labels"):
         figure.add(tmp_path / "sweep" / "table.csv", tmp_path / "study", None)
-    for labels in (100, 500):  # the second time they replace what is there
+    for labels in (100, 500):  # adding 500 replaces the existing rows
         figure.add(tmp_path / "sweep" / "table.csv", tmp_path / "study", labels)
     curves = figure.curves(pd.read_csv(tmp_path / "study" / "tfns" / "table.csv"))
     assert len(curves) == 9 and len({*one["method"]}) == 7  # distill=mixed was not run with 500 labels
@@ -131,7 +131,7 @@ def test_names_are_new_or_in_training_texts(findistill: Command, tmp_path: Path)
 
 
 def own_rows(folder: Path) -> tuple[str, ...]:
-    """Headlines with marked names: two test mentions have names of training texts, one of which is listed; one has a new name."""
+    """Headlines with annotated names: two test mentions have names from training texts, one of them listed; one is new."""
     parts = {"train": ("Orvane", "Nordlight", "Beltrix"), "test": ("Orvane", "nordlight", "Vexel")}
     with (folder / "news.jsonl").open("w") as file:
         for number, (part, name) in enumerate((part, name) for part, own in parts.items() for name in own):

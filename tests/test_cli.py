@@ -1,4 +1,4 @@
-"""The application's surface: quick, light, and plain-spoken."""
+"""The command line: quick, light, and clear."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_a_termination_that_python_dropped_at_the_very_end_is_no_success(
     monkeypatch.setattr(cli, "configure_log", lambda: None)
     monkeypatch.setattr(termination, "install", lambda: None)
     monkeypatch.setattr(termination, "_acknowledged", False)
-    monkeypatch.setattr(termination, "CLEANUP_S", 1e9)  # this process goes on
+    monkeypatch.setattr(termination, "CLEANUP_S", 1e9)  # this process must not be ended
     monkeypatch.setattr(cli, "run", lambda: monkeypatch.setattr(termination, "_requested", True))
     with pytest.raises(SystemExit) as exit_info:
         cli.main()

@@ -1,4 +1,4 @@
-"""What a release is made of besides the wheel: the citation, and a workflow whose commands are ours."""
+"""The parts of a release besides the wheel: the citation, and a workflow that uses our commands."""
 
 import shlex
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_nothing_is_published_that_was_not_tested_and_only_that_job_may() -> Non
     assert jobs["publish"]["permissions"] == {"id-token": "write"} and WORKFLOW["permissions"] == {"contents": "read"}
     assert "permissions" not in jobs["build"] and "permissions" not in jobs["test"]
     used = [step.get("uses", "") for step in jobs["test"]["steps"]]
-    assert not any(use.startswith("actions/checkout") for use in used)  # what is tested is what was built
+    assert not any(use.startswith("actions/checkout") for use in used)  # the built package is tested, not the checkout
     assert not any("password" in str(step) or "secrets." in str(step) for job in jobs.values() for step in job["steps"])
 
 

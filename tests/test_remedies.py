@@ -1,4 +1,4 @@
-"""What messages tell a user to type can be typed: every `key=value` in them is a setting, with a value that it may have."""
+"""What messages tell a user to type is valid: every `key=value` in them is a setting with an allowed value."""
 
 import ast
 import re
@@ -21,13 +21,13 @@ from tests.conftest import ROOT
 from tests.fixtures.composing import shipped
 
 SETTING = re.compile(r"(?<![\w./{\-$@\0])([a-z_]+(?:[./][a-z_]+)*)=(interval\([^)]*\)|'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^\s,;()]*)")
-VALUE = "\0"  # what a message fills in when it is printed
+VALUE = "\0"  # stands for a value interpolated at run time
 PLACEHOLDER = re.compile(r"|interval.*|[A-Z_]+|.*\.\.\..*|.*[A-Z]{4,}.*|%[ds]")  # FILE, OWNER/NAME, {...}
-OF_OTHERS = {"n", "id", "k", "dest"}  # a server's parameter, parts of a method's name
+OF_OTHERS = {"n", "id", "k", "dest"}  # not settings: a server's parameter, parts of a method's name
 
 
 def messages(tree: ast.Module) -> Iterator[str]:
-    """The texts of a module that are more than a word, f-strings with `VALUE` in their holes; no docstrings."""
+    """A module's strings of more than one word, without docstrings; f-strings have `VALUE` for their placeholders."""
     parts: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -44,7 +44,7 @@ def messages(tree: ast.Module) -> Iterator[str]:
 
 
 def settings_in_messages() -> dict[tuple[str, str], str]:
-    """(key, value) -> the file whose message has it."""
+    """(key, value) -> the file of a message that has it."""
     return {
         (key, value.strip("'").rstrip(".:'")): str(path.relative_to(ROOT))
         for path in sorted((ROOT / "src/findistill").rglob("*.py"))
@@ -104,14 +104,14 @@ def test_values_of_messages_are_allowed(pair: tuple[str, str]) -> None:
 
 
 def has(config: DictConfig, key: str) -> bool:
-    """Whether the configuration has this setting, with a value or as one that the user must set."""
+    """Whether the configuration has this setting, set or mandatory and missing."""
     section, _, name = key.rpartition(".")
     node = OmegaConf.select(config, section)
     return OmegaConf.is_dict(node) and name in node.keys()  # noqa: SIM118 -- `in node` is false for a missing value
 
 
 def validate_field(config: DictConfig, key: str) -> None:
-    """Raise where a field's own constraints refuse the value."""
+    """Raise if the field's own constraints reject the value."""
     section, _, name = key.rpartition(".")
     schema = OmegaConf.get_type(OmegaConf.select(config, section))
     if hasattr(schema, "__dataclass_fields__"):
@@ -120,7 +120,7 @@ def validate_field(config: DictConfig, key: str) -> None:
 
 
 def test_packages_of_messages_exist() -> None:
-    """`pip install ...` in a message names an extra of ours, or a package of weights in the version that is tested."""
+    """`pip install ...` in a message names one of our extras, or a package of weights at the tested version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     texts = [text for path in (ROOT / "src").rglob("*.py") for text in messages(ast.parse(path.read_text(encoding="utf-8")))]
     commands = [command for text in texts for command in re.findall(r"pip install (.*)", text)]

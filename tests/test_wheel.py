@@ -1,4 +1,4 @@
-"""The wheel is the package, configuration and data included, and whatever the documents say is typed from it, elsewhere."""
+"""The wheel holds the complete package, with configuration and data, and every documented command works from it."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from tests.readme.test_readme import OURS, covering, write_own_files
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel that was built from it, as a release does."""
+    """A folder with the sdist and the wheel built from it, as in a release."""
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, timeout=200)
@@ -83,9 +83,9 @@ def test_the_installed_package_works_outside_the_checkout(wheel: Path, tmp_path:
             assert result.returncode == 0 and "study: demo" in result.stdout, result.stderr
 
 
-PARTS = 4  # of the commands, for processes to share
+PARTS = 4  # the commands are split among test workers
 
-# What an empty folder and an environment without the launchers' extras lack, in the words of the error.
+# Errors about what an empty folder and an environment without the launchers' extras lack.
 ABSENT = re.compile(
     r"^findistill: (study=\w+: runs/\w+ does not exist; studies in runs: none yet$|data=\w+ .*FINDISTILL_DATA|"
     r"(distill\.teacher: )?the model runs/\S+: no such folder(;.*)?$|export\.annotations=runs/\S+: no such folder;|"
@@ -96,13 +96,13 @@ ABSENT = re.compile(
 
 
 def typed(command: str) -> list[str]:
-    """The arguments of a command: for real where that is cheap, else as a plan, or composed where planning takes minutes."""
+    """The arguments of a command: as they are if it is cheap, else as a plan, or only composed if planning takes minutes."""
     words = shlex.split(command)[1:]
     if any(word.startswith("experiment=") for word in words):
         overrides = OverridesParser.create().parse_overrides([word for word in words if word != "-m"])
         return [*covering(overrides)[0], "--cfg", "job"]
     cheap = ("--cfg", "--help", "--version", "stage=report", "annotate.dry_run=true", "annotate.show_prompt=true", "plan=true")
-    trains = "augment=tinyfinbert" in words  # what its dry run would ask depends on a teacher's errors, minutes of training
+    trains = "augment=tinyfinbert" in words  # its dry run depends on a teacher's errors, and so on minutes of training
     return words if set(words) & set(cheap) and not trains else [*words, "plan=true"]
 
 

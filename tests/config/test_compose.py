@@ -1,4 +1,4 @@
-"""Every shipped configuration composes and obeys the rules."""
+"""Every shipped configuration composes and is valid."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from findistill.core.store import Store
 from findistill.errors import UserError
 from tests.fixtures.composing import composed
 
-# What an option needs before it is complete: files of one's own, an endpoint's model.
+# What options require to be complete: a user's files, an endpoint's model.
 NEEDS = {
     "data=csv": ["data.path=README.md", "shots.k=0"],
     "data=jsonl": ["data.path=README.md", "shots.k=0"],
@@ -166,7 +166,7 @@ def test_the_seed_of_fewshot_draws_its_demonstrations() -> None:
     assert composed("stage=fewshot", "seed=2").shots.seed == 2
     assert composed("stage=fewshot", "seed=2", "shots.seed=7").shots.seed == 7
     assert composed("stage=annotate", "seed=2").shots.seed == 0
-    validate(composed("stage=fewshot", "shots.selection=balanced", "shots.k=10"))  # no multiple of three
+    validate(composed("stage=fewshot", "shots.selection=balanced", "shots.k=10"))  # 10 is not a multiple of three
 
 
 def test_keys_are_only_ever_named() -> None:

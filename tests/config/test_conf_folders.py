@@ -1,4 +1,4 @@
-"""A conf folder of one's own counts everywhere the shipped one does, whichever way it is named."""
+"""A user's conf folder is used wherever the shipped one is, however it is specified."""
 
 from pathlib import Path
 

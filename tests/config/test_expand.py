@@ -1,4 +1,4 @@
-"""Settings in words, mappings and nodes mean the same, and consumers see nodes only."""
+"""Settings given as words, mappings or nodes are equivalent, and consumers only see nodes."""
 
 import time
 from typing import Any

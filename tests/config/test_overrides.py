@@ -1,4 +1,4 @@
-"""Values of Python survive Hydra's grammar, and what is printed to be typed survives a shell, too."""
+"""Python values survive Hydra's grammar, and printed overrides also survive a shell."""
 
 import subprocess
 
@@ -56,4 +56,4 @@ def test_what_is_printed_works_when_it_is_typed() -> None:
     mappings = [mapping_of(value) if isinstance(expected, dict) else value for value, expected in zip(values, TYPED, strict=True)]
     actual = [{str(key): each for key, each in value.items()} if isinstance(value, dict) else value for value in mappings]
     assert actual == TYPED
-    assert typed("a.b", TYPED[0]) == "'a.b={up: positive}'"  # one form, wherever it is printed
+    assert typed("a.b", TYPED[0]) == "'a.b={up: positive}'"  # the same form wherever it is printed

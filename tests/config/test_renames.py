@@ -1,4 +1,4 @@
-"""A setting's old name is refused wherever it stands, and the new one named."""
+"""A setting's old name is refused wherever it is used, and the message gives the new one."""
 
 from pathlib import Path
 

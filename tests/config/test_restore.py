@@ -1,4 +1,4 @@
-"""The configuration of a job, read from its run folder: typed as it was, whichever version wrote it."""
+"""A job's configuration, read from its run folder: typed as before, whichever version wrote it."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_a_section_has_its_type_again(distill: str, tmp_path: Path) -> None:
      ("cls", "trainer.layer_decay", 1.0)],
 )  # fmt: skip
 def test_a_setting_that_came_later_has_its_default(distill: str, later: str, default: Any, tmp_path: Path) -> None:
-    """A report reads the jobs of a study that an earlier version began."""
+    """A report reads the jobs of studies that an earlier version started."""
     config = read_config(write_config(tmp_path, f"distill={distill}", "+trainer.limit_train_batches=2", without=later))
     assert OmegaConf.get_type(config.distill) == OmegaConf.get_type(composed(f"distill={distill}").distill)
     assert OmegaConf.select(config, later) == default and config.trainer.limit_train_batches == 2

@@ -1,4 +1,4 @@
-"""Passwords and keys in settings reach neither names nor files, hashes or messages."""
+"""Passwords and API keys in settings do not get into names, files, hashes or messages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A configuration that somebody shares runs nobody's code: names are checked by the place they stand in, before anything runs."""
+"""A shared configuration cannot run arbitrary code: targets are checked by their place in it, before anything runs."""
 
 import copy
 from pathlib import Path
@@ -19,7 +19,7 @@ def configured(*overrides: str) -> Any:
         return compose("config", overrides=list(overrides))
 
 
-# Code that a configuration must not run: of the libraries that findistill is built on, and of findistill itself.
+# Code that a configuration must not run, in the libraries that findistill depends on and in findistill itself.
 ATTACKS = {
     "shell": "torch.distributed.run.main",
     "shell of a report": "torch.utils.collect_env.run",
@@ -42,7 +42,7 @@ PLACES = [place.replace("*", "mine") for slot in SLOTS for place in slot.places]
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> Any:
-    """A copy of a plain configuration with `value` at `key`, whatever stood there or above it."""
+    """A copy of a plain configuration with `value` at `key`, replacing anything there or above it."""
     whole: dict[str, Any] = copy.deepcopy(config)
     node = whole
     *above, last = key.split(".")

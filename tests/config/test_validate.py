@@ -1,4 +1,4 @@
-"""The generic validator: what a field allows is checked wherever the field stands, and worded with a remedy."""
+"""The generic validator: a field's constraints are checked wherever the field is, and errors name a remedy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -109,7 +109,7 @@ def test_a_schema_declares_what_its_sections_are() -> None:
 
 @dataclass
 class Passing:
-    further_keys: ClassVar[bool] = True  # they reach somebody else, who checks them
+    further_keys: ClassVar[bool] = True  # passed through to code that checks them
 
     own: int = setting(1, ge=1)
 

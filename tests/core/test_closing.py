@@ -1,4 +1,4 @@
-"""What a command says at its end can be typed: run folder, link, and the next commands of every stage."""
+"""What a command prints at its end works: run folder, link, and the next commands of every stage."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from tests.fixtures.composing import composed, shipped
 
 SETTINGS = ["study=moon", "data=csv", "data.path=my news.csv", "data.label_column=label", "seed=3"]
 
-ENDS = ("report", "status", "predict", "serve")  # nothing follows these
+ENDS = ("report", "status", "predict", "serve")  # no next command follows these
 
 
 @pytest.mark.parametrize("stage", [name for name in options()["stage"] if name not in ENDS])

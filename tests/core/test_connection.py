@@ -1,4 +1,4 @@
-"""A hub that cannot be reached costs a second, not the retries of its clients."""
+"""An unreachable hub costs a second, not all retries of its clients."""
 
 import time
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def alive() -> Iterator[str]:
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """As if the environment said nothing about the hub; it is dead."""
+    """An environment without offline or proxy settings, and a dead hub."""
     for name in connection.PROXIES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(connection, "OFFLINE", False)
@@ -82,7 +82,7 @@ def test_a_hub_in_reach_is_asked(online: pytest.MonkeyPatch, alive: str) -> None
     assert not connection.hub_offline() and not constants.HF_HUB_OFFLINE
     online.setattr(constants, "ENDPOINT", DEAD)
     assert connection.hub_offline()
-    online.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # which may know a way
+    online.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # the proxy may reach it
     connection._hub_reachable.cache_clear()
     assert not connection.hub_offline()
 

@@ -1,4 +1,4 @@
-"""Which device models run on, and what is loaded to know it."""
+"""Which device models run on, and what is imported to find out."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from findistill.core import hardware
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names under /dev; a torch that could use CUDA."""
+    """The simulated file names under /dev, with a torch that could use CUDA."""
     names: list[str] = []
     monkeypatch.setattr(Path, "glob", lambda folder, pattern: (each for each in names if Path(each).match(pattern)))
     torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True, is_initialized=lambda: False))
@@ -41,7 +41,7 @@ def test_the_threads_of_a_process_without_torch(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(hardware, "device", lambda: "cpu")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert hardware.describe().endswith(", 1 thread")
-    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # of nested regions: not read
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # a list for nested regions: ignored
     monkeypatch.setattr(hardware, "cores", lambda: 8)
     assert hardware.describe().endswith(", 8 threads")
 

@@ -1,4 +1,4 @@
-"""Hashes of files: cached by what the file system knows of them, never when they may still change."""
+"""File hashes: cached by file metadata, but not while a file may still change."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from findistill.core.hashing import LARGE, MISSING, content, file_hash
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """The files whose content is read, by a process that remembers nothing but the cache on disk."""
+    """The files whose content is read, by a process with an empty in-memory cache."""
     opened: list[Path] = []
     original = Path.open
 
@@ -40,7 +40,7 @@ def settle(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_large_file_is_read_once_by_all_processes(tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
     first = file_hash(large(tmp_path / "weights.bin"))
-    hashing._hash.cache_clear()  # as another process begins
+    hashing._hash.cache_clear()  # as in a new process
     assert file_hash(tmp_path / "weights.bin") == first and len(reads) == 1
 
 

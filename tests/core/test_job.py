@@ -1,4 +1,4 @@
-"""Run folders: names, states, and what is written when a job ends well or not."""
+"""Run folders: names, states, and what is written when a job succeeds or fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 class Alone(Step):
-    """A last step without parents."""
+    """A final step without parents."""
 
     name = "alone"
 
@@ -97,7 +97,7 @@ class Kind(Step):
 
 
 def test_every_artifact_that_a_job_read_has_a_name_of_its_own(tmp_path: Path) -> None:
-    """A report shows a job's texts where the licences of all its data sets allow it."""
+    """A report shows a job's texts only if the licences of all its data sets allow it."""
     data, also, further = (Kind("data", number) for number in range(3))
     teachers = {"teacher": Kind("teacher", 0, data=data), "teacher/embeddings": Kind("teacher", 1, pretraining=further)}
     step, store = Kind("student", 0, data=data, **{"also/0": also}, **teachers), Store(tmp_path)
@@ -184,7 +184,7 @@ def test_the_latest_job_of_a_stage_has_a_link(tmp_path: Path) -> None:
         (tmp_path / job).mkdir()
         write_json(tmp_path / job / "status.json", {"state": "done"})
         run_folder.link_latest(tmp_path / job, "teacher")
-    (tmp_path / ".latest-teacher.123").symlink_to("teacher-a")  # of a process that was killed at it
+    (tmp_path / ".latest-teacher.123").symlink_to("teacher-a")  # left by a process killed while linking
     latest = tmp_path / "latest-teacher"
     assert latest.resolve() == tmp_path / "teacher-b"
     assert [path.name for path in run_folder.jobs(tmp_path)] == ["teacher-a", "teacher-b"]

@@ -1,4 +1,4 @@
-"""`plan=true`: which steps exist, which are to be made, how many jobs share them, and what they would cost."""
+"""`plan=true`: which artifacts exist, which are to be created, how many jobs share them, and what they would cost."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def planned(runs: Path, *overrides: str) -> PlannedJob:
 
 
 def table(*jobs: PlannedJob) -> dict[str, list[tuple[str, ...]]]:
-    """The rows by the name of their step: state, jobs, cost."""
+    """Step name -> its rows: state, jobs, cost."""
     rows: dict[str, list[tuple[str, ...]]] = {}
     for line in describe(jobs).splitlines()[1:-1]:
         cells = [cell.strip() for cell in line.split("  ") if cell.strip()]
@@ -29,13 +29,13 @@ def table(*jobs: PlannedJob) -> dict[str, list[tuple[str, ...]]]:
 
 
 def test_requests_and_dollars_are_known_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # nothing is sent, so none is needed
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # nothing is sent, so no key is needed
     zero, two = (planned(tmp_path, "stage=fewshot", *GPT, f"shots.k={k}") for k in (0, 2))
     rows = table(zero, two)
-    assert rows["data"][0][:2] == ("exists", "2")  # read, to count the texts
+    assert rows["data"][0][:2] == ("exists", "2")  # created, to count the texts
     [(state, jobs, cost), (_, _, longer)] = rows["annotate"]
     assert (state, jobs) == ("to create", "1") and cost.startswith("153 requests, ") and "$" in cost
-    assert float(longer.rpartition("$")[2]) > float(cost.rpartition("$")[2])  # demonstrations are paid for
+    assert float(longer.rpartition("$")[2]) > float(cost.rpartition("$")[2])  # demonstrations cost tokens
     assert [row[0] for row in rows["fewshot"]] == ["to run", "to run"]
     assert {path.name.partition("-")[0] for path in (tmp_path / ".artifacts").iterdir()} == {"data"}
 

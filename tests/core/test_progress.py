@@ -1,4 +1,4 @@
-"""What long work shows in a log: a line now and then with the rate and the time left."""
+"""Progress in the log: a line now and then with the rate and the remaining time."""
 
 import logging
 import re

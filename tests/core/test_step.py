@@ -1,4 +1,4 @@
-"""Keys follow from settings, parents and files; a step reads what it declares and nothing else."""
+"""Keys depend on settings, parents and files; a step reads only what it declares."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ def config(**changes: object):
 
 
 class Rows(Step):
-    """Reads one file and nothing of the configuration."""
+    """Reads one file and no settings."""
 
     name = "rows"
     implementation = "tests.core.test_step:write_rows"

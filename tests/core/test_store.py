@@ -1,4 +1,4 @@
-"""Artifacts are complete or absent, made once, and continued where their maker can."""
+"""Artifacts are complete or absent, created once, and resumed by steps that can."""
 
 import multiprocessing
 import time
@@ -99,7 +99,7 @@ def test_what_was_damaged_is_kept_aside_and_made_again(
 ) -> None:
     def make(folder: Path) -> None:
         (folder / "inner").mkdir()
-        (folder / "values.bin").write_bytes(bytes(range(256)) * 8192)  # larger than what is read on every use
+        (folder / "values.bin").write_bytes(bytes(range(256)) * 8192)  # too large to be read on every use
         (folder / "inner" / "note.txt").write_text("short")
 
     path = store.get("made", {"of": 1}, make)

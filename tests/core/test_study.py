@@ -1,4 +1,4 @@
-"""A study accepts jobs that differ in what it varies, and refuses others with the difference shown."""
+"""A study accepts jobs that differ only in what it varies, and refuses others, showing the difference."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def job(threshold: int = 5, epochs: int = 3, seed: int = 0) -> dict[str, object]
 
 
 def write_done_job(study: Path, stage: str = "student") -> None:
-    """Leave a done job in the study, whose settings others have to go with."""
+    """Write a completed job, whose settings others must be compatible with, to the study."""
     write_json(study / f"{stage}-0" / "status.json", {"state": "done"})
 
 

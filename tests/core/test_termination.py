@@ -1,4 +1,4 @@
-"""SIGTERM is never lost: not in a destructor, where Python drops what a handler raises, and not behind another handler."""
+"""SIGTERM is never lost, neither in a destructor, where Python drops what a handler raises, nor to another handler."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ from findistill.training.trainer import fit
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
     monkeypatch.setattr(termination, "AGAIN_S", 0.1)
-    monkeypatch.setattr(termination, "CLEANUP_S", 1e9)  # the process goes on
+    monkeypatch.setattr(termination, "CLEANUP_S", 1e9)  # the process must not be ended
     monkeypatch.setattr(termination, "_said", False)
     monkeypatch.setattr(termination, "_requested", False)
     monkeypatch.setattr(termination, "_acknowledged", False)
@@ -46,7 +46,7 @@ class Thing:
 
 
 def cut_short() -> None:
-    """What OmegaConf does when it is interrupted inside one of its context managers."""
+    """Mimics OmegaConf when interrupted inside one of its context managers."""
     try:
         raise KeyboardInterrupt
     finally:
@@ -57,10 +57,10 @@ def cut_short() -> None:
 def test_an_interrupt_that_a_library_made_another_error_of_is_no_fault_of_a_job_or_figure(
     reads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A report without the job would count as the report of all jobs."""
+    """Else a report without the job would pass for a report of all jobs."""
     (tmp_path / "job").mkdir()
     write_json(tmp_path / "job" / "status.json", {"state": "done"})
-    calls = iter([cut_short])  # what reads it once more is not interrupted
+    calls = iter([cut_short])  # only the first read is interrupted
     monkeypatch.setattr(runs, reads, lambda *_: next(calls, dict)())
     with pytest.raises(KeyboardInterrupt):
         runs.collect(tmp_path)
@@ -102,7 +102,7 @@ def test_it_arrives_wherever_the_process_is(installed: None, place: str, capfd: 
 
 
 def test_it_arrives_though_handlers_are_put_back(installed: None) -> None:
-    """As Lightning does at the end of a fit."""
+    """Lightning restores them at the end of a fit."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -128,7 +128,7 @@ def test_an_error_that_a_library_makes_of_it_is_no_error(installed: None, capfd:
 
 @pytest.fixture
 def terminated(installed: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Run the command with an argument, and see that it ends as one that SIGTERM ended."""
+    """Run the command with an argument, and assert that it exits as terminated by SIGTERM."""
 
     def run(argument: str) -> None:
         monkeypatch.setattr(cli, "configure_log", lambda: None)
@@ -155,7 +155,7 @@ def test_it_arrives_while_an_error_is_put_into_words(terminated: Callable[[str],
 def test_a_training_that_ends_itself_is_interrupted(
     installed: None, encoder, trainer, labels, corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lightning notes a SIGTERM, and leaves with code 0 at the next step where Python dropped the interrupt."""
+    """Lightning records a SIGTERM and, if Python dropped the interrupt, exits with code 0 at the next step."""
 
     def terminate(_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -188,8 +188,8 @@ def test_cleaning_up_is_not_interrupted(installed: None) -> None:
             time.sleep(1)
         finally:
             termination.acknowledge()
-            os.kill(os.getpid(), signal.SIGTERM)  # Slurm sends it to every process of a step, and again to the script
-            time.sleep(0.3)  # three times longer than until the next one
+            os.kill(os.getpid(), signal.SIGTERM)  # Slurm signals every process of a step, then the script again
+            time.sleep(0.3)  # three times the interval at which it is repeated
 
 
 def test_cleaning_up_that_hangs_is_cut() -> None:

@@ -1,4 +1,4 @@
-"""Trackers: one W&B run a job, offline unless logged in, closed whether the job ends well or not."""
+"""Trackers: one W&B run per job, offline unless logged in, closed whether the job succeeds or not."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""W&B out of reach, silent, or killed: one line, and the job ends well."""
+"""W&B unreachable, unresponsive, or killed: one line, and the job succeeds."""
 
 import os
 import signal
@@ -21,8 +21,8 @@ from tests.fixtures.wandb_server import serving
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """Logged in, at a port where nothing listens."""
-    wandb.teardown()  # it remembers the server of earlier tests
+    """Logged in, to a port where nothing listens."""
+    wandb.teardown()  # it caches the server of earlier tests
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -34,7 +34,7 @@ def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatc
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """It takes connections and never answers."""
+    """A server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -61,7 +61,7 @@ def test_a_server_out_of_reach_is_waited_for_once(
     assert caplog.text.count("W&B at 127.0.0.1 cannot be reached (no connection): runs are written offline") == 1
     assert len(sorted(tmp_path.glob("job*/wandb/offline-run-*"))) == 2
     assert sync_line(tmp_path) == f"unsynced W&B runs: wandb sync {tmp_path}/job0/wandb {tmp_path}/job1/wandb"
-    assert os.environ["WANDB_MODE"] == "offline"  # what this process starts does not wait again
+    assert os.environ["WANDB_MODE"] == "offline"  # child processes do not wait again
 
 
 def test_a_server_that_does_not_answer(
@@ -90,7 +90,7 @@ def test_a_killed_process_of_wandbs_ends_no_job(
 
 
 def test_the_end_of_wandbs_process_is_not_the_end_of_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The client exits with the code of the killed process where it has not seen the end of it yet: about every second time."""
+    """The client exits with the killed process's code unless it has already noticed its end: about every second time."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     for number in range(6):
         run = wandb_run.start(tmp_path, composed("logger=wandb").logger.wandb, "offline", name=f"run{number}")
@@ -99,7 +99,7 @@ def test_the_end_of_wandbs_process_is_not_the_end_of_the_job(monkeypatch: pytest
 
 
 def test_what_asks_a_silent_server_for_news_ends_before_the_process_it_asks(online: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The client's thread would print a traceback at its next question, some seconds later."""
+    """The client's polling thread would print a traceback at its next request, some seconds later."""
     with serving() as server:
         online.setenv("WANDB_BASE_URL", server.url)
         run = wandb_run.start(tmp_path, composed("logger=wandb").logger.wandb, "online", name="run")
@@ -107,13 +107,13 @@ def test_what_asks_a_silent_server_for_news_ends_before_the_process_it_asks(onli
         server.silent.set()
         online.setattr(wandb_run, "PATIENCE_S", 2.0)
         connection = wandb_run.Connection(run)
-        connection.attempt(lambda: time.sleep(4))  # a call that does not come back, after which there are no more
+        connection.attempt(lambda: time.sleep(4))  # a call that does not return in time: no more are made
         connection.finish(0)
         assert not services() and asking and not any(thread.is_alive() for thread in asking)
 
 
 def services() -> set[int]:
-    """The running processes of W&B that this one started."""
+    """W&B's running processes that this process started."""
     pids = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""What a study sends to W&B: written offline by the real client, sent by the real `wandb sync`, read in a loopback server."""
+"""What a study sends to W&B: logged offline by the real client, sent by the real `wandb sync`, read by a loopback server."""
 
 import getpass
 import json
@@ -74,7 +74,7 @@ class Answers(Step):
 
 
 class Small(Step):
-    """A stage that trains two epochs; `cut` ends it in between."""
+    """A stage that trains for two epochs; with `cut`, it fails after the first."""
 
     name = "student"
     reads = ("seed", "data")
@@ -99,7 +99,7 @@ class Small(Step):
 
 
 class Scored(Small):
-    """Another stage, which scores the model of a job."""
+    """Another stage, which evaluates a job's model."""
 
     name = "evaluate"
 
@@ -122,7 +122,7 @@ def run(config: Any, step: Step, name: str) -> Path:
 
 
 def report(config: Any, study: Path) -> None:
-    """The files of a report, as `stage=report` leaves them."""
+    """Write the files of a report as `stage=report` does."""
     (study / "figures").mkdir(exist_ok=True)
     Image.new("RGB", (2, 2)).save(study / "figures" / "comparison.png")
     (study / "table.csv").write_text("method,accuracy\nCLS,0.5\n")
@@ -133,7 +133,7 @@ def report(config: Any, study: Path) -> None:
 
 
 def sync(study: Path, server: WandbServer) -> None:
-    """Type what the line says."""
+    """Run the command that the log line suggests."""
     line = sync_line(study)
     assert line
     command = shlex.split(line.partition(": ")[2])
@@ -164,7 +164,7 @@ class Sent:
 
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
-    """A study of three jobs, of which one was cut and run again, with its report; twice sent, the second time nothing."""
+    """A study of three jobs, one of them failed and rerun, and its report; synced twice, the second time without new data."""
     root = tmp_path_factory.mktemp("sent")
     own = ("logger=wandb", "study=moon", f"runs_dir={root}/runs", "logger.wandb.mode=offline", "logger.wandb.entity=desk")
     options = ("logger.wandb.tags=[pilot]", "logger.wandb.notes=first try")
@@ -232,19 +232,19 @@ def test_a_run_says_what_it_is(sent: Sent) -> None:
 
 
 def test_curves_have_their_axes_and_the_best_of_what_is_monitored(sent: Sent) -> None:
-    defined = sent.config("first")["_wandb"]["m"]  # by the numbers of W&B's protocol: 1 name, 2 glob, 5 axis, 7 summary (2: max)
+    defined = sent.config("first")["_wandb"]["m"]  # field numbers of W&B's protocol: 1 name, 2 glob, 5 axis, 7 summary (2: max)
     axis = {entry.get("1") or entry["2"]: defined[entry["5"] - 1]["1"] for entry in defined if "5" in entry}
     assert axis == {
         "train/*": "trainer/global_step", "lr-*": "trainer/global_step", "val/*": "epoch", "val/macro_f1": "epoch",
         "annotation/*": "annotation/responses",
     }  # fmt: skip
     assert [entry["7"] for entry in defined if entry.get("1") == "val/macro_f1"] == [[2]]
-    assert sent.server.summaries[sent.runs["first"]]["val/macro_f1"] == 0.75  # not that of the last epoch
+    assert sent.server.summaries[sent.runs["first"]]["val/macro_f1"] == 0.75  # the best epoch, not the last
     rows = sent.server.history[sent.runs["first"]]
     assert {"train/loss", "lr-AdamW", "train/grad_norm", "annotation/usd"} <= sent.columns("first")
     [spent] = [row for row in rows if "annotation/usd" in row]
     assert spent["annotation/responses"] == 2 and "trainer/global_step" not in spent
-    assert "annotation/usd" not in sent.columns("second")  # which found the annotations there
+    assert "annotation/usd" not in sent.columns("second")  # which reused the annotations
 
 
 def test_panels_are_native_and_without_texts(sent: Sent) -> None:
@@ -270,7 +270,7 @@ def test_a_resumed_job_names_its_predecessor_and_its_curves_go_on(sent: Sent) ->
     assert "failed: the disk is full" in sent.config("second")["findistill"]["resumed_from"]
     assert "failed: the disk is full" in fields["notes"] and "resumed" in fields["tags"]
     rows = sent.server.history[sent.runs["second"]]
-    assert [row["val/macro_f1"] for row in rows if "val/macro_f1" in row] == [0.75, 0.75, 0.5]  # that of the attempt before first
+    assert [row["val/macro_f1"] for row in rows if "val/macro_f1" in row] == [0.75, 0.75, 0.5]  # the failed attempt's first
     assert sent.config("first")["findistill"]["resumed_from"] is None
 
 

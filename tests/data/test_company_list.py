@@ -1,4 +1,4 @@
-"""The company list: what a list adds to names is taken away, and names are matched by words, longest first."""
+"""The company list: what lists append to names is removed, and names are matched as complete words, longest first."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The demo corpus and the grammar behind its generated rows: labels, offsets, dates, no duplicates, the same file every time."""
+"""The demo corpus and the grammar behind its generated rows: labels, offsets, dates, no duplicates, reproducible output."""
 
 import datetime
 import itertools
@@ -23,7 +23,7 @@ def words(text: str) -> frozenset[str]:
 
 
 def check_row(row: dict[str, Any]) -> None:
-    """What holds for a row of either origin."""
+    """Check what holds for a row of either origin."""
     assert set(row) - {"rationale"} == FIELDS
     assert row["label"] in LABELS
     assert row["kind"] in {"headline", "post"}
@@ -177,7 +177,7 @@ def test_another_seed_gives_other_texts() -> None:
 
 
 def test_rows_are_made_as_they_are_asked_for() -> None:
-    """A run of a billion rows starts at once: nothing is built ahead."""
+    """Generating a billion rows starts at once: nothing is built in advance."""
     assert len(list(itertools.islice(generate(10**9, seed=0), 3))) == 3
 
 

@@ -1,4 +1,4 @@
-"""Clusters of names: by similarity and chains of it, whatever their order, quickly and in little memory."""
+"""Clusters of names: single-linkage by similarity, independent of their order, fast and in little memory."""
 
 import json
 import random
@@ -34,7 +34,7 @@ def plainly(names: list[str], similarity: str, threshold: float) -> list[set[int
     st.sampled_from(["ratio", "levenshtein"]),
     st.sampled_from([60, 85, 100]),
 )
-@example(["aaa", "aaaaa"], "levenshtein", 60)  # 60 exactly
+@example(["aaa", "aaaaa"], "levenshtein", 60)  # exactly 60
 @settings(max_examples=150, deadline=None)
 def test_clusters_are_those_of_all_pairs(names: list[str], similarity: str, threshold: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +48,7 @@ def test_clusters_are_those_of_all_pairs(names: list[str], similarity: str, thre
 def test_the_measures_differ() -> None:
     names = [*map(fold_name, ("Alphabet Inc", "ALPHABET  inc.", "Alphabet In", "Amazon"))]
     assert cluster_names(names).tolist() == [0, 0, 0, 1]
-    pair = ["jpmorgan chase", "jp morgan chase & co"]  # 82 and 70
+    pair = ["jpmorgan chase", "jp morgan chase & co"]  # similarities 82 and 70
     assert cluster_names(pair, threshold=80).tolist() == [0, 0]
     assert cluster_names(pair, "levenshtein", 80).tolist() == [0, 1]
 

@@ -1,4 +1,4 @@
-"""One's own files: what is read, and how every fault of a file is named."""
+"""Users' files: what is read, and how every fault in a file is reported."""
 
 import json
 from pathlib import Path
@@ -147,7 +147,7 @@ def test_a_column_of_no_labels_is_refused(tmp_path: Path) -> None:
 def test_rows_without_a_label_are_unlabelled_training_rows(file: Path) -> None:
     empty = {1, 4, 8, 9, 20}
     table = [{**row, "label": None if n in empty else row["label"]} for n, row in enumerate(ROWS)]
-    table += [{"text": table[0]["text"].upper(), "label": None}]  # its text has a label elsewhere
+    table += [{"text": table[0]["text"].upper(), "label": None}]  # the same text has a label in another row
     if file.suffix == ".csv":
         pd.DataFrame(table).to_csv(file, index=False)
     elif file.suffix == ".jsonl":

@@ -1,4 +1,4 @@
-"""Edit similarity: what is measured, and what is taken for the same text."""
+"""Edit similarity: how it is measured, and which texts count as the same."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_spelling_does_not_hide_a_copy_and_nothing_is_close_to_nothing() -> None
 
 @pytest.mark.parametrize("threshold", [60.0, 68.0, 90.0, 93.0])
 def test_a_threshold_that_is_reached_exactly_is_reached(threshold: float) -> None:
-    """By whole numbers: a text of n letters and one of m have a similarity of 200 n / (n + m)."""
+    """In integers: texts of n and m equal letters, n <= m, have a similarity of 200 n / (n + m)."""
     for n in range(20, 60, 2):
         for m in range(n, 90):
             one, other, alike = "a" * n, "a" * m, 200 * n >= threshold * (n + m)

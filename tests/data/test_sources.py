@@ -1,4 +1,4 @@
-"""The named sources on the real files, by their published counts, and what is said where they are not at hand."""
+"""The named sources on the real files, against their published counts, and the errors if a file is missing."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_phrasebank_sentences_that_language_models_answered_are_trained_on_and_t
     data = load(phrasebank(split="answered"))
     in_train = data.frame["text"].map(text_key).isin(answered)
     assert (data.frame["split"].isin(["train", "validation"]) == in_train).all() and in_train.sum() == 1118
-    assert REAL / "llm_answers" / "phrasebank.csv" in local_files(phrasebank(split="answered"))  # so it enters the key
+    assert REAL / "llm_answers" / "phrasebank.csv" in local_files(phrasebank(split="answered"))  # so it is part of the key
 
 
 @pytest.mark.usefixtures("real")
@@ -96,7 +96,7 @@ def test_human_votes_are_distributions_over_the_train_split() -> None:
 @pytest.mark.usefixtures("real")
 def test_tfns_takes_the_published_validation_rows_as_test() -> None:
     data = load(config("tfns", labelled=2000))
-    assert sum(data.card.counts["test"].values()) == 2388 - 11  # normalised repeats
+    assert sum(data.card.counts["test"].values()) == 2388 - 11  # duplicates after normalisation
     assert sum(data.card.counts["pool"].values()) == 2000
     assert len(data.frame) + sum(data.card.removed.values()) == 9543 + 2388
     assert data.frame["text"].map(text_key).is_unique
@@ -129,7 +129,7 @@ def test_stockemotions_has_the_published_splits() -> None:
     data = load(config("stockemotions", labels=["negative", "positive"]))
     assert data.card.counts["test"] == {"negative": 445, "positive": 555}
     assert data.card.counts["validation"] == {"negative": 463, "positive": 537}
-    assert sum(data.card.counts["train"].values()) == 8000  # two pairs differ in their emoji alone
+    assert sum(data.card.counts["train"].values()) == 8000  # including two pairs that differ only in their emoji
     assert data.frame["ticker"].nunique() > 30
 
 
@@ -218,7 +218,7 @@ def test_cutting_at_words() -> None:
 
 
 def test_sources_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub itself is out of reach of the tests; what it returns is not."""
+    """Tests cannot reach the hub, so its response is simulated."""
     import datasets
 
     labels = datasets.ClassLabel(names=["negative", "neutral", "positive"])
@@ -274,7 +274,7 @@ def read(config: MoonData) -> Source:
 
 
 def test_a_new_source_is_one_file_and_one_yaml(tmp_path: Path) -> None:
-    """In a copy of the tree: settings, choices, files in the key and the reader, with no list to add it to."""
+    """In a copy of the tree: settings, choices, files in the key and the reader all work without a list to register it in."""
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "src/findistill/data/sources/moon.py").write_text(MOON)

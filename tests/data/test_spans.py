@@ -1,4 +1,4 @@
-"""Spans: located, checked, and converted to words and BIO tags and back, whatever stands around them."""
+"""Spans: located, checked, and converted to words and BIO tags and back, whatever surrounds them."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ from findistill.data.spans import (
 )
 from findistill.errors import UserError
 
-# Names and what stands between them, with what breaks offsets: emoji outside the basic plane, joined emoji, combining characters.
+# Names and the words between them, with characters that break offsets: non-BMP emoji, joined emoji, combining characters.
 NAMES = ("Acme", "AT&T", "Moody's", "J.P. Morgan", "Crédit Agricole", "Re\u0301mi", "T-Mobile", "三菱", "Yahoo!", "3i")
 FILLERS = ("rises", "🚀", "👨‍👩‍👧", "e\u0301té", "…", "5%", "(", "and\u00a0then", "—", "'s")
 

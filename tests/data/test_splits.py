@@ -1,4 +1,4 @@
-"""Splitting: no text in two splits, test first, draws that stay when something else changes."""
+"""Splitting: no text in two splits, test first, draws that do not change with other settings."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ LABELS = LabelSet(("negative", "neutral", "positive"))
 
 
 def table(rows: list[tuple[str, str | None, str | None]]) -> pd.DataFrame:
-    """(text, label, the source's split) in canonical columns."""
+    """Rows of (text, label, the source's split) in canonical columns."""
     texts, labels, splits = zip(*rows, strict=True) if rows else ((), (), ())
     ids = [f"t/{row}" for row in range(len(rows))]
     columns = {"id": ids, "text": texts, "label": labels, "split": splits}
@@ -49,7 +49,7 @@ row = st.tuples(text, st.sampled_from(LABELS.names), st.sampled_from([None, None
 def test_no_text_is_in_two_splits_and_every_row_is_accounted_for(rows: list[tuple], seed: int) -> None:
     try:
         frame, removed = assign(table(rows), settings_(seed=seed), LABELS)
-    except UserError:  # all blank, or one class left to train on
+    except UserError:  # all texts are blank, or only one class is left to train on
         return
     keys = frame["text"].map(text_key)
     assert keys.is_unique
@@ -99,7 +99,7 @@ def test_draws_do_not_touch_each_other() -> None:
 def test_the_draw_of_labelled_rows_has_a_seed_of_its_own() -> None:
     frames = [assign(table(many()), settings_(labelled=20, labelled_seed=seed), LABELS)[0] for seed in (None, 0, 1)]
     ids = [{split: set(frame.loc[frame["split"] == split, "id"]) for split in ("test", "validation", "pool")} for frame in frames]
-    assert ids[0] == ids[1]  # as `seed`
+    assert ids[0] == ids[1]  # None means the value of `seed`
     assert ids[2]["pool"] != ids[1]["pool"] and len(ids[2]["pool"]) == 20
     assert all(ids[2][split] == ids[1][split] for split in ("test", "validation"))
 
@@ -140,7 +140,7 @@ def test_unlabelled_texts_all_stay_in_train() -> None:
 
 def test_all_labels_may_be_the_pool_where_there_are_other_texts_to_label() -> None:
     texts = [*many(40), *((f"another text {row}", None, None) for row in range(10))]
-    assign(table(texts), settings_(test=0.5, labelled=17), LABELS)  # the one label that is left need not be two classes
+    assign(table(texts), settings_(test=0.5, labelled=17), LABELS)  # the one label left over need not cover two classes
     frame, _ = assign(table(texts), settings_(test=0.5, labelled=18), LABELS)
     assert frame["split"].value_counts().to_dict() == {"test": 20, "pool": 18, "train": 10, "validation": 2}
     assert frame.loc[frame["split"] == "train", "label"].isna().all()
@@ -150,7 +150,7 @@ def test_all_labels_may_be_the_pool_where_there_are_other_texts_to_label() -> No
 
 @pytest.mark.parametrize("labelled", [0, 40])
 def test_folds_of_the_labelled_rows_are_test_splits_in_turn(labelled: int) -> None:
-    """Every labelled row that may be learnt from is in one fold; the source's own test and validation rows are in none."""
+    """Every labelled row that may be trained on is in one fold; the source's own test and validation rows are in none."""
     texts = table([*many(), *((f"another text {row}", None, None) for row in range(10))])
     whole, _ = assign(texts, settings_(labelled=labelled), LABELS)
     known = set(whole.loc[(whole["split"] == ("pool" if labelled else "train")) & whole["label"].notna(), "id"])
@@ -195,7 +195,7 @@ def test_what_cannot_be_split_is_refused(rows: list, changes: dict[str, Any], me
 
 
 def entity_table(rows: list[tuple[str, list[tuple[int, int]] | None]], **columns: Any) -> pd.DataFrame:
-    """(text, offsets of its companies)"""
+    """Rows of (text, offsets of its companies)."""
     frame = table([(text, None, None) for text, _ in rows])
     cells = [
         None if spans is None else [{"start": start, "end": end, "label": "company"} for start, end in spans] for _, spans in rows
@@ -248,7 +248,7 @@ PERIODS = ["2010/2016", "2017/2018-06", "2018-07-01/"]
 
 
 def dated(n: int = 60) -> list[str | None]:
-    """A month after the other from 2015, every tenth without a date."""
+    """Consecutive months from 2015; every tenth row has no date."""
     return [None if row % 10 == 9 else f"{2015 + row // 12}-{row % 12 + 1:02}-15T09:00:00-05:00" for row in range(n)]
 
 

@@ -1,4 +1,4 @@
-"""Names that a model spells as people read them, in texts that spell them as machines do."""
+"""Names that a model spells in another Unicode or typographic form than the text."""
 
 import pytest
 

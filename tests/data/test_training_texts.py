@@ -1,4 +1,4 @@
-"""A model's folder knows which texts it learnt from, whatever their spelling, and those of the models before it."""
+"""A model's folder records which texts it and its parent models were trained on, whatever their spelling."""
 
 import logging
 from pathlib import Path

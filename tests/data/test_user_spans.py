@@ -1,4 +1,4 @@
-"""Mentions in people's own files: every form of a list, exports of annotation tools, CoNLL; and every fault in one line."""
+"""Mentions in users' files: every list format, exports of annotation tools, CoNLL; and every fault reported in one line."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def fault(path: Path, **changes: Any) -> str:
 
 
 def others(key: str, cell: Any, n: int = 9) -> list[dict[str, Any]]:
-    """Rows beside the one in question, so that there is something to split."""
+    """Additional rows, so that there is something to split."""
     return [{"text": f"Acme rises, day {row}", key: cell} for row in range(n)]
 
 
@@ -67,7 +67,7 @@ OLD_REGIONS = [
     for (a, b), (c, d) in zip(UNITS, SPANS, strict=True)
 ]
 REMARK = {"type": "textarea", "from_name": "why", "value": {"text": ["unsure"]}}
-CELLS: dict[str, Any] = {  # what the column `spans` may be
+CELLS: dict[str, Any] = {  # the formats of the column `spans`
     "objects": [{"start": a, "end": b, "label": "ORG"} for a, b in SPANS],
     "lists (doccano, spaCy)": [[a, b, "ORG"] for a, b in SPANS],
     "browser offsets (doccano, Argilla)": [[a, b, "ORG"] for a, b in UNITS],
@@ -116,7 +116,7 @@ def test_exports_of_tools_by_the_name_of_a_field(tmp_path: Path, column: str, ro
 
 
 def _empty(column: str) -> list[Any]:
-    """Annotated without a mention, and not annotated."""
+    """Two cells: annotated without a mention, and not annotated."""
     return {
         "annotations": [[{"result": []}], None],
         "responses": [{"org": [{"value": []}]}, {"org": None}],
@@ -293,7 +293,7 @@ def test_conll_gives_the_spans_of_its_tokens_back(case: tuple[str, list[Span]]) 
 
 
 def _tokens(text: str) -> list[tuple[int, int]]:
-    """Between blanks."""
+    """The offsets of the words between blanks."""
     offsets, at = [], 0
     for token in text.split(" "):
         offsets.append((at, at + len(token)))

@@ -1,4 +1,4 @@
-"""A package outside the sources, installed as a user would, into a folder of its own."""
+"""A third-party package, installed as a user would, into a separate folder."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_extended(preloaded: Preloaded, installed: Path) -> Extended:
-    """Run the application in a folder, the first argument, where the package is installed."""
+    """Run the application in the folder given as first argument, with the package installed."""
 
     def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join(filter(None, (str(installed), os.environ.get("PYTHONPATH", ""))))
@@ -39,5 +39,5 @@ def run_extended(preloaded: Preloaded, installed: Path) -> Extended:
 
 @pytest.fixture
 def extended(run_extended: Extended, tmp_path: Path) -> Extended:
-    """Run the application in `tmp_path` where the package is installed."""
+    """Run the application in `tmp_path`, with the package installed."""
     return partial(run_extended, tmp_path)

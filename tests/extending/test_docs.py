@@ -1,4 +1,4 @@
-"""The files and commands of docs/extending.md work as they stand there."""
+"""The files and commands of docs/extending.md work verbatim."""
 
 import re
 from pathlib import Path
@@ -12,8 +12,8 @@ from tests.extending.test_pipeline import headlines
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"```(?:yaml|python)\n# ((?:conf|moonpack)/\S+)\n(.*?)```", PAGE, re.DOTALL))
-SHOWN = {name: PACKAGE / "moonpack" / name.removeprefix("moonpack/") for name in BLOCKS}  # where the package has it
-FILES = {name: text for name, text in BLOCKS.items() if not SHOWN[name].exists()}  # of a conf folder alone
+SHOWN = {name: PACKAGE / "moonpack" / name.removeprefix("moonpack/") for name in BLOCKS}  # their paths in the package
+FILES = {name: text for name, text in BLOCKS.items() if not SHOWN[name].exists()}  # those of the conf folder only
 NEWS = "headline,label\n" + "".join(f"Company {n} {word},{word}\n" for n in range(20) for word in ("up", "flat", "down"))
 
 
@@ -54,7 +54,7 @@ def test_the_examples_are_the_package_that_the_pipeline_runs_with() -> None:
     ],
 )
 def test_the_settings_of_the_page_are_valid(findistill: Command, folder: Path, command: str) -> None:
-    # The last setting is a mistake, the only one that is named.
+    # The last setting is a mistake, and the only one reported.
     arguments = re.findall(r"(?:[^\s']|'[^']*')+", command)
     result = findistill("--config-dir", "conf", *arguments, "distill.min_agreement=9", HOME=str(folder.parent))
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr

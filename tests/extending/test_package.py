@@ -1,4 +1,4 @@
-"""What an installed package offers counts everywhere that what findistill ships does."""
+"""An installed package's options are available wherever the shipped ones are."""
 
 from pathlib import Path
 
@@ -72,5 +72,5 @@ def test_its_code_is_allowed_in_slots_and_no_other_package_is(extended: Extended
 def test_a_package_that_cannot_be_loaded_is_named(extended: Extended, installed, tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "moonpack").mkdir()
     (tmp_path / "moonpack" / "__init__.py").write_text("")
-    result = extended("--cfg", "job")  # the folder it runs in comes first on its path
+    result = extended("--cfg", "job")  # `-m` puts the working directory first on sys.path
     assert result.returncode == 2 and "the package moonpack cannot be loaded: moonpack.plugin" in result.stderr, result.stderr

@@ -1,4 +1,4 @@
-"""The whole pipeline with a package's own data set, labels, prompt, engine, encoder, loss term, callback and stage."""
+"""The complete pipeline with a package's own data set, labels, prompt, engine, encoder, loss term, callback and stage."""
 
 import json
 import random
@@ -22,7 +22,7 @@ OWN = (
 
 
 def headlines() -> str:
-    """120 headlines of a few words, a topic before each."""
+    """120 headlines of a few words, each preceded by its topic."""
     draw = random.Random(0)
     lines: set[str] = set()
     while len(lines) < 120:
@@ -37,13 +37,13 @@ def headlines() -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's folder, and what the second of its two sweeps logged."""
+    """A study's folder and the log of the second of its two sweeps."""
 
     folder: Path
     log: str
 
     def job(self, stage: str, **distinct: Any) -> Path:
-        """The run folder of a stage, the one whose section of a name has the value at a key: `distill={"objective": "cls"}`."""
+        """The run folder of the stage's job with these settings, given by section: `distill={"objective": "cls"}`."""
         [path] = [
             path
             for path in self.folder.glob(f"{stage}-*")
@@ -61,7 +61,7 @@ class Study:
 
 @pytest.fixture(scope="module")
 def study(run_extended: Extended, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Votes, a student and a lexicon; then the student as a teacher and scored again, and a sweep of the own stage."""
+    """Votes, a student and a lexicon; then the student evaluated and used as a teacher, and a sweep of the package's stage."""
     place = tmp_path_factory.mktemp("moon")
     (place / "headlines.tsv").write_text(headlines())
     study = Study(place / "runs/moon", "")

@@ -1,4 +1,4 @@
-"""A model small enough to train in a second, files of one's own, and the application as a user meets it."""
+"""A model that trains in a second, a user's own files, and the application as a user runs it."""
 
 import json
 import logging
@@ -19,8 +19,8 @@ from hydra.core.plugins import Plugins
 
 from findistill import cli as app
 
-# Hydra loads every plugin anew when it first looks for them, its own sweeper too. Were ours imported before that, as some
-# tests do, it would be left with a base class that is no more.
+# Hydra reloads every plugin, its own sweeper too, when it first scans for them. If a test had imported our sweeper before,
+# its base class would be a stale one.
 Plugins.instance()
 
 WORDS = {"negative": ("loss", "warning"), "neutral": ("meeting", "report"), "positive": ("gain", "record")}
@@ -37,7 +37,7 @@ class Outcome:
     output: str = ""
 
     def is_mistake(self, *words: str) -> None:
-        """Exit code 2, at most three lines that say so and hold `words`, no traceback."""
+        """Assert exit code 2 and a message of at most three lines that contains `words`, without a traceback."""
         assert self.code == 2 and "Traceback" not in self.errors, self.errors
         message = self.errors[self.errors.rindex("findistill: ") :]
         assert 1 <= len(message.splitlines()) <= 3 and all(len(line) < 250 for line in message.splitlines()), message
@@ -72,14 +72,14 @@ OWN = ("data=csv", "data.path=mine.csv", "data.label_column=label")
 
 @pytest.fixture
 def teacher(tiny: Path, tmp_path: Path) -> tuple[str, ...]:
-    """Overrides that train the tiny model on mine.csv, which lies in `tmp_path`; a test may write the file anew."""
+    """Overrides that train the tiny model on mine.csv, in `tmp_path`; a test may overwrite the file."""
     (tmp_path / "mine.csv").write_text(CSV)
     return ("stage=teacher", f"teacher={tiny}", *OWN, *SMALL)
 
 
 @pytest.fixture
 def student(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Overrides that train the tiny model on made-up human votes, of which only one class is ever unanimous."""
+    """Overrides that train the tiny model on synthetic human votes, unanimous for one class only."""
     folder = tmp_path / "data" / "financial_phrasebank"
     folder.mkdir(parents=True)
     lines = [f"{text} .@{label}\n" for text, label in ROWS]
@@ -92,7 +92,7 @@ def student(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
 
 @pytest.fixture
 def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Application]:
-    """The console script's `main` in this process, where torch is loaded already; run in `tmp_path`."""
+    """Run the console script's `main` in this process, where torch is already loaded, in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
     log, terminated = logging.getLogger("findistill"), signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
@@ -114,15 +114,15 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the application in `tmp_path` as a process of its own, to be signalled; killed when the test ends."""
+    """Start the application in `tmp_path` as a separate process to send signals to; killed when the test ends."""
     started: list[subprocess.Popen[str]] = []
 
     def run(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "findistill", *arguments],
             cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
-            start_new_session=True,  # so that a test can signal it with all that it has started
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background pytest ignores it
+            start_new_session=True,  # so that a test can signal it together with its children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background pytest ignores SIGINT
         )  # fmt: skip
         started.append(process)
         return process
@@ -139,7 +139,7 @@ def outcome_of(process: "subprocess.Popen[str]") -> Outcome:
 
 
 def wait_for(condition: Callable[[], object], *processes: "subprocess.Popen[str]") -> None:
-    """Until the condition holds; fails if a process ends before."""
+    """Wait until the condition holds; fail if a process ends first."""
     limit = time.monotonic() + 200
     while not condition():
         for process in processes:
@@ -149,7 +149,7 @@ def wait_for(condition: Callable[[], object], *processes: "subprocess.Popen[str]
 
 
 def states(runs: Path, study: str = "*") -> dict[str, str]:
-    """Each job's state by its study and folder."""
+    """Study and folder of each job -> its state."""
     return {
         f"{path.parts[-3]}/{path.parts[-2]}": json.loads(path.read_text())["state"]
         for path in sorted(runs.glob(f"{study}/*/status.json"))
@@ -158,7 +158,7 @@ def states(runs: Path, study: str = "*") -> dict[str, str]:
 
 
 def results(study: Path) -> tuple[pd.DataFrame, dict[str, dict[str, float]], dict[str, list[dict[str, Any]]]]:
-    """A study's table, and its jobs' metrics and predictions, without times and memory: what is equal for equal work."""
+    """A study's table, and its jobs' metrics and predictions, without times and memory: equal if the work was."""
     table = pd.read_csv(study / "table.csv")
     jobs = [path.parent for path in sorted(study.glob("*/metrics.json")) if not path.parent.is_symlink()]
     metrics = {job.name: json.loads((job / "metrics.json").read_text()) for job in jobs}
@@ -170,7 +170,7 @@ def results(study: Path) -> tuple[pd.DataFrame, dict[str, dict[str, float]], dic
 
 
 def assert_same(these: Any, those: Any) -> None:
-    """Of what `results` gives."""
+    """Compare two outputs of `results`."""
     pd.testing.assert_frame_equal(these[0], those[0], check_exact=True)
     assert these[1:] == those[1:]
 

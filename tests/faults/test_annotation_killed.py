@@ -1,4 +1,4 @@
-"""An annotation that is killed again and again loses nothing and pays for nothing twice."""
+"""An annotation job that is killed repeatedly repeats only the calls that were in flight, with the same result."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def test_killed_at_twenty_moments(preloaded: Preloaded, tmp_path: Path) -> None:
         assert straight == ROWS * SAMPLES
         draw, kills = random.Random(0), 0
         for number in range(KILLS):
-            # Spread over the whole job, at any moment of writing.
+            # Kills are spread over the job, at any moment of a write.
             while kills == number:
                 running = start("cut")
                 goal = draw.uniform(number, number + 1) / KILLS * ROWS * SAMPLES

@@ -1,4 +1,4 @@
-"""What is done is done only for the files it saw: changed ones are read anew, changed back they meet the old result."""
+"""Results are valid only for the files they were computed from: changed files are read anew, restored ones reuse the result."""
 
 from collections.abc import Callable
 from pathlib import Path

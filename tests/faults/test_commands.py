@@ -1,4 +1,4 @@
-"""Mistakes in the command: told in a line, within a second, before anything is written or loaded."""
+"""Mistakes in the command: reported in one line, within a second, before anything is written or loaded."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_a_mistake_is_told_in_a_line_and_leaves_nothing(name: str, application: 
 def test_as_a_process_too_and_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
     for command, words in (MISTAKES["misspelt key"], MISTAKES["threshold above n"], MISTAKES["missing file"]):
-        program = [sys.executable, "-m", "findistill", *command.split()]  # the folder it runs in comes first on its path
+        program = [sys.executable, "-m", "findistill", *command.split()]  # `-m` puts the working directory first on sys.path
         result = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         Outcome(result.returncode, result.stderr).is_mistake(words)
         assert result.stderr.startswith("findistill: ") and not result.stdout

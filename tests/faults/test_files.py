@@ -1,4 +1,4 @@
-"""Faulty files of one's own, and models that are none: named with file, row and value; the job counts as failed."""
+"""Faulty user files and folders that are not models: reported with file, row and value; the job counts as failed."""
 
 import json
 import re
@@ -14,8 +14,8 @@ SPLIT = "text,label,part\n" + "".join(
 )
 LEAKY = SPLIT + "company 6 tells of a LOSS in 1956!,negative,train\n ,neutral,train\n"
 
-# What the file holds, what the command adds, and what must be told.
-NAMES = "data.labels=[negative,neutral,positive]"  # unset, they would be those of the rows
+# The content of the file, the overrides of the command, and what the message must contain.
+NAMES = "data.labels=[negative,neutral,positive]"  # if unset, the labels are those in the rows
 FAULTS = {
     "missing column": (CSV, "data.text_column=headline", ["mine.csv has no column 'headline' (data.text_column)", "text, label"]),
     "missing label column": (CSV, "data.label_column=mood", ["mine.csv has no column 'mood' (data.label_column)"]),
@@ -93,14 +93,14 @@ USES = {
 
 @pytest.fixture
 def trained(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> Path:
-    """The model of a done job."""
+    """The model of a completed job."""
     assert application(*teacher, "study=parents").code == 0
     return next(tmp_path.glob("runs/parents/teacher-*/model"))
 
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_half_a_model(application: Application, trained: Path, name: str) -> None:
-    """Refused by every use, and before anything is paid for."""
+    """Refused in every use, before anything is paid for."""
     folder = trained.rename("half")
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])

@@ -1,4 +1,4 @@
-"""A full disk is told as such, wherever it strikes, and leaves no job or artifact that looks complete."""
+"""A full disk is reported as such, whichever write fails, and leaves no job or artifact that looks complete."""
 
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.faults.conftest import Application, assert_nothing_half_written, stat
 
 @pytest.fixture(params=["12k", "28k", "200k", "4m"])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A file system of so many bytes: too small for the data, the tokens, the weights, the tokenizer."""
+    """A file system of the given size: too small for the data, the tokens, the weights, the tokenizer."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
@@ -24,7 +24,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 
 def test_a_full_disk(small_disk: Path, application: Application, teacher: tuple[str, ...]) -> None:
-    for _ in range(2):  # again, with what the first left there
+    for _ in range(2):  # the second time with the files that the first run left
         application(*teacher, f"runs_dir={small_disk}").is_mistake("No space left on device", "Free some space", "runs_dir=DIR")
         assert "done" not in states(small_disk).values()
         assert_nothing_half_written(small_disk)

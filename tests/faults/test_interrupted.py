@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL: the job counts as not done, and the same command goes on."""
+"""Ctrl-C, SIGTERM and SIGKILL: the job is not marked done, and the same command resumes it."""
 
 import json
 import os
@@ -30,13 +30,13 @@ def test_a_training_is_interrupted_and_not_shared(
 
     def all_in_training() -> bool:
         training = [process for runs, process in started.items() if [*runs.glob("*/teacher-*/csv/metrics.csv")]]
-        for process in training:  # Lightning writes the file after 100 of 430 steps; the process waits from then on
+        for process in training:  # Lightning writes the file after 100 of 430 steps; pause the process there
             process.send_signal(signal.SIGSTOP)
         return len(training) == len(started)
 
     wait_for(all_in_training, *started.values())
     outcome_of(start(*command)).is_mistake("another process is running ")
-    assert "1 jobs: 1 running" in describe(tmp_path / "runs" / "default")  # its lock is another process's
+    assert "1 jobs: 1 running" in describe(tmp_path / "runs" / "default")  # another process holds its lock
     for runs, process in started.items():
         process.send_signal(signals[runs])
         process.send_signal(signal.SIGCONT)
@@ -100,7 +100,7 @@ def test_a_killed_sweep_ends_as_one_that_was_not(start: Start, teacher: tuple[st
     cut.communicate()
     job_states = states(tmp_path / "runs")
     standing = {job.state for job in study_jobs(tmp_path / "runs" / "moon")}
-    assert standing <= {"done", "interrupted", "to run"} and len(standing) > 1  # none that runs, whatever status.json says
+    assert standing <= {"done", "interrupted", "to run"} and len(standing) > 1  # none is running, whatever status.json says
     again = outcome_of(start(*sweep))
     assert outcome_of(whole).code == 0 and again.code == 0, again.errors
     n_done = list(job_states.values()).count("done")
@@ -115,7 +115,7 @@ def test_a_killed_sweep_ends_as_one_that_was_not(start: Start, teacher: tuple[st
 
 
 def descendants(process: "subprocess.Popen[str]") -> set[int]:
-    """The processes that a process has started, and those that these have."""
+    """The processes that a process has started, directly or indirectly."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -131,7 +131,7 @@ def descendants(process: "subprocess.Popen[str]") -> set[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("sent_to", ["the command", "all its processes"])
 def test_jobs_side_by_side_are_terminated(start: Start, teacher: tuple[str, ...], tmp_path: Path, sent_to: str) -> None:
-    """Docker signals the command alone, Slurm and systemd all its processes."""
+    """Docker signals only the command, Slurm and systemd all its processes."""
     sweep = (
         "-m", *teacher, "study=moon", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.batch_size=1",
         "trainer.max_epochs=2", "trainer.checkpoint_every=5", "seed=0,1,2",

@@ -1,4 +1,4 @@
-"""What a power cut leaves of a file: nothing, half of it, or zeros in its second half. The same command makes the same table."""
+"""After a power cut a file is empty, truncated, or zeros in its second half. The same command creates the same table."""
 
 import json
 import re
@@ -25,7 +25,7 @@ PLACES = ("runs", "cache")  # a study with its store, and the user's cache
 
 @dataclass(frozen=True)
 class Sweep:
-    """A command that annotates, trains a teacher and two students and makes a report; `runs_dir` is `runs`."""
+    """A command that annotates, trains a teacher and two students, and writes a report; `runs_dir` is `runs`."""
 
     application: Application
     command: tuple[str, ...]
@@ -38,18 +38,18 @@ class Sweep:
         return results(self.folder / "runs/moon")
 
     def every(self) -> list[Path]:
-        """All files of the places."""
+        """All files in `PLACES`."""
         files = (path for place in PLACES for path in sorted((self.folder / place).rglob("*")))
         return [path for path in files if path.is_file() and path.suffix != ".lock" and "latest-" not in str(path)]
 
     def kinds(self) -> dict[str, Path]:
-        """A file of each kind, by its path without keys."""
+        """One file of each kind: its path without keys -> its path."""
         names = ((re.sub(r"[0-9a-f]{8,}", "KEY", path.relative_to(self.folder).as_posix()), path) for path in self.every())
         names = ((re.sub(r"student-.*?-KEY/", "student-KEY/", name), path) for name, path in names)
         return {re.sub(r"figures/.*\.", "figures/one.", name): path for name, path in names}
 
     def keep(self) -> None:
-        """Remember all files as they are."""
+        """Back up all files."""
         shutil.rmtree(self.folder / "kept", ignore_errors=True)
         for place in PLACES:
             shutil.copytree(self.folder / place, self.folder / "kept" / place, symlinks=True)
@@ -79,7 +79,7 @@ def sweep(application: Application, tiny: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def interrupted(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, after: int) -> None:
-    """Run the sweep until a method of `owner` has been called so often, then as Ctrl-C would end it."""
+    """Run the sweep and interrupt it, as Ctrl-C would, after `after` calls of a method of `owner`."""
     original, calls = getattr(owner, method), iter(range(after))
 
     def interrupting(*arguments: Any) -> Any:
@@ -93,7 +93,7 @@ def interrupted(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, owner: type, meth
 
 
 def survives(sweep: Sweep, paths: list[Path], way: str, expected: Any) -> int:
-    """Cut files and run the command again; gives how often a remedy was needed, which works, until the results are the same."""
+    """Damage files and rerun the command, following its advice, until the results match; returns how many remedies it took."""
     for path in paths:
         path.write_bytes(CUTS[way](path.read_bytes()))
     remedies = 0
@@ -111,11 +111,11 @@ def survives(sweep: Sweep, paths: list[Path], way: str, expected: Any) -> int:
     "way", [pytest.param(way, marks=pytest.mark.slow if way == "zeros" else pytest.mark.thorough) for way in CUTS]
 )
 def test_all_files_at_once(sweep: Sweep, way: str) -> None:
-    sweep = replace(sweep, command=(*sweep.command, "trainer.batch_size=32", "trainer.max_epochs=1"))  # a quick one
+    sweep = replace(sweep, command=(*sweep.command, "trainer.batch_size=32", "trainer.max_epochs=1"))  # for speed
     assert sweep.run().code == 0
     before = sweep.results()
     for path in sweep.every():
-        if path.suffix != ".jsonl":  # a journal that cannot be read is not made anew without a word: it may have cost money
+        if path.suffix != ".jsonl":  # a damaged journal is not silently created anew: it may have cost money
             path.write_bytes(CUTS[way](path.read_bytes()))
     outcome = sweep.run()
     assert outcome.code == 0 and "Traceback" not in outcome.errors, outcome.errors
@@ -124,7 +124,7 @@ def test_all_files_at_once(sweep: Sweep, way: str) -> None:
     assert "nothing to do: every job is done" in sweep.run().errors
 
 
-# After how many calls it is interrupted: the first student takes 16 steps, the teacher after it 44.
+# The number of calls before the interrupt: the first student takes 16 steps, the teacher after it 44.
 STATES: dict[str, tuple[type, str, int] | None] = {
     "done": None,
     "annotating": (ResponseCache, "append", 5),
@@ -133,7 +133,7 @@ STATES: dict[str, tuple[type, str, int] | None] = {
 }
 
 
-QUICKER = {"done": "half", "annotating": "zeros", "training the teacher": "empty"}  # what CI has time for
+QUICKER = {"done": "half", "annotating": "zeros", "training the teacher": "empty"}  # the ones that CI has time for
 
 
 @pytest.mark.timeout(1800)
@@ -142,7 +142,7 @@ QUICKER = {"done": "half", "annotating": "zeros", "training the teacher": "empty
     *(pytest.param(state, way, 4, marks=pytest.mark.slow) for state, way in QUICKER.items()),
 ])  # fmt: skip
 def test_a_file_of_each_kind(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, state: str, way: str, at_once: int) -> None:
-    """One or a few at a time, in a study that is done or in one that was interrupted."""
+    """One or a few files at a time, in a completed or an interrupted study."""
     assert sweep.run().code == 0
     expected, before = sweep.results(), set(sweep.kinds())
     if interrupt := STATES[state]:
@@ -151,7 +151,7 @@ def test_a_file_of_each_kind(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, stat
             (sweep.folder / place).mkdir()
         interrupted(sweep, monkeypatch, *interrupt)
     sweep.keep()
-    journals = {".jsonl"} if state == "annotating" else set()  # nothing reads them when it is done
+    journals = {".jsonl"} if state == "annotating" else set()  # a completed study does not read them
     kinds = {kind: path for kind, path in sweep.kinds().items() if not interrupt or kind not in before or path.suffix in journals}
     assert kinds
     remedies = {}

@@ -1,4 +1,4 @@
-"""A study file that somebody is sent: what it may not do is refused in a line, before anything runs or is written."""
+"""A study file received from somebody else: attacks are refused in one line, before anything runs or is written."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.conftest import Application
 
-# The seven ways that were seen, nested or not, and Hydra's own, as a study file that somebody is sent.
+# Study files with the known attacks, nested or not, and those through Hydra's own settings.
 STUDIES = {
     "shell": "llm: {_target_: torch.distributed.run.main}",
     "shell in data": "data: {_target_: torch.utils.collect_env.run}",

@@ -1,4 +1,4 @@
-"""SIGTERMs and SIGKILLs, twenty each, at random moments of a sweep that annotates, trains and reports: the same table."""
+"""SIGTERMs and SIGKILLs, twenty each, at random moments of a sweep that annotates, trains and reports: the table is unchanged."""
 
 import os
 import random
@@ -42,7 +42,7 @@ class Sweep:
         return self.preloaded.start(["findistill", *self.command, f"runs_dir={runs}"], self.folder, environment)
 
     def phase(self, runs: str, running: Running) -> str:
-        """What a process is doing."""
+        """The phase a process is in."""
         study = self.folder / runs / "moon"
         if "jobs: " not in running.printed():
             return "start"
@@ -52,7 +52,7 @@ class Sweep:
         return "training" if count < JOBS else "report" if not run_folder.report_is_current(study) else "end"
 
     def whole(self, runs: str) -> dict[str, float]:
-        """Run it to its end; gives the seconds that each phase took."""
+        """Run the command to completion; returns the seconds that each phase took."""
         running, seconds, before = self.start(runs), Counter[str](), time.monotonic()
         while not running.ended(0.01):
             now = time.monotonic()
@@ -79,7 +79,7 @@ def sweep(preloaded: Preloaded, tiny: Path, tmp_path: Path) -> Iterator[Sweep]:
 
 
 def check_terminated(result: "subprocess.CompletedProcess[str]", phase: str, seconds: float) -> None:
-    """SIGTERM ended the command at once and in a line; before the first line of Python that is the system's own doing."""
+    """Check that SIGTERM ended the command promptly and with one line; before Python starts, the system itself ends it."""
     assert seconds < PROMPTLY_S, (phase, seconds, result.stderr[-2000:])
     if phase == "start" and result.returncode == -signal.SIGTERM:
         return
@@ -94,12 +94,12 @@ def check_terminated(result: "subprocess.CompletedProcess[str]", phase: str, sec
     pytest.param(signal.SIGTERM, 4, marks=pytest.mark.slow), pytest.param(signal.SIGTERM, 20, marks=pytest.mark.thorough),
 ])  # fmt: skip
 def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals, signals: int) -> None:
-    """Studies are begun, each is ended once in every phase, at a moment drawn from all that the phase takes, and completed."""
+    """Each study is stopped once in every phase, at a random moment of the phase, then completed."""
     lasts = sweep.whole("whole")
     paid = len(sweep.server.requests)
     expected, draw = results(sweep.folder / "whole" / "moon"), random.Random(number)
     hit, delays, studies = Counter[str](), [0.0], 0
-    of_each = 3 if signals >= 20 else 0  # a phase may be over sooner than it was the first time, and the signal meets the next
+    of_each = 3 if signals >= 20 else 0  # a phase may be shorter than in the first run, so that the signal hits the next
     while hit.total() < signals or any(hit[phase] < of_each for phase in PHASES[:-1]):
         assert studies < 3 * signals, hit
         runs, calls, studies, interrupted = f"runs{studies}", len(sweep.server.requests), studies + 1, 0
@@ -110,7 +110,7 @@ def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals
                     reached = time.monotonic()
                 if reached is not None and time.monotonic() - reached >= goal:
                     break
-            if running.ended():  # faster than the first time: nothing was interrupted
+            if running.ended():  # faster than the first run: nothing was interrupted
                 assert running.wait(1).returncode == 0
                 continue
             now, sent = sweep.phase(runs, running), time.monotonic()
@@ -119,7 +119,7 @@ def test_a_sweep_is_ended_at_random_moments(sweep: Sweep, number: signal.Signals
                 result = running.wait(60)
             except subprocess.TimeoutExpired as late:
                 pytest.fail(f"{now}: not ended after 60 s\n{late.stderr}")
-            if result.returncode == 0 and now in ("report", "end"):  # all was done as the signal came
+            if result.returncode == 0 and now in ("report", "end"):  # everything was done when the signal arrived
                 continue
             delays.append(time.monotonic() - sent)
             if number == signal.SIGTERM:

@@ -1,4 +1,4 @@
-"""Studies and sweeps: what does not belong is refused, what failed is named, what is done stays."""
+"""Studies and sweeps: incompatible jobs are refused, failed ones named, done ones kept."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_a_study_refuses_other_settings_and_other_folders(
 
 def test_a_failed_job_does_not_stop_the_others(application: Application, student: tuple[str, ...], tmp_path: Path) -> None:
     sweep = ("-m", *student, "study=moon", "distill.min_agreement=5,8,6")
-    for _ in range(2):  # the same command runs the failed job again, and no other
+    for _ in range(2):  # the same command reruns only the failed job
         outcome = application(*sweep)
         assert outcome.code == 1 and "Traceback" not in outcome.errors
         message = outcome.errors[outcome.errors.rindex("findistill: ") :]
@@ -43,7 +43,7 @@ def test_a_failed_job_does_not_stop_the_others(application: Application, student
     assert status.splitlines()[-1].startswith("next: findistill -m stage=student ")
     assert status.endswith("study=moon distill.min_agreement=5,8,6\n")
 
-    # A job that was killed before it wrote more than its state does not hinder the report, which names what failed.
+    # A job killed after writing only its state does not prevent the report, which names what failed.
     (tmp_path / "runs/moon/student-cut-00000000").mkdir()
     write_json(tmp_path / "runs/moon/student-cut-00000000/status.json", {"state": "running", "error": None})
     report = application("stage=report", "study=moon", "report.baselines=[majority]", "report.resamples=20")

@@ -1,4 +1,4 @@
-"""W&B at an address that does not serve: a sweep of four jobs ends well, and little later than offline."""
+"""W&B at an address that does not respond: a sweep of four jobs succeeds, and takes little longer than offline."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ from tests.conftest import Command
 from tests.faults.conftest import CSV, OWN, states
 from tests.fixtures.wandb_server import serving
 
-LATER_S = 40.0  # on a machine that does other things, too; idle it is half of that
+LATER_S = 40.0  # on a busy machine; half of that on an idle one
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def nobody() -> Iterator[str]:
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """It takes connections and never answers."""
+    """A server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -37,12 +37,12 @@ class Unavailable(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = answer  # noqa: N815
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing of it on the screen."""
+        """Keep stderr clean."""
 
 
 @contextmanager
 def failing() -> Iterator[str]:
-    """It answers all that W&B asks with an error that clients are to try again after."""
+    """A server that answers every request with a retryable error."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Unavailable) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -82,7 +82,7 @@ def test_a_dead_server_costs_a_sweep_less_than_forty_seconds(findistill: Command
 
 @pytest.mark.slow
 def test_a_server_that_stops_answering_half_way(findistill: Command, tiny: Path, tmp_path: Path) -> None:
-    """The first job's run is open when the server falls silent: one line, both jobs done, and the process ends."""
+    """The first job's run is open when the server stops responding: one line, both jobs done, and the process exits."""
     (tmp_path / "mine.csv").write_text(CSV)
     environment = {name: "" for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")}
     with serving() as server:

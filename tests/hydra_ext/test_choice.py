@@ -19,7 +19,7 @@ OWN = (
 
 
 def write_rows(folder: Path) -> None:
-    """40 texts with a label, of which 10 are for testing, and 20 without."""
+    """Write 40 labelled texts, of which 10 are for testing, and 20 unlabelled ones."""
     words = {"up": "profit rose and sales grew", "down": "profit fell and sales shrank"}
     rows = [f"{words[label]} in case {number},{label}" for number in range(20) for label in words]
     rows += [f"orders were {number} this time," for number in range(20)]

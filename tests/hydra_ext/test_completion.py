@@ -1,4 +1,4 @@
-"""What a shell offers at Tab: by Hydra's plugin, and in a bash that has installed it."""
+"""Tab completion: by Hydra's plugin, and in a bash that has it installed."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from tests.test_cli import HEAVY
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as a user has it: files, a study with a job, a conf folder, another folder for runs."""
+    """A typical user's folder: files, a study with a job, a conf folder, another folder for runs."""
     for name in ("news.csv", "my news.csv", ".hidden.csv", "data/prices.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text\n")
@@ -50,7 +50,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ("stage=report study=", "study=moon"),
         ("runs_dir=elsewhere stage=status study=m", "study=mars"),
         ("data=csv data.path=", "data.path=data/ data.path=elsewhere/ data.path=news.csv data.path=own/ data.path=runs/"),
-        ("data.path=data/", "data.path=data/prices.csv"),  # data=csv may come after it
+        ("data.path=data/", "data.path=data/prices.csv"),  # data=csv may follow
         ("data=csv data.path=.h", "data.path=.hidden.csv"),
         ("stage=predict predict.model=runs/moon/s", "predict.model=runs/moon/student-0123abcd"),
         ("evaluate.model=runs/moon/student-0123abcd/m", "evaluate.model=runs/moon/student-0123abcd/model/"),
@@ -64,7 +64,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ("hydra/launcher=sub", "hydra/launcher=submitit_local hydra/launcher=submitit_slurm"),
         ("trainer.acc", "trainer.accelerator= trainer.accumulate_grad_batches="),
         ("+trainer.accel", ""),
-        ("data=nowhere trainer.accel", "trainer.accelerator="),  # another word is wrong
+        ("data=nowhere trainer.accel", "trainer.accelerator="),  # an error in another word
         ("'an open quote study=", "study=moon"),
         ("--config-dir own data=mi", "data=mine"),
         ("--config-dir ow", "own/"),
@@ -116,7 +116,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def test_in_a_bash_that_has_installed_it(folder: Path) -> None:
-    """The line of docs/launchers.md, then a press of Tab: nothing heavy is loaded for it."""
+    """The line in docs/launchers.md, then Tab: nothing heavy is imported for it."""
     program = folder / "bin" / "findistill"
     program.parent.mkdir()
     loaded = f"open('heavy', 'a').write(str([name for name in {HEAVY!r} if name in sys.modules]))"

@@ -1,4 +1,4 @@
-"""A search is cut and continued by the same command; its trials are jobs like all others."""
+"""An interrupted search is resumed by the same command; its trials are ordinary jobs."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_a_search_of_four_trials_is_cut_and_continued(application: Application, 
     assert first.code == 0 and "2 trials: 0 already done, 2 to run" in first.errors, first.errors
     values = {trial.number: trial.value for trial in trials(tmp_path)}
     assert len(values) == 2
-    running = stored(tmp_path).ask()  # as a killed process leaves one
+    running = stored(tmp_path).ask()  # as left by a killed process
     running.suggest_float("trainer.learning_rate", 1e-4, 1e-2)
     again = application(*command, "hydra.sweeper.n_trials=4")
     assert again.code == 0 and "4 trials: 2 already done, 2 to run" in again.errors, again.errors
@@ -71,7 +71,7 @@ def test_a_search_can_be_planned(application: Application, teacher: tuple[str, .
 
 
 def test_a_trial_behind_the_others_is_pruned(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
-    """Two trials with a perfect score after the first of two epochs are there; the third has none, and ends there."""
+    """Two trials had a better score after the first of two epochs; the third is pruned there."""
     (tmp_path / "runs" / "search").mkdir(parents=True)
     storage = f"sqlite:///{tmp_path}/runs/search/optuna.sqlite"
     study = optuna.create_study(study_name="search", storage=storage, direction="maximize")
@@ -98,7 +98,7 @@ SLOW = ("trainer.batch_size=1", "trainer.max_epochs=4", "trainer.checkpoint_ever
 
 
 def checkpoint(root: Path) -> Path | None:
-    """Of a job that is running."""
+    """The last checkpoint of a running job."""
     with suppress(OSError, ValueError):
         for path in root.glob("runs/search/teacher-*/checkpoints/last.ckpt"):
             if json.loads((path.parents[1] / "status.json").read_text())["state"] == "running":
@@ -148,7 +148,7 @@ def test_the_trial_of_a_killed_worker_is_tried_again_by_the_next_command(
     )
     assert "killed by SIGKILL" in outcome.errors and "Traceback" not in outcome.errors, outcome.errors
     assert [*states(tmp_path / "runs").values()] == ["failed"]
-    again = application(*command)  # whatever the launcher
+    again = application(*command)  # with another launcher
     assert again.code == 0, again.errors
     failed, retried = stored(tmp_path).trials
     assert (failed.state, retried.state) == (TrialState.FAIL, TrialState.COMPLETE) and retried.params == failed.params
@@ -161,7 +161,7 @@ def storage(tmp_path: Path) -> str:
 
 
 def opened(storage: str) -> optuna.Study:
-    """As the next command opens it."""
+    """The study as the next command opens it."""
     return optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
 
 
@@ -180,15 +180,15 @@ def test_cut_trials_wait_to_be_tried_again_each_once(storage: str) -> None:
     opened(storage).tell(0, 0.5)
     begin(storage).set_system_attr(DIED, True)
     begin(storage)
-    for number in (3, 4):  # the second of its own fault
+    for number in (3, 4):  # trial 3 died with its process, trial 4 failed by itself
         opened(storage).tell(number, state=TrialState.FAIL)
-    opened(storage).ask()  # cut before it had any values
+    opened(storage).ask()  # interrupted before it had any values
     requeue_cut_trials(opened(storage))
     expected = ["COMPLETE", "FAIL", "FAIL", "FAIL", "FAIL", "FAIL", "WAITING", "WAITING", "WAITING"]
     assert state_names(opened(storage)) == expected
-    requeue_cut_trials(opened(storage))  # cut before the first was begun
+    requeue_cut_trials(opened(storage))  # interrupted before the first retry started
     assert state_names(opened(storage)) == expected
-    opened(storage).ask()  # cut before its values were written
+    opened(storage).ask()  # interrupted before its values were written
     requeue_cut_trials(opened(storage))
     again = [begin(storage) for _ in range(3)]
     assert [trial.number for trial in again] == [7, 8, 9] and again[0].params[RATE] == rates[2]
@@ -206,7 +206,7 @@ def test_a_job_that_outlives_its_command_reports_to_the_trial_of_the_next(storag
     report = judge(SimpleNamespace(study_name="search", storage=storage, pruner=pruner), [f"{RATE}={rate}"])
     report(1, 0.9)
     requeue_cut_trials(opened(storage))
-    report(1.5, 0.1)  # before the next command has begun it
+    report(1.5, 0.1)  # before the next command has started the retry
     assert begin(storage).params[RATE] == rate
     report(2, 0.9)
     cut, retried = opened(storage).trials[2:]
@@ -215,7 +215,7 @@ def test_a_job_that_outlives_its_command_reports_to_the_trial_of_the_next(storag
 
 @pytest.mark.slow
 def test_one_failed_trial_does_not_end_a_search(application: Application, teacher: tuple[str, ...], tmp_path: Path) -> None:
-    """The second trial has one row to learn from, which is too few."""
+    """The second trial has one row to train on, which is too few."""
     words = ("-m", "hydra/sweeper=optuna", "study=search", *teacher, "data.labelled=choice(1,10,20)", "hydra.sweeper.n_trials=3")
     (tmp_path / "runs" / "search").mkdir(parents=True)
     study = optuna.create_study(

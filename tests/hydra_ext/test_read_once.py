@@ -1,4 +1,4 @@
-"""Compositions that share what was read give what fresh ones give."""
+"""Compositions that share files already read are identical to fresh ones."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ MISTAKES = (
 
 @pytest.fixture(autouse=True)
 def fresh_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests share what was composed before them."""
+    """Undo the sharing of compositions that other tests use."""
     monkeypatch.setattr(ConfigLoaderImpl, "__init__", getattr(ConfigLoaderImpl.__init__, "__wrapped__"))  # noqa: B009
 
 
@@ -79,10 +79,10 @@ def test_a_command_composes_once_what_is_checked_and_run(
     assert composed == [["stage=teacher"]]
     composed.clear()
     application("data=demo", "distill.min_agrement=5").is_mistake("no such setting")
-    assert composed.count(["data=demo"]) == 1  # what a process knows of all names, it may have composed in an earlier test
+    assert composed.count(["data=demo"]) == 1  # the names for suggestions may have been composed in an earlier test
     create = ConfigLoaderImpl.__init__
     application("distill.min_agreement=9").is_mistake("can never be reached")
-    assert ConfigLoaderImpl.__init__ is create  # as it was, after an error too
+    assert ConfigLoaderImpl.__init__ is create  # restored, also after an error
 
 
 def test_an_option_that_only_a_sweep_chooses_is_missing_in_a_job(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_loaders_share_where_they_look_in_the_same_places_and_keep_their_jobs_na
             with initialize_config_dir(str(folder), version_base="1.3", job_name=name):
                 config = compose("config", return_hydra_config=True)
                 values.append((config.seed, config.hydra.job.name))
-            (tmp_path / "config.yaml").write_text("seed: 3\n")  # too late
+            (tmp_path / "config.yaml").write_text("seed: 3\n")  # too late: already read
     assert values == [(1, "first"), (2, "second"), (1, "third")]
 
 
@@ -130,7 +130,7 @@ def test_a_file_is_read_once_and_folders_of_a_composition_are_its_own(tmp_path: 
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
         read_once(loader)
-        read_once(loader)  # no repository in a repository
+        read_once(loader)  # does not wrap the repository twice
         assert isinstance(loader.repository, ReadOnce) and not isinstance(loader.repository.repository, ReadOnce)
         reads: list[str] = []
         load = type(loader.repository.repository).load_config

@@ -1,4 +1,4 @@
-"""Sweeps through a launcher that runs jobs side by side, and what a sweep says it cost."""
+"""Sweeps with a launcher that runs jobs in parallel, and the reported cost of a sweep."""
 
 import logging
 from contextlib import nullcontext

@@ -44,7 +44,7 @@ LENGTH = 32
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """The demo test set, and one text that is longer than the model reads."""
+    """The demo test set, and one text longer than the model's maximum length."""
     rows = load(data_config("demo")).split("test")["text"].tolist()
     return [*rows, "profit " * 100]
 
@@ -67,14 +67,14 @@ def student(tmp_path_factory: pytest.TempPathFactory, labels, corpus) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, student: Path, corpus) -> Path:
-    """A folder with the three files of that student."""
+    """A folder with the three exported files of that student."""
     folder = tmp_path_factory.mktemp("onnx")
     model, tokenizer = open_trained(student)
     of_torch = Classifier(model)
     save_companions(folder, exported_tokenizer(tokenizer, LENGTH), of_torch.labels, "hub/model")
     plain = folder / "model.onnx"
     to_onnx(of_torch, plain, 18)
-    assert model.config._attn_implementation == "sdpa"  # torch is timed and used as it was
+    assert model.config._attn_implementation == "sdpa"  # the export left the torch model unchanged
     quantise(plain, folder / file_name("int8_dynamic"))
     calibration = onnx_model.open_onnx(plain).single_inputs(corpus.train.texts)
     quantise(plain, folder / file_name("int8_static"), calibration)
@@ -82,7 +82,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, student: Path, corpus) ->
 
 
 def logits_of_torch(student: Path, texts: list[str]) -> np.ndarray:
-    """By plain transformers, padded by its own tokenizer in one batch."""
+    """Logits by plain transformers, padded by its tokenizer in one batch."""
     model, tokenizer = open_trained(student)
     with torch.inference_mode():
         return model(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits.numpy()
@@ -105,7 +105,7 @@ def test_8_bit_files_are_small_and_keep_the_labels(variant: str, student: Path, 
     prediction = onnx_model.predict(exported / file_name(variant), texts, trainer)
     agreement = np.mean([a == b for a, b in zip(prediction.predicted, of_torch.predicted, strict=True)])
     assert agreement >= 0.97
-    assert prediction.probabilities != pytest.approx(of_torch.probabilities, abs=1e-7)  # they are 8-bit
+    assert prediction.probabilities != pytest.approx(of_torch.probabilities, abs=1e-7)  # the weights are 8-bit
     size = (exported / file_name(variant)).stat().st_size
     assert size < 0.28 * (exported / "model.onnx").stat().st_size
     operators = {node.op_type for node in onnx.load(exported / file_name(variant)).graph.node}
@@ -172,7 +172,7 @@ def test_a_scalar_student_is_exported_with_its_thresholds(encoder, labels, corpu
 
 
 def lookup(table: np.ndarray) -> onnx.ModelProto:
-    """A graph that looks rows of `table` up."""
+    """A graph that looks up rows of `table`."""
     node = helper.make_node("Gather", ["table", "ids"], ["rows"])
     takes = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])]
     gives = [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", table.shape[1]])]
@@ -269,7 +269,7 @@ def test_a_model_that_cannot_be_traced_is_named(student: Path, tmp_path: Path, m
 
     def forward(**inputs):
         output = original(**inputs)
-        if float(output.logits.sum()) > 0:  # depends on the values, so that no graph can hold it
+        if float(output.logits.sum()) > 0:  # depends on values, so that it cannot be exported to a graph
             output.logits = 2 * output.logits
         return output
 
@@ -312,7 +312,7 @@ def test_a_tokenizer_that_is_not_the_graphs_is_named(exported: Path, tmp_path: P
     for name in ("model.onnx", "labels.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((exported / name).read_bytes())
     state = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
-    state["model"]["vocab"]["profit"] = 40_000  # the graph knows 30,522
+    state["model"]["vocab"]["profit"] = 40_000  # the graph's vocabulary is 30,522
     (tmp_path / "tokenizer.json").write_text(json.dumps(state), "utf-8")
     with pytest.raises(UserError, match="cannot run on the tokens"):
         onnx_model.predict(tmp_path / "model.onnx", ["profit"], Trainer(accelerator="cpu"))

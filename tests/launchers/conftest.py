@@ -1,4 +1,4 @@
-"""Engines for sweeps, as real as one machine allows: Slurm with a node on loopback, a Ray cluster of two nodes."""
+"""Engines for sweeps, as real as one machine allows: Slurm with one node on loopback, and a two-node Ray cluster."""
 
 import importlib.util
 import os
@@ -47,7 +47,7 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 @pytest.fixture(scope="session")
 def daemons() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start a process that ends, with all that it started, when the session does."""
+    """Start a process that is killed at the end of the session, with all its children."""
     started: list[subprocess.Popen[bytes]] = []
 
     def run(*command: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -110,7 +110,7 @@ def slurm(daemons: Callable[..., object], tmp_path_factory: pytest.TempPathFacto
     daemons("slurmd", "-D", log=log, **environment)
     until(["sinfo", "--noheader"], " idle ", log, **environment)
     yield environment
-    # Its jobs are no children of the daemons: they have ended when the node is idle again.
+    # Its jobs are not children of the daemons: they have ended once the node is idle again.
     subprocess.run(["scancel", "--me"], env={**os.environ, **environment}, check=False)
     until(["sinfo", "--noheader"], " idle ", log, **environment)
 
@@ -121,7 +121,7 @@ def ray_nodes(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[str, list["subprocess.Popen[bytes]"]]]:
-    """A Ray cluster's address, and its two nodes with a processor each: the head first."""
+    """The address of a Ray cluster and its two single-CPU nodes, the head first."""
     need("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # it listens beyond loopback
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -130,7 +130,7 @@ def ray_nodes(
     common = ("--num-cpus=1", "--block", "--disable-usage-stats", "--object-store-memory=100000000")
     head = daemons(*ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *common, log=log)
     until(["cat", str(log)], "Ray runtime started", log)
-    [address] = re.findall(r"ray start --address='(.*?)'", log.read_text())  # loopback becomes the machine's own
+    [address] = re.findall(r"ray start --address='(.*?)'", log.read_text())  # Ray replaces loopback by the machine's address
     node = daemons(*ray, "start", f"--address={address}", *common, log=log)
     until([*ray, "status", f"--address={address}"], "/2.0 CPU", log)
     yield address, [head, node]
@@ -144,7 +144,7 @@ def need(module: str) -> None:
 
 
 def workers(runs: Path) -> dict[str, int]:
-    """The processes that run jobs now: name of the job's lock -> process id."""
+    """The processes that are running jobs: name of the job's lock -> process id."""
     holders = {}
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:

@@ -1,4 +1,4 @@
-"""The same sweep under every launcher, on real engines: the same table, annotated once; killed in the middle, resumed."""
+"""The same sweep under every launcher, on real engines: the same table, annotated only once, resumed after a kill."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ SLOW = ("trainer.batch_size=1", "trainer.max_epochs=6", "trainer.checkpoint_ever
 
 @pytest.fixture
 def launch(request: pytest.FixtureRequest, start: Start) -> Callable[..., "subprocess.Popen[str]"]:
-    """Start a command under a launcher, whose engine is started when it is first needed."""
+    """Start a command under a launcher; its engine is started on first use."""
 
     def run(launcher: str, *arguments: str) -> "subprocess.Popen[str]":
         words, environment = list(LAUNCHERS[launcher]), dict(THREADS)
@@ -72,7 +72,7 @@ def test_the_table_is_the_same_and_the_annotation_made_once(
     table = numbers(tmp_path / "runs" / "moon")
     assert table == expected.setdefault("numbers", table)
     logs = [path.read_text() for path in tmp_path.glob("runs/.workers/moon/*/*_log.err")]
-    # Two nodes of Ray on one machine each print all lines; a line begins with the process that it comes from.
+    # Two Ray nodes on one machine each print all lines; a line begins with its process.
     lines = [line for text in [outcome.errors, *logs] for line in set(text.splitlines()) if "annotating 48 texts of csv" in line]
     assert len(lines) == 1, lines
     assert len([*tmp_path.glob("runs/moon/student*/metrics.json")]) == 4
@@ -95,7 +95,7 @@ def test_a_killed_worker_fails_its_job_alone(launcher: str, launch: Any, teacher
 
 @pytest.mark.parametrize("launcher", APART)
 def test_a_killed_command_is_resumed(launcher: str, launch: Any, teacher: tuple[str, ...], tmp_path: Path) -> None:
-    """Slurm's jobs and submitit's processes outlive the command: the next one waits for them instead of running them twice."""
+    """Slurm jobs and submitit processes outlive the command: the next one waits for them instead of running them twice."""
     sweep = (*teacher, *SLOW, "study=moon", "seed=0,1,2")
     process = launch(launcher, *sweep)
     wait_for(lambda: "done" in states(tmp_path / "runs").values(), process)
@@ -146,7 +146,7 @@ def test_a_requeued_job_of_slurm_goes_on_from_its_checkpoint(
 
 @pytest.mark.parametrize("launcher", APART)
 def test_stop_starts_no_further_job(launcher: str, launch: Any, teacher: tuple[str, ...], tmp_path: Path) -> None:
-    """The first job has no rows to learn from; of six, at most the two that run beside it are run."""
+    """The first of six jobs fails for lack of training rows; at most the two that run in parallel with it still run."""
     sweep = (*teacher, "study=moon", "data.labelled=1,20", "seed=0,1,2", "sweep.on_error=stop")
     outcome = outcome_of(launch(launcher, *sweep))
     assert outcome.code == 1, outcome.errors
@@ -154,7 +154,7 @@ def test_stop_starts_no_further_job(launcher: str, launch: Any, teacher: tuple[s
 
 
 def resume(launch: Any, launcher: str, sweep: tuple[str, ...], runs: Path, n_done: int | None = None) -> None:
-    """The same command finishes the sweep, and nothing that is done is done again."""
+    """The same command finishes the sweep without repeating finished jobs."""
     before = {path: path.read_bytes() for path in runs.glob("moon/teacher*/status.json") if b'"done"' in path.read_bytes()}
     time.sleep(0.1)
     again = outcome_of(launch(launcher, *sweep))

@@ -1,4 +1,4 @@
-"""What launchers refuse, and what a worker is sent; no engine."""
+"""What launchers refuse, and what is sent to workers; without engines."""
 
 import pickle
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ def test_a_task_is_text_and_keys_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Ends(Workers):
-    """Ends its tasks as it is told to, one after the other."""
+    """Ends its tasks with the given outcomes, one after the other."""
 
     def __init__(self, *ends: Outcome) -> None:
         self.ends = ends

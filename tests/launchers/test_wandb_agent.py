@@ -1,4 +1,4 @@
-"""The command line that `wandb agent` makes of the documented sweep."""
+"""The command line that `wandb agent` builds from the documented sweep."""
 
 import json
 import re

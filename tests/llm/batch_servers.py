@@ -1,4 +1,4 @@
-"""A loopback imitation of OpenAI's files and batches beside its chat completions, well or badly behaved, for tests."""
+"""A loopback imitation of OpenAI's files, batches and chat completions, well or badly behaved, for tests."""
 
 import json
 import random
@@ -13,32 +13,32 @@ from tests.llm.servers import KEY, LoopbackServer, Reply, is_probe, refusal
 
 
 class BatchLoopback(LoopbackServer):
-    """Answers a batch by `behave` at the first look at it, unless `hold`; `answer_counts` counts the custom ids that it answered.
+    """Answers a batch by `behave` when it is first polled, unless `hold`; `answer_counts` counts the custom ids it answered.
 
     Attributes:
-        answers: which lines of a batch get an answer, from all of them; by default all, in another order.
-        ends: the state that a batch ends in, by its number from 1.
-        refuses: statuses for the next calls, by method and the address's last part: `{"POST files": [429, 500]}`.
-        late: as `refuses`, but the call is carried out first, and its reply lost.
+        answers: selects the lines of a batch that get an answer; by default all, shuffled.
+        ends: the final status of a batch, by its number from 1.
+        refuses: HTTP statuses for the next calls, by method and last part of the path: `{"POST files": [429, 500]}`.
+        late: as `refuses`, but the call is carried out and only its reply is lost.
     """
 
     def __init__(self, behave: Callable[[dict], Reply]) -> None:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.answer_counts: Counter[str] = Counter()
-        self.contents: Counter[str] = Counter()  # bodies that were answered
+        self.contents: Counter[str] = Counter()  # answered bodies
         self.calls: Counter[str] = Counter()
         self.answers: Callable[[list[dict]], list[dict]] = lambda lines: random.Random(0).sample(lines, len(lines))
         self.ends: Callable[[int], str] = lambda number: "completed"
         self.failure = ("invalid", "no")
         self.refuses: dict[str, list[int]] = {}
         self.late: dict[str, list[int]] = {}
-        self.hold = threading.Event()  # set: batches stay in progress
+        self.hold = threading.Event()  # while set, batches stay in progress
         super().__init__(behave)
 
     @property
     def sizes(self) -> list[int]:
-        """Requests of each batch; the first text of a run is a single call."""
+        """Number of requests in each batch; the first text of a run is a single call."""
         return [len(batch["lines"]) for batch in self.batches.values()]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""An engine at a loopback server, its requests, and the responses to all of them."""
+"""An engine for a loopback server, requests, and the responses to all of them."""
 
 from collections.abc import Iterator
 

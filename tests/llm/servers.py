@@ -16,9 +16,9 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass
 class Reply:
-    """What a server sends. `cut`: it hangs up, after `cut` characters of the body where that is more than none.
+    """A server's reply. With `cut` the server closes the connection: after `cut` characters of the body, or at once if 0.
 
-    With `pieces` the body is these, one chunk each, with `pause_s` before each, until the client hangs up.
+    With `pieces` the body is streamed in these chunks, with `pause_s` before each, until the client disconnects.
     """
 
     status: int = 200
@@ -46,22 +46,22 @@ def refusal(status: int, message: str = "no", **headers: str) -> Reply:
 
 
 def is_probe(body: dict) -> bool:
-    return len(body["messages"]) == 1  # no instruction
+    return len(body["messages"]) == 1  # a probe has no instruction
 
 
 def sampling(body: dict) -> Reply:
-    """Draws anew for every choice, and knows neither schema nor log-probabilities."""
+    """Draws each choice independently; supports neither a schema nor log-probabilities."""
     words = ["positive"] * 3 + ["neutral", "negative"]
     return chat([random.choice(words) + " " * random.randrange(999) for _ in range(body.get("n", 1))])
 
 
 def after_probes(behave: Callable[[dict], Reply]) -> Callable[[dict], Reply]:
-    """Samples well while it is probed, and behaves so afterwards."""
+    """Samples correctly while it is probed, then replies by `behave`."""
     return lambda body: sampling(body) if is_probe(body) else behave(body)
 
 
 def seeded(body: dict) -> Reply:
-    """One choice, which depends on the text and the seed alone."""
+    """One choice, which depends only on the text and the seed."""
     text = body["messages"][-1]["content"]
     drawn = int.from_bytes(blake2b(f"{text}{body['seed']}".encode(), digest_size=4).digest(), "big")
     return chat([("positive", "neutral", "negative")[drawn % 3] + f" ({drawn})" * is_probe(body)])
@@ -72,12 +72,12 @@ def greedy(body: dict) -> Reply:
 
 
 class LoopbackServer:
-    """Runs in a thread; `behave` makes each reply from the body of the request. It wants the key `KEY`."""
+    """Runs in a thread; `behave` maps each request body to a reply. It requires the key `KEY`."""
 
     def __init__(self, behave: Callable[[dict], Reply] = sampling) -> None:
         self.behave = behave
         self.bodies: list[dict] = []
-        self.heads: list[tuple[str, dict[str, str]]] = []  # address and headers of each call
+        self.heads: list[tuple[str, dict[str, str]]] = []  # path and headers of each call
         self.key_header, self.key = "Authorization", f"Bearer {KEY}"
         self.in_flight = self.most_in_flight = 0
         self._loop = asyncio.new_event_loop()
@@ -88,7 +88,7 @@ class LoopbackServer:
 
     @property
     def requests(self) -> list[dict]:
-        """The bodies of the calls that were not probes."""
+        """The request bodies that were not probes."""
         return [body for body in self.bodies if not is_probe(body)]
 
     def stop(self) -> None:

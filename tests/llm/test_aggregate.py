@@ -16,7 +16,7 @@ Answers = list[list[str | None]]
 
 
 def artifact(folder: Path, answers_by_text: Answers, gold: list[str] | None = None) -> Path:
-    """What `annotate` leaves for these answers, one list a text."""
+    """The artifact that `annotate` writes for these answers, one list per text."""
     rows, lines = [], []
     for number, answers in enumerate(answers_by_text):
         votes = Votes.from_labels(answers)
@@ -70,7 +70,7 @@ def test_dawid_skene_finds_out_who_can_be_trusted(tmp_path: Path) -> None:
         labels = [label if draw.random() < accuracy else draw.choice([x for x in LABELS.names if x != label]) for label in gold]
         return artifact(tmp_path / name, [[label] for label in labels], gold)
 
-    # The good ones come last, as ties go to the first annotator.
+    # The good annotators come last, because ties go to the first.
     folders = [*(annotator(f"weak{at}", 0.4) for at in range(3)), annotator("fair", 0.8), annotator("good", 0.9)]
     right = {how: (combined(folders, how, tmp_path)["label"] == gold).mean() for how in ("majority", "dawid_skene")}
     assert right["dawid_skene"] > max(right["majority"] + 0.1, 0.84), right
@@ -80,7 +80,7 @@ def test_dawid_skene_finds_out_who_can_be_trusted(tmp_path: Path) -> None:
 
 
 def crowd(tmp_path: Path, n: int, labelled: int) -> tuple[list[str], list[Path], list[Path]]:
-    """Gold labels, and five annotators' votes on them and on labelled rows: one good, a poor one and its copies, one perverse."""
+    """Gold labels; five annotators' artifacts for them and for labelled rows: a good, a poor and its copies, a perverse one."""
     draw = random.Random(1)
     gold = [draw.choice(LABELS.names) for _ in range(n + labelled)]
 
@@ -90,7 +90,7 @@ def crowd(tmp_path: Path, n: int, labelled: int) -> tuple[list[str], list[Path],
     good = [label if draw.random() < 0.8 else others(label) for label in gold]
     poor = [label if draw.random() < 0.5 else others(label) for label in gold]
     copies = [[label if draw.random() < 0.9 else others(label) for label in poor] for _ in range(2)]
-    # Never right, and always wrong in the same way: worth as much as one that is always right to who can learn it.
+    # Almost always wrong, but in a consistent way: as informative as a good annotator once its confusion is learnt.
     perverse = [LABELS.names[(LABELS.index(label) + 1) % 3] if draw.random() < 0.9 else label for label in gold]
     folders, measured = [], []
     for number, votes in enumerate([good, poor, *copies, perverse]):

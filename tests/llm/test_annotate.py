@@ -35,7 +35,7 @@ def config(steps: int = 0, price: float | None = None, **settings: object) -> Co
 
 
 class FakeEngine(Engine):
-    """Answers in batches of two, asking early stopping as real engines do; dies after `lasts` batches."""
+    """Responds in batches of two, with early stopping as in real engines; is interrupted after `lasts` batches."""
 
     labels: tuple[str | None, ...] = ("positive", "neutral", "positive", None)
 
@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_files(exact: bool, tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, POOL, settings, tmp_path / "cut", FakeEngine(exact, lasts=3))
     [file] = (tmp_path / "cut" / "cache").glob("*.jsonl")
-    file.write_bytes(file.read_bytes()[:-9])  # the last line is torn
+    file.write_bytes(file.read_bytes()[:-9])  # truncate the last line
     assert not (tmp_path / "cut" / "annotations.parquet").exists()
     engine = FakeEngine(exact)
     resumed = run(TEXTS, POOL, settings, tmp_path / "cut", engine)
@@ -112,7 +112,7 @@ def test_nothing_is_asked_twice_for_a_larger_limit_or_more_samples(tmp_path: Pat
         engine = FakeEngine(exact)
         frame = run(TEXTS, POOL, config(samples=6), tmp_path / "all", engine, **shared)
         assert engine.n_calls == more and frame["n_samples"].tolist() == [6] * 10
-    # Another prompt, temperature or seed is another question; a calibration, for exact scores, is not.
+    # Another prompt, temperature or seed means new requests; calibration, for exact scores, does not.
     edited = config(samples=4)
     edited.prompt.instruction = "Classify it."
     for exact, settings, calls in [
@@ -173,7 +173,7 @@ def test_early_stopping_leaves_the_rows_of_a_threshold_as_they_are(tmp_path: Pat
     assert engine.n_calls == early["n_samples"].sum() < 80
     pd.testing.assert_series_equal(early["label"], every["label"])
     assert ((early["agreement"] >= 5) == (every["agreement"] >= 5)).all()
-    # Cut anywhere and gone on, it stops at the same samples.
+    # Interrupted anywhere and resumed, it stops at the same samples.
     for lasts in (1, 5, 20):
         with pytest.raises(KeyboardInterrupt):
             run(TEXTS, POOL, config(samples=8, stop_at=5), tmp_path / f"cut{lasts}", engine := Varied(lasts=lasts))
@@ -188,7 +188,7 @@ def test_a_budget_stops_before_it_is_passed_and_can_be_raised(tmp_path: Path) ->
     assert 0 < first.n_calls < 40 and first.n_calls * 0.004 <= 0.1
     with pytest.raises(UserError, match=r"max_cost_usd=0.1"):
         run(TEXTS, POOL, config(samples=4, price=price, max_cost_usd=0.1), tmp_path, again := FakeEngine())
-    assert again.n_calls == 0  # what was spent before counts
+    assert again.n_calls == 0  # earlier spending counts
     run(TEXTS, POOL, config(samples=4, price=price, max_cost_usd=1.0), tmp_path, second := FakeEngine())
     assert first.n_calls + second.n_calls == 40
     assert json.loads((tmp_path / "summary.json").read_text())["cost_usd"] == pytest.approx(0.16)
@@ -202,12 +202,12 @@ def test_the_llm_explains_demonstrations(tmp_path: Path) -> None:
     run(TEXTS, pool, settings, tmp_path, engine)
     explained = [task for task in engine.tasks if task.id.startswith("shot:")]
     assert len(explained) == 3
-    for task in explained:  # hand-written ones of the label show what a rationale is
+    for task in explained:  # hand-written examples of the label show what a rationale is
         assert len(task.demonstrations) == 4 and all(each.rationale for each in task.demonstrations)
         assert len({each.label for each in task.demonstrations}) == 1
     demonstrations = next(task for task in engine.tasks if task.id == "t0").demonstrations
     assert [each.rationale for each in demonstrations] == [("why 0",)] * 3
-    # In whatever order and for whichever texts they are shown: what was said about them has a cache of its own.
+    # Their rationales have a separate cache, whatever the order of the demonstrations and the texts.
     settings.shots.order_seed = 2
     run(TEXTS.head(2), pool, settings, tmp_path, other := FakeEngine(), tmp_path / "cache")
     assert {task.id for task in other.tasks} == {"t0", "t1"}
@@ -241,7 +241,7 @@ def test_contextual_calibration(tmp_path: Path) -> None:
 
     frame = run(TEXTS, POOL, config(samples=1, calibration="contextual"), tmp_path, engine := Biased(exact=True))
     assert engine.n_calls == 10 + 3
-    # What every text gets says nothing; what only t0 gets does.
+    # Scores that every text gets are bias; those that only t0 gets are not.
     assert frame["p_neutral"][1] == pytest.approx(1 / 3)
     assert frame["p_negative"][0] == pytest.approx(2.718 / 4.718, abs=1e-3)
 
@@ -264,11 +264,11 @@ def test_calibration_on_held_out_pool_rows(tmp_path: Path) -> None:
     frame = run(TEXTS, pool, settings, tmp_path, engine)
     assert engine.n_calls == 10 + 40
     assert list(frame["id"]) == list(TEXTS["id"])
-    # The model answers the same to everything, so what is left is about the roots of the labels' shares in the held-out
-    # rows, sqrt(3) : 1 : 0, and the little that the prior leaves to the label without any.
+    # The model scores all texts alike, so the result is about the roots of the label shares in the held-out rows,
+    # sqrt(3) : 1 : 0, plus the little that the prior gives the label without any rows.
     assert frame["p_negative"][0] == pytest.approx(0.6, abs=0.07)
     assert json.loads((tmp_path / "calibration.json").read_text())["rows"] == 40
-    # Held-out rows see the demonstrations of the texts, and are none of them.
+    # Held-out rows get the same demonstrations as the texts, and are not among them.
     assert len({task.demonstrations for task in engine.tasks}) == 1
     texts = {task.text for task in engine.tasks if task.id.startswith("pool:")}
     assert len(texts) == 40 and not texts & {each.text for each in engine.tasks[0].demonstrations}
@@ -335,7 +335,7 @@ def test_cached_responses_are_parsed_anew_and_not_paid_for_again(
         )  # fmt: skip
         return pd.read_parquet(tmp_path / name / "annotations.parquet")
 
-    with monkeypatch.context() as older:  # a parser of an earlier version
+    with monkeypatch.context() as older:  # an earlier version's parser
         older.setattr(Template, "parse", lambda *_, **__: "positive")
         older.setattr(Template, "rationale", lambda *_: ("nothing",))
         assert set(run("before")["label"]) == {"positive"}

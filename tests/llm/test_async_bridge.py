@@ -1,4 +1,4 @@
-"""Items of coroutines, iterated over in plain code."""
+"""Items produced by coroutines, iterated over in synchronous code."""
 
 import asyncio
 import signal
@@ -12,7 +12,7 @@ from findistill.llm.async_bridge import AsyncBridge, iterate_async
 
 @pytest.fixture
 def default_interrupts() -> Iterator[None]:
-    """Python's own answer to Ctrl-C: a test runner in the background ignores it."""
+    """Python's default SIGINT handler: a test runner in the background ignores the signal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -33,7 +33,7 @@ def test_items_come_in_order_and_the_next_is_made_when_one_is_dealt_with() -> No
 
 @pytest.mark.parametrize("last_item", [False, True])
 def test_an_interrupt_waits_for_the_callback_it_arrives_in(default_interrupts: None, last_item: bool) -> None:
-    """A transport that KeyboardInterrupt cuts off logs a trace: it is raised between callbacks, and never lost."""
+    """A transport interrupted by KeyboardInterrupt logs a traceback, so it is raised between callbacks, and never lost."""
     events = []
 
     async def work(bridge: AsyncBridge[int]) -> None:
@@ -43,7 +43,7 @@ def test_an_interrupt_waits_for_the_callback_it_arrives_in(default_interrupts: N
                 time.sleep(0.01)
             events.append("callback ended")
 
-        if last_item:  # the caller's wait is over when the signal comes
+        if last_item:  # the caller has stopped waiting when the signal arrives
             bridge.wake()
         asyncio.get_running_loop().call_soon(callback)
         try:

@@ -57,7 +57,7 @@ def llm_at(server: BatchLoopback) -> BatchLLM:
 
 
 class Run:
-    """Annotations of one folder by one server."""
+    """Annotation runs in one folder against one server."""
 
     def __init__(self, server: BatchLoopback, folder: Path, **settings: object) -> None:
         self.server, self.folder, self.settings = server, folder, settings
@@ -134,7 +134,7 @@ STEPS = ["upload", "create", "_ended", "_collect"]
 
 
 def killed_at(step: str, monkeypatch: pytest.MonkeyPatch, *, before: bool) -> None:
-    """Die at a step of the driver, before it has done anything or when it has done all but say so."""
+    """Die at a step of the driver, before it starts or just before it returns."""
     home = BatchServer if step in ("upload", "create") else batch_api.Batches
     original = getattr(home, step)
 
@@ -168,7 +168,7 @@ def test_ten_thousand_requests_killed_between_submission_and_collection(run: Run
 
 
 def kill_and_resume(run: Run, count: int) -> None:
-    """SIGKILL a process when its batches are under way; another collects them."""
+    """SIGKILL a process while its batches are in progress; another collects them."""
     run.server.hold.set()
     code = (
         "import os, signal, sys; from pathlib import Path; from types import SimpleNamespace\n"
@@ -207,7 +207,7 @@ def test_what_the_first_text_does_not_show_goes_into_a_further_batch(run: Run) -
 
 
 def test_a_batch_whose_creation_got_no_reply_is_not_created_again(run: Run) -> None:
-    for number in range(3):  # others of the account, so that there are pages
+    for number in range(3):  # other batches of the account, so that there are several pages
         run.server.batches[f"other{number}"] = {"id": f"other{number}", "status": "completed", "metadata": None, "lines": []}
     run.server.late = {"POST batches": [502]}
     run(5)
@@ -355,7 +355,7 @@ def test_rows_with_the_same_prompt_share_a_call(run: Run) -> None:
     sections = (llm_at(run.server), Prompt(name="direct", instruction="Classify."), Shots(k=0), Annotate(samples=4))
     annotate(same, POOL, LABELS, *sections, run.folder / "out", cache=run.folder / "cache")
     frame = pd.read_parquet(run.folder / "out" / "annotations.parquet")
-    assert (frame["n_valid"] == 4).all() and len(run.server.contents) == 2  # the first is a single call
+    assert (frame["n_valid"] == 4).all() and len(run.server.contents) == 2  # the first text is a single call
 
 
 def test_a_server_without_batches_says_so(run: Run) -> None:
@@ -380,7 +380,7 @@ def test_the_engine_is_one_for_the_whole_run() -> None:
     assert BatchEngine.__mro__[1] is BatchLLM and pricing.cost(HALF, 1_000_000, 0) == 1.0
 
 
-# -- whatever uses the engines -----------------------------------------------------------------------------------------
+# -- callers of the engines --------------------------------------------------------------------------------------------
 
 
 def test_entities_by_the_batch(run: Run) -> None:
@@ -410,7 +410,7 @@ def test_a_preset_labels_a_file_and_answers_a_test_set(preset: str, run: Run, mo
     pd.DataFrame({"text": ["Sales rose", "Sales fell, again", "The board meets"]}).to_csv(run.folder / "own.csv", index=False)
     at = [f"llm={preset}", f"llm.base_url={run.server.url}", "llm.poll_s=0.01", "shots.selection=random", "shots.k=2"]
     at += ["llm.model=m", "llm.price.per_million_in=2", "llm.price.per_million_out=8"] if preset == "batch_api" else []
-    shots = ["annotate.samples=3", "shots.source='demo rows=300'"]  # a probe is one message, a prompt has more
+    shots = ["annotate.samples=3", "shots.source='demo rows=300'"]  # several messages: a single one would pass for a probe
     settings = composed("stage=annotate", "data=csv", f"data.path={run.folder / 'own.csv'}", *at, *shots)
     validate(settings)
     job = run_job(settings, run.folder / "annotate")

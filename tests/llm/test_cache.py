@@ -64,7 +64,7 @@ def test_a_torn_last_line_is_cut_and_damage_in_the_middle_names_the_line(tmp_pat
         path.write_bytes(lines[0] + damage + lines[2])
         with pytest.raises(UserError, match=r"responses.jsonl, line 2 is not a cached response"), ResponseCache(path):
             pass
-    path.write_bytes(whole)  # the lock was let go
+    path.write_bytes(whole)  # the lock was released
     with ResponseCache(path) as cache:
         assert len(cache) == 3
 

@@ -1,4 +1,4 @@
-"""Annotators that are no language models: classifiers of the labelled rows, and regular expressions."""
+"""Annotators that are not language models: classifiers trained on the labelled rows, and regular expressions."""
 
 import json
 from pathlib import Path
@@ -36,13 +36,13 @@ def test_a_classifier_votes_by_its_probabilities(kind: str, tmp_path: Path) -> N
     assert list(votes["label"]) == ["positive", "negative", "positive"]
     assert (votes["n_samples"] == 8).all() and (votes["n_valid"] == 8).all()
     shares = votes[[f"p_{name}" for name in LABELS.names]].to_numpy()
-    assert shares.sum(1) == pytest.approx(1.0, abs=0.01) and (shares[:, 1] < 0.05).all()  # nothing neutral is known
+    assert shares.sum(1) == pytest.approx(1.0, abs=0.01) and (shares[:, 1] < 0.05).all()  # no labelled row is neutral
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["requests"], summary["cost_usd"]) == (0, 0.0)
 
 
 def test_a_text_of_the_labelled_rows_is_predicted_by_a_model_without_it() -> None:
-    """Labels at random: who has seen them is always right, who has not is right by chance."""
+    """With random labels, a model trained on a text is always right about it, any other only by chance."""
     rng = np.random.default_rng(0)
     words = np.array(["bank", "oil", "tax", "fund", "gold", "rate", "bond", "loan", "mine", "ship", "rail", "farm"])
     texts = [" ".join(rng.permutation(words)[:5]) for _ in range(120)]
@@ -52,7 +52,7 @@ def test_a_text_of_the_labelled_rows_is_predicted_by_a_model_without_it() -> Non
     right = np.mean([LABELS.names[column] == label for column, label in zip(own.argmax(1), pool["label"], strict=True)])
     assert 0.3 < right < 0.7
     again = engine.scores([text.upper() for text in pool["text"]], pool, LABELS, seed=0)
-    np.testing.assert_allclose(own, again)  # the same texts, written otherwise
+    np.testing.assert_allclose(own, again)  # the same texts in upper case
 
 
 @pytest.mark.parametrize("pool", [POOL.head(0), POOL.head(5), POOL.iloc[[0, -1]]], ids=["none", "one label", "two rows"])

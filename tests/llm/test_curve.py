@@ -1,4 +1,4 @@
-"""What an annotation has cost so far, as loggers get it."""
+"""The cost of an annotation job so far, as logged."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def test_points_are_totals_and_the_last_one_always_comes() -> None:
         curve.add([answer(), answer(label=None, attempts=0)])
     assert not logger.points
     curve.log()
-    curve.log()  # nothing came since
+    curve.log()  # no new responses since
     [(step, point)] = logger.points
     assert step == 6 and point.pop("annotation/elapsed_s") >= 0
     assert point == {
@@ -43,7 +43,7 @@ def test_a_point_comes_when_it_is_due() -> None:
     for _ in range(2):
         curve.add([answer(cost=None)])
     assert [step for step, _ in logger.points] == [1, 2]
-    assert not any("annotation/usd" in point for _, point in logger.points)  # no price, no zero
+    assert not any("annotation/usd" in point for _, point in logger.points)  # an unknown price is not logged as zero
 
 
 @pytest.mark.parametrize("loggers", [[], [Logger()]])

@@ -17,7 +17,7 @@ from tests.llm.servers import LoopbackServer, Reply, after_probes, chat, refusal
 
 
 def threads() -> list[str]:
-    """Those of the engine that are left."""
+    """The engine's threads that are still alive."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("annotate")]
 
 
@@ -29,7 +29,7 @@ def test_choices_in_one_call(server: LoopbackServer) -> None:
     assert (body["n"], body["temperature"], body["max_tokens"], body["model"]) == (4, 0.5, 256, "m")
     assert body["messages"][1]["content"] == "Sales fell." and body["messages"][2]["content"] == "negative"
     assert all(a.label == TEMPLATE.parse(a.raw or "") and a.error is None for a in answers)
-    assert sum(a.attempts for a in answers) == 5  # calls, though each has four answers
+    assert sum(a.attempts for a in answers) == 5  # counted per call, though each has four answers
     assert sum(a.tokens_in for a in answers) == 5 * 7 and sum(a.tokens_out for a in answers) == 5 * 2
     assert len({body["seed"] for body in server.requests}) == 5
 
@@ -99,7 +99,7 @@ def test_a_call_keeps_its_place_until_the_caller_has_dealt_with_its_answers(serv
         count += len(batch)
         if count % 10 == 0:
             time.sleep(0.02)  # a slow caller: the calls wait for it
-        # The answers at hand are not safe yet, so a kill now would lose them and the calls in flight: four at most.
+        # The current answers are not stored yet: a kill now would lose them and the calls in flight, four at most.
         assert len(server.requests) <= count - len(batch) + 4
     assert count == 150
 
@@ -115,7 +115,7 @@ def test_an_interrupt_ends_the_calls(server: LoopbackServer, notebook: bool) -> 
 
     server.behave = after_probes(behave)
     started = time.monotonic()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a pytest in the background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest in the background ignores SIGINT
     try:
         with pytest.raises(KeyboardInterrupt):
             if notebook:
@@ -140,7 +140,7 @@ def test_closing_the_stream_ends_the_calls(server: LoopbackServer) -> None:
     stream = engine(server).responses(requests(5000, 1), TEMPLATE, Sampling(0.5, 0, 2))
     next(stream)
     stream.close()
-    time.sleep(0.1)  # until the server has read what was in flight
+    time.sleep(0.1)  # until the server has received the calls in flight
     calls = len(server.requests)
     time.sleep(0.1)
     assert len(server.requests) == calls < 10

@@ -35,7 +35,7 @@ def test_a_wrong_key_model_or_address_is_the_users_mistake(server: LoopbackServe
     with pytest.raises(UserError, match="is not a valid key") as error:
         ask(server)
     assert "second" not in str(error.value)
-    monkeypatch.setenv("TEST_KEY", KEY + "\n")  # as `cat` leaves it
+    monkeypatch.setenv("TEST_KEY", KEY + "\n")  # as read from a file with `cat`
     server.behave = sampling
     ask(server)
     monkeypatch.delenv("TEST_KEY")

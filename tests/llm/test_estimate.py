@@ -23,7 +23,7 @@ POOL, TEXTS = ROWS.head(100), ROWS.tail(300)
 
 
 class CountingEngine(Engine):
-    """Answers like a server that counts tokens by its own tokenizer, some of them on top for its chat form."""
+    """Responds like a server that counts tokens with its own tokenizer and adds some for its chat template."""
 
     def __init__(self, several: bool) -> None:
         from transformers import AutoTokenizer
@@ -102,7 +102,7 @@ def test_it_says_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_without_a_cache_a_sample_of_the_prompts_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The nearest demonstrations of 100,000 texts take minutes, and a plan is looked at often."""
+    """Finding the nearest demonstrations of 100,000 texts takes minutes, too long for a plan."""
     settings, sizes, plan = config([]), [], module.plan_rows
     whole = estimated(settings, tmp_path / "cache")
     monkeypatch.setattr(module, "COUNTED", 50)

@@ -1,4 +1,4 @@
-"""Extraction through the engines, the cache and the budget: what comes out, and what is not asked twice."""
+"""Extraction through the engines, the cache and the budget: its output, and what is not requested twice."""
 
 import json
 from pathlib import Path
@@ -151,7 +151,7 @@ def test_a_server_is_asked_by_schema_and_only_once(server: LoopbackServer, tmp_p
     assert endpoint(server, tmp_path).equals(frame) and not server.requests
     server.bodies.clear()
     endpoint(server, tmp_path, samples=4)
-    assert len(server.requests) == 3  # one more of each text
+    assert len(server.requests) == 3  # one more sample per text
 
 
 def test_what_is_cut_or_no_list_is_requested_again(server: LoopbackServer, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_of_overlapping_spans_the_one_with_most_votes_is_kept() -> None:
     text = "Bank of Oslo Group falls"
     answers = ["Bank of Oslo", "Bank of Oslo", "Bank of Oslo Group", "Oslo Group", "Oslo Group", "Oslo Group"]
     votes = SpanVotes.count(text, [form.extract(json.dumps([name]), text) for name in answers])
-    assert votes.agreed() == []  # none is in more than half
+    assert votes.agreed() == []  # no span has a majority
     assert [text[span.start : span.end] for span in votes.agreed(0.2)] == ["Oslo Group"]
     tie = SpanVotes.count(text, [form.extract(json.dumps([name]), text) for name in answers[:1] + answers[2:4]])
     assert [text[span.start : span.end] for span in tie.agreed(0.2)] == ["Bank of Oslo Group"]  # the longest

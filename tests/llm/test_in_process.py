@@ -35,7 +35,7 @@ SAMPLING = Sampling(0.5, 0, 1)
 
 
 def test_its_libraries_say_nothing_when_they_are_loaded() -> None:
-    """Whichever module is the first to load peft, and so bitsandbytes, which logs the kernels that it could fetch."""
+    """Whichever module is first to import peft, and thereby bitsandbytes, which logs the kernels that it could download."""
     program = """
 import os, sys, pytorch_lightning  # what takes most of the time
 assert "peft" not in sys.modules and "bitsandbytes" not in sys.modules
@@ -51,13 +51,13 @@ for first in ("findistill.llm.in_process", "findistill.training.lora"):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random models seldom end a line."""
+    """Random models rarely end a line."""
     monkeypatch.setattr("findistill.llm.language_model.STEP_TOKENS", 10)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., InProcessEngine]:
-    """Tiny random models with SmolLM2's tokenizer: what they say is noise, but the same noise however it is asked."""
+    """Tiny random models with SmolLM2's tokenizer: their output is noise, but the same noise however it is requested."""
     from transformers import AutoTokenizer, set_seed
 
     tokenizer = AutoTokenizer.from_pretrained(locate("embedded:smollm2"))
@@ -69,7 +69,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., InProcessEng
         ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id, "pad_token_id": 2}
         kind(config(vocab_size=len(tokenizer), **ends, **settings)).save_pretrained(folder)
         engine = InProcessEngine(model=str(folder), dtype="float32")
-        assert engine._rows  # loaded once, for all that `with_` makes of it
+        assert engine._rows  # loaded here once, for all copies that `with_` returns
         return engine
 
     return build
@@ -87,7 +87,7 @@ def engine(tiny: Callable[..., InProcessEngine]) -> InProcessEngine:
 
 @pytest.fixture(scope="module")
 def windowed(tiny: Callable[..., InProcessEngine]) -> InProcessEngine:
-    """A model whose tokens see only the 24 before them."""
+    """A model with sliding-window attention over 24 tokens."""
     from transformers import MistralConfig, MistralForCausalLM
 
     return tiny(MistralForCausalLM, MistralConfig, num_key_value_heads=2, sliding_window=24, **SMALL)
@@ -95,7 +95,7 @@ def windowed(tiny: Callable[..., InProcessEngine]) -> InProcessEngine:
 
 @pytest.fixture(scope="module")
 def t5(tiny: Callable[..., InProcessEngine]) -> InProcessEngine:
-    """A model with an encoder, less its tokenizer's chat template, as T5 has none."""
+    """An encoder-decoder model, without a chat template, as T5 has none."""
     from transformers import T5Config, T5ForConditionalGeneration
 
     built = tiny(
@@ -108,7 +108,7 @@ def t5(tiny: Callable[..., InProcessEngine]) -> InProcessEngine:
 
 
 def with_(engine: InProcessEngine, **settings: object) -> InProcessEngine:
-    """The same engine, its loaded model shared, under other settings."""
+    """The same engine with other settings, sharing the loaded model."""
     other = InProcessEngine.__new__(InProcessEngine)
     other.__dict__.update(engine.__dict__, **settings)
     return other
@@ -198,7 +198,7 @@ CASES = [(COT, True), (COT, False), (CARP, True), (CARP, False)]
 def samples(
     engine: InProcessEngine, tasks: list[Request], template: Template, **sampling: object
 ) -> dict[tuple[str, int], Response]:
-    """All answers, less what depends on how they were asked."""
+    """All responses, without the fields that depend on how they were requested."""
     batches = engine.responses(tasks, template, replace(SAMPLING, **sampling))
     return {(a.id, a.sample): replace(a, seconds=0, tokens_in=0) for batch in batches for a in batch}
 
@@ -233,7 +233,7 @@ def test_neither_batch_nor_cache_nor_the_other_samples_change_an_answer(
 
 
 def one_by_one(engine: InProcessEngine, task: Request, template: Template, number: int, temperature: float) -> tuple[str, ...]:
-    """What one sample says by definition: everything so far is read again for every token."""
+    """One sample by the reference algorithm, without a cache: every token is predicted from the complete sequence."""
     tokenizer, model = engine.tokenizer, engine.lm
     seed = f"{SAMPLING.seed}\0{task.id}\0{number}"
     numbers = random.Random(seed)
@@ -284,7 +284,7 @@ def test_an_answer_is_what_it_would_be_without_any_cache(
 def test_a_real_model_ends_its_lines(engine: InProcessEngine) -> None:
     real = InProcessEngine(model="embedded:smollm2", dtype="float32", chat=False)
     answers = samples(real, [replace(TASKS[0], samples=(0, 1, 2))], COT)
-    assert min(answer.tokens_out for answer in answers.values()) < 15  # ten of a cut line, header and label
+    assert min(answer.tokens_out for answer in answers.values()) < 15  # ten of a truncated line, header and label
     answer = answers["a", 2]
     assert (*answer.rationale, answer.label) == one_by_one(real, TASKS[0], COT, 2, SAMPLING.temperature)
 
@@ -345,7 +345,7 @@ def test_a_words_log_probability_may_be_the_mean_over_its_tokens(engine: InProce
     assert len(set(lengths)) > 1
     for place, answer in sums.items():
         assert answer.log_probabilities and means[place].log_probabilities
-        # Both are normalised over the labels: differences are what the model says.
+        # Both are normalised over the labels, so the difference is linear in a word's length.
         whole = torch.tensor([list(answer.log_probabilities.values()), list(means[place].log_probabilities.values())])
         shift = whole[1] * torch.tensor(lengths) - whole[0]
         unknown = torch.linalg.lstsq(torch.tensor([[float(n), 1.0] for n in lengths]), shift[:, None]).solution
@@ -389,7 +389,7 @@ def test_a_text_cannot_open_a_turn_of_the_chat(engine: InProcessEngine) -> None:
 
 def test_prompts_keep_within_the_models_positions(engine: InProcessEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     [full] = engine.prompt_ids([TASKS[0]], SENTIMENT)[0]
-    config = type(engine.config)(**{**engine.config.to_dict(), "max_position_embeddings": len(full) + 15})  # answers have 16
+    config = type(engine.config)(**{**engine.config.to_dict(), "max_position_embeddings": len(full) + 15})  # answers need 16
     tight = with_(engine, config=config)
     answers = {each.id: each for batch in tight.responses(TASKS, SENTIMENT, SAMPLING) for each in batch}
     assert {text_id: each.dropped for text_id, each in answers.items()} == {"a": 1, "b": 1, "c": 1}

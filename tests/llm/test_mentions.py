@@ -1,4 +1,4 @@
-"""Lists of names in whatever form a model writes them."""
+"""Lists of names in the formats that models write."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Costs: prompt tokens that a server had in its cache, and the share of a list price that is charged."""
+"""Costs: prompt tokens that a server had cached, and the fraction of a list price that is charged."""
 
 import json
 import logging
@@ -28,9 +28,9 @@ POOL = pd.DataFrame({"id": [], "text": [], "label": []})
         ({"prompt_tokens_details": {"cached_tokens": None}}, {}, 0),
         ({"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36}, {}, 64),  # DeepSeek
         ({"cached_tokens": 64}, {}, 64),  # Moonshot
-        ({"cache_read_input_tokens": 64, "cache_creation_input_tokens": 0}, {}, 64),  # Anthropic by a proxy
+        ({"cache_read_input_tokens": 64, "cache_creation_input_tokens": 0}, {}, 64),  # Anthropic through a proxy
         ({}, {"timings": {"cache_n": 64, "prompt_n": 36}}, 64),  # llama.cpp
-        ({"prompt_tokens_details": {"cached_tokens": 999}}, {}, 100),  # no more than there are
+        ({"prompt_tokens_details": {"cached_tokens": 999}}, {}, 100),  # capped at the number of prompt tokens
         ({"prompt_tokens_details": {"cached_tokens": -4}}, {}, 0),
         ({"prompt_tokens_details": {"cached_tokens": "64"}}, {}, 0),
         ({"prompt_tokens_details": [64]}, {"timings": "fast"}, 0),
@@ -65,7 +65,7 @@ def test_cached_tokens_are_in_the_cost_of_a_run_and_in_the_estimate_of_the_rest(
         annotate(texts.head(20), POOL, LABELS, *sections, tmp_path / folder, cache=tmp_path / f"{folder}-cache")
         whole = estimate(texts, POOL, LABELS, *sections, cache=tmp_path / f"{folder}-cache")
         summary = json.loads((tmp_path / folder / "summary.json").read_text())
-        assert summary["cost_usd"] == pytest.approx(whole.cost_usd, rel=0.05)  # the other half
+        assert summary["cost_usd"] == pytest.approx(whole.cost_usd, rel=0.05)  # the estimate for the remaining half
         return float(summary["cost_usd"])
 
     assert cost(Price(10.0, 0.0, 1.0), "known") == pytest.approx(20 * (20 * 10 + 80 * 1) / 1e6)

@@ -20,7 +20,7 @@ def test_greedy_answers_under_a_temperature_are_refused(server: LoopbackServer) 
 
 
 def test_copies_of_one_answer_are_no_samples(server: LoopbackServer) -> None:
-    """Each call draws one answer, and gives `n` copies of it."""
+    """Each call draws one answer and returns `n` copies of it."""
     server.behave = lambda body: chat([str(json.loads(sampling({}).body)["choices"][0]["message"]["content"])] * body.get("n", 1))
     ask(server)
     assert all("n" not in body for body in server.requests)
@@ -38,7 +38,7 @@ def test_what_is_honoured_is_said_in_one_line(server: LoopbackServer, log: pytes
     assert llm.capabilities is not None and llm.capabilities.several
     calls = len(server.bodies)
     list(llm.responses(requests(1, 1), TEMPLATE, Sampling(0.5, 0)))
-    assert len(server.bodies) == calls + 1  # it is not probed again
+    assert len(server.bodies) == calls + 1  # the server is not probed again
 
 
 @pytest.mark.parametrize("status", [400, 422])

@@ -39,7 +39,7 @@ def test_plain_form() -> None:
 def test_nothing_in_a_text_is_interpreted() -> None:
     assert DIRECT.messages([], NASTY)[-1]["content"] == ONE_LINE
     assert DIRECT.plain([Demonstration(NASTY, "neutral")], NASTY).count(ONE_LINE) == 2
-    # No line of it can pose as a line of the prompt.
+    # No line of the text can pass for a line of the prompt.
     assert DIRECT.plain([], NASTY).count("\n") == DIRECT.plain([], "text").count("\n")
 
 
@@ -48,7 +48,7 @@ def test_rationales_are_shown_and_asked_for() -> None:
     messages = COT.messages([SHOWN[0], demonstration], "Sales?")
     assert messages[2] == {"role": "assistant", "content": "Opinion: More sales, more profit.\nSentiment: bullish"}
     assert "Opinion: <one sentence>" in messages[0]["content"]
-    # Without a rationale it is an example of the labels, never an answer that skips the rationale.
+    # Without a rationale a demonstration is shown in the instruction, not as an answer that skips the rationale.
     assert "Text: Sales fell.\nSentiment: bearish" in messages[0]["content"]
     assert len(messages) == 4
     assert COT.plain([SHOWN[0], demonstration], "Sales?").endswith(
@@ -111,7 +111,7 @@ def test_steps_are_read_in_every_form() -> None:
     assert CARP.task().endswith(
         "Answer in three lines:\nClues: <a list>\nReasoning: <two sentences>\nSentiment: <bearish, neutral or bullish>"
     )
-    # A completion goes on behind the first header, which the prompt ends with.
+    # A completion continues after the first header, which ends the prompt.
     assert CARP.rationale(" more sales\nReasoning: Sales make profit.\nSentiment: bullish") == demonstration.rationale
     assert CARP.rationale("Clues: more sales\nSentiment: bullish") is None
 
@@ -124,7 +124,7 @@ def test_structured_answers() -> None:
     assert form.parse(response) == "positive" and form.rationale(response) == ("it {may} rise",)
     for broken in ('{"opinion": "it may rise", "sentiment": "bull', '{"opinion": "bullish"}', "[1]", '{"sentiment": "up"}'):
         assert form.parse(broken) is None
-    # Read tolerantly: the other form is understood too.
+    # Each parser also accepts the other format.
     assert form.parse("Opinion: fine\nSentiment: bullish") == "positive" and COT.parse('{"sentiment": "bearish"}') == "negative"
 
 

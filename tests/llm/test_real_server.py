@@ -1,4 +1,4 @@
-"""The endpoint engine against a server that nobody here wrote: `transformers serve` with SmolLM2, on loopback."""
+"""The endpoint engine against a third-party server: `transformers serve` with SmolLM2, on loopback."""
 
 import os
 import socket
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.slow
 TEXTS = 16
 SAMPLES = 4
 WORDS = LabelSet(("negative", "neutral", "positive")).words("sentiment")
-# As conf/prompt/cot.yaml has it, in few words: the model is small and the processor slow.
+# A short version of conf/prompt/cot.yaml: the model is small and the processor slow.
 COT = Template("Classify the sentiment of the financial news.", WORDS, steps=("Opinion:",), step_hints=("three words",))
 SAMPLES_AT_THE_SERVER = {"generation_config": '{"do_sample": true}'}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The address and the model's name."""
+    """The server's address and the model's name."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     model = locate("embedded:smollm2")
@@ -88,7 +88,7 @@ def test_a_model_is_sampled_through_a_real_server(server: tuple[str, str]) -> No
     sampling = Sampling(temperature=1.0, seed=0, concurrency=4, retries=0)
     template = llm.prepare(COT, sampling)
     assert llm.capabilities is not None and llm.capabilities.sampling
-    # It takes all three without a word, and does nothing with them.
+    # The server silently ignores all three.
     assert not llm.capabilities.several and not llm.capabilities.schema and not llm.capabilities.log_probabilities
     answers = [answer for batch in llm.responses(tasks, template, sampling) for answer in batch]
     assert sorted((a.id, a.sample) for a in answers) == sorted((t.id, s) for t in tasks for s in t.samples)

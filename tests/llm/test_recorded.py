@@ -69,11 +69,11 @@ def test_a_label_column_tokens_and_a_selection(file: Path) -> None:
     assert (summary["tokens_in"], summary["tokens_out"], summary["cost_usd"]) == (61, 10, None)
     assert set(run(file, label_column="label", where={"model": "two"})["label"]) == {"neutral"}
     both = run(file, label_column="label", where={"model": ["one", "two"]}, samples=2)
-    assert set(both["n_valid"]) == {2}  # each model's is a sample
+    assert set(both["n_valid"]) == {2}  # each model's answer is a sample
 
 
 def test_a_column_an_annotator_and_no_label_is_no_vote(file: Path) -> None:
-    """As people, models or labelling functions leave them side by side; some have nothing to say of a text."""
+    """One column per person, model or labelling function; some abstain on a text."""
     columns = {"ann": ["negative", "", None], "bob": ["Negative", "positive", ""], "lf_rise": [None, "POSITIVE", " "]}
     frame = pd.DataFrame({"text": TEXTS["text"], **columns})
     frame.to_csv(file, index=False)
@@ -87,7 +87,7 @@ def test_a_column_an_annotator_and_no_label_is_no_vote(file: Path) -> None:
 
 
 def test_the_output_of_an_openai_batch(tmp_path: Path) -> None:
-    """One line a request, of which one failed; several choices are several samples, and the call's tokens count once."""
+    """One line per request, one of them failed; each choice is a sample, and a call's tokens count once."""
 
     def line(custom_id: str, *contents: str, error: str | None = None) -> str:
         choices = [{"index": at, "message": {"role": "assistant", "content": content}} for at, content in enumerate(contents)]
@@ -173,7 +173,7 @@ def test_settings_that_do_not_go_together(overrides: list[str], message: str, fi
     with shipped():
         with pytest.raises(UserError, match=message):
             validate(compose("config", ["stage=annotate", "llm=recorded", *overrides]))
-        # No demonstrations are shown, so none are needed; nor is greedy sampling wrong.
+        # No prompt is sent, so neither missing demonstrations nor a temperature of 0 is a mistake.
         settings = ["stage=annotate", "llm=recorded", f"llm.path={file}", "data=reddit", "annotate.temperature=0"]
         validate(compose("config", settings))
 

@@ -49,13 +49,13 @@ def test_passing_trouble_is_retried_and_lasting_trouble_recorded(server: Loopbac
         return sampling(body)
 
     server.behave = after_probes(behave)
-    # A machine that is busy for a second is no fault of the server.
+    # No shorter timeout: a machine that is busy for a second must not look like a failing server.
     answers = ask(server, tasks=4, max_retries=2, timeout_s=1.5 if fault == "hang" else 30.0)
     assert len(answers) == 16
     failed = [a for a in answers if a.error]
     assert {a.id for a in failed} == {"t2"} and len(failed) == 4
     assert {(a.label, a.raw) for a in failed} == {(None, None)}
-    # Four samples share a call, whose attempts stand on the first of them.
+    # Four samples share a call, whose attempts are recorded on the first.
     assert [[a.attempts for a in answers if a.id == i] for i in ("t0", "t1", "t2")] == [[1, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0]]
     assert all(a.error and len(a.error) < 400 and "\n" not in a.error for a in failed)
 
@@ -86,7 +86,7 @@ def test_a_prompt_that_is_too_long_for_the_server_loses_whole_demonstrations(ser
     responses = [answer for batch in engine(server).responses(tasks, TEMPLATE, Sampling(0.5, 0)) for answer in batch]
     assert [answer.error for answer in responses] == [None, None] and {answer.dropped for answer in responses} == {2}
     contents = [message["content"] for message in server.requests[-1]["messages"] if message["role"] == "user"]
-    assert contents == ["Example 2.", "Sales rose."]  # the nearest stands last
+    assert contents == ["Example 2.", "Sales rose."]  # the nearest comes last
 
 
 def test_a_refused_text_is_asked_once_where_each_sample_is_a_call(server: LoopbackServer) -> None:
@@ -130,7 +130,7 @@ def test_a_rate_limits_retry_after_holds_for_all_calls(server: LoopbackServer) -
     server.behave = after_probes(behave)
     assert len(ask(server, tasks=40, samples=1, concurrency=4)) == 40
     before = [each for each in times if each < times[4] + 0.45]
-    assert len(before) <= 5 + 3  # those in flight at the time
+    assert len(before) <= 5 + 3  # the calls in flight at the time
 
 
 def test_retry_after_as_a_date_or_as_nonsense() -> None:
@@ -173,7 +173,7 @@ def test_a_reply_without_end_is_not_read_to_its_end(server: LoopbackServer, monk
 
 
 def test_calls_in_flight_adapt_to_the_rate_limit(server: LoopbackServer) -> None:
-    """At most four at a time are taken: the limit falls below it, and comes back to it."""
+    """The server accepts at most four calls at a time: concurrency falls below that, then recovers."""
     flights: list[int] = []
 
     def behave(body: dict) -> Reply:
@@ -221,7 +221,7 @@ def test_a_server_that_is_down_is_left_in_peace_until_it_is_back(
     server.behave = after_probes(behave)
     answers = ask(server, tasks=60, samples=1, concurrency=8, max_retries=4)
     assert len(answers) == 60 and not any(a.error for a in answers)
-    assert 16 <= len(down) < 90  # eight callers that each tried every 0.05 s would make 160
+    assert 16 <= len(down) < 90  # eight callers that each retried every 0.05 s would make 160
     assert len([r for r in log.records if "keeps failing (503: maintenance)" in r.message]) == 1
     assert len([r for r in log.records if "replies again" in r.message]) == 1
 
@@ -249,7 +249,7 @@ def test_a_cut_connection_in_the_middle_is_an_outage_too(server: LoopbackServer,
 
 
 def test_faults_of_all_kinds_change_no_votes(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """5,000 samples from a server that fails 30% of its calls end complete or with a reason, and right."""
+    """5,000 samples from a server that fails 30% of its calls are correct, or missing with a reason."""
     monkeypatch.setattr(calling, "HALVE_EVERY_S", 0.2)
     server.behave = seeded
     clean = ask(server, tasks=1250, concurrency=32, retries=2)

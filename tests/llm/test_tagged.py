@@ -1,4 +1,4 @@
-"""Answers of one token and tag a line, and where their tokens stand in the text."""
+"""Answers with one token and tag per line, and the alignment of their tokens to the text."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def spans(answer: str, text: str = TEXT, types: EntityTypes = TYPES) -> list[tup
 
 
 def answer(*tagged_tokens: str, text: str = TEXT) -> str:
-    """All tokens of the text as `Other`, these tagged in place of the tokens that they begin with."""
+    """All tokens of the text tagged `Other`, except the given `token:tag` pairs."""
     tags = dict(each.rsplit(":", 1) for each in tagged_tokens)
     return "\n".join(f"{token}:{tags.get(token, 'Other')}" for token in text.split())
 
@@ -51,7 +51,7 @@ def test_what_stands_between_token_and_tag(separator: str) -> None:
         ("Ann:Person_B\nAc:Organisation_B\nme:Organisation_I\n&:Other\nmet:Other\nof:Other", None),  # split, but a token is lost
         ("Ann:Person_B\nof:Other\nAc:Organisation_B\nme:Organisation_I\n&:Other\nCo:Other", "Acme"),  # split
         ("Ann:Person_B\nwho:Other\nof:Other\nAcme:Organisation_B\nmet:Other", "Acme"),  # invented
-        ("Ann_B:Person\nof:Other\nAcme_Organisation_B:Organisation\nmet:Other", "Acme"),  # on the token
+        ("Ann_B:Person\nof:Other\nAcme_Organisation_B:Organisation\nmet:Other", "Acme"),  # tag attached to the token
         ('"Ann":Person_B\nof:Other\nAcme_&_Co:Organisation_B\nmet:Other', "Acme & Co"),
         ("ANN:Person_B\nOF:Other\nACME:Organisation_B\nmet:Other", "Acme"),
     ],

@@ -1,4 +1,4 @@
-"""`llm=vllm` against a stand-in with vLLM's signatures; nothing here has seen a GPU."""
+"""`llm=vllm` against a stand-in with vLLM's signatures; no test here uses a GPU."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_samples_are_drawn_together_by_schema_and_once(vllm: type[vllm_standin.L
     assert len(messages) == 10 and lora is None and len({each.seed for each in params}) == 10
     assert {(each.n, each.temperature, each.max_tokens) for each in params} == {(4, 0.5, 256)}
     assert all(each.structured_outputs.json["required"] == ["sentiment"] for each in params)
-    assert run(tmp_path).equals(frame) and len(vllm.loaded) == 1  # nothing was left to draw
+    assert run(tmp_path).equals(frame) and len(vllm.loaded) == 1  # all samples were cached
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["tokens_cached"] == 30 and summary["tokens_in"] > 30 and summary["requests"] == 10
 

@@ -1,4 +1,4 @@
-"""What can be checked of a card without the hub: huggingface_hub's `validate` posts it there."""
+"""Offline checks of a card: huggingface_hub's `validate` would post it to the hub."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCard, ModelCard, RepoCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id
 
-LICENCES = {  # identifiers of the hub's
+LICENCES = {  # the hub's identifiers
     "cc0-1.0", "pddl", "mit", "bsd-3-clause", "apache-2.0", "odc-by", "cc-by-3.0", "cc-by-4.0", "odbl", "cc-by-sa-3.0",
     "cc-by-sa-4.0", "gemma", "llama2", "llama3", "llama3.1", "cc-by-nd-4.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-3.0",
     "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "other", "unknown",
@@ -20,7 +20,7 @@ SECTIONS = ("Intended use", "Limits", "Licence", "Citation")
 def _common(path: Path, card: RepoCard) -> dict:
     text = path.read_text(encoding="utf-8")
     header = yaml.safe_load(text.split("---\n")[1])
-    assert header == yaml.safe_load(card.data.to_yaml())  # nothing of it is lost on the way through the hub's own classes
+    assert header == yaml.safe_load(card.data.to_yaml())  # the hub's own classes lose nothing
     assert header["license"] in LICENCES and ("license_name" in header) == (header["license"] == "other")
     assert "findistill" in header["tags"] and all(value not in (None, "", []) for value in header.values())
     body = card.text
@@ -31,7 +31,7 @@ def _common(path: Path, card: RepoCard) -> dict:
 
 
 def valid_model_card(folder: Path) -> ModelCard:
-    """The card of a model's folder, checked."""
+    """Load and check the card of a model folder."""
     card = ModelCard.load(folder / "README.md")
     header = _common(folder / "README.md", card)
     assert header["library_name"] in LIBRARIES and header["pipeline_tag"]
@@ -42,12 +42,12 @@ def valid_model_card(folder: Path) -> ModelCard:
         assert eval_results_to_model_index(name, results) == header["model-index"]
         assert results == card.data.eval_results and {one.metric_type for one in results} == set(header["metrics"])
     assert [title for title in SECTIONS if f"\n## {title}\n" not in card.text] == []
-    assert "```" in card.text  # how it is loaded
+    assert "```" in card.text  # the code to load it
     return card
 
 
 def valid_dataset_card(folder: Path) -> DatasetCard:
-    """The card of a data set's folder, checked."""
+    """Load and check the card of a data set folder."""
     card = DatasetCard.load(folder / "README.md")
     header = _common(folder / "README.md", card)
     assert header["task_categories"] == ["text-classification"] and header["annotations_creators"] == ["machine-generated"]
@@ -59,5 +59,5 @@ def valid_dataset_card(folder: Path) -> DatasetCard:
 
 
 def scores(card: ModelCard) -> dict[str, float]:
-    """The evaluation results by their names on the page."""
+    """The evaluation results by displayed name."""
     return {str(one.metric_name): one.metric_value for one in card.data.eval_results or []}

@@ -1,4 +1,4 @@
-"""Company names in miniature: an LLM's answers, a sample, people's review, a trained model, its predictions, a report."""
+"""Company names in miniature: LLM answers, a sample, its review by people, a trained model, its predictions and a report."""
 
 import json
 import time
@@ -23,7 +23,7 @@ def test_from_answers_to_a_report(findistill: Command, tiny: Path, tmp_path: Pat
     names = [[text[span.start : span.end] for span in own] for text, own in zip(marked.texts, marked.spans, strict=True)]
     rows = pd.DataFrame({"id": [f"n{at}" for at in range(len(names))], "text": marked.texts, "date": "2016-05-04"})
     rows.to_csv(tmp_path / "news.csv", index=False)
-    with (tmp_path / "answers.jsonl").open("w") as file:  # the second answer misses a name, and calls a word one
+    with (tmp_path / "answers.jsonl").open("w") as file:  # the second answer misses a name and adds a word that is not one
         for text, own in zip(marked.texts, names, strict=True):
             for answer in (own, [*own[1:], text.split()[-1]]):
                 file.write(json.dumps({"text": text, "answer": json.dumps({"result": answer})}) + "\n")

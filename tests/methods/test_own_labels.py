@@ -1,4 +1,4 @@
-"""A file with labels of its own, not named in `data.labels`, and rows without any: trained on, distilled on, predicted."""
+"""A file with custom labels that `data.labels` does not list, and unlabelled rows: trained on, distilled on, predicted."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ RATINGS = {"negative": "sell", "neutral": "hold", "positive": "buy"}
 
 @pytest.fixture(scope="module")
 def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 rows, every fourth of them without a label."""
+    """120 rows, every fourth unlabelled."""
     rows = [
         {"text": row["text"], "rating": "" if number % 4 == 3 else RATINGS[row["label"]]}
         for number, row in enumerate(read_corpus(120))
@@ -101,6 +101,6 @@ def test_a_test_set_of_other_labels_is_refused_before_anything_is_paid_for(name:
         run_job(composed(*overrides), tmp_path)
     [remedy] = re.findall(r"for example (\S.*), or remove", str(error.value))
     [typed] = shlex.split(remedy)
-    with pytest.raises(UserError) as later_error:  # on the way to what is paid for
+    with pytest.raises(UserError) as later_error:  # the run now gets as far as the paid step
         run_job(composed(*overrides, typed), tmp_path)
     assert "the labels" not in str(later_error.value) and len(str(error.value).splitlines()) == 2

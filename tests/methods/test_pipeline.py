@@ -1,4 +1,4 @@
-"""The whole pipeline through the application: real weights, the demo corpus, two students, a report."""
+"""The complete pipeline through the application: real weights, the demo corpus, two students, a report."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_the_report_shows_students_baselines_and_no_text(study: Path) -> None:
 
 def test_offline_wandb_holds_two_runs_in_one_group(study: Path) -> None:
     records = [run_record(path) for path in sorted(study.glob("moon/student-*/wandb/offline-run-*/*.wandb"))]
-    records = [record for record in records if record.job_type == "student"]  # the others are of artifacts made on the way
+    records = [record for record in records if record.job_type == "student"]  # the others belong to intermediate artifacts
     assert len(records) == 2
     assert len({record.run_id for record in records}) == 2
     assert {record.run_group for record in records} == {"moon"}

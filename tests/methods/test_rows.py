@@ -1,4 +1,4 @@
-"""Which rows are learnt from: none of a test set, and none that nearly is where that is asked for."""
+"""Which rows are trained on: none from a test set, and no near-duplicates of test rows if so configured."""
 
 import logging
 from pathlib import Path
@@ -17,7 +17,7 @@ NEAR = "Nimbus shares slip 3% after a weak outlook for the year"
 
 
 def job(folder: Path, *overrides: str) -> Job:
-    """A job on 28 rows, one of which nearly is a row of the further test set and one is the same."""
+    """A job on 28 rows, one a near-duplicate of a row in the further test set and one a duplicate."""
     own = [(f"{letter * 9} {ord(letter) * 7919}", NAMES[n % 3], "test" if n < 3 else "train") for n, letter in enumerate(LETTERS)]
     own += [(NEAR.replace("3", "4"), "negative", "train"), ("Aelfeld is flat today", "neutral", "train")]
     other = [(NEAR, "negative", ""), ("Aelfeld is flat, today!", "neutral", ""), ("Rates stay where they are", "positive", "")]
@@ -47,4 +47,4 @@ def test_near_duplicates_of_further_test_sets(
     assert texts.str.contains("Nimbus").sum() == expected and not texts.str.contains("Aelfeld|NIMBUS").any()
     assert f"an edit similarity of 90 or more to a test text: {words}" in caplog.text
     reading.drop_test_overlap(rows, tests)
-    assert caplog.text.count("edit similarity") == 1  # for the jobs of a sweep
+    assert caplog.text.count("edit similarity") == 1  # once for all jobs of a sweep

@@ -1,4 +1,4 @@
-"""What a model of others is worth here: labels matched by name, whatever their order and spelling."""
+"""Scoring third-party models: labels are matched by name, whatever their order and capitalisation."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ PUBLISHED = {"finbert": ("positive", "negative", "neutral"), "finbert_tone": ("N
 
 
 def classifier(folder: Path, names: tuple[str, ...]) -> Path:
-    """A tiny BERT whose head favours each label as its name says, by a bias: positive most, neutral least."""
+    """A tiny BERT whose bias favours labels by name, whatever their order: positive most, neutral least."""
     config = BertConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=64,
         id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
@@ -98,7 +98,7 @@ def test_a_model_that_is_not_above_the_majority_class_says_so_at_the_end(
 
 
 def test_rows_that_a_model_learnt_from_are_said_and_scored_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that somebody trained on, given to `stage=evaluate`: not its score on those rows but that on the others counts."""
+    """`stage=evaluate` on a file that the model was partly trained on: only the score on the other rows counts."""
     model = classifier(tmp_path / "model", NAMES)
     rows = [(f"Text {number} of the file", NAMES[number % 3]) for number in range(30)]
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "file.csv", index=False)

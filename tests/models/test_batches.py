@@ -34,7 +34,7 @@ def test_cache_is_keyed_by_texts_and_length(tokenizer, tmp_path: Path, monkeypat
     tokenise(tokenizer, TEXTS, 6, tmp_path)
     tokenise(tokenizer, TEXTS[:3], 12, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
-    tokenizer("a longer padded call", padding="max_length", max_length=30, truncation=True)  # leaves settings behind
+    tokenizer("a longer padded call", padding="max_length", max_length=30, truncation=True)  # changes the tokenizer's state
     monkeypatch.setattr(tokens, "_pack", lambda *_: pytest.fail("tokenised again"))
     again = tokenise(tokenizer, TEXTS, 12, tmp_path)
     assert isinstance(again.flat, np.memmap)

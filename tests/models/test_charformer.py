@@ -26,7 +26,7 @@ def small(**changed: object) -> CharformerEncoder:
 def model(**changed: object) -> CharformerForSequenceClassification:
     classifier, _ = load(small(**changed), NAMES, scalar=False, seed=0)
     with torch.no_grad():
-        for parameter in classifier.parameters():  # far from the start, so that every part has a say
+        for parameter in classifier.parameters():  # far from initialisation, so that every part has an effect
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
     return classifier.eval()
 
@@ -61,7 +61,7 @@ def test_padding_gets_no_gradient() -> None:
 
 @pytest.mark.parametrize("calibrate", [False, True])
 def test_subwords_are_the_papers(calibrate: bool) -> None:
-    """Equations 2 to 5, one position at a time, for a text of 10 bytes: its last blocks are short."""
+    """Equations 2 to 5, one position at a time, for a text of 10 bytes: its last blocks are incomplete."""
     layer = SoftSubwords(CharformerConfig(hidden_size=6, num_attention_heads=2, blocks=4, downsample=2, calibrate=calibrate))
     embedded = torch.randn(1, 10, 6)
     with torch.no_grad():

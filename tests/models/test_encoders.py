@@ -82,7 +82,7 @@ def test_a_parents_embeddings_are_approximated_as_well_as_can_be() -> None:
     ours = model.bert.embeddings.word_embeddings.weight.detach()
     parent = AutoModel.from_pretrained(locate(MINILM.model), dtype=torch.float32).embeddings.word_embeddings.weight.detach()
     assert ours.shape == (30522, 128) and model.config.num_hidden_layers == 2
-    # Eckart and Young: what is lost is the sum of the squared singular values left out.
+    # Eckart and Young: the error is the sum of the squared singular values left out.
     values = torch.linalg.svdvals(parent.double())
     back = torch.linalg.lstsq(ours.double(), parent.double()).solution
     lost = (parent.double() - ours.double() @ back).square().sum()

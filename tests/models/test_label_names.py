@@ -1,4 +1,4 @@
-"""Labels of models and data: matched by name, known spelling or mapping; whatever else is refused with a mapping to type."""
+"""Labels of models and data: matched by name, known spelling or mapping; others are refused with a mapping to complete."""
 
 import logging
 import re
@@ -41,10 +41,10 @@ def test_names_and_known_spellings_match(model_labels: Any, labels: Any, expecte
     ("model_labels", "labels"),
     [
         (("LABEL_0", "LABEL_1", "LABEL_2"), LABELS),
-        (("neutral", "up", "down"), LABELS),  # one shared name
-        (("negative", "positive"), LABELS),  # it can never answer neutral
+        (("neutral", "up", "down"), LABELS),  # only one shared name
+        (("negative", "positive"), LABELS),  # never predicts neutral
         (("Bullish", "Bearish"), LABELS),
-        (("pos", "bullish", "neg"), LABELS),  # two spellings of one
+        (("pos", "bullish", "neg"), LABELS),  # two spellings of one label
         (("pos", "neg", "neu", "mixed"), LABELS),
         (("1 star", "2 stars", "3 stars"), LABELS),
         (("上涨", "下跌"), ("利好", "利空")),
@@ -66,8 +66,8 @@ def test_other_names_are_refused_with_a_mapping_that_can_be_typed(model_labels: 
 def test_mappings() -> None:
     assert columns(("up", "down", "flat"), label_map={"up": "positive", "down": "negative", "flat": "neutral"}) == [2, 0, 1]
     assert columns(("up", "Negative", "neutral"), label_map={"Up": "positive"}) == [2, 0, 1]
-    assert columns(("0", "1"), label_map={0: "negative", 1: "positive"}) == [0, 2]  # a model of two labels, since it was said
-    assert columns(("上涨", "下跌", "?"), label_map='{上涨: positive, "下跌": negative, "?": null}') == [2, 0, -1]  # as a text
+    assert columns(("0", "1"), label_map={0: "negative", 1: "positive"}) == [0, 2]  # an explicit map allows two labels for three
+    assert columns(("上涨", "下跌", "?"), label_map='{上涨: positive, "下跌": negative, "?": null}') == [2, 0, -1]  # as a string
     assert columns(("a", "b", "c", "d"), label_map=["positive", None, "negative", "neutral"]) == [2, -1, 0, 1]
 
 

@@ -1,4 +1,4 @@
-"""Logistic regression on words and on embeddings: what it predicts, how its penalty is chosen, and how few rows it takes."""
+"""Logistic regression on words and on embeddings: its predictions, the choice of its penalty, and the rows it needs."""
 
 from pathlib import Path
 
@@ -50,12 +50,12 @@ def test_two_labels_have_the_probabilities_of_scikit_learn() -> None:
             atol=0.01,
         )
     ]
-    assert same  # one of the penalties that it chooses from
+    assert same  # the probabilities are those of one candidate penalty
 
 
 def test_in_the_span_of_few_texts_the_fit_is_the_same() -> None:
     texts, labels = corpus(UP, DOWN, FLAT)
-    texts, labels = [*texts, texts[0]], [*labels, "up"]  # a text that adds no direction
+    texts, labels = [*texts, texts[0]], [*labels, "up"]  # a duplicate adds no direction to the span
     features = TfidfVectorizer().fit_transform(texts)
     coordinates, texts_of = in_their_span(features)
     rank = np.linalg.matrix_rank(features.toarray())
@@ -101,7 +101,7 @@ def test_it_is_saved_without_pickle_and_gives_the_same_numbers(kind: str, tmp_pa
     model = fit_linear(kind, texts, labels)
     model.save(tmp_path / "run" / "model")
     assert {path.suffix for path in (tmp_path / "run" / "model").iterdir()} == {".json", ".safetensors"}
-    opened = LinearClassifier.find(tmp_path / "run")  # a run folder stands for its model
+    opened = LinearClassifier.find(tmp_path / "run")  # a run folder is accepted for its model
     assert opened is not None and opened.labels == model.labels
     np.testing.assert_array_equal(opened.logits([*texts, "unseen 三菱 words"]), model.logits([*texts, "unseen 三菱 words"]))
     assert LinearClassifier.find("embedded:minilm_l6") is None

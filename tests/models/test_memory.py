@@ -1,4 +1,4 @@
-"""Sizes and memory, without weights and without a hub."""
+"""Model sizes and memory estimates, without weights and without a hub."""
 
 import pytest
 from hypothesis import given
@@ -41,11 +41,11 @@ def test_weights_of_xl() -> None:
 
 def test_training_a_small_model_is_near_what_was_measured() -> None:
     size = sizes.size("embedded:smollm2")
-    assert sizes.training(size, 16, 64, "bf16").total == pytest.approx(2.6, rel=0.2)  # on a CPU, whole process
+    assert sizes.training(size, 16, 64, "bf16").total == pytest.approx(2.6, rel=0.2)  # measured on a CPU, complete process
     assert sizes.training(size, 16, 64, "32", "nf4").total == pytest.approx(3.3, rel=0.2)
     assert sizes.training(size, 16, 133, "bf16", read=sizes.LABEL).total == pytest.approx(3.7, rel=0.2)
-    assert sizes.lora_parameters(size, 16) == 30 * 16 * ((576 + 576) + (576 + 192))  # 3 heads of keys for 9
-    assert sizes.lora_parameters(sizes.size(XL), 16) == 72 * 2 * 16 * (2048 + 2048)  # what peft makes for q and v
+    assert sizes.lora_parameters(size, 16) == 30 * 16 * ((576 + 576) + (576 + 192))  # 3 key heads for 9 query heads
+    assert sizes.lora_parameters(sizes.size(XL), 16) == 72 * 2 * 16 * (2048 + 2048)  # what peft creates for q and v
 
 
 @given(batch=st.integers(1, 512), length=st.integers(8, 512), precision=st.sampled_from(["bf16", "32"]), room=st.floats(1, 200))
@@ -75,7 +75,7 @@ def test_what_cannot_fit_is_refused_with_what_would(caplog: pytest.LogCaptureFix
     llm.batch_tokens = 100_000
     with pytest.raises(UserError, match=r"set llm.batch_tokens=32768"):
         sizes.check_memory(llm, 18)
-    with pytest.raises(UserError, match=r"set llm.batch_tokens=8192"):  # keys and values of four times as many tokens
+    with pytest.raises(UserError, match=r"set llm.batch_tokens=8192"):  # the KV cache of four times as many tokens
         sizes.check_memory(llm, 18, sampling=True)
 
 

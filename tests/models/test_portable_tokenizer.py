@@ -1,4 +1,4 @@
-"""A tokenizer.json read without transformers gives what transformers reads."""
+"""A tokenizer.json loaded without transformers tokenises as in transformers."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from findistill.models.training_profile import added_tokens
 from findistill.models.windows import windows
 from tests.models.test_special_tokens import KINDS, forged
 
-KINDS_OF_FILES = [kind for kind in KINDS if kind.__name__ != "whole_words"]  # the file alone does not say which words are special
+KINDS_OF_FILES = [kind for kind in KINDS if kind.__name__ != "whole_words"]  # its file does not say which words are special
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_FILES)

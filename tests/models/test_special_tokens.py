@@ -1,4 +1,4 @@
-"""Special tokens in a text are the characters that they are written with, for every kind of tokenizer."""
+"""Special tokens in a text are tokenised as plain characters, by every kind of tokenizer."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def deberta() -> PreTrainedTokenizerBase:
 
 
 def whole_words() -> PreTrainedTokenizerBase:
-    """Words between blanks are looked up whole, special ones, too, in their Unicode compatibility form."""
+    """Looks up complete words between blanks, special tokens included, after NFKC normalisation."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "profit", "fell", "[", "SEP]", "MASK]"]
     words = Tokenizer(models.WordPiece({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
     words.pre_tokenizer, words.normalizer = pre_tokenizers.WhitespaceSplit(), normalizers.NFKC()
@@ -108,7 +108,7 @@ def test_the_ids_are_those_of_the_characters(kind: Callable[[], PreTrainedTokeni
 def test_only_texts_with_special_tokens_have_another_cache_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = bert()
     with monkeypatch.context() as before:
-        before.setattr(special_tokens.SpecialTokens, "occur_in", lambda *_: False)  # keys as they were
+        before.setattr(special_tokens.SpecialTokens, "occur_in", lambda *_: False)  # the earlier cache keys
         for texts in (["profit fell"], ["profit [SEP] fell"]):
             tokenise(tokenizer, texts, 20, tmp_path)
     tokenise(tokenizer, ["profit fell"], 20, tmp_path)

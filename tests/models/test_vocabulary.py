@@ -27,7 +27,7 @@ WORDS = [word for text in CORPUS for word in text.split()]
 
 @pytest.fixture(scope="module")
 def both(tiny: Path):
-    """The model and tokenizer as they were, and trimmed to the corpus."""
+    """The original model and tokenizer, and both trimmed to the corpus."""
     models = [AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=3).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     tokenizer = AutoTokenizer.from_pretrained(tiny)

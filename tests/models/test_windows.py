@@ -1,4 +1,4 @@
-"""Texts in windows of tokens: every word is decided about once, with its own characters, whatever the text."""
+"""Texts in windows of tokens: every word is predicted exactly once, with its own characters, whatever the text."""
 
 import unicodedata
 from pathlib import Path

@@ -21,7 +21,7 @@ SLOW = {"distil_in_python.ipynb", "tutorial.ipynb"}  # they annotate and train
     pytest.param(path, marks=pytest.mark.slow if path.name in SLOW else (), id=path.name) for path in NOTEBOOKS
 ])  # fmt: skip
 def test_notebook_runs(path: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "FINDISTILL_STUDY" in path.read_text(encoding="utf-8"):  # the others make what they need
+    if "FINDISTILL_STUDY" in path.read_text(encoding="utf-8"):  # the others create what they need
         monkeypatch.setenv("FINDISTILL_STUDY", str(request.getfixturevalue("study") / "moon"))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()

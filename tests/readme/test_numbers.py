@@ -1,4 +1,4 @@
-"""Every number on a page that has two decimals or more is in a committed csv, or in `experiments/quoted.csv` with its source."""
+"""Every number with two or more decimals on a page is in a committed CSV, or in `experiments/quoted.csv` with its source."""
 
 import csv
 import re
@@ -14,7 +14,7 @@ NUMBER = re.compile(r"(?<![\w.\-/])\d+\.\d{2,}(?![\w.])")
 
 
 def values(path: Path) -> set[float]:
-    """All numbers in the cells of a csv, signs dropped."""
+    """All numbers in the cells of a CSV file, without signs."""
     with path.open(encoding="utf-8", newline="") as lines:
         cells = [cell for row in csv.reader(lines) for cell in row]
     return {float(number) for cell in cells for number in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", cell)}
@@ -28,7 +28,7 @@ def quoted(page: str) -> set[float]:
 
 
 def numbers(text: str) -> list[str]:
-    """The numbers of a page's text and tables; commands, settings and addresses are none."""
+    """The numbers in a page's text and tables, excluding commands, settings and addresses."""
     text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
     return NUMBER.findall(re.sub(r"\]\([^)]*\)", "]", text))
 

@@ -1,4 +1,4 @@
-"""Every command in the documents is one that works: composed and checked here, the short ones run."""
+"""Every command in the documents works: all are composed and validated here, and short ones are run."""
 
 import json
 import os
@@ -29,7 +29,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(
 
 
 def commands(path: Path) -> list[str]:
-    """The lines of a document's bash blocks, without comments and variables set in front, and commands that fill a cell."""
+    """The lines of a document's bash blocks, without comments and variable prefixes, and commands that fill a table cell."""
     text = path.read_text(encoding="utf-8")
     blocks = [*re.findall(r"```bash\n(.*?)```", text, re.DOTALL), *re.findall(r"\| `(findistill [^`]+)` (?=\|)", text)]
     lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
@@ -37,7 +37,7 @@ def commands(path: Path) -> list[str]:
 
 
 ALL = [(path, command) for path in DOCUMENTS for command in commands(path)]
-OURS = dict.fromkeys(command for _, command in ALL if command.startswith("findistill"))  # once, on however many pages
+OURS = dict.fromkeys(command for _, command in ALL if command.startswith("findistill"))  # each once, however many pages show it
 
 
 def test_the_documents_only_show_commands_that_are_tested() -> None:
@@ -49,7 +49,7 @@ def test_the_documents_only_show_commands_that_are_tested() -> None:
 
 
 def write_own_files(folder: Path) -> None:
-    """The files that the documents' commands name as a user's own: invented texts, 120 of 300 with a label."""
+    """Write the user files named in the documents' commands: made-up texts, 120 of 300 labelled."""
     rows = [f"Profit {word} {number}%,{label}" for number in range(100) for word, label in TEXTS.items()]
     labelled = [row if number < 120 else f"{row.partition(',')[0]}," for number, row in enumerate(rows)]
     (folder / "tweets.csv").write_text("\n".join(["text,label", *labelled]))
@@ -64,7 +64,7 @@ def write_own_files(folder: Path) -> None:
 
 
 def write_earlier_results(command: str, folder: Path) -> None:
-    """What earlier commands left and this one names: models, annotations, decisions of people."""
+    """Write outputs of earlier commands that this one names: models, annotations, decisions of people."""
     for job in re.findall(r"runs/[\w-]+/[\w-]+", command):
         (folder / job / "model").mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "tokenizer.json", "README.md"):
@@ -81,7 +81,7 @@ TEXTS = {"rose": "positive", "fell": "negative", "was": "neutral"}
 
 
 def covering(overrides: list[Override]) -> list[list[str]]:
-    """Jobs of a sweep that hold every value of every swept setting: as many as the longest list has, not their product."""
+    """Jobs of a sweep that cover every value of every swept setting: as many as the longest list, not the product."""
     lists = [
         [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()] if each.is_sweep_override()
         else [each.input_line or ""]
@@ -96,7 +96,7 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
     write_earlier_results(command, tmp_path)
     monkeypatch.chdir(tmp_path)
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
-    arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # what a search tries lies between
+    arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # a search tries values from the interval
     with shipped():
         whole = compose("config", overrides=[a for a in arguments if a.startswith("experiment=")], return_hydra_config=True)
         params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
@@ -105,13 +105,13 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
             try:
                 validate(config)
             except UserError as error:
-                # What the published setting leaves to the user: which model to ask.
+                # The published setting leaves the choice of model to the user.
                 assert "llm.model is not set" in str(error) and "published" in command
             assert OmegaConf.to_container(config)
 
 
 def headed(path: Path) -> list[str]:
-    """The commands in the comments at the head of an experiment."""
+    """The commands in the leading comments of an experiment."""
     return re.findall(r"^# (findistill .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -123,7 +123,7 @@ PAGES |= {path.stem: headed(path) for path in sorted((ROOT / "conf" / "experimen
 def test_the_commands_of_a_page_go_into_one_study_one_after_the_other(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each study admits the settings of a later command beside those of an earlier one, which is done."""
+    """Each study accepts a later command's settings together with those of an earlier, finished one."""
     monkeypatch.chdir(tmp_path)
     for number, command in enumerate(PAGES[page]):
         arguments = [part for part in shlex.split(command)[1:] if part != "-m"]
@@ -170,7 +170,7 @@ def test_the_three_things_people_do(findistill: Command, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_newcomers_tweets_to_a_checked_student(findistill: Command, tmp_path: Path) -> None:
-    """The README's own-texts section as it stands, but with fewer texts and epochs: the end says what the student is worth."""
+    """The README's own-texts section, with fewer texts and epochs: the final output tells how good the student is."""
     source = Path(os.environ.get("FINDISTILL_DATA", "none")) / "twitter_financial_news" / "sent_train.csv"
     if not source.exists():
         pytest.skip("needs the finance tweets: set FINDISTILL_DATA")
@@ -190,7 +190,7 @@ def test_a_newcomers_tweets_to_a_checked_student(findistill: Command, tmp_path: 
     assert table["test_rows"].eq(46).all() and table.index.is_unique
     [student] = table.index[table["kind"] == "student"]
     often = table.loc["majority class", "accuracy"]
-    for name in (student, "majority class"):  # the score of each, on the screen
+    for name in (student, "majority class"):  # both scores are printed
         assert re.search(rf"^\| {re.escape(name)} \|.*\| {table.loc[name, 'accuracy']:.3f} ", ends[1], re.MULTILINE), name
     place = re.search(rf"unreliable \(csv\): {re.escape(student)}: .*accuracy .* is (.*?) {often:.3f}, that of always", ends[1])
     assert bool(place) == (table.loc[student, "accuracy_lo"] <= often)
@@ -225,7 +225,7 @@ def test_the_demo_ends_with_a_student_above_every_baseline(findistill: Command, 
 @pytest.mark.thorough
 @pytest.mark.timeout(3600)
 def test_a_strangers_binary_file_to_a_student_above_tfidf(findistill: Command, tmp_path: Path) -> None:
-    """200 labels of two names, 3,000 unlabelled texts and 800 test rows of finance tweets, in one command."""
+    """200 binary labels, 3,000 unlabelled texts and 800 test rows of finance tweets, in one command."""
     source = Path(os.environ.get("FINDISTILL_DATA", "none")) / "twitter_financial_news" / "sent_train.csv"
     if not source.exists():
         pytest.skip("needs the finance tweets: set FINDISTILL_DATA")

@@ -1,4 +1,4 @@
-"""The documentation site: every page is in it, every stage is in the table, and what it shows is what commands print."""
+"""The documentation site: it includes every page, its table every stage, and it shows what commands print."""
 
 import re
 from pathlib import Path
@@ -26,9 +26,9 @@ def test_every_page_is_in_the_navigation_and_warnings_are_errors() -> None:
     config = yaml.safe_load((ROOT / "site" / "mkdocs.yml").read_text(encoding="utf-8"))
     pages = navigated(config["nav"])
     assert {(PAGES / page).resolve() for page in pages} >= {*DOCUMENTS} and len(pages) == len(set(pages))
-    assert config["theme"]["font"] is False  # nothing is fetched to read it
+    assert config["theme"]["font"] is False  # pages load nothing from elsewhere
     build = re.search(r"mkdocs build .*", (ROOT / "Makefile").read_text())
-    assert build and "--strict" in build[0] and "--quiet" not in build[0]  # what is not printed is not counted, either
+    assert build and "--strict" in build[0] and "--quiet" not in build[0]  # --strict does not count warnings that --quiet hides
     assert "make docs" in (ROOT / ".ci" / "run").read_text()
 
 

@@ -1,4 +1,4 @@
-"""The page in a browser: tables that sort, filter and search, commands that are copied, no fault that axe-core knows."""
+"""The page in a browser: sorting, filtering and searching tables, copying commands, no violation reported by axe-core."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
 
 def write_study(folder: Path, *, many: bool) -> Path:
-    """A report of 200 jobs, or of a few; the commands name the jobs."""
+    """Write a report on 200 jobs, or on a few; the commands name the jobs."""
     thresholds, seeds = ((5, 6, 7, 8), range(20)) if many else ((5, 8), range(2))
     runs = [student(objective, threshold, seed, 1 + threshold / 8 + (objective == "reg") / 2, n=120)
             for objective in ("cls", "reg") for threshold in thresholds for seed in seeds]  # fmt: skip
@@ -68,7 +68,7 @@ def browser() -> Iterator[Any]:
 
 
 def opened(browser: Any, page: Path, **options: Any) -> tuple[Any, list[str]]:
-    """The page in a tab of its own, and what its console says."""
+    """Open the page in a new tab; return the tab and its console messages."""
     tab = browser.new_context(**options).new_page()
     messages: list[str] = []
     tab.on("console", lambda message: messages.append(message.text))
@@ -83,7 +83,7 @@ def column(tab: Any, table: str, at: int) -> list[str]:
 
 
 def sort(head: Any, direction: str) -> None:
-    """Press the button of a column's head until the table is sorted so."""
+    """Press the sort button in a column header until the table is sorted in this direction."""
     while head.get_attribute("aria-sort") != direction:
         head.locator("button.dtcc-button_order").click()
         head.page.wait_for_timeout(100)

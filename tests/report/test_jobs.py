@@ -1,4 +1,4 @@
-"""The table of jobs: scores, what changed since the job above, and the command."""
+"""The table of jobs: scores, changes from the job above, and the command."""
 
 from pathlib import Path
 

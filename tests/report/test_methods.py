@@ -1,4 +1,4 @@
-"""Runs become methods: seeds together, rows in one order, test sets apart."""
+"""Runs become methods: seeds are grouped, rows get one order, test sets are kept separate."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Model cards: hub metadata that huggingface_hub reads back as it is, for every kind of model folder, without a hub."""
+"""Model cards: hub metadata that huggingface_hub reads back unchanged, for every kind of model folder, offline."""
 
 from collections.abc import Callable
 from pathlib import Path

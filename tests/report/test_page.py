@@ -1,4 +1,4 @@
-"""The report: complete, self-contained, the same twice, without a word of the data."""
+"""The report: complete, self-contained, reproducible, and without any text from the data."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""What the report knows of a job: its settings without those that change no result."""
+"""What the report reads of a job: its settings, except those that do not affect results."""
 
 from pathlib import Path
 

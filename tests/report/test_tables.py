@@ -1,4 +1,4 @@
-"""The table: one row a method, failed jobs named, numbers readable."""
+"""The table: one row per method, failed jobs listed, readable numbers."""
 
 import io
 from collections.abc import Callable

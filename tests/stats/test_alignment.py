@@ -1,4 +1,4 @@
-"""Predictions in the terms of a test set, whatever the order and number of the model's outputs."""
+"""Predictions mapped to a test set's labels, whatever the order and number of the model's outputs."""
 
 import numpy as np
 

@@ -12,7 +12,7 @@ from findistill.stats.significance import holm, paired
 
 
 def runs(rng: np.random.Generator, difficulty: np.ndarray, n: int, spread: float) -> np.ndarray:
-    """Which rows `n` runs of one method get right: (n, rows); `spread` is the true sd of a run's accuracy."""
+    """Which rows are right in `n` runs of one method: (n, rows); `spread` is the true sd of a run's accuracy."""
     weight = difficulty * (1 - difficulty)
     moved = (difficulty + rng.normal(0, spread, (n, 1)) * weight / weight.mean()).astype(np.float32)
     return rng.random((n, len(difficulty)), dtype=np.float32) < np.clip(moved, 0, 1)
@@ -65,7 +65,7 @@ def test_influences_give_the_covariance_that_a_bootstrap_finds(metric: str) -> N
 
 
 def test_the_error_has_the_parts_of_seeds_and_rows() -> None:
-    """On many simulated studies the mean over seeds varies as the standard error says."""
+    """Over many simulated studies, the spread of the mean over seeds matches the standard error."""
     rng = np.random.default_rng(1)
     means, errors = [], []
     for _ in range(1500):
@@ -76,7 +76,7 @@ def test_the_error_has_the_parts_of_seeds_and_rows() -> None:
 
 
 def test_without_a_share_of_rows_it_is_the_t_test_of_the_seeds() -> None:
-    """Two methods whose rows are all alike differ by their seeds alone: Student's and Welch's tests."""
+    """If all rows are alike, two methods differ only by seed: Student's and Welch's tests."""
     rng = np.random.default_rng(2)
     a, b = rng.normal(0.8, 0.02, 5), rng.normal(0.78, 0.02, 5)
     nothing = np.zeros((5, 300))
@@ -87,7 +87,7 @@ def test_without_a_share_of_rows_it_is_the_t_test_of_the_seeds() -> None:
 
 
 def test_seeds_that_share_what_they_drew_are_subtracted_one_by_one() -> None:
-    """Seeds that move both methods together leave their difference certain; as strangers they hide it."""
+    """If seeds affect both methods alike, paired seeds give a certain difference; unpaired, they hide it."""
     rng = np.random.default_rng(3)
     gold = rng.choice(3, 500)
     both = [answers(rng, gold, 1, accuracy)[0] for accuracy in (0.5, 0.6, 0.7, 0.8, 0.9)]
@@ -118,7 +118,7 @@ def test_a_method_of_one_run_stands_as_it_is() -> None:
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
-    """Exact, two-sided, on the rows where only one of two predictions is right."""
+    """Exact two-sided p-value on the rows where only one of the two predictions is right."""
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
@@ -156,7 +156,7 @@ def test_seed_means() -> None:
 
 
 def test_bounds_hold_seeds_that_are_far_apart() -> None:
-    """Three seeds of 0.45, 0.65 and 0.73 say little of a fourth: an interval over rows alone would leave all three out."""
+    """Seeds at 0.45, 0.65 and 0.73 say little about a fourth: an interval over rows alone would exclude all three."""
     rng = np.random.default_rng(6)
     gold = rng.choice(3, 2000)
     predicted = np.concatenate([answers(rng, gold, 1, accuracy) for accuracy in (0.2, 0.5, 0.6)])

@@ -1,4 +1,4 @@
-"""The metrics are scikit-learn's, and the fast bootstrap is a row bootstrap."""
+"""The metrics match scikit-learn's, and the fast bootstrap matches a row bootstrap."""
 
 import numpy as np
 import pytest

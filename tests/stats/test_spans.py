@@ -1,4 +1,4 @@
-"""Span metrics against numbers worked out by hand, and their intervals against what resampling gives."""
+"""Span metrics against hand-computed values, and their intervals against resampling."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_no_texts_is_a_users_mistake() -> None:
 
 @pytest.fixture(scope="module")
 def table() -> np.ndarray:
-    """(2, 400, 5): two methods, the first the better one."""
+    """(2, 400, 5): two methods, the first one better."""
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 3, 400)
     rows = []

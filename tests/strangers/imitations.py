@@ -1,4 +1,4 @@
-"""Imitations of well-known servers: what each refuses, in its own words, and how it answers. From their documents and issues."""
+"""Imitations of well-known servers, from their documentation and issues: what each refuses, its messages and its responses."""
 
 import json
 import random
@@ -11,7 +11,7 @@ WORDS = ("positive", "neutral", "negative")
 
 
 def label(body: dict) -> str:
-    """A drawn label; digits for a probe."""
+    """A random label, or digits for a probe."""
     return f"{random.random():.12f}" if is_probe(body) else random.choice(WORDS)
 
 
@@ -28,7 +28,7 @@ def has_system(body: dict) -> bool:
 
 
 def message(**fields: object) -> Behaviour:
-    """A server whose answers to real requests are one message of these fields."""
+    """A server that responds to real requests with one message with these fields."""
     return lambda body: drawn(body) if is_probe(body) else chat([""], message={"role": "assistant", **fields})
 
 
@@ -43,7 +43,7 @@ def refusing(*names: str, with_reply: Callable[[str], Reply]) -> Behaviour:
 
 
 def openai(body: dict) -> Reply:
-    """Honours `n`, a JSON schema and log-probabilities."""
+    """Supports `n`, a JSON schema and log-probabilities."""
 
     def content() -> str:
         if "response_format" not in body:
@@ -60,7 +60,7 @@ def openai(body: dict) -> Reply:
 
 
 def ollama(body: dict) -> Reply:
-    """One choice, whatever `n`; a model that is not pulled is not found."""
+    """Returns one choice, whatever `n`; a model that is not pulled is not found."""
     if body["model"] != "llama3.1":
         words = f'model "{body["model"]}" not found, try pulling it first'
         return error(404, {"error": {"message": words, "type": "api_error", "param": None, "code": None}})
@@ -68,7 +68,7 @@ def ollama(body: dict) -> Reply:
 
 
 def lm_studio(body: dict) -> Reply:
-    """Errors as plain strings, and no token is counted."""
+    """Returns errors as plain strings and counts no tokens."""
     for name in ("response_format", "logprobs"):
         if name in body:
             return error(400, {"error": f"'{name}' is not a known field"})
@@ -76,7 +76,7 @@ def lm_studio(body: dict) -> Reply:
 
 
 def llama_cpp(body: dict) -> Reply:
-    """The template's error by 500, one choice, and a limit to the prompt."""
+    """Reports template errors with status 500, allows one choice, and limits the prompt."""
     if has_system(body):
         return error(500, {"error": {"code": 500, "message": "System role not supported", "type": "server_error"}})
     if body.get("n", 1) > 1:
@@ -126,7 +126,7 @@ def vllm_error(words: str) -> dict:
     return {"object": "error", "message": words, "type": "BadRequestError", "param": None, "code": 400}
 
 
-# Name -> how it behaves. From each, all texts get labels.
+# Name -> behaviour. All texts can be labelled by each of them.
 SERVERS: dict[str, Behaviour] = {
     "OpenAI GPT-4": drawn,
     "OpenAI GPT-5": gpt5,

@@ -1,6 +1,6 @@
-"""Files that people have, read as `data=... data.path=...` reads them, and what is printed where one cannot be read.
+"""Files as users have them, read by `data=... data.path=...`, and the messages for those that cannot be read.
 
-A remedy in a message is typed as it is printed: `follow` does so.
+A remedy in a message must work as printed: `follow` applies it.
 """
 
 import bz2
@@ -49,7 +49,7 @@ LABEL = "data.label_column=label"
 
 
 def read(kind: str, path: Path, settings: str = "") -> TextData:
-    """The data of `data=kind data.path=path` and further settings as they are typed in a shell."""
+    """The data of `data=kind data.path=path` and further settings, written as in a shell."""
     return load(section(kind, path, settings))
 
 
@@ -73,7 +73,7 @@ def fault(kind: str, path: Path, settings: str = "") -> str:
 
 
 def follow(message: str, kind: str, path: Path, settings: str = "") -> TextData:
-    """What is read once the last remedy of a message is typed, too."""
+    """The data that is read after adding the last remedy of a message."""
     pattern = r"\"data\..+?\"(?=$|[\s,;])|'data\..+'|\bdata[.=][\w=.\[\],{}:-]*=?[\w=.\[\],{}:-]+"
     remedy = re.findall(pattern, message)[-1].rstrip(".,;")
     if remedy.startswith("data="):
@@ -278,7 +278,7 @@ def test_it_is_read(name: str, tmp_path: Path) -> None:
 
 
 def gaps(kind: str, path: Path) -> None:
-    """Every third row without a label, the others 1 and 2 in a column of numbers."""
+    """Write a file with numeric labels 1 and 2, in which every third row is unlabelled."""
     frame = pd.DataFrame({"text": FRAME["text"], "label": [None, 1, 2] * 4})
     if kind == "csv":
         frame.to_csv(path, index=False)
@@ -347,7 +347,7 @@ GOOD = delimited(",")
 
 # name: (group, file name, content, settings, words of the message)
 Fault = tuple[str, str, bytes, str, list[str]]
-# ... whose last remedy works as it is printed
+# ... whose last remedy works as printed
 MENDED: dict[str, Fault] = {
     "cp1252": (
         "csv",
@@ -749,6 +749,6 @@ def test_phrasebank_as_its_authors_have_it(folder: str, encoding: str, tmp_path:
     assert data.frame["agreement"].value_counts().to_dict() == {4: 15, 5: 15, 6: 15, 8: 15}
     file = tmp_path / folder / "Sentences_50Agree.txt"
     columns = "data.columns=[text,label] data.label_column=label data.encoding=latin-1"
-    if encoding == "iso-8859-1":  # as a file of one's own, its delimiter found out or named
+    if encoding == "iso-8859-1":  # as a user's file, with the delimiter detected or given
         assert labels_of(read("csv", file, columns)) == labels_of(read("csv", file, f"{columns} data.delimiter=@")) == dict(rows)
         assert "data.columns=[text,label]" in fault("csv", file, "data.encoding=latin-1 data.label_column=label")

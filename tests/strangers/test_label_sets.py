@@ -1,4 +1,4 @@
-"""Label sets that are no sentiment, end to end: annotate, student, report, export; and an LLM that is asked or tuned."""
+"""Label sets other than sentiment, end to end: annotate, student, report, export; and an LLM that is prompted or tuned."""
 
 import csv
 import json
@@ -28,11 +28,11 @@ TOPICS = (
 
 @dataclass(frozen=True)
 class Set:
-    """Labels in the order in which models have them, and a text of a label."""
+    """Labels in the order used by models, and a text template."""
 
     labels: tuple[str, ...]
     text: str
-    each: int  # texts of a label
+    each: int  # texts per label
 
 
 SETS = {
@@ -48,7 +48,7 @@ def label_set(request: pytest.FixtureRequest) -> Set:
 
 
 def write(folder: Path, own: Set) -> list[str]:
-    """A labelled file, every fourth text without its label, and recorded answers; the overrides that read them."""
+    """Write a file with every fourth text unlabelled, and recorded answers; return the overrides that read them."""
     rows = [(own.text.format(number=number, label=label), label) for number in range(own.each) for label in own.labels]
     hidden = [at // len(own.labels) % 4 == 3 for at in range(len(rows))]
     lines = [(text, "" if unlabelled else label) for (text, label), unlabelled in zip(rows, hidden, strict=True)]
@@ -63,7 +63,7 @@ def write(folder: Path, own: Set) -> list[str]:
 
 
 def run_job(*overrides: str) -> Path:
-    """Run a job to its end, as a command does; its folder."""
+    """Run a job to completion, as a command does; return its folder."""
     config = composed(*overrides)
     stage = stage_of(config)
     folder = run_folder.folder_of(config, stage, list(overrides))

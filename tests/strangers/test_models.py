@@ -1,4 +1,4 @@
-"""Models as strangers have them: what cannot be used is refused in a line that names the folder and what to do."""
+"""Models as users have them: unusable ones are refused with a line that names the folder and the remedy."""
 
 import json
 import pickle
@@ -28,7 +28,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random classifier of three labels with eight word pieces, as `save_pretrained` leaves it."""
+    """A random classifier with three labels and eight word pieces, as written by `save_pretrained`."""
     from transformers import BertTokenizer
 
     folder = tmp_path_factory.mktemp("classifier")
@@ -206,7 +206,7 @@ SITUATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "GGUF": (replaced("model.Q4.gguf"), r"has GGUF weights.*llm=endpoint"),
     "TensorFlow": (replaced("tf_model.h5"), "has TensorFlow weights"),
 }
-CLASSIFIERS: dict[str, tuple[Callable[[Path], Any], str]] = {  # good to begin a training with
+CLASSIFIERS: dict[str, tuple[Callable[[Path], Any], str]] = {  # usable only to start a training
     "sentence transformer": (sentence_transformer, r"BertModel.* has no classification head.\n.*stage=teacher teacher=/"),
     "SetFit": (setfit, r"SetFit model, whose head \(model_head.pkl\).*\n.*stage=teacher teacher=/"),
     "entities": (entities, "BertForTokenClassification.* labels tokens"),

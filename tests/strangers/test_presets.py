@@ -1,4 +1,4 @@
-"""Every preset of a server, through the application: a few texts annotated by the imitation of that server."""
+"""Every server preset, through the application: a few texts annotated by an imitation of that server."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ server = fixtures.server
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset's imitation, and what the calls after the probes must hold or lack."""
+    """A preset's imitation, and what requests after the probes must contain or lack."""
 
     behave: Behaviour
     model: str
-    key: str = ""  # the header of the key, if one is sent
+    key: str = ""  # the header that carries the key, if one is sent
     holds: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     system: bool = True
@@ -83,7 +83,7 @@ TEXTS = ["Sales rose", "Sales fell, again", "The board meets", "Orders doubled",
 @pytest.fixture
 def data(tmp_path: Path) -> Iterator[list[str]]:
     pd.DataFrame({"headline": TEXTS}).to_csv(tmp_path / "own.csv", index=False)
-    shots = ["shots.source='demo rows=300'", "shots.k=2", "shots.selection=random"]  # a probe is one message, a prompt has more
+    shots = ["shots.source='demo rows=300'", "shots.k=2", "shots.selection=random"]  # a probe is one message, a prompt is several
     yield ["data=csv", f"data.path={tmp_path / 'own.csv'}", "data.text_column=headline", "annotate.samples=3", *shots]
 
 
@@ -109,7 +109,7 @@ def test_a_preset_annotates(
     bodies = server.requests if preset.system else [body for body in server.bodies if not has_system(body)]
     accepted = bodies[-1]
     assert accepted["model"] == preset.model and set(preset.holds) <= set(accepted) and not set(preset.lacks) & set(accepted)
-    # The first calls go out together, so some with a system message may come after the first without one.
+    # The first requests are concurrent, so some with a system message may arrive after the first without one.
     assert any(map(has_system, server.bodies[-3:])) if preset.system else len(bodies) >= len(TEXTS)
     path, headers = server.heads[-1]
     assert path == preset.address.replace("?", "/chat/completions?") if "?" in preset.address else path == "/v1/chat/completions"
@@ -120,7 +120,7 @@ def test_every_preset_of_a_server_is_tried() -> None:
     presets = {path.stem: path.read_text("utf-8") for path in (ROOT / "conf" / "llm").glob("*.yaml")}
     servers = {name: text for name, text in presets.items() if "EndpointEngine" in text}
     assert set(PRESETS) == set(servers)
-    for name, text in servers.items():  # one on this machine wants no key by default
+    for name, text in servers.items():  # a local server needs no key by default
         assert ("//localhost" in text) == ("api_key_env: null" in text), name
 
 

@@ -1,4 +1,4 @@
-"""Servers that nobody tried: whatever they refuse, answer, count or send, the run goes on and says what it is worth."""
+"""Untested servers: whatever they refuse, respond, count or send, the run continues and reports how good its labels are."""
 
 import json
 import random
@@ -83,9 +83,9 @@ def test_a_refusal_of_one_text_concerns_that_text(server: LoopbackServer, name: 
     server.behave = lambda body: OF_ONE_TEXT[name] if body["messages"][-1]["content"] == "text 0" else drawn(body)
     answers = ask(server, tasks=4, samples=1, retries=2)
     assert [bool(answer.error) for answer in answers] == [True, False, False, False]
-    # Without demonstrations, too.
+    # At most one retry, without demonstrations.
     assert len([body for body in server.requests if body["messages"][-1]["content"] == "text 0"]) <= 2
-    assert "temperature" in server.requests[-1] and has_system(server.requests[-1])  # nothing was left out for it
+    assert "temperature" in server.requests[-1] and has_system(server.requests[-1])  # no parameter was dropped because of it
 
 
 def run(server: LoopbackServer, folder: Path, labels: str = "negative neutral positive", **settings: object) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def test_few_readable_answers_stop_the_annotation(server: LoopbackServer, tmp_pa
         run(server, tmp_path, retries=0)
     assert words in str(failure.value) and "0 of 24 responses name a label" in str(failure.value)
     assert not (tmp_path / "out" / "annotations.parquet").exists()
-    rows = run(server, tmp_path, retries=0, min_readable=0.0)  # the remedy, as it is printed
+    rows = run(server, tmp_path, retries=0, min_readable=0.0)  # the remedy, as printed
     assert rows["label"].isna().all() and rows["n_valid"].eq(0).all()
 
 
@@ -196,8 +196,8 @@ def gzipped(size: int) -> bytes:
 
 DEEP = "[" * 10**6
 ATTACKS = [
-    Reply(pieces=repeat(b"x" * 2**16)),  # without end
-    Reply(pieces=repeat(b"y" * 512)),  # without end, in small chunks
+    Reply(pieces=repeat(b"x" * 2**16)),  # endless
+    Reply(pieces=repeat(b"y" * 512)),  # endless, in small chunks
     Reply(body=gzipped(2**27), headers={"Content-Encoding": "gzip"}),
     Reply(body=zlib.compress(b" " * 2**25), headers={"Content-Encoding": "deflate"}),
     Reply(body=b"x", headers={"Content-Encoding": "br"}),
@@ -208,7 +208,7 @@ ATTACKS = [
     Reply(pieces=repeat(b" "), pause_s=0.02),  # slowly
     refusal(429, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT"),
     refusal(503, Retry_After="1e400"),
-    Reply(status=400, pieces=repeat(b"x" * 2**16)),  # a refusal without end
+    Reply(status=400, pieces=repeat(b"x" * 2**16)),  # an endless refusal
     Reply(status=429, body=gzipped(2**27), headers={"Content-Encoding": "gzip"}),
     Reply(body=zlib.compress(gzipped(2**27)), headers={"Content-Encoding": "gzip, deflate"}),
     Reply(body='{"choices":' * 10**5),
@@ -220,7 +220,7 @@ ATTACKS = [
 
 
 def hostile(body: dict) -> Reply:
-    """Half of the texts are answered; the others get one attack each. Probes of a model with a number get that attack."""
+    """Half of the texts are answered; the others get one attack each. If the model is a number, probes get that attack."""
     if body["model"] != "m":
         return ATTACKS[int(body["model"])]
     if is_probe(body):
@@ -263,7 +263,7 @@ def test_memory_stays_whatever_a_server_sends(server: LoopbackServer) -> None:
     assert result.returncode == 0, result.stderr[-2000:]
     grown, refused, responses, labelled, failed = result.stdout.split()
     assert (int(responses), int(labelled), int(failed)) == (40, 22, 17)  # one answer is all brackets
-    assert int(refused) == len(ATTACKS)  # as an answer to a probe
+    assert int(refused) == len(ATTACKS)  # as a response to a probe
     assert float(grown) < 300
     print(f"memory grew by {float(grown):.0f} MB")
 

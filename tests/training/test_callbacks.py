@@ -1,4 +1,4 @@
-"""The `callbacks` group: what it logs, what it stops, and what a terminal or a log file sees."""
+"""The `callbacks` group: what it logs, when it stops, and what appears in a terminal or a log file."""
 
 import logging
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_ones_own_callback_from_the_command_line(run) -> None:
 
 
 def test_only_the_jobs_own_training_has_them() -> None:
-    """A teacher on the way does not change with the callbacks of the student."""
+    """The student's callbacks do not change the key of an intermediate teacher."""
     one, other = composed(), composed("callbacks=early_stopping")
     assert TeacherModel(one).key == TeacherModel(other).key
     for stage, step in (("teacher", Finetune), ("qlora", Qlora)):
@@ -95,4 +95,4 @@ def test_the_bar_is_closed_when_a_training_ends() -> None:
     progress.bar = SimpleNamespace(close=lambda: closed.append(True))
     progress.teardown(SimpleNamespace(), SimpleNamespace(), "fit")
     assert closed == [True]
-    Judged("val/loss").teardown(SimpleNamespace(), SimpleNamespace(), "fit")  # has none
+    Judged("val/loss").teardown(SimpleNamespace(), SimpleNamespace(), "fit")  # has no bar

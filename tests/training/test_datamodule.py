@@ -1,4 +1,4 @@
-"""The one data module: every row once an epoch, dealt out to the processes; validation rows longest first."""
+"""The data module: every row once per epoch, split among the processes; validation rows longest first."""
 
 from types import SimpleNamespace
 

@@ -41,7 +41,7 @@ def teacher(encoder, labels, corpus, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def run(encoder, trainer, labels, corpus, teacher, tmp_path):
-    """`distil` on the little corpus into every second layer of the teacher's start; keywords replace its arguments."""
+    """`distil` on the small corpus into every second layer of the teacher's base model; keywords override its arguments."""
     store = Store(tmp_path / "store")
 
     def run(distill: TeacherDistill = LOGIT, *, name: str = "run", **changed) -> Trained:
@@ -54,7 +54,7 @@ def run(encoder, trainer, labels, corpus, teacher, tmp_path):
 
 
 def narrow(tmp_path: Path, tiny: Path, heads: int = 2, **settings: int) -> Path:
-    """A folder with a random student, 2 layers of width 16, that reads as `tiny` does."""
+    """A folder with a random student, 2 layers of width 16, that shares the tokenizer of `tiny`."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(3)
@@ -106,7 +106,7 @@ def test_several_teachers_are_learnt_from_as_the_mean_of_their_logits(
 
 
 def test_logistic_regression_is_one_of_several_teachers(run, trainer, labels, corpus, tmp_path: Path) -> None:
-    """Its labels come in an order of its own, and its logits are on a scale of their own."""
+    """Its labels may be in another order, and its logits on another scale."""
     gold = [labels.names[label] for label in corpus.train.hard]
     linear = fit_linear("tfidf", corpus.train.texts, gold)
     order = list(reversed(range(len(linear.labels))))
@@ -162,7 +162,7 @@ def test_the_projection_is_trained_unless_the_fault_is_asked_for(
 
 
 def test_the_schedule_fault_stops_learning_early(run, trainer) -> None:
-    # 48 texts in batches of 2 are 24 steps, and 24 // 2 steps x 2 epochs is where the study's schedule ends.
+    # 48 texts in batches of 2 are 24 steps per epoch; the study's schedule ends after 24 // 2 steps x 2 epochs.
     settings = replace(trainer, batch_size=2, max_epochs=2)
     rows = run(replace(LOGIT, recipe="schedule"), trainer=settings).history
     assert [row["lr"] for row in rows] == [0, 0] and rows[1]["val/loss"] == rows[0]["val/loss"]
@@ -264,7 +264,7 @@ def test_a_teacher_without_a_logit_for_each_label_is_refused(run, encoder, train
 
 
 class Margin(LogitsTerm):
-    """A term on logits of a user's own, with a setting."""
+    """A user-defined term on logits, with a setting."""
 
     def __init__(self, weight: float = 1.0, power: float = 2.0) -> None:
         super().__init__(weight)
@@ -275,7 +275,7 @@ class Margin(LogitsTerm):
 
 
 class Values(LayerMapTerm):
-    """A term on layers of a user's own, with a projection that is trained."""
+    """A user-defined term on layers, with a trained projection."""
 
     kind = "value"
 

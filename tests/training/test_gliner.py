@@ -1,4 +1,4 @@
-"""GLiNER in the house's loop: learns, chooses its threshold, keeps its own folder, marks what its library marks."""
+"""GLiNER in the common training loop: it learns, selects its threshold, saves its folder and predicts like its library."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A module is made again from its checkpoint, with nothing but plain values in it."""
+"""A module is recreated from its checkpoint, which contains only plain values."""
 
 from dataclasses import asdict, replace
 from pathlib import Path

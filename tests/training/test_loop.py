@@ -1,4 +1,4 @@
-"""What goes to Lightning's Trainer, and what keeps a training on the one device it is meant for."""
+"""What is passed to Lightning's Trainer, and what keeps a training on its one device."""
 
 import inspect
 import logging
@@ -35,7 +35,7 @@ def with_extras(trainer: Trainer, **extras: Any) -> Any:
 
 @pytest.fixture
 def fitted(encoder, trainer, labels, corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """`fit` with further keys in `trainer`; gives what it returned and the Lightning trainer."""
+    """`fit` with additional keys in `trainer`; returns its result and the Lightning trainer."""
     trainers = []
     original = loop._lightning
     monkeypatch.setattr(loop, "_lightning", lambda *a, **k: (trainers.append(original(*a, **k)), trainers[-1])[1])
@@ -147,7 +147,7 @@ def test_every_debug_option_runs_a_whole_job(name: str, tiny: Path, tmp_path: Pa
 
 
 def test_a_command_with_lightnings_own_keys_and_tensorboard(findistill: Command, tiny: Path, tmp_path: Path) -> None:
-    """The event file has losses, validation scores, the learning rate and the norm of the gradients at each step."""
+    """The event file has losses, validation scores, the learning rate and the gradient norm at each step."""
     result = findistill(
         "stage=teacher", "study=moon", "data=demo", f"teacher={tiny}", "trainer=cpu", "trainer.max_length=32",
         "trainer.max_epochs=3", "+trainer.limit_train_batches=2", "+trainer.profiler=simple", "+trainer.log_every_n_steps=1",

@@ -1,4 +1,4 @@
-"""Adapters on tiny random models: they learn, hold no base weight, load to the same numbers, and go on after a kill."""
+"""Adapters on tiny random models: they learn, contain no base weights, load to the same numbers, and resume after a kill."""
 
 from dataclasses import replace
 from functools import partial, wraps
@@ -57,7 +57,7 @@ def seq2seq(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def prompts(n: int, seed: int) -> Prompts:
-    """A prompt's label is its last token's, less 20; what stands before it is noise of 3 to 8 tokens."""
+    """Prompts whose label is their last token minus 20; the 3 to 8 tokens before it are noise."""
     rng = np.random.default_rng(seed)
     hard = np.arange(n) % 3
     rows = [[*rng.integers(30, VOCABULARY, rng.integers(3, 9)).tolist(), 20 + int(label)] for label in hard]
@@ -101,7 +101,7 @@ def test_it_learns_and_loads_to_the_same_numbers(
     again = numbers(load(model, adapter=str(tmp_path)))
     assert torch.allclose(here, again, atol=1e-3)
     assert not torch.allclose(again, numbers(load_base(model, "float32", quantization)), atol=1e-2)
-    if quantization != "int8":  # whose activations are rounded too
+    if quantization != "int8":  # int8 rounds activations too
         assert torch.allclose(again, numbers(merged(model, str(tmp_path))), atol=1e-2)
 
 
@@ -118,7 +118,7 @@ def test_only_the_adapter_is_saved(causal: str, tmp_path: Path) -> None:
 
 
 def weights_of(folder: Path) -> object:
-    """The adapter's part of the annotator's identity: by content, from a run folder or the model's own."""
+    """The adapter's part of the annotator's identity: by content, from a run folder or a model folder."""
     return request_identity(InProcessLLM(model="m", adapter=str(folder)))["adapter"]
 
 
@@ -132,7 +132,7 @@ class KilledError(Exception):
 def test_a_killed_run_goes_on_to_the_same_weights(
     family: str, at: int, accumulate: int, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """12 batches an epoch: batch 4 is within the first, batch 17 within the second; checkpoints stand every 3 steps."""
+    """12 batches per epoch: batch 4 is in the first, batch 17 in the second; there is a checkpoint every 2 or 3 steps."""
     model, settings = request.getfixturevalue(family), replace(SETTINGS, quantization="nf4", checkpoint_every=3)
     settings = replace(settings, checkpoint_every=3 if accumulate == 1 else 2)
     trainer = replace(TRAINER, accumulate_grad_batches=accumulate)
@@ -196,7 +196,7 @@ def test_the_vocabulary_is_computed_at_the_answers_positions_only(causal: str) -
     WordClassifier(model, WORDS, END, Recipe(1, 1, 1e-3, 0, 0.0, 0.0, "val/loss", "32-true")).training_loss(
         prompts(6, 2)[list(range(6))]
     )
-    assert shapes == [(6, 2, VOCABULARY)]  # the word and the end
+    assert shapes == [(6, 2, VOCABULARY)]  # the word and the end token
 
 
 @pytest.mark.parametrize("family", ["causal", "seq2seq"])
@@ -211,7 +211,7 @@ def test_gradient_checkpointing_changes_no_weight(family: str, tmp_path: Path, r
 def test_answers_of_several_tokens_are_what_the_model_then_writes(
     family: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Answers of different lengths: `val/accuracy` is the share that greedy decoding gives, token by token."""
+    """With answers of different lengths, `val/accuracy` is the share that greedy decoding reproduces token by token."""
     model = request.getfixturevalue(family)
     answers = [[10, END], [11, 13, 14, END], [12, 15, 16, 17, 18, END]]
 
@@ -287,7 +287,7 @@ def test_padding() -> None:
 
 @pytest.mark.slow
 def test_smollm2_in_nf4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real model: its loss falls, its adapter loads to the same logits, and what is saved is under 5% of the base."""
+    """The real model: its loss falls, its adapter loads to the same logits, and all saved files are under 5% of the base."""
     from findistill.llm.in_process import InProcessEngine
     from findistill.llm.prompts import Template
     from findistill.models.weights import locate

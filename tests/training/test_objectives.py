@@ -114,7 +114,7 @@ def test_an_objective_of_ones_own_is_a_registered_class(monkeypatch: pytest.Monk
             shares = logits.softmax(-1).gather(1, hard[:, None])
             return (-((1 - shares) ** 2) * shares.log()).mean()
 
-    monkeypatch.setitem(OBJECTIVES, "focal", None)  # taken out again after the test
+    monkeypatch.setitem(OBJECTIVES, "focal", None)  # so that it is unregistered after the test
     assert objective("focal")(Focal) is Focal
     mine = Objective.of(Distill(objective="focal"), NAMES, np.array(HARD))
     naive = sum(-((1 - p) ** 2) * math.log(p) / 4 for p in (softmax(row)[label] for row, label in zip(LOGITS, HARD, strict=True)))

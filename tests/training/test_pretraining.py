@@ -27,7 +27,7 @@ TRAINER = Trainer(accelerator="cpu", precision="32")
 
 
 def _words(ids: np.ndarray) -> list[list[int]]:
-    """Positions of each word, found the slow way."""
+    """The positions of each word's pieces, computed naively."""
     words: list[list[int]] = []
     for position, piece in enumerate(TOKENIZER.convert_ids_to_tokens(ids.tolist())):
         if piece in TOKENIZER.all_special_tokens:

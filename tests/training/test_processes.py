@@ -1,4 +1,4 @@
-"""Training on several devices: two processes on the CPU learn what one does."""
+"""Training on several devices: two CPU processes learn the same as one."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ RECIPE = Recipe(1, 8, learning_rate=1e-3, max_length=16, weight_decay=0.01, warm
 
 @pytest.fixture
 def undropped(tiny: Path, tmp_path: Path) -> Path:
-    """The tiny BERT without dropout: nothing but the order of sums is then different between one process and two."""
+    """The tiny BERT without dropout, so that one process and two differ only in the order of summation."""
     folder = tmp_path / "undropped"
     config = BertConfig.from_pretrained(tiny, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     BertModel.from_pretrained(tiny, config=config).save_pretrained(folder)
@@ -64,7 +64,7 @@ def run(encoder, trainer, labels, corpus, tmp_path: Path):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(run, undropped: Path, tmp_path: Path, caplog, monkeypatch) -> None:
-    """In as many steps, of the same batches; what they log arrives once, in the loggers of the job's own process."""
+    """They take as many steps on the same batches; what they log arrives once, in the loggers of the main process."""
     monkeypatch.setattr(logging.getLogger("findistill"), "propagate", True)
     callbacks = composed("callbacks=default").callbacks
     logs = {name: CSVLogger(tmp_path / "logs", name=name, version="") for name in ("one", "two")}
@@ -113,7 +113,7 @@ def test_the_command_trains_with_two_and_knows_the_job_again(findistill: Command
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["distillation", "pretraining"])
 def test_every_training_can_be_shared(kind: str, encoder, trainer, labels, corpus, run, tmp_path: Path) -> None:
-    """Where some of the parameters take no part in a loss, too; a student's stages follow each other."""
+    """Including when some parameters are unused by a loss, and with the two stages of a student."""
     shared = replace(trainer, **TWO)
     if kind == "pretraining":
         settings = replace(encoder, pretrain=Pretrain(source="own", epochs=1))
@@ -140,7 +140,7 @@ def test_a_mistake_in_one_of_them_is_the_jobs(run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_one_goes_on_from_its_checkpoint(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that the system kills takes the others with it; the next run begins behind the checkpoint."""
+    """If the system kills one process, the others end too; the next run resumes from the checkpoint."""
     stop = {"stop": {"_target_": "tests.training.test_processes.Killed"}}
     monkeypatch.setenv("FINDISTILL_ALLOW", "tests")
     with pytest.raises(torch.multiprocessing.ProcessExitedException):
@@ -153,7 +153,7 @@ def test_a_killed_one_goes_on_from_its_checkpoint(run, tmp_path: Path, monkeypat
 
 
 class Killed(pl.Callback):
-    """Kills the second process after 10 steps, as a system without memory does."""
+    """Kills the second process after 10 steps, as a system out of memory does."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.global_step == 10 and trainer.global_rank == 1:
@@ -216,7 +216,7 @@ def test_devices_that_mean_nothing_are_refused(overrides: tuple[str, ...], messa
 
 
 def test_fsdp_makes_a_unit_of_each_layer(tiny: Path) -> None:
-    """As far as it goes without a GPU: the strategy, and the groups of an optimizer that sees flat pieces of parameters."""
+    """What can be checked without a GPU: the strategy, and the parameter groups of an optimizer that sees flattened shards."""
     model = AutoModelForSequenceClassification.from_pretrained(tiny)
     module = EncoderClassifier(model, CrossEntropy(), RECIPE, 2)
     strategy = strategy_of("fsdp", module)

@@ -51,7 +51,7 @@ def matrices(model: torch.nn.Module) -> set[str]:
 
 
 def test_rates_are_finberts(twelve: BertForSequenceClassification) -> None:
-    """Layer i of 0 to 11 learns at lr / 1.2^(12 - i), the embeddings at lr / 1.2^13, pooler and head at lr."""
+    """Layer i of 0 to 11 has rate lr / 1.2^(12 - i), the embeddings lr / 1.2^13, pooler and head lr."""
     names = {parameter: name for name, parameter in twelve.named_parameters()}
     recipe = Recipe(1, 8, 2e-5, 16, 0.01, 0.0, "val/loss", "32-true", layer_decay=1 / 1.2)
     groups = parameter_groups(twelve.named_parameters(), depths(twelve), matrices(twelve), recipe)
@@ -106,7 +106,7 @@ def test_schedules_end_where_they_say(kind: str, last: float) -> None:
 
 
 def test_layers_are_freed_at_finberts_pace() -> None:
-    """Twelve layers, four epochs of 100 steps: the top one at once, four an epoch, the embeddings as the fourth begins."""
+    """Twelve layers, four epochs of 100 steps: the top layer at once, four per epoch, the embeddings as the fourth begins."""
     free = [trainable_layers(step, 400, 12) for step in range(400)]
     assert [step for step in range(1, 400) if free[step] > free[step - 1]] == [25 * n for n in range(1, 13)]
     assert free[0] == 1 and free[299] == 12 and free[300] == 13
@@ -131,7 +131,7 @@ def test_layers_join_from_the_top_and_stay_as_they_were_until_then(
     monkeypatch.setattr(EncoderClassifier, "training_step", step)
     trainer = replace(FINBERT, warmup=0.0)
     fit(teacher, None, labels, corpus.train, corpus.validation, Session(trainer, tmp_path))
-    # 18 steps, 4 layers: one more after 13.5 / 4 steps each, the embeddings (5) after 13.5.
+    # 18 steps, 4 layers: one more every 13.5 / 4 steps, the embeddings (5) after 13.5.
     assert [max(free) for free in learning] == [1] * 4 + [2] * 3 + [3] * 4 + [4] * 3 + [5] * 4
     assert all(free == set(range(max(free) + 1)) for free in learning)
     assert all(moved <= free for moved, free in zip(changed[1:], learning[:-1], strict=True))

@@ -1,4 +1,4 @@
-"""A training that is killed (SIGKILL) half way goes on to the weights of one that was not."""
+"""A training killed (SIGKILL) halfway resumes and ends with the same weights as an uninterrupted one."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ from findistill.training.recipe import RecipeModule
 from findistill.training.trainer import Trained, fit
 from tests.fixtures.models import Corpus
 
-SERVER = multiprocessing.get_context("forkserver")  # the libraries are loaded once for all that are killed
+SERVER = multiprocessing.get_context("forkserver")  # loads the libraries once for all killed processes
 SERVER.set_forkserver_preload([__name__])
 
 TEXTS = [f"The {size} shop {verb} its {item}" for size in ("old", "new") for verb in ["raises", "cuts", "sells", "keeps", "sees"]
@@ -57,7 +57,7 @@ def pretrained(encoder: Encoder, labels: LabelSet, corpus: Corpus, folder: Path)
 
 
 def killed(train: Callable[..., Any], module: type[RecipeModule], at: int, *arguments: Any) -> None:
-    """Run `train` and kill this process as batch number `at` begins."""
+    """Run `train` and kill this process after `at` batches."""
     step, steps = module.training_step, [0]
 
     def killing(self: RecipeModule, batch: Any, index: int) -> torch.Tensor:
@@ -118,7 +118,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "best.ckpt": lambda content: content[: len(content) // 2],
-    "last.ckpt": lambda content: content[:1000] + bytes([content[1000] ^ 1]) + content[1001:],  # torch would read it
+    "last.ckpt": lambda content: content[:1000] + bytes([content[1000] ^ 1]) + content[1001:],  # torch would load it
 }
 
 

@@ -1,4 +1,4 @@
-"""A token classifier learns words' tags, keeps its best epoch, goes on after a kill, and plain transformers opens it."""
+"""A token classifier learns word tags, keeps its best epoch, resumes after a kill, and loads in plain transformers."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -40,7 +40,7 @@ def tokens_of(lengths: list[int], seed: int = 0) -> Tokens:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The arrays of every pass of a teacher, as they happen."""
+    """The names of the arrays written by each pass of a teacher, in order."""
     texts: list[list[str]] = []
     write = teacher_cache._write
     monkeypatch.setattr(teacher_cache, "_write", lambda *arguments: texts.append(list(arguments[3])) or write(*arguments))
@@ -78,7 +78,7 @@ def test_no_array_is_made_twice(tmp_path: Path, teacher, passes) -> None:
     tokens = tokens_of([4, 7, 3])
     get(tmp_path, teacher, tokens, ["logits", "hidden/0"])
     get(tmp_path, teacher, tokens, ["hidden/0", "logits"])
-    get(tmp_path, bert(0), tokens, ["logits"])  # the same weights are the same teacher, wherever they come from
+    get(tmp_path, bert(0), tokens, ["logits"])  # the same weights are the same teacher, whatever their origin
     assert passes == [["hidden/0", "logits"]]
     get(tmp_path, teacher, tokens, ["logits", "hidden/0", "hidden/2", "scores/1"])
     assert passes[1:] == [["hidden/2", "scores/1"]]
@@ -106,7 +106,7 @@ def test_the_size_is_said_and_bounded_before_anything_is_made(
         get(tmp_path, teacher, tokens, WANTED, limit_gb=needed / 1e9, dtype="float16")
     assert "for 3 texts, 14 tokens" in caplog.text
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.bin")) == needed
-    with pytest.raises(UserError, match="need"):  # together with what is kept it would be too much
+    with pytest.raises(UserError, match="need"):  # together with what is stored, it would exceed the limit
         get(tmp_path, teacher, tokens, ["hidden/1"], limit_gb=needed / 1e9, dtype="float16")
 
 

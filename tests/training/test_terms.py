@@ -1,4 +1,4 @@
-"""Every term against a naive implementation: one text at a time, so that there is no padding to get wrong."""
+"""Every term against a naive implementation that handles one text at a time, without padding."""
 
 import math
 
@@ -60,7 +60,7 @@ def distill(
 
 
 def built(settings: TeacherDistill, student: Anatomy, teacher: Anatomy) -> WeightedTerms:
-    """The terms of both stages, for two models of these sizes."""
+    """The terms of both stages, for two models of these shapes."""
     pair = Pair(
         student, teacher, settings.temperature, settings.layers, settings.relation_layer, settings.relation_heads
     )  # fmt: skip
@@ -72,12 +72,12 @@ def computed(terms: WeightedTerms, student, teacher, texts, hard) -> dict[str, t
     batch = padded(texts)
     ours, theirs = terms.student_arrays, terms.teacher_arrays
     with torch.no_grad():
-        taught = read(teacher, batch, theirs)  # with the fast path, whatever the model was set to
+        taught = read(teacher, batch, theirs)  # uses the fast path, whatever the model's setting
     return terms(read(student, batch, ours), taught, batch["attention_mask"], hard)
 
 
 def naive(terms: WeightedTerms, settings: TeacherDistill, student, teacher, texts, hard) -> dict[str, float]:
-    """The definitions, written down with loops over texts, heads and tokens; attention maps from transformers' slow path."""
+    """The definitions, as loops over texts, heads and tokens, with attention maps from transformers' slow path."""
     sums = {name: [0.0, 0] for name in NAMES}  # sum and count of each term's entries
 
     def add(name: str, value: torch.Tensor, layer: int = 0) -> None:
@@ -153,9 +153,9 @@ def test_padding_never_counts(student, teacher, texts) -> None:
     terms = built(distill(), Anatomy.of(student, "student"), Anatomy.of(teacher, "teacher"))
     hard = torch.tensor([0])
     alone = computed(terms, student, teacher, texts[1:2], hard)
-    batch = padded([texts[1], texts[2]])  # the same text behind eight more padded positions
+    batch = padded([texts[1], texts[2]])  # the same text with eight more positions of padding
     one = {name: value[:1] for name, value in batch.items()}
-    one["input_ids"][0, LENGTHS[1] :] = 49  # whatever stands there
+    one["input_ids"][0, LENGTHS[1] :] = 49  # padding may contain any token
     arrays = terms.student_arrays, terms.teacher_arrays
     wide = terms(read(student, one, arrays[0]), read(teacher, one, arrays[1]), one["attention_mask"], hard)
     for name, value in alone.items():

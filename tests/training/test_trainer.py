@@ -35,7 +35,7 @@ SCALAR = Distill(objective="reg", target="scalar")
 
 @pytest.fixture
 def run(encoder, trainer, labels, corpus, tmp_path):
-    """`fit` on the little corpus; keywords replace its arguments."""
+    """`fit` on the small corpus; keywords override its arguments."""
 
     def run(distill: Distill | None = CLS, *, name: str = "run", **changed) -> Trained:
         around = {name: changed.pop(name) for name in ("seed", "callbacks") if name in changed}
@@ -47,7 +47,7 @@ def run(encoder, trainer, labels, corpus, tmp_path):
 
 
 def plain_logits(folder: Path, texts: list[str]) -> np.ndarray:
-    """What plain transformers says, knowing nothing of this project."""
+    """The logits from plain transformers, without this project."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.inference_mode():
@@ -135,7 +135,7 @@ def test_schedule_spans_the_real_optimizer_steps(run, trainer, encoder, monkeypa
     calls = []
     original = recipe.schedule
     monkeypatch.setattr(recipe, "schedule", lambda *arguments: calls.append(arguments[1:]) or original(*arguments))
-    # 48 rows in batches of 8 are 6 batches; every 4 make a step, and the epoch's rest one more: 2 steps, 5 epochs.
+    # 48 rows in batches of 8 are 6 batches; every 4 make a step, and the rest of the epoch another: 2 steps, 5 epochs.
     trained = run(trainer=replace(trainer, accumulate_grad_batches=4, max_epochs=5, warmup=0.2), encoder=encoder)
     assert calls == [("linear", 0.2, 10)]
     assert trained.history[-1]["lr"] == 0.0 and trained.history[-2]["lr"] > 0
@@ -167,7 +167,7 @@ def test_history_and_counts(run) -> None:
 
 
 def test_best_weights_are_kept_not_the_last(run, trainer, corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Judged by accuracies that fall from epoch to epoch, the first is the best.
+    # The scores fall from epoch to epoch, so the first is the best.
     scores = iter([0.9, 0.5, 0.4])
     monkeypatch.setattr("findistill.training.classifier.macro_f1", lambda *_: next(scores))
     short = run(trainer=replace(trainer, max_epochs=3), name="three")

@@ -1,4 +1,4 @@
-"""What `stage=annotate` says at its end about annotations that are worth little."""
+"""The warnings of `stage=annotate` about poor annotations."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""The choice of texts for a person to label next."""
+"""The selection of texts for a person to label next."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pandas as pd
 from findistill.methods.annotate.labelling import next_to_label
 
 TEXTS = [
-    "Profit rose to a record", "Profit rose to a record.", "Profits rose to new records",  # nearly one text
+    "Profit rose to a record", "Profit rose to a record.", "Profits rose to new records",  # near-duplicates
     "The board met in Oslo", "Shipping rates fell in Asia", "A new plant opens in May", "Taxes on banks are under debate",
 ]  # fmt: skip
 

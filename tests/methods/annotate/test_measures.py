@@ -1,4 +1,4 @@
-"""What is measured of an annotator, against the plainest way of working it out."""
+"""An annotator's metrics against naive implementations."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ Annotation = Callable[..., pd.DataFrame]
 
 
 def most_frequent(answers: list[str | None]) -> str | None:
-    """The plain reference: a tie goes to the label that was answered first."""
+    """The reference implementation: a tie goes to the label that was answered first."""
     votes = Counter(answer for answer in answers if answer is not None)
     return max(votes, key=votes.__getitem__, default=None)
 
@@ -83,7 +83,7 @@ def test_stopping_is_the_annotators_own(new_annotation: Annotation, tmp_path: Pa
             right.append(most_frequent(so_far) == truth)
         assert metrics[f"annotate/stop_{stop_at}_samples"] == pytest.approx(np.mean(counts))
         assert metrics[f"annotate/stop_{stop_at}_accuracy"] == pytest.approx(np.mean(right))
-    # More than half of the samples: the majority cannot change any more.
+    # After more than half of the samples, the majority can no longer change.
     assert all(metrics[f"annotate/stop_{stop_at}_accuracy"] == metrics["annotate/accuracy"] for stop_at in (3, 4, 5))
     assert metrics["annotate/stop_2_samples"] < metrics["annotate/stop_3_samples"] < 5
 

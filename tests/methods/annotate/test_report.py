@@ -1,4 +1,4 @@
-"""The report of a study of annotators: repeats, findings, table, figures; and beside students."""
+"""The report of a study of annotators, alone and together with students: repeats, findings, table and figures."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ NewAnnotator = Callable[..., Run]
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
-    """Two llms, two prompts, two k, three orders; the larger llm, cot and more shots are better. And a baseline."""
+    """Two LLMs, two prompts, two k, three orders, and a baseline; the larger LLM, cot and more shots are better."""
     folder = tmp_path_factory.mktemp("answers")
     runs = [
         annotator(
@@ -149,7 +149,7 @@ def test_beside_students_both_have_their_own_section(new_student: Callable[..., 
     students = [new_student("cls", 5, 0, 1.0), new_student("reg", 5, 0, 2.0)]
     alone = build_report("s", students, [], tmp_path / "alone", resamples=20)
     both = build_report("s", [*students, *study[-4:]], [], tmp_path / "both", resamples=20)
-    # A csv to download has the rows of every section.
+    # The downloadable CSV contains the rows of every section.
     before, after = (re.sub(r'href="data:[^"]*"', "", files.html.read_text()) for files in (alone, both))
     section = before[before.index("<h3>") : before.index('<h2 id="reading">')].replace("figures/", "figures/made_up_")
     assert section.strip() in after

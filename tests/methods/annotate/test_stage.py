@@ -1,4 +1,4 @@
-"""`stage=annotate` through the application: what it tells before it asks, what it keeps, what it never writes."""
+"""`stage=annotate` through the application: the dry run, what is cached, and what is never written."""
 
 import json
 import re
@@ -37,12 +37,12 @@ def test_an_estimate_a_pilot_and_the_rest(findistill: Command, tmp_path: Path) -
     assert "price unknown" in blind.stdout and not lines(tmp_path)
     pilot = findistill(*BASE, "annotate.limit=20", *price)
     assert pilot.returncode == 0, pilot.stderr
-    assert lines(tmp_path) == 20 + 30  # held-out rows of the pool are asked too
+    assert lines(tmp_path) == 20 + 30  # held-out rows of the pool are annotated too
     result = findistill(*BASE, "annotate.dry_run=true", "annotate.limit=40", *price)
     assert "20 of them in the cache\n20 requests" in result.stdout and "measured on 50 annotated texts" in result.stdout
     again = findistill(*BASE, "annotate.limit=40", "annotate.samples=4", *price)
     assert again.returncode == 0, again.stderr
-    assert lines(tmp_path) == 40 + 30  # fewer samples, more texts: only the new texts are asked
+    assert lines(tmp_path) == 40 + 30  # fewer samples, more texts: only the new texts are requested
     [job] = (tmp_path / "runs" / "default").glob("annotate-limit_40*samples_4*")
     metrics = json.loads((job / "metrics.json").read_text())
     assert metrics["annotate/texts"] == 40 and 0 < metrics["cost/usd_per_1000_texts"] < 10
@@ -67,7 +67,7 @@ def test_several_annotators(findistill: Command, tmp_path: Path) -> None:
     [job] = (tmp_path / "runs" / "default").glob("annotate-*")
     metrics = json.loads((job / "metrics.json").read_text())
     assert metrics["annotate/samples"] == 30 * 8 * 3 and metrics["annotate/coverage"] == 1
-    [curve] = job.rglob("metrics.csv")  # one of all annotators
+    [curve] = job.rglob("metrics.csv")  # one for all annotators
     counts = pd.read_csv(curve)["annotation/responses"].dropna().tolist()
     assert counts == sorted(set(counts)) and counts[-1] >= 30 * 3
     wrong = findistill(*BASE, 'annotate.ensemble=["shots.colour=red"]')
@@ -89,7 +89,7 @@ def test_annotators_that_are_no_llm_are_measured_on_labelled_rows(findistill: Co
 
 
 def test_an_encoder_votes_out_of_fold(findistill: Command, tiny: Path, tmp_path: Path) -> None:
-    """Rows that it has learnt from are predicted by the model that has not; its models serve both, and are fitted once."""
+    """Each row is predicted by the model that was not trained on it; the models are fitted once for both uses."""
     quick = (f"teacher={tiny}", "teacher.min_steps=null", "teacher.epochs=1", "teacher.max_length=16", "data.validation=0")
     members = 'annotate.ensemble=["llm=encoder llm.folds=2","llm=tfidf"]'
     result = findistill(*BASE, *quick, members, "annotate.combine=stacking", "annotate.limit=60")

@@ -1,4 +1,4 @@
-"""`stage=augment`: where new texts come from, which of them stay, and who trains on them."""
+"""`stage=augment`: where new texts come from, which are kept, and which models train on them."""
 
 import itertools
 import json
@@ -42,7 +42,7 @@ from tests.llm.servers import KEY, LoopbackServer, Reply, chat, is_probe, seeded
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random BERT of one layer."""
+    """A folder with a random one-layer BERT."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
@@ -81,7 +81,7 @@ def settings_of(tiny: Path, tmp_path: Path) -> Callable[..., Config]:
 
 
 def work_of(config: Config, root: Path) -> Work:
-    """The work of making new texts, its parents not made."""
+    """The work that creates new texts, without its parents."""
     step = Augmented(config)
     return Work(step, step.config, root, {}, Store(root / ".artifacts"))
 
@@ -100,7 +100,7 @@ def close(texts: list[str], others: list[str]) -> float:
     return max((fuzz.ratio(text, other) for text in texts for other in others), default=0.0)
 
 
-# -- the whole stage -----------------------------------------------------------------------------------------------------
+# -- the complete stage --------------------------------------------------------------------------------------------------
 
 
 def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
@@ -126,7 +126,7 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     places, invent = iter(range(10**6)), random.Random(0)
 
     def writes(number: int) -> str:
-        """Every kind of text that must not stay, and one that may."""
+        """One text of every kind that must be dropped, and one that may be kept."""
         of_test, of_validation = split_texts["test"][number % 50], split_texts["validation"][number % 50]
         content = [
             of_test.upper() + "!!", f"{of_validation}, too", split_texts["train"][number], "Sure, here it is", "Too short",
@@ -172,7 +172,7 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     assert metrics["augment/dropped_close_to_a_test_text"] == (dropped["reason"] == "close to a test text").sum()
     assert metrics["augment/made_generate"] == 18 and metrics["augment/errors"] == (errors["predicted"] != errors["label"]).sum()
 
-    # One curve over all prompts: each point has the totals so far.
+    # One curve over all prompts: each point has the running totals.
     responses = [point["annotation/responses"] for point in points]
     assert responses == sorted(set(responses)) and responses[-1] == metrics["augment/made"] - metrics["augment/made_words"]
     assert points[-1]["annotation/usd"] == pytest.approx(metrics["cost/usd"]) and points[-1]["annotation/usd"] > 0
@@ -185,7 +185,7 @@ def test_new_texts_with_their_provenance_and_none_near_a_held_out_text(
     count = metrics["augment/made"] - metrics["augment/made_words"]
     assert f"{count:,.0f} texts to write, {count:,.0f} of them in the cache\n0 prompts" in text
     assert text.count("[system]") == len(json.loads((folder / "prompts.json").read_text())) and len(server.requests) == requests
-    folder.rename(tmp_path / "aside")  # as if it had been cut: the responses are cached, the folds are there
+    folder.rename(tmp_path / "aside")  # as if interrupted: the responses are cached, and the folds exist
     run_job(config, tmp_path, loggers=[logger])
     assert len(points) == len(responses)  # what is cached costs nothing
     assert len(server.requests) == requests and pd.read_parquet(folder / "augmented.parquet").equals(new)
@@ -229,7 +229,7 @@ def test_only_models_that_know_the_source_relabel_and_each_round_asks_another(
 
     def predict(model: str, texts: list[str], trainer: Any) -> Prediction:
         calls.extend((model, text) for text in texts)
-        # The model without fold 2 differs from the others.
+        # The model trained without fold 2 disagrees with the others.
         name = "negative" if model == "without 2" else "positive"
         shares = np.tile([0.9, 0.1] if name == "negative" else [0.2, 0.8], (len(texts), 1))
         return Prediction(shares, ("negative", "positive"), [name] * len(texts))
@@ -277,12 +277,12 @@ def test_a_named_teacher_and_a_teacher_that_trains_on_the_new_texts(settings_of:
     words = ("data.limit=40", "augment.per_text.words=2", "augment.rounds=5")
     first = run_job(settings_of("stage=augment", *words, f"augment.teacher={plain.folder}"), tmp_path, tmp_path / "augment")
     assert "folds" not in artifacts_read(first.step, first.store) and first.metrics["augment/relabel_1_dropped"] > 0
-    assert "augment/relabel_2_dropped" not in first.metrics  # one model has one opinion
+    assert "augment/relabel_2_dropped" not in first.metrics  # a single model cannot disagree
     (tmp_path / "run").rename(tmp_path / "first")
     more = run_job(settings_of("stage=teacher", *words, "augment.use=true", f"augment.teacher={tmp_path / 'first'}"), tmp_path)
     assert (
         artifacts_read(more.step, more.store)["augment"] == artifacts_read(first.step, first.store)["augment"]
-    )  # a teacher is its weights, wherever they lie
+    )  # a teacher is identified by its weights, not by their location
     assert more.metrics["data/augmented"] > 0
     assert more.metrics["data/kept"] == plain.metrics["data/kept"] + more.metrics["data/augmented"]
 

@@ -1,4 +1,4 @@
-"""Word-level augmentation: which words change, into what, and that nothing else does."""
+"""Word-level augmentation: which words change, into which, and that nothing else does."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def vectors() -> WordSwaps:
 
 @pytest.fixture(scope="module")
 def guesser(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A masked language model that always guesses the words `gain` and `loss`, and a piece of a word."""
+    """A masked language model that always predicts the words `gain` and `loss`, and a subword."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
@@ -37,7 +37,7 @@ def guesser(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def replaced(swaps: WordSwaps, text: str, copies: int = 40) -> list[tuple[str, str]]:
-    """The words that differ, old and new, over many copies; the rest of each copy must be as it was."""
+    """The (old, new) pairs of words that differ, over many copies; the rest of each copy must be unchanged."""
     changes = []
     for copy in swaps.copies([("a", text)], copies, 0)[0]:
         old, new = (re.findall(r"[A-Za-z]+|[^A-Za-z]+", each) for each in (text, copy))

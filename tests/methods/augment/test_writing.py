@@ -1,4 +1,4 @@
-"""New texts from an LLM: what is asked, what is read, and that nothing is asked for twice."""
+"""New texts from an LLM: what is requested, how responses are parsed, and that no request is repeated."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Out-of-fold teachers: every row is predicted by a model that was not fitted to it."""
+"""Out-of-fold teachers: every row is predicted by a model that was not trained on it."""
 
 from pathlib import Path
 

@@ -26,7 +26,7 @@ DATA = {"data": {"name": "made_up"}}
 def student(
     name: str, seed: int, skill: float, pool: int = 20000, recipe: str = "fixed", layers: str = "uniform", **terms: float
 ) -> Run:
-    """One job of stage=student with distill=logit or tinybert as the report collects it."""
+    """One job of stage=student with distill=logit or tinybert, as collected by the report."""
     distill = {
         "objective": "logit", "source": "teacher", "min_agreement": None, "recipe": recipe, "layers": layers,
         "unlabelled": f"headlines limit={pool}" if pool else "", "terms": TERMS | terms,
@@ -88,7 +88,7 @@ def test_each_student_is_compared_with_itself_on_labels_alone(methods: list[Meth
 
 def test_pairs_differ_in_one_setting_or_in_one_group_of_settings(methods: list[Method]) -> None:
     by_family = families(methods)
-    assert f"{DIFFER_IN}distill.temperature" not in by_family  # goes with the terms
+    assert f"{DIFFER_IN}distill.temperature" not in by_family  # it changes together with the terms
     terms = by_family[f"{DIFFER_IN}distill.terms"]
     assert {pair[0].split(":")[0] for pair in terms} == {"small", "middle"} and len(terms) == 2
     assert len(by_family[f"{DIFFER_IN}distill.unlabelled"]) == 6
@@ -119,7 +119,7 @@ def test_the_share_of_the_teacher_has_its_interval() -> None:
     a, b = rng.random((3, 500)) < 0.7, rng.random((2, 500)) < 0.8
     share, low, high = accuracy_share(a, b)
     assert share == pytest.approx(a.mean() / b.mean()) and low < share < high < low + 0.2
-    assert accuracy_share(b, b)[0] == 1.0 and accuracy_share(a, np.zeros_like(a))[0] > 1  # and no division by 0
+    assert accuracy_share(b, b)[0] == 1.0 and accuracy_share(a, np.zeros_like(a))[0] > 1  # no division by 0
 
 
 def test_the_tables_hold_what_each_student_keeps_of_its_teacher(methods: list[Method]) -> None:
@@ -134,7 +134,7 @@ def test_the_tables_hold_what_each_student_keeps_of_its_teacher(methods: list[Me
     assert any(one.family == AGAINST_LABELS and one.b == "middle: labels alone" and one.accuracy.difference > 0 for one in tests)
     changes = contrasts_table([one for one in tests if one.family == f"{DIFFER_IN}distill.unlabelled"])
     assert changes["Pairs"].astype(int).sum() == 6
-    assert "middle: labels alone" in shares.index  # beside the only teacher that there is
+    assert "middle: labels alone" in shares.index  # compared with the only teacher
     several = [*methods, *gather([replace(teacher(0, 2.0), method="another teacher")])]
     assert "middle: labels alone" not in students_report.teacher_shares(several)["method"].tolist()
     assert students_report.PART.notes(methods) == []
@@ -151,7 +151,7 @@ def test_a_student_is_measured_by_the_teacher_that_it_had() -> None:
     assert students_report.teacher_of(methods).name == "the students' teacher"  # type: ignore[union-attr]
     by_name = {method.name: method for method in methods}
     assert students_report.teacher_of(methods, by_name["small: kl"]) is by_name["the students' teacher"]
-    # One whose own is not there is measured by the best that is.
+    # A student whose teacher is not in the study is compared with the best one that is.
     best = students_report.teacher_of(methods, by_name["middle: kl"])
     assert best is not None and best.runs[0].metrics.get("val/macro_f1") == 3.5 / 9
 

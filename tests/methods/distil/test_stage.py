@@ -48,7 +48,7 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
     assert " on disk, 0.00 MB already stored, limit 8 GB" in result.stderr
     for folder in folders:
         metrics, artifacts, card = job(folder)
-        assert metrics["data/kept"] == 54 and metrics["data/unlabelled"] > 200  # 6 of 60 labels choose the epoch
+        assert metrics["data/kept"] == 54 and metrics["data/unlabelled"] > 200  # 6 of the 60 labels select the epoch
         assert 0 <= metrics["test/macro_f1"] <= 1
         assert (artifacts["teacher"], artifacts["outputs"]) == (teacher.name, outputs.name)
         assert "Distillation at temperature 1" in card and "the teacher tiny" in card and "texts of demo rows=700" in card
@@ -64,7 +64,7 @@ def test_a_sweep_trains_one_teacher_and_asks_it_once(findistill: Command, tiny: 
     own = pd.read_parquet(baseline / "predictions_test.parquet")
     assert list(own["id"]) == list(pd.read_parquet(folders[0] / "predictions.parquet")["id"])
 
-    # The study's code as it behaves, with the teacher of before.
+    # The published study's actual behaviour, with the same teacher.
     result = findistill(
         f"student={tiny}", *QUICK, "study=faulty", "distill=tinybert_faithful", "distill.intermediate.epochs=1",
         f"distill.teacher={teacher}", OMP_NUM_THREADS="1",
@@ -88,7 +88,7 @@ def test_a_student_on_labels_alone_has_no_teacher(findistill: Command, tiny: Pat
     metrics, artifacts, card = job(student)
     assert not {"teacher", "outputs"} & artifacts.keys() and metrics["data/unlabelled"] == 0 and metrics["data/kept"] == 54
     assert "without a teacher" in card
-    # As the same encoder would learn as a teacher: the same loss, batches and seed.
+    # The same encoder trained as a teacher: the same loss, batches and seed.
     shared = [setting for setting in QUICK if setting.split(".")[0] in ("trainer", "data", "logger", "evaluate")]
     result = findistill(
         "stage=teacher", f"teacher={tiny}", "teacher.layers=[2,4]", "teacher.max_length=24", "study=same", *shared,

@@ -1,4 +1,4 @@
-"""SpanMarker in its own environment: a stand-in interpreter in the fast suite, the real one where it is installed."""
+"""SpanMarker in its own environment: a fake interpreter in the fast suite, the real one if it is installed."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_the_real_one_learns(marked: Pair, tmp_path: Path) -> None:
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     alone = [[text[start:end] for start, end in own] for text, own in zip(texts, json.loads(result.stdout), strict=True)]
-    assert surfaces(texts, spans) == alone  # the library by itself, which pads all inputs to the same length
+    assert surfaces(texts, spans) == alone  # the library alone pads all inputs to the same length
 
 
 ALONE = """

@@ -1,4 +1,4 @@
-"""`stage=entities`, as a user runs it: trained on each source of spans, scored, reported; and the mistakes that one makes."""
+"""`stage=entities` as a user runs it: trained on each source of spans, scored and reported; and common mistakes."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def run_job(settings: list[str], root: Path, *more: str, folder: str = "job") ->
 
 @pytest.fixture(scope="module")
 def study(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds on human labels, and one on fewer texts, with another logger."""
+    """Two seeds on human labels, and one on fewer texts with another logger."""
     root = tmp_path_factory.mktemp("runs")
     for number, more in enumerate((["seed=0"], ["seed=1"], ["seed=0", "data.limit=20", "logger=csv"])):
         run_job(settings, root, *more, folder=f"job-{number}")
@@ -125,7 +125,7 @@ def test_a_model_validated_on_human_labels_goes_before_one_that_agrees_with_its_
 
 
 def test_a_report_compares_sources_on_as_many_texts(study: Path, tmp_path: Path) -> None:
-    """Two seeds of people's labels that find all, and the same with other labels, whose predictions miss a text's spans."""
+    """Two seeds on human labels that find every span, and two on other labels that miss the spans of one text."""
     shutil.copytree(study / "names", tmp_path / "names", ignore=shutil.ignore_patterns("scored", "job-2"))
     for number in (0, 1):
         path = tmp_path / "names" / f"job-{number}" / "predictions.parquet"
@@ -195,7 +195,7 @@ def test_a_key_depends_on_the_chosen_model_alone(settings: list[str]) -> None:
 
 
 def test_runs_that_differ_in_the_recipe_of_another_model_are_repeats_of_one_method(settings: list[str]) -> None:
-    """As a study has them whose later runs are of a version in which another model has a new setting."""
+    """Happens when a study's later runs use a version in which another model has a new setting."""
 
     def method(*more: str) -> Any:
         return PART.identity(plain(expand(compose("config", [*settings, *more]))))[1]
@@ -208,7 +208,7 @@ def test_runs_that_differ_in_the_recipe_of_another_model_are_repeats_of_one_meth
 
 
 class Answers(Step):
-    """In the place of a language model's answers: half of the texts are marked wrongly, by fewer votes."""
+    """Replaces a language model's answers: half of the texts are annotated wrongly, with fewer votes."""
 
     name = "extractions"
 

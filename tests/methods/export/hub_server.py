@@ -1,4 +1,4 @@
-"""A loopback imitation of the Hugging Face hub: repositories, large files by LFS, commits; it refuses and dies on request."""
+"""A loopback imitation of the Hugging Face hub: repositories, LFS uploads and commits; it refuses or dies on request."""
 
 import base64
 import hashlib
@@ -33,12 +33,12 @@ class Hub:
     """Runs in a thread at `url`.
 
     Attributes:
-        repositories: by kind and name, `models/me/moon`.
-        large: uploaded objects by their SHA-256; they are in no repository before a commit names them.
-        dies_at: a part of the address of a call that it answers by hanging up, and all calls after it; with `hears_the_last` it
-            does what that call asks for.
-        refuses: status by a part of the address.
-        calls: the method and address of each, with the token that came.
+        repositories: Repositories by kind and name, such as `models/me/moon`.
+        large: Uploaded objects by SHA-256; they are in no repository until a commit names them.
+        dies_at: Part of an address: the hub hangs up on the first request whose address contains it, and on all later ones; with
+            `hears_the_last` it still carries out the first.
+        refuses: Status codes by part of an address.
+        calls: The method, address and token of each request.
     """
 
     def __init__(self) -> None:

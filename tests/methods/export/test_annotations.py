@@ -1,4 +1,4 @@
-"""Annotations as a data set: what is in it under which licence, and that plain `datasets` reads it."""
+"""Annotations exported as a data set: its content and licence, and that plain `datasets` reads it."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ PROMPT = composed().prompt
 
 
 def artifact(root: Path, licence: str, *, key: str = "k", llm: dict[str, Any] | None = None, hub: str | None = "o/texts") -> Path:
-    """An annotation artifact of four texts in the store `root`, with the data set that it comes from."""
+    """An annotation artifact of four texts in the store `root`, with its source data set."""
     data = root / "data-d"
     write_json(data / "artifact.json", {"key": {"settings": {"hub_id": hub}}})
     card = {"name": "made_up", "licence": licence, "citation": "Nobody (2026)", "origin": "x", "counts": {}, "removed": {}}
@@ -43,7 +43,7 @@ def artifact(root: Path, licence: str, *, key: str = "k", llm: dict[str, Any] | 
 
 
 def run(tmp_path: Path, source: Path, *overrides: str) -> Path:
-    """What `stage=export` leaves of these annotations."""
+    """The folder that `stage=export` writes for these annotations."""
     config = composed("stage=export", f"export.annotations={source}", "logger=none", f"runs_dir={tmp_path}", *overrides)
     stage, folder = stage_of(config), tmp_path / "s" / "job"
     with jobs.running(config, stage, folder) as job:  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def test_the_card_says_who_answered_and_how_far_they_agree(tmp_path: Path) -> No
     ):  # fmt: skip
         assert expected in text, expected
     assert "sk-1234" not in text and "pw@" not in text
-    assert valid_dataset_card(folder).data.license == "other"  # the strictest: a provider's terms, over MIT
+    assert valid_dataset_card(folder).data.license == "other"  # the strictest wins: a provider's terms over MIT
 
 
 def test_an_ensemble_names_every_annotator(tmp_path: Path) -> None:

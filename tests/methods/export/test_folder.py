@@ -1,4 +1,4 @@
-"""`export.format=torch`: a model's folder for others, without what is of this machine alone."""
+"""`export.format=torch`: a model folder to share, without anything specific to this machine."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.report.test_model_card import LABELS, LEARNT, METRICS
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
-    """A run folder of an adapter over embedded weights, which peft knows by where they lie."""
+    """A run folder of an adapter for embedded weights, which peft records by their local path."""
     folder = tmp_path / "qlora-1" / "model"
     folder.mkdir(parents=True)
     write_adapter_card(folder, composed("stage=qlora"), LABELS, 60, LEARNT, METRICS)
@@ -37,7 +37,7 @@ def test_an_adapter_names_its_base_by_hub_id_and_nothing_of_this_machine(adapter
         "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer_config.json",
     }  # fmt: skip
     assert load_file(folder / "adapter_model.safetensors") == {} and valid_model_card(folder).data.library_name == "peft"
-    assert read_json(adapter / "model" / "adapter_config.json")["base_model_name_or_path"].startswith("/home")  # as it was
+    assert read_json(adapter / "model" / "adapter_config.json")["base_model_name_or_path"].startswith("/home")  # unchanged
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`export.push_to_hub`: what is shown, what is uploaded to an imitation of the hub, and what never leaves this machine."""
+"""`export.push_to_hub`: what is previewed, what is uploaded to an imitation of the hub, and what never leaves this machine."""
 
 import os
 import pickle
@@ -36,8 +36,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = Hub()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its storage has a protocol of its own
-    monkeypatch.setattr(_http.time, "sleep", lambda _: None)  # between the client's own attempts
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # Xet storage has its own protocol
+    monkeypatch.setattr(_http.time, "sleep", lambda _: None)  # between the client's own retries
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     for name in connection.PROXIES:
         monkeypatch.delenv(name, raising=False)
@@ -47,7 +47,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """The run folder of an export of a model, as far as publishing looks at it."""
+    """The run folder of a model export, with only what publishing reads."""
     folder = tmp_path / "job" / "model"
     folder.mkdir(parents=True)
     write_classifier_card(folder, composed("stage=teacher", "data=demo"), ("negative", "positive"), 60, LEARNT, METRICS)
@@ -270,7 +270,7 @@ def test_the_printed_line_uploads_what_the_first_command_showed(hub: Hub, job: P
     assert refusal.returncode == 2 and "export.push_to_hub only works for a single job: run it without -m" in refusal.stderr
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:  # a preloaded process has read its environment before
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:  # a preloaded process has already read its environment
         command = [sys.executable, "-m", "findistill", *arguments]
         return subprocess.run(command, cwd=job.parent, env=environment, capture_output=True, text=True, timeout=200)
 

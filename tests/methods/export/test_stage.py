@@ -1,4 +1,4 @@
-"""`stage=export` on the demo corpus, what it leaves, and `stage=evaluate` on the files."""
+"""`stage=export` on the demo corpus, the files it writes, and `stage=evaluate` on them."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.faults.conftest import tiny  # noqa: F401
 from tests.fixtures.composing import shipped
 from tests.methods.cards import scores, valid_model_card
 
-NAMES = ("positive", "negative", "neutral")  # another order than the data's
+NAMES = ("positive", "negative", "neutral")  # a different order from the data's
 VARIANTS = ("fp32", "int8_dynamic", "int8_static")
 
 
@@ -37,7 +37,7 @@ def composed(folder: Path, *overrides: str) -> DictConfig:
 
 
 def run(folder: Path, *overrides: str) -> Path:
-    """The run folder of a job that ran in this process."""
+    """Run a job in this process; return its run folder."""
     config = composed(folder, *overrides)
     validate(config)
     stage = stage_of(config)
@@ -53,7 +53,7 @@ def metrics(job: Path) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:  # noqa: F811
-    """A model folder with a head that nobody trained: its labels are as good as any to compare."""
+    """A model folder with an untrained head, which is enough to compare predictions."""
     encoder, tokenizer = load_encoder(Encoder(name="tiny", model=str(tiny)), NAMES, scalar=False, seed=0)
     folder = tmp_path_factory.mktemp("run") / "model"
     save(folder, encoder, tokenizer, NAMES, 16)
@@ -68,7 +68,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(runs: Path, model: Path) -> Path:
-    """The run folder of an export that was timed against the same model."""
+    """The run folder of an export that was timed against the source model."""
     return run(
         runs, "stage=export", f"evaluate.model={model}", "export.calibration_rows=20", "export.threads=[1]",
         f"export.against={model}",
@@ -97,7 +97,7 @@ def test_it_leaves_three_checked_files(exported: Path, model: Path) -> None:
     assert values["export/torch/mb"] == (model / "model.safetensors").stat().st_size / 1e6
     assert values["export/int8_dynamic/times_smaller_than_torch"] > 3
     card = (folder / "README.md").read_text()
-    own = {"Accuracy": "accuracy", "Macro F1": "macro_f1"}  # of the first file
+    own = {"Accuracy": "accuracy", "Macro F1": "macro_f1"}  # of the first ONNX file
     assert scores(valid_model_card(folder)) == {title: values[f"export/fp32/{name}"] for title, name in own.items()}
     assert "| int8_static | " in card and "at most 20 training texts of demo" in card and "python run.py model.onnx" in card
 

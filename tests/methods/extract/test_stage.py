@@ -25,7 +25,7 @@ TEXTS = {
 
 
 def rows(folder: Path) -> list[str]:
-    """Overrides that read the texts, with their spans, as a data set; the last two are test rows."""
+    """Overrides that read the texts and their spans as a data set; rows after the third are test rows."""
     lines = []
     for at, (text, names) in enumerate(TEXTS.items()):
         spans = [{"start": text.index(name), "end": text.index(name) + len(name), "label": "company"} for name in names]
@@ -67,7 +67,7 @@ def test_training_rows_are_labelled_and_their_key_follows_the_answers(findistill
     frame = pd.read_parquet(run(*answers(tmp_path)))
     assert len(frame) == 3 and [len(cell) for cell in frame["spans"]] == [1, 2, 0]
     assert metrics(tmp_path)["annotate/f1"] == 1
-    frame = pd.read_parquet(run(*answers(tmp_path, Acme=[])))  # another content of the file, another artifact
+    frame = pd.read_parquet(run(*answers(tmp_path, Acme=[])))  # different file content, different artifact
     assert [len(cell) for cell in frame["spans"]] == [0, 2, 0]
 
 
@@ -82,7 +82,7 @@ def test_a_prompt_can_be_seen_before_anything_is_asked(findistill: Command, tmp_
 
 
 def test_an_llm_is_tuned_to_name_entities_before_it_is_asked(findistill: Command, tmp_path: Path, tiny_llm: Path) -> None:
-    """A random model, tuned on ten headlines about Acme, answers in JSON that the others name Acme."""
+    """A random model tuned on ten headlines about Acme answers in JSON that the other headlines name Acme."""
     texts = [
         f"{verb} {what}"
         for verb in ("Acme buys", "Why Acme sells", "Acme counts")

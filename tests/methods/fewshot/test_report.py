@@ -23,7 +23,7 @@ SIZES = {"small": 80e6, "large": 780e6}
 
 
 def fewshot_run(llm: str, k: int, selection: str, seed: int, skill: float, speed: float = 10.0, **metrics: float) -> Run:
-    """One few-shot job as the report collects it."""
+    """One few-shot job, as collected by the report."""
     config = {
         "data": {"name": "made_up"},
         "llm": {"name": llm},
@@ -132,7 +132,7 @@ def test_all_stand_on_the_rows_that_were_asked() -> None:
     assert second is other and third is few
     assert [m.test_set for m in gather([first, few])] == ["made_up", "made_up"]
     few.predictions["id"] = [f"elsewhere-{row}" for row in range(len(few.predictions))]
-    assert shots_report.on_common_rows([whole, few]) == [whole, few]  # other rows: nothing to share
+    assert shots_report.on_common_rows([whole, few]) == [whole, few]  # different rows: none in common
 
 
 def test_a_report_has_the_figures(tmp_path: Path, methods: list[Method]) -> None:

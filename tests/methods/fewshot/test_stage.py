@@ -1,4 +1,4 @@
-"""`stage=fewshot`: test rows asked once, jobs that must be equal are, and one load serves a sweep."""
+"""`stage=fewshot`: each test row is requested once, equivalent jobs give equal results, and a sweep loads the model once."""
 
 import json
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_fewshot(tiny: Path, tmp_path: Path) -> Callable[..., Job]:
-    """Run the stage in this process, as jobs of a sweep are."""
+    """Run the stage in this process, like the jobs of a sweep."""
     responses._LAST.clear()
 
     def run(*overrides: str, llm: tuple[str, ...] = (f"llm.model={tiny}", "llm.dtype=float32")) -> Job:
@@ -88,7 +88,7 @@ def test_a_sweep_loads_the_model_once_embeds_the_pool_once_and_asks_nothing_twic
         by_seed.setdefault(f"{k} {selection}", []).append(predictions(job))
     assert len(loads) == 1
     assert embedded.count(60) == 1 and embedded.count(12) == 1  # the pool, the test texts
-    assert len(keys) == 1 + 2 + 2  # without any; the nearest, at two k; two draws
+    assert len(keys) == 1 + 2 + 2  # no shots; the nearest, at two k; two random draws
     equal = {name: frames[0].equals(frames[1]) for name, frames in by_seed.items() if len(frames) > 1}
     assert equal == {"0 random": True, "0 nearest": True, "2 nearest": True, "4 balanced": False}
     assert by_seed["0 random"][0].equals(by_seed["0 nearest"][0])
@@ -139,7 +139,7 @@ def test_generation_counts_answers_without_a_label_as_wrong(run_fewshot: Callabl
     job = run_fewshot("fewshot.scoring=generation", "prompt=cot", "shots.k=0")
     frame = predictions(job)
     silent = frame["predicted"].isna()
-    assert silent.any()  # a random model seldom names a label
+    assert silent.any()  # a random model rarely names a label
     assert job.metrics["test/coverage"] == pytest.approx(1 - silent.mean())
     assert job.metrics["test/accuracy"] == pytest.approx((frame["predicted"] == frame["label"]).mean())
 
@@ -181,7 +181,7 @@ def test_a_study_beside_a_fine_tuned_model(findistill: Command, tmp_path: Path) 
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("smollm2: 135 M parameters") == 1
     table = pd.read_csv(tmp_path / "runs" / "s" / "table.csv").set_index("method")
-    assert (table["test_rows"] == 12).all()  # the teacher, too, on the sample
+    assert (table["test_rows"] == 12).all()  # the teacher too is scored on the sample
     assert table.loc["smollm2 direct k=2 random", "n_seeds"] == 2 and table.loc["smollm2 direct k=0", "n_seeds"] == 1
     assert "nearest-neighbour vote (k=2)" in table.index and "minilm_l6 on 54 human labels" in table.index
     figures = {path.stem for path in (tmp_path / "runs" / "s" / "figures").iterdir()}

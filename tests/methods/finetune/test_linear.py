@@ -1,4 +1,4 @@
-"""A linear teacher through the application: trained in seconds, learnt from, scored, opened, and refused where it cannot be."""
+"""A linear teacher through the application: trained in seconds, distilled, scored, opened, and refused where unsupported."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Pretraining on the way: once for all seeds, on texts that are in no test set."""
+"""Pretraining as an intermediate step: once for all seeds, on texts from no test set."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def job(tmp_path: Path, *overrides: str) -> Job:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The texts of each pretraining, which is replaced."""
+    """The texts of each call to the (mocked) pretraining."""
     texts_of_calls: list[list[str]] = []
 
     def pretrain(encoder, texts, session):

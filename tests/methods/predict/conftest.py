@@ -1,4 +1,4 @@
-"""A classifier with a head that nobody trained, and jobs of `stage=predict` in this process."""
+"""A classifier with an untrained head, and jobs of `stage=predict` in this process."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def composed(*overrides: str) -> DictConfig:
 
 @pytest.fixture
 def predict(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Predict:
-    """Run `stage=predict` in `tmp_path`, in torch and one process unless the overrides say otherwise; gives the run folder."""
+    """Run `stage=predict` in `tmp_path`, by default in torch and one process; returns the run folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*overrides: str) -> Path:

@@ -1,4 +1,4 @@
-"""What `stage=entities` trained, as `stage=predict` uses it: from the run folder, on files of rows."""
+"""`stage=predict` with models trained by `stage=entities`: from the run folder, on files of rows."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module", params=[*RECIPES])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:  # noqa: F811
-    """The run folder of a tiny model that marks companies, by the link to the newest one."""
+    """The run folder of a tiny model that marks companies, through the link to the newest run."""
     kind = request.param
     if kind == "gliner":
         pytest.importorskip("gliner")
@@ -81,7 +81,7 @@ def test_a_run_folder_marks_rows_as_it_marked_its_test_texts(
 def published(
     request: pytest.FixtureRequest, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, bool]]:
-    """The id of a model that was downloaded from the hub, which cannot be reached now; and whether it says how it is asked."""
+    """The id of a cached hub model, with the hub unreachable; and whether its folder lacks findistill.json."""
     cache = tmp_path / "hub"
     folder = cache / "models--someone--names"
     shutil.copytree(trained / "model", folder / "snapshots" / "abc")
@@ -106,7 +106,7 @@ def test_a_model_of_the_hub(trained: Path, published: tuple[str, bool], predict:
         folder = predict(*common, "predict.types=[company]")
         opened = load("findistill.inference.gliner:open_trained")(str(trained), (), "cpu")
         certain = replace(opened, use=replace(opened.use, threshold=0.5)).spans(tested["text"].tolist())
-        assert metrics(folder)["predict/entities_per_text"] == sum(map(len, certain)) / len(tested)  # none, if it is so unsure
+        assert metrics(folder)["predict/entities_per_text"] == sum(map(len, certain)) / len(tested)  # none, if too uncertain
         return
     frame = pd.read_parquet(predict(*common) / "predictions")
     assert [spans(cell) for cell in frame["entities"]] == [spans(cell) for cell in tested["predicted"]]

@@ -1,4 +1,4 @@
-"""`stage=predict` with language models: an adapter of `stage=qlora` with its own prompt, and the `llm` section."""
+"""`stage=predict` with language models: an adapter from `stage=qlora` with its own prompt, and the `llm` section."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def test_prompt_labels_and_adapter_are_part_of_the_key(predict: Predict, news: P
     assert len({key(*llm), *(key(*llm, change) for change in changed)}) == 5
     assert key(*llm) == key(*llm, "llm.batch_tokens=64")
     other = (f"predict.model={tuned.folder}",)
-    assert key(*other) == key(*other, "prompt.instruction='Mood?'")  # an adapter has its own
+    assert key(*other) == key(*other, "prompt.instruction='Mood?'")  # an adapter has its own prompt
 
 
 def test_other_weights_of_the_base_and_another_adapter_of_the_hub_are_another_job(
@@ -138,7 +138,7 @@ def test_an_adapter_of_others_says_how_it_can_be_used(tuned: Job, news: Path, tm
 
 
 def test_what_lies_beside_an_adapter_names_no_engine(tuned: Job) -> None:
-    """So that a folder of others' can run no code: the engine is always the same."""
+    """A third-party folder must not be able to run code: the engine is fixed."""
     reader = LabelReader.beside(tuned.folder / "model")
     assert "_target_" not in reader.llm and reader.labels == ("negative", "neutral", "positive")
     assert reader.prompt["instruction"] == "Mood?"
@@ -152,7 +152,7 @@ def test_a_prompt_that_cannot_be_asked_as_it_was_tuned_is_refused(tuned: Job, ne
     (folder / "prompt.json").write_text(json.dumps(saved))
     with pytest.raises(UserError, match=r"sets tone, which this version does not know.\n.*--upgrade"):
         LabelReader.beside(folder)
-    del saved["prompt"]  # not a whole file: a line before anything runs, as for one that is no JSON
+    del saved["prompt"]  # an incomplete file: a one-line error before anything runs, as for invalid JSON
     (folder / "prompt.json").write_text(json.dumps(saved))
     with pytest.raises(UserError, match=r"prompt.json cannot be read .*\n.*stage=qlora"):
         validate(composed("stage=predict", "data=csv", f"data.path={news}", f"predict.model={folder}"))

@@ -1,4 +1,4 @@
-"""Whatever labels texts: torch folders, ONNX files in float32 and 8 bits, linear classifiers, models of entities; and engines."""
+"""Everything that labels texts: torch folders, ONNX files in float32 and 8 bits, linear and entity models, and engines."""
 
 import json
 import shutil
@@ -48,9 +48,9 @@ def test_onnx_files_are_made_once_and_give_what_torch_gives(
         (folder / "model.onnx").rename(folder / "other.onnx")
         predict(*CSV, f"predict.model={folder}", "predict.weights=fp32")
     (folder / "other.onnx").rename(folder / "model.onnx")
-    as_file = predict(*CSV, f"predict.model={folder / file_name('int8_dynamic')}", "predict.weights=fp32")  # a file is that file
+    as_file = predict(*CSV, f"predict.model={folder / file_name('int8_dynamic')}", "predict.weights=fp32")  # a file is used as is
     pd.testing.assert_frame_equal(answers(as_file), small)
-    beside = predict(*CSV, f"predict.model={folder}", "predict.weights=int8")  # an export's folder, and the 8-bit file in it
+    beside = predict(*CSV, f"predict.model={folder}", "predict.weights=int8")  # an export folder and its 8-bit file
     pd.testing.assert_frame_equal(answers(beside), small)
     assert metrics(beside)["predict/int8_agreement"] == agreement
     with pytest.raises(UserError, match=r"predict\.weights=torch: .* is an ONNX file"):

@@ -1,4 +1,4 @@
-"""What is done is not done again: after a kill, in another process or format; and never for another input or model."""
+"""Finished work is skipped after a kill, in another process or format, but never reused for another input or model."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def write(path: Path, rows: int, first: str = "Profit rose") -> None:
 
 @pytest.fixture
 def inputs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The texts that a model is asked in this process, but for the one by which its columns are known."""
+    """The texts passed to a model in this process, except the one that probes its columns."""
     texts: list[str] = []
     tokenise = predictors.tokenise
 
@@ -125,7 +125,7 @@ def test_a_folder_elsewhere_is_filled_up_and_never_mixed(predict: Predict, tmp_p
     ]
     (out / "part-00002.parquet").unlink()
     inputs.clear()
-    predict(*CSV, f"predict.out={out}")  # the job is done; what is not there any more is made
+    predict(*CSV, f"predict.out={out}")  # the job is done; the missing shard is written
     assert inputs == [f"Shares fell by {n}" for n in range(20, 30)] and files(out) == before
     write(tmp_path / "news.csv", 12)
     with pytest.raises(UserError, match="has files that this job did not write") as error:
@@ -152,7 +152,7 @@ def test_another_runtime_writes_every_shard_again_and_leaves_other_files(tmp_pat
 
 
 def test_rows_are_skipped_without_being_made(tmp_path: Path) -> None:
-    """From any row on, any format gives what reading all gives."""
+    """Skipping any number of rows, in any format, gives the remaining rows of a full read."""
     from tests.methods.predict.conftest import composed
 
     frame = pd.DataFrame({"text": [f"t{n}" for n in range(25)]})
@@ -170,7 +170,7 @@ def test_rows_are_skipped_without_being_made(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_kill_costs_one_shard_at_most(model: Path, tmp_path: Path) -> None:
-    """Two worker processes, SIGKILL of the job's process twice: the workers go with it, and the files are the same."""
+    """With two workers, the job's process is killed (SIGKILL) twice: the workers end with it, and the files are the same."""
     write(tmp_path / "news.csv", 12_000)
     command = [
         sys.executable, "-m", "findistill", "stage=predict", f"predict.model={model}", "data=csv", "data.path=news.csv",

@@ -1,4 +1,4 @@
-"""What `stage=predict` leaves of files of one's own: every row and column, and the model's answers."""
+"""The output of `stage=predict` on a user's files: every row and column, and the model's predictions."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ TEXTS = ["Profit rose", "Shares fall after a warning", 'The board meets, as "pla
 
 @pytest.fixture
 def news(tmp_path: Path) -> pd.DataFrame:
-    """Six rows, of which two have no text and one repeats another's; numbers with zeros in front, as text has them."""
+    """Six rows, two without text and one with a repeated text; ids have leading zeros, which must be kept."""
     frame = pd.DataFrame({"id": [f"00{n}" for n in range(6)], "text": TEXTS, "note": ["", "a,b", "x\ny", "", "NA", "z"]})
     frame.to_csv(tmp_path / "news.csv", index=False)
     return frame
@@ -63,7 +63,7 @@ def test_files_of_a_folder_or_a_glob_come_in_order(predict: Predict, tmp_path: P
     (tmp_path / "in" / "README.md").write_text("not a row\n")
     frame = answers(predict("data=csv", "data.path=in"))
     assert frame["text"].tolist() == ["early", "next", "late", "packed", "oldest"]
-    assert frame["day"].isna().tolist() == [True, True, True, False, True]  # a column that some files have
+    assert frame["day"].isna().tolist() == [True, True, True, False, True]  # a column in only some files
     assert answers(predict("data=csv", "data.path='in/[ab].csv'"))["text"].tolist() == ["early", "next", "late"]
 
 
@@ -169,7 +169,7 @@ def test_a_text_of_a_shard_is_predicted_once(predict: Predict, tmp_path: Path, m
 
 @pytest.mark.parametrize("weights", ["torch", "fp32"])
 def test_texts_unlike_the_trainings_are_counted(predict: Predict, model: Path, tmp_path: Path, weights: str) -> None:
-    """The same share whatever runs the model: special tokens around a text are no pieces of it."""
+    """The same share with every runtime: the special tokens around a text do not count."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -186,7 +186,7 @@ def test_texts_unlike_the_trainings_are_counted(predict: Predict, model: Path, t
 
 
 def test_a_file_is_read_as_a_whole_one_is(tmp_path: Path) -> None:
-    """Line by line or at once: the same text, whatever the encoding, the line ends and the packing."""
+    """Line by line or at once: the same text, whatever the encoding, line endings and compression."""
     text = 'é,1\r\n"a\nb",2\n'
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
         for pack in (bytes, gzip.compress):

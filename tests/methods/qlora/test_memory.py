@@ -1,4 +1,4 @@
-"""The memory that a plan of a tuning prints, for presets whose weights are on the hub alone."""
+"""The memory that a tuning plan prints, for presets whose weights are only on the hub."""
 
 import re
 from pathlib import Path

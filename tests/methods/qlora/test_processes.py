@@ -1,4 +1,4 @@
-"""Tuning on two devices: two processes on the CPU learn what one does, over weights in 4 bits, too."""
+"""Tuning on two devices: two CPU processes learn the same as one, including with 4-bit weights."""
 
 from pathlib import Path
 

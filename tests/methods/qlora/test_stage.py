@@ -1,4 +1,4 @@
-"""Tuning as a stage and before an annotator, on a tiny random model with SmolLM2's tokenizer."""
+"""Tuning as a stage and as a step before annotation, on a tiny random model with SmolLM2's tokenizer."""
 
 import json
 from pathlib import Path
@@ -89,14 +89,14 @@ def test_the_tuned_model_is_an_annotator_with_an_identity_of_its_own(qlora_job: 
     content, key = weights.read_bytes(), one.step.key
     other = load_file(weights)
     save_file({name: value + 1 for name, value in other.items()}, weights)
-    assert stage_of(one.whole).key != key  # other weights in the same folder are another annotator
+    assert stage_of(one.whole).key != key  # different weights in the same folder are a different annotator
     weights.write_bytes(content)
     assert stage_of(one.whole).key == key
     one.step.run(one)
     assert one.metrics["test/n"] == 12 and "test/learnt_from" not in one.metrics
     votes = pd.read_parquet(one.parents["annotations"] / "annotations.parquet")
     summary = json.loads((one.parents["annotations"] / "calibration.json").read_text())
-    assert summary["calibration"] == "none"  # it may have learnt from the labelled rows
+    assert summary["calibration"] == "none"  # it may have been trained on the labelled rows
     engine, form = build(one.whole.llm), template(one.whole.prompt, reading.dataset(one).labels)
     shares, _ = label_probabilities(engine, form, votes["text"].tolist())
     assert np.allclose(votes[["p_negative", "p_neutral", "p_positive"]].to_numpy(), shares, atol=1e-6)
@@ -128,7 +128,7 @@ def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_
     assert "qlora" in sections_read(one.step) and "qlora" not in sections_read(stage_of(composed("stage=student")))
     adapter = one.store.root / names_of(one)["qlora"]
     summary = json.loads((adapter / "tuned.json").read_text())
-    # A tenth of the labelled rows chose the epoch; the 7 epochs are the student's.
+    # A tenth of the labelled rows selects the epoch; the 7 epochs are the student's.
     assert summary["texts"] == 54 and len(summary["history"]) == 1
     for more in (["seed=1"], ["distill=reg", "trainer.batch_size=8"]):
         assert names_of(job(tmp_path, tiny_llm, *chain, *more))["annotate"] == names_of(one)["annotate"]

@@ -14,7 +14,7 @@ from findistill.report.page import build_report
 
 
 def of_studies(new_student: Callable[..., Run], n_second: int = 300) -> list[Run]:
-    """Students of one name and configuration in two studies."""
+    """Students with the same name and configuration in two studies."""
     runs = [new_student("cls", 5, seed, 1.0) for seed in (0, 1)] + [new_student("reg", 5, 0, 2.0)]
     second = [new_student("cls", 5, seed, 3.0, n=n_second) for seed in (0, 1)]
     placed = [(run, "moon") for run in runs] + [(run, "mars") for run in second]

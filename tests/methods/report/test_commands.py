@@ -1,4 +1,4 @@
-"""The command of a row of the report makes that row again."""
+"""The command in a row of the report reproduces that row."""
 
 import shlex
 import shutil

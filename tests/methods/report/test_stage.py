@@ -1,4 +1,4 @@
-"""Which rows `stage=report` finds in a study's folder, and which baselines it sets beside annotators."""
+"""Which rows `stage=report` finds in a study's folder, and which baselines it adds for annotators."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def settings(folder: Path, *overrides: str) -> DictConfig:
 
 
 def leave(config: DictConfig, folder: Path, frame: pd.DataFrame, metrics: dict[str, float]) -> None:
-    """The files of a done job with these predictions, sure of each."""
+    """Write the files of a finished job with these predictions, each with probability 1."""
     for name in config.data.labels:
         frame[f"p_{name}"] = (frame["predicted"] == name).astype(float)
     folder.mkdir(parents=True)
@@ -50,7 +50,7 @@ def read_data(config: DictConfig, folder: Path) -> TextData:
 
 
 def write_job(folder: Path, *overrides: str, right: float = 0.7) -> None:
-    """An annotate job as it is left behind: gold labels, some of them wrong."""
+    """Write the files of a finished annotate job: gold labels, some replaced by wrong ones."""
     config = settings(folder, *overrides)
     key = "-".join(overrides) or "plain"
     rows = reading.rows_to_annotate(read_data(config, folder), config.annotate.limit, config.data.seed)
@@ -62,13 +62,13 @@ def write_job(folder: Path, *overrides: str, right: float = 0.7) -> None:
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts as counts of their letters: the neighbour vote is not what is tested."""
+    """Embed texts as letter counts: the neighbour vote is not what is tested."""
 
     def embed(texts: list[str], **_: Any) -> np.ndarray:
         counts = np.array([[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
-    # Not only `embed`: its results are cached for the process, and the texts of other tests are the same.
+    # Patches below `embed`, whose cache lives as long as the process and is shared with tests on the same texts.
     monkeypatch.setattr("findistill.models.embeddings._embedded", embed)
 
 
@@ -107,7 +107,7 @@ def test_baselines_stand_on_the_annotated_rows(tmp_path: Path, embedded: None) -
         "smollm2 cot k=4", "smollm2 direct k=0", "smollm2 cot k=6", "smollm2 direct k=4",
     ]  # fmt: skip
     assert table.loc["smollm2 direct k=4", "n_seeds"] == 2 and table.loc["smollm2 direct k=4", "seeds"] == "0/0/0 1/0/0"
-    # Once for each number of neighbours, eight where the prompts show none; never the llm against itself.
+    # Once for each number of neighbours, eight where the prompts have no shots; never the LLM against itself.
     assert sorted(table.index[table["kind"] == "baseline"]) == [
         "TF-IDF and logistic regression", "frozen MiniLM and logistic regression", "majority class",
         *(f"nearest-neighbour vote (k={k})" for k in (4, 6, 8)),
@@ -120,7 +120,7 @@ def test_baselines_stand_on_the_annotated_rows(tmp_path: Path, embedded: None) -
 
 
 def write_learner(folder: Path, stage: str, *overrides: str) -> None:
-    """A job that learnt from human labels as it is left behind; it knows all of them."""
+    """Write the files of a finished job trained on human labels; all its predictions are right."""
     config = settings(folder, f"stage={stage}", *overrides)
     path = folder / "s" / f"{stage}-{'-'.join(overrides) or 0}"
     data = read_data(config, folder)
@@ -167,7 +167,7 @@ def test_jobs_that_are_scored_on_the_same_rows_share_a_baseline(kind: str) -> No
 
 
 def test_no_baseline_learns_from_the_rows_it_is_tested_on(tmp_path: Path, embedded: None) -> None:
-    # Without a pool the labelled texts are the annotated ones: the nearest neighbour of each would be itself.
+    # Without a pool, the labelled texts are the annotated ones: each would be its own nearest neighbour.
     write_job(tmp_path, "data.labelled=0", "annotate.limit=null")
     make(tmp_path, "s", Report(resamples=20))
     assert pd.read_csv(tmp_path / "s" / "table.csv")["kind"].tolist() == ["annotator"]

@@ -1,4 +1,4 @@
-"""Texts in reports: shown where the licence of every data set that a job read allows it."""
+"""Texts in reports: shown only if the licence of every data set that a job read allows it."""
 
 import json
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """Start argilla-server 2.8.0 on a port of loopback without a search service and without Redis: `python THIS PORT`.
 
-Run by the environment of the server, not by findistill's. The index that searches is one that keeps nothing: creating, listing
-and answering records, which is all that a review does, is the database's work.
+Runs in the server's environment, not findistill's. The search index is replaced by one that stores nothing: a review only
+creates, lists and answers records, which the database handles.
 """
 
 import sys
@@ -28,7 +28,7 @@ class NoIndex(SearchEngine):
         return True
 
 
-# Every operation of an index succeeds and keeps nothing.
+# Every index operation succeeds and stores nothing.
 for name in SearchEngine.__abstractmethods__ - {"new_instance", "ping"}:
     setattr(NoIndex, name, nothing)
 NoIndex.__abstractmethods__ = frozenset()

@@ -1,7 +1,7 @@
-"""Label Studio and Argilla themselves, on loopback, each in an environment of its own that is made once (`.bench/`).
+"""The real Label Studio and Argilla, on loopback, each in a separate environment that is created once (`.bench/`).
 
-Argilla's server wants Elasticsearch to search with, and Redis for its jobs; reviews use neither. `argilla_without_search.py`
-starts it without them. People run a stock server.
+Argilla's server requires Elasticsearch for search and Redis for its jobs; reviews use neither. `argilla_without_search.py`
+starts it without them. Users run a stock server.
 """
 
 import os
@@ -30,7 +30,7 @@ START_S = 180
 
 
 def environment(name: str, *requirements: str) -> Path:
-    """The `bin` folder of an environment with these packages; skips where they cannot be installed."""
+    """The `bin` folder of an environment with these packages; skips the test if they cannot be installed."""
     folder = ENVIRONMENTS / name
     ENVIRONMENTS.mkdir(exist_ok=True)
     with FileLock(ENVIRONMENTS / f"{name}.lock"):
@@ -58,7 +58,7 @@ class RealServer:
     variable: str
     backend: str
     key: str
-    ready: str  # a path that answers once the server does
+    ready: str  # a path that responds once the server is up
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -66,7 +66,7 @@ class RealServer:
         self.process: subprocess.Popen | None = None
 
     def commands(self) -> list[list[str | Path]]:
-        """What is run to start it, the last one stays."""
+        """The commands that start it; the last one keeps running."""
         raise NotImplementedError
 
     def surroundings(self) -> dict[str, str]:
@@ -93,7 +93,7 @@ class RealServer:
         pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")
 
     def kill(self) -> None:
-        """SIGKILL: nothing of it gets to say goodbye."""
+        """SIGKILL the process group: nothing shuts down cleanly."""
         process, self.process = self.process, None
         if process is not None:
             with suppress(ProcessLookupError):
@@ -109,11 +109,11 @@ class RealServer:
             self.kill()
 
     def decide(self, project: str, answers: dict[tuple[str, str], Answer | None]) -> None:
-        """Enter answers by (id, reviewer), each as its reviewer's page does it."""
+        """Submit answers by (id, reviewer), each the way the reviewer's page does."""
         raise NotImplementedError
 
     def suggested(self, project: str) -> list[tuple[str, Any]]:
-        """The id and the suggestion, in the server's own form, of every text that is there."""
+        """The id of every text on the server and its suggestion, in the server's format."""
         raise NotImplementedError
 
 
@@ -138,7 +138,7 @@ class RealLabelStudio(RealServer):
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Token {self.key}"}, timeout=60)
 
     def sessions(self) -> dict[str, httpx.Client]:
-        """A browser of each reviewer, logged in; who has no account yet signs up by invitation."""
+        """A logged-in session for each reviewer; those without an account sign up by invitation."""
         with self.owner() as owner:
             known = {each["email"] for each in owner.get("/api/users").json()}
             invitation = owner.get("/api/invite").json()["invite_url"]

@@ -1,4 +1,4 @@
-"""Loopback servers that answer as Label Studio 1.23.2 and Argilla 2.8.0 did, as far as reviews go, and may fail on the way."""
+"""Loopback servers that respond to reviews as Label Studio 1.23.2 and Argilla 2.8.0 did, and may fail on request."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ Reply = tuple[int, Any]
 
 @dataclass
 class Imitation:
-    """What the servers share. `fail_after`: so many further requests are answered, then the server hangs up on each."""
+    """What the servers share. With `fail_after`, the server answers that many more requests, then hangs up on each."""
 
     fail_after: int | None = None
     revoked: bool = False
@@ -179,7 +179,7 @@ class Argilla(Imitation):
 
     @staticmethod
     def fault(text: str, value: Any) -> str:
-        """What the real server has against spans: offsets beyond the number of code points."""
+        """The real server's objection to spans: offsets beyond the number of code points."""
         beyond = isinstance(value, list) and any(each["end"] > len(text) or each["start"] > len(text) - 1 for each in value)
         return "span question response value `end` must have a value lower or equal than the length" if beyond else ""
 

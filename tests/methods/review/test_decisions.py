@@ -1,4 +1,4 @@
-"""What becomes of decisions: agreed ones are human labels, conflicts are shown and count as none."""
+"""What decisions become: agreed ones are human labels, conflicts are shown and ignored."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Reviews in files: what spreadsheets and editors do to them, and every mistake named with its row."""
+"""Reviews in files: what spreadsheets and editors do to them, and errors that name the row."""
 
 import csv
 import json
@@ -94,7 +94,7 @@ def test_ids_that_a_spreadsheet_made_numbers_of(tmp_path: Path) -> None:
     content = place.read(LABELS, {each.id: each for each in LABELLED})
     assert [each.id for each in content.decisions] == [each.id for each in LABELLED]
     before = path.read_bytes()
-    assert place.push(LABELS, LABELLED) == 0 and path.read_bytes() == before  # what a person edits is not written for nothing
+    assert place.push(LABELS, LABELLED) == 0 and path.read_bytes() == before  # a file under edit is not rewritten without need
 
 
 def test_rows_are_added_behind_what_a_person_did(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_files_that_are_no_reviews(tmp_path: Path, content: bytes, message: str)
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
         pulled(path, LABELS, LABELLED)
-    assert "data." not in str(error.value)  # settings that these files are not read by
+    assert "data." not in str(error.value)  # settings that do not apply to review files
 
 
 @pytest.mark.parametrize("name", ["review.csv", "review.jsonl"])

@@ -48,7 +48,7 @@ def test_argilla(case: tuple[str, tuple[Span, ...]]) -> None:
     assert stored[: len(stored) - argilla.padding(stored)] == text
     units = stored.encode("utf-16-le")
     for value, span in zip(proposed["value"], spans, strict=True):
-        # The page shows what is meant, and the server, which counts code points, has nothing against it.
+        # The page shows the right span, and the server, which counts code points, accepts it.
         assert units[2 * value["start"] : 2 * value["end"]].decode("utf-16-le") == text[span.start : span.end]
         assert value["end"] <= len(stored)
     assert argilla.decided(json.loads(json.dumps(proposed["value"])), text, QUESTION, "here") == spans
@@ -106,7 +106,7 @@ def test_forms_that_are_not_there(cell: str, message: str) -> None:
 def test_files(suffix: str, tmp_path_factory: Any, case: tuple[str, tuple[Span, ...]]) -> None:
     text, spans = case
     if not text.strip() or "\r" in text or "\0" in text:
-        return  # no text of a data set, or one whose line ends a spreadsheet would change
+        return  # not a valid text, or one whose line endings a spreadsheet would change
     path = tmp_path_factory.mktemp("files") / f"r.{suffix}"
     suggestion = Suggestion("t", text, spans, 0.5)
     place = file.Backend(SimpleNamespace(files=[str(path)]))

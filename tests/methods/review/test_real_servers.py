@@ -1,4 +1,4 @@
-"""Reviews through a real Label Studio and a real Argilla: 300 suggestions, 100 decisions of two reviewers, SIGKILL on the way."""
+"""Reviews through a real Label Studio and Argilla: 300 suggestions, 100 decisions by two reviewers, SIGKILL in between."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ from findistill.methods.review.decisions import Answer, Question, Suggestion
 from tests.methods.review.real_servers import RealArgilla, RealLabelStudio
 from tests.methods.review.servers import settings
 
-pytestmark = pytest.mark.thorough  # environments of their own: minutes
+pytestmark = pytest.mark.thorough  # installs separate environments: minutes
 
 NAMES = ("AT&T", "O'Neil & Söhne", "Acme Corp.", "Łódź S.A.", "e\u0301tat", "日本銀行")
 WORDS = ("rose", "fell 3%", "🚀", "👩‍🚀", "said", "beat", "<b>", '"up"')
@@ -62,7 +62,7 @@ def suggestions(question: Question, number: int = 300) -> list[Suggestion]:
 
 @pytest.fixture
 def killing(server: Real, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Have the server killed so long after the n-th request to a path from now on; 0: before it gets there."""
+    """Kill the server `after_s` after the n-th request to a path from now on; 0: before the request arrives."""
     plain = httpx.Client.request
 
     def kill_at(ending: str, number: int, after_s: float) -> None:
@@ -100,7 +100,7 @@ def test_a_round_trip_that_sigkill_cuts_twice(
     surround(server, monkeypatch)
     server.start()
     content, pushed = review(server, project, question, items)
-    assert len(content.texts) in (100, 200) and pushed == 300 - len(content.texts)  # whole batches, whatever was answered
+    assert len(content.texts) in (100, 200) and pushed == 300 - len(content.texts)  # complete batches, whatever the responses
     assert review(server, project, question, items)[1] == 0
     expected = [(each.id, server.expected_suggestion(each.text, each.answer)) for each in items]
     assert sorted(server.suggested(project)) == sorted(expected)

@@ -1,4 +1,4 @@
-"""Reviews in Label Studio and Argilla, against imitations of both: what is pushed and pulled, and what happens when they fail."""
+"""Reviews in imitations of Label Studio and Argilla: what is pushed and pulled, and what happens when they fail."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -72,9 +72,9 @@ def test_a_suggestion_is_shown_as_the_server_counts(server: Server) -> None:
     items = suggestions(1, FOUND)
     push(server, COMPANIES, items)
     spans = server.suggested("t/0")
-    if isinstance(server, LabelStudio):  # its editor makes code points of the browser's units
+    if isinstance(server, LabelStudio):  # its editor converts the browser's UTF-16 units to code points
         assert [(each["value"]["start"], each["value"]["end"], each["value"]["text"]) for each in spans][:1] == [(2, 6, "AT&T")]
-    else:  # its page uses the browser's units as they are, which count the rocket twice
+    else:  # its page uses the browser's UTF-16 units, which count the rocket twice
         assert [(each["start"], each["end"]) for each in spans] == [(3, 7), (12, 18), (20, 24)]
 
 
@@ -84,7 +84,7 @@ def test_seconds(server: Server) -> None:
     for text_id in ("t/0", "t/1", "t/2"):
         server.decide(text_id, "ann@example.org", "neutral", 4.5)
     seconds = {each.id: each.seconds for each in pull(server, LABELS, items).decisions}
-    # Argilla does not measure it: the time since the reviewer's decision before.
+    # Argilla does not measure it: the time since the reviewer's previous decision is used.
     assert seconds == (
         {f"t/{n}": 4.5 for n in range(3)} if isinstance(server, LabelStudio) else {"t/0": None, "t/1": 1, "t/2": 1}
     )
@@ -203,5 +203,5 @@ def test_a_personal_access_token_is_exchanged_and_renewed(monkeypatch: pytest.Mo
         items = suggestions(3)
         place = backend(settings(server))
         place.read(LABELS, {})
-        tokens.append("another session's")  # the first one is no longer good
+        tokens.append("another session's")  # the first one is no longer valid
         assert place.push(LABELS, items) == 3 and len(tokens) == 3

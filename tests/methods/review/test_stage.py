@@ -71,7 +71,7 @@ def test_a_review_becomes_human_labels(tmp_path: Path) -> None:
     assert "human labels of 28 texts from data.reviewed" in data.card.text()
     assert data.labels.names == ("negative", "neutral", "positive")
 
-    # Decisions are the labels that everything learns from, and votes of people, too.
+    # Decisions are the labels that everything trains on, and also human votes.
     votes = data.human_votes("train", "validation")
     assert set(votes["label"]) == set(data.labels.names) and votes["agreement"].eq(8).all()
     assert len(reading.labelled_rows(data)) + len(data.split("test", "validation")) == 28
@@ -114,7 +114,7 @@ def test_reviewers_who_disagree_make_no_label_until_one_decides(tmp_path: Path) 
 
 
 def spans_artifact(folder: Path) -> Path:
-    """As an extraction leaves it."""
+    """The artifact of an extraction."""
     folder.mkdir()
     text = "🚀 AT&T bought Bolt, and Bolt rose"
     spans = [{"start": 2, "end": 6, "label": "company", "votes": 8}, {"start": 14, "end": 18, "label": "company", "votes": 5}]
@@ -138,7 +138,7 @@ def test_spans(tmp_path: Path) -> None:
 
 
 def test_a_review_of_extractions_becomes_an_entity_data_set(tmp_path: Path) -> None:
-    """Recorded answers of a language model, corrected in a file, are the human spans of texts that had none."""
+    """A language model's recorded answers, corrected in a file, become the human spans of unlabelled texts."""
     (tmp_path / "news.csv").write_text("\n".join(["id,text", *(f"n{n},🚀 Acme {n} bought Bolt & Co. {n}" for n in range(12))]))
     rows = [{"id": f"n{n}", "answer": json.dumps({"result": ["Acme"], "normalized_result": ["Acme Inc"]})} for n in range(12)]
     pd.DataFrame(rows).to_csv("answers.csv", index=False)
@@ -186,7 +186,7 @@ def test_the_command_runs_again_each_time_and_no_key_is_written(findistill: Comm
         third = findistill(*command, **environment)
         assert third.returncode == 2 and "refuses the key in LABEL_STUDIO_API_KEY (401)" in third.stderr
         [job] = list((tmp_path / "runs" / "default").glob("review-*"))
-        assert len(pd.read_parquet(job / "reviewed.parquet")) == 3  # what was pulled stays
+        assert len(pd.read_parquet(job / "reviewed.parquet")) == 3  # pulled decisions are kept
         assert json.loads((job / "status.json").read_text())["state"] == "failed"
         for path in tmp_path.rglob("*"):
             assert not path.is_file() or KEY.encode() not in path.read_bytes(), path

@@ -35,7 +35,7 @@ def mention(text: str, name: str, votes: int) -> dict[str, Any]:
 
 
 def artifacts(folder: Path, rows: list[tuple[str, list[str]]], **columns: Any) -> SimpleNamespace:
-    """The two parents of the step as their steps leave them."""
+    """The step's two parent artifacts."""
     spans = [[mention(text, name, 8 - at) for at, name in enumerate(names)] for text, names in rows]
     ids = [f"h/{n}" for n in range(len(rows))]
     annotations = pd.DataFrame({"id": ids, "text": [text for text, _ in rows], "spans": spans, "n_valid": 8, "normalized": None})

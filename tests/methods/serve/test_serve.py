@@ -1,4 +1,4 @@
-"""`stage=serve`: answers, what is refused, requests that arrive together, slow clients, and a server that is stopped."""
+"""`stage=serve`: responses, refusals, concurrent requests, slow clients, and shutdown."""
 
 import asyncio
 import json
@@ -34,14 +34,14 @@ LIMITS = Serve(
 
 @dataclass
 class Service:
-    """A server of a model that answers each text with its length, after `gate` is set."""
+    """Serves a model that returns the length of each text once `gate` is set."""
 
     port: int
     gate: threading.Event
     batches: list[list[str]]
 
     def send(self, body: bytes | str | dict[str, Any], path: str = "/predict", method: str = "POST") -> tuple[int, Any, Any]:
-        """Status, JSON and headers of a response."""
+        """Send a request; return the status, JSON and headers of the response."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         content = json.dumps(body) if isinstance(body, dict) else body
         connection.request(method, path, content if method == "POST" else None)

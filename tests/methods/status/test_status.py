@@ -1,4 +1,4 @@
-"""`stage=status`: every state of a job in its row, what is left and its cost, and commands that can be typed."""
+"""`stage=status`: every job state, the remaining work and its cost, and commands that can be pasted."""
 
 import shlex
 from pathlib import Path
@@ -19,7 +19,7 @@ COMMAND = ["-m", "study=moon", "distill=cls,reg", "seed=0,1,2"]
 
 
 def begin(folder: Path, state: str, **status: Any) -> Path:
-    """A job's folder as it is left: half an hour after it began where it has ended."""
+    """Write the folder of a job; if it ended, it took half an hour."""
     folder.mkdir(parents=True)
     times = {"started": "2026-11-28T10:00:00+00:00", "ended": None if state == "running" else "2026-11-28T10:30:00+00:00"}
     write_json(folder / "status.json", {"state": state, **times, "host": "gpu03", "error": None, **status})
@@ -30,7 +30,7 @@ def begin(folder: Path, state: str, **status: Any) -> Path:
 
 @pytest.fixture
 def moon(tmp_path: Path) -> Path:
-    """Two jobs done, one cut, one failed, one pruned, two that were never begun."""
+    """Two jobs done, one interrupted, one failed, one pruned, two never started."""
     folder = tmp_path / "runs" / "moon"
     begin(folder / "student-cls-0", "done")
     begin(folder / "student-reg-0", "done")
@@ -72,7 +72,7 @@ def test_a_job_whose_lock_is_taken_runs_and_says_how_far_it_is(moon: Path) -> No
 
 def test_where_a_lock_cannot_be_tried_a_job_is_what_it_says(moon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = Path(run_folder.lock_of(moon / "student-cls-1").lock_file)
-    lock.mkdir(parents=True)  # stands for a file of another user: it cannot be opened
+    lock.mkdir(parents=True)  # like another user's file, it cannot be opened
     assert rows(moon)["student-cls-1"][0] == "running"
 
 
@@ -153,7 +153,7 @@ def test_studies_are_listed_with_what_they_are_about(moon: Path, capsys: pytest.
 
 
 def test_the_report_of_no_study_is_a_mistake_that_shows_which_there_are(moon: Path, findistill: Command, tmp_path: Path) -> None:
-    """Exit code 2: no report was made, and a script that goes on to open it has to know."""
+    """Exit code 2: no report was written, which a script that opens it next has to know."""
     result = findistill("stage=report")
     assert result.returncode == 2 and result.stdout.splitlines()[1].startswith("moon ")
     assert result.stderr.strip().endswith("none is named; for the newest: findistill stage=report study=moon")
