@@ -15,13 +15,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hydra.core.plugins import Plugins
 
 from findistill import cli as app
-
-# Hydra reloads every plugin, its own sweeper too, when it first scans for them. If a test had imported our sweeper before,
-# its base class would be a stale one.
-Plugins.instance()
 
 WORDS = {"negative": ("loss", "warning"), "neutral": ("meeting", "report"), "positive": ("gain", "record")}
 ROWS = [(f"Company {n} tells of a {WORDS[label][n % 2]} in {1950 + n}", label) for n, label in enumerate([*WORDS] * 20)]
