@@ -168,7 +168,7 @@ def test_the_embedded_model_reads_the_obvious() -> None:
 
 
 def test_too_long_prompts_lose_whole_demonstrations_farthest_first_then_the_texts_end(
-    engine: InProcessEngine, caplog: pytest.LogCaptureFixture
+    engine: InProcessEngine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def prompt(limit: int) -> str:
         return engine.tokenizer.decode(with_(engine, max_prompt_tokens=limit).prompt_ids([TASKS[1]], SENTIMENT)[0][0])
@@ -182,8 +182,11 @@ def test_too_long_prompts_lose_whole_demonstrations_farthest_first_then_the_text
     assert "Oslo" not in cut and "Profit fell" in cut and "guidance for the year" not in cut
     assert len(engine.tokenizer(cut).input_ids) <= 41
     assert "1 prompts lost demonstrations, 1 texts were truncated" in caplog.text
-    with pytest.raises(UserError, match=r"llm.max_prompt_tokens=10"):
+    with pytest.raises(UserError, match=r"llm.max_prompt_tokens=10: .*\nRaise it"):
         prompt(10)
+    monkeypatch.setattr(engine.config, "max_position_embeddings", 24)
+    with pytest.raises(UserError, match=r"has room for a prompt of \d+ tokens: .*\nChoose another llm"):
+        prompt(10_000)
 
 
 def test_long_texts_are_cut_to_their_share(engine: InProcessEngine) -> None:

@@ -77,9 +77,11 @@ class LanguageModel(InProcessLLM):
                 text_ids = self.ids(text)
                 room = most - (len(ids) - len(text_ids))
                 if room < 1:
+                    own = most < self.max_prompt_tokens
+                    limit = f"{self.model} has room for a prompt of {most} tokens" if own else f"llm.max_prompt_tokens={most}"
                     raise UserError(
-                        f"llm.max_prompt_tokens={most}: the prompt alone, without a text, takes "
-                        f"{len(ids) - len(text_ids)} tokens. Raise it, or shorten {template.section}.instruction."
+                        f"{limit}: the prompt alone, without a text, takes {len(ids) - len(text_ids)} tokens.\n"
+                        f"{'Choose another llm' if own else 'Raise it'}, or shorten {template.section}.instruction."
                     )
                 # A truncated text may be encoded as more tokens than it was cut to: shorten it until it fits.
                 while len(ids) > most and room > 0:
@@ -91,9 +93,10 @@ class LanguageModel(InProcessLLM):
         if shortened:
             log.info("%d texts were truncated to %s=%d tokens", shortened, template.text_limit, template.max_text_tokens)
         if dropped or truncated:
+            limit = "llm.max_prompt_tokens" if most == self.max_prompt_tokens else "the model's positions"
             log.info(
-                "prompts are cut to %d tokens (llm.max_prompt_tokens): %d prompts lost demonstrations, %d texts were truncated",
-                most, len(dropped), truncated,
+                "prompts are cut to %d tokens (%s): %d prompts lost demonstrations, %d texts were truncated",
+                most, limit, len(dropped), truncated,
             )  # fmt: skip
         return prompts, dropped
 
