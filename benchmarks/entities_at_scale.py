@@ -101,10 +101,10 @@ def run(what: str, folder: Path, count: int, *arguments: str) -> dict[str, float
     seconds = time.perf_counter() - started
     if process.returncode:
         sys.exit(f"{what} failed:\n{(folder / f'{what}.log').read_text()[-2000:]}")
-    promise = "" if peak < LIMIT_MB or what in ONCE else f", MORE THAN {LIMIT_MB}"
-    rate = "" if what in ONCE else f"{count:,} headlines, {count / seconds:,.0f} a second, "
-    print(f"{what:8} {seconds:6,.0f} s, {rate}peak {peak:,.0f} MB{promise}", flush=True)
     per_s = None if what in ONCE else round(count / seconds, 1)
+    rate = f"{count:,} headlines, {per_s:,.0f} a second, " if per_s else ""
+    promise = f", MORE THAN {LIMIT_MB}" if per_s and peak >= LIMIT_MB else ""
+    print(f"{what:8} {seconds:6,.0f} s, {rate}peak {peak:,.0f} MB{promise}", flush=True)
     rates = {"seconds": round(seconds, 1), "headlines_per_s": per_s, "peak_mb": round(peak)}
     return {"command": what, "headlines": count, **rates}
 

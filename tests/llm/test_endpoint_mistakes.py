@@ -22,9 +22,9 @@ def test_a_wrong_key_model_or_address_is_the_users_mistake(server: LoopbackServe
     with pytest.raises(UserError, match=r"credit is used up"):
         ask(server)
     key, server.key = server.key, ""
-    for status in (401, 403):
+    for status, reason in ((401, "401"), (403, r"403: who are you\?")):
         server.behave = lambda body, status=status: refusal(status, "who are you?")
-        with pytest.raises(UserError, match=rf"requires a key \({status}\): .* such as llm.api_key_env=LLM_API_KEY"):
+        with pytest.raises(UserError, match=rf"requires a key \({reason}\): .* such as llm.api_key_env=LLM_API_KEY"):
             ask(server, api_key_env=None)
     server.key = key
     monkeypatch.setenv("TEST_KEY", "sk-wrong")

@@ -159,7 +159,12 @@ def _online(setting: str) -> bool:
         return mode == "online"
     if os.environ.get("WANDB_API_KEY"):
         return True
+    return not netrc_passwords().keys().isdisjoint({"api.wandb.ai", "default"})
+
+
+def netrc_passwords() -> dict[str, str]:
+    """Host -> password in ~/.netrc, where `wandb login` stores its key; empty if it is missing or cannot be parsed."""
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
+        return {host: password for host, (_, _, password) in netrc.netrc().hosts.items()}
     except (OSError, netrc.NetrcParseError):
-        return False
+        return {}

@@ -105,13 +105,13 @@ def estimate_rows(
     complete = {row for row, usable in cached.items() if usable >= samples}
     remaining = [row for row in range(len(rows)) if row not in complete]
     missing = sum(samples - cached.get(row, 0) for row in remaining) + samples * more
-    left = len(remaining) + more
+    n_remaining = len(remaining) + more
 
     def prompt_tokens(sample: Sequence[int]) -> int:
         return sum(count(template, examples, text) for text, examples in (rows[row] for row in sample))
 
     sample = remaining[:: max(1, len(remaining) // COUNTED)]
-    total = prompt_tokens(sample) / max(1, len(sample)) * left
+    total = prompt_tokens(sample) / max(1, len(sample)) * n_remaining
 
     if len(measured) >= MIN_MEASURED:
         usage = pd.DataFrame([response for of_row in measured.values() for response in of_row])
@@ -120,7 +120,7 @@ def estimate_rows(
         length = usage["tokens_out"].mean()
         in_cache = usage["tokens_cached"].sum() / max(1, usage["tokens_in"].sum())
         parallel = 1 if declares(llm, "local") else settings.concurrency
-        seconds = float(usage["seconds"].sum() / len(measured) / parallel * left) or None  # batches report none
+        seconds = float(usage["seconds"].sum() / len(measured) / parallel * n_remaining) or None  # batches report none
     else:
         measured, calls, factor, seconds, in_cache = {}, 1.0, 1.0, None, 0.0
         length = 0.0 if exact else float(min(template.assumed_tokens, getattr(llm, "max_tokens", 10**6)))
@@ -128,7 +128,7 @@ def estimate_rows(
     texts = len(planned.texts) + more
     cost = pricing.cost(llm.price, tokens_in, tokens_out, round(tokens_in * in_cache))
     return Estimate(
-        texts=texts, cached=sum(row < len(planned.texts) for row in complete), requests=round(left * calls),
+        texts=texts, cached=sum(row < len(planned.texts) for row in complete), requests=round(n_remaining * calls),
         tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=cost,
         seconds=seconds, measured=len(measured),
     )  # fmt: skip

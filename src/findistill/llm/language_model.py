@@ -63,6 +63,9 @@ class LanguageModel(InProcessLLM):
             return replace(each, text=truncate(each.text)[0], rationale=rationale)
 
         most = self._longest(template)
+        limit, remedy = f"llm.max_prompt_tokens={most}", "Raise it"
+        if most < self.max_prompt_tokens:
+            limit, remedy = f"{self.model} has room for a prompt of {most} tokens", "Choose another llm"
         prompts, dropped, truncated, shortened = [], {}, 0, 0
         for request in requests:
             examples = [example(each) for each in request.demonstrations]
@@ -77,11 +80,9 @@ class LanguageModel(InProcessLLM):
                 text_ids = self.ids(text)
                 room = most - (len(ids) - len(text_ids))
                 if room < 1:
-                    own = most < self.max_prompt_tokens
-                    limit = f"{self.model} has room for a prompt of {most} tokens" if own else f"llm.max_prompt_tokens={most}"
                     raise UserError(
                         f"{limit}: the prompt alone, without a text, takes {len(ids) - len(text_ids)} tokens.\n"
-                        f"{'Choose another llm' if own else 'Raise it'}, or shorten {template.section}.instruction."
+                        f"{remedy}, or shorten {template.section}.instruction."
                     )
                 # A truncated text may be encoded as more tokens than it was cut to: shorten it until it fits.
                 while len(ids) > most and room > 0:
@@ -93,10 +94,8 @@ class LanguageModel(InProcessLLM):
         if shortened:
             log.info("%d texts were truncated to %s=%d tokens", shortened, template.text_limit, template.max_text_tokens)
         if dropped or truncated:
-            limit = "llm.max_prompt_tokens" if most == self.max_prompt_tokens else "the model's positions"
             log.info(
-                "prompts are cut to %d tokens (%s): %d prompts lost demonstrations, %d texts were truncated",
-                most, limit, len(dropped), truncated,
+                "prompts cut to fit (%s): %d prompts lost demonstrations, %d texts were truncated", limit, len(dropped), truncated
             )  # fmt: skip
         return prompts, dropped
 

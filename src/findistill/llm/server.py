@@ -300,13 +300,13 @@ class Server:
         if (400 <= status < 502 and status not in TRANSIENT and status not in (401, 402)) and (parameter or refusal.about_text):
             raise RefusedError(reason, None if refusal.about_text else parameter, refusal.about_text)
         variable = self.settings.api_key_env
-        if status in (401, 403) and not variable:
-            raise UserError(
-                f"llm.base_url={self.address} requires a key ({status}): put it into an environment variable and give its name, "
-                "such as llm.api_key_env=LLM_API_KEY."
-            )
         if status in (401, 403):
             status_text = f"403: {self.clean(refusal.message)}" if status == 403 else "401"
+            if not variable:
+                raise UserError(
+                    f"llm.base_url={self.address} requires a key ({status_text}): put it into an environment variable and give "
+                    "its name, such as llm.api_key_env=LLM_API_KEY."
+                )
             raise UserError(
                 f"llm.base_url={self.address} refuses the key ({status_text}).\n"
                 f"Put a valid one into the environment variable {variable} (llm.api_key_env); "

@@ -1,6 +1,5 @@
 """What is never uploaded: secrets, pickles, rows of data sets next to a model, links to files elsewhere."""
 
-import netrc
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from findistill.config.fields import SECRET_NAME
+from findistill.core.tracking import netrc_passwords
 from findistill.models.folder import PICKLES
 
 ROWS = ("*.csv", "*.tsv", "*.jsonl", "*.parquet", "*.arrow", "*.xlsx", "*.xls", "*.db", "*.sqlite")
@@ -47,11 +47,7 @@ def faults(folder: Path, paths: Sequence[Path], *, texts_allowed: bool | None) -
 def _secrets() -> dict[bytes, str]:
     """The secret values in this environment and in ~/.netrc, with the variable or the host of each."""
     named = {name: value for name, value in os.environ.items() if SECRET_NAME.fullmatch(name)}
-    try:
-        hosts = netrc.netrc().hosts
-    except (OSError, netrc.NetrcParseError):
-        hosts = {}
-    named |= {f"{host} in ~/.netrc": password for host, (_, _, password) in hosts.items()}
+    named |= {f"{host} in ~/.netrc": password for host, password in netrc_passwords().items()}
     return {value.encode(errors="surrogateescape"): name for name, value in named.items() if len(value) >= SHORTEST}
 
 

@@ -25,11 +25,11 @@ def show(runs_dir: Path, name: str, _: Any = None) -> None:
 def describe(folder: Path) -> str:
     """A table of a study's jobs, with completed ones by stage, then the number in each state, logs, report and next command."""
     jobs = study_jobs(folder)
-    took, trials, left = costs(jobs), trials_left(folder, jobs), of_state(jobs, *TO_DO)
+    took, trials, unfinished = costs(jobs), trials_left(folder, jobs), of_state(jobs, *TO_DO)
     rows = [row for stage in took for row in _rows([job for job in jobs if job.stage == stage], took)]
     counts = [f"{len(of_state(jobs, state))} {state}" for state in STATES if of_state(jobs, state)]
     counts += [f"up to {trials} trials to start"] if trials else []
-    expected = f"; remaining: {cost}" if (cost := cost_of(left, took)) else ""
+    expected = f"; remaining: {cost}" if (cost := cost_of(unfinished, took)) else ""
     lines = [*aligned([("job", "state", "jobs", "cost"), *rows]), f"{len(jobs)} jobs: {', '.join(counts)}{expected}"]
     if (files := logs(folder.parent, folder.name)) and len(of_state(jobs, "done")) < len(jobs):
         lines.append(f"logs: {folder.parent / '.workers' / folder.name}, newest: {files[0]}")
@@ -65,14 +65,14 @@ def _in_words(job: StudyJob, took: Mapping[str, Cost]) -> str:
 
 def next_commands(folder: Path, jobs: Sequence[StudyJob], searching: bool, current: bool) -> list[str]:
     """The commands that run what is left, else the one that makes the report."""
-    left = {job.folder.name for job in of_state(jobs, *TO_DO)}
+    unfinished = {job.folder.name for job in of_state(jobs, *TO_DO)}
     plans = study.plans(folder)
-    commands = [command for command, plan in plans.items() if left & {*plan["jobs"]} or (searching and plan["trials"])]
+    commands = [command for command, plan in plans.items() if unfinished & {*plan["jobs"]} or (searching and plan["trials"])]
     planned = {name for plan in plans.values() for name in plan["jobs"]}
     if not searching:  # a search replaces failed jobs by others
         alone = [job.command for job in of_state(jobs, *TO_DO) if job.folder.name not in planned and job.command]
         commands += list(dict.fromkeys(alone))[:ROWS]
-    if left and not commands:
+    if unfinished and not commands:
         return ["next: run the commands that started these jobs again; they resume"]
     if not commands and not current and of_state(jobs, "done"):
         commands = [f"findistill stage=report {named(folder)}"]
