@@ -52,7 +52,7 @@ def main() -> None:
         if not lines:  # only one number of labels so far
             continue
         (path.parent / "figures").mkdir(exist_ok=True)
-        for written in style.save(figure_of(lines, dashed), path.parent / "figures" / "labels"):
+        for written in style.save(figure_of(lines, dashed), path.parent / "figures" / "labels", vector=True):
             print(written)
 
 

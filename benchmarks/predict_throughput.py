@@ -1,11 +1,12 @@
 """Rows per second of `stage=predict` against bare onnxruntime on the same ONNX file, threads and length-sorted batches.
 
-python benchmarks/predict_throughput.py --rows 1000000 --workers 2
+python benchmarks/predict_throughput.py --rows 1000000 --workers 2 [--ray HOST:6379]
 
 The model is a BERT with 2 layers of width 128, MiniLM's vocabulary and random weights: its predictions mean nothing, but it is
 as fast as the tiny student. Bare onnxruntime is one process: tokenizers on `workers` threads, all texts sorted by length,
 batches of 64, no output written. `stage=predict` reads a CSV file and writes Parquet; it is timed both from engine start
-and as a complete command.
+and as a complete command. With `--ray`, the cluster predicts the same file with one and with `workers` actors, and their rows are
+compared with the local engine's.
 """
 
 import argparse
@@ -97,11 +98,27 @@ def findistill(folder: Path, *arguments: str) -> tuple[dict[str, float], float]:
     return json.loads(newest.read_text()), seconds
 
 
+def on_ray(folder: Path, address: str, workers: int, settings: list[str]) -> None:
+    """Print the rates of one and of `workers` actors, and whether the rows are those of the local engine."""
+    import pyarrow.dataset
+
+    rates = []
+    for actors in (1, workers):
+        bounds = [f"predict.ray.{bound}_actors={actors}" for bound in ("min", "max")]
+        ray = ["predict.engine=ray", f"predict.ray.address='{address}'", *bounds, f"predict.out=by_{actors}"]
+        rates.append(findistill(folder, "data.path=news.csv", *settings, *ray)[0]["predict/rows_per_s"])
+    local, *others = (pyarrow.dataset.dataset(folder / name).to_table() for name in ("local", "by_1", f"by_{workers}"))
+    rows = "the same rows" if all(local.equals(other) for other in others) else "OTHER ROWS"
+    rate = ", ".join(f"{rate:,.0f} rows/s with {actors}" for actors, rate in zip((1, workers), rates, strict=True))
+    print(f"Ray actors: {rate}, ratio {rates[1] / rates[0]:.2f}, {rows}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--weights", choices=("int8", "fp32"), default="int8")
+    parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster")
     parser.add_argument("--bare", nargs=2, metavar=("ONNX", "CSV"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare:
@@ -119,7 +136,9 @@ def main() -> None:
         environment = {**os.environ, "RAYON_NUM_THREADS": str(options.workers), "TOKENIZERS_PARALLELISM": "true"}
         command = [sys.executable, __file__, "--workers", str(options.workers), "--bare", str(onnx), str(folder / "news.csv")]
         alone = json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
-        metrics, seconds = findistill(folder, "data.path=news.csv", *settings)
+        metrics, seconds = findistill(folder, "data.path=news.csv", "predict.out=local", *settings)
+        if options.ray:
+            on_ray(folder, options.ray, options.workers, settings)
     rate = metrics["predict/rows_per_s"]
     print(f"{options.rows:,} rows, {options.weights}, {options.workers} threads or processes")
     print(f"onnxruntime alone: {alone['rows_per_s']:,.0f} rows/s, peak {alone['peak_mb']:,.0f} MB")

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,21 @@ def test_endpoint_throughput() -> None:
 @pytest.mark.slow
 def test_predict_throughput() -> None:
     assert "ratio: " in run("predict_throughput.py", "--rows", "3000", "--workers", "1")
+
+
+@pytest.mark.slow
+def test_sweep_overhead() -> None:
+    printed = run("sweep_overhead.py", "--jobs", "30")
+    seconds, growth = re.search(r"then ([\d.]+) s per job", printed), re.search(r"growth: (\d+) MB", printed)
+    assert seconds and float(seconds[1]) < 2 and growth and int(growth[1]) < 50, printed  # on a busy machine
+    assert "finished sweep again: " in printed
+
+
+@pytest.mark.slow
+def test_launchers() -> None:
+    printed = run("launchers.py", "--seeds", "1", "--steps", "5", "hydra/launcher=joblib hydra.launcher.n_jobs=2")
+    assert "launcher hydra/launcher=joblib hydra.launcher.n_jobs=2, jobs 8" in printed
+    assert printed.count("annotations 1, same_table True") == 2
 
 
 @pytest.mark.slow

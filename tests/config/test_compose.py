@@ -1,14 +1,17 @@
 """Every shipped configuration composes and is valid."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from findistill import cli as app
-from findistill.config.compose import config_dir, data_config, options
+from findistill.config.compose import config_dir, copied, data_config, options
 from findistill.config.expand import expand
+from findistill.config.fields import nodes, schema_of, unresolved
 from findistill.config.instantiate import check_targets, resolve
 from findistill.config.targets import check_names
 from findistill.config.validate import validate
@@ -180,3 +183,38 @@ def test_a_data_set_stands_without_the_settings_that_it_refers_to(tmp_path: Path
     [own] = [step for step in walk(resolve(config.stage._target_, "stage._target_")(expand(config))) if step.name == "data"]
     Store(tmp_path).build(own)
     assert own.record["settings"]["labelled_seed"] == 3
+
+
+def test_an_unresolved_configuration_is_omegaconfs_container() -> None:
+    for choice in ("data=csv", "experiment=company_ner", "logger=wandb"):
+        config = composed(choice, *NEEDS.get(choice, []), "+logger.more={n: 1, names: [a, null, '${seed}']}")
+        assert unresolved(config) == OmegaConf.to_container(config, resolve=False)
+
+
+def test_a_copy_keeps_its_place_in_the_whole() -> None:
+    config = composed("seed=3", "data.labelled_seed=${seed}")
+    for part in (config, config.data):
+        same = copied(part)
+        assert same == part and same is not part and same._get_parent() is part._get_parent()
+    own = copied(config.data)
+    own.limit = 7
+    assert own.labelled_seed == 3 and config.data.limit != 7
+
+
+@pytest.mark.parametrize("stage", ["stage=teacher", "stage=student"])
+def test_every_mapping_can_be_given_on_the_command_line(stage: str) -> None:
+    """Null ones, too, into which OmegaConf cannot merge."""
+    config = composed(stage)
+    maps = {key: node._is_none() for key, node in _nodes(config) if isinstance(node, DictConfig) and not schema_of(node)}
+    assert {"trainer.optimizer", "trainer.scheduler", "student.shape", "callbacks", "logger"} <= {*maps}
+    for key, is_null in maps.items():
+        name = "layers" if key.endswith(".shape") else "some"
+        for override in (f"+{key}.{name}=1", *([f"{key}={{{name}: 1}}"] if is_null else [])):
+            assert OmegaConf.select(composed(stage, override), key)[name] == 1
+
+
+def _nodes(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in nodes(node):
+        yield f"{prefix}{name}", inner
+        if isinstance(inner, DictConfig):
+            yield from _nodes(inner, f"{prefix}{name}.")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from hydra import compose
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.expand import annotators, expand
 from findistill.config.validate import validate
@@ -111,3 +111,12 @@ def test_tuning_is_seen_in_every_form() -> None:
         assert tunes(f"annotate.ensemble={members}")
     assert tunes("shots.k=0", "annotate.ensemble=['llm.adapter=tune']") and tunes("shots.k=0", "llm.adapter=tune")
     assert not tunes("annotate.ensemble=['llm=gpt4o llm.model=m']") and not tunes("llm=gpt4o")
+
+
+def test_expanding_changes_nothing_of_what_was_composed() -> None:
+    config = configured("distill=tinybert", "distill.unlabelled='headlines limit=2000'", "evaluate.also=['fiqa_news classes=2']")
+    before = OmegaConf.to_yaml(config)
+    expanded = expand(config)
+    assert isinstance(expanded.distill.unlabelled, DictConfig) and expanded.distill.unlabelled.limit == 2000
+    assert OmegaConf.to_yaml(config) == before and config.distill.unlabelled == "headlines limit=2000"
+    assert expanded.distill._get_root() is expanded and config.distill._get_root() is config

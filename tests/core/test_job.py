@@ -10,9 +10,9 @@ from hydra import compose
 from omegaconf import DictConfig
 
 from findistill.config.compose import config_dir
+from findistill.core import files, run_folder
 from findistill.core import job as jobs
-from findistill.core import run_folder
-from findistill.core.files import read_json, replacing, write_json, write_whole
+from findistill.core.files import read_json, replacing, synced_together, write_json, write_whole
 from findistill.core.step import Step
 from findistill.core.store import Store
 from findistill.core.tracking import Attempt, Tracker
@@ -190,3 +190,22 @@ def test_the_latest_job_of_a_stage_has_a_link(tmp_path: Path) -> None:
     assert [path.name for path in run_folder.jobs(tmp_path)] == ["teacher-a", "teacher-b"]
     assert argv.without_links(f"evaluate.model=[{latest},x]") == f"evaluate.model=[{tmp_path}/teacher-b,x]"
     assert argv.without_links(f"evaluate.model={latest}/model") == f"evaluate.model={tmp_path}/teacher-b/model"
+
+
+def test_a_jobs_files_are_flushed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(files, "sync", lambda path: flushed.append(path.name))
+    with synced_together(tmp_path, but=("predictions",)):
+        write_whole(tmp_path / "figures" / "one.png", "a")
+        assert flushed == []
+        write_whole(tmp_path / "predictions" / "shard", "a")  # must outlive a power cut before the end
+        write_whole(tmp_path.with_name("elsewhere"), "a")
+        assert len(flushed) == 4
+    assert {"one.png", "figures", "shard", tmp_path.name} <= {*flushed[4:]}
+    flushed.clear()
+    with pytest.raises(RuntimeError), synced_together(tmp_path, but=()):
+        write_whole(tmp_path / "half", "a")
+        raise RuntimeError
+    assert flushed == []  # the job has failed, and runs again
+    write_whole(tmp_path / "later", "a")
+    assert len(flushed) == 2

@@ -13,7 +13,7 @@ from findistill.core.hashing import seal
 from findistill.core.plan import duration
 from findistill.core.run_folder import REPORT, done_jobs
 from findistill.errors import SweepError
-from findistill.hydra_ext.sweeper import Planned, ResumingSweeper, costs
+from findistill.hydra_ext.sweeper import Job, Plan, ResumingSweeper, costs
 from tests.conftest import Command
 
 
@@ -39,15 +39,14 @@ def test_a_current_report_does_not_hide_missing_jobs(
     n_done: int, line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config: Any = SimpleNamespace(sweep=SimpleNamespace(report=True))
-    step: Any = None
-    plan = [Planned([], config, step, [], tmp_path / f"teacher-{number}") for number in range(2)]
-    for job in plan[:n_done]:
+    jobs = [Job([], [], tmp_path / f"teacher-{number}", "key", live=False, reads=[], settings={}) for number in range(2)]
+    for job in jobs[:n_done]:
         write_json(job.folder / "status.json", {"state": "done"})
     page = write_whole(tmp_path / "report.html", "a report")
     write_json(tmp_path / REPORT, {"jobs": done_jobs(tmp_path), "files": seal(tmp_path, [page.name])})
     caplog.set_level(logging.INFO, "findistill")
     with nullcontext() if n_done == 2 else pytest.raises(SweepError, match="1 of 2 jobs are not done"):
-        ResumingSweeper._close(plan, [], 1.0, last=False)
+        ResumingSweeper._close(Plan(jobs, {tmp_path: config}), jobs[n_done:], 1.0, last=False)
     assert caplog.messages == [f"{line}{page}"]
 
 

@@ -1,8 +1,11 @@
 """Composing the configuration with Hydra: its folders, groups and options, and parts that are named inside settings."""
 
+import pickle
+from collections.abc import Iterable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -17,6 +20,32 @@ from findistill.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from findistill.data.config import Data
     from findistill.schema import Config
+
+
+T = TypeVar("T")
+
+
+def copied(config: T) -> T:
+    """What `config.copy()` returns, by way of pickle, which takes a fifth of the time."""
+    node: Any = config
+    parent = node._get_parent()
+    node._set_parent(None)  # else it would be copied, too
+    try:
+        same = pickle.loads(pickle.dumps(node, pickle.HIGHEST_PROTOCOL))
+    finally:
+        node._set_parent(parent)
+    same._set_parent(parent)
+    return cast(T, same)
+
+
+def with_own(config: T, names: Iterable[str]) -> T:
+    """A configuration with copies of the sections `names`, which may be changed; it shares the others with `config`."""
+    original, node = cast(Any, config), DictConfig.__new__(DictConfig)
+    content = {**original._content, **{name: copied(original._content[name]) for name in names}}
+    node.__dict__.update({**original.__dict__, "_metadata": deepcopy(original._metadata), "_content": content})
+    for name in names:
+        content[name]._set_parent(node)
+    return cast(T, node)
 
 
 def config_dir() -> Path:
@@ -86,7 +115,7 @@ def with_overrides(config: "Config", words: str, key: str) -> "Config":
     Raises:
         UserError: no such option or setting.
     """
-    base = cast(DictConfig, config).copy()
+    base = cast(DictConfig, copied(config))
     options = [word for word in words.split() if word.partition("=")[0] in groups()]
     with read_write(base), open_dict(base):
         for word in options:
@@ -111,7 +140,7 @@ def compose_part(name: str, overrides: tuple[str, ...], subject: str) -> DictCon
     """
     refuse_renamed(list(overrides))
     try:
-        return _compose_once(name, overrides, conf_folders()).copy()
+        return copied(_compose_once(name, overrides, conf_folders()))
     except MissingConfigException as error:
         group, _, option = (error.missing_cfg_file or name).rpartition("/")
         raise UserError(f"{subject}: no such option{did_you_mean(option, known=group_options(group))}") from error
@@ -127,9 +156,8 @@ def _compose_once(name: str, overrides: tuple[str, ...], folders: tuple[Path, ..
         return compose(name, list(overrides))
 
 
-def without_hydra(config: DictConfig) -> "Config":
-    """The configuration without the `hydra` node, as a task function sees it."""
-    own = config.copy()
-    with read_write(own), open_dict(own):
-        del own["hydra"]
-    return cast("Config", own)
+def without_hydra(composed: DictConfig) -> "Config":
+    """A newly composed configuration, from which this removes the `hydra` node: what a task function sees."""
+    with read_write(composed), open_dict(composed):
+        del composed["hydra"]
+    return cast("Config", composed)

@@ -5,13 +5,13 @@ a mapping (`{name: tfns, limit: 500}`) or of a node that Hydra composed (`data@s
 """
 
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from findistill.config.compose import compose_part, data_config, groups, with_overrides
+from findistill.config.compose import compose_part, copied, data_config, groups, with_overrides, with_own
 from findistill.config.fields import constraints
 from findistill.config.validate import sections, unknown_data_set
 from findistill.errors import UserError
@@ -24,7 +24,9 @@ ANNOTATOR = ("llm", "prompt", "shots", "annotate", "qlora")
 
 
 def expand(config: "Config") -> "Config":
-    """A copy of a composed configuration with settings in words expanded to nodes; to be called once, before validation.
+    """A composed configuration with settings in words expanded to nodes; to be called once, before validation.
+
+    The sections with such settings are copies, the others are those of `config`.
 
     A data set becomes a typed `Data` section; an annotator of an ensemble a mapping with the sections of `ANNOTATOR`. Empty
     settings are unchanged.
@@ -32,19 +34,27 @@ def expand(config: "Config") -> "Config":
     Raises:
         UserError: no such data set, option or setting; the message begins with the key of the setting.
     """
-    expanded = cast(DictConfig, config).copy()
+    affected = {
+        key.partition(".")[0]: None for key, _, schema in sections(config) if _naming(schema) or hasattr(schema, "complete")
+    }
+    expanded = cast(DictConfig, with_own(config, affected))
     with read_write(expanded), open_dict(expanded):
-        for key, node, schema in list(sections(expanded)):
-            for field in fields(schema):
-                names = constraints(schema, field.name).names
-                if not names or OmegaConf.is_missing(node, field.name) or not node[field.name]:
+        for key, node, schema in [part for name in affected for part in sections(expanded[name], name)]:
+            for name, names in _naming(schema).items():
+                if OmegaConf.is_missing(node, name) or not node[name]:
                     continue
-                value, at = node[field.name], f"{key}.{field.name}"
+                value, at = node[name], f"{key}.{name}"
                 make = partial(_data, key=at) if names == "data" else partial(_annotator, config=config, key=at)
-                node[field.name] = [make(each) for each in value] if isinstance(value, ListConfig) else make(value)
+                node[name] = [make(each) for each in value] if isinstance(value, ListConfig) else make(value)
             if complete := getattr(schema, "complete", None):  # short forms that only the schema knows
                 complete(node)
     return cast("Config", expanded)
+
+
+@cache
+def _naming(schema: Any) -> dict[str, str]:
+    """The settings of a schema that name a configuration, and what they name."""
+    return {field.name: names for field in fields(schema) if (names := constraints(schema, field.name).names)}
 
 
 def annotators(config: "Config") -> "list[Config]":
@@ -53,7 +63,7 @@ def annotators(config: "Config") -> "list[Config]":
         return [config]
     configs = []
     for member in config.annotate.ensemble:
-        own = cast(DictConfig, config).copy()
+        own = cast(DictConfig, copied(config))
         with read_write(own), open_dict(own):
             for section in ANNOTATOR:
                 own[section] = member[section]

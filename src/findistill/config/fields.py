@@ -1,17 +1,20 @@
 """Constraints of settings, declared on the dataclass fields: choices, bounds, and whether a setting can change a result."""
 
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal
 
-from omegaconf import AnyNode, DictConfig, OmegaConf, StringNode
+from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, StringNode, ValueNode
 
 PASSWORD = re.compile(r"//[^/\s'\"]*@")  # user and password in a URL, which cannot change a result
 KEY = r"(?:api[-_]?key|access[-_]?key|auth[-_]?key|key|token|access[-_]?token|secret|password|passwd|pwd|signature|sig)"
 QUERY = re.compile(rf"([?&;]{KEY}=)[^&#\s'\"]+", re.IGNORECASE)  # a key in a URL
 SECRET_NAME = re.compile(rf"(?:.*[-_.])?{KEY}|authorization", re.IGNORECASE)  # settings whose value is a secret
 HIDDEN = "***"
+CONTAINERS = (DictConfig, ListConfig)
 CONSTRAINTS = "findistill"  # the key of a field's metadata
 
 
@@ -69,9 +72,62 @@ def setting(default: Any, **limits: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+UNCONSTRAINED = Constraints()
+
+
 def constraints(schema: type, name: str) -> Constraints:
     """The constraints of a field; none if it has no metadata or does not exist."""
-    return next((f.metadata.get(CONSTRAINTS, Constraints()) for f in fields(schema) if f.name == name), Constraints())
+    return _constraints(schema).get(name, UNCONSTRAINED)
+
+
+@cache
+def _constraints(schema: type) -> dict[str, Constraints]:
+    return {each.name: each.metadata[CONSTRAINTS] for each in fields(schema) if CONSTRAINTS in each.metadata}
+
+
+# Planning a sweep reads every setting of every job. These functions do so from OmegaConf's nodes, in a tenth of the time that
+# `section[key]`, `OmegaConf.get_type` and `OmegaConf.to_container` take.
+
+
+def schema_of(node: DictConfig) -> Any:
+    """The dataclass of a section; None if it has none."""
+    schema = node._metadata.object_type
+    return schema if is_dataclass(schema) else None
+
+
+def nodes(section: DictConfig) -> list[tuple[str, Any]]:
+    """The keys of a section and their nodes, not resolved."""
+    content = section._content
+    return [(str(key), node) for key, node in content.items()] if isinstance(content, dict) else []
+
+
+def unresolved(node: Any) -> Any:
+    """A configuration, or a part of one, as nested dicts and lists of plain values, with interpolations as text."""
+    if type(node) not in CONTAINERS:
+        return node._value()
+    content = node._content  # of a container that is None, missing or an interpolation: None or its text
+    if isinstance(content, dict):
+        return {key: unresolved(inner) for key, inner in content.items()}
+    return [unresolved(inner) for inner in content] if isinstance(content, list) else content
+
+
+def value_of(node: Any) -> Any:
+    """The value of a node that is not missing, as reading its key would return it: resolved, containers as they are."""
+    if node._is_interpolation():
+        return node._get_parent()[node._key()]  # with an error that names the key
+    return node._value() if isinstance(node, ValueNode) else None if node._is_none() else node
+
+
+def defaults(section: Any) -> DictConfig:
+    """A new section of the same schema with the schema's default values."""
+    schema: Any = OmegaConf.get_type(section)
+    node: DictConfig = pickle.loads(_defaults(schema))
+    return node
+
+
+@cache
+def _defaults(schema: Any) -> bytes:
+    return pickle.dumps(OmegaConf.structured(schema), pickle.HIGHEST_PROTOCOL)  # reading it is faster than creating another one
 
 
 def declares(section: Any, name: str) -> bool:
@@ -98,19 +154,18 @@ def result_settings(section: Any, *, references: bool = False) -> Any:
     if is_dataclass(section) and not isinstance(section, type):
         section = OmegaConf.structured(section)
     if isinstance(section, DictConfig):
-        schema, settings = OmegaConf.get_type(section), {}
-        for key in section:
-            limits = constraints(schema, str(key)) if is_dataclass(schema) else Constraints()
-            secret = _is_secret(str(key)) and isinstance(section._get_node(key), StringNode | AnyNode)
+        schema, settings = schema_of(section), {}
+        for key, node in nodes(section):
+            limits = constraints(schema, key) if schema else UNCONSTRAINED
+            secret = _is_secret(key) and isinstance(node, StringNode | AnyNode)
             if not secret and not limits.runtime_only and (references or not limits.names):
-                missing = OmegaConf.is_missing(section, key)
-                settings[str(key)] = "???" if missing else result_settings(section[key], references=references)
+                settings[key] = "???" if node._is_missing() else result_settings(value_of(node), references=references)
         return settings
     if OmegaConf.is_config(section) or isinstance(section, list):
         return [result_settings(value, references=references) for value in section]
     if isinstance(section, str):
         return QUERY.sub("", PASSWORD.sub("//", section))
-    if isinstance(section, Mapping):
+    if isinstance(section, dict):
         items = ((str(key), value) for key, value in section.items() if not (isinstance(value, str) and _is_secret(str(key))))
         return {key: result_settings(value, references=references) for key, value in items}
     return section

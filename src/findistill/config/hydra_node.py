@@ -60,8 +60,8 @@ def check_hydra(node: Mapping[str, Any]) -> None:
 
 
 def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """All values in nested mappings and lists, including the mappings and lists themselves, with their dotted keys."""
-    for name, value in node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ():
+    """All values in nested dicts and lists, including the dicts and lists themselves, with their dotted keys."""
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ():
         yield (at := f"{key}.{name}" if key else str(name)), value
         yield from walk(value, at)
 

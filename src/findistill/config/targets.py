@@ -8,10 +8,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
+from findistill.config.fields import unresolved
 from findistill.config.hydra_node import check_hydra, walk
 from findistill.config.packages import allowed_packages
 from findistill.errors import UserError
@@ -93,6 +95,7 @@ def is_registered(slot: Slot, path: str) -> bool:
     return path in _functions.get(slot.name, ())
 
 
+@cache
 def slot_of(key: str) -> Slot | None:
     """The slot of the section with this key, if any."""
     key = re.sub(_pattern(ENSEMBLE), "", key)
@@ -109,21 +112,21 @@ def check_names(config: Any) -> None:
     Raises:
         UserError: something is refused; the message names the first.
     """
-    plain = OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
+    plain = unresolved(config) if OmegaConf.is_config(config) else config
     for key, value in [("", plain), *walk(plain)]:
         if key.partition(".")[0] != "hydra":
-            if isinstance(value, Mapping):
+            if isinstance(value, dict):
                 _check_section(key, value)
-            elif isinstance(value, str):
+            elif isinstance(value, str) and "${" in value:
                 _check_resolvers(key, value)
-    if isinstance(plain, Mapping) and isinstance(plain.get("hydra"), Mapping):
+    if isinstance(plain, dict) and isinstance(plain.get("hydra"), dict):
         check_hydra(plain["hydra"])
 
 
 def sections_with_target(config: Any) -> Iterator[tuple[str, str]]:
     """The key and the `_target_` of every section that has one, outside `hydra`."""
-    for key, node in walk(OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config):
-        if isinstance(node, Mapping) and key.partition(".")[0] != "hydra" and node.get("_target_") not in UNSET:
+    for key, node in walk(unresolved(config) if OmegaConf.is_config(config) else config):
+        if isinstance(node, dict) and key.partition(".")[0] != "hydra" and node.get("_target_") not in UNSET:
             yield key, node["_target_"]
 
 

@@ -13,11 +13,13 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from findistill.config.compose import group_options
-from findistill.config.fields import Constraints, constraints
+from findistill.config.fields import CONTAINERS, UNCONSTRAINED, Constraints, constraints, nodes, schema_of, value_of
 from findistill.errors import UserError, did_you_mean
 
+LISTS = (ListConfig, list, tuple)
 OF_STUDIES = ("report", "status")  # stages that only read a study's folder
 
+Part = tuple[str, DictConfig, Any]  # the key of a part of a configuration, its node and its schema
 Rule = Callable[[Any], Iterator[str]]
 
 _rules: dict[str, tuple[tuple[str, ...], Rule]] = {}
@@ -45,17 +47,18 @@ def validate(config: Any, *, rules: bool = True) -> None:
     """
     if not is_dataclass(OmegaConf.get_type(config)):
         return
-    for check in (unknown_keys, wrong_values, *([broken_rules] if rules else [])):
-        if problems := [*check(config)]:
-            raise UserError("\n".join(problems[:3]))
+    parts = [*sections(config)]
+    for problems in (unknown_keys(parts), wrong_values(parts), broken_rules(config) if rules else ()):
+        if lines := [*problems]:
+            raise UserError("\n".join(lines[:3]))
 
 
-def unknown_keys(config: DictConfig) -> Iterator[str]:
+def unknown_keys(parts: Iterable[Part]) -> Iterator[str]:
     """Settings added by `+`, which nothing would read, or removed by `~`, which are needed.
 
     A schema with `further_keys: ClassVar[bool] = True` allows added ones; rules check them.
     """
-    for key, node, schema in sections(config):
+    for key, node, schema in parts:
         prefix = f"{key}." if key else ""
         declared, present = {field.name for field in fields(schema)}, {str(name) for name in node}
         if not getattr(schema, "further_keys", False):
@@ -64,13 +67,14 @@ def unknown_keys(config: DictConfig) -> Iterator[str]:
             yield f"{prefix}{name} was removed, but it is required: omit ~{prefix}{name}"
 
 
-def wrong_values(config: DictConfig) -> Iterator[str]:
+def wrong_values(parts: Iterable[Part]) -> Iterator[str]:
     """Values that violate their field's constraints."""
-    for key, node, schema in sections(config):
-        for field in fields(schema):
-            name = f"{key}.{field.name}" if key else field.name
-            value = None if OmegaConf.is_missing(node, field.name) else node[field.name]
-            if message := wrong_value(name, value, constraints(schema, field.name)):
+    for key, node, schema in parts:
+        for name, child in nodes(node):
+            limits = constraints(schema, name)
+            if child._is_missing() or (limits is UNCONSTRAINED and not child._is_interpolation()):
+                continue
+            if message := wrong_value(f"{key}.{name}" if key else name, value_of(child), limits):
                 yield message
 
 
@@ -80,48 +84,59 @@ def broken_rules(config: Any) -> Iterator[str]:
             yield from check(config)
 
 
-def sections(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig, Any]]:
+def sections(node: Any, key: str = "") -> Iterator[Part]:
     """Every part of a configuration that has a schema: its key, its node and the dataclass, outermost first."""
-    if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
-        return
-    if isinstance(node, DictConfig) and is_dataclass(schema := OmegaConf.get_type(node)):
+    content = node._content if type(node) in CONTAINERS else None
+    if isinstance(content, dict) and (schema := schema_of(node)):
         yield key, node, schema
-    names: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
-    for name in names:
-        yield from sections(node._get_node(name), f"{key}.{name}" if key else str(name))
+    for name, child in content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ():
+        if type(child) in CONTAINERS:
+            yield from sections(child, f"{key}.{name}" if key else str(name))
 
 
 def missing(config: Any, *names: str) -> Iterator[str]:
     """A message for each mandatory setting without a value in the sections `names`."""
     for section in names:
-        for key in sorted(OmegaConf.missing_keys(config[section])):  # full keys, from the root
+        for key in sorted(_missing_keys(config[section], section)):
             yield f"{key} is not set; {section}={config[section].name} needs {key}=..."
+
+
+def _missing_keys(node: Any, key: str) -> Iterator[str]:
+    if node._is_missing():
+        yield key
+    elif type(node) is DictConfig:
+        for name, inner in nodes(node):
+            yield from _missing_keys(inner, f"{key}.{name}")
 
 
 def wrong_value(key: str, value: Any, limits: Constraints) -> str:
     """What is wrong with the value of a setting; empty if it is valid or not set."""
-    if value is None:
+    if value is None or limits is UNCONSTRAINED:
         return ""
-    is_list = isinstance(value, ListConfig | list | tuple)
+    is_list = type(value) in LISTS
     values = list(value) if is_list else [value]
-    text = f"{key}=[{','.join(map(str, values))}]" if is_list else f"{key}={value}"
     repeats = is_list and limits.distinct and (not values or len(set(values)) < len(values))
     each_once = ", each once" if limits.distinct else ""
     allowed = [str(choice) for choice in limits.choices]
     wrong = [str(one) for one in values if allowed and str(one) not in allowed]
     if wrong or (repeats and allowed):
         number = "one or more" if is_list else "one"
-        return f"{text}: choose {number} of {', '.join(allowed)}{each_once}{did_you_mean(*wrong[:1], known=allowed)}"
+        remedy = f"choose {number} of {', '.join(allowed)}{each_once}{did_you_mean(*wrong[:1], known=allowed)}"
+        return f"{_assignment(key, value)}: {remedy}"
     if repeats:
-        return f"{text}: give one or more values{each_once}"
+        return f"{_assignment(key, value)}: give one or more values{each_once}"
     for one in values:
         if limits.pattern and not fullmatch(limits.pattern, str(one)):
             return f"{key}={one!r} is not {limits.meaning}"
         if limits.names == "data" and one != "" and (message := unknown_data_set(one)):
             return f"{key}={one}: {message}"
         if isinstance(one, int | float) and not isinstance(one, bool) and not _within(one, limits):
-            return f"{text} {_bounds(limits)}"
+            return f"{_assignment(key, value)} {_bounds(limits)}"
     return ""
+
+
+def _assignment(key: str, value: Any) -> str:
+    return f"{key}=[{','.join(map(str, value))}]" if type(value) in LISTS else f"{key}={value}"
 
 
 def unknown_data_set(words: Any) -> str:

@@ -27,7 +27,7 @@ from findistill.config.compose import plain
 from findistill.config.fields import without_secrets
 from findistill.config.instantiate import check_targets
 from findistill.core import hardware, run_folder, termination
-from findistill.core.files import sync_tree, write_json, write_whole
+from findistill.core.files import synced_together, write_json, write_whole
 from findistill.core.hashing import damaged, seal
 from findistill.core.progress import noted_in
 from findistill.core.run_folder import link_latest, lock_of, results, what_changed
@@ -115,31 +115,31 @@ def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str]
         for path in folder.iterdir():
             if path.name not in REUSED:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        write_json(folder / "status.json", status)
-        resolved = masked(config)
-        write_whole(folder / "config.yaml", OmegaConf.to_yaml(resolved))
-        write_whole(folder / run_folder.COMMAND, command_line(overrides) + "\n")
-        write_json(folder / "lineage.json", step.lineage())
-        hardware.reset_peak_memory()
-        wall, cpu = time.perf_counter(), time.process_time()
-        attempt = Attempt(step.key, sections_read(step), status["git_commit"], before)
-        with noted_in(folder), track(cast("Config", resolved), folder, config.logger, attempt) as tracker:
-            store.loggers = tracker.lightning_loggers
-            job = Job(step, step.config, folder, store.parents(step), store, tracker, config)
-            yield job
-            job.metrics |= artifact_times(step, store)
-            job.metrics["time/wall_s"] = time.perf_counter() - wall
-            job.metrics.setdefault("time/cpu_s", time.process_time() - cpu)
-            job.metrics["memory/peak_mb"] = hardware.peak_memory_mb()
-            job.metrics |= hardware.device_peak_mb()
-            job.metrics = {name: float(value) for name, value in sorted(job.metrics.items())}
-            write_json(folder / "metrics.json", job.metrics)
-            write_json(folder / "artifacts.json", artifacts_read(step, store))
-            tracker.finish_with(job.metrics)
-            tracker.lineage(step, store)
-        if reference := tracker.reference():
-            status["wandb"] = reference
-        sync_tree(folder)
+        with synced_together(folder, but=REUSED):
+            write_json(folder / "status.json", status)
+            resolved = masked(config)
+            write_whole(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+            write_whole(folder / run_folder.COMMAND, command_line(overrides) + "\n")
+            write_json(folder / "lineage.json", step.lineage())
+            hardware.reset_peak_memory()
+            wall, cpu = time.perf_counter(), time.process_time()
+            attempt = Attempt(step.key, sections_read(step), status["git_commit"], before)
+            with noted_in(folder), track(cast("Config", resolved), folder, config.logger, attempt) as tracker:
+                store.loggers = tracker.lightning_loggers
+                job = Job(step, step.config, folder, store.parents(step), store, tracker, config)
+                yield job
+                job.metrics |= artifact_times(step, store)
+                job.metrics["time/wall_s"] = time.perf_counter() - wall
+                job.metrics.setdefault("time/cpu_s", time.process_time() - cpu)
+                job.metrics["memory/peak_mb"] = hardware.peak_memory_mb()
+                job.metrics |= hardware.device_peak_mb()
+                job.metrics = {name: float(value) for name, value in sorted(job.metrics.items())}
+                write_json(folder / "metrics.json", job.metrics)
+                write_json(folder / "artifacts.json", artifacts_read(step, store))
+                tracker.finish_with(job.metrics)
+                tracker.lineage(step, store)
+            if reference := tracker.reference():
+                status["wandb"] = reference
         files = seal(folder, results(folder))
         write_json(folder / "status.json", {**status, "state": "done", "ended": _now(), "files": files})
         link_latest(folder, config.stage.name)

@@ -1,6 +1,6 @@
 """The plan of a job or sweep: its steps, which of them exist, how many jobs share them, and the expected cost of each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,9 +16,13 @@ from findistill.core.store import Store, artifact_seconds
 class PlannedJob:
     """One job: its overrides, its configuration and the last step of its graph."""
 
-    overrides: list[str]
+    overrides: Sequence[str]
     config: Any
     step: Step
+
+    @property
+    def folder(self) -> Path:
+        return run_folder.folder_of(self.config, self.step, self.overrides)
 
 
 @dataclass
@@ -29,13 +33,13 @@ class _Node:
     needed: bool = False  # by a job that is not done
 
 
-def describe(plan: Sequence[PlannedJob]) -> str:
+def describe(plan: Iterable[PlannedJob]) -> str:
     """A table of the steps of all jobs, parents first, then the jobs, and how many of them are done and would run."""
     nodes: dict[str, _Node] = {}
     done, lines = 0, []
     for job in plan:
         store = Store(Path(job.config.runs_dir) / ".artifacts")
-        folder = run_folder.folder_of(job.config, job.step, job.overrides)
+        folder = job.folder
         finished = run_folder.is_done(folder) and not job.step.live
         done += finished
         for step in walk(job.step):
@@ -50,7 +54,7 @@ def describe(plan: Sequence[PlannedJob]) -> str:
     rows = [(node.step.name, node.step.key, *_state(node, costs.get(name, ""))) for name, node in nodes.items()]
     text = aligned([("step", "key", "state", "jobs", "cost"), *rows, *lines])
     to_make = sum(node.needed and not node.path.exists() for node in nodes.values())
-    return "\n".join([*text, f"{len(plan)} jobs: {done} done, {len(plan) - done} to run; {to_make} artifacts to create", ""])
+    return "\n".join([*text, f"{len(lines)} jobs: {done} done, {len(lines) - done} to run; {to_make} artifacts to create", ""])
 
 
 def _state(node: _Node, cost: str) -> tuple[str, str, str]:

@@ -41,6 +41,7 @@ COMMAND = "command.txt"  # the command that repeats the job
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
 OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # not in names
 RESULTS = ("model", "merged", "onnx", "annotations", "predictions")  # folders of a run folder that other jobs use
+KEY = 8  # characters of a job's key in its name
 SLUG = 60  # characters of a job's name before its key: short enough to type, and W&B panels do not truncate it
 
 
@@ -50,7 +51,7 @@ def folder_of(config: "Config", step: Step, overrides: Sequence[str]) -> Path:
     The key alone identifies the job: another command that leads to the same settings finds the same folder.
     """
     study = study_folder(config)
-    key = step.key[:8]
+    key = step.key[:KEY]
     if folders := sorted(study.glob(f"*-{key}")):
         return folders[0]
     return study / f"{_slug(config.stage.name, sections_read(step), overrides)}-{key}"
@@ -73,9 +74,9 @@ def _slug(stage: str, reads: Sequence[str], overrides: Sequence[str]) -> str:
     return slug
 
 
-def jobs(study: Path) -> Iterator[Path]:
+def jobs(study: Path, pattern: str = "*") -> Iterator[Path]:
     """The run folders of a study, in any state, without the `latest-` links."""
-    folders = (path.parent for path in sorted(study.glob("*/status.json")))
+    folders = (path.parent for path in sorted(study.glob(f"{pattern}/status.json")))
     return (folder for folder in folders if not folder.name.startswith((LATEST, ".")))  # a kill may leave a temporary link
 
 
@@ -103,9 +104,11 @@ def report_is_current(study: Path) -> bool:
 
 
 def what_changed(folder: Path, step: Step) -> str | None:
-    """One line if a done job of this study had the same settings but other file contents; else None."""
-    for name in done_jobs(folder.parent):
-        job = folder.parent / name
+    """One line if a done job of this study had the same name and settings, but other file contents; else None."""
+    slug = folder.name.rpartition("-")[0]
+    for job in jobs(folder.parent, f"{slug}-{'?' * KEY}"):  # all jobs' lineages would take longer than a small job
+        if status(job).get("state") != "done":
+            continue
         with suppress(OSError, ValueError, KeyError):
             if names := changed_files(read_json(job / "lineage.json"), step.lineage()):
                 return f"{', '.join(names)} changed since {job.name}: running again"

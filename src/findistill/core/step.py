@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from findistill.config.fields import result_settings
+from findistill.config.fields import defaults, result_settings
 from findistill.config.overrides import within
 from findistill.core.hashing import content, digest
 from findistill.errors import UserError
@@ -36,7 +36,7 @@ class Settings:
         for name in reads:
             section, _, setting = name.partition(".")
             if setting and section not in reads:
-                own = self._sections.setdefault(section, OmegaConf.structured(OmegaConf.get_type(config[section])))
+                own = self._sections.setdefault(section, defaults(config[section]))
                 OmegaConf.update(own, setting, OmegaConf.select(config[section], setting), force_add=True)
 
     def __getattr__(self, name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, read_write
 
+from findistill.config.compose import copied
 from findistill.config.fields import result_settings
 from findistill.core.step import Step
 from findistill.data.locations import files_under, local_files
@@ -48,7 +49,7 @@ def _detached(section: Any) -> Any:
     """A copy of a section whose references to other settings (`data.labelled_seed=${seed}`) are replaced by their values."""
     if not OmegaConf.is_config(section):
         return section
-    own = section.copy()
+    own = copied(section)
     with read_write(own):
         OmegaConf.resolve(own)
     return own

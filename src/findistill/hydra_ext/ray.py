@@ -51,13 +51,16 @@ class RayWorkers(Workers):
         running: dict[Any, int] = {}
         log.info(
             "%d jobs for Ray, up to %d in parallel on %d nodes; their output is shown here, with the node's address",
-            len(tasks), self._places(), len(self.ray.nodes()),
+            len(tasks), self._places(), len(self._nodes()),
         )  # fmt: skip
+        if not self._places():
+            needs = ", ".join(f"{need:g} {name}" for name, need in self.needs.items() if need)
+            log.warning("no node of the cluster has %s, as one job needs: the jobs wait for such a node", needs)
         progress = report_progress(lambda: f"{len(running)} jobs submitted to Ray, {len(waiting)} waiting")
         try:
             while running or (waiting and not self.stopping):
                 # All at once, so that Ray can scale the cluster; only as many as there is room for if a failure stops the sweep.
-                places = self._places() if self.config.sweep.on_error == "stop" else len(tasks)
+                places = max(1, self._places()) if self.config.sweep.on_error == "stop" else len(tasks)
                 while waiting and not self.stopping and len(running) < places:
                     task = waiting.pop(0)
                     running[function.remote(task, environment)] = task.number
@@ -81,10 +84,16 @@ class RayWorkers(Workers):
         except lost.RayError as error:
             return Outcome(error=f"its process or its node was lost ({type(error).__name__})", died=True)
 
+    def _nodes(self) -> list[Mapping[str, float]]:
+        """The resources of each node that is in the cluster now."""
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
     def _places(self) -> int:
-        """How many parallel jobs the cluster has room for now, at least 1."""
-        has = self.ray.cluster_resources()
-        return max(1, int(min((has.get(name, 0) / need for name, need in self.needs.items() if need), default=1)))
+        """How many parallel jobs the nodes have room for; a job cannot be divided between two nodes."""
+        needs = {name: need for name, need in self.needs.items() if need}
+        if not needs:
+            return 1
+        return sum(int(min(node.get(name, 0) / need for name, need in needs.items())) for node in self._nodes())
 
 
 def forwarded(environment: Mapping[str, str]) -> dict[str, str]:

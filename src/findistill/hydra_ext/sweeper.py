@@ -5,14 +5,17 @@ every Hydra launcher, since it is only given the jobs that are not done. With `s
 labelled rows, and its best settings on all of them.
 """
 
+import gc
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,6 +26,7 @@ from findistill.config.targets import check_names
 from findistill.core import run_folder, study
 from findistill.core.closing import next_lines, sync_line
 from findistill.core.files import read_json
+from findistill.core.hashing import digest
 from findistill.core.plan import PlannedJob, describe, duration
 from findistill.core.step import load, sections_read
 from findistill.errors import SweepError, UserError
@@ -39,11 +43,45 @@ CHOOSE = "findistill.report.choice:choose"
 
 
 @dataclass(frozen=True)
-class Planned(PlannedJob):
-    """A job of a sweep, with the arguments that a launcher composes it from, and its run folder."""
+class Job:
+    """What a sweep keeps of a planned job: with their configurations, a thousand jobs would take a gigabyte.
 
+    Attributes:
+        overrides: those of the job, for commands and names.
+        arguments: those that a launcher composes it from.
+        folder: its run folder.
+        key, live: those of its stage.
+        reads: the sections of the configuration that it reads.
+        settings: the part of the configuration that it reads (`run_folder.sections`).
+    """
+
+    overrides: list[str]
     arguments: list[str]
     folder: Path
+    key: str
+    live: bool
+    reads: list[str]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep, in order, and of each study the configuration of its last job, for all that is not of one job."""
+
+    jobs: list[Job]
+    configs: dict[Path, Config]
+
+    @property
+    def config(self) -> Config:
+        """The last job's configuration; settings of the sweep are the same in all."""
+        return self.configs[self.jobs[-1].folder.parent]
+
+
+@dataclass(frozen=True)
+class Composed(PlannedJob):
+    """A composed and validated job, with the arguments that a launcher composes it from."""
+
+    arguments: list[str]
 
 
 class ResumingSweeper(BasicSweeper):
@@ -57,72 +95,86 @@ class ResumingSweeper(BasicSweeper):
         overrides = self._parsed([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         varied = [str(each.get_key_element()).lstrip("+") for each in overrides if each.is_sweep_override()]
         [grid] = self.split_arguments(overrides, None)
-        plan = self._planned(grid)
-        config = plan[0].config
-        if config.sweep.choose:
-            self._choose(grid, varied, config, config.sweep.choose)
-        elif config.plan:
-            sys.stdout.write(describe(plan))
+        gc.freeze()  # the modules loaded so far stay: looking for garbage among them would take a quarter of the planning
+        jobs = self._composed(grid)
+        first = next(jobs)
+        if metric := first.config.sweep.choose:
+            self._choose(grid, varied, first.config, metric)
+        elif first.config.plan:
+            sys.stdout.write(describe(chain([first], jobs)))
         else:
-            self._run(plan, varied)
+            self._run(planned(chain([first], jobs)), varied)
 
     def _choose(self, grid: Sequence[list[str]], varied: list[str], config: Config, metric: str) -> None:
         """Run every combination on folds, the best on all labelled rows, and export it if `sweep.export` is set."""
         if "data.fold" in varied:
             raise UserError("sweep.choose runs the folds itself: omit data.fold, and set their number with data.folds")
-        candidates, trials, composed = dict[str, list[Path]](), dict[Path, Planned](), dict[str, list[str]]()
-        for one in grid:
-            jobs = self._planned([[*one, *of_fold(config.study, fold)] for fold in range(config.data.folds)])
-            settings = " ".join(each for each in one if each.partition("=")[0].lstrip("+") in varied)
-            composed[settings], candidates[settings] = one, [job.folder for job in jobs]
-            trials |= {job.folder: job for job in jobs}
+        in_words = {" ".join(each for each in one if each.partition("=")[0].lstrip("+") in varied): one for one in grid}
+        trials = {
+            settings: [[*one, *of_fold(config.study, fold)] for fold in range(config.data.folds)]
+            for settings, one in in_words.items()
+        }
         if config.plan:
-            sys.stdout.write(describe(list(trials.values())))
+            sys.stdout.write(describe(self._composed([job for jobs in trials.values() for job in jobs])))
             sys.stdout.write(f"the best of {len(grid)} settings by {metric} is then run on all labelled rows\n")
             return
-        self._run(list(trials.values()), [*varied, "data.fold"], last=False)
+        plans = {settings: planned(self._composed(jobs)) for settings, jobs in trials.items()}
+        self._run(joined(plans.values()), [*varied, "data.fold"], last=False)
+        candidates = {settings: [job.folder for job in plan.jobs] for settings, plan in plans.items()}
         settings, comparison = load(CHOOSE)(candidates, metric, run_folder.study_folder(config))
         log.info("%s", comparison)
-        best = composed[settings]
+        best = in_words[settings]
         then = self._parsed(list(config.sweep.then))
-        plan = self._planned([[*best, *more] for more in self.split_arguments(then, None)[0]])
+        plan = planned(self._composed([[*best, *more] for more in self.split_arguments(then, None)[0]]))
         varied += [str(each.get_key_element()) for each in then]
         self._run(plan, varied, last=not config.sweep.export)
         if config.sweep.export:
-            self._run(self._planned([[*best, "stage=export", f"evaluate.model={plan[0].folder}", "sweep.report=false"]]), varied)
+            export = [*best, "stage=export", f"evaluate.model={plan.jobs[0].folder}", "sweep.report=false"]
+            self._run(planned(self._composed([export])), varied)
 
     def _parsed(self, arguments: list[str]) -> list[Override]:
         assert self.hydra_context is not None
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
 
-    def _run(self, plan: Sequence[Planned], varied: Sequence[str], *, last: bool = True) -> None:
+    def _run(self, plan: Plan, varied: Sequence[str], *, last: bool = True) -> None:
         """Run the jobs that are not done and write the report; if these are the `last` jobs, log the next commands."""
         assert self.config is not None and self.launcher is not None
         started = time.perf_counter()
         self._admit(plan, varied)
-        for folder in {one.folder.parent for one in plan}:
-            study.note_command(folder, sys.argv[1:], jobs=[one.folder.name for one in plan if one.folder.parent == folder])
+        for folder in plan.configs:
+            names = [one.folder.name for one in plan.jobs if one.folder.parent == folder]
+            study.note_command(folder, sys.argv[1:], jobs=names)
 
-        pending = [one for one in plan if one.step.live or not run_folder.is_done(one.folder)]
-        log.info("%d jobs: %d already done, %d to run", len(plan), len(plan) - len(pending), len(pending))
-        stop, size = plan[0].config.sweep.on_error == "stop", len(pending)
-        if stop and not isinstance(self.launcher, Workers):  # in batches of as many as the launcher runs in parallel
-            side_by_side = self.config.hydra.launcher.get("n_jobs") or 1
-            size = side_by_side if side_by_side > 0 else size
+        pending = [one for one in plan.jobs if one.live or not run_folder.is_done(one.folder)]
+        log.info("%d jobs: %d already done, %d to run", len(plan.jobs), len(plan.jobs) - len(pending), len(pending))
+        stop = plan.config.sweep.on_error == "stop"
+        size = self._batch_size(stop=stop) or len(pending)
         for start in range(0, len(pending), max(1, size)):
             batch = pending[start : start + size]
-            returned = self.launcher.launch([one.arguments for one in batch], initial_job_idx=0)
+            returned = self.launcher.launch([one.arguments for one in batch], initial_job_idx=start)
             for one, each in zip(batch, returned, strict=True):
                 if isinstance(each._return_value, DiedError):
-                    run_folder.note_death(one.folder, one.step.key, str(each._return_value))
+                    run_folder.note_death(one.folder, one.key, str(each._return_value))
             if stop and any(run_folder.status(one.folder).get("state") == "failed" for one in batch):
                 break
         self._close(plan, pending, time.perf_counter() - started, last)
 
-    def _planned(self, grid: Sequence[list[str]]) -> list[Planned]:
-        """Compose and check every job before any starts."""
+    def _batch_size(self, *, stop: bool) -> int | None:
+        """How many jobs the launcher is given at once; None: all.
+
+        Hydra's own launcher runs them one after the other, and would keep two configurations of each until the last has ended.
+        Others are given as many as they run in parallel if the first failure is to `stop` the sweep; findistill's see to that.
+        """
+        assert self.config is not None
+        if isinstance(self.launcher, BasicLauncher):
+            return 1
+        side_by_side: int = self.config.hydra.launcher.get("n_jobs") or 1
+        return side_by_side if stop and not isinstance(self.launcher, Workers) and side_by_side > 0 else None
+
+    def _composed(self, grid: Sequence[list[str]]) -> Iterator[Composed]:
+        """Compose and check the jobs one after the other. Those that only differ in settings that are not read are one."""
         assert self.config is not None and self.hydra_context is not None
-        plan: dict[tuple[Path, str], Planned] = {}  # by key: jobs that only differ in unread settings are the same
+        known = set[tuple[Path, str]]()
         last_line = time.monotonic()
         for number, overrides in enumerate(grid):
             if time.monotonic() - last_line > PROGRESS_S:
@@ -142,30 +194,29 @@ class ResumingSweeper(BasicSweeper):
                 raise UserError("annotate.dry_run and annotate.show_prompt only work for a single job: run it without -m")
             if stage.acts_afterwards():
                 raise UserError("export.push_to_hub only works for a single job: run it without -m")
-            folder = run_folder.folder_of(config, stage, task)
-            plan.setdefault((run_folder.study_folder(config), stage.key), Planned(task, config, stage, overrides, folder))
-        return list(plan.values())
+            if (identity := (run_folder.study_folder(config), stage.key)) not in known:
+                known.add(identity)
+                yield Composed(task, config, stage, overrides)
 
     @staticmethod
-    def _admit(plan: Sequence[Planned], varied: Sequence[str]) -> None:
+    def _admit(plan: Plan, varied: Sequence[str]) -> None:
         swept = [*varied]
         if "experiment" in swept:  # an experiment may set whatever its stage reads
-            swept += {section for one in plan for section in sections_read(one.step)}
-        for folder in {one.folder.parent for one in plan}:
-            members = [one for one in plan if one.folder.parent == folder]
-            settings, config = [run_folder.sections(one.config, one.step) for one in members], members[0].config
+            swept += {section for one in plan.jobs for section in one.reads}
+        for folder, config in plan.configs.items():
+            settings = [one.settings for one in plan.jobs if one.folder.parent == folder]
             study.admit(folder, config.study, settings, [*swept, *config.sweep.vary])
 
     @staticmethod
-    def _close(plan: Sequence[Planned], pending: Sequence[Planned], seconds: float, last: bool) -> None:
+    def _close(plan: Plan, pending: Sequence[Job], seconds: float, last: bool) -> None:
         """Log the sweep's cost, write the reports, log the next commands; raise if any job is not done."""
         finished = [one for one in pending if run_folder.is_done(one.folder)]
         if finished:
             log.info("%s", costs([one.folder for one in finished], seconds))
-        missing = [one for one in plan if not run_folder.is_done(one.folder)]
-        for folder, config in {one.folder.parent: one.config for one in plan}.items():
+        missing = [one for one in pending if one not in finished]
+        for folder, config in plan.configs.items():
             page = folder / "report.html"
-            if not config.sweep.report or len(missing) == len(plan):
+            if not config.sweep.report or len(missing) == len(plan.jobs):
                 continue
             if not run_folder.report_is_current(folder):
                 make_report(config)
@@ -174,14 +225,37 @@ class ResumingSweeper(BasicSweeper):
         if missing:
             lines = [f"{one.folder}: {run_folder.status(one.folder).get('error') or 'not run'}" for one in missing]
             more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
-            header = f"{len(missing)} of {len(plan)} jobs are not done; run the same command to retry them:"
+            header = f"{len(missing)} of {len(plan.jobs)} jobs are not done; run the same command to retry them:"
             raise SweepError("\n".join([header, *lines[:5], *more]))
-        end = plan[-1]
-        for line in next_lines(end.config, end.folder, end.overrides, report=not end.config.sweep.report) if last else ():
+        end, report = plan.jobs[-1], not plan.config.sweep.report
+        for line in next_lines(plan.config, end.folder, end.overrides, report=report) if last else ():
             log.info("%s", line)
-        for folder in {one.folder.parent: None for one in plan} if last else ():
+        for folder in plan.configs if last else ():
             if sync := sync_line(folder):
                 log.info("%s", sync)
+
+
+def planned(composed: Iterable[Composed]) -> Plan:
+    """The plan of composed jobs. Sections that are equal in several jobs are stored once."""
+    jobs, configs, sections = list[Job](), dict[Path, Config](), dict[str, Any]()
+    for one in composed:
+        reads, folder = sections_read(one.step), one.folder
+        settings = {
+            name: sections.setdefault(digest([name, section]), section)
+            for name, section in run_folder.sections(one.config, one.step).items()
+        }
+        jobs.append(Job(list(one.overrides), one.arguments, folder, one.step.key, one.step.live, reads, settings))
+        configs[folder.parent] = one.config
+    return Plan(jobs, configs)
+
+
+def joined(plans: Iterable[Plan]) -> Plan:
+    """Several plans as one, each job once."""
+    jobs, configs = dict[Path, Job](), dict[Path, Config]()
+    for plan in plans:
+        jobs |= {job.folder: job for job in plan.jobs}
+        configs |= plan.configs
+    return Plan(list(jobs.values()), configs)
 
 
 def of_fold(study: str, fold: int) -> list[str]:

@@ -136,7 +136,7 @@ def _drawn(pictures: Iterable[Picture], out: Path, section: dict[str, Any], pref
     for picture in pictures:
         name = f"{prefix}{picture.name}"
         with style.dispensable(name):
-            paths = style.save(picture.figure, out / "figures" / name)
+            paths = style.save(picture.figure, out / "figures" / name, vector=True)
             figures += paths
             address = "data:image/svg+xml;base64," + base64.b64encode(paths[-1].read_bytes()).decode()
             section["pictures"].append((replace(picture, name=name), address))

@@ -60,8 +60,8 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.png (150 dpi) and `stem`.svg, completely or not at all; the same figure gives the same bytes."""
+def save(figure: Figure, stem: Path, *, vector: bool = False) -> list[Path]:
+    """Write `stem`.png (150 dpi) and, with `vector`, `stem`.svg; the same figure gives the same bytes."""
     paths = []
     with mpl.rc_context(STYLE):
         for axes in figure.axes:
@@ -72,7 +72,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         figure.draw_without_rendering()
         with mpl.rc_context({"figure.constrained_layout.use": False}):
             figure.set_layout_engine(None)  # the layout is computed once, not for each format
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
+        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None}))[: 2 if vector else 1]:
             content = io.BytesIO()
             figure.savefig(content, format=suffix[1:], dpi=150, metadata=metadata)
             paths.append(write_whole(stem.with_name(stem.name + suffix), content.getvalue()))

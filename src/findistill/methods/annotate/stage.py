@@ -32,8 +32,9 @@ def run(job: Job) -> None:
     votes, shares = reading.read_votes(folder, labels.names)
     job.metrics |= measures.measure(votes, folder, job.config.annotate.samples)
     score(job, votes, shares, labels)
-    with style.dispensable("agreement"):
-        job.tracker.figures(style.save(plots.agreement(votes), job.folder / "figures" / "agreement"))
+    if votes["n_samples"].max() > 1:
+        with style.dispensable("agreement"):
+            job.tracker.figures(style.save(plots.agreement(votes), job.folder / "figures" / "agreement"))
     if job.config.annotate.next:
         write_next(job, votes, shares)
     log.info("annotations: %s", folder / "annotations.parquet")

@@ -93,9 +93,10 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
                 f"predict.ray.address={options.address}: no Ray cluster can be reached ({first_line(error)})"
             ) from error
     try:
-        room = int(ray.cluster_resources().get("CPU", 1) // options.cpus)
+        room = _places(options)
         if room < 1:
-            raise UserError(f"predict.ray.cpus={options.cpus:g}: the cluster has fewer processors than that")
+            wanted = f"predict.ray.cpus={options.cpus:g} predict.ray.gpus={options.gpus:g}"
+            raise UserError(f"{wanted}: no node of the cluster has these")
         most = max(1, min(options.max_actors or room, windows))
         actors = Actors(spec, options, most)
         log.info("Ray: %d to %d actors of %g processors each", len(actors.waiting), most, options.cpus)
@@ -103,6 +104,13 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
     finally:
         if own:
             ray.shutdown()
+
+
+def _places(options: Any) -> int:
+    """How many actors the nodes have room for; an actor cannot be divided between two nodes."""
+    needs = {name: need for name, need in (("CPU", options.cpus), ("GPU", options.gpus)) if need}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(name, 0) / need for name, need in needs.items())) for node in nodes)
 
 
 def check_reachable(address: str) -> None:
