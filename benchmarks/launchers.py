@@ -1,6 +1,6 @@
 """One sweep of 24 jobs under several launchers: wall time compared with one process, the same table, one annotation.
 
-    python benchmarks/launchers.py [--seeds 3] [--out FILE.csv] "hydra/launcher=joblib hydra.launcher.n_jobs=2" ...
+    python benchmarks/launchers.py [--seeds 3] [--out FILE] "hydra/launcher=joblib hydra.launcher.n_jobs=2" ...
 
 Students by hard labels and by vote shares, at agreement thresholds 5 to 8, with `--seeds` seeds, on the demo corpus, annotated by
 TF-IDF. One process runs the sweep first; then each argument, which is a launcher with its settings, in a folder of its own. A
@@ -25,8 +25,8 @@ SWEEP = (
 )  # fmt: skip
 OBJECTIVES_AND_THRESHOLDS = 8
 COLUMNS = ("launcher", "jobs", "seconds", "of_one_process", "annotations", "same_table")
-# Differ between two runs of the same job: when, how long, where, with how much memory.
-MEASURED = re.compile(r"_s$|seconds|cpu|memory|energy|usd|cost|latency|rows_per|per_s|folder|run|commit|created")
+# Columns that differ between two runs of the same job: how long, with how much memory, where.
+MEASURED = re.compile(r".*(_s|_ms|_mb|usd.*|device|throughput.*)")
 
 
 def run(launcher: Sequence[str], overrides: Sequence[str], folder: Path) -> tuple[float, int, list[dict[str, str]]]:
@@ -37,9 +37,9 @@ def run(launcher: Sequence[str], overrides: Sequence[str], folder: Path) -> tupl
     seconds = time.perf_counter() - started
     if done.returncode:
         sys.exit(f"{' '.join(launcher) or 'one process'}: exit status {done.returncode}\n{done.stderr[-3000:]}")
-    with (folder / "runs/launchers/report/table.csv").open(newline="", encoding="utf-8") as file:
-        table = [{key: value for key, value in row.items() if not MEASURED.search(key)} for row in csv.DictReader(file)]
-    return seconds, len([*folder.glob("runs/.artifacts/annotations-*/artifact.json")]), table
+    with (folder / "runs/launchers/table.csv").open(newline="", encoding="utf-8") as file:
+        table = [{key: value for key, value in row.items() if not MEASURED.fullmatch(key)} for row in csv.DictReader(file)]
+    return seconds, len([*folder.glob("runs/.artifacts/annotate-*/artifact.json")]), table
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """The overhead of a sweep: seconds per job, memory growth, and the time it takes to recognise that all jobs are finished.
 
-    python benchmarks/sweep_overhead.py [--jobs 500] [OVERRIDE ...]
+    python benchmarks/sweep_overhead.py [--jobs 500] [--out experiments/sweeps/overhead.csv] [OVERRIDE ...]
 
 The jobs annotate a few texts with regular expressions, which takes next to no time; each job has a different number of texts.
 """
 
 import argparse
+import csv
 import os
 import re
 import subprocess
@@ -47,6 +48,7 @@ def sweep(folder: Path, jobs: int, overrides: list[str]) -> tuple[float, list[tu
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=500)
+    parser.add_argument("--out", type=Path, help="csv file")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,12 +57,22 @@ def main() -> None:
         (folder / "mine.csv").write_text(f"text,label\n{ROWS}")
         seconds, samples = sweep(folder, options.jobs, options.overrides)
         first = next((sample for sample in samples if sample[1]), samples[-1])
-        rate = (samples[-1][0] - first[0]) / max(1, options.jobs - first[1])
         tenth = next((sample for sample in samples if sample[1] >= options.jobs / 10), samples[-1])
-        highest = max(memory for _, _, memory in samples)
-        print(f"{options.jobs} jobs: {seconds:.1f} s, first done after {first[0]:.1f} s, then {rate:.3f} s per job")
-        print(f"memory: {tenth[2]:.0f} MB after a tenth of the jobs, growth: {highest - tenth[2]:.0f} MB")
-        print(f"finished sweep again: {sweep(folder, options.jobs, options.overrides)[0]:.1f} s")
+        measured = {
+            "jobs": (options.jobs, "jobs"),
+            "sweep": (seconds, "s"),
+            "first_job": (first[0], "s, planning included"),
+            "further_job": ((samples[-1][0] - first[0]) / max(1, options.jobs - first[1]), "s"),
+            "memory": (tenth[2], "MB, after a tenth of the jobs"),
+            "growth": (max(memory for _, _, memory in samples) - tenth[2], "MB, until the end"),
+            "recognition": (sweep(folder, options.jobs, options.overrides)[0], "s, the finished sweep again"),
+        }
+    rows = [(key, f"{value:.3g}", unit) for key, (value, unit) in measured.items()]
+    for key, value, unit in rows:
+        print(f"{key}: {value} {unit}")
+    if options.out:
+        with options.out.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("key", "value", "unit"), *rows])
 
 
 if __name__ == "__main__":

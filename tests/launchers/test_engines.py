@@ -115,16 +115,17 @@ def test_the_head_of_the_cluster_is_killed(
     resume(launch, "joblib", sweep, tmp_path / "runs")
 
 
-def test_what_no_node_has_is_said(launch: Any, ray_nodes: tuple[str, list[Any]], tiny: Path, tmp_path: Path) -> None:
+def test_what_no_node_has_is_said(launch: Any, ray_nodes: tuple[str, list[Any]], teacher: tuple[str, ...]) -> None:
     """Two nodes with one processor each have no room for a job, or an actor, of two."""
-    (tmp_path / "mine.csv").write_text(CSV)
-    common = ("data=csv", "data.path=mine.csv", "logger=none")
-    process = launch("ray", "stage=teacher", f"teacher={tiny}", *common, "data.label_column=label", "hydra.launcher.num_cpus=2")
+    process = launch("ray", *teacher, "seed=1", "hydra.launcher.num_cpus=2")
     assert process.stderr is not None
     assert any("no node of the cluster has 2 CPU, as one job needs" in line for line in process.stderr)
     process.terminate()
+    process.wait()
+    assert outcome_of(launch("basic", *teacher)).code == 0
+    model = ("stage=predict", "predict.model=runs/default/latest-teacher", *OWN[:2], "predict.prefix=new_", "logger=none")
     actors = ("predict.engine=ray", f"predict.ray.address='{ray_nodes[0]}'", "predict.ray.cpus=2")
-    outcome = outcome_of(launch("basic", "stage=predict", f"predict.model={tiny}", *common, *actors))
+    outcome = outcome_of(launch("basic", *model, *actors))
     assert outcome.code == 1 and "predict.ray.cpus=2 predict.ray.gpus=0: no node of the cluster has these" in outcome.errors
 
 
