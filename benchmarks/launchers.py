@@ -56,7 +56,8 @@ def main() -> None:
         if not rows:
             alone, expected = seconds, table
         jobs = OBJECTIVES_AND_THRESHOLDS * options.seeds
-        rows.append((launcher or "one process", jobs, f"{seconds:.1f}", f"{seconds / alone:.3f}", annotations, table == expected))
+        shown = re.sub(r"address=\S+", "address=HOST:PORT", launcher) or "one process"
+        rows.append((shown, jobs, f"{seconds:.1f}", f"{seconds / alone:.3f}", annotations, table == expected))
         print(", ".join(f"{column} {value}" for column, value in zip(COLUMNS, rows[-1], strict=True)), flush=True)
     if options.out:
         with options.out.open("w", newline="", encoding="utf-8") as file:

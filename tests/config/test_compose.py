@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from findistill import cli as app
-from findistill.config.compose import config_dir, copied, data_config, options
+from findistill.config.compose import config_dir, data_config, options
+from findistill.config.copies import copied
 from findistill.config.expand import expand
 from findistill.config.fields import nodes, schema_of, unresolved
 from findistill.config.instantiate import check_targets, resolve
@@ -199,6 +201,17 @@ def test_a_copy_keeps_its_place_in_the_whole() -> None:
     own = copied(config.data)
     own.limit = 7
     assert own.labelled_seed == 3 and config.data.limit != 7
+
+
+def test_a_schema_without_an_importable_name_is_copied_too() -> None:
+    @dataclass
+    class Local:
+        n: int = 1
+
+    config = OmegaConf.create({"a": OmegaConf.structured(Local)})
+    same = copied(config)
+    same.a.n = 2
+    assert OmegaConf.get_type(same.a) is Local and (config.a.n, same.a.n) == (1, 2)
 
 
 @pytest.mark.parametrize("stage", ["stage=teacher", "stage=student"])

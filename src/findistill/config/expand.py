@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from findistill.config.compose import compose_part, copied, data_config, groups, with_overrides, with_own
+from findistill.config.compose import compose_part, data_config, groups, with_overrides
+from findistill.config.copies import copied, with_own
 from findistill.config.fields import constraints
 from findistill.config.validate import sections, unknown_data_set
 from findistill.errors import UserError

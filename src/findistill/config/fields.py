@@ -1,6 +1,5 @@
 """Constraints of settings, declared on the dataclass fields: choices, bounds, and whether a setting can change a result."""
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -8,6 +7,8 @@ from functools import cache
 from typing import Any, Literal
 
 from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, StringNode, ValueNode
+
+from findistill.config.copies import Template
 
 PASSWORD = re.compile(r"//[^/\s'\"]*@")  # user and password in a URL, which cannot change a result
 KEY = r"(?:api[-_]?key|access[-_]?key|auth[-_]?key|key|token|access[-_]?token|secret|password|passwd|pwd|signature|sig)"
@@ -121,13 +122,13 @@ def value_of(node: Any) -> Any:
 def defaults(section: Any) -> DictConfig:
     """A new section of the same schema with the schema's default values."""
     schema: Any = OmegaConf.get_type(section)
-    node: DictConfig = pickle.loads(_defaults(schema))
+    node: DictConfig = _defaults(schema).copy()
     return node
 
 
 @cache
-def _defaults(schema: Any) -> bytes:
-    return pickle.dumps(OmegaConf.structured(schema), pickle.HIGHEST_PROTOCOL)  # reading it is faster than creating another one
+def _defaults(schema: Any) -> Template:
+    return Template(OmegaConf.structured(schema))
 
 
 def declares(section: Any, name: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, read_write
 
-from findistill.config.compose import copied
+from findistill.config.copies import copied
 from findistill.config.fields import result_settings
 from findistill.core.step import Step
 from findistill.data.locations import files_under, local_files

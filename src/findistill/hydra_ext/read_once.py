@@ -5,7 +5,6 @@ from the files as they were when it was planned, and a command from the same one
 """
 
 import copy
-import pickle
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -25,6 +24,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from findistill.config.copies import Template
 from findistill.config.fields import nodes
 
 Key = tuple[str | None, tuple[str, ...]]  # the root configuration, and the overrides that choose options
@@ -98,13 +98,13 @@ class _Loading:
         values = [each for each in set_now if self._is_value(each)]
         chosen = [str(each.input_line) for each in set_now if each not in values]
         name: str = JobRuntime.instance().get("name")
-        composed: dict[Key, tuple[bytes, str]] = cast(Any, self.loader).repository.composed
+        composed: dict[Key, tuple[Template, str]] = cast(Any, self.loader).repository.composed
         key = (config_name, tuple(chosen))
         if key not in composed:
             original = self.compose(config_name=config_name, overrides=chosen, run_mode=run_mode)
-            composed[key] = pickle.dumps(original, pickle.HIGHEST_PROTOCOL), name
-        pickled, name_then = composed[key]
-        config: DictConfig = pickle.loads(pickled)  # several times faster than a deep copy
+            composed[key] = Template(original), name
+        template, name_then = composed[key]
+        config: DictConfig = template.copy()
         for each in values:
             _empty_where_null(config, each)
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
@@ -148,7 +148,7 @@ class ReadOnce(IConfigRepository):
         self.repository = repository
         self.of_files = False
         self.loaded: dict[str, ConfigResult | None] = {}
-        self.composed: dict[Key, tuple[bytes, str]] = {}  # pickled, with the job's name at that time
+        self.composed: dict[Key, tuple[Template, str]] = {}  # with the job's name at that time
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ReadOnce":
         other = copy.copy(self)
