@@ -49,7 +49,7 @@ def test_sweep_overhead(tmp_path: Path) -> None:
 def test_launchers() -> None:
     printed = run("launchers.py", "--seeds", "1", "--steps", "5", "hydra/launcher=joblib hydra.launcher.n_jobs=2")
     assert "launcher hydra/launcher=joblib hydra.launcher.n_jobs=2, jobs 8" in printed
-    assert printed.count("annotations 1, same_table True") == 2
+    assert printed.count("annotations 2, same_table True") == 2  # of the unlabelled rows, and of labelled ones
 
 
 @pytest.mark.slow
