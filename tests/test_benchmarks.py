@@ -45,7 +45,7 @@ def test_sweep_overhead(tmp_path: Path) -> None:
     assert measured["further_job"] < 2 and measured["growth"] < 50  # on a busy machine
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_launchers() -> None:
     printed = run("launchers.py", "--seeds", "1", "--steps", "5", "hydra/launcher=joblib hydra.launcher.n_jobs=2")
     assert "launcher hydra/launcher=joblib hydra.launcher.n_jobs=2, jobs 8" in printed
