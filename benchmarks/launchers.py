@@ -1,4 +1,4 @@
-"""One sweep of 24 jobs under several launchers: wall time compared with one process, the same table, one annotation.
+"""One sweep of 24 jobs under several launchers: wall time compared with one process, the same table, annotated once.
 
     python benchmarks/launchers.py [--seeds 3] [--out FILE] "hydra/launcher=joblib hydra.launcher.n_jobs=2" ...
 

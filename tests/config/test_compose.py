@@ -13,7 +13,7 @@ from findistill import cli as app
 from findistill.config.compose import config_dir, data_config, options
 from findistill.config.copies import copied
 from findistill.config.expand import expand
-from findistill.config.fields import nodes, schema_of, unresolved
+from findistill.config.fields import nodes, result_settings, schema_of, unresolved
 from findistill.config.instantiate import check_targets, resolve
 from findistill.config.targets import check_names
 from findistill.config.validate import validate
@@ -203,6 +203,16 @@ def test_a_copy_keeps_its_place_in_the_whole() -> None:
     assert own.labelled_seed == 3 and config.data.limit != 7
 
 
+def test_settings_of_several_types_are_read_as_their_values() -> None:
+    @dataclass
+    class Several:
+        size: int | str = "half"
+        limit: int | None = None
+
+    section = OmegaConf.structured(Several)
+    assert result_settings(section) == unresolved(section) == {"size": "half", "limit": None}
+
+
 def test_a_schema_without_an_importable_name_is_copied_too() -> None:
     @dataclass
     class Local:
@@ -227,7 +237,7 @@ def test_every_mapping_can_be_given_on_the_command_line(stage: str) -> None:
 
 
 def _nodes(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, inner in nodes(node):
+    for name, inner in nodes(node).items():
         yield f"{prefix}{name}", inner
         if isinstance(inner, DictConfig):
             yield from _nodes(inner, f"{prefix}{name}.")

@@ -79,10 +79,8 @@ def test_a_command_composes_once_what_is_checked_and_run(
     assert composed == [["stage=teacher"]]
     composed.clear()
     application("data=demo", "distill.min_agrement=5").is_mistake("no such setting")
-    assert composed[0] == ["data=demo"] and composed[1:] in (
-        [[]],
-        [],
-    )  # names for suggestions: once a process
+    # Names for suggestions are composed once a process, perhaps by an earlier test.
+    assert composed[0] == ["data=demo"] and composed[1:] in ([[]], [])
     create = ConfigLoaderImpl.__init__
     application("distill.min_agreement=9").is_mistake("can never be reached")
     assert ConfigLoaderImpl.__init__ is create  # restored, also after an error

@@ -1,4 +1,7 @@
-"""Copies of configurations by way of pickle, in a fifth of the time that OmegaConf's own take: a sweep makes several per job."""
+"""Copies of configurations by way of pickle, in a fifth of the time that OmegaConf's own take: a sweep makes several per job.
+
+The pickles are made here and never leave the process.
+"""
 
 import pickle
 from collections.abc import Iterable

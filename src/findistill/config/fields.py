@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal
 
-from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, StringNode, ValueNode
+from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, StringNode
 
 from findistill.config.copies import Template
 
@@ -96,10 +96,10 @@ def schema_of(node: DictConfig) -> Any:
     return schema if is_dataclass(schema) else None
 
 
-def nodes(section: DictConfig) -> list[tuple[str, Any]]:
-    """The keys of a section and their nodes, not resolved."""
+def nodes(section: DictConfig) -> dict[str, Any]:
+    """Key -> node of a section, not resolved; empty for one that is null."""
     content = section._content
-    return [(str(key), node) for key, node in content.items()] if isinstance(content, dict) else []
+    return {str(key): node for key, node in content.items()} if isinstance(content, dict) else {}
 
 
 def unresolved(node: Any) -> Any:
@@ -116,7 +116,7 @@ def value_of(node: Any) -> Any:
     """The value of a node that is not missing, as reading its key would return it: resolved, containers as they are."""
     if node._is_interpolation():
         return node._get_parent()[node._key()]  # with an error that names the key
-    return node._value() if isinstance(node, ValueNode) else None if node._is_none() else node
+    return node if type(node) in CONTAINERS and not node._is_none() else node._value()
 
 
 def defaults(section: Any) -> DictConfig:
@@ -156,7 +156,7 @@ def result_settings(section: Any, *, references: bool = False) -> Any:
         section = OmegaConf.structured(section)
     if isinstance(section, DictConfig):
         schema, settings = schema_of(section), {}
-        for key, node in nodes(section):
+        for key, node in nodes(section).items():
             limits = constraints(schema, key) if schema else UNCONSTRAINED
             secret = _is_secret(key) and isinstance(node, StringNode | AnyNode)
             if not secret and not limits.runtime_only and (references or not limits.names):

@@ -70,7 +70,7 @@ def unknown_keys(parts: Iterable[Part]) -> Iterator[str]:
 def wrong_values(parts: Iterable[Part]) -> Iterator[str]:
     """Values that violate their field's constraints."""
     for key, node, schema in parts:
-        for name, child in nodes(node):
+        for name, child in nodes(node).items():
             limits = constraints(schema, name)
             if child._is_missing() or (limits is UNCONSTRAINED and not child._is_interpolation()):
                 continue
@@ -97,16 +97,8 @@ def sections(node: Any, key: str = "") -> Iterator[Part]:
 def missing(config: Any, *names: str) -> Iterator[str]:
     """A message for each mandatory setting without a value in the sections `names`."""
     for section in names:
-        for key in sorted(_missing_keys(config[section], section)):
+        for key in sorted(OmegaConf.missing_keys(config[section])):  # full keys, from the root
             yield f"{key} is not set; {section}={config[section].name} needs {key}=..."
-
-
-def _missing_keys(node: Any, key: str) -> Iterator[str]:
-    if node._is_missing():
-        yield key
-    elif type(node) is DictConfig:
-        for name, inner in nodes(node):
-            yield from _missing_keys(inner, f"{key}.{name}")
 
 
 def wrong_value(key: str, value: Any, limits: Constraints) -> str:

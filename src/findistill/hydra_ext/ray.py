@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from findistill.core.ray_nodes import places
 from findistill.hydra_ext.launching import Workers, report_progress, require
 from findistill.hydra_ext.worker import Outcome, Task, run
 
@@ -51,7 +52,7 @@ class RayWorkers(Workers):
         running: dict[Any, int] = {}
         log.info(
             "%d jobs for Ray, up to %d in parallel on %d nodes; their output is shown here, with the node's address",
-            len(tasks), self._places(), len(self._nodes()),
+            len(tasks), self._places(), len(self.ray.nodes()),
         )  # fmt: skip
         if not self._places():
             needs = ", ".join(f"{need:g} {name}" for name, need in self.needs.items() if need)
@@ -84,16 +85,9 @@ class RayWorkers(Workers):
         except lost.RayError as error:
             return Outcome(error=f"its process or its node was lost ({type(error).__name__})", died=True)
 
-    def _nodes(self) -> list[Mapping[str, float]]:
-        """The resources of each node that is in the cluster now."""
-        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-
     def _places(self) -> int:
-        """How many parallel jobs the nodes have room for; a job cannot be divided between two nodes."""
-        needs = {name: need for name, need in self.needs.items() if need}
-        if not needs:
-            return 1
-        return sum(int(min(node.get(name, 0) / need for name, need in needs.items())) for node in self._nodes())
+        """How many parallel jobs the cluster has room for now."""
+        return places(self.ray, self.needs)
 
 
 def forwarded(environment: Mapping[str, str]) -> dict[str, str]:

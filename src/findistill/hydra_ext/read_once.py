@@ -130,7 +130,7 @@ def _empty_where_null(config: DictConfig, override: Override) -> None:
     node: Any = config
     parts = override.key_or_group.split(".")
     for at, part in enumerate(parts):
-        node = dict(nodes(node)).get(part) if isinstance(node, DictConfig) else None
+        node = nodes(node).get(part) if isinstance(node, DictConfig) else None
         if isinstance(node, DictConfig) and node._is_none() and (at + 1 < len(parts) or isinstance(override.value(), dict)):
             schema: Any = node._metadata.ref_type
             empty = OmegaConf.structured(schema) if is_dataclass(schema) else {}

@@ -174,7 +174,7 @@ class ResumingSweeper(BasicSweeper):
     def _composed(self, grid: Sequence[list[str]]) -> Iterator[Composed]:
         """Compose and check the jobs one after the other. Those that only differ in settings that are not read are one."""
         assert self.config is not None and self.hydra_context is not None
-        known = set[tuple[Path, str]]()
+        identities = set[tuple[Path, str]]()
         last_line = time.monotonic()
         for number, overrides in enumerate(grid):
             if time.monotonic() - last_line > PROGRESS_S:
@@ -194,8 +194,8 @@ class ResumingSweeper(BasicSweeper):
                 raise UserError("annotate.dry_run and annotate.show_prompt only work for a single job: run it without -m")
             if stage.acts_afterwards():
                 raise UserError("export.push_to_hub only works for a single job: run it without -m")
-            if (identity := (run_folder.study_folder(config), stage.key)) not in known:
-                known.add(identity)
+            if (identity := (run_folder.study_folder(config), stage.key)) not in identities:
+                identities.add(identity)
                 yield Composed(task, config, stage, overrides)
 
     @staticmethod
@@ -210,10 +210,10 @@ class ResumingSweeper(BasicSweeper):
     @staticmethod
     def _close(plan: Plan, pending: Sequence[Job], seconds: float, last: bool) -> None:
         """Log the sweep's cost, write the reports, log the next commands; raise if any job is not done."""
-        finished = [one for one in pending if run_folder.is_done(one.folder)]
+        finished = {one.folder: None for one in pending if run_folder.is_done(one.folder)}
         if finished:
-            log.info("%s", costs([one.folder for one in finished], seconds))
-        missing = [one for one in pending if one not in finished]
+            log.info("%s", costs([*finished], seconds))
+        missing = [one for one in pending if one.folder not in finished]
         for folder, config in plan.configs.items():
             page = folder / "report.html"
             if not config.sweep.report or len(missing) == len(plan.jobs):

@@ -72,7 +72,8 @@ def save(figure: Figure, stem: Path, *, vector: bool = False) -> list[Path]:
         figure.draw_without_rendering()
         with mpl.rc_context({"figure.constrained_layout.use": False}):
             figure.set_layout_engine(None)  # the layout is computed once, not for each format
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None}))[: 2 if vector else 1]:
+        formats = {".png": {"Software": None}, **({".svg": {"Date": None, "Creator": None}} if vector else {})}
+        for suffix, metadata in formats.items():
             content = io.BytesIO()
             figure.savefig(content, format=suffix[1:], dpi=150, metadata=metadata)
             paths.append(write_whole(stem.with_name(stem.name + suffix), content.getvalue()))

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from findistill.core.ray_nodes import places
 from findistill.errors import UserError, first_line
 from findistill.inference.predictors import Answers, Predictor, Spec, open_predictor
 from findistill.methods.predict.config import Predict
@@ -93,7 +94,7 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
                 f"predict.ray.address={options.address}: no Ray cluster can be reached ({first_line(error)})"
             ) from error
     try:
-        room = _places(options)
+        room = places(ray, {"CPU": options.cpus, "GPU": options.gpus})
         if room < 1:
             wanted = f"predict.ray.cpus={options.cpus:g} predict.ray.gpus={options.gpus:g}"
             raise UserError(f"{wanted}: no node of the cluster has these")
@@ -104,13 +105,6 @@ def opened(spec: Spec, predictor: Predictor, section: Predict, windows: int) -> 
     finally:
         if own:
             ray.shutdown()
-
-
-def _places(options: Any) -> int:
-    """How many actors the nodes have room for; an actor cannot be divided between two nodes."""
-    needs = {name: need for name, need in (("CPU", options.cpus), ("GPU", options.gpus)) if need}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(int(min(node.get(name, 0) / need for name, need in needs.items())) for node in nodes)
 
 
 def check_reachable(address: str) -> None:
