@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any, TypeVar, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 T = TypeVar("T")
 
@@ -28,24 +28,60 @@ class Template:
         return pickle.loads(self._pickled) if self._pickled else deepcopy(self._config)
 
 
+class Variants:
+    """A composed configuration, of which many copies are needed that differ in a few sections.
+
+    A copy shares the other sections with this configuration, unless they refer to settings elsewhere (`${seed}`). Nobody may
+    modify those: `expand` works on copies.
+    """
+
+    def __init__(self, config: DictConfig, own: Iterable[str] = ()) -> None:
+        """`own`: sections that each copy has for itself, even if unchanged."""
+        content = cast(dict[str, Any], config._content)
+        self._config, self._templates = config, {name: _template(node) for name, node in content.items()}
+        self._own = {name for name, node in content.items() if name in own or not _is_shareable(node)}
+
+    def copy(self, changed: Iterable[str]) -> DictConfig:
+        """A copy in which the sections `changed`, if there are such, may be modified."""
+        names = self._own.union(name for name in changed if name in self._templates)
+        return _with(self._config, {name: self._templates[name].copy() for name in names})
+
+
 def copied(config: T) -> T:
     """What `config.copy()` returns."""
     node: Any = config
-    parent = node._get_parent()
-    node._set_parent(None)  # else it would be copied, too
-    try:
-        same = Template(node).copy()
-    finally:
-        node._set_parent(parent)
-    same._set_parent(parent)
+    if node._get_parent() is None and isinstance(node, DictConfig) and isinstance(node._content, dict):
+        return with_own(config, [str(name) for name in node._content])  # some sections may be another configuration's
+    same = _template(node).copy()
+    same._set_parent(node._get_parent())
     return cast(T, same)
 
 
 def with_own(config: T, names: Iterable[str]) -> T:
     """A configuration with copies of the sections `names`, which may be changed; it shares the others with `config`."""
-    original, node = cast(Any, config), DictConfig.__new__(DictConfig)
-    content = {**original._content, **{name: copied(original._content[name]) for name in names}}
-    node.__dict__.update({**original.__dict__, "_metadata": deepcopy(original._metadata), "_content": content})
-    for name in names:
-        content[name]._set_parent(node)
-    return cast(T, node)
+    content = cast(Any, config)._content
+    return cast(T, _with(cast(DictConfig, config), {name: copied(content[name]) for name in names}))
+
+
+def _with(config: DictConfig, sections: dict[str, Any]) -> DictConfig:
+    """A configuration with `sections` instead of those of `config`, and the rest of it."""
+    node = DictConfig.__new__(DictConfig)
+    content = {**cast(dict[str, Any], config._content), **sections}
+    node.__dict__.update({**config.__dict__, "_metadata": deepcopy(config._metadata), "_content": content})
+    for section in sections.values():
+        section._set_parent(node)
+    return node
+
+
+def _template(node: Any) -> Template:
+    parent = node._get_parent()
+    node._set_parent(None)  # else it would be copied, too
+    try:
+        return Template(node)
+    finally:
+        node._set_parent(parent)
+
+
+def _is_shareable(node: Any) -> bool:
+    """Whether a node is a section whose values do not depend on the rest of the configuration."""
+    return isinstance(node, DictConfig) and isinstance(node._content, dict) and "${" not in str(OmegaConf.to_container(node))

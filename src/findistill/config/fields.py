@@ -112,11 +112,24 @@ def unresolved(node: Any) -> Any:
     return [unresolved(inner) for inner in content] if isinstance(content, list) else content
 
 
+def is_missing(node: Any) -> bool:
+    """Whether a node is a mandatory setting without a value."""
+    value = node._value()
+    return isinstance(value, str) and value == "???"
+
+
+def is_reference(node: Any) -> bool:
+    """Whether the value of a node refers to other settings (`${seed}`)."""
+    value = node._value()
+    return isinstance(value, str) and "${" in value
+
+
 def value_of(node: Any) -> Any:
     """The value of a node that is not missing, as reading its key would return it: resolved, containers as they are."""
-    if node._is_interpolation():
+    if is_reference(node):
         return node._get_parent()[node._key()]  # with an error that names the key
-    return node if type(node) in CONTAINERS and not node._is_none() else node._value()
+    value = node._value()
+    return node if type(node) in CONTAINERS and value is not None else value
 
 
 def defaults(section: Any) -> DictConfig:
@@ -160,7 +173,7 @@ def result_settings(section: Any, *, references: bool = False) -> Any:
             limits = constraints(schema, key) if schema else UNCONSTRAINED
             secret = _is_secret(key) and isinstance(node, StringNode | AnyNode)
             if not secret and not limits.runtime_only and (references or not limits.names):
-                settings[key] = "???" if node._is_missing() else result_settings(value_of(node), references=references)
+                settings[key] = "???" if is_missing(node) else result_settings(value_of(node), references=references)
         return settings
     if OmegaConf.is_config(section) or isinstance(section, list):
         return [result_settings(value, references=references) for value in section]

@@ -13,7 +13,19 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from findistill.config.compose import group_options
-from findistill.config.fields import CONTAINERS, UNCONSTRAINED, Constraints, constraints, nodes, schema_of, value_of
+from findistill.config.fields import (
+    CONTAINERS,
+    UNCONSTRAINED,
+    Constraints,
+    constraints,
+    is_missing,
+    is_reference,
+    nodes,
+    schema_of,
+    unresolved,
+    value_of,
+)
+from findistill.config.hydra_node import walk
 from findistill.errors import UserError, did_you_mean
 
 LISTS = (ListConfig, list, tuple)
@@ -72,15 +84,16 @@ def wrong_values(parts: Iterable[Part]) -> Iterator[str]:
     for key, node, schema in parts:
         for name, child in nodes(node).items():
             limits = constraints(schema, name)
-            if child._is_missing() or (limits is UNCONSTRAINED and not child._is_interpolation()):
+            if is_missing(child) or (limits is UNCONSTRAINED and not is_reference(child)):
                 continue
             if message := wrong_value(f"{key}.{name}" if key else name, value_of(child), limits):
                 yield message
 
 
 def broken_rules(config: Any) -> Iterator[str]:
+    stage = config.stage.name
     for stages, check in _rules.values():
-        if config.stage.name in stages or (not stages and config.stage.name not in OF_STUDIES):
+        if stage in stages or (not stages and stage not in OF_STUDIES):
             yield from check(config)
 
 
@@ -97,7 +110,8 @@ def sections(node: Any, key: str = "") -> Iterator[Part]:
 def missing(config: Any, *names: str) -> Iterator[str]:
     """A message for each mandatory setting without a value in the sections `names`."""
     for section in names:
-        for key in sorted(OmegaConf.missing_keys(config[section])):  # full keys, from the root
+        keys = [key for key, value in walk(unresolved(config[section]), section) if value == "???"]
+        for key in sorted(keys):
             yield f"{key} is not set; {section}={config[section].name} needs {key}=..."
 
 

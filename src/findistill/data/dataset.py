@@ -24,11 +24,11 @@ class Dataset(Step):
 
     def __init__(self, section: Any) -> None:
         super().__init__(None)
-        self.section = _detached(section)
+        self.section = section
 
     @cached_property
     def config(self) -> Any:
-        return self.section
+        return _detached(self.section)
 
     def files(self) -> Iterable[Path]:
         return [*local_files(self.section), *([Path(self.section.reviewed).expanduser()] if self.section.reviewed else [])]

@@ -24,7 +24,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from findistill.config.copies import Template
+from findistill.config.copies import Variants
 from findistill.config.fields import nodes
 
 Key = tuple[str | None, tuple[str, ...]]  # the root configuration, and the overrides that choose options
@@ -76,7 +76,9 @@ class _Loading:
 
     def __init__(self, loader: ConfigLoaderImpl, compose: Callable[..., DictConfig]) -> None:
         self.loader, self.compose = loader, compose
-        self.parsed: dict[str, Override] = {}  # jobs of a sweep share most of their overrides
+        # Jobs of a sweep share most of their overrides.
+        self.parsed: dict[str, Override] = {}
+        self.is_value: dict[str | None, bool] = {}
 
     def __call__(self, config_name: str | None, overrides: list[str], run_mode: RunMode, **settings: Any) -> DictConfig:
         if not any("hydra.searchpath" in each for each in overrides):
@@ -98,13 +100,13 @@ class _Loading:
         values = [each for each in set_now if self._is_value(each)]
         chosen = [str(each.input_line) for each in set_now if each not in values]
         name: str = JobRuntime.instance().get("name")
-        composed: dict[Key, tuple[Template, str]] = cast(Any, self.loader).repository.composed
+        composed: dict[Key, tuple[Variants, str]] = cast(Any, self.loader).repository.composed
         key = (config_name, tuple(chosen))
         if key not in composed:
             original = self.compose(config_name=config_name, overrides=chosen, run_mode=run_mode)
-            composed[key] = Template(original), name
-        template, name_then = composed[key]
-        config: DictConfig = template.copy()
+            composed[key] = Variants(original, own=["hydra"]), name
+        variants, name_then = composed[key]
+        config = variants.copy(each.key_or_group.partition(".")[0] for each in values)
         for each in values:
             _empty_where_null(config, each)
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
@@ -122,7 +124,10 @@ class _Loading:
         """Whether it sets a plain value of a job, which no option depends on."""
         if override.is_hydra_override():
             return override.get_key_element() == "hydra.mode"  # set by Hydra itself; others affect computed values
-        return not self.loader.repository.group_exists(override.key_or_group) or isinstance(override.value(), dict)
+        if (words := override.input_line) not in self.is_value:
+            is_group = self.loader.repository.group_exists(override.key_or_group)
+            self.is_value[words] = not is_group or isinstance(override.value(), dict)
+        return self.is_value[words]
 
 
 def _empty_where_null(config: DictConfig, override: Override) -> None:
@@ -148,7 +153,7 @@ class ReadOnce(IConfigRepository):
         self.repository = repository
         self.of_files = False
         self.loaded: dict[str, ConfigResult | None] = {}
-        self.composed: dict[Key, tuple[Template, str]] = {}  # with the job's name at that time
+        self.composed: dict[Key, tuple[Variants, str]] = {}  # with the job's name at that time
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ReadOnce":
         other = copy.copy(self)
