@@ -20,6 +20,7 @@ LAUNCHERS = {
     "basic": (),
     "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
     "submitit_local": ("hydra/launcher=submitit_local",),
+    "submitit_local_pairs": ("hydra/launcher=submitit_local", "hydra.launcher.jobs_per_process=2"),
     "submitit_slurm": ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.poll_s=0.5"),
     "ray": ("hydra/launcher=ray",),
 }
@@ -38,7 +39,7 @@ def launch(request: pytest.FixtureRequest, start: Start) -> Callable[..., "subpr
             environment |= request.getfixturevalue("slurm")
         elif launcher == "ray":
             words.append(f"hydra.launcher.address={request.getfixturevalue('ray_nodes')[0]}")
-        elif launcher == "submitit_local":
+        elif launcher.startswith("submitit_local"):
             need("submitit")
         return start("-m", *arguments, *words, **environment)
 

@@ -13,9 +13,10 @@ from findistill.core import run_folder
 from findistill.core.files import read_json, write_json
 from findistill.core.search import PrunedError
 from findistill.errors import UserError
-from findistill.hydra_ext import launching
+from findistill.hydra_ext import launching, submitit
 from findistill.hydra_ext.launching import DiedError, JobError, Workers, refuse_secrets
 from findistill.hydra_ext.ray import forwarded
+from findistill.hydra_ext.submitit import STOP, Process, Submitted
 from findistill.hydra_ext.worker import Outcome, Task
 from tests.faults.conftest import Application, application
 
@@ -82,3 +83,41 @@ def test_a_death_is_noted_unless_the_job_runs_elsewhere(tmp_path: Path) -> None:
     write_json(folder / "status.json", {"state": "done"})
     run_folder.note_death(folder, "k", "killed")
     assert run_folder.status(folder) == {"state": "done"}
+
+
+TASKS = [Task("config", (f"seed={number}",), number, "/") for number in range(3)]
+FAILED = Outcome(error="too few rows")
+
+
+@pytest.fixture
+def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[int, Outcome]:
+    """How each task of a submission ends: number -> outcome."""
+    ends = {task.number: Outcome(task.number / 2) for task in TASKS}
+    monkeypatch.setattr(submitit, "run", lambda task, trace: ends[task.number])
+    return ends
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_process_runs_its_jobs_one_after_the_other(stop: bool, outcomes: dict[int, Outcome], tmp_path: Path) -> None:
+    outcomes[1] = FAILED
+    file = tmp_path / "0.jsonl"
+    process = Process(None, file, {task.number: task for task in TASKS})
+    assert [*process.new_outcomes()] == []
+    Submitted(TASKS, file, stop)()
+    assert [*process.new_outcomes()] == [(0, Outcome(0.0)), (1, FAILED), *([] if stop else [(2, Outcome(1.0))])]
+    assert [*process.new_outcomes()] == [], "each once"
+    assert [*process.pending] == ([2] if stop else [])
+    assert (tmp_path / STOP).exists() == stop, "other processes stop, too"
+    other = tmp_path / "3.jsonl"
+    Submitted(TASKS, other, stop)()
+    assert other.exists() != stop
+
+
+def test_a_line_that_is_being_written_is_read_later(tmp_path: Path) -> None:
+    file = tmp_path / "0.jsonl"
+    process = Process(None, file, {task.number: task for task in TASKS})
+    line = '{"number": 0, "value": 0.5, "error": null, "died": false, "pruned": false}'
+    file.write_text(line[:30])
+    assert [*process.new_outcomes()] == []
+    file.write_text(f"{line}\n")
+    assert [*process.new_outcomes()] == [(0, Outcome(0.5))]
