@@ -24,7 +24,7 @@ SWEEP = (
     "logger=none", "evaluate.latency=false", "evaluate.resamples=20", "report.resamples=20",
 )  # fmt: skip
 OBJECTIVES_AND_THRESHOLDS = 8
-COLUMNS = ("launcher", "jobs", "seconds", "of_one_process", "annotations", "same_table")
+COLUMNS = ("launcher", "jobs", "steps", "seconds", "of_one_process", "annotations", "same_table")
 # Columns that differ between two runs of the same job: how long, with how much memory, where.
 MEASURED = re.compile(r".*(_s|_ms|_mb|usd.*|device|throughput.*)")
 
@@ -57,7 +57,7 @@ def main() -> None:
             alone, expected = seconds, table
         jobs = OBJECTIVES_AND_THRESHOLDS * options.seeds
         shown = re.sub(r"address=\S+", "address=HOST:PORT", launcher) or "one process"
-        rows.append((shown, jobs, f"{seconds:.1f}", f"{seconds / alone:.3f}", annotations, table == expected))
+        rows.append((shown, jobs, options.steps, f"{seconds:.1f}", f"{seconds / alone:.3f}", annotations, table == expected))
         print(", ".join(f"{column} {value}" for column, value in zip(COLUMNS, rows[-1], strict=True)), flush=True)
     if options.out:
         with options.out.open("w", newline="", encoding="utf-8") as file:

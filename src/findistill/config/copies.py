@@ -44,7 +44,7 @@ class Variants:
     def copy(self, changed: Iterable[str]) -> DictConfig:
         """A copy in which the sections `changed`, if there are such, may be modified."""
         names = self._own.union(name for name in changed if name in self._templates)
-        return _with(self._config, {name: self._templates[name].copy() for name in names})
+        return with_sections(self._config, {name: self._templates[name].copy() for name in names})
 
 
 def copied(config: T) -> T:
@@ -60,11 +60,11 @@ def copied(config: T) -> T:
 def with_own(config: T, names: Iterable[str]) -> T:
     """A configuration with copies of the sections `names`, which may be changed; it shares the others with `config`."""
     content = cast(Any, config)._content
-    return cast(T, _with(cast(DictConfig, config), {name: copied(content[name]) for name in names}))
+    return cast(T, with_sections(cast(DictConfig, config), {name: copied(content[name]) for name in names}))
 
 
-def _with(config: DictConfig, sections: dict[str, Any]) -> DictConfig:
-    """A configuration with `sections` instead of those of `config`, and the rest of it."""
+def with_sections(config: DictConfig, sections: dict[str, Any]) -> DictConfig:
+    """A configuration with `sections`, which become its own, and what else `config` has, which the two share."""
     node = DictConfig.__new__(DictConfig)
     content = {**cast(dict[str, Any], config._content), **sections}
     node.__dict__.update({**config.__dict__, "_metadata": deepcopy(config._metadata), "_content": content})

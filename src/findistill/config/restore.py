@@ -3,12 +3,15 @@
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
+
+from findistill.config.copies import Template, with_sections
 
 
 class _Loader(yaml.CSafeLoader):
@@ -24,14 +27,24 @@ def read_config(path: Path) -> DictConfig:
     With the types, settings that cannot change a result are known, and steps created from it have the same keys as in the job.
     """
     Plugins.instance()  # loads findistill's plugin, which registers the schemas; a notebook may not have done so yet
-    config = OmegaConf.create(yaml.load(path.read_bytes(), _Loader) or {})
-    assert isinstance(config, DictConfig)
-    typed = OmegaConf.create({})
-    for name, section in config.items():
-        if isinstance(section, DictConfig) and (schema := _schema(str(name), section)):
-            section = OmegaConf.merge(_typed(schema), section)
-        typed[name] = section
-    return typed
+    plain = yaml.load(path.read_bytes(), _Loader) or {}
+    return with_sections(OmegaConf.create({}), {str(name): _restored(str(name), value) for name, value in plain.items()})
+
+
+_templates: dict[tuple[str, str], Template] = {}  # most sections are the same in all jobs of a study
+
+
+def _restored(name: str, value: Any) -> Any:
+    """The node of a section, or of a setting outside sections."""
+    key = name, repr(value)
+    if key not in _templates:
+        config = OmegaConf.create({name: value})
+        if isinstance(section := config[name], DictConfig) and (schema := _schema(name, section)):
+            config[name] = OmegaConf.merge(_typed(schema), section)
+        node: Any = config._get_node(name)
+        node._set_parent(None)
+        _templates[key] = Template(node)
+    return _templates[key].copy()
 
 
 @lru_cache
