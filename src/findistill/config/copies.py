@@ -51,7 +51,7 @@ def copied(config: T) -> T:
     """What `config.copy()` returns."""
     node: Any = config
     if node._get_parent() is None and isinstance(node, DictConfig) and isinstance(node._content, dict):
-        return with_own(config, [str(name) for name in node._content])  # some sections may be another configuration's
+        return with_own(config, cast(Iterable[str], node._content))  # some sections may be another configuration's
     same = _template(node).copy()
     same._set_parent(node._get_parent())
     return cast(T, same)

@@ -152,7 +152,7 @@ class SubmititWorkers(Workers):
                         yield number, Outcome(error=error, died=True)
                     waiting = [*process.pending.values(), *waiting]
                 if self.stopping:
-                    (folder / STOP).touch()  # a process that died could not
+                    (folder / STOP).touch()  # for failures that no process noticed, such as its own death
                     self._cancel(running, only_waiting=True)
                 next(progress)
                 time.sleep(self.poll_s if running else 0)
