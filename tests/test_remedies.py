@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from findistill.config.compose import options
+from findistill.config.compose import config_dir, options
 from findistill.config.fields import constraints
 from findistill.core.rules import OPTIONAL
 from findistill.models.files import EMBEDDED
@@ -74,7 +74,9 @@ def keys() -> dict[str, str]:
             schema = getattr(entry, "node", None)
             if isinstance(schema, DictConfig):
                 groups |= dict.fromkeys(leaves(schema, "" if group == "base_config.yaml" else f"{group}."), group)
-    return groups | dict.fromkeys([*options(), "hydra/sweeper", "hydra/launcher"], "")
+    presets = [OmegaConf.load(path) for path in (config_dir() / "hydra" / "launcher").glob("*.yaml")]
+    of_launchers = [f"hydra.launcher.{name}" for preset in presets for name in preset]
+    return groups | dict.fromkeys([*options(), "hydra/sweeper", "hydra/launcher", *of_launchers], "")
 
 
 def test_keys_of_messages_exist() -> None:
