@@ -75,10 +75,7 @@ def root_schema(base: type) -> type:
     if not _sections:
         return base
     added: list[Any] = [(name, schema, field(default_factory=schema)) for name, schema in _sections.items()]
-    schema = make_dataclass(base.__name__, added, bases=(base,))
-    schema.__module__ = __name__
-    globals()[schema.__name__] = schema  # importable by its name, as configurations are copied by way of pickle
-    return schema
+    return make_dataclass(base.__name__, added, bases=(base,))
 
 
 @cache

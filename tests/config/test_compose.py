@@ -213,17 +213,6 @@ def test_settings_of_several_types_are_read_as_their_values() -> None:
     assert result_settings(section) == unresolved(section) == {"size": "half", "limit": None}
 
 
-def test_a_schema_without_an_importable_name_is_copied_too() -> None:
-    @dataclass
-    class Local:
-        n: int = 1
-
-    config = OmegaConf.create({"a": OmegaConf.structured(Local)})
-    same = copied(config)
-    same.a.n = 2
-    assert OmegaConf.get_type(same.a) is Local and (config.a.n, same.a.n) == (1, 2)
-
-
 @pytest.mark.parametrize("stage", ["stage=teacher", "stage=student"])
 def test_every_mapping_can_be_given_on_the_command_line(stage: str) -> None:
     """Null ones, too, into which OmegaConf cannot merge."""

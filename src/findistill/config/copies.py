@@ -37,13 +37,14 @@ class Variants:
 
     def __init__(self, config: DictConfig, own: Iterable[str] = ()) -> None:
         """`own`: sections that each copy has for itself, even if unchanged."""
-        content = cast(dict[str, Any], config._content)
-        self._config, self._templates = config, {name: _template(node) for name, node in content.items()}
-        self._own = {name for name, node in content.items() if name in own or not _is_shareable(node)}
+        self._config, self._content = config, cast(dict[str, Any], config._content)
+        self._own = {name for name, node in self._content.items() if name in own or not _is_shareable(node)}
+        self._templates: dict[str, Template] = {}  # of sections that a copy had for itself
 
     def copy(self, changed: Iterable[str]) -> DictConfig:
         """A copy in which the sections `changed`, if there are such, may be modified."""
-        names = self._own.union(name for name in changed if name in self._templates)
+        names = self._own.union(name for name in changed if name in self._content)
+        self._templates |= {name: _template(self._content[name]) for name in names - self._templates.keys()}
         return with_sections(self._config, {name: self._templates[name].copy() for name in names})
 
 

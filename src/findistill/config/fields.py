@@ -1,7 +1,7 @@
 """Constraints of settings, declared on the dataclass fields: choices, bounds, and whether a setting can change a result."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal
@@ -110,6 +110,13 @@ def unresolved(node: Any) -> Any:
     if isinstance(content, dict):
         return {key: unresolved(inner) for key, inner in content.items()}
     return [unresolved(inner) for inner in content] if isinstance(content, list) else content
+
+
+def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """All values in nested dicts and lists, including the dicts and lists themselves, with their dotted keys."""
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ():
+        yield (at := f"{key}.{name}" if key else str(name)), value
+        yield from walk(value, at)
 
 
 def is_missing(node: Any) -> bool:

@@ -1,8 +1,9 @@
 """Checks of a configuration's `hydra` node, which may choose plugins and configure logging, but must not run other code."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from findistill.config.fields import walk
 from findistill.config.packages import allowed_packages
 from findistill.errors import UserError
 
@@ -57,13 +58,6 @@ def check_hydra(node: Mapping[str, Any]) -> None:
             raise UserError(f"{top}: a file cannot choose where Hydra writes; set the output folder with runs_dir=DIR")
         elif key == "job.env_set" and not name.startswith(VARIABLES):
             raise UserError(f"{top} is refused: a configuration can only set the environment variables {', '.join(VARIABLES)}*")
-
-
-def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """All values in nested dicts and lists, including the dicts and lists themselves, with their dotted keys."""
-    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ():
-        yield (at := f"{key}.{name}" if key else str(name)), value
-        yield from walk(value, at)
 
 
 def _check_target(key: str, value: Any, setting: str) -> None:

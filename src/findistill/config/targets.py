@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from findistill.config.fields import unresolved
-from findistill.config.hydra_node import check_hydra, walk
+from findistill.config.fields import unresolved, walk
+from findistill.config.hydra_node import check_hydra
 from findistill.config.packages import allowed_packages
 from findistill.errors import UserError
 

@@ -24,8 +24,8 @@ from findistill.config.fields import (
     schema_of,
     unresolved,
     value_of,
+    walk,
 )
-from findistill.config.hydra_node import walk
 from findistill.errors import UserError, did_you_mean
 
 LISTS = (ListConfig, list, tuple)

@@ -123,6 +123,8 @@ class SubmititWorkers(Workers):
         self.settings = {name: value for name, value in settings.items() if value is not None}
 
     def setup(self, **context: Any) -> None:
+        if self.jobs_per_process < 1:
+            raise UserError(f"hydra.launcher.jobs_per_process={self.jobs_per_process}: must be at least 1")
         self.submitit = require("submitit", "submitit", launcher=f"submitit_{self.cluster}")
         super().setup(**context)
 
@@ -174,8 +176,6 @@ class SubmititWorkers(Workers):
         ]
 
     def _executor(self) -> Any:
-        if self.jobs_per_process < 1:
-            raise UserError(f"hydra.launcher.jobs_per_process={self.jobs_per_process}: must be at least 1")
         kind = self.submitit.AutoExecutor
         limit = {f"{self.cluster}_max_num_timeout": self.max_num_timeout}
         try:
