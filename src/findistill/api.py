@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from findistill.config.compose import config_dir, group_options
 from findistill.config.expand import expand
-from findistill.config.overrides import as_overrides, quoted
+from findistill.config.overrides import as_overrides, quoted, words_of
 from findistill.config.renames import refuse_renamed
 from findistill.config.targets import check_names
 from findistill.config.validate import validate
@@ -382,7 +382,7 @@ def _data_words(data: "Texts", runs_dir: str | Path) -> list[str]:
     if isinstance(data, TextSet):
         return list(data.overrides)
     if isinstance(data, str | Path):
-        name, *settings = str(data).split() or [""]
+        name, *settings = words_of(str(data)) or [""]
         if name in group_options("data"):
             return [f"data={name}", *(f"data.{setting}" for setting in settings)]
         if (reader := READERS.get(Path(data).suffix)) is None:

@@ -7,6 +7,7 @@ import pytest
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from findistill.config.compose import plain
 from findistill.config.expand import annotators, expand
 from findistill.config.validate import validate
 from findistill.core.step import sections_read
@@ -95,6 +96,23 @@ def test_annotators_of_an_ensemble(members: str) -> None:
     assert one.annotate.samples == 4 and not one.annotate.ensemble and OmegaConf.get_type(one) is OmegaConf.get_type(config)
     assert annotators(expand(configured())) == [configured()]
     assert expand(expand(config)) == expand(config)
+
+
+@pytest.mark.parametrize(
+    ("word", "section", "value"),
+    [
+        ("llm=recorded llm.where={model:gpt-4}", "where", {"model": "gpt-4"}),
+        ("llm=recorded 'llm.where={model: gpt-4, run: [1, 2]}'", "where", {"model": "gpt-4", "run": [1, 2]}),
+        ("llm=recorded llm.where={model: 'a b'} shots.k=2", "where", {"model": "a b"}),
+        ("llm=rules llm.rules.positive=(rose|grew) llm.rules.negative=[fell,loss]", "rules",
+         {"positive": "(rose|grew)", "negative": ["fell", "loss"]}),
+    ],
+)  # fmt: skip
+def test_words_are_read_as_on_the_command_line(word: str, section: str, value: dict[str, Any]) -> None:
+    config = configured()
+    config.annotate.ensemble = [word]
+    [one] = annotators(expand(config))
+    assert plain(one.llm[section]) == value
 
 
 def test_the_same_words_are_composed_once() -> None:

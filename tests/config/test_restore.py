@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from findistill.config.compose import plain
-from findistill.config.restore import read_config
+from findistill.config.restore import as_yaml, read_config
 from tests.fixtures.composing import composed
 
 
@@ -40,3 +40,15 @@ def test_a_setting_that_came_later_has_its_default(distill: str, later: str, def
     config = read_config(write_config(tmp_path, f"distill={distill}", "+trainer.limit_train_batches=2", without=later))
     assert OmegaConf.get_type(config.distill) == OmegaConf.get_type(composed(f"distill={distill}").distill)
     assert OmegaConf.select(config, later) == default and config.trainer.limit_train_batches == 2
+
+
+def test_what_is_written_is_read_again_with_its_type(tmp_path: Path) -> None:
+    strings = ["1e3", "1e-5", ".5", "1_000", "0x1F", "010", "12:30:00", "2026-01-01", "yes", "null", "~", "nan", ".inf", "", " "]
+    strings += ["=", "<<", "- a", "a: b", "#", *"*&!%@`{['", '"', "é €", "two\nlines\n", "x" * 300]
+    others = [1, -1.5, 1e-5, 1e30, float("inf"), True, None, [], {}]
+    values = {"strings": strings, "others": others, "nested": {"a": {"b": [{"c": "1"}]}}}
+    path = tmp_path / "config.yaml"
+    path.write_text(as_yaml(values), encoding="utf-8")
+    read = OmegaConf.to_container(OmegaConf.load(path))
+    assert read == values == OmegaConf.to_container(read_config(path))
+    assert [type(each) for each in read["others"]] == [type(each) for each in others]  # type: ignore[call-overload, index]

@@ -145,7 +145,7 @@ def test_a_job_runs_once_at_a_time(tmp_path: Path) -> None:
 
 def test_passwords_in_addresses_are_hidden() -> None:
     config = composed("llm=endpoint", "llm.model=m", "llm.base_url=https://user:secret@host/v1")
-    assert jobs.masked(config).llm.base_url == "https://***@host/v1"
+    assert jobs.masked(config)["llm"]["base_url"] == "https://***@host/v1"
 
 
 def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_the_tracker_sees_only_what_is_masked(tmp_path: Path, monkeypatch: pytes
     urls = []
 
     @contextmanager
-    def watching(config: DictConfig, folder: Path, loggers: Any, attempt: Attempt) -> Iterator[Tracker]:
-        urls.append(config.llm.base_url)
+    def watching(config: dict[str, Any], folder: Path, loggers: Any, attempt: Attempt) -> Iterator[Tracker]:
+        urls.append(config["llm"]["base_url"])
         yield Tracker(folder)
 
     monkeypatch.setattr(jobs, "track", watching)

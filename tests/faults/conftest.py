@@ -128,8 +128,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def outcome_of(process: "subprocess.Popen[str]") -> Outcome:
-    _, errors = process.communicate(timeout=200)
+def outcome_of(process: "subprocess.Popen[str]", limit_s: float = 200) -> Outcome:
+    _, errors = process.communicate(timeout=limit_s)
     return Outcome(process.returncode, errors)
 
 

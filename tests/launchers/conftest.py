@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -146,11 +147,18 @@ def need(module: str) -> None:
 def workers(runs: Path) -> dict[str, int]:
     """The processes that are running jobs: name of the job's lock -> process id."""
     holders = {}
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            target = link.readlink()
-        except OSError:
-            continue
-        if target.parent == runs / ".artifacts" and target.name.startswith("job-"):
-            holders[target.name] = int(link.parts[2])
+    for process in Path("/proc").glob("[0-9]*"):
+        for link in opened(process):
+            with suppress(OSError):  # closed since
+                target = link.readlink()
+                if target.parent == runs / ".artifacts" and target.name.startswith("job-"):
+                    holders[target.name] = int(process.name)
     return holders
+
+
+def opened(process: Path) -> list[Path]:
+    """The links to a process's open files; none if it has ended."""
+    try:
+        return [*(process / "fd").iterdir()]
+    except OSError:
+        return []

@@ -153,7 +153,7 @@ def test_a_requeued_job_of_slurm_goes_on_from_its_checkpoint(
     ids = subprocess.check_output(["squeue", "--noheader", "--array", "--format=%i", "--states=R"], **scheduler).split()
     subprocess.run(["scancel", "--signal=USR2", ids[0]], check=True, **scheduler)  # as before a time limit
     subprocess.run(["scontrol", "requeue", ids[1]], check=True, **scheduler)  # as when it is preempted: SIGTERM
-    outcome = outcome_of(process)
+    outcome = outcome_of(process, limit_s=500)  # Slurm leaves a requeued job alone for two minutes
     assert outcome.code == 0, outcome.errors
     logs = [path.read_text() for path in tmp_path.glob("runs/.workers/moon/*/*_log.*")]
     assert sum("epoch 1 of 6" in log for log in logs) == sum("epoch 6 of 6" in log for log in logs) == 2, logs

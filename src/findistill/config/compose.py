@@ -1,16 +1,19 @@
 """Composing the configuration with Hydra: its folders, groups and options, and parts that are named inside settings."""
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from findistill.config.copies import copied
+from findistill.config.overrides import words_of
 from findistill.config.packages import conf_folders
 from findistill.config.renames import refuse_renamed
 from findistill.errors import UserError, did_you_mean
@@ -72,7 +75,7 @@ def data_config(words: str) -> "Data":
     Raises:
         UserError: no such data set, or it has no such setting.
     """
-    name, *settings = words.split() or [""]
+    name, *settings = words_of(words) or [""]
     if name not in group_options("data"):
         raise UserError(f"{name!r} is not a data set; available: " + ", ".join(group_options("data")))
     overrides = tuple(f"data.{setting}" for setting in settings)
@@ -88,20 +91,29 @@ def with_overrides(config: "Config", words: str, key: str) -> "Config":
         UserError: no such option or setting.
     """
     base = cast(DictConfig, copied(config))
-    options = [word for word in words.split() if word.partition("=")[0] in groups()]
+    options = [word for word in words_of(words) if word.partition("=")[0] in groups()]
     with read_write(base), open_dict(base):
         for word in options:
             group = word.partition("=")[0]
             base[group] = compose_part("config", (word,), f"{key}: {word!r}")[group]
-        for word in words.split():
-            name, _, value = word.partition("=")
+        for word in words_of(words):
+            name = word.partition("=")[0]
             refuse_renamed([word])
             try:
                 if word not in options:
-                    OmegaConf.update(base, name, OmegaConf.create(f"v: {value}").v, force_add=False)
+                    OmegaConf.update(base, name, _value(word), force_add=False)
             except (OmegaConfBaseException, AttributeError) as error:
                 raise UserError(f"{key}: {word}: {str(error).splitlines()[0]}") from error
     return cast("Config", base)
+
+
+def _value(override: str) -> Any:
+    """The value of an override: in Hydra's grammar as on the command line, or else, such as a regular expression, in YAML."""
+    with suppress(HydraException):
+        parsed = OverridesParser.create().parse_override(override)
+        if not parsed.is_sweep_override():
+            return parsed.value()
+    return OmegaConf.create(f"v: {override.partition('=')[2]}").v
 
 
 def compose_part(name: str, overrides: tuple[str, ...], subject: str) -> DictConfig:

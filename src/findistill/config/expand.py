@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from findistill.config.compose import compose_part, data_config, groups, with_overrides
 from findistill.config.copies import copied, with_own
 from findistill.config.fields import constraints
+from findistill.config.overrides import words_of
 from findistill.config.validate import sections, unknown_data_set
 from findistill.errors import UserError
 
@@ -90,7 +91,7 @@ def _annotator(value: Any, config: "Config", key: str) -> DictConfig:
     if not isinstance(value, str | DictConfig):
         raise UserError(f"{key}={value}: write an annotator as 'prompt=cot shots.k=6'")
     words = value if isinstance(value, str) else ""
-    named = [word.partition("=")[0].partition(".")[0] for word in words.split()] if isinstance(value, str) else list(value)
+    named = [word.partition("=")[0].partition(".")[0] for word in words_of(words)] if isinstance(value, str) else list(value)
     for section in named:
         if section not in ANNOTATOR:
             raise UserError(f"{key}: {section}: an annotator can only have settings of {', '.join(ANNOTATOR)}")

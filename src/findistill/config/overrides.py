@@ -1,4 +1,4 @@
-"""Conversion of Python values to Hydra overrides."""
+"""Conversion of Python values to Hydra overrides, and settings that hold several overrides."""
 
 import re
 import shlex
@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+# A word of a setting: spaces do not end it in quotes or in one level of brackets.
+WORD = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\{[^{}]*\}|\[[^\[\]]*\]|\S)+""")
 RESERVED = ("null", "true", "false", "inf", "nan")  # words that Hydra does not parse as strings
 
 
@@ -62,6 +64,11 @@ def mapping_of(value: Any) -> Any:
             read = yaml.load(value, yaml.BaseLoader)
             return {key: None if text == "null" else text for key, text in read.items()} if isinstance(read, dict) else value
     return value
+
+
+def words_of(setting: str) -> list[str]:
+    """The words of a setting such as `prompt=cot 'llm.where={model: gpt-4}'`, without a word's outer quotes."""
+    return [word[1:-1] if re.fullmatch(r"'[^']*'|\"[^\"]*\"", word) else word for word in WORD.findall(setting)]
 
 
 def within(key: str, names: Iterable[str]) -> bool:

@@ -1,5 +1,6 @@
-"""The configuration of a finished job with its schemas restored: `config.yaml` in a run folder has no types."""
+"""A job's `config.yaml`: plain values when it is written, with their schemas restored when it is read."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,18 @@ class _Loader(yaml.CSafeLoader):
 
     yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
     yaml_constructors = get_yaml_loader().yaml_constructors
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Quotes the strings that `_Loader` would read as something else; several times as fast as OmegaConf's own dumper."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """The text of `config.yaml` for a configuration of plain values."""
+    text: str = yaml.dump(dict(config), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)
+    return text
 
 
 def read_config(path: Path) -> DictConfig:

@@ -26,6 +26,7 @@ from findistill.config.fields import (
     value_of,
     walk,
 )
+from findistill.config.overrides import words_of
 from findistill.errors import UserError, did_you_mean
 
 LISTS = (ListConfig, list, tuple)
@@ -151,7 +152,7 @@ def unknown_data_set(words: Any) -> str:
         return ""
     if not isinstance(words, str):
         return "must be a data set: a name such as 'tfns', optionally with settings, 'tfns limit=500'"
-    names, name = group_options("data"), (words.split() or [""])[0]
+    names, name = group_options("data"), (words_of(words) or [""])[0]
     return "" if name in names else f"no such data set{did_you_mean(name, known=names)}; available: {', '.join(names)}"
 
 

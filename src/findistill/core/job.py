@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
-from omegaconf import DictConfig, OmegaConf
 
 from findistill import __version__
 from findistill.config.compose import plain
 from findistill.config.fields import without_secrets
 from findistill.config.instantiate import check_targets
+from findistill.config.restore import as_yaml
 from findistill.core import hardware, run_folder, termination
 from findistill.core.files import synced_together, write_json, write_whole
 from findistill.core.hashing import damaged, seal
@@ -82,9 +82,10 @@ def ephemeral(step: Step, config: "Config") -> Iterator[Job]:
         yield Job(step, step.config, folder, {}, store, Tracker(folder), config)
 
 
-def masked(config: "Config") -> DictConfig:
+def masked(config: "Config") -> dict[str, Any]:
     """The resolved configuration without passwords and keys, for files and trackers."""
-    return OmegaConf.create(without_secrets(plain(config)))
+    shown: dict[str, Any] = without_secrets(plain(config))
+    return shown
 
 
 @contextmanager
@@ -118,13 +119,13 @@ def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str]
         with synced_together(folder, but=REUSED):
             write_json(folder / "status.json", status)
             resolved = masked(config)
-            write_whole(folder / "config.yaml", OmegaConf.to_yaml(resolved))
+            write_whole(folder / "config.yaml", as_yaml(resolved))
             write_whole(folder / run_folder.COMMAND, command_line(overrides) + "\n")
             write_json(folder / "lineage.json", step.lineage())
             hardware.reset_peak_memory()
             wall, cpu = time.perf_counter(), time.process_time()
             attempt = Attempt(step.key, sections_read(step), status["git_commit"], before)
-            with noted_in(folder), track(cast("Config", resolved), folder, config.logger, attempt) as tracker:
+            with noted_in(folder), track(resolved, folder, config.logger, attempt) as tracker:
                 store.loggers = tracker.lightning_loggers
                 job = Job(step, step.config, folder, store.parents(step), store, tracker, config)
                 yield job

@@ -120,20 +120,20 @@ class Tracker:
 
 
 @contextmanager
-def track(config: "Config", folder: Path, loggers: Any = None, attempt: Attempt | None = None) -> Iterator[Tracker]:
+def track(config: Mapping[str, Any], folder: Path, loggers: Any, attempt: Attempt) -> Iterator[Tracker]:
     """A tracker for one job, always closed; a job that raises is marked as failed there, too.
 
     Args:
-        config: the configuration that a tracker may show, without secrets.
-        loggers: the `logger` section with secrets, to log in with; by default that of `config`.
+        config: the resolved configuration that a tracker may show, without secrets.
+        loggers: the `logger` section with secrets, to log in with.
         attempt: other metadata of the job.
     """
-    nodes = plain(config.logger if loggers is None else loggers)
+    nodes = plain(loggers)
     settings = nodes.pop("wandb", None)
     if settings is None or _disabled(settings["mode"]):
         yield Tracker(folder, nodes)
     else:
-        with load(WANDB)(config, folder, nodes, settings, attempt or Attempt(), online=_online(settings["mode"])) as tracker:
+        with load(WANDB)(config, folder, nodes, settings, attempt, online=_online(settings["mode"])) as tracker:
             yield tracker
 
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import wandb
-from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from findistill import __version__
-from findistill.config.compose import plain
 from findistill.config.fields import without_secrets
 from findistill.core import wandb_artifacts, wandb_panels
 from findistill.core.hashing import digest
@@ -23,7 +21,6 @@ from findistill.core.wandb_run import Connection, Mode, connect, job_id, start
 if TYPE_CHECKING:
     from findistill.core.step import Step
     from findistill.core.store import Store
-    from findistill.schema import Config
 
 TAG = 64  # characters of a tag, W&B's limit
 STEP, EPOCH, RESPONSES = "trainer/global_step", "epoch", "annotation/responses"  # x-axes of the curves
@@ -119,7 +116,7 @@ class WandbTracker(Tracker):
 
 @contextmanager
 def track(
-    config: "Config", folder: Path, nodes: Mapping[str, Any], settings: Any, attempt: Attempt, *, online: bool
+    config: Mapping[str, Any], folder: Path, nodes: Mapping[str, Any], settings: Any, attempt: Attempt, *, online: bool
 ) -> Iterator[WandbTracker]:
     """A tracker whose run is always closed, as failed if the block raises.
 
@@ -127,24 +124,24 @@ def track(
     """
     folder = folder.resolve()
     connection = connect(online, lambda mode: _start_job(config, folder, settings, mode, attempt))
-    connection.attempt(lambda: _axes(connection.run, config.trainer.monitor))
+    connection.attempt(lambda: _axes(connection.run, config["trainer"]["monitor"]))
     failed = 1
     try:
-        yield WandbTracker(folder, nodes, connection, settings, config.study)
+        yield WandbTracker(folder, nodes, connection, settings, config["study"])
         failed = 0
     finally:
         connection.finish(failed)
 
 
-def _start_job(config: "Config", folder: Path, settings: Any, mode: Mode, attempt: Attempt) -> Any:
+def _start_job(config: Mapping[str, Any], folder: Path, settings: Any, mode: Mode, attempt: Attempt) -> Any:
     before = attempt.predecessor()
     own = {"findistill": {"version": __version__, "git_commit": attempt.commit, "key": attempt.key, "resumed_from": before}}
     notes = [settings["notes"], f"Continues an attempt that {before}" if before else None]
     return start(
-        folder, settings, mode, group=config.study, name=folder.name,
+        folder, settings, mode, group=config["study"], name=folder.name,
         # `wandb agent` sets the run's id, which ties it to its sweep.
-        id=None if os.environ.get("WANDB_SWEEP_ID") else job_id(config.study, folder.name),
-        job_type=config.stage.name, config={**plain(config), **own}, tags=_tags(config, settings, attempt),
+        id=None if os.environ.get("WANDB_SWEEP_ID") else job_id(config["study"], folder.name),
+        job_type=config["stage"]["name"], config={**config, **own}, tags=_tags(config, settings, attempt),
         notes="\n".join(each for each in notes if each) or None,
         # After an earlier attempt the curves continue, also with `wandb sync`; otherwise they start afresh.
         resume="allow" if before else None,
@@ -152,12 +149,12 @@ def _start_job(config: "Config", folder: Path, settings: Any, mode: Mode, attemp
     )  # fmt: skip
 
 
-def _tags(config: "Config", settings: Any, attempt: Attempt) -> list[str]:
+def _tags(config: Mapping[str, Any], settings: Any, attempt: Attempt) -> list[str]:
     """The stage, the names of the sections that the job reads (data, models, method), and the user's tags."""
-    read = [config[section] for section in attempt.sections]  # type: ignore[index]
-    named = [section.get("name") for section in read if OmegaConf.is_dict(section)]
+    read = [config[section] for section in attempt.sections]
+    named = [section.get("name") for section in read if isinstance(section, Mapping)]
     resumed = ["resumed"] if attempt.before else []
-    tags = [config.stage.name, *(str(name) for name in named if name), *resumed, *settings["tags"]]
+    tags = [config["stage"]["name"], *(str(name) for name in named if name), *resumed, *settings["tags"]]
     return list(dict.fromkeys(tag[:TAG] for tag in tags))
 
 

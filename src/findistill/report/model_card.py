@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, RepoCard
+import jinja2
+from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from findistill import __version__
 from findistill.core import hardware
@@ -69,7 +71,6 @@ def write_model_card(
         metrics=sorted({one.metric_type for one in results}) or None,
         model_name=name, eval_results=results or None, **licence.metadata(),
     )  # fmt: skip
-    parts = [files("findistill.report").joinpath(f"templates/{part}.md.j2").read_text("utf-8") for part in (template, "details")]
     base = f"{base_model} ({hub_id(base_model)})" if base_model in HUB_IDS else public_name(base_model)
     scores = [
         (title, *(metrics.get(f"{prefix}/{score}{end}") for end in ("", "_lo", "_hi"))) for score, (_, title) in SCORES.items()
@@ -83,13 +84,24 @@ def write_model_card(
         "device": hardware.describe(), "limits": list(limits(learnt, metrics, facts.get("seed"))), "use": USES[task],
         "energy": energy(learnt, metrics), "data_licences": data_licences(learnt), **facts,
     }  # fmt: skip
-    card = ModelCard.from_template(metadata, template_str="\n".join(parts), **variables)
-    return save_card(folder, card)
+    return save_card(folder, ModelCard, metadata, (template, "details"), **variables)
 
 
-def save_card(folder: Path, card: RepoCard) -> Path:
-    """Write a card as `folder/README.md`, without the blank lines that its template's blocks leave."""
-    return write_whole(folder / "README.md", re.sub(r"\n{3,}", "\n\n", str(card)).strip() + "\n")
+def save_card(folder: Path, kind: type[RepoCard], metadata: CardData, templates: tuple[str, ...], **variables: Any) -> Path:
+    """Write a card as `folder/README.md`, without the blank lines that its templates' blocks leave.
+
+    Args:
+        templates: names of files in `templates/`, without `.md.j2`; a card consists of several.
+    """
+    # Not RepoCard.from_template, which compiles the template for each card.
+    content = _compiled(templates).render(card_data=metadata.to_yaml(), **{**metadata.to_dict(), **variables})
+    return write_whole(folder / "README.md", re.sub(r"\n{3,}", "\n\n", str(kind(content))).strip() + "\n")
+
+
+@cache
+def _compiled(templates: tuple[str, ...]) -> jinja2.Template:
+    folder = files("findistill.report").joinpath("templates")
+    return jinja2.Template("\n".join(folder.joinpath(f"{name}.md.j2").read_text("utf-8") for name in templates))
 
 
 def hub_id(model: str | None) -> str | None:

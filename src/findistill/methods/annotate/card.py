@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +73,10 @@ def write_annotation_card(
         configs=configs or None, **licence.metadata(),
     )  # fmt: skip
     agreement = votes.groupby(["n_samples", "agreement"]).size().reset_index(name="texts")
-    text = files("findistill.report").joinpath("templates/annotations.md.j2").read_text("utf-8")
-    card = DatasetCard.from_template(
-        metadata, template_str=text, version=__version__, data=data, labels=data["labels"], rows=len(votes), texts=texts,
-        licence=licence.words, sources=made_from, remarks=remarks(made_from), summary=summary,
+    return save_card(
+        folder, DatasetCard, metadata, ("annotations",),
+        version=__version__, data=data, labels=data["labels"], rows=len(votes), texts=texts, licence=licence.words,
+        sources=made_from, remarks=remarks(made_from), summary=summary,
         text_licences="; ".join(source.licence for source in made_from if source.role == "texts") or "unknown",
         annotators=[_describe(own, labels) for own, labels in _annotators(record, store)],
         coverage=float(votes["label"].notna().mean()), shares=votes["label"].value_counts(normalize=True).to_dict(),
@@ -85,7 +84,6 @@ def write_annotation_card(
         accuracy=float((with_gold["label"] == with_gold["gold"]).mean()) if len(with_gold) else None, n_gold=len(with_gold),
         combined=record["settings"].get("combine"),
     )  # fmt: skip
-    return save_card(folder, card)
 
 
 def texts_are_free(made_from: list[Source]) -> bool:
