@@ -1,6 +1,7 @@
 """`stage=annotate` through the application: the dry run, what is cached, and what is never written."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -86,6 +87,18 @@ def test_annotators_that_are_no_llm_are_measured_on_labelled_rows(findistill: Co
     assert len(rows) == 5 and rows["label"].isna().all() and rows["id"].is_unique
     one = findistill(*BASE, "annotate.combine=stacking")
     assert one.returncode == 2 and "annotate.combine=stacking combines several annotators" in one.stderr
+
+
+def test_the_recorded_llms_of_the_study_vote(findistill: Command, tmp_path: Path) -> None:
+    if not (Path(os.environ.get("FINDISTILL_DATA", "none")) / "llm_answers").is_dir():
+        pytest.skip("no recorded answers in FINDISTILL_DATA")
+    result = findistill("experiment=llm_answers", "stage=annotate", "annotate.limit=40", "logger=none")
+    assert result.returncode == 0, result.stderr
+    [job] = (tmp_path / "runs" / "llm_answers").glob("annotate-*")
+    metrics = json.loads((job / "metrics.json").read_text())
+    assert metrics["annotate/samples"] == 40 * 5 and metrics["annotate/coverage"] == 1
+    annotators = [path for path in (tmp_path / "runs" / ".artifacts").glob("annotate-*") if path.is_dir()]
+    assert len(annotators) == 5 + 1  # and the combination
 
 
 def test_an_encoder_votes_out_of_fold(findistill: Command, tiny: Path, tmp_path: Path) -> None:
