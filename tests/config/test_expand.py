@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.compose import plain
 from findistill.config.expand import annotators, expand
+from findistill.config.overrides import quoted
 from findistill.config.validate import validate
 from findistill.core.step import sections_read
 from findistill.data.sources.headlines import HeadlinesData
@@ -109,9 +110,7 @@ def test_annotators_of_an_ensemble(members: str) -> None:
     ],
 )  # fmt: skip
 def test_words_are_read_as_on_the_command_line(word: str, section: str, value: dict[str, Any]) -> None:
-    config = configured()
-    config.annotate.ensemble = [word]
-    [one] = annotators(expand(config))
+    [one] = annotators(expand(configured(f"annotate.ensemble={quoted([word])}")))
     assert plain(one.llm[section]) == value
 
 
