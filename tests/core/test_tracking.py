@@ -15,7 +15,7 @@ from findistill.errors import UserError
 from tests.core.test_job import composed
 
 
-def tracked(config: Any, folder: Path) -> AbstractContextManager[Tracker]:
+def tracker_for(config: Any, folder: Path) -> AbstractContextManager[Tracker]:
     """A tracker for a job with this configuration."""
     return track(plain(config), folder, config.logger, Attempt())
 
@@ -36,7 +36,7 @@ def test_offline_unless_told_or_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_what_the_client_calls_disabled_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     config = composed("logger=wandb", "study=moon")
-    with tracked(config, tmp_path / "job") as tracker:
+    with tracker_for(config, tmp_path / "job") as tracker:
         tracker.finish_with({"test/accuracy": 0.5})
     tracking.track_report(config, tmp_path)
     assert not (tmp_path / "job").exists() and not (tmp_path / "wandb").exists()
@@ -47,7 +47,7 @@ def test_a_job_that_fails_closes_its_run(tmp_path: Path) -> None:
 
     config = composed("logger=wandb", "logger.wandb.mode=offline", "study=moon")
     for number in range(2):
-        with pytest.raises(ValueError, match="broken"), tracked(config, tmp_path / f"job{number}") as tracker:
+        with pytest.raises(ValueError, match="broken"), tracker_for(config, tmp_path / f"job{number}") as tracker:
             tracker.finish_with({"test/accuracy": 0.5})
             raise ValueError("broken")
     assert wandb.run is None
@@ -56,7 +56,7 @@ def test_a_job_that_fails_closes_its_run(tmp_path: Path) -> None:
 
 
 def test_without_wandb_nothing_is_imported_or_written(tmp_path: Path) -> None:
-    with tracked(composed("logger=none"), tmp_path) as tracker:
+    with tracker_for(composed("logger=none"), tmp_path) as tracker:
         assert tracker.lightning_loggers() == []
         tracker.figures([tmp_path / "x.png"])
         tracker.finish_with({})
@@ -64,7 +64,7 @@ def test_without_wandb_nothing_is_imported_or_written(tmp_path: Path) -> None:
 
 
 def test_the_csv_logger_writes_into_the_run_folder(tmp_path: Path) -> None:
-    with tracked(composed("logger=csv"), tmp_path) as tracker:
+    with tracker_for(composed("logger=csv"), tmp_path) as tracker:
         [logger] = tracker.lightning_loggers()
         logger.log_metrics({"train/loss": 0.5}, step=1)
         tracker.finish_with({"test/accuracy": 0.75})
@@ -78,7 +78,7 @@ def test_several_loggers_at_once(tmp_path: Path) -> None:
 
     config = composed("logger=[wandb,csv,tensorboard]", "logger.wandb.mode=offline", "study=moon")
     assert set(config.logger) == {"wandb", "csv", "tensorboard"}
-    with tracked(config, tmp_path) as tracker:
+    with tracker_for(config, tmp_path) as tracker:
         loggers = tracker.lightning_loggers()
         assert [type(logger).__name__ for logger in loggers] == ["GuardedLogger", "CSVLogger", "TensorBoardLogger"]
         assert tracker.lightning_loggers() is loggers

@@ -15,7 +15,7 @@ import wandb
 from findistill.core import wandb_run
 from findistill.core.closing import sync_line
 from tests.core.test_job import composed
-from tests.core.test_tracking import tracked
+from tests.core.test_tracking import tracker_for
 from tests.fixtures.wandb_server import serving
 
 
@@ -40,7 +40,7 @@ def silent_server() -> Iterator[str]:
 
 
 def use(folder: Path) -> None:
-    with tracked(composed("logger=wandb", "study=moon"), folder) as tracker:
+    with tracker_for(composed("logger=wandb", "study=moon"), folder) as tracker:
         [logger] = tracker.lightning_loggers()
         logger.log_metrics({"train/loss": 0.5}, step=1)
         frame = pd.DataFrame(
@@ -79,7 +79,7 @@ def test_a_killed_process_of_wandbs_ends_no_job(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(wandb_run, "PATIENCE_S", 5.0)
     before = services()
-    with tracked(composed("logger=wandb", "study=moon"), tmp_path / "killed") as tracker:
+    with tracker_for(composed("logger=wandb", "study=moon"), tmp_path / "killed") as tracker:
         [service, *_] = services() - before or services()
         os.kill(service, signal.SIGKILL)
         time.sleep(0.3)

@@ -148,7 +148,7 @@ def workers(runs: Path) -> dict[str, int]:
     """The processes that are running jobs: name of the job's lock -> process id."""
     holders = {}
     for process in Path("/proc").glob("[0-9]*"):
-        for link in opened(process):
+        for link in open_files(process):
             with suppress(OSError):  # closed since
                 target = link.readlink()
                 if target.parent == runs / ".artifacts" and target.name.startswith("job-"):
@@ -156,7 +156,7 @@ def workers(runs: Path) -> dict[str, int]:
     return holders
 
 
-def opened(process: Path) -> list[Path]:
+def open_files(process: Path) -> list[Path]:
     """The links to a process's open files; none if it has ended."""
     try:
         return [*(process / "fd").iterdir()]

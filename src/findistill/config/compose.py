@@ -90,13 +90,13 @@ def with_overrides(config: "Config", words: str, key: str) -> "Config":
     Raises:
         UserError: no such option or setting.
     """
-    base = cast(DictConfig, copied(config))
-    options = [word for word in words_of(words) if word.partition("=")[0] in groups()]
+    base, overrides = cast(DictConfig, copied(config)), words_of(words)
+    options = [word for word in overrides if word.partition("=")[0] in groups()]
     with read_write(base), open_dict(base):
         for word in options:
             group = word.partition("=")[0]
             base[group] = compose_part("config", (word,), f"{key}: {word!r}")[group]
-        for word in words_of(words):
+        for word in overrides:
             name = word.partition("=")[0]
             refuse_renamed([word])
             try:

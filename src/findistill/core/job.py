@@ -84,8 +84,8 @@ def ephemeral(step: Step, config: "Config") -> Iterator[Job]:
 
 def masked(config: "Config") -> dict[str, Any]:
     """The resolved configuration without passwords and keys, for files and trackers."""
-    shown: dict[str, Any] = without_secrets(plain(config))
-    return shown
+    values: dict[str, Any] = without_secrets(plain(config))
+    return values
 
 
 @contextmanager

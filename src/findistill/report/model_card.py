@@ -94,12 +94,12 @@ def save_card(folder: Path, kind: type[RepoCard], metadata: CardData, templates:
         templates: names of files in `templates/`, without `.md.j2`; a card consists of several.
     """
     # Not RepoCard.from_template, which compiles the template for each card.
-    content = _compiled(templates).render(card_data=metadata.to_yaml(), **{**metadata.to_dict(), **variables})
+    content = _card_template(templates).render(card_data=metadata.to_yaml(), **{**metadata.to_dict(), **variables})
     return write_whole(folder / "README.md", re.sub(r"\n{3,}", "\n\n", str(kind(content))).strip() + "\n")
 
 
 @cache
-def _compiled(templates: tuple[str, ...]) -> jinja2.Template:
+def _card_template(templates: tuple[str, ...]) -> jinja2.Template:
     folder = files("findistill.report").joinpath("templates")
     return jinja2.Template("\n".join(folder.joinpath(f"{name}.md.j2").read_text("utf-8") for name in templates))
 
