@@ -1,5 +1,6 @@
 """A job's configuration, read from its run folder: typed as before, whichever version wrote it."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,8 @@ def test_what_is_written_is_read_again_with_its_type(tmp_path: Path) -> None:
     read = OmegaConf.to_container(OmegaConf.load(path))
     assert read == values == OmegaConf.to_container(read_config(path))
     assert [type(each) for each in read["others"]] == [type(each) for each in others]  # type: ignore[call-overload, index]
+
+
+def test_paths_and_choices_of_packages_are_written_as_strings() -> None:
+    side = Enum("side", ["SHORT", "LONG"])
+    assert as_yaml({"backtest": {"folder": Path("a/b"), "side": side.LONG}}) == "backtest:\n  folder: a/b\n  side: LONG\n"

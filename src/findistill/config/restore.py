@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -26,6 +27,11 @@ class _Dumper(yaml.CSafeDumper):
     """Quotes the strings that `_Loader` would read as something else; several times as fast as OmegaConf's own dumper."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+# Types of settings in packages' schemas, which `read_config` restores from strings.
+_Dumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
+_Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(member.name))
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
