@@ -8,10 +8,10 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.compose import plain
+from findistill.config.copies import copied
 from findistill.config.expand import annotators, expand
 from findistill.config.overrides import quoted
 from findistill.config.validate import validate
-from findistill.core.step import sections_read
 from findistill.data.sources.headlines import HeadlinesData
 from findistill.errors import UserError
 from findistill.methods.stage import stage_of
@@ -25,7 +25,7 @@ def configured(*overrides: str) -> Any:
 
 def tunes(*overrides: str) -> bool:
     """Whether annotating with these settings tunes an adapter first."""
-    return "qlora" in sections_read(stage_of(configured("stage=annotate", *overrides)))
+    return "qlora" in stage_of(configured("stage=annotate", *overrides)).sections_read
 
 
 FORMS = {
@@ -131,7 +131,8 @@ def test_tuning_is_seen_in_every_form() -> None:
 
 
 def test_expanding_changes_nothing_of_what_was_composed() -> None:
-    config = configured("distill=tinybert", "distill.unlabelled='headlines limit=2000'", "evaluate.also=['fiqa_news classes=2']")
+    words = ["distill=tinybert", "distill.unlabelled='headlines limit=2000'", "evaluate.also=['fiqa_news classes=2']"]
+    config = copied(configured(*words))  # with its own sections
     before = OmegaConf.to_yaml(config)
     expanded = expand(config)
     assert isinstance(expanded.distill.unlabelled, DictConfig) and expanded.distill.unlabelled.limit == 2000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from findistill.core.step import ModelFolder, Settings, Step, changed_files, sections_read, walk
+from findistill.core.step import ModelFolder, Settings, Step, changed_files, walk
 from findistill.core.store import Store, Work
 from findistill.data.sources.demo import DemoData
 from findistill.training.config import Trainer
@@ -120,7 +120,7 @@ def test_the_graph_is_walked_parents_first_each_artifact_once(path: Path) -> Non
 
     step = Two(config())
     assert [node.name for node in walk(step)] == ["rows", "model", "two"]
-    assert sections_read(step) == ["data", "seed", "trainer"]
+    assert step.sections_read == ["data", "seed", "trainer"]
 
 
 def test_a_model_outside_the_store_is_its_content_and_a_hub_id_is_itself(tmp_path: Path) -> None:

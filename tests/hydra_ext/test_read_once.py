@@ -11,8 +11,11 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from findistill.config.compose import config_dir
-from findistill.hydra_ext.read_once import ReadOnce, read_once, shared
+from findistill.config.compose import config_dir, without_hydra
+from findistill.config.copies import copied
+from findistill.config.fields import nodes, unresolved
+from findistill.hydra_ext.read_once import ReadOnce, compose_job, read_once, shared
+from findistill.methods.stage import stage_of
 from tests.faults import conftest as fixtures
 from tests.faults.conftest import Application
 
@@ -62,6 +65,47 @@ def test_what_is_composed_for_a_sweep_serves_its_jobs_and_the_other_way_round() 
         fresh = [both(overrides) for overrides in (*SWEEPS, *JOBS[:4])]
         read_once(GlobalHydra.instance().config_loader())
         assert [both(overrides) for overrides in (*SWEEPS, *JOBS[:4])] == fresh
+
+
+def test_a_job_is_composed_as_hydra_does_without_its_hydra_node() -> None:
+    jobs = [
+        ["seed=1", "experiment=demo"], ["seed=2", "experiment=demo"], ["experiment=demo", "shots.k=3", "seed=1"],
+        ["stage=annotate", "shots.source='tfns limit=5'", "annotate.samples=3", "annotate.temperature=1"],
+        ["stage=annotate", "annotate.ensemble=['prompt=cot','shots.k=2']", "annotate.combine=dawid_skene"],
+        ["stage=student", "distill=tinybert", "distill.unlabelled='headlines limit=9'", "data.labelled_seed=${seed}", "seed=4"],
+        ["stage=teacher", "+trainer.limit_train_batches=2", "~callbacks"], ["stage=teacher", "teacher=tfidf", "data.limit=50"],
+    ]  # fmt: skip
+
+    def step(config: DictConfig) -> Any:
+        return stage_of(without_hydra(config))
+
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        fresh = [loader.load_sweep_config(master, job) for job in jobs]
+        read_once(loader)
+        for job, expected in [*zip(jobs, fresh, strict=True)] * 2:
+            config, words = compose_job(loader, master, job)
+            assert words == expected.hydra.overrides.task == job
+            assert plain(config, but="hydra") == plain(expected, but="hydra")
+            assert step(config).record == step(copied(expected)).record
+
+
+def plain(config: DictConfig, but: str) -> dict[str, Any]:
+    return {name: unresolved(node) for name, node in nodes(config).items() if name != but}
+
+
+def test_a_job_whose_options_are_incomplete_is_hydras_error(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("defaults: [colour: '???', _self_]\n")
+    (tmp_path / "colour").mkdir()
+    (tmp_path / "colour" / "red.yaml").write_text("name: red\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        read_once(loader)
+        master = loader.load_configuration("config", ["colour=red,red"], RunMode.MULTIRUN)
+        with pytest.raises(HydraException, match="You must specify 'colour'"):
+            compose_job(loader, master, [])
+        assert compose_job(loader, master, ["colour=red"])[0].colour.name == "red"
 
 
 def test_a_command_composes_once_what_is_checked_and_run(

@@ -4,13 +4,20 @@ The pickles are made here and never leave the process.
 """
 
 import pickle
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from typing import Any, TypeVar, cast
+from functools import lru_cache
+from typing import Any, TypeGuard, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from findistill.config.shared import is_shared, share
+
 T = TypeVar("T")
+SetValues = Callable[[DictConfig, Sequence[str]], None]
+
+SECTIONS = 100  # most sections with changed values that are kept to be shared; a setting may have a thousand values
 
 
 class Template:
@@ -29,52 +36,74 @@ class Template:
 
 
 class Variants:
-    """A composed configuration, of which many copies are needed that differ in a few sections.
+    """A composed configuration, of which many copies are needed that differ in a few values.
 
-    A copy shares the other sections with this configuration, unless they refer to settings elsewhere (`${seed}`). Nobody may
-    modify those: `expand` works on copies.
+    A copy shares its sections with this configuration, and with copies that have the same values in them, unless they refer to
+    settings elsewhere (`${seed}`). Nobody may modify those: `expand` works on copies.
     """
 
-    def __init__(self, config: DictConfig, own: Iterable[str] = ()) -> None:
-        """`own`: sections that each copy has for itself, even if unchanged."""
-        self._config, self._content = config, cast(dict[str, Any], config._content)
-        self._own = {name for name, node in self._content.items() if name in own or not _is_shareable(node)}
-        self._templates: dict[str, Template] = {}  # of sections that a copy had for itself
+    def __init__(self, config: DictConfig, set_values: SetValues) -> None:
+        """`set_values` sets values, given as overrides, in a configuration."""
+        self._config, self._content, self._set_values = config, cast(dict[str, Any], config._content), set_values
+        self._shared = {name: share(node) for name, node in self._content.items() if _is_shareable(node)}
+        self._templates: dict[str, Template] = {}
+        self._with = lru_cache(SECTIONS)(self._changed)
 
-    def copy(self, changed: Iterable[str]) -> DictConfig:
-        """A copy in which the sections `changed`, if there are such, may be modified."""
-        names = self._own.union(name for name in changed if name in self._content)
-        self._templates |= {name: _template(self._content[name]) for name in names - self._templates.keys()}
-        return with_sections(self._config, {name: self._templates[name].copy() for name in names})
+    def copy(self, values: Iterable[tuple[str, str]] = ()) -> DictConfig:
+        """A copy with other values, given as overrides, each with the name of the section that it is in."""
+        by_section = defaultdict[str, list[str]](list)
+        for name, override in values:
+            by_section[name].append(override)
+        sections = {name: self._with(name, tuple(of)) for name, of in by_section.items()}
+        shared = {name: section for name, section in sections.items() if section is not None}
+        own = [name for name in self._content if name not in shared and (name in by_section or name not in self._shared)]
+        copy = with_sections(self._config, {**shared, **{name: self._template(name).copy() for name in own}})
+        self._set_values(copy, [override for name, of in by_section.items() if name not in shared for override in of])
+        return copy
+
+    def _changed(self, name: str, overrides: tuple[str, ...]) -> DictConfig | None:
+        """A section with other values, to be shared; None if it cannot be."""
+        if name not in self._shared:
+            return None
+        copy = with_sections(self._config, {name: self._template(name).copy()})
+        self._set_values(copy, overrides)
+        section = cast(dict[str, Any], copy._content).get(name)
+        if not _is_shareable(section):
+            return None
+        section._set_parent(self._config)
+        return share(section)
+
+    def _template(self, name: str) -> Template:
+        if name not in self._templates:
+            self._templates[name] = template(self._content[name])
+        return self._templates[name]
 
 
 def copied(config: T) -> T:
     """What `config.copy()` returns."""
     node: Any = config
     if node._get_parent() is None and isinstance(node, DictConfig) and isinstance(node._content, dict):
-        return with_own(config, cast(Iterable[str], node._content))  # some sections may be another configuration's
-    same = _template(node).copy()
+        # some sections may be another configuration's
+        return cast(T, with_sections(node, {str(name): copied(section) for name, section in node._content.items()}))
+    same = template(node).copy()
     same._set_parent(node._get_parent())
     return cast(T, same)
 
 
-def with_own(config: T, names: Iterable[str]) -> T:
-    """A configuration with copies of the sections `names`, which may be changed; it shares the others with `config`."""
-    content = cast(Any, config)._content
-    return cast(T, with_sections(cast(DictConfig, config), {name: copied(content[name]) for name in names}))
-
-
 def with_sections(config: DictConfig, sections: dict[str, Any]) -> DictConfig:
-    """A configuration with `sections`, which become its own, and what else `config` has, which the two share."""
+    """A configuration with `sections`, new ones first, and what else `config` has. Those that are not shared become its own."""
     node = DictConfig.__new__(DictConfig)
-    content = {**cast(dict[str, Any], config._content), **sections}
+    before = cast(dict[str, Any], config._content)
+    content = {**{name: section for name, section in sections.items() if name not in before}, **before, **sections}
     node.__dict__.update({**config.__dict__, "_metadata": deepcopy(config._metadata), "_content": content})
     for section in sections.values():
-        section._set_parent(node)
+        if not is_shared(section):
+            section._set_parent(node)
     return node
 
 
-def _template(node: Any) -> Template:
+def template(node: Any) -> Template:
+    """A template of a part of a configuration."""
     parent = node._get_parent()
     node._set_parent(None)  # else it would be copied, too
     try:
@@ -83,6 +112,6 @@ def _template(node: Any) -> Template:
         node._set_parent(parent)
 
 
-def _is_shareable(node: Any) -> bool:
+def _is_shareable(node: Any) -> TypeGuard[DictConfig]:
     """Whether a node is a section whose values do not depend on the rest of the configuration."""
     return isinstance(node, DictConfig) and isinstance(node._content, dict) and "${" not in str(OmegaConf.to_container(node))

@@ -4,6 +4,7 @@ Such a setting declares it on its field (`setting(..., names="data")` or `names=
 a mapping (`{name: tfns, limit: 500}`) or of a node that Hydra composed (`data@shots.source: tfns`).
 """
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -12,9 +13,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from findistill.config.compose import compose_part, data_config, groups, with_overrides
-from findistill.config.copies import copied, with_own
-from findistill.config.fields import constraints
+from findistill.config.copies import copied, with_sections
+from findistill.config.fields import constraints, nodes
 from findistill.config.overrides import words_of
+from findistill.config.shared import once
 from findistill.config.validate import sections, unknown_data_set
 from findistill.errors import UserError
 
@@ -28,7 +30,7 @@ ANNOTATOR = ("llm", "prompt", "shots", "annotate", "qlora")
 def expand(config: "Config") -> "Config":
     """A composed configuration with settings in words expanded to nodes; to be called once, before validation.
 
-    The sections with such settings are copies, the others are those of `config`.
+    The sections with such settings are replaced, the others are those of `config`.
 
     A data set becomes a typed `Data` section; an annotator of an ensemble a mapping with the sections of `ANNOTATOR`. Empty
     settings are unchanged.
@@ -36,21 +38,52 @@ def expand(config: "Config") -> "Config":
     Raises:
         UserError: no such data set, option or setting; the message begins with the key of the setting.
     """
-    affected = {
-        key.partition(".")[0]: None for key, _, schema in sections(config) if _naming(schema) or hasattr(schema, "complete")
-    }
-    expanded = cast(DictConfig, with_own(config, affected))
-    with read_write(expanded), open_dict(expanded):
-        for key, node, schema in [part for name in affected for part in sections(expanded[name], name)]:
-            for name, names in _naming(schema).items():
-                if OmegaConf.is_missing(node, name) or not node[name]:
-                    continue
-                value, at = node[name], f"{key}.{name}"
-                make = partial(_data, key=at) if names == "data" else partial(_annotator, config=config, key=at)
-                node[name] = [make(each) for each in value] if isinstance(value, ListConfig) else make(value)
-            if complete := getattr(schema, "complete", None):  # short forms that only the schema knows
+    composed = cast(DictConfig, config)
+    expanded = {name: _annotators(_data_sets(section, name), name, config) for name, section in nodes(composed).items()}
+    changed = {name: section for name, section in expanded.items() if section is not nodes(composed)[name]}
+    return cast("Config", with_sections(composed, changed))
+
+
+@once
+def _data_sets(section: Any, key: str) -> Any:
+    """The section with data sets, and short forms that only its schema knows, as nodes; itself if it has none."""
+    short = any(hasattr(schema, "complete") for _, _, schema in sections(section, key))
+    if not short and not _in_words(section, key, "data"):
+        return section
+    own = _replaced(section, key, "data", _data)
+    with read_write(own), open_dict(own):
+        for _, node, schema in sections(own, key):
+            if complete := getattr(schema, "complete", None):
                 complete(node)
-    return cast("Config", expanded)
+    return own
+
+
+def _annotators(section: Any, key: str, config: "Config") -> Any:
+    """The section with annotators as nodes; itself if it has none."""
+    if not _in_words(section, key, "overrides"):
+        return section
+    return _replaced(section, key, "overrides", partial(_annotator, config=config))
+
+
+@once
+def _in_words(section: Any, key: str, kind: str) -> list[tuple[DictConfig, str, str]]:
+    """The settings in a section that name configurations of this kind, if they are set: the node that has it, name and key."""
+    return [
+        (node, name, f"{at}.{name}")
+        for at, node, schema in sections(section, key)
+        for name, names in _naming(schema).items()
+        if names == kind and not OmegaConf.is_missing(node, name) and node[name]
+    ]
+
+
+def _replaced(section: Any, key: str, kind: str, make: Callable[..., Any]) -> Any:
+    """A copy of the section in which `make` replaces the settings that name configurations of this kind."""
+    own = copied(section)
+    with read_write(own), open_dict(own):
+        for node, name, at in _in_words(own, key, kind):
+            value = node[name]
+            node[name] = [make(each, key=at) for each in value] if isinstance(value, ListConfig) else make(value, key=at)
+    return own
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, StringNode
 
 from findistill.config.copies import Template
+from findistill.config.shared import once
 
 PASSWORD = re.compile(r"//[^/\s'\"]*@")  # user and password in a URL, which cannot change a result
 KEY = r"(?:api[-_]?key|access[-_]?key|auth[-_]?key|key|token|access[-_]?token|secret|password|passwd|pwd|signature|sig)"
@@ -172,6 +173,11 @@ def result_settings(section: Any, *, references: bool = False) -> Any:
         references: include settings that name another configuration (`shots.source`). Steps leave them out, since what they
             name is a parent with its own key.
     """
+    return _copied(_result_settings(section, references))
+
+
+@once
+def _result_settings(section: Any, references: bool) -> Any:
     if is_dataclass(section) and not isinstance(section, type):
         section = OmegaConf.structured(section)
     if isinstance(section, DictConfig):
@@ -180,13 +186,20 @@ def result_settings(section: Any, *, references: bool = False) -> Any:
             limits = constraints(schema, key) if schema else UNCONSTRAINED
             secret = _is_secret(key) and isinstance(node, StringNode | AnyNode)
             if not secret and not limits.runtime_only and (references or not limits.names):
-                settings[key] = "???" if is_missing(node) else result_settings(value_of(node), references=references)
+                settings[key] = "???" if is_missing(node) else _result_settings(value_of(node), references)
         return settings
     if OmegaConf.is_config(section) or isinstance(section, list):
-        return [result_settings(value, references=references) for value in section]
+        return [_result_settings(value, references) for value in section]
     if isinstance(section, str):
         return QUERY.sub("", PASSWORD.sub("//", section))
     if isinstance(section, dict):
         items = ((str(key), value) for key, value in section.items() if not (isinstance(value, str) and _is_secret(str(key))))
-        return {key: result_settings(value, references=references) for key, value in items}
+        return {key: _result_settings(value, references) for key, value in items}
     return section
+
+
+def _copied(value: Any) -> Any:
+    """A copy of plain values, which the caller may modify."""
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 
-from findistill.config.fields import unresolved, walk
+from findistill.config.fields import nodes, unresolved, walk
 from findistill.config.hydra_node import check_hydra
 from findistill.config.packages import allowed_packages
+from findistill.config.shared import once
 from findistill.errors import UserError
 
 RESERVED = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # keys with a meaning to Hydra's instantiate
@@ -112,15 +113,32 @@ def check_names(config: Any) -> None:
     Raises:
         UserError: something is refused; the message names the first.
     """
-    plain = unresolved(config) if OmegaConf.is_config(config) else config
-    for key, value in [("", plain), *walk(plain)]:
-        if key.partition(".")[0] != "hydra":
-            if isinstance(value, dict):
-                _check_section(key, value)
-            elif isinstance(value, str) and "${" in value:
-                _check_resolvers(key, value)
-    if isinstance(plain, dict) and isinstance(plain.get("hydra"), dict):
-        check_hydra(plain["hydra"])
+    top = nodes(config) if isinstance(config, DictConfig) else config
+    _check_section("", {name: _plain(top[name]) for name in RESERVED if name in top})
+    for name, node in top.items():
+        if name != "hydra":
+            _check_names(node, name)
+    _check_hydra(top.get("hydra"))
+
+
+@once
+def _check_hydra(node: Any) -> None:
+    if isinstance(plain := _plain(node), dict):
+        check_hydra(plain)
+
+
+@once
+def _check_names(node: Any, key: str) -> None:
+    plain = _plain(node)
+    for at, value in [(key, plain), *walk(plain, key)]:
+        if isinstance(value, dict):
+            _check_section(at, value)
+        elif isinstance(value, str) and "${" in value:
+            _check_resolvers(at, value)
+
+
+def _plain(node: Any) -> Any:
+    return unresolved(node) if isinstance(node, Node) else node
 
 
 def sections_with_target(config: Any) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ The constraints of a value are on its field (`config.fields.setting`). Rules bet
 package that they concern, registered for their stages with `@rule`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from operator import ge, gt, le, lt
 from re import fullmatch
@@ -27,6 +27,7 @@ from findistill.config.fields import (
     walk,
 )
 from findistill.config.overrides import words_of
+from findistill.config.shared import once
 from findistill.errors import UserError, did_you_mean
 
 LISTS = (ListConfig, list, tuple)
@@ -60,35 +61,55 @@ def validate(config: Any, *, rules: bool = True) -> None:
     """
     if not is_dataclass(OmegaConf.get_type(config)):
         return
-    parts = [*sections(config)]
-    for problems in (unknown_keys(parts), wrong_values(parts), broken_rules(config) if rules else ()):
+    for problems in (unknown_keys(config), wrong_values(config), broken_rules(config) if rules else ()):
         if lines := [*problems]:
             raise UserError("\n".join(lines[:3]))
 
 
-def unknown_keys(parts: Iterable[Part]) -> Iterator[str]:
+def unknown_keys(config: Any) -> Iterator[str]:
     """Settings added by `+`, which nothing would read, or removed by `~`, which are needed.
 
     A schema with `further_keys: ClassVar[bool] = True` allows added ones; rules check them.
     """
-    for key, node, schema in parts:
-        prefix = f"{key}." if key else ""
-        declared, present = {field.name for field in fields(schema)}, {str(name) for name in node}
-        if not getattr(schema, "further_keys", False):
-            yield from (f"{prefix}{name}: no such setting; nothing would read it" for name in sorted(present - declared))
-        for name in sorted(declared - present):
-            yield f"{prefix}{name} was removed, but it is required: omit ~{prefix}{name}"
+    return _problems(config, _keys)
 
 
-def wrong_values(parts: Iterable[Part]) -> Iterator[str]:
+def wrong_values(config: Any) -> Iterator[str]:
     """Values that violate their field's constraints."""
-    for key, node, schema in parts:
-        for name, child in nodes(node).items():
-            limits = constraints(schema, name)
-            if is_missing(child) or (limits is UNCONSTRAINED and not is_reference(child)):
-                continue
-            if message := wrong_value(f"{key}.{name}" if key else name, value_of(child), limits):
-                yield message
+    return _problems(config, _values)
+
+
+def _problems(config: Any, check: Callable[[Part], Iterator[str]]) -> Iterator[str]:
+    """A message for each problem that `check` finds in a part of the configuration."""
+    if schema := schema_of(config):
+        yield from check(("", config, schema))
+    for name, section in nodes(config).items():
+        yield from _problems_below(section, name, check)
+
+
+@once
+def _problems_below(section: Any, key: str, check: Callable[[Part], Iterator[str]]) -> tuple[str, ...]:
+    return tuple(problem for part in sections(section, key) for problem in check(part))
+
+
+def _keys(part: Part) -> Iterator[str]:
+    key, node, schema = part
+    prefix = f"{key}." if key else ""
+    declared, present = {field.name for field in fields(schema)}, {str(name) for name in node}
+    if not getattr(schema, "further_keys", False):
+        yield from (f"{prefix}{name}: no such setting; nothing would read it" for name in sorted(present - declared))
+    for name in sorted(declared - present):
+        yield f"{prefix}{name} was removed, but it is required: omit ~{prefix}{name}"
+
+
+def _values(part: Part) -> Iterator[str]:
+    key, node, schema = part
+    for name, child in nodes(node).items():
+        limits = constraints(schema, name)
+        if is_missing(child) or (limits is UNCONSTRAINED and not is_reference(child)):
+            continue
+        if message := wrong_value(f"{key}.{name}" if key else name, value_of(child), limits):
+            yield message
 
 
 def broken_rules(config: Any) -> Iterator[str]:
@@ -105,15 +126,24 @@ def sections(node: Any, key: str = "") -> Iterator[Part]:
         yield key, node, schema
     for name, child in content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ():
         if type(child) in CONTAINERS:
-            yield from sections(child, f"{key}.{name}" if key else str(name))
+            yield from _sections(child, f"{key}.{name}" if key else str(name))
+
+
+@once
+def _sections(node: Any, key: str) -> tuple[Part, ...]:
+    return tuple(sections(node, key))
 
 
 def missing(config: Any, *names: str) -> Iterator[str]:
     """A message for each mandatory setting without a value in the sections `names`."""
     for section in names:
-        keys = [key for key, value in walk(unresolved(config[section]), section) if value == "???"]
-        for key in sorted(keys):
+        for key in _missing(config[section], section):
             yield f"{key} is not set; {section}={config[section].name} needs {key}=..."
+
+
+@once
+def _missing(section: Any, key: str) -> list[str]:
+    return sorted(key for key, value in walk(unresolved(section), key) if value == "???")
 
 
 def wrong_value(key: str, value: Any, limits: Constraints) -> str:

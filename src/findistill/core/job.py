@@ -33,7 +33,7 @@ from findistill.core.progress import noted_in
 from findistill.core.run_folder import link_latest, lock_of, results, what_changed
 from findistill.core.run_folder import status as status_of
 from findistill.core.search import PrunedError
-from findistill.core.step import Step, sections_read, settings_read, walk
+from findistill.core.step import Step, walk
 from findistill.core.store import Store, Work, artifact_seconds
 from findistill.core.study import command_line
 from findistill.core.tracking import Attempt, Tracker, track
@@ -67,7 +67,7 @@ def run(config: "Config", step: Step, folder: Path, overrides: Sequence[str] = (
     Raises:
         UserError: code that is not allowed, a job that another process is running, or whatever the stage raises.
     """
-    check_targets(config, {*settings_read(step), "logger"})
+    check_targets(config, {*step.settings_read, "logger"})
     if change := what_changed(folder, step):
         log.info("%s", change)
     with running(config, step, folder, overrides) as job:
@@ -124,7 +124,7 @@ def running(config: "Config", step: Step, folder: Path, overrides: Sequence[str]
             write_json(folder / "lineage.json", step.lineage())
             hardware.reset_peak_memory()
             wall, cpu = time.perf_counter(), time.process_time()
-            attempt = Attempt(step.key, sections_read(step), status["git_commit"], before)
+            attempt = Attempt(step.key, step.sections_read, status["git_commit"], before)
             with noted_in(folder), track(resolved, folder, config.logger, attempt) as tracker:
                 store.loggers = tracker.lightning_loggers
                 job = Job(step, step.config, folder, store.parents(step), store, tracker, config)

@@ -2,8 +2,10 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from findistill.config.fields import result_settings, without_secrets
 from findistill.core.files import read_json, write_json
-from findistill.core.hashing import damaged, digest
-from findistill.core.step import Step, changed_files, sections_read, settings_read
+from findistill.core.hashing import SETTLED_S, damaged, digest
+from findistill.core.step import Step, changed_files
 from findistill.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
 
     Individual settings, read from a section that is not read completely, have dotted names.
     """
-    whole: dict[str, Any] = {name: result_settings(config[name], references=True) for name in sections_read(step)}  # type: ignore[index]
+    whole: dict[str, Any] = {name: result_settings(config[name], references=True) for name in step.sections_read}  # type: ignore[index]
     settings: dict[str, Any] = {"stage": step.name}
-    for name in settings_read(step):
+    for name in step.settings_read:
         section, _, setting = name.partition(".")
         if not setting:
             settings[name] = whole[section]
@@ -50,11 +52,25 @@ def folder_of(config: "Config", step: Step, overrides: Sequence[str]) -> Path:
 
     The key alone identifies the job: another command that leads to the same settings finds the same folder.
     """
-    study = study_folder(config)
-    key = step.key[:KEY]
-    if folders := sorted(study.glob(f"*-{key}")):
-        return folders[0]
-    return study / f"{_slug(config.stage.name, sections_read(step), overrides)}-{key}"
+    study, key = study_folder(config), step.key[:KEY]
+    name = _names(study).get(key) or f"{_slug(config.stage.name, step.sections_read, overrides)}-{key}"
+    return study / name
+
+
+def _names(study: Path) -> dict[str, str]:
+    """Key -> name of the jobs of a study. Listed once while a sweep is planned, which looks for each of its jobs."""
+    try:
+        changed = study.stat().st_mtime_ns
+    except OSError:
+        return {}
+    if time.time() - changed / 1e9 < SETTLED_S:  # it may change again without another time
+        return _listed.__wrapped__(study, changed)
+    return _listed(study, changed)
+
+
+@lru_cache(maxsize=1)
+def _listed(study: Path, changed: int) -> dict[str, str]:
+    return {name.rpartition("-")[2]: name for name in sorted((path.name for path in study.iterdir()), reverse=True)}
 
 
 def _slug(stage: str, reads: Sequence[str], overrides: Sequence[str]) -> str:

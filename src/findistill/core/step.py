@@ -7,15 +7,17 @@ creates the artifact is named, not imported: planning a sweep loads no model cod
 
 import importlib
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.fields import defaults, result_settings
 from findistill.config.overrides import within
+from findistill.config.shared import once
 from findistill.core.hashing import content, digest
 from findistill.errors import UserError
 
@@ -33,11 +35,12 @@ class Settings:
 
     def __init__(self, config: Any, reads: Sequence[str]) -> None:
         self._sections: dict[str, Any] = {name: config[name] for name in reads if "." not in name}
+        declared = defaultdict[str, list[str]](list)
         for name in reads:
             section, _, setting = name.partition(".")
             if setting and section not in reads:
-                own = self._sections.setdefault(section, defaults(config[section]))
-                OmegaConf.update(own, setting, OmegaConf.select(config[section], setting), force_add=True)
+                declared[section].append(setting)
+        self._sections |= {name: _only(config[name], *settings) for name, settings in declared.items()}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._sections:
@@ -52,6 +55,15 @@ class Settings:
     def results(self) -> dict[str, Any]:
         """The declared settings that can change a result, as plain values."""
         return {name: result_settings(section) for name, section in sorted(self._sections.items())}
+
+
+@once
+def _only(section: Any, *settings: str) -> DictConfig:
+    """A section of the same schema with the schema's defaults, except for `settings`."""
+    own = defaults(section)
+    for setting in settings:
+        OmegaConf.update(own, setting, OmegaConf.select(section, setting), force_add=True)
+    return own
 
 
 class Step:
@@ -114,6 +126,19 @@ class Step:
     @cached_property
     def inputs(self) -> "dict[str, Step]":
         return dict(self.parents())
+
+    @cached_property
+    def settings_read(self) -> list[str]:
+        """Sections that any step of the graph reads completely, and the individual settings (`entities.model`) read of others."""
+        graph = [*walk(self)]
+        names = {name for node in graph for name in node.reads}
+        names |= {role for node in graph for role in node.inputs if role in self.whole}
+        return sorted(name for name in names if not within(name, names - {name}))
+
+    @property
+    def sections_read(self) -> list[str]:
+        """The sections of the configuration that any step of the graph reads, or that describe a parent, such as a data set."""
+        return sorted({name.partition(".")[0] for name in self.settings_read})
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -187,18 +212,6 @@ def walk(step: Step) -> Iterator[Step]:
 
     visit(step)
     yield from nodes.values()
-
-
-def sections_read(step: Step) -> list[str]:
-    """The sections of the configuration that any step of the graph reads, or that describe a parent, such as a data set."""
-    return sorted({name.partition(".")[0] for name in settings_read(step)})
-
-
-def settings_read(step: Step) -> list[str]:
-    """Sections that any step of the graph reads completely, and the individual settings (`entities.model`) read of others."""
-    names = {name for node in walk(step) for name in node.reads}
-    names |= {role for node in walk(step) for role in node.inputs if role in step.whole}
-    return sorted(name for name in names if not within(name, names - {name}))
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

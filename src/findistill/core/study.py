@@ -67,11 +67,8 @@ def admit(folder: Path, name: str, jobs: Iterable[Mapping[str, Any]], varied: It
         # A section that only some jobs read differs because of a setting that all of them read, and that setting is compared.
         unread = [name for name in job if not any(within(key, [name]) for key in fixed)]
         fixed.update({key: value for key, value in here.items() if within(key, unread)})
-        differing = [
-            key
-            for key in sorted({*fixed, *here})
-            if within(key, job) and fixed.get(key) != here.get(key) and not within(key, free)
-        ]
+        unequal = [key for key in sorted({*fixed, *here}) if fixed.get(key) != here.get(key)]
+        differing = [key for key in unequal if within(key, job) and not within(key, free)]
         if differing:
             pairs = [(key, fixed.get(key), here.get(key)) for key in differing[:3]]
             values = "; ".join(f"{key}: {before!r} in the study, {now!r} in this command" for key, before, now in pairs)

@@ -8,7 +8,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from findistill.config.instantiate import resolve
-from findistill.config.validate import sections, wrong_values
+from findistill.config.validate import wrong_values
 from findistill.core.store import Work
 from findistill.data.config import Data
 from findistill.data.labels import COMPANY, SENTIMENT, LabelSet, names_in
@@ -33,7 +33,7 @@ def load(config: Data) -> TextData:
     Raises:
         UserError: the data set is not available, a file is faulty, or a setting cannot be met.
     """
-    if problems := [*wrong_values(sections(OmegaConf.create({"data": config})))]:
+    if problems := [*wrong_values(OmegaConf.create({"data": config}))]:
         raise UserError("\n".join(problems[:3]))
     source = cast(Source, resolve(config._target_, "data._target_")(config))
     decided, reviews = with_decisions(source.rows, config)

@@ -28,10 +28,10 @@ from findistill.core.closing import next_lines, sync_line
 from findistill.core.files import read_json
 from findistill.core.hashing import digest
 from findistill.core.plan import PlannedJob, describe, duration
-from findistill.core.step import load, sections_read
+from findistill.core.step import load
 from findistill.errors import SweepError, UserError
 from findistill.hydra_ext.launching import DiedError, Workers
-from findistill.hydra_ext.read_once import read_once
+from findistill.hydra_ext.read_once import compose_job, read_once
 from findistill.methods.report.steps import make_report
 from findistill.methods.stage import stage_of
 from findistill.schema import Config
@@ -180,9 +180,8 @@ class ResumingSweeper(BasicSweeper):
             if time.monotonic() - last_line > PROGRESS_S:
                 last_line = time.monotonic()
                 log.info("planning: %d of %d jobs composed and checked", number, len(grid))
-            composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+            composed, task = compose_job(self.hydra_context.config_loader, self.config, overrides)
             check_names(composed)
-            task = list(composed.hydra.overrides.task)
             config = without_hydra(composed)
             try:
                 stage = stage_of(config)
@@ -239,7 +238,7 @@ def planned(composed: Iterable[Composed]) -> Plan:
     """The plan of composed jobs. Sections that are equal in several jobs are stored once."""
     jobs, configs, sections = list[Job](), dict[Path, Config](), dict[str, Any]()
     for one in composed:
-        reads, folder = sections_read(one.step), one.folder
+        reads, folder = one.step.sections_read, one.folder
         settings = {
             name: sections.setdefault(digest([name, section]), section)
             for name, section in run_folder.sections(one.config, one.step).items()

@@ -260,8 +260,10 @@ OTHERWISE = {
 
 def lightning_extras(trainer: Any) -> dict[str, Any]:
     """The keys of a `trainer` section that are not ours, but arguments of `lightning.Trainer`."""
-    items = {str(name): trainer[name] for name in trainer} if OmegaConf.is_config(trainer) else vars(trainer)
-    return {name: value for name, value in items.items() if name not in {f.name for f in fields(Trainer)}}
+    own = {field.name for field in fields(Trainer)}
+    if OmegaConf.is_config(trainer):
+        return {str(name): trainer[name] for name in trainer if name not in own}
+    return {name: value for name, value in vars(trainer).items() if name not in own}
 
 
 @cache

@@ -18,7 +18,7 @@ from rapidfuzz import fuzz
 
 from findistill.config.validate import validate
 from findistill.core.job import artifacts_read, ephemeral
-from findistill.core.step import Step, load, sections_read
+from findistill.core.step import Step, load
 from findistill.core.store import Store, Work
 from findistill.data.texts import COLUMNS
 from findistill.errors import UserError
@@ -316,8 +316,8 @@ def test_annotations_include_new_texts_without_their_labels(
 
 @pytest.mark.parametrize("stage", ["teacher", "student"])
 def test_new_texts_are_part_of_a_job_only_where_they_are_used(stage: str) -> None:
-    assert "augment" not in sections_read(stage_of(configured(f"stage={stage}")))
-    assert "augment" in sections_read(stage_of(configured(f"stage={stage}", "augment.use=true")))
+    assert "augment" not in stage_of(configured(f"stage={stage}")).sections_read
+    assert "augment" in stage_of(configured(f"stage={stage}", "augment.use=true")).sections_read
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from findistill.config.instantiate import build
 from findistill.config.validate import validate
 from findistill.core import run_folder
 from findistill.core.job import Job, artifacts_read
-from findistill.core.step import sections_read
 from findistill.errors import UserError
 from findistill.llm.label_reader import label_probabilities
 from findistill.llm.prompts import template
@@ -125,7 +124,7 @@ def test_one_adapter_serves_the_students_of_all_seeds_and_the_stage_that_scores_
     )  # fmt: skip
     one = job(tmp_path, tiny_llm, *chain)
     assert set(names_of(one)) == {"data", "qlora", "annotate"}
-    assert "qlora" in sections_read(one.step) and "qlora" not in sections_read(stage_of(composed("stage=student")))
+    assert "qlora" in one.step.sections_read and "qlora" not in stage_of(composed("stage=student")).sections_read
     adapter = one.store.root / names_of(one)["qlora"]
     summary = json.loads((adapter / "tuned.json").read_text())
     # A tenth of the labelled rows selects the epoch; the 7 epochs are the student's.
@@ -186,4 +185,4 @@ def test_tables_call_it_by_what_was_quantised() -> None:
 
 def test_a_tuned_member_is_part_of_the_job() -> None:
     untuned, tuned = composed("stage=annotate"), composed("stage=annotate", "annotate.ensemble=['llm.adapter=tune shots.k=0']")
-    assert "qlora" not in sections_read(stage_of(untuned)) and "qlora" in sections_read(stage_of(tuned))
+    assert "qlora" not in stage_of(untuned).sections_read and "qlora" in stage_of(tuned).sections_read
