@@ -5,6 +5,7 @@ import time
 import pytest
 
 from findistill.llm.answers import AnswerReader, visible
+from tests.fixtures.machine import slowness
 
 SENTIMENT = ("negative", "neutral", "positive")
 RATINGS = ("1", "2", "3", "4", "5")
@@ -83,7 +84,7 @@ def test_of_a_cut_response_only_what_is_whole_counts() -> None:
 def test_hostile_responses_take_no_time(response: str) -> None:
     started = time.perf_counter()
     assert reader(SENTIMENT).label(response) is None
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < slowness()
 
 
 def test_thinking_is_taken_out() -> None:
