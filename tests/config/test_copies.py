@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from findistill.config import copies
-from findistill.config.copies import Variants, copied, with_sections
+from findistill.config.copies import Composed, Variants, copied, with_sections
 from findistill.config.shared import share
 
 
@@ -101,6 +102,21 @@ def test_new_sections_come_first_and_shared_ones_keep_their_parent() -> None:
     other = with_sections(config, {"more": OmegaConf.create({}), "data": mine})
     assert next(iter(other)) == "more" and other.data is mine and mine._get_parent() is not other
     assert other.more._get_parent() is other and "more" not in config
+
+
+def test_deepcopy_of_a_composed_configuration_is_what_omegaconf_returns() -> None:
+    plain, quick = configuration(), Composed.of(configuration())
+    Composed.of(quick.free)
+    variant = Variants(quick, set_values).copy([("seed", "seed=4")])
+    for config in (quick, variant):
+        copy, expected = deepcopy(config), deepcopy(plain)
+        expected.seed = config.seed
+        assert type(copy) is Composed and copy == expected and OmegaConf.to_yaml(copy) == OmegaConf.to_yaml(expected)
+        assert OmegaConf.get_type(copy.data) is Data and copy.student.seed == config.seed
+        copy.data.limit, copy.free.x.y = 5, 2
+        assert config.data.limit is None and config.free.x.y == 1
+    part = deepcopy(quick.free)
+    assert part == quick.free and part is not quick.free and part._get_parent() is quick
 
 
 def test_schemas_without_an_importable_name_are_copied_too() -> None:

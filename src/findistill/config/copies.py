@@ -20,6 +20,19 @@ SetValues = Callable[[DictConfig, Sequence[str]], None]
 SECTIONS = 100  # most sections with changed values that are kept to be shared; a setting may have a thousand values
 
 
+class Composed(DictConfig):
+    """A configuration, or its `hydra` node, of which Hydra makes five copies per job."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Composed":
+        return copied(self)
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Composed":
+        """The same object, with this class."""
+        object.__setattr__(config, "__class__", cls)
+        return cast(Composed, config)
+
+
 class Template:
     """A configuration without a parent, of which many copies are needed."""
 
@@ -92,7 +105,7 @@ def copied(config: T) -> T:
 
 def with_sections(config: DictConfig, sections: dict[str, Any]) -> DictConfig:
     """A configuration with `sections`, new ones first, and what else `config` has. Those that are not shared become its own."""
-    node = DictConfig.__new__(DictConfig)
+    node = type(config).__new__(type(config))
     before = cast(dict[str, Any], config._content)
     content = {**{name: section for name, section in sections.items() if name not in before}, **before, **sections}
     node.__dict__.update({**config.__dict__, "_metadata": deepcopy(config._metadata), "_content": content})
