@@ -157,6 +157,9 @@ class ResumingSweeper(BasicSweeper):
                     run_folder.note_death(one.folder, one.key, str(each._return_value))
             if stop and any(run_folder.status(one.folder).get("state") == "failed" for one in batch):
                 break
+            if not start and "torch" not in sys.modules:  # a frozen model would never be freed
+                gc.collect()
+                gc.freeze()  # the modules that the first job loaded stay, too
         self._close(plan, pending, time.perf_counter() - started, last)
 
     def _batch_size(self, *, stop: bool) -> int | None:

@@ -13,7 +13,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -121,7 +121,7 @@ class ResponseCache:
         """Write responses under their request keys and return their offsets; written responses survive a kill."""
         offsets, lines = [], []
         for key, response in responses:
-            row = {name: value for name, value in asdict(response).items() if value is not None}
+            row = {name: value for name, value in vars(response).items() if value is not None}
             line = json.dumps({"key": f"{key:016x}", **row}, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
             offsets.append(self._end)
             self._end += len(line)
