@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from hydra import compose
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from findistill import cli as app
-from findistill.config.compose import config_dir, data_config, options
+from findistill.config.compose import config_dir, data_config, options, plain
 from findistill.config.copies import copied
 from findistill.config.expand import expand
 from findistill.config.fields import nodes, result_settings, schema_of, unresolved
@@ -21,7 +23,7 @@ from findistill.core import rules
 from findistill.core.step import walk
 from findistill.core.store import Store
 from findistill.errors import UserError
-from tests.fixtures.composing import composed
+from tests.fixtures.composing import composed, shipped
 
 # What options require to be complete: a user's files, an endpoint's model.
 NEEDS = {
@@ -230,3 +232,16 @@ def _nodes(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield f"{prefix}{name}", inner
         if isinstance(inner, DictConfig):
             yield from _nodes(inner, f"{prefix}{name}.")
+
+
+def test_plain_values_are_those_of_omegaconf() -> None:
+    with shipped():
+        configs = [compose("config", [f"experiment={name}"]) for name in ("demo", "reddit_cls_vs_reg", "company_ner")]
+    configs.append(OmegaConf.create({
+        "a": 1, "b": "${a}", "c": {"d": "${..a}/x", "e": "${c.f}", "f": [1, "${a}", {"g": None}]}, "h": None, "i": "???",
+        "j": "${c}", "k": Path("x"), "l": DictConfig(None), "m": ListConfig(None), "${a}": "key",
+    }))  # fmt: skip
+    for config in configs:
+        assert plain(config) == {str(key): value for key, value in OmegaConf.to_container(config, resolve=True).items()}
+    with pytest.raises(InterpolationKeyError, match="'nowhere' not found"):
+        plain(OmegaConf.create({"a": {"b": "${nowhere}"}}))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from findistill.config.copies import copied
+from findistill.config.fields import resolved
 from findistill.config.overrides import words_of
 from findistill.config.packages import conf_folders
 from findistill.config.renames import refuse_renamed
@@ -64,9 +65,8 @@ def _hydra_options(group: str, folders: tuple[Path, ...]) -> set[str]:
 
 def plain(config: Any) -> dict[str, Any]:
     """A configuration, or a part of one, as nested dicts and lists of plain values, with all interpolations resolved."""
-    value = OmegaConf.to_container(config if OmegaConf.is_config(config) else OmegaConf.structured(config), resolve=True)
-    assert isinstance(value, dict)
-    return {str(key): inner for key, inner in value.items()}
+    values = resolved(config if OmegaConf.is_config(config) else OmegaConf.structured(config))
+    return {str(key): inner for key, inner in values.items()}
 
 
 def data_config(words: str) -> "Data":

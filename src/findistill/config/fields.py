@@ -113,6 +113,17 @@ def unresolved(node: Any) -> Any:
     return [unresolved(inner) for inner in content] if isinstance(content, list) else content
 
 
+def resolved(node: Any) -> Any:
+    """Like `unresolved`, with the values that interpolations refer to."""
+    if is_reference(node):
+        value = value_of(node)
+        return resolved(value) if type(value) in CONTAINERS else value
+    content = node._content if type(node) in CONTAINERS else None
+    if isinstance(content, dict):
+        return {key: resolved(inner) for key, inner in content.items()}
+    return [resolved(inner) for inner in content] if isinstance(content, list) else node._value()
+
+
 def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """All values in nested dicts and lists, including the dicts and lists themselves, with their dotted keys."""
     for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ():

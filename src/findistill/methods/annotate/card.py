@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +103,24 @@ def _annotators(record: Mapping[str, Any], store: Path) -> Iterator[tuple[Mappin
 
 def _describe(settings: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:
     llm, prompt, shots, annotate = (settings[name] for name in ("llm", "prompt", "shots", "annotate"))
-    try:
-        form = OmegaConf.merge(OmegaConf.structured(Prompt(name="of the annotator")), dict(prompt))
-        wording = template(form, LabelSet(tuple(labels))).task()  # type: ignore[arg-type]
-    except (UserError, ValueError):  # an annotator that uses no prompt
-        wording = ""
     endpoint = without_secrets(llm["base_url"]).partition("?")[0] if llm.get("base_url") else None
     return {
         "model": model_source("annotator", str(llm["model"])).name, "endpoint": endpoint, "prompt_hash": digest(prompt),
-        "wording": wording,
+        "wording": _wording(json.dumps(prompt), tuple(labels)),
         "settings": json.dumps({name: value for name, value in prompt.items() if value}, ensure_ascii=False),
         "shots": shots.get("k", 0), "samples": annotate["samples"], "temperature": annotate["temperature"],
         "max_text_tokens": prompt["max_text_tokens"],
     }  # fmt: skip
+
+
+@lru_cache  # jobs of a sweep mostly share it
+def _wording(prompt: str, labels: tuple[str, ...]) -> str:
+    """The task's description in the prompt of these settings, written as JSON; empty for an annotator that uses none."""
+    try:
+        form = OmegaConf.merge(OmegaConf.structured(Prompt(name="of the annotator")), json.loads(prompt))
+        return str(template(form, LabelSet(labels)).task())  # type: ignore[arg-type]
+    except (UserError, ValueError):
+        return ""
 
 
 def _data(store: Path, key: str) -> dict[str, Any]:
