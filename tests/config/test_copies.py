@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from findistill.config import copies
-from findistill.config.copies import Composed, Variants, copied, with_sections
+from findistill.config.copies import ComposedConfig, Variants, copied, with_sections
 from findistill.config.shared import share
 
 
@@ -105,13 +105,13 @@ def test_new_sections_come_first_and_shared_ones_keep_their_parent() -> None:
 
 
 def test_deepcopy_of_a_composed_configuration_is_what_omegaconf_returns() -> None:
-    plain, quick = configuration(), Composed.of(configuration())
-    Composed.of(quick.free)
+    plain, quick = configuration(), ComposedConfig.of(configuration())
+    ComposedConfig.of(quick.free)
     variant = Variants(quick, set_values).copy([("seed", "seed=4")])
     for config in (quick, variant):
         copy, expected = deepcopy(config), deepcopy(plain)
         expected.seed = config.seed
-        assert type(copy) is Composed and copy == expected and OmegaConf.to_yaml(copy) == OmegaConf.to_yaml(expected)
+        assert type(copy) is ComposedConfig and copy == expected and OmegaConf.to_yaml(copy) == OmegaConf.to_yaml(expected)
         assert OmegaConf.get_type(copy.data) is Data and copy.student.seed == config.seed
         copy.data.limit, copy.free.x.y = 5, 2
         assert config.data.limit is None and config.free.x.y == 1

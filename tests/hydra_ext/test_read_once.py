@@ -38,6 +38,7 @@ MISTAKES = (
     ["seed=1,2"],
     ["trainer=nowhere", "seed=2"],
     ["~llm.price", "seed=5"],
+    ["seed=5", "trainer=[cpu"],
 )
 
 

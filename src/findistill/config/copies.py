@@ -20,17 +20,17 @@ SetValues = Callable[[DictConfig, Sequence[str]], None]
 SECTIONS = 100  # most sections with changed values that are kept to be shared; a setting may have a thousand values
 
 
-class Composed(DictConfig):
+class ComposedConfig(DictConfig):
     """A configuration, or its `hydra` node, of which Hydra makes five copies per job."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Composed":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ComposedConfig":
         return copied(self)
 
     @classmethod
-    def of(cls, config: DictConfig) -> "Composed":
+    def of(cls, config: DictConfig) -> "ComposedConfig":
         """The same object, with this class."""
         object.__setattr__(config, "__class__", cls)
-        return cast(Composed, config)
+        return cast(ComposedConfig, config)
 
 
 class Template:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, StringNode
 
-from findistill.config.copies import Composed, Template
+from findistill.config.copies import ComposedConfig, Template
 from findistill.config.shared import once
 
 PASSWORD = re.compile(r"//[^/\s'\"]*@")  # user and password in a URL, which cannot change a result
@@ -16,7 +16,7 @@ KEY = r"(?:api[-_]?key|access[-_]?key|auth[-_]?key|key|token|access[-_]?token|se
 QUERY = re.compile(rf"([?&;]{KEY}=)[^&#\s'\"]+", re.IGNORECASE)  # a key in a URL
 SECRET_NAME = re.compile(rf"(?:.*[-_.])?{KEY}|authorization", re.IGNORECASE)  # settings whose value is a secret
 HIDDEN = "***"
-CONTAINERS = (DictConfig, ListConfig, Composed)
+CONTAINERS = (DictConfig, ListConfig, ComposedConfig)
 CONSTRAINTS = "findistill"  # the key of a field's metadata
 
 

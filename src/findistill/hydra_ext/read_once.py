@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.compose import without_hydra
-from findistill.config.copies import Composed, Variants, template, with_sections
+from findistill.config.copies import ComposedConfig, Variants, template, with_sections
 from findistill.config.fields import nodes
 from findistill.config.shared import share
 
@@ -147,9 +147,9 @@ class Options:
     def __init__(self, config: DictConfig, job_name: str) -> None:
         choices = config.hydra.runtime.choices
         self.complete = not any(OmegaConf.is_missing(choices, group) for group in choices)
-        self.hydra, self.job_name = share(Composed.of(config.hydra)), job_name
+        self.hydra, self.job_name = share(ComposedConfig.of(config.hydra)), job_name
         self._hydra = template(self.hydra)
-        self.variants = Variants(Composed.of(cast(DictConfig, without_hydra(config))), _set_values)
+        self.variants = Variants(ComposedConfig.of(cast(DictConfig, without_hydra(config))), _set_values)
 
     def with_values(self, overrides: Sequence[Override], values: Sequence[Override]) -> DictConfig:
         """A copy with `values` set. All `overrides`, also swept ones, are in its list, as when Hydra composes it."""
@@ -168,7 +168,8 @@ class Options:
 
 @lru_cache(maxsize=10_000)  # jobs of a sweep share most of their overrides
 def _parsed(override: str) -> Override:
-    return OverridesParser.create().parse_override(override)
+    [parsed] = OverridesParser.create().parse_overrides([override])  # with an error that names the override
+    return parsed
 
 
 def _by_section(values: Sequence[Override]) -> list[tuple[str, str]]:
