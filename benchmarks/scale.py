@@ -197,22 +197,13 @@ def tokens(table: Table, texts: list[str]) -> None:
     table.add("measured", "tokens_shots", mean, "tokens/prompt", "200 headlines, direct, 4 demonstrations, SmolLM2's tokenizer")
 
 
-def jobs(table: Table, folder: Path) -> None:
-    """Seconds that one more job adds to a sweep whose jobs do next to nothing, and to its plan."""
-
-    def sweep(count: int, *overrides: str) -> float:
-        base = [sys.executable, "-m", "findistill", "-m", "stage=annotate", "data=demo", "data.limit=60", "llm=rules",
-                "llm.rules={positive: [rose], negative: [fell]}", "logger=none", f"runs_dir={folder / 'runs'}"]  # fmt: skip
-        command = [*base, f"annotate.seed=range({count})", f"study=s{count}", *overrides]
-        started = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return time.perf_counter() - started
-
-    few, many = sweep(2), sweep(12)
-    table.add("measured", "job", (many - few) / 10, "s/job", "of 12 jobs against 2 that count regular expressions in 60 texts")
-    few, many = sweep(10, "plan=true"), sweep(60, "plan=true")
-    table.add("measured", "job_planned", (many - few) / 50, "s/job", "plan=true of 60 jobs against 10")
+def jobs(table: Table) -> None:
+    """Seconds that one more job adds to a sweep whose jobs do next to nothing, and to its plan: from sweep_overhead.py."""
+    with (ROOT / "experiments" / "sweeps" / "overhead.csv").open(encoding="utf-8", newline="") as file:
+        values = {row["key"]: float(row["value"]) for row in csv.DictReader(file)}
+    table.add("measured", "job", values["further_job"], "s/job", "further_job of sweeps/overhead.csv")
+    planned = values["recognition"] / values["jobs"]
+    table.add("measured", "job_planned", planned, "s/job", "recognition / jobs of sweeps/overhead.csv, with the command's start")
 
 
 def tuning_memory(table: Table) -> None:
@@ -266,7 +257,7 @@ def fill(page: Path, rows: Path) -> None:
 
     def cell(found: re.Match[str]) -> str:
         value = values[found[1]]
-        return f"| `{found[1]}` | {value:,.{0 if value >= 100 else 1}f} |"
+        return f"| `{found[1]}` | {f'{value:,.{0 if value >= 100 else 1}f}' if value >= 1 else f'{value:.2g}'} |"
 
     page.write_text(re.sub(r"\| `(\w+)` \| [\d.,]+ \|", cell, page.read_text(encoding="utf-8")), encoding="utf-8")
 
@@ -288,7 +279,7 @@ def main() -> int:
         endpoint(table)
         by_batch(table, texts, folder)
         tokens(table, texts)
-        jobs(table, folder)
+        jobs(table)
         tuning_memory(table)
     derive(table)
     with options.out.open("w", encoding="utf-8", newline="") as file:
