@@ -197,15 +197,6 @@ def tokens(table: Table, texts: list[str]) -> None:
     table.add("measured", "tokens_shots", mean, "tokens/prompt", "200 headlines, direct, 4 demonstrations, SmolLM2's tokenizer")
 
 
-def jobs(table: Table) -> None:
-    """Seconds that one more job adds to a sweep whose jobs do next to nothing, and to its plan: from sweep_overhead.py."""
-    with (ROOT / "experiments" / "sweeps" / "overhead.csv").open(encoding="utf-8", newline="") as file:
-        values = {row["key"]: float(row["value"]) for row in csv.DictReader(file)}
-    table.add("measured", "job", values["further_job"], "s/job", "further_job of sweeps/overhead.csv")
-    planned = values["recognition"] / values["jobs"]
-    table.add("measured", "job_planned", planned, "s/job", "recognition / jobs of sweeps/overhead.csv, with the command's start")
-
-
 def tuning_memory(table: Table) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "qlora_step.py"), "--steps", "3", "--peak", "nf4"]
     peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) * 2**20 / 1e9
@@ -219,6 +210,10 @@ def tuning_memory(table: Table) -> None:
 def derive(table: Table) -> None:
     for key, (value, unit, source) in ASSUMED.items():
         table.add("assumed", key, value, unit, source)
+    sweep = values_of(ROOT / "experiments" / "sweeps" / "overhead.csv")
+    table.add("derived", "job", sweep["further_job"], "s/job", "further_job of sweeps/overhead.csv")
+    planned = sweep["recognition"] / sweep["jobs"]
+    table.add("derived", "job_planned", planned, "s/job", "recognition / jobs of sweeps/overhead.csv, with the command's start")
     v = table.values
     for name in SHAPES:
         hours = HEADLINES / v[f"{name}_int8"] / 3600
@@ -250,14 +245,19 @@ def derive(table: Table) -> None:
     table.add("derived", "cache_opening_million", 8e6 / v["cache_scan"] / 60, "min", "1 million texts of 8 samples / cache_scan")
 
 
+def values_of(rows: Path) -> dict[str, float]:
+    with rows.open(encoding="utf-8", newline="") as file:
+        return {row["key"]: float(row["value"]) for row in csv.DictReader(file)}
+
+
 def fill(page: Path, rows: Path) -> None:
     """Copy the values of the CSV file into the page's tables, into the cell next to each key."""
-    with rows.open(encoding="utf-8", newline="") as file:
-        values = {row["key"]: float(row["value"]) for row in csv.DictReader(file)}
+    values = values_of(rows)
 
     def cell(found: re.Match[str]) -> str:
         value = values[found[1]]
-        return f"| `{found[1]}` | {f'{value:,.{0 if value >= 100 else 1}f}' if value >= 1 else f'{value:.2g}'} |"
+        form = ",.0f" if value >= 100 else ".1f" if value >= 1 else ".2g"
+        return f"| `{found[1]}` | {value:{form}} |"
 
     page.write_text(re.sub(r"\| `(\w+)` \| [\d.,]+ \|", cell, page.read_text(encoding="utf-8")), encoding="utf-8")
 
@@ -279,7 +279,6 @@ def main() -> int:
         endpoint(table)
         by_batch(table, texts, folder)
         tokens(table, texts)
-        jobs(table)
         tuning_memory(table)
     derive(table)
     with options.out.open("w", encoding="utf-8", newline="") as file:

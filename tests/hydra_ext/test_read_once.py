@@ -1,11 +1,13 @@
 """Compositions that share files already read are identical to fresh ones."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -48,6 +50,18 @@ def fresh_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ConfigLoaderImpl, "__init__", getattr(ConfigLoaderImpl.__init__, "__wrapped__"))  # noqa: B009
 
 
+@pytest.fixture
+def colours(tmp_path: Path) -> Iterator[ConfigLoader]:
+    """A loader of a configuration with a group that has no default."""
+    (tmp_path / "config.yaml").write_text("defaults: [colour: '???', _self_]\n")
+    (tmp_path / "colour").mkdir()
+    (tmp_path / "colour" / "red.yaml").write_text("name: red\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        read_once(loader)
+        yield loader
+
+
 def test_the_same_as_fresh_compositions_in_any_order() -> None:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         fresh = [OmegaConf.to_yaml(compose("config", job, return_hydra_config=True)) for job in JOBS]
@@ -88,25 +102,19 @@ def test_a_job_is_composed_as_hydra_does_without_its_hydra_node() -> None:
         for job, expected in [*zip(jobs, fresh, strict=True)] * 2:
             config, words = compose_job(loader, master, job)
             assert words == expected.hydra.overrides.task == job
-            assert plain(config, but="hydra") == plain(expected, but="hydra")
+            assert but_hydra(config) == but_hydra(expected)
             assert step(config).record == step(copied(expected)).record
 
 
-def plain(config: DictConfig, but: str) -> dict[str, Any]:
-    return {name: unresolved(node) for name, node in nodes(config).items() if name != but}
+def but_hydra(config: DictConfig) -> dict[str, Any]:
+    return {name: unresolved(node) for name, node in nodes(config).items() if name != "hydra"}
 
 
-def test_a_job_whose_options_are_incomplete_is_hydras_error(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("defaults: [colour: '???', _self_]\n")
-    (tmp_path / "colour").mkdir()
-    (tmp_path / "colour" / "red.yaml").write_text("name: red\n")
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        read_once(loader)
-        master = loader.load_configuration("config", ["colour=red,red"], RunMode.MULTIRUN)
-        with pytest.raises(HydraException, match="You must specify 'colour'"):
-            compose_job(loader, master, [])
-        assert compose_job(loader, master, ["colour=red"])[0].colour.name == "red"
+def test_a_job_whose_options_are_incomplete_is_hydras_error(colours: ConfigLoader) -> None:
+    master = colours.load_configuration("config", ["colour=red,red"], RunMode.MULTIRUN)
+    with pytest.raises(HydraException, match="You must specify 'colour'"):
+        compose_job(colours, master, [])
+    assert compose_job(colours, master, ["colour=red"])[0].colour.name == "red"
 
 
 def test_a_command_composes_once_what_is_checked_and_run(
@@ -131,17 +139,11 @@ def test_a_command_composes_once_what_is_checked_and_run(
     assert ConfigLoaderImpl.__init__ is create  # restored, also after an error
 
 
-def test_an_option_that_only_a_sweep_chooses_is_missing_in_a_job(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("defaults: [colour: '???', _self_]\n")
-    (tmp_path / "colour").mkdir()
-    (tmp_path / "colour" / "red.yaml").write_text("name: red\n")
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        read_once(loader)
-        assert "colour" not in loader.load_configuration("config", ["colour=red,red"], RunMode.MULTIRUN)
-        with pytest.raises(HydraException, match="You must specify 'colour'"):
-            loader.load_configuration("config", [], RunMode.RUN)
-        assert loader.load_configuration("config", ["colour=red"], RunMode.RUN).colour.name == "red"
+def test_an_option_that_only_a_sweep_chooses_is_missing_in_a_job(colours: ConfigLoader) -> None:
+    assert "colour" not in colours.load_configuration("config", ["colour=red,red"], RunMode.MULTIRUN)
+    with pytest.raises(HydraException, match="You must specify 'colour'"):
+        colours.load_configuration("config", [], RunMode.RUN)
+    assert colours.load_configuration("config", ["colour=red"], RunMode.RUN).colour.name == "red"
 
 
 def test_loaders_share_where_they_look_in_the_same_places_and_keep_their_jobs_names(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _data_sets(section: Any, key: str) -> Any:
         return section
     own = _replaced(section, key, "data", _data)
     with read_write(own), open_dict(own):
-        for _, node, schema in sections(own, key):
+        for _, node, schema in [*sections(own, key)]:  # which `complete` changes
             if complete := getattr(schema, "complete", None):
                 complete(node)
     return own

@@ -30,7 +30,7 @@ from findistill.core.plan import PlannedJob, describe
 from findistill.core.search import Judge, PrunedError
 from findistill.errors import SweepError, UserError, first_line
 from findistill.hydra_ext.launching import DiedError
-from findistill.hydra_ext.read_once import read_once
+from findistill.hydra_ext.read_once import compose_job, read_once
 from findistill.methods.report.steps import make_report
 from findistill.methods.stage import stage_of
 
@@ -128,8 +128,7 @@ class ContinuingSearch(OptunaSweeperImpl):
     def _note_death(self, overrides: Sequence[str], error: DiedError) -> None:
         """Record in a trial's run folder that its job's process died."""
         assert self.hydra_context is not None and self.config is not None
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        words = list(composed.hydra.overrides.task)
+        composed, words = compose_job(self.hydra_context.config_loader, self.config, overrides)
         config = without_hydra(composed)
         step = stage_of(config)
         run_folder.note_death(run_folder.folder_of(config, step, words), step.key, str(error))
@@ -141,7 +140,7 @@ class ContinuingSearch(OptunaSweeperImpl):
         searched = [str(each.get_key_element()) for each in overrides if each.is_sweep_override()]
         fixed = [each.input_line or "" for each in overrides if not each.is_sweep_override()]
         assert self.hydra_context is not None and self.config is not None
-        config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, fixed))
+        config = without_hydra(compose_job(self.hydra_context.config_loader, self.config, fixed)[0])
         if not searched:
             raise UserError(
                 "hydra/sweeper=optuna has nothing to search: give a setting an interval or choices, such as "

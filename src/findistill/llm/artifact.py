@@ -66,9 +66,8 @@ def write_rows(
     ):
         for row, (text_id, text, responses) in enumerate(zip(texts["id"], texts["text"], samples, strict=True)):
             for response in responses:
-                own_id = str(text_id)  # the cache may know the text by another one
-                fields = {"id": own_id, "text": text, **vars(response)} | {"id": own_id}
-                lines.write(json.dumps(fields, ensure_ascii=False) + "\n")
+                fields = {**vars(response), "id": str(text_id)}  # the cache may know the text by another id
+                lines.write(json.dumps({"id": fields["id"], "text": text, **fields}, ensure_ascii=False) + "\n")
             block.append(record(row, str(text_id), text, responses))
             valid = block[-1]["n_valid"]
             if len(block) == BLOCK:
