@@ -136,11 +136,50 @@ def test_the_command_of_a_row_is_copied(browser: Any, pages: dict[str, Path]) ->
         assert tab.evaluate("navigator.clipboard.readText()") == line.locator("code").text_content()
 
 
+def test_a_figure_is_explored(browser: Any, pages: dict[str, Path]) -> None:
+    tab, messages = opened(browser, pages["few"], viewport={"width": 1400, "height": 900})
+    figure = tab.locator("figure").filter(has_text="figures/thresholds.png")
+    button = figure.get_by_role("button", name="Explore")
+    size = figure.locator("img").bounding_box()
+    button.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true" and figure.locator("img").is_hidden()
+    drawing = figure.locator(".chart")
+    assert drawing.get_attribute("aria-label") == figure.locator("img").get_attribute("alt")
+    assert drawing.bounding_box()["height"] == pytest.approx(size["height"], abs=2)
+
+    def words() -> list[str]:
+        return [text for text in drawing.locator("text").all_text_contents() if text]
+
+    def marks() -> Any:
+        return drawing.locator("path[fill='#0072B2' i]")  # of CLS
+
+    before = words()
+    assert {"Accuracy", "≥5", "≥8", "CLS", "REG", "agreement threshold"} <= set(before)
+    with_entries = marks().count()
+    marks().first.hover(force=True)
+    tab.wait_for_function(
+        "() => [...document.querySelectorAll('.chart text')].some(it => it.textContent.includes('accuracy 0.'))"
+    )
+    [tooltip] = [text for text in words() if text not in before and "accuracy 0." in text]
+    assert tooltip.startswith("agreement threshold ≥") and " [0." in tooltip
+    button.hover()
+    tab.wait_for_function(
+        "() => ![...document.querySelectorAll('.chart text')].some(it => it.textContent.includes('accuracy 0.'))"
+    )
+    drawing.get_by_text("CLS", exact=True).click(force=True)
+    tab.wait_for_timeout(300)
+    assert marks().count() < with_entries - 4, "its marks are hidden in both panels"
+    button.press("Enter")
+    assert figure.locator("img").is_visible() and drawing.is_hidden() and messages == []
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_axe_finds_no_serious_violation(browser: Any, pages: dict[str, Path], colours: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the dev extra is not installed")
     for width in (390, 1400):
         tab, _ = opened(browser, pages["few"], color_scheme=colours, viewport={"width": width, "height": 900}, bypass_csp=True)
+        for button in tab.locator(".explore").all():
+            button.click()
         violations = axe.Axe().run(tab).response["violations"]
         faults = [(one["id"], one["nodes"][0]["html"]) for one in violations if one["impact"] in ("serious", "critical")]
         assert faults == []
@@ -160,3 +199,4 @@ def test_scores_are_seen_without_scrolling_sideways(browser: Any, pages: dict[st
 def test_without_scripts_the_tables_are_plain_and_whole(browser: Any, pages: dict[str, Path]) -> None:
     tab, _ = opened(browser, pages["many"], java_script_enabled=False)
     assert tab.locator("#jobs-table tbody tr").count() == 200
+    assert tab.locator("figure img").first.is_visible() and not tab.locator(".explore").first.is_visible()

@@ -1,6 +1,7 @@
 """The report: complete, self-contained, reproducible, and without any text from the data."""
 
 import html
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +40,8 @@ def test_a_whole_study(runs: list[Run], tmp_path: Path) -> None:
     assert "2 seeds per method, too few for a claim" in page and (tmp_path / "comparisons.csv").exists()
     assert "loss &lt;is&gt; not finite" in page and "reg-8-seed2" in page
     assert "findistill -m study=moon" in page and "second-hand" in page
-    assert not re.search(r'(?:src|href)="(?!data:|#)', page), "the page reaches outside itself"
+    markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', markup), "the page reaches outside itself"
     for path in (files.html, files.table_csv, files.table_md):
         assert "must not leave the data" not in path.read_text()
     table = pd.read_csv(files.table_csv).set_index("method")
@@ -65,6 +67,12 @@ def test_figures_have_their_numbers_as_alternative_text(runs: list[Run], tmp_pat
         )
     assert f"CLS {table.loc['CLS ≥5', 'accuracy']:.3g} at 5, {table.loc['CLS ≥8', 'accuracy']:.3g} at 8" in " ".join(alts)
     assert all(label in " ".join(alts) for label in ("gold by predicted: negative", "% right", "perfect calibration"))
+    charts = [json.loads(each) for each in re.findall(r'<script type="application/json">(.*?)</script>', files.html.read_text())]
+    assert len(charts) == 3, "confusion, calibration and agreement state their numbers"
+    accuracy = f"agreement threshold ≥5: accuracy {table.loc['CLS ≥5', 'accuracy']:.3f} ["
+    assert any(point.get("text", "").startswith(accuracy) for one in charts for line in one["series"] for point in line["data"])
+    of_panels = [{one["name"] for one in charts[-1]["series"] if one["xAxisIndex"] == at} for at in range(4)]
+    assert of_panels[0] and of_panels.count(of_panels[0]) == 4, "a curve has one name in all panels"
 
 
 def test_the_same_runs_give_the_same_bytes(new_run: Callable[..., Run], tmp_path: Path) -> None:

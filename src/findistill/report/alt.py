@@ -24,9 +24,9 @@ def described(figure: Figure) -> str:
 
 
 def _panel(axes: Axes, rows: Mapping[float, str]) -> str:
-    x, y = (_words(label) for label in (axes.get_xlabel(), axes.get_ylabel()))
+    x, y = (words(label) for label in (axes.get_xlabel(), axes.get_ylabel()))
     title = next((text for text in (axes.get_title(), axes.get_title("left")) if text), "")
-    header = ", ".join(filter(None, (_words(title), f"{y} by {x}" if x and y else x or y)))
+    header = ", ".join(filter(None, (words(title), f"{y} by {x}" if x and y else x or y)))
     series = [*(_in_rows(axes, rows) or _labelled(axes) or _unlabelled(axes)), *_matrices(axes)]
     more = [f"and {len(series) - SERIES} more"] if len(series) > SERIES else []
     return f"{header}: {'; '.join([*series[:SERIES], *more]) or 'no values'}."
@@ -35,8 +35,8 @@ def _panel(axes: Axes, rows: Mapping[float, str]) -> str:
 def _row_names(axes: Axes) -> dict[float, str]:
     """The methods that the vertical axis names, by their height; none if it has numbers."""
     labels = zip(axes.get_yticks(), axes.get_yticklabels(), strict=False)
-    names = {round(float(at), 6): _words(label.get_text()) for at, label in labels}
-    return {} if all(_is_number(name) for name in names.values()) else names
+    names = {round(float(at), 6): words(label.get_text()) for at, label in labels}
+    return {} if all(is_number(name) for name in names.values()) else names
 
 
 def _in_rows(axes: Axes, names: Mapping[float, str]) -> list[str]:
@@ -52,7 +52,7 @@ def _in_rows(axes: Axes, names: Mapping[float, str]) -> list[str]:
 def _labelled(axes: Axes) -> list[str]:
     """The series that the legend names."""
     named = zip(*axes.get_legend_handles_labels(), strict=True)
-    series = [(_words(name), points) for handle, name in named if (points := _points(handle)) is not None and len(points)]
+    series = [(words(name), points) for handle, name in named if (points := _points(handle)) is not None and len(points)]
     return [f"{name} {_values(points, axes)}" for name, points in series]
 
 
@@ -64,7 +64,7 @@ def _unlabelled(axes: Axes) -> list[str]:
 def _matrices(axes: Axes) -> Iterator[str]:
     for image in axes.images:
         shares = np.asarray(image.get_array(), dtype=float)
-        names = [_words(label.get_text()) for label in axes.get_xticklabels()]
+        names = [words(label.get_text()) for label in axes.get_xticklabels()]
         if shares.ndim == 2 and shares.shape[0] == shares.shape[1] == len(names):
             yield ", ".join(f"{name} {shares[at, at]:.0%} right" for at, name in enumerate(names))
 
@@ -102,9 +102,11 @@ def _place(x: float, axes: Axes) -> float:
     return float(nearest) if abs(nearest - x) < np.diff(ticks).min() / 5 else x
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
+    """A text of a figure on one line."""
     return " ".join(text.split())
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a tick's text is only its position."""
     return not text.strip("−-+0123456789.,% $e")

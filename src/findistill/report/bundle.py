@@ -1,4 +1,4 @@
-"""The styles and scripts of the page: the table library (`vendor/`, MIT) and our own."""
+"""The styles and scripts of the page: the libraries of its tables (MIT) and charts (Apache 2.0) in `vendor/`, and our own."""
 
 import base64
 import hashlib
@@ -10,7 +10,9 @@ from markupsafe import Markup
 
 HERE = Path(__file__).parent
 STYLES = ("vendor/dataTables.dataTables.min.css", "vendor/columnControl.dataTables.min.css", "assets/report.css")
-SCRIPTS = ("vendor/dataTables.min.js", "vendor/dataTables.columnControl.min.js", "assets/report.js")
+TABLES = ("vendor/dataTables.min.js", "vendor/dataTables.columnControl.min.js")
+CHARTS = ("vendor/echarts.common.min.js",)
+OWN = ("assets/report.js",)
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,10 @@ class Bundle:
 
 
 @cache
-def bundle() -> Bundle:
-    """The files of the package, read once."""
-    styles, scripts = ([(HERE / name).read_text(encoding="utf-8") for name in names] for names in (STYLES, SCRIPTS))
+def bundle(*, charts: bool) -> Bundle:
+    """The files of the package, read once; with `charts`, the library that draws them, too."""
+    parts = (STYLES, (*TABLES, *(CHARTS if charts else ()), *OWN))
+    styles, scripts = ([(HERE / name).read_text(encoding="utf-8") for name in names] for names in parts)
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{one}'" for one in hashes)
     return Bundle(tuple(map(Markup, styles)), tuple(map(Markup, scripts)), Markup(allowed))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from findistill.core.files import write_whole
 from findistill.errors import UserError
-from findistill.report import budgets, glyphs, jobs, mistakes, parts, plots, style, tables
+from findistill.report import budgets, glyphs, interactive, jobs, mistakes, parts, plots, style, tables
 from findistill.report.bundle import bundle
 from findistill.report.choice import Choice
 from findistill.report.comparisons import Comparison, Families, best, compare, comparisons_table, contrasts_table
@@ -29,6 +29,15 @@ MANY_SEEDS = 5  # with fewer, the spread over seeds is too uncertain for a claim
 # The empty fields of a section on models that do not classify.
 SIMPLE: dict[str, Any] = {"label_key": "", "quality": None, "cost": None, "comparisons": [], "contrasts": [], "mistakes": []}
 LEADERS = 3  # panels of the confusion and calibration figures
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture on the page: its data URI, and the options of its interactive version, if it has one."""
+
+    picture: Picture
+    address: str
+    chart: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def build_report(
         "jobs": jobs.as_text(listed) if len(listed) else None,
         "job_words": jobs.WORDS,
         "mistake_words": mistakes.WORDS,
-        "assets": bundle(),
+        "assets": bundle(charts=any(drawn.chart for section in sections for drawn in section["pictures"])),
     }
     page["downloads"] = {name: base64.b64encode(content.encode()).decode() for name, content in downloads.items()}
     csvs = {name: write_whole(out / name, content) for name, content in downloads.items()}
@@ -131,7 +140,7 @@ def build_report(
 
 
 def _drawn(pictures: Iterable[Picture], out: Path, section: dict[str, Any], prefix: str = "") -> list[Path]:
-    """Save the pictures of a section and add them, with their data URIs, to it; return their files."""
+    """Save the pictures of a section and add them to it; return their files."""
     figures: list[Path] = []
     for picture in pictures:
         name = f"{prefix}{picture.name}"
@@ -139,12 +148,12 @@ def _drawn(pictures: Iterable[Picture], out: Path, section: dict[str, Any], pref
             paths = style.save(picture.figure, out / "figures" / name, vector=True)
             figures += paths
             address = "data:image/svg+xml;base64," + base64.b64encode(paths[-1].read_bytes()).decode()
-            section["pictures"].append((replace(picture, name=name), address))
+            section["pictures"].append(Drawn(replace(picture, name=name), address, interactive.chart(picture.figure)))
     return figures
 
 
 def _section(one: Results, table: pd.DataFrame, comparisons: Sequence[Comparison], *, chosen: bool) -> dict[str, Any]:
-    """What the page says about one test set; `pictures` (and their data URIs) are added when they are drawn."""
+    """What the page says about one test set; `pictures` are added when they are drawn."""
     tests = [test for test in comparisons if test.test_set == one.test_set]
     here = parts.present(one.methods)
     rows = tables.readable(table[table["test_set"] == one.test_set])

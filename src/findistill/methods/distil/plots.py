@@ -84,10 +84,10 @@ def objective_curves(methods: Sequence[Method]) -> Figure:
             curves = [precision_recall(one.gold, each) for each in one.probabilities]
             strength = 1.0 if one is members[-1] else 0.45
             colour = tuple(1 - strength * (1 - part) for part in to_rgb(SERIES[place % len(SERIES)]))  # mixed with white
+            label = f"{one.name}, micro AP {np.mean([curve['micro'].average_precision for curve in curves]):.3f}"
             for axes, key in zip(every, keys, strict=True):
                 if key in curves[0]:
                     mean = np.mean([curve[key].at(RECALLS) for curve in curves], axis=0)
-                    label = f"{one.name}, micro AP {np.mean([curve[key].average_precision for curve in curves]):.3f}"
                     axes.plot(RECALLS, mean, color=colour, linestyle=style.LINES[place % 4], lw=1.6, label=label)
                     lowest = min(lowest, float(mean.min()))
     for axes, key in zip(every, keys, strict=True):

@@ -1,4 +1,5 @@
-// Glue between the report's plain tables and DataTables; without scripts the page is as complete, as plain tables.
+// Glue between the report's plain tables and DataTables, and its figures and ECharts. Without scripts the page is as complete:
+// plain tables and figures.
 "use strict";
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const followColours = () => document.documentElement.classList.toggle("dark", dark.matches);
@@ -40,4 +41,46 @@ document.addEventListener("click", async (event) => {
     window.getSelection().selectAllChildren(code);
     document.getElementById("copied").textContent = "The command is selected: copy it.";
   }
+});
+
+// A figure's interactive version replaces its image, with the same proportions. The tooltip is drawn as text, never as HTML.
+const numbered = (value) => Number(value.toPrecision(4)).toLocaleString("en");
+const written = (axis) => (value) => axis.texts[axis.axisLabel.customValues.findIndex((at) => Math.abs(at - value) <= 1e-9 * Math.abs(at))] ?? "";
+const drawChart = (image, options) => {
+  const box = document.createElement("div");
+  box.className = "chart";
+  box.setAttribute("role", "img");
+  box.setAttribute("aria-label", image.alt);
+  box.style.aspectRatio = image.naturalWidth / image.naturalHeight;
+  image.after(box);
+  const axes = [...options.xAxis, ...options.yAxis];
+  for (const axis of axes) axis.axisLabel.formatter = written(axis);
+  const tooltip = {
+    renderMode: "richText",
+    confine: true,
+    formatter: ({ seriesName, seriesIndex, data }) => {
+      const { xAxisIndex, yAxisIndex } = options.series[seriesIndex];
+      const [x, y] = data.value.map(numbered);
+      const text = data.text ?? `${options.xAxis[xAxisIndex].quantity} ${x}: ${options.yAxis[yAxisIndex].quantity} ${y}`;
+      return seriesName ? `${seriesName}\n${text}` : text;
+    },
+  };
+  const toolbox = { feature: { dataZoom: { filterMode: "none", title: { zoom: "Enlarge a region", back: "Back" } }, restore: { title: "Reset" } }, right: 0, top: -18, itemSize: 12 };
+  const chart = echarts.init(box, null, { renderer: "svg" });
+  chart.setOption({ ...options, tooltip, toolbox });
+  new ResizeObserver(() => chart.resize()).observe(box);
+  return box;
+};
+document.querySelectorAll(".explore").forEach((button) => {
+  const figure = button.closest("figure");
+  const image = figure.querySelector("img");
+  let box = null;
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    box ??= drawChart(image, JSON.parse(figure.querySelector("script").textContent));
+    const explored = button.getAttribute("aria-pressed") === "false";
+    button.setAttribute("aria-pressed", explored);
+    image.hidden = explored;
+    box.hidden = !explored;
+  });
 });
