@@ -109,7 +109,7 @@ def test_every_example_has_ten_lines_at_most() -> None:
 
 def test_the_examples_of_the_page_run(example_run: tuple[Path, str]) -> None:
     folder, printed = example_run
-    assert "licence: the project's own" in printed and "of 30 texts with 6 of 8 votes" in printed
+    assert "licence: the project's own" in printed and "of 16 texts with 6 of 8 votes" in printed
     assert "no such option, did you mean smollm2?" in printed
     [run] = folder.glob("runs/default/student-*")
     assert f"'test/accuracy': {read_json(run / 'metrics.json')['test/accuracy']:.3f}".rstrip("0") in printed
@@ -118,7 +118,7 @@ def test_the_examples_of_the_page_run(example_run: tuple[Path, str]) -> None:
 
 def test_the_command_line_finds_what_it_made(example_run: tuple[Path, str], findistill: Command) -> None:
     settings = (
-        "llm=smollm2", "prompt=direct", "shots.k=2", "annotate.samples=8", "annotate.limit=30", "distill.min_agreement=4",
+        "llm=smollm2", "prompt=direct", "shots.k=2", "annotate.samples=8", "annotate.limit=16", "distill.min_agreement=4",
         "student=minilm_3l", "trainer.max_epochs=2", "logger=none", f"runs_dir={example_run[0] / 'runs'}",
     )  # fmt: skip
     result = findistill("plan=true", *settings)

@@ -71,6 +71,22 @@ def test_same_name_other_settings_are_told_apart(new_student: Callable[..., Run]
     ]
 
 
+def test_lists_in_names_are_without_what_their_elements_share(new_student: Callable[..., Run]) -> None:
+    run = new_student("cls", 5, 0, 1.0)
+    for lists, names in (
+        (
+            (["llm.where={model:gpt-4}"], ["llm.where={model:gpt-4}", "llm.where={model:gpt-3.5}"]),
+            ("[gpt-4]", "[gpt-4, gpt-3.5]"),
+        ),
+        ((["llm=gpt", "llm=gpt prompt=cot"], []), ("[gpt, gpt prompt=cot]", "none")),
+        ((["a", "b"], ["a"]), ("[a, b]", "[a]")),
+        ((["neighbours"], ["tfidf"]), ("[neighbours]", "[tfidf]")),
+    ):
+        settings = [{**run.config, "annotate": {**run.config["annotate"], "ensemble": each}} for each in lists]
+        methods = gather([replace(run, config=one) for one in settings])
+        assert [method.name for method in methods] == [f"CLS ≥5 (annotate.ensemble={name})" for name in names]
+
+
 def test_how_a_job_is_run_is_not_another_method(new_student: Callable[..., Run]) -> None:
     first, second = new_student("cls", 5, 0, 1.0), new_student("cls", 5, 1, 1.0)
     moved = replace(second, config={**second.config, "logger": {"name": "csv"}, "study": "other", "runs_dir": "/x"})

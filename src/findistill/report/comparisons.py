@@ -46,13 +46,14 @@ class Comparison:
 def best(methods: Sequence[Method]) -> tuple[Method | None, bool]:
     """The method with the highest mean validation macro F1, and True.
 
-    If a method has no validation score, the *test* split decides, which is biased in favour of the selected one, and
-    the second value is False.
+    If a method has no validation score, or they were validated on different labels (votes of different annotators), the
+    *test* split decides, which is biased in favour of the selected one, and the second value is False.
     """
     if not methods:
         return None, True
     validated = [method.mean_metric(SELECTED_BY) for method in methods]
-    fair = all(value is not None for value in validated)
+    labels = {parts.of_kind(method.kind).validated_on(method) for method in methods}
+    fair = len(labels) == 1 and all(value is not None for value in validated)
     ranked = [value or 0.0 for value in validated] if fair else [_test_macro_f1(method) for method in methods]
     return methods[int(np.argmax(ranked))], fair
 

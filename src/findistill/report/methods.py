@@ -3,9 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -171,6 +171,9 @@ def _on_test_sets(methods: list[Method]) -> list[Method]:
     return [replace(method, test_set=names[digest(method)]) for method in methods]
 
 
+WORD = r"[\w.-]*"
+
+
 class Named(Protocol):
     """The parts of a method that its name is made of."""
 
@@ -192,10 +195,30 @@ def with_unique_names(methods: list[N]) -> list[N]:
     by_name: dict[tuple[str, str], list[N]] = {}
     for method in methods:
         by_name.setdefault((method.test_set, method.name), []).append(method)
-    details = {place: _distinguishing([twin.config for twin in twins]) for place, twins in by_name.items()}
+    details = {place: _details([twin.config for twin in twins]) for place, twins in by_name.items()}
     return [
         cast(N, replace(cast(Any, method), name=_detailed(method, details[method.test_set, method.name]))) for method in methods
     ]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A setting that distinguishes methods of one name; the elements of its lists all have `start` and `end` in common."""
+
+    key: str
+    start: str
+    end: str
+
+    def of(self, config: Mapping[str, Any]) -> str:
+        """The setting of one method as its name has it."""
+        value = setting(config, self.key)
+        if isinstance(value, list) and value:
+            return f"[{', '.join(str(each)[len(self.start) : len(str(each)) - len(self.end)] for each in value)}]"
+        return "none" if value in ("", None, []) else str(value)
+
+
+def _details(configs: list[dict[str, Any]]) -> list[Detail]:
+    return [Detail(key, *_common([setting(config, key) for config in configs])) for key in _distinguishing(configs)]
 
 
 def _distinguishing(configs: list[dict[str, Any]]) -> list[str]:
@@ -209,8 +232,22 @@ def _distinguishing(configs: list[dict[str, Any]]) -> list[str]:
     return keys
 
 
-def _detailed(method: Named, keys: list[str]) -> str:
+def _detailed(method: Named, details: Sequence[Detail]) -> str:
     part = parts.of_kind(method.kind)
-    values = {part.setting_name(key): setting(method.config, key) for key in keys}
-    details = ", ".join(f"{name}={'none' if value in ('', None) else value}" for name, value in values.items())
-    return f"{method.name} ({details})" if details else method.name
+    written = ", ".join(f"{part.setting_name(one.key)}={one.of(method.config)}" for one in details)
+    return f"{method.name} ({written})" if written else method.name
+
+
+def _common(values: Sequence[Any]) -> tuple[str, str]:
+    """What all elements of several lists begin and end with, up to a sign that is not part of a word."""
+    elements = [str(each) for value in values if isinstance(value, list) for each in value]
+    if len(set(elements)) < 2:
+        return "", ""
+    start = re.sub(WORD + "$", "", _beginning(elements))
+    end = re.sub("^" + WORD, "", _beginning([each[len(start) :][::-1] for each in elements])[::-1])
+    return start, end
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """The characters that all texts begin with."""
+    return "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, zip(*texts, strict=False)))

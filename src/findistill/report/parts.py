@@ -199,6 +199,10 @@ class Part:
         """The methods whose confusion and calibration are drawn; None: the best of this kind on validation rows."""
         return None
 
+    def validated_on(self, method: "Method") -> str:
+        """What made a method's validation labels, if not people: scores on the votes of different annotators do not compare."""
+        return ""
+
     def families(self, methods: "Sequence[Method]") -> Iterator[Family]:
         """Paired tests; `methods` are all of one test set."""
         yield from ()

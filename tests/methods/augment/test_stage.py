@@ -72,7 +72,14 @@ def configured(*overrides: str) -> Config:
 @pytest.fixture
 def settings_of(tiny: Path, tmp_path: Path) -> Callable[..., Config]:
     def make(*overrides: str) -> Config:
-        base = ("data.labelled=0", "teacher=folder", f"teacher.model={tiny}", "teacher.name=tiny", "teacher.epochs=1")
+        base = (
+            "data.labelled=0",
+            "teacher=folder",
+            f"teacher.model={tiny}",
+            "teacher.name=tiny",
+            "teacher.epochs=1",
+            "teacher.min_steps=100",
+        )
         config = configured(*base, "evaluate.resamples=10", f"runs_dir={tmp_path}", *overrides)
         validate(config)
         return config

@@ -11,7 +11,7 @@ from findistill.methods.distil import report as students_report
 from findistill.methods.distil import students
 from findistill.methods.distil.report import AGAINST_LABELS, DIFFER_IN
 from findistill.methods.finetune.report import DIFFER_IN as TEACHERS_DIFFER_IN
-from findistill.report.comparisons import compare, contrasts_table
+from findistill.report.comparisons import best, compare, contrasts_table
 from findistill.report.methods import Method, Run, gather
 from findistill.report.page import build_report
 from findistill.report.parts import BASELINE
@@ -210,3 +210,35 @@ def test_at_each_number_of_labels_students_stand_against_the_baselines_of_that_n
     assert all(one.accuracy.over == "seeds and rows" and one.accuracy.difference > 0 for one in own)
     one_number = [method for method in methods if method.config["data"]["labelled"] == 100]
     assert not [one for one in compare(one_number, resamples=50) if one.family == students_report.SAME_LABELS]
+
+
+def voted(annotators: list[str], combine: str, seed: int, skill: float, validation: float) -> Run:
+    """A student of the combined votes of several annotators."""
+    config = {
+        "seed": seed, **DATA, "annotate": {"ensemble": annotators, "combine": combine}, "llm": {"name": "recorded"},
+        "distill": {"objective": "cls", "source": "annotator", "min_agreement": 1},
+    }  # fmt: skip
+    return make_run("CLS ≥1", "student", seed, skill=skill, config=config, metrics={"val/macro_f1": validation})
+
+
+def test_students_of_other_annotators_are_tested_against_each_other_and_none_is_chosen_on_votes(tmp_path: Path) -> None:
+    good, poor = ["llm.where={model:gpt-4}"], ["llm.where={model:gpt-4}", "llm.where={model:dolly}"]
+    kinds = ((good, "majority", 3.0, 0.6), (poor, "majority", 1.0, 0.9), (poor, "dawid_skene", 2.0, 0.7))
+    runs = [voted(who, combine, seed, skill, validation) for who, combine, skill, validation in kinds for seed in (0, 1)]
+    methods = gather(runs)
+    tests = [test for test in compare(methods, resamples=20) if test.family == "students of votes that differ in annotators"]
+    short = [" | ".join(name[name.index("[") :] for name in (test.a, test.b)) for test in tests]
+    majority, both = "annotate.combine=majority)", "[gpt-4, dolly], "
+    assert short == [
+        f"[gpt-4], {majority} | {both}{majority}", f"[gpt-4], {majority} | {both}annotate.combine=dawid_skene)",
+        f"{both}{majority} | {both}annotate.combine=dawid_skene)",
+    ]  # fmt: skip
+    page = build_report("moon", runs, [], tmp_path, resamples=20).html.read_text()
+    assert "Best student: CLS ≥1 (annotate.ensemble=[gpt-4]" in page, "votes of a poor annotator are easily met"
+    assert "Selected on the rows that it is scored on, which favours it." in page
+
+    same = [run for run in runs if run.config["annotate"]["ensemble"] == poor and run.config["annotate"]["combine"] == "majority"]
+    strict = [replace(run, method="CLS ≥2", metrics={"val/macro_f1": 0.5}) for run in same]
+    strict = [replace(run, config=run.config | {"distill": run.config["distill"] | {"min_agreement": 2}}) for run in strict]
+    top, fair = best(gather([*same, *strict]))
+    assert top is not None and (top.name, fair) == ("CLS ≥1", True), "thresholds share their votes"

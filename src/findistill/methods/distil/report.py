@@ -7,6 +7,7 @@ jobs of stage=teacher are further teachers.
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ from typing import Any, cast
 import pandas as pd
 
 from findistill.core.files import read_json
+from findistill.core.step import flatten
 from findistill.methods.distil import plots
 from findistill.methods.distil import students as facts
 from findistill.methods.finetune.report import PART as TEACHERS
@@ -32,6 +34,10 @@ AGAINST_REST = "best student against the rest"
 SAME_LABELS = "students against baselines, number of labels by number"
 DIFFER_IN = "distilled students that differ in "
 THRESHOLDS = "strictest threshold against loosest"
+VOTES_DIFFER_IN = "students of votes that differ in "
+ANNOTATOR = ("annotate.", "llm.", "prompt.", "shots.")  # the settings that make votes
+# Who votes and how votes are combined are one question: of a single annotator, every combination is the same.
+ANNOTATORS = ("annotate.ensemble", "annotate.combine")
 
 
 class StudentPart(Part):
@@ -69,6 +75,11 @@ class StudentPart(Part):
         by_objective = [best(members)[0] for members in _by_objective(self.own(methods)).values()]
         return [one for one in by_objective if one] or None
 
+    def validated_on(self, method: Method) -> str:
+        if setting(method.config, "distill.source") != "annotator":
+            return ""
+        return repr({key: value for key, value in flatten(method.config).items() if key.startswith(ANNOTATOR)})
+
     def families(self, methods: Sequence[Method]) -> Iterator[Family]:
         own = self.own(methods)
         by_objective = _by_objective(own)
@@ -84,6 +95,11 @@ class StudentPart(Part):
             yield Family(SAME_LABELS, same, lambda a, b: f"{a.runs[0].method} against {b.runs[0].method}")
         series = [members for members in facts.threshold_series(own).values() if len(members) > 1]
         yield Family(THRESHOLDS, [(members[-1], members[0]) for members in series])
+        voted = [student for student in own if facts.objective(student)]
+        yield Family(VOTES_DIFFER_IN + "annotators", [(a, b) for a, b in combinations(voted, 2) if _differ_in(a, b, *ANNOTATORS)])
+        for axis, pairs in pairs_by_setting(voted).items():
+            if f"{axis}.".startswith(ANNOTATOR) and axis not in ANNOTATORS:
+                yield Family(VOTES_DIFFER_IN + axis, pairs, partial(contrast, axis))
         of_teacher = [student for student in own if facts.terms(student)]
         yield Family(AGAINST_LABELS, _against_labels(of_teacher), lambda a, _: facts.loss_name(a))
         distilled = [student for student in of_teacher if not facts.on_labels_alone(student)]
