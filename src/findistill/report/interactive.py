@@ -256,6 +256,8 @@ def _drawing(line: Line2D, *, joined: bool) -> dict[str, Any]:
         "symbol": SYMBOLS.get(marker, "circle"), "symbolRotate": TURNED.get(marker, 0),
         "symbolSize": round(line.get_markersize() * (0.8 if marker == "." else 1.3)), "emphasis": {"focus": "series"},
     }  # fmt: skip
+    if marker == ".":  # a single run: under the mean, which the pointer is to reach
+        options["z"] = 1
     if to_hex(line.get_markerfacecolor(), keep_alpha=True).endswith("00"):  # a ring: the mark inside stays visible
         options |= {"itemStyle": {"color": "transparent", "borderColor": colour, "borderWidth": 1.5}, "z": 1}
     if options["type"] == "line":

@@ -62,7 +62,8 @@ const drawChart = (image, options) => {
       const { xAxisIndex, yAxisIndex } = options.series[seriesIndex];
       const [x, y] = data.value.map(numbered);
       const text = data.text ?? `${options.xAxis[xAxisIndex].quantity} ${x}: ${options.yAxis[yAxisIndex].quantity} ${y}`;
-      return seriesName ? `${seriesName}\n${text}` : text;
+      const lines = text.replace(/(.{1,70})(\s+|$)/g, "$1\n").trim();
+      return seriesName ? `${seriesName}\n${lines}` : lines;
     },
   };
   const toolbox = { feature: { dataZoom: { filterMode: "none", title: { zoom: "Enlarge a region", back: "Back" } }, restore: { title: "Reset" } }, right: 0, top: -18, itemSize: 12 };
