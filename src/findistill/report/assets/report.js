@@ -51,7 +51,7 @@ const drawChart = (image, options) => {
   box.className = "chart";
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", image.alt);
-  box.style.aspectRatio = image.naturalWidth / image.naturalHeight;
+  box.style.aspectRatio = image.offsetWidth / image.offsetHeight;
   image.after(box);
   const axes = [...options.xAxis, ...options.yAxis];
   for (const axis of axes) axis.axisLabel.formatter = written(axis);
