@@ -21,6 +21,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from findistill.core.files import read_json, write_json
 from findistill.models.embeddings import MODEL, embed_once
@@ -146,7 +147,8 @@ def fit_logistic(features: Any, labels: np.ndarray, penalties: Sequence[float], 
         )
     else:
         model = LogisticRegression(C=penalties[len(penalties) // 2], max_iter=500)
-    with warnings.catch_warnings():
+    # One thread: the products are so small that several, which wait for each other, take two to five times as long.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest penalty, whose scores are near their limit by then
         warnings.filterwarnings("ignore", "Note that pos_label")  # which scikit-learn itself adds to the scorer
         return model.fit(features, labels)
