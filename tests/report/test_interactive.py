@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,10 @@ def test_each_point_of_a_curve_has_its_value_and_interval(tmp_path: Path) -> Non
     assert (low["value"][1], high["value"][1]) == (0.68, 0.72) and gap["value"] == ["-", "-"]
 
 
-def test_named_rows_are_told_and_marks_are_grouped_as_in_the_legend(tmp_path: Path) -> None:
+def test_marks_say_their_row_and_are_grouped_as_in_the_legend(tmp_path: Path) -> None:
     estimates = {"CLS ≥5": scores(0.7, 0.69, 0.71), "CLS ≥8": scores(0.75, 0.74, 0.76), "TF-IDF": scores(0.65)}
-
-    class Named:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
     groups = {"CLS ≥5": "student", "CLS ≥8": "student", "TF-IDF": "baseline"}
-    figure = plots.comparison([Named(name) for name in estimates], estimates, groups)  # type: ignore[misc]
+    figure = plots.comparison([SimpleNamespace(name=name) for name in estimates], estimates, groups)  # type: ignore[misc]
     options = drawn(figure, tmp_path)
     assert texts(options, "student") == ["CLS ≥5: accuracy 0.700 [0.680, 0.720]", "CLS ≥8: accuracy 0.750 [0.730, 0.770]"]
     assert "CLS ≥8: accuracy 0.760" in texts(options, "one run")

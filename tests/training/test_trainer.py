@@ -256,8 +256,8 @@ def test_the_embedded_student_trains_in_mixed_precision(run, trainer, labels, co
     student = Encoder(
         name="minilm_3l", model="embedded:minilm_l6", layers=[2, 4, 6], batch_size=16, learning_rate=2e-4, max_length=24
     )
-    trained = run(REG, encoder=student, trainer=replace(trainer, precision="bf16", max_epochs=2))
-    assert trained.history[-1]["train/loss"] < 0.95 * trained.history[0]["train/loss"]
+    trained = run(REG, encoder=student, trainer=replace(trainer, precision="bf16", max_epochs=4))
+    assert trained.history[-1]["train/loss"] < 0.8 * trained.history[0]["train/loss"]
     texts = corpus.validation.texts
     plain = torch.tensor(plain_logits(trained.model_dir, texts)).softmax(-1).numpy()
     assert predict(trained.model_dir, texts, trainer).probabilities == pytest.approx(plain, abs=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from findistill.report import parts
-from findistill.report.methods import Method, differing, setting
+from findistill.report.methods import Method, setting
 from findistill.report.parts import Family
 from findistill.report.tables import points
 from findistill.stats.metrics import confusion, scores
@@ -137,7 +137,7 @@ def pairs_by_setting(
     """
     pairs: dict[str, list[tuple[Method, Method]]] = {}
     for a, b in combinations(methods, 2):
-        if axis := _axis(differing([a.config, b.config]), presets):
+        if axis := _axis(a.differs_in(b), presets):
             pairs.setdefault(axis, []).append((b, a) if _rank(b, axis) < _rank(a, axis) else (a, b))
     return pairs
 

@@ -34,7 +34,7 @@ SYMBOLS = {
     **dict.fromkeys("PXx", PLUS),
 }
 TURNED = {"v": 180, "X": 45, "x": 45}  # degrees
-UNDRAWN = ("None", "", " ")  # matplotlib's names of no marker and no line
+NOTHING = ("None", "", " ")  # matplotlib's names of no marker and no line
 DENSE = 50  # most points of a line that have texts; those of longer ones show their coordinates
 DIGITS = 5  # significant
 LOG_SHIFT = 0.15  # on a logarithmic axis, how far a mark may be moved from its tick, as a share of its position
@@ -78,8 +78,8 @@ def chart(figure: Figure) -> dict[str, Any] | None:
         grids.append({"left": left, "top": top, **size, "outerBoundsMode": "none"})
         name = " ".join(axes.get_title(side) for side in ("left", "center"))
         titles.append(_title(name, left, _percent(1 - box.y1 - 0.2 / height)))
-        across.append({**_axis(axes.xaxis), "quantity": panel.across, "gridIndex": at, "nameGap": 26})
-        upright.append({**_axis(axes.yaxis), "quantity": panel.upright, "gridIndex": at, "nameGap": 44})
+        across.append({**_axis(axes.xaxis, panel.columns), "quantity": panel.across, "gridIndex": at, "nameGap": 26})
+        upright.append({**_axis(axes.yaxis, panel.rows), "quantity": panel.upright, "gridIndex": at, "nameGap": 44})
         where = {"xAxisIndex": at, "yAxisIndex": at}
         series += [{**one.options, "name": one.name, "data": one.points, **where} for one in panel.series()]
     if heading := figure.get_suptitle():
@@ -112,28 +112,27 @@ def _legend(figure: Figure, panels: Sequence[Axes], names: Sequence[str]) -> dic
     if legend is None:
         return {"show": False}
     order = [words(text.get_text()) for text in legend.get_texts()]
-    listed = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+    in_order = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
     box = legend.get_window_extent().transformed(figure.transFigure.inverted())
-    options = {"data": listed, "type": "scroll" if len(names) > PLAIN_LEGEND else "plain"}
+    options = {"data": in_order, "type": "scroll" if len(names) > PLAIN_LEGEND else "plain"}
     if (box.x0 + box.x1) / 2 > max(axes.get_position().x1 for axes in panels):
         below_buttons = max(1 - box.y1, 0.25 / figure.get_figheight())
         return options | {"orient": "vertical", "left": _percent(box.x0), "top": _percent(below_buttons), "bottom": 0}
     return options | {"left": "center", "top": _percent(1 - box.y1)}
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
+def _axis(axis: Axis, ticks: "Ticks") -> dict[str, Any]:
     """Scale, limits, and the ticks with their texts (`texts`, in the order of `customValues`)."""
     bounds = axis.get_view_interval()
     low, high = sorted(map(float, bounds))
-    ticks = Ticks(axis)
     inside = [(float(at), text) for at, text in zip(ticks.places, ticks.texts, strict=True) if low <= at <= high]
-    values, labelled = [at for at, _ in inside], bool(axis.get_majorticklabels())  # matplotlib lists those that are visible
+    values, visible = [at for at, _ in inside], bool(axis.get_majorticklabels())  # matplotlib lists those that are visible
     return {
-        "type": "log" if axis.get_scale() == "log" else "value", "min": low, "max": high, "inverse": bool(bounds[0] > bounds[1]),
+        "type": "log" if ticks.log else "value", "min": low, "max": high, "inverse": bool(bounds[0] > bounds[1]),
         "name": words(axis.get_label_text()), "nameLocation": "middle", "nameTextStyle": {"color": "#222"},
         "axisTick": {"customValues": values}, "axisLabel": {"customValues": values, "color": "#444", "lineHeight": 14},
         "splitLine": {"show": False}, "axisLine": {"show": True, "onZero": False},
-        "texts": [text if labelled else "" for _, text in inside],
+        "texts": [text if visible else "" for _, text in inside],
     }  # fmt: skip
 
 
@@ -190,20 +189,20 @@ class Panel:
 
     def series(self) -> list[Series]:
         """The lines, then bands and intervals, named like their lines; single marks that look alike are one series."""
-        drawn = [self._line(line) for line in self.axes.lines if line.get_visible()]
+        lines = [self._line(line) for line in self.axes.lines if line.get_visible()]
         below: list[Series] = []
         for collection in self.axes.collections:
             if isinstance(collection, LineCollection):
-                below += self._intervals(collection, drawn)
+                below += self._intervals(collection, lines)
             elif isinstance(collection, PolyCollection):
-                below.append(_band(collection, drawn))
-        merged: dict[str, Series] = {}
-        for at, one in enumerate((*drawn, *below)):
+                below.append(_band(collection, lines))
+        by_look: dict[str, Series] = {}
+        for at, one in enumerate((*lines, *below)):
             apart = at if one.options["type"] == "line" and not one.options.get("silent") else ""
-            first = merged.setdefault(f"{apart} {one.name} {one.options}", one)
+            first = by_look.setdefault(f"{apart} {one.name} {one.options}", one)
             if first is not one:
                 first.points += one.points
-        return list(merged.values())
+        return list(by_look.values())
 
     def _line(self, line: Line2D) -> Series:
         label = str(line.get_label())
@@ -226,10 +225,10 @@ class Panel:
         place = f"{self.across} {self.columns.next_to(x) or _number(x)}".strip()
         return f"{place}: {self.upright} {_number(y)}{interval}"
 
-    def _intervals(self, collection: LineCollection, drawn: Sequence[Series]) -> Iterator[Series]:
+    def _intervals(self, collection: LineCollection, lines: Sequence[Series]) -> Iterator[Series]:
         """Segments, by the series whose points they go through; the texts of these points get the bounds."""
         colour = to_hex(np.atleast_2d(collection.get_color())[0].tolist())
-        alike = [one for one in drawn if one.colour == colour]
+        alike = [one for one in lines if one.colour == colour]
         own: dict[str, list[Any]] = {}
         for segment in collection.get_segments():
             ends = np.asarray(segment, dtype=float)[[0, -1]]
@@ -252,7 +251,7 @@ def _drawing(line: Line2D, *, joined: bool) -> dict[str, Any]:
     """How a line is drawn; `joined`: it has points to join."""
     marker, style, colour = str(line.get_marker()), str(line.get_linestyle()), to_hex(line.get_color())
     options: dict[str, Any] = {
-        "type": "line" if joined and style not in UNDRAWN else "scatter", "color": colour, "z": round(line.get_zorder()),
+        "type": "line" if joined and style not in NOTHING else "scatter", "color": colour, "z": round(line.get_zorder()),
         "symbol": SYMBOLS.get(marker, "circle"), "symbolRotate": TURNED.get(marker, 0),
         "symbolSize": round(line.get_markersize() * (0.8 if marker == "." else 1.3)), "emphasis": {"focus": "series"},
     }  # fmt: skip
@@ -263,15 +262,15 @@ def _drawing(line: Line2D, *, joined: bool) -> dict[str, Any]:
     if options["type"] == "line":
         look = {"type": DASHES.get(style, "solid"), "width": line.get_linewidth(), "opacity": line.get_alpha() or 1}
         step = "end" if line.get_drawstyle() == "steps-post" else False
-        options |= {"lineStyle": look, "showSymbol": marker not in UNDRAWN, "step": step}
+        options |= {"lineStyle": look, "showSymbol": marker not in NOTHING, "step": step}
     return options
 
 
-def _band(collection: PolyCollection, drawn: Sequence[Series]) -> Series:
+def _band(collection: PolyCollection, lines: Sequence[Series]) -> Series:
     """The outline of a band, named like the first line of its colour."""
     colour = to_hex(np.atleast_2d(collection.get_facecolor())[0].tolist())
     outline = [np.asarray(path.vertices, dtype=float) for path in collection.get_paths()]
-    name = next((one.name for one in drawn if one.colour == colour), "")
+    name = next((one.name for one in lines if one.colour == colour), "")
     return _unmarked(name, [{"value": _rounded(place)} for path in outline for place in path], colour, width=1, opacity=0.35)
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -19,6 +20,7 @@ from findistill.stats.metrics import codes
 
 # Settings that do not define a method: the seed, and how a job is run and shown.
 APART = ("seed", "study", "runs_dir", "logger", "sweep", "report", "hydra")
+WORD = r"[\w.-]*"  # in the elements of a list setting
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,15 @@ class Method:
     def config(self) -> dict[str, Any]:
         """The first run's configuration."""
         return self.runs[0].config
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The settings that define the method, by dotted key, as text."""
+        return _settings(self.config)
+
+    def differs_in(self, other: "Method") -> list[str]:
+        """Dotted keys of the settings that define the methods and differ."""
+        return _unequal([self.settings, other.settings])
 
     @property
     def seeds(self) -> tuple[int | str | None, ...]:
@@ -109,10 +120,17 @@ def repeats(runs: Iterable[Run]) -> list[list[Run]]:
 
 def differing(configs: list[dict[str, Any]]) -> list[str]:
     """Dotted keys in which the configurations differ, except those that do not define a method."""
-    # An empty section means the same as none.
-    flats = [{key: value for key, value in flatten(deciding(config)).items() if value != {}} for config in configs]
-    keys = dict.fromkeys(key for flat in flats for key in flat)
-    return [key for key in keys if len({repr(flat.get(key)) for flat in flats}) > 1]
+    return _unequal([_settings(config) for config in configs])
+
+
+def _unequal(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    keys = dict.fromkeys(key for each in settings for key in each)
+    return [key for key in keys if len({each.get(key, repr(None)) for each in settings}) > 1]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """The settings without `APART` by dotted key, as text. An empty section means the same as none."""
+    return {key: repr(value) for key, value in flatten(deciding(config)).items() if value != {}}
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,9 +187,6 @@ def _on_test_sets(methods: list[Method]) -> list[Method]:
         number = sum(name == method.test_set or name.startswith(f"{method.test_set} #") for name in names.values())
         names.setdefault(digest(method), f"{method.test_set} #{number + 1}" if number else method.test_set)
     return [replace(method, test_set=names[digest(method)]) for method in methods]
-
-
-WORD = r"[\w.-]*"
 
 
 class Named(Protocol):

@@ -32,7 +32,7 @@ LEADERS = 3  # panels of the confusion and calibration figures
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Illustration:
     """A picture on the page: its data URI, and the options of its interactive version, if it has one."""
 
     picture: Picture
@@ -126,7 +126,7 @@ def build_report(
         "jobs": jobs.as_text(listed) if len(listed) else None,
         "job_words": jobs.WORDS,
         "mistake_words": mistakes.WORDS,
-        "assets": bundle(charts=any(drawn.chart for section in sections for drawn in section["pictures"])),
+        "assets": bundle(charts=any(one.chart for section in sections for one in section["pictures"])),
     }
     page["downloads"] = {name: base64.b64encode(content.encode()).decode() for name, content in downloads.items()}
     csvs = {name: write_whole(out / name, content) for name, content in downloads.items()}
@@ -148,7 +148,7 @@ def _drawn(pictures: Iterable[Picture], out: Path, section: dict[str, Any], pref
             paths = style.save(picture.figure, out / "figures" / name, vector=True)
             figures += paths
             address = "data:image/svg+xml;base64," + base64.b64encode(paths[-1].read_bytes()).decode()
-            section["pictures"].append(Drawn(replace(picture, name=name), address, interactive.chart(picture.figure)))
+            section["pictures"].append(Illustration(replace(picture, name=name), address, interactive.chart(picture.figure)))
     return figures
 
 

@@ -21,7 +21,7 @@ from findistill.methods.distil import students as facts
 from findistill.methods.finetune.report import PART as TEACHERS
 from findistill.report.budgets import BUDGET
 from findistill.report.comparisons import TRAINED_PRESETS, best, contrast, pairs_by_setting, value_of
-from findistill.report.methods import Method, differing, setting
+from findistill.report.methods import Method, setting
 from findistill.report.parts import BASELINE, Family, Part, Picture, Results, Table, Wording
 from findistill.report.plots import agreement
 from findistill.stats.intervals import accuracy_share
@@ -155,7 +155,7 @@ def _same_threshold(first: Sequence[Method], second: Sequence[Method]) -> list[t
 
 def _differ_in(a: Method, b: Method, *sections: str) -> bool:
     """Whether all settings on which two methods differ are of these sections."""
-    return all(key.startswith(sections) for key in differing([a.config, b.config]))
+    return all(key.startswith(sections) for key in a.differs_in(b))
 
 
 def _against_labels(of_teacher: Sequence[Method]) -> list[tuple[Method, Method]]:

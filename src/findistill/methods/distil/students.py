@@ -100,7 +100,7 @@ def unlabelled_series(students: Sequence[Method]) -> list[list[Method]]:
     """Groups of two or more students that differ only in the number of unlabelled texts, fewest first."""
 
     def alike(one: Method, other: Method, sources: Sequence[str]) -> bool:
-        keys = differing([one.config, other.config])
+        keys = one.differs_in(other)
         return unlabelled_source(other) in sources and all(key.startswith("distill.unlabelled") for key in keys)
 
     distilled = [student for student in students if not on_labels_alone(student)]

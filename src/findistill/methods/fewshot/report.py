@@ -12,7 +12,7 @@ from findistill.methods.annotate.report import annotator_settings
 from findistill.methods.annotate.steps import shots_settings
 from findistill.methods.fewshot import plots
 from findistill.report.comparisons import best, setting_families
-from findistill.report.methods import Method, Run, differing, setting
+from findistill.report.methods import Method, Run, setting
 from findistill.report.parts import BASELINE, Family, Part, Picture, Results, Table, Wording
 from findistill.report.plots import comparison
 from findistill.report.style import cost_and_score
@@ -105,7 +105,7 @@ def _against_none(own: Sequence[Method]) -> list[tuple[Method, Method]]:
     """Pairs of a method with demonstrations and the otherwise equal one without."""
     bare = [method for method in own if not plots.shots(method)]
     of_shots = {"shots.k", "shots.selection"}
-    return [(a, b) for a in own for b in bare if a is not b and set(differing([a.config, b.config])) <= of_shots]
+    return [(a, b) for a in own for b in bare if a is not b and set(a.differs_in(b)) <= of_shots]
 
 
 def selected(methods: Sequence[Method], estimates: Mapping[str, Mapping[str, Estimate]]) -> list[Method]:

@@ -44,8 +44,8 @@ document.addEventListener("click", async (event) => {
 });
 
 // A figure's interactive version replaces its image, with the same proportions. The tooltip is drawn as text, never as HTML.
-const numbered = (value) => Number(value.toPrecision(4)).toLocaleString("en");
-const written = (axis) => (value) => axis.texts[axis.axisLabel.customValues.findIndex((at) => Math.abs(at - value) <= 1e-9 * Math.abs(at))] ?? "";
+const numberText = (value) => Number(value.toPrecision(4)).toLocaleString("en");
+const tickText = (axis) => (value) => axis.texts[axis.axisLabel.customValues.findIndex((at) => Math.abs(at - value) <= 1e-9 * Math.abs(at))] ?? "";
 const drawChart = (image, options) => {
   const box = document.createElement("div");
   box.className = "chart";
@@ -54,13 +54,13 @@ const drawChart = (image, options) => {
   box.style.aspectRatio = image.offsetWidth / image.offsetHeight;
   image.after(box);
   const axes = [...options.xAxis, ...options.yAxis];
-  for (const axis of axes) axis.axisLabel.formatter = written(axis);
+  for (const axis of axes) axis.axisLabel.formatter = tickText(axis);
   const tooltip = {
     renderMode: "richText",
     confine: true,
     formatter: ({ seriesName, seriesIndex, data }) => {
       const { xAxisIndex, yAxisIndex } = options.series[seriesIndex];
-      const [x, y] = data.value.map(numbered);
+      const [x, y] = data.value.map(numberText);
       const text = data.text ?? `${options.xAxis[xAxisIndex].quantity} ${x}: ${options.yAxis[yAxisIndex].quantity} ${y}`;
       const lines = text.replace(/(.{1,70})(\s+|$)/g, "$1\n").trim();
       return seriesName ? `${seriesName}\n${lines}` : lines;
@@ -79,9 +79,9 @@ document.querySelectorAll(".explore").forEach((button) => {
   button.hidden = false;
   button.addEventListener("click", () => {
     box ??= drawChart(image, JSON.parse(figure.querySelector("script").textContent));
-    const explored = button.getAttribute("aria-pressed") === "false";
-    button.setAttribute("aria-pressed", explored);
-    image.hidden = explored;
-    box.hidden = !explored;
+    const interactive = button.getAttribute("aria-pressed") === "false";
+    button.setAttribute("aria-pressed", interactive);
+    image.hidden = interactive;
+    box.hidden = !interactive;
   });
 });
