@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, takewhile
@@ -210,7 +210,7 @@ def with_unique_names(methods: list[N]) -> list[N]:
     by_name: dict[tuple[str, str], list[N]] = {}
     for method in methods:
         by_name.setdefault((method.test_set, method.name), []).append(method)
-    details = {place: _details([twin.config for twin in twins]) for place, twins in by_name.items()}
+    details = {place: details_of([twin.config for twin in twins]) for place, twins in by_name.items()}
     return [
         cast(N, replace(cast(Any, method), name=_detailed(method, details[method.test_set, method.name]))) for method in methods
     ]
@@ -232,15 +232,16 @@ class Detail:
         return "none" if value in ("", None, []) else str(value)
 
 
-def _details(configs: list[dict[str, Any]]) -> list[Detail]:
-    return [Detail(key, *_common([setting(config, key) for config in configs])) for key in _distinguishing(configs)]
+def details_of(configs: list[dict[str, Any]], without: Collection[str] = ()) -> list[Detail]:
+    """The settings that are needed to distinguish the configurations, in their order, apart from the keys `without`."""
+    keys = _distinguishing(configs, [key for key in differing(configs) if key not in without])
+    return [Detail(key, *_common([setting(config, key) for config in configs])) for key in keys]
 
 
-def _distinguishing(configs: list[dict[str, Any]]) -> list[str]:
-    """The differing keys that are needed to distinguish all configurations, in their order."""
+def _distinguishing(configs: list[dict[str, Any]], candidates: Sequence[str]) -> list[str]:
     keys: list[str] = []
     groups = 1
-    for key in differing(configs):
+    for key in candidates:
         count = len({repr([setting(config, each) for each in (*keys, key)]) for config in configs})
         if count > groups:
             keys, groups = [*keys, key], count

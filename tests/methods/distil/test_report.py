@@ -167,6 +167,24 @@ def test_a_line_over_pools_has_one_source_and_nothing_else_that_differs() -> Non
     assert [[member.mean_metric("data/unlabelled") for member in line] for line in lines] == [[0, 5000, 20000], [0, 3000, 9000]]
 
 
+def test_a_line_over_thresholds_is_named_by_the_part_of_a_list_that_differs() -> None:
+    def of_votes(threshold: int, annotators: list[str]) -> Run:
+        config = {
+            **DATA, "annotate": {"ensemble": [f"llm=recorded llm.where={each}" for each in annotators]},
+            "distill": {"objective": "reg", "source": "annotator", "min_agreement": threshold},
+        }  # fmt: skip
+        return make_run("REG", "student", 0, skill=1.0, config=config)
+
+    runs = [of_votes(threshold, names) for threshold in (1, 3) for names in (["gpt-4"], ["gpt-4", "llama"])]
+    series = students.threshold_series(gather(runs))
+    assert {name: [students.threshold(one) for one in line] for name, line in series.items()} == {
+        "REG, ensemble=[gpt-4]": [1, 3],
+        "REG, ensemble=[gpt-4, llama]": [1, 3],
+    }
+    [(name, _)] = students.threshold_series(gather([of_votes(threshold, ["gpt-4"]) for threshold in (1, 3)])).items()
+    assert name == "REG"
+
+
 def test_students_are_drawn_with_one_pool_even_where_another_did_better() -> None:
     runs = [student("small", 0, 1.9, 5000, kl=1.0), student("small", 0, 1.5, kl=1.0), student("middle", 0, 1.5, kl=1.0)]
     runs += [student("small", 0, 1.2, pool=0, hard=1.0), student("middle", 0, 1.6, 1000, soft_ce=1.0)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from findistill.report.methods import Method, differing, setting
+from findistill.report.methods import Method, details_of, setting
 from findistill.training.config import term_weight
 
 KIND = "student"
@@ -83,8 +83,9 @@ def unlabelled_source(method: Method) -> str:
 def series_name(method: Method, students: Sequence[Method]) -> str:
     """The name of a student without its threshold: `CLS`, `REG`, `REG, target=scalar` ..."""
     configs = [student.config for student in students if objective(student) == objective(method)]
-    keys = [key for key in differing(configs) if key not in _OF_A_SERIES]
-    return ", ".join([objective(method) or method.name, *(f"{key.split('.')[-1]}={setting(method.config, key)}" for key in keys)])
+    details = details_of(configs, without=_OF_A_SERIES)
+    written = (f"{detail.key.split('.')[-1]}={detail.of(method.config)}" for detail in details)
+    return ", ".join([objective(method) or method.name, *written])
 
 
 def threshold_series(methods: Sequence[Method]) -> dict[str, list[Method]]:
