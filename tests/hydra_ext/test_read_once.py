@@ -146,6 +146,19 @@ def test_an_option_that_only_a_sweep_chooses_is_missing_in_a_job(colours: Config
     assert colours.load_configuration("config", ["colour=red"], RunMode.RUN).colour.name == "red"
 
 
+def test_a_default_may_name_the_option_of_another_group(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("defaults: [colour: red, shade: '${colour}_dark', _self_]\n")
+    for group, option in (("colour", "red"), ("colour", "blue"), ("shade", "red_dark"), ("shade", "blue_dark")):
+        (tmp_path / group).mkdir(exist_ok=True)
+        (tmp_path / group / f"{option}.yaml").write_text(f"name: {option}\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        jobs = ([], ["colour=blue"], ["shade=blue_dark"], ["colour=blue", "shade='${colour}_dark'"])
+        plain = [compose("config", job) for job in jobs]
+        read_once(GlobalHydra.instance().config_loader())
+        assert [compose("config", job) for job in jobs] == plain
+    assert [str(config.shade.name) for config in plain] == ["red_dark", "blue_dark", "blue_dark", "blue_dark"]
+
+
 def test_loaders_share_where_they_look_in_the_same_places_and_keep_their_jobs_names(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     (tmp_path / "other").mkdir()
