@@ -59,8 +59,8 @@ def findistill(preloaded: Preloaded, tmp_path: Path) -> Command:
 
 SECRET = "sk-never-to-be-written-0123456789"
 COMMAND = (
-    "-m", "study=moon", "distill=cls,reg", "data.labelled=60", "shots.k=1", "annotate.limit=20", "trainer.max_epochs=1",
-    "data.test=0.03", "evaluate.resamples=50", "report.resamples=50", "evaluate.also=['demo rows=100 test=0.2 labelled=30']",
+    "-m", "study=moon", "distill=cls,reg", "data.labelled=52", "shots.k=1", "annotate.limit=20", "trainer.max_epochs=1",
+    "data.test=0.02", "evaluate.resamples=50", "report.resamples=50", "evaluate.also=['demo rows=60 test=0.15 labelled=20']",
 )  # fmt: skip
 
 

@@ -174,7 +174,7 @@ def test_the_same_command_again_does_nothing(study: Path) -> None:
 
 def test_a_run_folder_stands_for_its_model(preloaded: Preloaded, study: Path) -> None:
     command = [
-        "findistill", "stage=evaluate", f"evaluate.model={jobs(study)[0]}", "data.labelled=60", "data.test=0.03",
+        "findistill", "stage=evaluate", f"evaluate.model={jobs(study)[0]}", "data.labelled=52", "data.test=0.02",
         "evaluate.resamples=50", "logger=none", "evaluate.latency=false",
     ]  # fmt: skip
     result = preloaded.run(command, study.parent, os.environ, 200)
