@@ -142,7 +142,7 @@ class _Loading:
 def _choices_only_where_named() -> Iterator[None]:
     """Within the block, Hydra collects the options chosen so far only for a defaults list that names one: `- llm: ${data}`.
 
-    It does so for each of the fifty files of a composition, which is a fifth of its time.
+    It does so for each of the forty files of a composition, which takes a fifth of its time.
     """
     collect = composition._create_interpolation_map
 
