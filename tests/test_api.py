@@ -119,7 +119,8 @@ def test_the_examples_of_the_page_run(example_run: tuple[Path, str]) -> None:
 def test_the_command_line_finds_what_it_made(example_run: tuple[Path, str], findistill: Command) -> None:
     settings = (
         "data.labelled=60", "llm=smollm2", "prompt=direct", "shots.k=2", "annotate.samples=8", "annotate.limit=16",
-        "distill.min_agreement=4", "student=minilm_3l", "trainer.max_epochs=2", "logger=none", f"runs_dir={example_run[0] / 'runs'}",
+        "distill.min_agreement=4", "student=minilm_3l", "trainer.max_epochs=2", "logger=none",
+        f"runs_dir={example_run[0] / 'runs'}",
     )  # fmt: skip
     result = findistill("plan=true", *settings)
     assert "1 jobs: 1 done, 0 to run; 0 artifacts to create" in result.stdout, result.stdout + result.stderr
