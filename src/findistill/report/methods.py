@@ -239,6 +239,7 @@ def details_of(configs: list[dict[str, Any]], without: Collection[str] = ()) -> 
 
 
 def _distinguishing(configs: list[dict[str, Any]], candidates: Sequence[str]) -> list[str]:
+    """Those of the candidate keys that are needed to distinguish all configurations, in their order."""
     keys: list[str] = []
     groups = 1
     for key in candidates:
