@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from findistill.config.compose import config_dir, data_config
+from findistill.config.compose import data_config
+from findistill.config.groups import config_dir
 from findistill.core import hardware
 from findistill.core.hardware import peak_memory_mb
 from findistill.data.loading import load

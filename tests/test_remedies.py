@@ -12,8 +12,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from findistill.config.compose import config_dir, options
 from findistill.config.fields import constraints
+from findistill.config.groups import config_dir, options
 from findistill.core.rules import OPTIONAL
 from findistill.models.files import EMBEDDED
 from findistill.schema import register

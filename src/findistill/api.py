@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import pandas as pd
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from findistill.config.compose import config_dir, group_options
+from findistill.config.compose import composed
 from findistill.config.expand import expand
+from findistill.config.groups import config_dir, group_options
+from findistill.config.messages import message
 from findistill.config.overrides import as_overrides, quoted, words_of
-from findistill.config.renames import refuse_renamed
 from findistill.config.targets import check_names
 from findistill.config.validate import validate
 from findistill.core import job as jobs
@@ -32,7 +33,6 @@ from findistill.data.serialization import read_folder, store_frame
 from findistill.data.texts import DataCard, is_labelled
 from findistill.errors import UserError
 from findistill.hydra_ext.argv import with_model_folders
-from findistill.hydra_ext.errors import format_hydra_error
 from findistill.inference import onnx_model, predict
 from findistill.methods.annotate.steps import annotations
 from findistill.methods.stage import stage_of
@@ -143,7 +143,7 @@ def _hydra() -> Iterator[None]:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(format_hydra_error(error)) from error
+        raise UserError(message(error)) from error
     finally:
         GlobalHydra.instance().hydra = outer
 
@@ -365,10 +365,9 @@ class Classifier:
 def _composed(words: Sequence[str], runs_dir: str | Path, *, rules: bool = True) -> Config:
     """The configuration that the command line would compose from these overrides, with the same checks."""
     overrides = with_model_folders([*words, f"runs_dir={quoted(str(runs_dir))}"])
-    refuse_renamed(overrides)
-    composed = compose("config", overrides)
-    check_names(composed)
-    config = expand(cast(Config, composed))
+    as_composed = composed("config", overrides)
+    check_names(as_composed)
+    config = expand(cast(Config, as_composed))
     validate(config, rules=rules)
     return config
 

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from findistill import __version__
-from findistill.config.compose import config_dir, options
+from findistill.config.groups import config_dir, options
 from findistill.core import plan as plans
 from findistill.core import run_folder, study, termination
 from findistill.core.closing import closing_lines, sync_line

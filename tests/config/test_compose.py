@@ -12,10 +12,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from findistill import cli as app
-from findistill.config.compose import config_dir, data_config, options, plain
+from findistill.config.compose import data_config, plain
 from findistill.config.copies import copied
 from findistill.config.expand import expand
 from findistill.config.fields import nodes, result_settings, schema_of, unresolved
+from findistill.config.groups import config_dir, options
 from findistill.config.instantiate import check_targets, resolve
 from findistill.config.targets import check_names
 from findistill.config.validate import validate

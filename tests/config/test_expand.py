@@ -62,11 +62,11 @@ def test_every_place_that_names_a_data_set() -> None:
     [
         (["shots.source=tfms"], "shots.source=tfms: no such data set (did you mean tfns?); available: conll, csv, demo"),
         (["evaluate.also=['tfns colour=1']"], "evaluate.also: data set 'tfns colour=1': "),
-        (["evaluate.also=[{name: tfns, colour: 1}]"], "evaluate.also: Key 'colour' not in 'Data'"),
+        (["evaluate.also=[{name: tfns, colour: 1}]"], "evaluate.also: data.colour: no such setting. data has: name"),
         (["shots.source=3"], "shots.source=3: must be a data set"),
         (["annotate.ensemble=['seed=3']"], "annotate.ensemble: seed: an annotator can only have settings of llm, prompt, shots"),
         (["annotate.ensemble=['prompt=coot']"], "annotate.ensemble: 'prompt=coot': no such option (did you mean cot?)"),
-        (["annotate.ensemble=[{prompt: {name: cot, colour: 1}}]"], "annotate.ensemble: Key 'colour' not in 'Prompt'"),
+        (["annotate.ensemble=[{prompt: {name: cot, colour: 1}}]"], "annotate.ensemble: prompt.colour: no such setting. prompt has: name"),
         (["annotate.ensemble=[3]"], "annotate.ensemble=3: write an annotator as"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose
 
-from findistill.config.compose import options
+from findistill.config.groups import options
 from findistill.config.validate import validate
 from findistill.core.closing import closing_lines, next_lines
 from tests.fixtures.composing import composed, shipped

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose
 from omegaconf import DictConfig
 
-from findistill.config.compose import config_dir
+from findistill.config.groups import config_dir
 from findistill.core import files, run_folder
 from findistill.core import job as jobs
 from findistill.core.files import read_json, replacing, synced_together, write_json, write_whole

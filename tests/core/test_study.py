@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from findistill.config.overrides import flatten
 from findistill.core.files import read_json, write_json
-from findistill.core.step import flatten
 from findistill.core.study import admit, note_command
 from findistill.errors import UserError
 

@@ -148,7 +148,7 @@ def test_it_arrives_while_an_error_is_put_into_words(terminated: Callable[[str],
         time.sleep(1)
         return "no such setting"
 
-    monkeypatch.setattr(errors, "format_hydra_error", word)
+    monkeypatch.setattr(errors, "message", word)
     terminated("no.such=1")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from findistill.config.compose import config_dir
+from findistill.config.groups import config_dir
 from tests.conftest import ROOT, Command
 from tests.extending.conftest import PACKAGE, Extended
 from tests.extending.test_pipeline import headlines

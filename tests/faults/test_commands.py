@@ -14,6 +14,15 @@ MISTAKES = {
     "unknown setting": ("stag=student", "stag: no such setting. Did you mean stage?"),
     "misspelt key": ("distill.min_agrement=5", "distill.min_agrement: no such setting. Did you mean distill.min_agreement?"),
     "setting put in": ("+data.colour=1", "data.colour: no such setting"),
+    "setting of the chosen option": ("data=csv data.colum=1", "data.colum: no such setting. Did you mean data.columns?"),
+    "setting that exists put in": ("+seed=1", "seed is a setting already: write seed=1"),
+    "option put in": ("+data=csv", "data has an option already: write data=OPTION"),
+    "option taken out that is not chosen": ("~data=csv", "~data=csv: it is not chosen"),
+    "setting inside a value": ("data.name.x=3", "data.name.x=3: data.name is a single value"),
+    "setting inside a list": ("data.labels.x=3", "data.labels.x=3: no such item; a list can be set as a whole: data.labels=["),
+    "number as option": ("data=3", "data=3: no such option.\nAvailable: conll, csv"),
+    "number as option of Hydra": ("hydra/sweeper=3", "hydra/sweeper=3: no such option.\nAvailable: basic"),
+    "number as option in a sweep": ("-m data=1,2", "data=1: no such option.\nAvailable: conll, csv"),
     "setting taken out": ("~seed", "seed was removed"),
     "unknown option": ("data=cvs", "data=cvs: no such option, did you mean csv?"),
     "unknown experiment": ("experiment=moon", "experiment=moon: no such option.\nAvailable: annotator_ablation"),
@@ -33,6 +42,26 @@ MISTAKES = {
     "missing folder": ("student=./nowhere", "student=./nowhere: no such folder"),
     "unknown demonstrations": ("shots.source=nowhere", "shots.source=nowhere: no such data set"),
     "unknown test set": ("evaluate.also=[nowhere]", "evaluate.also=nowhere: no such data set"),
+    "unknown setting of a test set": (
+        "evaluate.also=[{name:fiqa_news,clases:2}]",
+        "evaluate.also: data.clases: no such setting. Did you mean data.classes?",
+    ),
+    "unknown setting of an annotator": (
+        "stage=annotate annotate.ensemble=['llm.modl=x','prompt=cot']",
+        "annotate.ensemble: llm.modl: no such setting. Did you mean llm.model?",
+    ),
+    "annotator that cannot be read": (
+        "stage=annotate annotate.ensemble=['llm.model=[x','prompt=cot']",
+        "annotate.ensemble: llm.model=[x: cannot be parsed",
+    ),
+    "wrong type in an annotator": (
+        "stage=annotate annotate.ensemble=['annotate.samples=many','prompt=cot']",
+        "annotate.ensemble: annotate.samples: must be an integer",
+    ),
+    "unknown setting in a job": (
+        "-m stage=teacher data=demo,csv data.path=a.csv",
+        "(in the job stage=teacher data=demo data.path=a.csv)",
+    ),
     "unknown choice": ("sweep.on_error=perhaps", "sweep.on_error=perhaps: choose one of continue, stop"),
     "list needed": ("data.labels=3", "data.labels=3: must be a list: [a,b]"),
     "no data set": ("shots.source=3", "shots.source=3: must be a data set: a name"),
@@ -59,6 +88,13 @@ def test_a_mistake_is_told_in_a_line_and_leaves_nothing(name: str, application: 
     command, words = MISTAKES[name]
     application(*command.split()).is_mistake(words)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_setting_that_only_swept_options_have(application: Application, tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text('{"text": "up", "label": "good"}\n{"text": "down", "label": "bad"}\n')
+    result = application("-m", "stage=teacher", "data=csv,jsonl", "data.path=rows", "data.label_column=label", "plan=true")
+    assert result.code == 0, result.errors
+    assert "2 jobs: 0 done, 2 to run" in result.output
 
 
 def test_as_a_process_too_and_before_torch_is_loaded(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from findistill.config.compose import config_dir, without_hydra
+from findistill.config.compose import without_hydra
 from findistill.config.copies import copied
 from findistill.config.fields import nodes, unresolved
+from findistill.config.groups import config_dir
 from findistill.hydra_ext.read_once import ReadOnce, compose_job, read_once, shared
 from findistill.methods.stage import stage_of
 from tests.faults import conftest as fixtures

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from findistill.config.compose import config_dir
+from findistill.config.groups import config_dir
 from findistill.core import run_folder
 from findistill.core.files import read_json, write_json
 from findistill.core.search import PrunedError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from findistill.config.compose import options
+from findistill.config.groups import options
 from findistill.methods.status.stage import describe
 from tests.conftest import ROOT
 from tests.methods.status.test_status import moon

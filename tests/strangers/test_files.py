@@ -29,13 +29,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from findistill.config.expand import expand
+from findistill.config.messages import message
 from findistill.data.config import FileData
 from findistill.data.dataset import Dataset
 from findistill.data.loading import load
 from findistill.data.rules import sources
 from findistill.data.texts import TextData
 from findistill.errors import UserError
-from findistill.hydra_ext.errors import format_hydra_error
 from findistill.methods.datasets import only_tested
 from findistill.methods.rows import rows_to_annotate
 from findistill.methods.stage import stage_of
@@ -707,7 +707,7 @@ def test_rows_for_testing_only_cannot_be_annotated(tmp_path: Path) -> None:
 def test_a_setting_that_hydra_cannot_read_is_printed_with_its_quotes(typed: str) -> None:
     with pytest.raises(OverrideParseException) as error:
         OverridesParser.create().parse_overrides([typed])
-    remedy = format_hydra_error(error.value).partition("need quotes: ")[2]
+    remedy = message(error.value).partition("need quotes: ")[2]
     [word] = shlex.split(remedy)
     value = OverridesParser.create().parse_override(word).value()
     key, _, text = typed.partition("=")

@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf, open_dict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from findistill.config.compose import options
 from findistill.config.fields import result_settings
+from findistill.config.groups import options
 from findistill.config.validate import validate
 from findistill.errors import UserError
 from findistill.methods.distil.steps import Distil

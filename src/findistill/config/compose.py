@@ -1,10 +1,12 @@
-"""Composing the configuration with Hydra: its folders, groups and options, and parts that are named inside settings."""
+"""Composing the configuration with Hydra, and parts of it that are named inside settings."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from findistill.config.copies import copied
 from findistill.config.fields import resolved
+from findistill.config.groups import config_dir, group_options, groups, refuse_non_options
+from findistill.config.messages import cannot_be_parsed, inside_a_list, message
 from findistill.config.overrides import words_of
 from findistill.config.packages import conf_folders
 from findistill.config.renames import refuse_renamed
@@ -22,45 +26,6 @@ from findistill.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from findistill.data.config import Data
     from findistill.schema import Config
-
-
-def config_dir() -> Path:
-    """`conf/`: inside the package when installed from a wheel, at the top of the checkout otherwise."""
-    package = Path(__file__).resolve().parents[1]
-    packaged = package / "conf"
-    return packaged if packaged.is_dir() else package.parents[1] / "conf"
-
-
-def _folders() -> tuple[Path, ...]:
-    return config_dir(), *conf_folders()
-
-
-def options() -> dict[str, tuple[str, ...]]:
-    """The options of each group, including those in users' conf folders: group -> options."""
-    return {group: names for group in groups() if (names := group_options(group))}
-
-
-def groups() -> tuple[str, ...]:
-    return tuple(sorted({path.name for folder in _folders() for path in folder.iterdir() if path.is_dir()} - {"hydra"}))
-
-
-def group_options(group: str) -> tuple[str, ...]:
-    """The options of a group: from Hydra if it is initialised, else from the file names, which is fast."""
-    if GlobalHydra.instance().is_initialized():
-        names = _hydra_options(group, conf_folders())
-    else:
-        names = {path.stem for folder in _folders() for path in (folder / group).glob("*.yaml")}
-    return tuple(sorted(name for name in names if not name.startswith("base_")))
-
-
-def option_file(group: str, option: str) -> Path | None:
-    """The file of a group's option, also in users' conf folders; None if there is none."""
-    return next((file for folder in _folders() if (file := folder / group / f"{option}.yaml").is_file()), None)
-
-
-@cache
-def _hydra_options(group: str, folders: tuple[Path, ...]) -> set[str]:
-    return set(GlobalHydra.instance().config_loader().get_group_options(group))
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -102,8 +67,12 @@ def with_overrides(config: "Config", words: str, key: str) -> "Config":
             try:
                 if word not in options:
                     OmegaConf.update(base, name, _value(word), force_add=False)
-            except (OmegaConfBaseException, AttributeError) as error:
-                raise UserError(f"{key}: {word}: {str(error).splitlines()[0]}") from error
+            except OmegaConfBaseException as error:
+                raise UserError(f"{key}: {message(error)}") from error
+            except yaml.YAMLError as error:
+                raise UserError(f"{key}: {cannot_be_parsed(word)}") from error
+            except (AttributeError, IndexError, ValueError) as error:
+                raise UserError(f"{key}: {inside_a_list(word)}") from error
     return cast("Config", base)
 
 
@@ -122,26 +91,37 @@ def compose_part(name: str, overrides: tuple[str, ...], subject: str) -> DictCon
     Raises:
         UserError: it cannot be composed.
     """
-    refuse_renamed(list(overrides))
     try:
         return copied(_compose_once(name, overrides, conf_folders()))
     except MissingConfigException as error:
         group, _, option = (error.missing_cfg_file or name).rpartition("/")
         raise UserError(f"{subject}: no such option{did_you_mean(option, known=group_options(group))}") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{subject}: {str(error.__cause__ or error).splitlines()[0]}") from error
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{subject}: {error if isinstance(error, UserError) else message(error)}") from error
 
 
 @cache
 def _compose_once(name: str, overrides: tuple[str, ...], folders: tuple[Path, ...]) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
-        return compose(name, list(overrides))
+        return composed(name, overrides)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose(name, list(overrides))
+        return composed(name, overrides)
 
 
-def without_hydra(composed: DictConfig) -> "Config":
+def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration `name`, composed with `overrides` by an initialised Hydra.
+
+    Raises:
+        UserError: an override has a setting's old name, or chooses something other than a name for a group.
+        HydraException, OmegaConfBaseException: it cannot be composed; `messages.message` words it.
+    """
+    refuse_renamed(list(overrides))
+    refuse_non_options(OverridesParser.create().parse_overrides(list(overrides)))
+    return compose(name, list(overrides))
+
+
+def without_hydra(config: DictConfig) -> "Config":
     """A newly composed configuration, from which this removes the `hydra` node: what a task function sees."""
-    with read_write(composed), open_dict(composed):
-        del composed["hydra"]
-    return cast("Config", composed)
+    with read_write(config), open_dict(config):
+        del config["hydra"]
+    return cast("Config", config)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from findistill.config.compose import compose_part, data_config, groups, with_overrides
+from findistill.config.compose import compose_part, data_config, with_overrides
 from findistill.config.copies import copied, with_sections
 from findistill.config.fields import constraints, nodes
+from findistill.config.groups import groups
+from findistill.config.messages import message
 from findistill.config.overrides import words_of
 from findistill.config.shared import once
 from findistill.config.validate import sections, unknown_data_set
@@ -151,4 +153,4 @@ def _merge(section: Any, settings: DictConfig, key: str) -> Any:
     try:
         return OmegaConf.merge(section, settings)
     except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{key}: {message(error)}") from error

@@ -74,3 +74,15 @@ def words_of(setting: str) -> list[str]:
 def within(key: str, names: Iterable[str]) -> bool:
     """Whether a dotted key is one of these sections or settings, or inside one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dict of dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        key = f"{prefix}{name}"
+        if isinstance(inner, Mapping) and inner:
+            flat.update(flatten(inner, f"{key}."))
+        else:
+            flat[key] = inner
+    return flat

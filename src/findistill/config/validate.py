@@ -12,7 +12,6 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from findistill.config.compose import group_options
 from findistill.config.fields import (
     CONTAINERS,
     UNCONSTRAINED,
@@ -26,6 +25,7 @@ from findistill.config.fields import (
     value_of,
     walk,
 )
+from findistill.config.groups import group_options
 from findistill.config.overrides import words_of
 from findistill.config.shared import once
 from findistill.errors import UserError, did_you_mean

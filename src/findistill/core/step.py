@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.fields import defaults, result_settings
-from findistill.config.overrides import within
+from findistill.config.overrides import flatten, within
 from findistill.config.shared import once
 from findistill.core.hashing import content, digest
 from findistill.errors import UserError
@@ -212,18 +212,6 @@ def walk(step: Step) -> Iterator[Step]:
 
     visit(step)
     yield from nodes.values()
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one dict of dotted keys; lists are values."""
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        key = f"{prefix}{name}"
-        if isinstance(inner, Mapping) and inner:
-            flat.update(flatten(inner, f"{key}."))
-        else:
-            flat[key] = inner
-    return flat
 
 
 def changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str] | None:

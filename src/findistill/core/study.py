@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.fields import without_secrets
-from findistill.config.overrides import within
+from findistill.config.overrides import flatten, within
 from findistill.core import run_folder
 from findistill.core.files import read_json, write_json, write_whole
-from findistill.core.step import flatten
 from findistill.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
-from findistill.config.compose import config_dir, group_options
+from findistill.config.groups import config_dir, group_options
 from findistill.config.packages import package_folder
 from findistill.config.renames import refuse_renamed
 from findistill.config.targets import check_names

@@ -24,8 +24,8 @@ from hydra.types import RunMode
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from findistill.config.compose import config_dir, group_options
 from findistill.config.fields import Constraints, constraints
+from findistill.config.groups import config_dir, group_options
 from findistill.core import study
 from findistill.core.run_folder import LATEST
 from findistill.errors import UserError

@@ -30,7 +30,10 @@ from omegaconf import DictConfig, OmegaConf
 from findistill.config.compose import without_hydra
 from findistill.config.copies import ComposedConfig, Template, Variants, template, with_sections
 from findistill.config.fields import nodes
+from findistill.config.groups import refuse_non_options
+from findistill.config.messages import inside_a_list
 from findistill.config.shared import share
+from findistill.errors import UserError
 
 Key = tuple[str | None, tuple[str, ...]]  # the root configuration, and the overrides that choose options
 
@@ -105,7 +108,10 @@ class _Loading:
         options = self.options(config_name, run_mode, parsed)
         # A group without an option is fine in a sweep, which may choose one; for a job, let Hydra raise its error.
         if options and (run_mode is RunMode.MULTIRUN or options.complete):
-            return options.with_values(parsed, self.values(parsed))
+            # The default option of a swept group may not have the settings of the swept ones; each job is checked.
+            swept = {each.key_or_group for each in parsed if each.is_sweep_override()} | options.swept
+            values = [each for each in self.values(parsed) if each.key_or_group.partition(".")[0] not in swept]
+            return options.with_values(parsed, values)
         return self.compose(config_name=config_name, overrides=overrides, run_mode=run_mode, **settings)
 
     def options(self, config_name: str | None, run_mode: RunMode, overrides: Sequence[Override]) -> "Options | None":
@@ -115,10 +121,12 @@ class _Loading:
             return None
         if swept and (run_mode is not RunMode.MULTIRUN or any(each.is_hydra_override() for each in swept)):
             return None
-        words = [str(each.input_line) for each in overrides if not each.is_sweep_override() and not self._is_value(each)]
+        chosen = [each for each in overrides if not each.is_sweep_override() and not self._is_value(each)]
+        words = [str(each.input_line) for each in chosen]
         composed: dict[Key, Options] = cast(Any, self.loader).repository.composed
         key = (config_name, tuple(words))
         if key not in composed:
+            refuse_non_options(chosen)
             with _choices_only_where_named():
                 config = self.compose(config_name=config_name, overrides=words, run_mode=run_mode)
             composed[key] = Options(config, JobRuntime.instance().get("name"))
@@ -166,12 +174,14 @@ class Options:
         hydra: that node, to be shared.
         job_name: the job's name when it was composed.
         complete: whether each group has an option.
+        swept: what an experiment sweeps over.
     """
 
     def __init__(self, config: DictConfig, job_name: str) -> None:
         choices = config.hydra.runtime.choices
         self.complete = not any(OmegaConf.is_missing(choices, group) for group in choices)
         self.hydra, self.job_name = share(ComposedConfig.of(config.hydra)), job_name
+        self.swept = {str(name) for name in self.hydra.sweeper.get("params") or ()}
         self._hydra = template(self.hydra)
         self.variants = Variants(ComposedConfig.of(cast(DictConfig, without_hydra(config))), _set_values)
 
@@ -205,7 +215,11 @@ def _set_values(config: DictConfig, overrides: Sequence[str]) -> None:
     parsed = [_parsed(each) for each in overrides]
     for each in parsed:
         _empty_where_null(config, each)
-    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+    for each in parsed:
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config([each], config)
+        except (IndexError, ValueError) as error:
+            raise UserError(inside_a_list(str(each.input_line))) from error
 
 
 def _empty_where_null(config: DictConfig, override: Override) -> None:

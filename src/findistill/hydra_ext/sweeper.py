@@ -19,9 +19,12 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import HydraContext
+from omegaconf.errors import OmegaConfBaseException
 
 from findistill.config.compose import without_hydra
+from findistill.config.messages import message
 from findistill.config.targets import check_names
 from findistill.core import run_folder, study
 from findistill.core.closing import next_lines, sync_line
@@ -183,13 +186,14 @@ class ResumingSweeper(BasicSweeper):
             if time.monotonic() - last_line > PROGRESS_S:
                 last_line = time.monotonic()
                 log.info("planning: %d of %d jobs composed and checked", number, len(grid))
-            composed, task = compose_job(self.hydra_context.config_loader, self.config, overrides)
-            check_names(composed)
-            config = without_hydra(composed)
             try:
+                composed, task = compose_job(self.hydra_context.config_loader, self.config, overrides)
+                check_names(composed)
+                config = without_hydra(composed)
                 stage = stage_of(config)
-            except UserError as error:
-                raise UserError(f"{error}\n(in the job {' '.join(overrides)})" if len(grid) > 1 else str(error)) from error
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                words = str(error) if isinstance(error, UserError) else message(error)
+                raise UserError(_of_job(words, overrides) if len(grid) > 1 else words) from error
             if stage.of_study:
                 raise UserError(f"stage={stage.name} applies to a complete study: run it without -m")
             if stage.previews():
@@ -235,6 +239,15 @@ class ResumingSweeper(BasicSweeper):
         for folder in plan.configs if last else ():
             if sync := sync_line(folder):
                 log.info("%s", sync)
+
+
+def _of_job(words: str, overrides: Sequence[str]) -> str:
+    """An error's message with the job that it occurs in, unless it begins with an override of that job; at most two lines."""
+    if any(words.startswith(f"{override}:") for override in overrides):
+        return words
+    first, *more = words.splitlines()
+    job = f"(in the job {' '.join(overrides)})"
+    return "\n".join([f"{first} {job}", *more] if more else [first, job])
 
 
 def planned(composed: Iterable[Composed]) -> Plan:

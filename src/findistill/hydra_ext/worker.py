@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
-from findistill.config.compose import config_dir
+from findistill.config.groups import config_dir
 from findistill.core import termination
 from findistill.core.search import PrunedError
 from findistill.core.step import load

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from findistill.core.step import flatten
+from findistill.config.overrides import flatten
 from findistill.report import style
 from findistill.report.methods import Method, setting
 from findistill.report.parts import BASELINE

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from findistill.config.overrides import flatten
 from findistill.core.run_folder import COMMAND
-from findistill.core.step import flatten
 from findistill.report.methods import APART, Method
 from findistill.report.runs import Entry
 from findistill.stats.metrics import confusion, scores

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from findistill.core.step import flatten
+from findistill.config.overrides import flatten
 from findistill.errors import UserError
 from findistill.report import parts
 from findistill.stats.metrics import codes

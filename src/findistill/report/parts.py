@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from findistill.config.compose import config_dir
+from findistill.config.groups import config_dir
 from findistill.config.packages import conf_folders
 from findistill.config.targets import Slot, check_name, slot_of
 from findistill.core.step import load

@@ -4,7 +4,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from findistill.config.compose import config_dir
+from findistill.config.groups import config_dir
 from findistill.config.packages import conf_folders
 
 

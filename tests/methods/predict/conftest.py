@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from findistill.config.compose import config_dir
+from findistill.config.groups import config_dir
 from findistill.core import job as jobs
 from findistill.core import run_folder
 from findistill.methods.stage import stage_of

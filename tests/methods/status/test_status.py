@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from findistill.config.compose import option_file
+from findistill.config.groups import option_file
 from findistill.core import run_folder, study
 from findistill.core.files import write_json
 from findistill.errors import UserError

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import pandas as pd
 
+from findistill.config.overrides import flatten
 from findistill.core.files import read_json
-from findistill.core.step import flatten
 from findistill.methods.distil import plots
 from findistill.methods.distil import students as facts
 from findistill.methods.finetune.report import PART as TEACHERS

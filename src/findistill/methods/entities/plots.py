@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from findistill.core.step import flatten
+from findistill.config.overrides import flatten
 from findistill.report import style
 from findistill.report.methods import deciding
 from findistill.stats.intervals import Estimate

@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from findistill.config.compose import option_file
+from findistill.config.groups import option_file
 from findistill.core import run_folder, study
 from findistill.core.plan import aligned
 from findistill.errors import UserError
