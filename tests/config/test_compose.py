@@ -57,6 +57,7 @@ NEEDS = {
     "experiment=reddit_cls_vs_reg_published": ["llm.model=some-model"],
     "experiment=llm_answers": ["llm.path=README.md"],
     "experiment=llm_answers_single": ["llm.path=README.md"],
+    "experiment=llm_answers_labels": ["llm.path=README.md"],
 }
 CHOICES = [f"{group}={option}" for group, names in options().items() for option in names]
 

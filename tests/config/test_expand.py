@@ -66,7 +66,7 @@ def test_every_place_that_names_a_data_set() -> None:
         (["shots.source=3"], "shots.source=3: must be a data set"),
         (["annotate.ensemble=['seed=3']"], "annotate.ensemble: seed: an annotator can only have settings of llm, prompt, shots"),
         (["annotate.ensemble=['prompt=coot']"], "annotate.ensemble: 'prompt=coot': no such option (did you mean cot?)"),
-        (["annotate.ensemble=[{prompt: {name: cot, colour: 1}}]"], "annotate.ensemble: prompt.colour: no such setting. prompt has: name"),
+        (["annotate.ensemble=[{prompt: {name: cot, colour: 1}}]"], "annotate.ensemble: prompt.colour: no such setting."),
         (["annotate.ensemble=[3]"], "annotate.ensemble=3: write an annotator as"),
     ],
 )

@@ -49,6 +49,16 @@ def test_after_a_sweep_that_made_its_report_the_report_is_not_next(tmp_path: Pat
         assert len(lines) == len(words) and all(line.startswith(word) for line, word in zip(lines, words, strict=True))
 
 
+def test_the_next_commands_for_a_job_that_is_not_the_latest_name_its_folder(tmp_path: Path) -> None:
+    study = tmp_path / "moon"
+    for name in ("student-0", "student-1"):
+        (study / name).mkdir(parents=True)
+    (study / "latest-student").symlink_to("student-1")
+    for name, model in (("student-0", "student-0"), ("student-1", "latest-student")):
+        [line] = next_lines(composed("stage=student", "study=moon"), study / name, [], report=False)
+        assert line == f"next: findistill stage=export evaluate.model={study / model}"
+
+
 def test_what_concerned_this_command_alone_is_not_in_the_next(tmp_path: Path) -> None:
     overrides = ["stage=annotate", "annotate.limit=5", "plan=false", f"runs_dir={tmp_path}"]
     lines = closing_lines(composed(*overrides), tmp_path / "default" / "annotate-0", overrides)

@@ -15,6 +15,7 @@ from findistill.core.run_folder import REPORT, done_jobs
 from findistill.errors import SweepError
 from findistill.hydra_ext.sweeper import Job, Plan, ResumingSweeper, costs
 from tests.conftest import Command
+from tests.fixtures.composing import composed
 
 
 def test_costs_count_shared_artifacts_once(tmp_path: Path) -> None:
@@ -48,6 +49,22 @@ def test_a_current_report_does_not_hide_missing_jobs(
     with nullcontext() if n_done == 2 else pytest.raises(SweepError, match="1 of 2 jobs are not done"):
         ResumingSweeper._close(Plan(jobs, {tmp_path: config}), jobs[n_done:], 1.0, last=False)
     assert caplog.messages == [f"{line}{page}"]
+
+
+def test_the_next_commands_of_a_sweep_are_for_its_best_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = composed("stage=student", "study=moon", f"runs_dir={tmp_path}")
+    folders = [tmp_path / "moon" / f"student-{number}" for number in range(3)]
+    jobs = [
+        Job([f"seed={number}"], [], folder, "key", live=False, reads=[], settings={}) for number, folder in enumerate(folders)
+    ]
+    for folder in folders:
+        write_json(folder / "status.json", {"state": "done"})
+    page = write_whole(tmp_path / "moon" / "report.html", "a report")
+    record = {"jobs": done_jobs(page.parent), "best": "student-1", "files": seal(page.parent, [page.name])}
+    write_json(page.with_name(REPORT), record)
+    caplog.set_level(logging.INFO, "findistill")
+    ResumingSweeper._close(Plan(jobs, {page.parent: config}), [], 1.0, last=True)
+    assert caplog.messages[-1] == f"next: findistill stage=export evaluate.model={folders[1]} seed=1"
 
 
 @pytest.mark.slow

@@ -98,7 +98,8 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
     arguments = [part for part in shlex.split(command)[1:] if part not in ("-m", "--cfg", "job")]
     arguments = [re.sub(r"=interval\(([^,]+),.*", r"=\1", part) for part in arguments]  # a search tries values from the interval
     with shipped():
-        whole = compose("config", overrides=[a for a in arguments if a.startswith("experiment=")], return_hydra_config=True)
+        chosen = [each for each in arguments if each.startswith(("experiment=", "hydra.sweeper.params="))]
+        whole = compose("config", overrides=chosen, return_hydra_config=True)
         params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
         for job in covering(OverridesParser.create().parse_overrides([*params, *arguments])):
             config = compose("config", overrides=job)
@@ -131,7 +132,7 @@ def test_the_commands_of_a_page_go_into_one_study_one_after_the_other(
             continue
         write_earlier_results(command, tmp_path)
         with shipped():
-            chosen = [each for each in arguments if each.startswith("experiment=")]
+            chosen = [each for each in arguments if each.startswith(("experiment=", "hydra.sweeper.params="))]
             whole = compose("config", overrides=chosen, return_hydra_config=True)
             params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
             overrides = OverridesParser.create().parse_overrides([*params, *arguments])

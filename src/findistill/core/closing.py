@@ -45,8 +45,8 @@ def _unsent(run: Path) -> bool:
 def next_lines(config: "Config", folder: Path, overrides: Sequence[str], *, report: bool = True) -> list[str]:
     """The next commands, from the templates in `conf/stage/<stage>.yaml`; without `report`, `stage=report` is left out.
 
-    `{settings}` stands for the user's overrides of this job, `{study}` for the study, `{latest}` for the link to the stage's
-    latest job.
+    `{settings}` stands for the user's overrides of this job, `{study}` for the study, `{latest}` for the link to the job's
+    folder, or the folder itself if it is not the stage's latest job.
     """
     settings = [one for one in overrides if one.lstrip("+~").partition("=")[0] not in OF_THIS_COMMAND]
     here = [one for one in settings if one.startswith("runs_dir=")]
@@ -54,7 +54,7 @@ def next_lines(config: "Config", folder: Path, overrides: Sequence[str], *, repo
     values = {
         "settings": shlex.join(map(without_secrets, settings)),
         "study": shlex.join([f"study={config.study}", *here]),
-        "latest": shlex.quote(str(link if link.exists() else folder)),
+        "latest": shlex.quote(str(link if link.resolve() == folder.resolve() else folder)),
     }
     commands = [
         command.format(**values).strip()

@@ -38,7 +38,7 @@ def sections(config: "Config", step: Step) -> dict[str, Any]:
 
 
 PROGRESS = "progress.txt"  # the progress of a running job, in one line
-REPORT = "report.json"  # beside a study's page: the jobs that it covers
+REPORT = "report.json"  # beside a study's page: the jobs that it covers, and the best of them
 COMMAND = "command.txt"  # the command that repeats the job
 LATEST = "latest-"  # `runs/<study>/latest-<stage>` links to the newest done job of a stage
 OF_A_FILE = ("path", "text_column", "label_column", "id_column", "delimiter", "encoding", "columns")  # not in names
@@ -117,6 +117,12 @@ def report_is_current(study: Path) -> bool:
         record = read_json(study / REPORT)
         return bool(record["jobs"] == done_jobs(study)) and bool(record["files"]) and damaged(study, record["files"]) is None
     return False
+
+
+def best_job(study: Path) -> Path | None:
+    """The run folder of the job that the study's current report has as the best; None if there is none."""
+    name = read_json(study / REPORT).get("best") if report_is_current(study) else None
+    return study / name if name else None
 
 
 def what_changed(folder: Path, step: Step) -> str | None:

@@ -108,9 +108,11 @@ class _Loading:
         options = self.options(config_name, run_mode, parsed)
         # A group without an option is fine in a sweep, which may choose one; for a job, let Hydra raise its error.
         if options and (run_mode is RunMode.MULTIRUN or options.complete):
-            # The default option of a swept group may not have the settings of the swept ones; each job is checked.
-            swept = {each.key_or_group for each in parsed if each.is_sweep_override()} | options.swept
-            values = [each for each in self.values(parsed) if each.key_or_group.partition(".")[0] not in swept]
+            values = self.values(parsed)
+            if run_mode is RunMode.MULTIRUN:
+                # The default option of a swept group may not have the settings of the swept ones; each job is checked.
+                swept = {each.key_or_group for each in parsed if each.is_sweep_override()} | options.swept
+                values = [each for each in values if each.key_or_group.partition(".")[0] not in swept]
             return options.with_values(parsed, values)
         return self.compose(config_name=config_name, overrides=overrides, run_mode=run_mode, **settings)
 

@@ -215,7 +215,7 @@ class ResumingSweeper(BasicSweeper):
 
     @staticmethod
     def _close(plan: Plan, pending: Sequence[Job], seconds: float, last: bool) -> None:
-        """Log the sweep's cost, write the reports, log the next commands; raise if any job is not done."""
+        """Log the sweep's cost, write the reports, log the next commands for the best job; raise if any job is not done."""
         finished = {one.folder: None for one in pending if run_folder.is_done(one.folder)}
         if finished:
             log.info("%s", costs([*finished], seconds))
@@ -233,10 +233,13 @@ class ResumingSweeper(BasicSweeper):
             more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
             header = f"{len(missing)} of {len(plan.jobs)} jobs are not done; run the same command to retry them:"
             raise SweepError("\n".join([header, *lines[:5], *more]))
-        end, report = plan.jobs[-1], not plan.config.sweep.report
-        for line in next_lines(plan.config, end.folder, end.overrides, report=report) if last else ():
+        if not last:
+            return
+        best = run_folder.best_job(plan.jobs[-1].folder.parent)
+        job = next((one for one in plan.jobs if one.folder == best), plan.jobs[-1])
+        for line in next_lines(plan.config, job.folder, job.overrides, report=not plan.config.sweep.report):
             log.info("%s", line)
-        for folder in plan.configs if last else ():
+        for folder in plan.configs:
             if sync := sync_line(folder):
                 log.info("%s", sync)
 

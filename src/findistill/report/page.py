@@ -16,7 +16,15 @@ from findistill.errors import UserError
 from findistill.report import budgets, glyphs, interactive, jobs, mistakes, parts, plots, style, tables
 from findistill.report.bundle import bundle
 from findistill.report.choice import Choice
-from findistill.report.comparisons import Comparison, Families, best, compare, comparisons_table, contrasts_table
+from findistill.report.comparisons import (
+    SELECTED_BY,
+    Comparison,
+    Families,
+    best,
+    compare,
+    comparisons_table,
+    contrasts_table,
+)
 from findistill.report.methods import Method, Run, gather, setting
 from findistill.report.parts import BASELINE, Picture, Results, Table
 from findistill.report.published import published as read_published
@@ -49,6 +57,7 @@ class ReportFiles:
     comparisons_csv: Path
     html: Path
     figures: list[Path]
+    best: Path | None  # the run folder of the best method's best seed; None if no method classifies
 
 
 @style.styled
@@ -136,7 +145,20 @@ def build_report(
         csvs["comparisons.csv"],
         write_whole(out / "report.html", _rendered("report.html.j2", page)),
         figures,
+        _best_run([method for method in methods if method.test_set == test_sets[0]]) if methods else None,
     )
+
+
+def _leader(methods: Sequence[Method]) -> tuple[Method, bool]:
+    """The best method of a test set, of the kind that the study is about; False if it was not selected on validation rows."""
+    here = parts.present(methods)
+    top, fair = best(here[0].own(methods) if here else methods)
+    assert top is not None
+    return top, fair
+
+
+def _best_run(methods: Sequence[Method]) -> Path | None:
+    return max(_leader(methods)[0].runs, key=lambda run: run.metrics.get(SELECTED_BY) or 0.0).folder
 
 
 def _drawn(pictures: Iterable[Picture], out: Path, section: dict[str, Any], prefix: str = "") -> list[Path]:
@@ -183,8 +205,7 @@ def _tables(one: Results) -> Iterator[Table]:
 def summary(one: Results, tests: Sequence[Comparison], *, chosen: bool = False) -> str:
     """The main result on a test set in one sentence, how the best was selected, and how far it is from the best baseline."""
     here = parts.present(one.methods)
-    top, fair = best(here[0].own(one.methods) if here else one.methods)
-    assert top is not None
+    top, fair = _leader(one.methods)
     score = one.estimates[top.name]
     if main := next((test for test in tests if test.main), None):
         seeds = min(main.n_seeds_a, main.n_seeds_b)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from findistill.config.compose import plain
 from findistill.config.fields import result_settings
-from findistill.core.run_folder import report_is_current
+from findistill.core.run_folder import best_job, report_is_current
 from findistill.core.store import Store
 from findistill.data.dataset import Dataset
 from findistill.data.serialization import read_folder
@@ -171,6 +171,17 @@ def test_no_baseline_learns_from_the_rows_it_is_tested_on(tmp_path: Path, embedd
     write_job(tmp_path, "data.labelled=0", "annotate.limit=null")
     make(tmp_path, "s", Report(resamples=20))
     assert pd.read_csv(tmp_path / "s" / "table.csv")["kind"].tolist() == ["annotator"]
+
+
+def test_a_current_report_names_the_best_job(tmp_path: Path) -> None:
+    for prompt, right in (("cot", 0.9), ("direct", 0.5)):
+        write_job(tmp_path, f"prompt={prompt}", "data.labelled=0", right=right)
+    assert best_job(tmp_path / "s") is None, "there is no report yet"
+    make(tmp_path, "s", Report(resamples=20, baselines=["majority"]))
+    [better] = (tmp_path / "s").glob("annotate-*cot*")
+    assert best_job(tmp_path / "s") == better
+    (better / "status.json").write_text(json.dumps({"state": "done", "ended": "later"}))
+    assert best_job(tmp_path / "s") is None, "that job was run again"
 
 
 def test_annotations_without_gold_labels_leave_nothing_to_report(tmp_path: Path) -> None:

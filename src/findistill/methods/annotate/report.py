@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from findistill.llm.identity import TUNED
+from findistill.llm.identity import OWN_ANNOTATORS, TUNED
 from findistill.methods.annotate import plots
 from findistill.report.comparisons import best, setting_families
 from findistill.report.methods import Method, setting
@@ -40,6 +40,8 @@ class AnnotatorPart(Part):
     def name(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         if members := setting(config, "annotate.ensemble"):
             return f"{config['annotate']['combine']} of {len(members)} annotators"
+        if config["llm"].get("model") in OWN_ANNOTATORS:  # no prompt
+            return str(config["llm"]["name"])
         return f"{config['llm']['name']} {config['prompt']['name']} k={config['shots']['k']}"
 
     def identity(self, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -24,15 +24,16 @@ SECTIONS = ("data", "llm", "prompt", "shots", "annotate")  # shown with a baseli
 
 def baseline_runs(runs: Sequence[Run], kinds: Sequence[str], store: Store) -> list[Run]:
     """The baselines of all jobs, without duplicates. One that cannot be created is logged, with the reason."""
-    of_key: dict[str, Run] = {}
+    of_key: dict[str, Run | None] = {}  # None: it cannot be created
     for run in _with_baselines(runs):
         config = _config(run)
         for step in (step for step in baselines(config, kinds) if step.key not in of_key):
             try:
                 of_key[step.key] = _run(step, run, config, store)
             except UserError as error:
+                of_key[step.key] = None
                 log.info("%s", str(error).splitlines()[0])
-    return list(of_key.values())
+    return [run for run in of_key.values() if run is not None]
 
 
 def _with_baselines(runs: Sequence[Run]) -> list[Run]:

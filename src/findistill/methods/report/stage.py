@@ -65,11 +65,14 @@ def make(runs_dir: Path, study: str, settings: Report) -> None:
     )  # fmt: skip
     written = [*folder.glob("*.csv"), files.table_md, files.html, *(path for path in folder.glob("figures/*") if path.is_file())]
     names = [str(path.relative_to(folder)) for path in written]
-    write_json(folder / run_folder.REPORT, {"jobs": jobs, "files": seal(folder, names)})
+    best = files.best.name if files.best and files.best.parent == folder else None
+    write_json(folder / run_folder.REPORT, {"jobs": jobs, "best": best, "files": seal(folder, names)})
     for job in left_out:
         log.warning("done, but not in the report: %s: %s", job["job"], job["error"])
     log.info("\n%s", files.table_md.read_text(encoding="utf-8"))
     log.info("table: %s\nreport: %s\nfigures: %s", files.table_csv, files.html, folder / "figures")
+    if best:
+        log.info("best job: %s", folder / best)
 
 
 def _priced(run: Run, usd_per_hour: float | None) -> Run:
