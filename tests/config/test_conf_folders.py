@@ -53,19 +53,6 @@ def test_a_folder_that_does_not_exist(findistill: Command) -> None:
         assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr, result.stderr
 
 
-def test_a_mistake_in_a_file_names_the_file(findistill: Command, folder: Path) -> None:
-    (folder / "experiment").mkdir()
-    for text, words in {
-        "data: {colour: 1}": "experiment/mine: data.colour: no such setting. data has: name, labels",
-        "trainer: {max_epochs: many}": "experiment/mine: trainer.max_epochs: must be an integer",
-        "trainer: [": "mine.yaml: line 3: invalid YAML",
-        "defaults: [override /data: tfms]": "data=tfms: no such option, did you mean tfns?",
-    }.items():
-        (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
-        result = findistill("--config-dir", str(folder), "experiment=mine")
-        assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr, result.stderr
-
-
 def test_a_file_of_ones_own_options_that_is_missing_is_named_before_anything_runs(findistill: Command, folder: Path) -> None:
     for path, words in (
         ("", "data.path is not set; data=mynews needs data.path=FILE"),

@@ -15,6 +15,10 @@ MISTAKES = {
     "misspelt key": ("distill.min_agrement=5", "distill.min_agrement: no such setting. Did you mean distill.min_agreement?"),
     "setting put in": ("+data.colour=1", "data.colour: no such setting"),
     "setting of the chosen option": ("data=csv data.colum=1", "data.colum: no such setting. Did you mean data.columns?"),
+    "setting of other options": ("data.path=a.csv", "data.path: no such setting. These have it: data=conll, csv, excel"),
+    "list instead of a sweep": ("seed=[0,1]", "seed=[0,1]: must be an integer; to sweep over values: findistill -m seed=0,1"),
+    "value for a section": ("evaluate=3", "evaluate=3: 3 is not a section"),
+    "section of Hydra": ("hydra.sweper.x=3", "hydra.sweper: no such setting. Did you mean hydra.sweeper?"),
     "setting that exists put in": ("+seed=1", "seed is a setting already: write seed=1"),
     "option put in": ("+data=csv", "data has an option already: write data=OPTION"),
     "option taken out that is not chosen": ("~data=csv", "~data=csv: it is not chosen"),
@@ -88,6 +92,68 @@ def test_a_mistake_is_told_in_a_line_and_leaves_nothing(name: str, application: 
     command, words = MISTAKES[name]
     application(*command.split()).is_mistake(words)
     assert not any(tmp_path.iterdir())
+
+
+GLOBAL = "# @package _global_\n"
+# A conf folder's file, its content, the command, and what is said about it.
+FILES = {
+    "unknown setting": (
+        "experiment/mine.yaml", f"{GLOBAL}data: {{colour: 1}}", "experiment=mine",
+        "experiment/mine: data.colour: no such setting. data has: name, labels",
+    ),
+    "wrong type": (
+        "experiment/mine.yaml", f"{GLOBAL}trainer: {{max_epochs: many}}", "experiment=mine",
+        "experiment/mine: trainer.max_epochs: must be an integer",
+    ),
+    "invalid YAML": ("experiment/mine.yaml", f"{GLOBAL}trainer: [", "experiment=mine", "mine.yaml: line 2: invalid YAML"),
+    "unknown option": (
+        "experiment/mine.yaml", f"{GLOBAL}defaults: [override /data: tfms]", "experiment=mine",
+        "data=tfms: no such option, did you mean tfns?",
+    ),
+    "option as a value": (
+        "experiment/mine.yaml", f"{GLOBAL}data: csv", "experiment=mine",
+        "experiment/mine: csv is not a section; options are chosen in the defaults list",
+    ),
+    "no package": ("experiment/mine.yaml", "seed: 3", "experiment=mine", "begin the file with # @package _global_"),
+    "empty": ("experiment/mine.yaml", "", "experiment=mine", "begin the file with # @package _global_"),
+    "list": ("experiment/mine.yaml", f"{GLOBAL}- a", "experiment=mine", "experiment/mine: must be a mapping of settings"),
+    "defaults that are no list": (
+        "experiment/mine.yaml", f"{GLOBAL}defaults: 3", "experiment=mine", "'experiment/mine', defaults must be a list (got int)",
+    ),
+    "swept settings in a list": (
+        "experiment/mine.yaml", f"{GLOBAL}hydra: {{sweeper: {{params: [seed]}}}}", "-m experiment=mine",
+        "hydra.sweeper.params must be a mapping",
+    ),
+    "swept values in a list": (
+        "experiment/mine.yaml", f"{GLOBAL}hydra: {{sweeper: {{params: {{seed: [0, 1]}}}}}}", "-m experiment=mine",
+        "seed=[0,1]: must be an integer; to sweep over values: findistill -m seed=0,1",
+    ),
+    "misspelt setting of an option": (
+        "data/mine.yaml", "defaults: [csv, _self_]\npth: a.csv", "data=mine",
+        "data/mine: data.pth: no such setting. Did you mean data.path?",
+    ),
+    "option that inherits nothing": (
+        "data/mine.yaml", "path: a.csv", "data=mine", "data/mine: data.path: no such setting. These have it: data=conll, csv",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_mistake_in_a_file_is_told_in_a_line(
+    name: str, application: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, content, command, words = FILES[name]
+    (tmp_path / "conf" / file).parent.mkdir(parents=True)
+    (tmp_path / "conf" / file).write_text(content)
+    monkeypatch.setenv("FINDISTILL_CONF", str(tmp_path / "conf"))
+    application(*command.split()).is_mistake(words)
+
+
+def test_a_null_takes_a_setting_out_of_an_experiments_sweep(application: Application) -> None:
+    result = application(
+        "-m", "experiment=demo", "hydra.sweeper.params.distill=null", "sweep.choose=null", "plan=true", "seed=0,1"
+    )
+    assert result.code == 0 and "2 jobs: 0 done, 2 to run" in result.output, result.output + result.errors
 
 
 def test_a_setting_that_only_swept_options_have(application: Application, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from findistill.config.copies import copied
 from findistill.config.fields import resolved
 from findistill.config.groups import config_dir, group_options, groups, refuse_non_options
-from findistill.config.messages import cannot_be_parsed, inside_a_list, message
+from findistill.config.messages import cannot_be_parsed, hydra_crashes_worded, inside_a_list, message
 from findistill.config.overrides import words_of
 from findistill.config.packages import conf_folders
 from findistill.config.renames import refuse_renamed
@@ -117,7 +117,8 @@ def composed(name: str, overrides: Sequence[str]) -> DictConfig:
     """
     refuse_renamed(list(overrides))
     refuse_non_options(OverridesParser.create().parse_overrides(list(overrides)))
-    return compose(name, list(overrides))
+    with hydra_crashes_worded():
+        return compose(name, list(overrides))
 
 
 def without_hydra(config: DictConfig) -> "Config":

@@ -4,10 +4,15 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from textwrap import fill
+from typing import Any, cast
 
+import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
+from findistill.config.overrides import flatten
 from findistill.config.packages import conf_folders
 from findistill.errors import UserError, did_you_mean
 
@@ -49,6 +54,22 @@ def option_file(group: str, option: str) -> Path | None:
 @cache
 def _hydra_options(group: str, folders: tuple[Path, ...]) -> set[str]:
     return set(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def options_with(group: str, setting: str) -> list[str]:
+    """The options of a group that have a setting, `a.b` for one inside a section."""
+    return [option for option in group_options(group) if setting in _settings_of(group, option)]
+
+
+def _settings_of(group: str, option: str) -> set[str]:
+    """The settings in the file or schema of an option, and of those that it inherits from, by dotted key."""
+    if (file := option_file(group, option)) is None:
+        schema = ConfigStore.instance().repo.get(group, {}).get(f"{option}.yaml")
+        return set(flatten(cast(dict[str, Any], OmegaConf.to_container(schema.node)))) if schema else set()
+    content = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
+    own = {name: value for name, value in content.items() if name != "defaults"}
+    inherited = [base for base in content.get("defaults", ()) if isinstance(base, str) and base != "_self_"]
+    return set(flatten(own)).union(*(_settings_of(group, base) for base in inherited))
 
 
 def no_such_option(group: str, option: str, names: Iterable[str]) -> str:

@@ -2,7 +2,8 @@
 
 import re
 import shlex
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -10,20 +11,30 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from findistill.config.groups import group_options, groups, no_such_option
+from findistill.config.groups import group_options, groups, no_such_option, options_with
 from findistill.config.overrides import flatten, typed
 from findistill.config.renames import rename_message
+from findistill.errors import UserError, first_line
 
 # Parts of OmegaConf's messages about a wrong type, and ours.
+SINGLE = {"to Integer": "must be an integer", "to Float": "must be a number", "to Boolean": "must be true or false"}
 NEEDED = {
-    "to Integer": "must be an integer",
-    "to Float": "must be a number",
-    "to Boolean": "must be true or false",
+    **SINGLE,
     "Cannot convert 'dict' to string": "must be a single value",
+    "Cannot merge DictConfig with ListConfig": "must be a mapping of settings, not a list",
     "not a ListConfig": "must be a list: [a,b]",
 }
+
+
+@contextmanager
+def hydra_crashes_worded() -> Iterator[None]:
+    """Turn other errors that Hydra raises about a file, such as a defaults list that is none, into `UserError`."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UserError(first_line(error)) from error
 
 
 def message(error: BaseException) -> str:
@@ -31,29 +42,34 @@ def message(error: BaseException) -> str:
     text = str(error)
     quoted = text.split("'")[1] if text.count("'") > 1 else ""
     cause = _first_of_omegaconf(error)
+    where = f"{quoted}: " if text.startswith("In '") else ""  # a file
+    key = str(cause.full_key or "") if cause is not None else ""
     if isinstance(error, OverrideParseException):
         return cannot_be_parsed(str(error.override))
     if isinstance(error, MissingConfigException):
-        return _missing_option(error)
+        return ("" if quoted == "config" else where) + _missing_option(error)
     if isinstance(error, HydraException) and (words := _about_groups_and_signs(text, quoted)):
         return words
     if text.startswith("Error merging override "):
-        override, node = text.removeprefix("Error merging override ").strip(), cause.full_key if cause else None
-        inside = node and override.startswith(f"{node}.")
-        return f"{override}: {f'{node} is a single value' if inside else _reason(cause) or 'cannot be set'}"
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
-        where = f"{quoted}: " if text.startswith("In '") else ""  # a file
-        return where + no_such_setting(str(cause.full_key), cause)
+        override = text.removeprefix("Error merging override ").strip()
+        inside = key and override.startswith(f"{key}.")
+        reason = f"{key} is a single value" if inside else _reason(cause) or "cannot be set"
+        several = re.fullmatch(r"(.*)=\[([^\[\]]*)\]", override) if reason in SINGLE.values() else None
+        return f"{override}: {reason}{f'; to sweep over values: findistill -m {several[1]}={several[2]}' if several else ''}"
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key:
+        if where and key == quoted.partition("/")[0]:  # the name of the file's folder
+            return f"{where}its settings are in no section; begin the file with # @package _global_"
+        return where + no_such_setting(key, cause, quoted if where else "")
     if text.startswith("Could not"):
         return no_such_setting(quoted, cause)
-    if isinstance(cause, ValidationError) and cause.full_key:
-        where = f"{quoted}: " if text.startswith("In '") else ""
-        return f"{where}{cause.full_key}: {_reason(cause)}"
+    if where and cause is not None:
+        return f"{where}{f'{key}: ' if key else ''}{_reason(cause)}"
     if variable := re.search(r"Environment variable '(\w+)' not found", text):
-        key = f"{cause.full_key} names" if cause is not None and cause.full_key else "a setting names"
-        return f"{key} the environment variable {variable[1]}, which is not set: export {variable[1]}=..."
+        return f"{key or 'a setting'} names the environment variable {variable[1]}, which is not set: export {variable[1]}=..."
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment")]
     first, reason = lines[0] if lines else type(error).__name__, _reason(cause)
+    if error is cause:
+        return f"{f'{key}: ' if key and key not in first else ''}{reason}"
     return f"{first}{f' ({reason})' if reason and reason not in first else ''}"
 
 
@@ -75,10 +91,12 @@ def _about_groups_and_signs(text: str, quoted: str) -> str:
     return ""
 
 
-def no_such_setting(key: str, cause: OmegaConfBaseException | None = None) -> str:
-    """The message for a setting that the configuration lacks, with the nearest one or those of its section.
+def no_such_setting(key: str, cause: OmegaConfBaseException | None = None, file: str = "") -> str:
+    """The message for a setting that the configuration lacks: which options have it, the nearest one, or those of its section.
 
-    `cause` is the error that the access raised; without it, the names are not known.
+    Args:
+        cause: the error that the access raised; without it, the names are not known.
+        file: the option that has the setting in its file, `data/mine`.
     """
     missing = rename_message(key) or f"{key}: no such setting{' or group' if '@' in key else ''}."
     if rename_message(key) or cause is None or cause.parent_node is None:
@@ -87,11 +105,16 @@ def no_such_setting(key: str, cause: OmegaConfBaseException | None = None) -> st
     # _target_ is never suggested
     names = [name for name in [*flatten(settings), *groups()] if not name.rpartition(".")[2].startswith("_")]
     section, _, last = key.rpartition(".")
-    inside = [name for name in names if section and name.startswith(f"{section}.")]
-    near = get_close_matches(key, names, 1, 0.75) or [name for name in names if name.rpartition(".")[2] == last]
-    if near and (near[0] in inside or not inside):
+    top, _, setting = key.partition(".")
+    having = [option for option in options_with(top, setting) if f"{top}/{option}" != file] if top in groups() else []
+    if having:
+        return f"{missing} These have it: {top}={', '.join(having)}"
+    inside = [name.removeprefix(f"{section}.") for name in names if section and name.startswith(f"{section}.")]
+    sections = {name.rpartition(".")[0] for name in names} - {""}
+    near = get_close_matches(key, [*names, *sections], 1, 0.75) or [name for name in names if name.rpartition(".")[2] == last]
+    if near and (not inside or near[0].startswith(f"{section}.")):
         return f"{missing} Did you mean {near[0]}?"
-    return f"{missing} {section} has: {', '.join(name.removeprefix(f'{section}.') for name in inside)}" if inside else missing
+    return f"{missing} {section} has: {', '.join(inside)}" if inside and top != "hydra" else missing
 
 
 def cannot_be_parsed(override: str) -> str:
@@ -137,4 +160,6 @@ def _missing_option(error: MissingConfigException) -> str:
 
 def _reason(cause: BaseException | None) -> str:
     first = str(cause or "").partition("\n")[0]
+    if value := re.search(r"is not a subclass of \w+\. value: (.*)", first):
+        return f"{value[1]} is not a section; options are chosen in the defaults list"
     return next((words for sign, words in NEEDED.items() if sign in first), first)

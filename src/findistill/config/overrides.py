@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from findistill.errors import UserError
+
 # A word of a setting: spaces do not end it in quotes or in one level of brackets.
 WORD = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\{[^{}]*\}|\[[^\[\]]*\]|\S)+""")
 RESERVED = ("null", "true", "false", "inf", "nan")  # words that Hydra does not parse as strings
@@ -55,6 +57,17 @@ def typed(key: str, value: Any) -> str:
     if re.fullmatch(r"[\w.=\[\],/+-]+", override, re.ASCII):
         return override
     return f'"{override}"' if "'" in override and not re.search(r'["$`\\!]', override) else shlex.quote(override)
+
+
+def swept_settings(params: Any) -> list[str]:
+    """`hydra.sweeper.params` as overrides; a null takes a setting out of an experiment's sweep.
+
+    Raises:
+        UserError: it is not a mapping.
+    """
+    if not isinstance(params or {}, Mapping):
+        raise UserError("hydra.sweeper.params must be a mapping, such as {seed: '0,1'}")
+    return [f"{key}={value}" for key, value in (params or {}).items() if value is not None]
 
 
 def mapping_of(value: Any) -> Any:

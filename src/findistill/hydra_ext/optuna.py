@@ -22,6 +22,7 @@ from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_p
 from optuna.trial import FrozenTrial, TrialState
 
 from findistill.config.compose import without_hydra
+from findistill.config.overrides import swept_settings
 from findistill.core import run_folder
 from findistill.core import study as studies
 from findistill.core.closing import sync_line
@@ -135,7 +136,7 @@ class ContinuingSearch(OptunaSweeperImpl):
 
     def _fixed(self, arguments: Sequence[str]) -> tuple[Any, list[str]]:
         """The configuration common to all trials, and the names of the searched settings."""
-        words = [*(f"{name!s}={value!s}" for name, value in (self.params or {}).items()), *arguments]
+        words = [*swept_settings(self.params), *arguments]
         overrides = OverridesParser.create().parse_overrides(words)
         searched = [str(each.get_key_element()) for each in overrides if each.is_sweep_override()]
         fixed = [each.input_line or "" for each in overrides if not each.is_sweep_override()]

@@ -31,7 +31,7 @@ from findistill.config.compose import without_hydra
 from findistill.config.copies import ComposedConfig, Template, Variants, template, with_sections
 from findistill.config.fields import nodes
 from findistill.config.groups import refuse_non_options
-from findistill.config.messages import inside_a_list
+from findistill.config.messages import hydra_crashes_worded, inside_a_list
 from findistill.config.shared import share
 from findistill.errors import UserError
 
@@ -129,7 +129,7 @@ class _Loading:
         key = (config_name, tuple(words))
         if key not in composed:
             refuse_non_options(chosen)
-            with _choices_only_where_named():
+            with _choices_only_where_named(), hydra_crashes_worded():
                 config = self.compose(config_name=config_name, overrides=words, run_mode=run_mode)
             composed[key] = Options(config, JobRuntime.instance().get("name"))
         return composed[key]

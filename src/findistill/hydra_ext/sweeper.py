@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from findistill.config.compose import without_hydra
 from findistill.config.messages import message
+from findistill.config.overrides import swept_settings
 from findistill.config.targets import check_names
 from findistill.core import run_folder, study
 from findistill.core.closing import next_lines, sync_line
@@ -95,7 +96,7 @@ class ResumingSweeper(BasicSweeper):
         read_once(hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> None:
-        overrides = self._parsed([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        overrides = self._parsed([*swept_settings(self.params), *arguments])
         varied = [str(each.get_key_element()).lstrip("+") for each in overrides if each.is_sweep_override()]
         [grid] = self.split_arguments(overrides, None)
         gc.freeze()  # the modules loaded so far stay: looking for garbage among them would take a quarter of the planning
