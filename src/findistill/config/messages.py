@@ -33,6 +33,8 @@ def hydra_crashes_worded() -> Iterator[None]:
     """Turn other errors that Hydra raises about a file, such as a defaults list that is none, into `UserError`."""
     try:
         yield
+    except OmegaConfBaseException:  # some are ValueErrors; `message` knows them
+        raise
     except (TypeError, ValueError) as error:
         raise UserError(first_line(error)) from error
 
