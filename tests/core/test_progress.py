@@ -19,9 +19,11 @@ def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_without_a_terminal_there_is_a_line_an_interval_with_rate_and_time_left(lines: pytest.LogCaptureFixture) -> None:
+    started = time.perf_counter()
     for _ in ProgressMeter(range(40), desc="annotate", unit="response"):
         time.sleep(0.005)
-    assert 2 <= len(lines.messages) <= 4
+    intervals = (time.perf_counter() - started) / progress.INTERVAL_S  # about 4, more on a busy machine
+    assert 2 <= len(lines.messages) <= intervals
     pattern = r"annotate: \d+ of 40 responses \(\d+%\), [\d.]+ responses/s, about [\d.]+ s left"
     assert all(re.fullmatch(pattern, line) for line in lines.messages), lines.messages
 
