@@ -65,6 +65,9 @@ def test_the_next_commands_of_a_sweep_are_for_its_best_job(tmp_path: Path, caplo
     caplog.set_level(logging.INFO, "findistill")
     ResumingSweeper._close(Plan(jobs, {page.parent: config}), [], 1.0, last=True)
     assert caplog.messages[-1] == f"next: findistill stage=export evaluate.model={folders[1]} seed=1"
+    config = composed("stage=teacher", "study=moon", f"runs_dir={tmp_path}")  # the best job is of another stage than the last
+    ResumingSweeper._close(Plan(jobs, {page.parent: config}), [], 1.0, last=True)
+    assert caplog.messages[-1] == "next: findistill stage=student distill=logit seed=2"
 
 
 @pytest.mark.slow

@@ -236,8 +236,10 @@ class ResumingSweeper(BasicSweeper):
             raise SweepError("\n".join([header, *lines[:5], *more]))
         if not last:
             return
-        best = run_folder.best_job(plan.jobs[-1].folder.parent)
-        job = next((one for one in plan.jobs if one.folder == best), plan.jobs[-1])
+        job = plan.jobs[-1]
+        best = run_folder.best_job(job.folder.parent)
+        if best and best.name.startswith(f"{plan.config.stage.name}-"):  # the commands are those of the last job's stage
+            job = next((one for one in plan.jobs if one.folder == best), job)
         for line in next_lines(plan.config, job.folder, job.overrides, report=not plan.config.sweep.report):
             log.info("%s", line)
         for folder in plan.configs:
