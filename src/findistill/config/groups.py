@@ -89,9 +89,10 @@ def refuse_non_options(overrides: Iterable[Override]) -> None:
     Raises:
         UserError: an override does.
     """
+    known = groups()
     for override in overrides:  # "/" is only in names of groups, such as Hydra's own
         group = override.key_or_group
-        if override.is_sweep_override() or not (group in groups() or "/" in group):
+        if override.is_sweep_override() or not (group in known or "/" in group):
             continue
         value = override.value()
         names = value if isinstance(value, list) else [] if value is None and override.is_delete() else [value]

@@ -93,15 +93,17 @@ def _about_groups_and_signs(text: str, quoted: str) -> str:
     return ""
 
 
-def no_such_setting(key: str, cause: OmegaConfBaseException | None = None, file: str = "") -> str:
+def no_such_setting(key: str, cause: OmegaConfBaseException | None, file: str = "") -> str:
     """The message for a setting that the configuration lacks: which options have it, the nearest one, or those of its section.
 
     Args:
-        cause: the error that the access raised; without it, the names are not known.
+        cause: the error that the access raised; if it is None, the names are not known.
         file: the option that has the setting in its file, `data/mine`.
     """
-    missing = rename_message(key) or f"{key}: no such setting{' or group' if '@' in key else ''}."
-    if rename_message(key) or cause is None or cause.parent_node is None:
+    if renamed := rename_message(key):
+        return renamed
+    missing = f"{key}: no such setting{' or group' if '@' in key else ''}."
+    if cause is None or cause.parent_node is None:
         return missing
     settings = cast(dict[str, Any], OmegaConf.to_container(cause.parent_node._get_root(), resolve=False))
     # _target_ is never suggested
