@@ -98,6 +98,10 @@ def test_annotators_of_an_ensemble(members: str) -> None:
     assert one.annotate.samples == 4 and not one.annotate.ensemble and OmegaConf.get_type(one) is OmegaConf.get_type(config)
     assert annotators(expand(configured())) == [configured()]
     assert expand(expand(config)) == expand(config)
+    for own in (["shots.source='demo rows=60'"], ["shots.source='demo rows=60'", "annotate.ensemble=[{shots: {k: 1}}]"]):
+        words = own if len(own) > 1 else [f"annotate.ensemble={quoted(own)}"]
+        [one] = annotators(expand(configured(*words)))
+        assert one.shots.source.name == "demo" and one.shots.source.rows == 60
 
 
 @pytest.mark.parametrize(

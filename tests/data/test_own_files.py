@@ -14,6 +14,7 @@ from findistill.data.dataset import Dataset
 from findistill.data.loading import load
 from findistill.data.texts import TextData
 from findistill.errors import UserError
+from findistill.report import tables
 from findistill.schema import register
 
 
@@ -284,3 +285,12 @@ def test_label_map_from_the_command_line(tmp_path: Path) -> None:
         overrides = [f"data.path={path}", "data.text_column=headline", "data.label_column=y"]
         config = compose("data/csv", overrides=[*overrides, "data.label_map={0: negative, 1: positive}"]).data
     assert load(config).card.counts["test"] == {"negative": 1, "positive": 1}
+
+
+def test_an_apostrophe_that_keeps_a_spreadsheet_from_running_a_text_is_not_part_of_it(tmp_path: Path) -> None:
+    """`to_label.csv` and files from elsewhere have them; the texts must equal those of the file that they came from."""
+    texts = ["@cfo: profit is up", "-3% after hours", "=SUM(A1)", "'Tis a good year", "it's flat"]
+    frame = pd.DataFrame({"text": texts, "label": ["positive", "negative", "neutral", "positive", "neutral"]})
+    (tmp_path / "own.csv").write_text(tables.csv(frame))
+    assert "'@cfo" in (tmp_path / "own.csv").read_text()
+    assert set(read(tmp_path / "own.csv", label_column="label").frame["text"]) == set(texts)

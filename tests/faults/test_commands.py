@@ -42,6 +42,26 @@ MISTAKES = {
     "two modes": ("-m --cfg job seed=0,1", "--multirun and --cfg cannot be combined"),
     "threshold above n": ("distill.min_agreement=9", "distill.min_agreement=9 can never be reached: annotate.samples=8"),
     "threshold above n in a sweep": ("-m distill.min_agreement=5,9", "(in the job distill.min_agreement=9)"),
+    "threshold above the votes of an ensemble": (
+        "distill.min_agreement=4 annotate.ensemble=[{llm:tfidf,annotate:{samples:1}},{llm:embeddings,annotate:{samples:2}}]",
+        "distill.min_agreement=4 can never be reached: the 2 annotators of annotate.ensemble have 3 votes in all. Use at most 3",
+    ),
+    "member that always answers the same": (
+        "stage=annotate annotate.ensemble=['prompt=cot','annotate.temperature=0']",
+        "annotate.ensemble[1]: annotate.temperature=0 makes all 8 samples identical",
+    ),
+    "member measured on what it was trained on": (
+        "stage=annotate data.labelled=50 annotate.combine=stacking shots.k=0 annotate.ensemble=['llm.adapter=tune','llm=tfidf']",
+        "annotate.ensemble[0]: llm.adapter=tune trains on the labelled rows, on which annotate.combine=stacking compares",
+    ),
+    "members measured on different rows": (
+        "stage=annotate annotate.combine=weighted_majority annotate.ensemble=['shots.source=tfns','llm=tfidf']",
+        "annotate.combine=weighted_majority compares annotators on the same labelled rows, and members have different",
+    ),
+    "choice among seeds": (
+        "-m experiment=best_student seed=0,1",
+        "sweep.choose compares settings, and seed only repeats them: repeat the best one with sweep.then",
+    ),
     "missing file": ("stage=teacher data=csv data.path=no.csv data.label_column=y", "data.path=no.csv: no such file"),
     "missing folder": ("student=./nowhere", "student=./nowhere: no such folder"),
     "unknown demonstrations": ("shots.source=nowhere", "shots.source=nowhere: no such data set"),

@@ -1,6 +1,7 @@
 """Which rows are trained on: none from a test set, and no near-duplicates of test rows if so configured."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -48,3 +49,20 @@ def test_near_duplicates_of_further_test_sets(
     assert f"an edit similarity of 90 or more to a test text: {words}" in caplog.text
     reading.drop_test_overlap(rows, tests)
     assert caplog.text.count("edit similarity") == 1  # once for all jobs of a sweep
+
+
+def test_validation_rows_are_in_no_further_test_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="findistill")
+    reading._say.cache_clear()
+    this_job = job(tmp_path)
+    data, tests = reading.dataset(this_job), reading.test_sets(this_job)
+    frame = data.frame.assign(split=data.frame["split"].where(~data.frame["text"].str.contains("Aelfeld"), "validation"))
+    rows, validation = reading.supervision(this_job, replace(data, frame=frame), tests)
+    assert not pd.concat([rows, validation])["text"].str.contains("Aelfeld").any() and len(validation)
+    assert "1 validation texts are also in a test set" in caplog.text
+
+    caplog.clear()
+    reading._say.cache_clear()
+    texts = reading.transfer_texts(data, rows, validation, tests, rows.head(0), None)
+    assert not set(texts["id"]) & set(validation["id"])
+    assert "in a test set" not in caplog.text.replace("1 training texts are also in a test set", ""), "validation is none"

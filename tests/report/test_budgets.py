@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from findistill.report import budgets, style
@@ -38,3 +39,10 @@ def test_eight_curves_can_be_told_apart() -> None:
     estimates = {method.name: seed_means(method.gold, method.predicted, 3, resamples=20) for method in methods}
     lines = budgets.by_labels(budgets.series(methods), estimates).axes[0].get_lines()
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 8
+
+
+def test_a_curve_whose_first_seed_failed_at_one_number_of_labels_is_complete() -> None:
+    runs = [run("kl", labels, seed, 0.5) for labels, seeds in ((100, (0, 1)), (500, (1, 2))) for seed in seeds]
+    runs = [replace(one, config={**one.config, "seed": one.seed}) for one in runs]
+    [members] = budgets.series(gather(runs)).values()
+    assert [one.config["data"]["labelled"] for one in members] == [100, 500]

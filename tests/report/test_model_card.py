@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from findistill.config.expand import expand
 from findistill.methods.entities.card import write_entities_card
 from findistill.methods.export.card import write_export_card
 from findistill.methods.finetune.card import write_classifier_card
@@ -32,7 +33,7 @@ LEARNT = Provenance(
 
 
 def classifier(folder: Path, *words: str) -> None:
-    write_classifier_card(folder, composed("data=demo", *words), LABELS, 1234, LEARNT, METRICS)
+    write_classifier_card(folder, expand(composed("data=demo", *words)), LABELS, 1234, LEARNT, METRICS)
 
 
 def adapter(folder: Path) -> None:
@@ -152,3 +153,23 @@ def test_the_strictest_licence_counts() -> None:
         [Source("texts", "a", "CC BY-SA 4.0"), Source("texts", "b", "CC BY-NC 4.0"), Source("weights", "c", "unknown")]
     )
     assert lines[0] == "the licence of c is unknown: ask before you publish or sell" and "cc-by-sa-4.0 requires" in lines[1]
+
+
+def labels_from(folder: Path, *words: str) -> str:
+    classifier(folder, *words)
+    [line] = [line for line in (folder / "README.md").read_text().splitlines() if line.startswith("| labels from | ")]
+    return line.removeprefix("| labels from | ").removesuffix(" |")
+
+
+def test_the_card_says_whose_labels_they_are_and_whether_people_labelled_these_texts(tmp_path: Path) -> None:
+    none = "; no human label of these texts was used"
+    assert labels_from(tmp_path, "data.labelled=100").endswith(f"4 demonstrations (nearest){none}")
+    assert none not in labels_from(tmp_path, "data.labelled=0"), "demonstrations are of the annotated texts then"
+    assert labels_from(tmp_path, "data.labelled=0", "shots.source=tfns").endswith(none)
+    gold = labels_from(tmp_path, "data.labelled=100", "distill.gold=true")
+    assert gold.endswith("(nearest); and the human labels of the labelled texts")
+    weak = labels_from(tmp_path, "experiment=best_student", "data.labelled=100", "distill=weak")
+    assert weak == (
+        "3 annotators, combined by stacking: 1 answer of tfidf (tfidf) to each text; 1 answer of embeddings (embeddings) to each "
+        "text; 1 answer of neighbours (neighbours) to each text; and the human labels of the labelled texts"
+    )

@@ -139,7 +139,7 @@ def _annotator(value: Any, config: "Config", key: str) -> DictConfig:
     own = cast(DictConfig, with_overrides(config, f"{words} annotate.{key.rpartition('.')[2]}=[]", key))
     node = OmegaConf.create({}, flags={"allow_objects": True})
     for section in ANNOTATOR:
-        node[section] = own[section]
+        node[section] = _data_sets(own[section], section)
         if isinstance(settings.get(section), DictConfig):
             node[section] = _merge(node[section], settings[section], key)
     return node

@@ -41,7 +41,13 @@ def with_decisions(rows: Sequence[Mapping[str, Any]], config: Data) -> tuple[Seq
 
     changed = [decided(row) for row in rows]
     others = f" ({len(decisions) - matched:,} for other texts ignored)" if matched < len(decisions) else ""
-    return changed, [f"human {'labels' if column == 'label' else 'spans'} of {matched:,} texts from data.reviewed{others}"]
+    note = f"human {'labels' if column == 'label' else 'spans'} of {matched:,} texts from data.reviewed{others}"
+    if not any(row.get(column) for row in rows):
+        note += (
+            "; test rows are drawn from these. If stage=review selected the least certain texts, scores are lower than they "
+            "would be on all texts"
+        )
+    return changed, [note]
 
 
 def _accepted(path: Path) -> tuple[str, dict[str, Any]]:

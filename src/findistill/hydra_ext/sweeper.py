@@ -113,6 +113,11 @@ class ResumingSweeper(BasicSweeper):
         """Run every combination on folds, the best on all labelled rows, and export it if `sweep.export` is set."""
         if "data.fold" in varied:
             raise UserError("sweep.choose runs the folds itself: omit data.fold, and set their number with data.folds")
+        if repeats := [key for key in varied if key in study.ALWAYS_VARIES]:
+            raise UserError(
+                f"sweep.choose compares settings, and {repeats[0]} only repeats them: repeat the best one with sweep.then, "
+                f"such as \"sweep.then=['{repeats[0]}=0,1,2']\""
+            )
         in_words = {" ".join(each for each in one if each.partition("=")[0].lstrip("+") in varied): one for one in grid}
         trials = {
             settings: [[*one, *of_fold(config.study, fold)] for fold in range(config.data.folds)]

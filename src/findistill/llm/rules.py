@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from findistill.config.expand import annotators
 from findistill.config.fields import declares
 from findistill.config.validate import missing
 from findistill.data.labels import LabelSet
@@ -17,7 +18,7 @@ FITTED = ("batch", "contextual", "pool")  # calibrations of label probabilities
 
 def annotator(config: Any) -> Iterator[str]:
     """Rules for a job that annotates with `llm`."""
-    annotate, llm = config.annotate, config.llm
+    annotate = config.annotate
     yield from missing(config, "llm")
     if declares(config.data, "has_spans"):
         return  # rejected by the stage
@@ -30,6 +31,20 @@ def annotator(config: Any) -> Iterator[str]:
         yield f"annotate.combine={annotate.combine} combines several annotators: list two or more in annotate.ensemble"
     if annotate.combine in MEASURED and (config.stage.name == "augment" or config.augment.use):
         yield f"annotate.combine={annotate.combine} learns from labelled rows: for augmentation, use majority or dawid_skene"
+    members = annotators(config)
+    for number, member in enumerate(members):
+        place = f"annotate.ensemble[{number}]: " if annotate.ensemble else ""
+        yield from (place + message for message in _member(member))
+    if annotate.combine in MEASURED and len({repr(member.shots.source) for member in members}) > 1:
+        yield (
+            f"annotate.combine={annotate.combine} compares annotators on the same labelled rows, and members have different "
+            "shots.source; give all the same, or use majority or dawid_skene"
+        )
+
+
+def _member(config: Any) -> Iterator[str]:
+    """Rules for one annotator: `llm`, or a member of the ensemble."""
+    annotate, llm = config.annotate, config.llm
     yield from requests(config)
     if declares(llm, "recorded"):
         return

@@ -85,20 +85,24 @@ def check_test_sets(work: Work) -> None:
             ) from error
 
 
-def drop_test_overlap(rows: pd.DataFrame, tests: TestSets) -> pd.DataFrame:
-    """Remove training rows whose text (by `text_key`) is in a test set; in `OwnTestSets`, count or drop near-duplicates too."""
+def drop_test_overlap(rows: pd.DataFrame, tests: TestSets, what: str = "training") -> pd.DataFrame:
+    """Remove rows whose text (by `text_key`) is in a test set; in `OwnTestSets`, count or drop near-duplicates too.
+
+    Args:
+        what: the rows' purpose, for the log.
+    """
     keys = rows["text"].map(text_key)
     in_tests = {prefix: set(frame["text"].map(text_key)) for prefix, (frame, _) in tests.items()}
     overlap = keys.isin(set().union(*in_tests.values()))
     if overlap.any():
-        _say(f"{int(overlap.sum())} training texts are also in a test set; they were removed")
+        _say(f"{int(overlap.sum())} {what} texts are also in a test set; they were removed")
     rows, keys = rows[~overlap], keys[~overlap]
     if isinstance(tests, OwnTestSets):
         near = {prefix: _near(tuple(keys), tuple(sorted(others))) for prefix, others in in_tests.items()}
         if counts := ", ".join(f"{int(each.sum()):,} of {prefix}" for prefix, each in near.items() if each.any()):
             drop = tests.near_duplicates == "drop"
             verb = "they were removed" if drop else "data.near_duplicates=drop removes them"
-            _say(f"training texts with an edit similarity of {NEAR:g} or more to a test text: {counts}; {verb}")
+            _say(f"{what} texts with an edit similarity of {NEAR:g} or more to a test text: {counts}; {verb}")
             rows = rows[~np.logical_or.reduce([*near.values()])] if drop else rows
     return rows.reset_index(drop=True)
 
@@ -128,7 +132,7 @@ def supervision(work: Work, data: TextData, tests: TestSets) -> tuple[pd.DataFra
     settings = work.step.whole.data  # part of the key of the parent `data`
     rows = drop_test_overlap(labelled_rows(data), tests)
     if not len(data.split("pool")):
-        return rows, data.split("validation")
+        return rows, drop_test_overlap(data.split("validation"), tests, "validation")
     held_out = rows.sample(frac=settings.validation, random_state=settings.seed).index
     return rows.drop(held_out).reset_index(drop=True), rows.loc[held_out].reset_index(drop=True)
 
@@ -204,7 +208,8 @@ def transfer_texts(
     """
     further = [unlabelled.split("train", "pool")] if unlabelled is not None else []
     texts = pd.concat([part[["id", "text"]] for part in (data.split("train", "validation"), new, *further)], ignore_index=True)
-    texts = drop_test_overlap(drop_test_overlap(texts, tests), {"validation": (validation, data.labels)})
+    texts = drop_test_overlap(texts, tests)
     keys = texts["text"].map(text_key)
-    repeated = keys.isin(set(labelled["text"].map(text_key))) | keys.duplicated()
+    used = pd.concat([labelled["text"], validation["text"]]).map(text_key)
+    repeated = keys.isin(set(used)) | keys.duplicated()
     return texts[~repeated].reset_index(drop=True)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from findistill.config.overrides import flatten
 from findistill.report import style
-from findistill.report.methods import Method, setting
+from findistill.report.methods import Method, deciding, setting
 from findistill.report.parts import BASELINE
 from findistill.report.plots import SCORES
 from findistill.stats.intervals import Estimate
@@ -22,7 +22,7 @@ def series(methods: Sequence[Method]) -> dict[str, list[Method]]:
     groups: dict[tuple[str, str], list[Method]] = {}
     for method in methods:
         if setting(method.config, BUDGET):
-            same = {key: value for key, value in flatten(method.config).items() if key != BUDGET}
+            same = {key: value for key, value in flatten(deciding(method.config)).items() if key != BUDGET}
             groups.setdefault((method.runs[0].method, json.dumps(same, sort_keys=True, default=str)), []).append(method)
     curves: dict[str, list[Method]] = {}
     for (name, _), members in groups.items():

@@ -76,8 +76,13 @@ def disagreements(annotator: Method, student: Method) -> pd.DataFrame:
 
 
 def _guess(method: Method) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) label positions, -1 without one, and their mean probabilities over seeds, NaN where a method has only labels."""
+    """(n,) label positions, -1 without one, and their mean probabilities over seeds, NaN where a method has only labels.
+
+    The labels of a single run are its predictions, those of several have the highest mean probability. An annotator without a
+    readable answer has probabilities of zero, and no label.
+    """
     finite = np.isfinite(method.probabilities).all((0, 2))
     mean = np.where(finite[:, None], np.nan_to_num(method.probabilities).mean(0), 0)
-    guess = np.where(finite, mean.argmax(1), method.predicted[0])
-    return guess, np.where(finite, mean.max(1), np.nan)
+    finite &= mean.sum(1) > 0
+    guess = np.where(finite & (len(method.runs) > 1), mean.argmax(1), method.predicted[0])
+    return guess, np.where(finite & (guess >= 0), mean[np.arange(len(mean)), guess], np.nan)

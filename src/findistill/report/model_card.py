@@ -132,7 +132,8 @@ def limits(learnt: Provenance, metrics: Mapping[str, float], seed: int | None) -
     """What users of the model should know beforehand: in complete sentences, the most serious first."""
     if seed is not None:
         yield f"Trained once, with seed {seed}: another seed gives another model and other scores. Intervals are over test texts."
-    if (texts := metrics.get("data/kept")) is not None and texts < 1000:
+    texts = metrics.get("data/kept", 0) + metrics.get("data/unlabelled", 0)
+    if 0 < texts < 1000:
         yield f"It was trained on {texts:,.0f} texts."
     yield from (f"{note[0].upper()}{note[1:]}." for note in learnt.notes if not note.startswith("data."))  # about a setting
     yield "It was not tested on texts of other kinds, periods or languages; its probabilities may mislead there."

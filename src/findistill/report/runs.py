@@ -1,5 +1,6 @@
 """The runs of a study, read from its folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +10,10 @@ from findistill.config.fields import result_settings
 from findistill.config.restore import read_config
 from findistill.core import run_folder, termination
 from findistill.core.files import read_json
+from findistill.core.hashing import digest
 from findistill.errors import UserError
 from findistill.report import parts
-from findistill.report.methods import Run, checked
+from findistill.report.methods import Run, checked, deciding
 
 Listed = list[dict[str, Any]]  # jobs: `job` (its name) and `error` (one line)
 
@@ -46,10 +48,15 @@ def collect(folder: Path) -> Jobs:
     failed: Listed = []
     left_out: Listed = []
     entries: list[Entry] = []
-    for job in run_folder.jobs(folder):
-        state, run = run_folder.status(job), None
-        config = _settings_where_readable(job)
-        if state.get("state") == "pruned":
+    read = [(job, run_folder.status(job), _settings_where_readable(job)) for job in run_folder.jobs(folder)]
+    repeated = superseded(read)
+    for job, state, config in read:
+        run = None
+        if later := repeated.get(job):
+            left_out.append(
+                {"job": job.name, "error": f"run again later as {later.name}, after its data, weights or code had changed"}
+            )
+        elif state.get("state") == "pruned":
             left_out.append({"job": job.name, "error": state["error"]})
         elif state.get("state") != "done":
             failed.append({"job": job.name, "error": state.get("error") or f"still {state.get('state', 'starting')}"})
@@ -65,6 +72,21 @@ def collect(folder: Path) -> Jobs:
         if run and not any((run.method, run.seed, run.config) == (one.method, one.seed, one.config) for one in runs):
             runs.append(run)
     return Jobs(sorted(runs, key=lambda run: parts.of_kind(run.kind).listed_last), failed, left_out, entries)
+
+
+def superseded(jobs: Sequence[tuple[Path, dict[str, Any], dict[str, Any] | None]]) -> dict[Path, Path]:
+    """Done jobs with the settings of a job that was run later, which therefore read other data, weights or code; and the latter.
+
+    Args:
+        jobs: folder, content of status.json and settings of each.
+    """
+    ended = {job: state.get("ended") or "" for job, state, config in jobs if config and state.get("state") == "done"}
+    groups: dict[str, list[Path]] = {}
+    for job, _, config in jobs:
+        if job in ended and config:
+            groups.setdefault(digest({**deciding(config), "seed": config.get("seed")}), []).append(job)
+    latest = {job: max(group, key=ended.__getitem__) for group in groups.values() for job in group}
+    return {job: later for job, later in latest.items() if ended[job] < ended[later]}
 
 
 def _settings_where_readable(job: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from findistill.data.formulas import quoted
 from findistill.report import parts
 from findistill.report.methods import Method
 from findistill.report.parts import Table, Wording
@@ -21,7 +22,6 @@ from findistill.stats.significance import Paired
 WORDING = Wording("findistill.report")
 RECORDED, QUALITY, ACCOUNTS = (WORDING.content["columns"][name] for name in ("recorded", "quality", "cost"))
 COST = tuple(title for title, _ in ACCOUNTS.values())
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 SPREAD = {"": "{:.3f}", "_sd": " ± {:.3f}", "_lo": " [{:.2f}", "_hi": ", {:.2f}]"}
 ALSO = ("accuracy", "macro_f1")  # shown for further test sets, read from metrics `<set>/<key>`
 ON_DEMAND = ("throughput_texts_per_s", "peak_mb", "device_peak_mb")  # in the readable table only if a report part asks for them
@@ -171,10 +171,6 @@ def markdown_cell(value: Any) -> str:
 
 def csv(frame: pd.DataFrame) -> str:
     """A table as CSV; a text or header that a spreadsheet would run as a formula gets an apostrophe in front."""
-
-    def quoted(value: Any) -> Any:
-        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-
     return frame.rename(columns=quoted).apply(lambda column: column.map(quoted)).to_csv(index=False)
 
 

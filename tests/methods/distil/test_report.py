@@ -260,3 +260,17 @@ def test_students_of_other_annotators_are_tested_against_each_other_and_none_is_
     strict = [replace(run, config=run.config | {"distill": run.config["distill"] | {"min_agreement": 2}}) for run in strict]
     top, fair = best(gather([*same, *strict]))
     assert top is not None and (top.name, fair) == ("CLS ≥1", True), "thresholds share their votes"
+
+
+def test_validation_on_votes_and_on_human_labels_do_not_compare() -> None:
+    def of(seed: int, skill: float, validation: float, **distill: Any) -> Run:
+        run = voted([], "majority", seed, skill, validation)
+        return replace(run, method=str(distill), config=run.config | {"distill": run.config["distill"] | distill})
+
+    votes = of(0, 1.0, 0.95)
+    gold, human = of(0, 3.0, 0.75, gold=True), of(0, 2.0, 0.6, source="human")
+    folder, elsewhere = (of(0, 2.0, 0.9, source="folder", annotations=place) for place in ("a", "b"))
+    top, fair = best(gather([votes, gold]))
+    assert top is not None and (top.runs[0].method, fair) == (gold.method, False)
+    for one, other, fair in ((gold, human, True), (votes, folder, False), (folder, elsewhere, False), (human, folder, False)):
+        assert best(gather([one, other]))[1] == fair

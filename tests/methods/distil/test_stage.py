@@ -14,7 +14,7 @@ from findistill.data.loading import load
 from findistill.data.sources.demo import DemoData
 from findistill.data.text_key import text_key
 from findistill.methods import rows as reading
-from findistill.methods.distil.stage import note_stopped, with_gold
+from findistill.methods.distil.stage import note_stopped, votes, with_gold
 from findistill.methods.stage import stage_of
 from tests.conftest import Command
 from tests.fixtures.composing import composed
@@ -138,3 +138,15 @@ def test_no_text_of_a_test_or_validation_set_is_distilled_on(tmp_path: Path) -> 
     keys = {text_key(text) for text in texts["text"]}
     for rows in (validation, data.split("test"), labelled):
         assert not keys & {text_key(text) for text in rows["text"]}
+
+
+def test_texts_without_a_readable_answer_count_as_annotated_but_not_as_labelled(tmp_path: Path) -> None:
+    data = load(DemoData(_target_="findistill.data.sources.demo.read", name="demo", labelled=60))
+    rows = data.split("train")[["id", "text"]].head(40).assign(agreement=8, n_samples=8)
+    rows["label"] = ["positive", None, "negative", "neutral"] * 10
+    rows.assign(**{f"soft_{label}": 1 / 3 for label in data.labels.names}).to_parquet(tmp_path / "annotations.parquet")
+    config = SimpleNamespace(data=SimpleNamespace(validation=0.2, seed=0))
+    frame = votes(SimpleNamespace(parents={"annotations": tmp_path}, config=config), data)  # type: ignore[arg-type]
+    assert len(frame) == 40 and frame["label"].isna().sum() == 10
+    held_out = frame[frame["split"] == "validation"]
+    assert len(held_out) == 6 and held_out["label"].notna().all()

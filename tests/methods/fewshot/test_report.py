@@ -1,5 +1,6 @@
 """The report of a study of few-shot prompts: made-up runs with known effects."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from findistill.data import training_texts
 from findistill.methods.fewshot import plots as shots_plots
 from findistill.methods.fewshot import report as shots_report
 from findistill.methods.fewshot.report import AGAINST_NONE, AGAINST_OTHERS, DIFFER_IN
@@ -17,7 +19,7 @@ from findistill.report.page import build_report, summary
 from findistill.report.parts import Results
 from findistill.report.style import pareto_front
 from findistill.stats.intervals import seed_means
-from tests.fixtures.studies import make_run
+from tests.fixtures.studies import SECRET, make_run
 
 SIZES = {"small": 80e6, "large": 780e6}
 
@@ -133,6 +135,17 @@ def test_all_stand_on_the_rows_that_were_asked() -> None:
     assert [m.test_set for m in gather([first, few])] == ["made_up", "made_up"]
     few.predictions["id"] = [f"elsewhere-{row}" for row in range(len(few.predictions))]
     assert shots_report.on_common_rows([whole, few]) == [whole, few]  # different rows: none in common
+
+
+def test_test_texts_that_a_model_was_trained_on_are_counted_on_the_common_rows(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    training_texts.write(tmp_path / "model", [SECRET])  # the text of every row
+    learnt = {"test/learnt_from": 300.0, "test/accuracy": 1.0}
+    whole = make_run("tuned", "teacher", 0, skill=2, config={"data": {"name": "made_up"}}, metrics=learnt)
+    few = fewshot_run("small", 0, "", 0, 1.0)
+    few.predictions.drop(index=range(200), inplace=True)
+    cut, _ = shots_report.on_common_rows([replace(whole, folder=tmp_path), few])
+    assert cut.metrics == {"test/learnt_from": 100}
 
 
 def test_a_report_has_the_figures(tmp_path: Path, methods: list[Method]) -> None:

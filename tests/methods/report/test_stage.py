@@ -129,6 +129,15 @@ def write_learner(folder: Path, stage: str, *overrides: str) -> None:
     leave(config, path, frame, {"data/kept": len(reading.labelled_rows(data))})
 
 
+def test_jobs_that_differ_in_their_further_test_sets_share_their_baselines(tmp_path: Path, embedded: None) -> None:
+    write_learner(tmp_path, "teacher", "seed=0")
+    write_learner(tmp_path, "teacher", "seed=0", "evaluate.also=['demo rows=60']")
+    make(tmp_path, "s", Report(resamples=20))
+    table = pd.read_csv(tmp_path / "s" / "table.csv")
+    own = table[table["kind"] == "baseline"]
+    assert len(own) == 4 and own["method"].is_unique and (own["n_seeds"] == 1).all()
+
+
 def test_draws_of_the_labelled_rows_are_repeats_of_a_method_and_of_its_baselines(tmp_path: Path, embedded: None) -> None:
     for draw in (0, 1):
         write_learner(tmp_path, "teacher", f"seed={draw}", f"data.labelled_seed={draw}")

@@ -96,6 +96,8 @@ def combine(work: Work) -> None:
     folders, labelled = (
         [path for role, path in work.parents.items() if role.startswith(f"{kind}/")] for kind in ("member", "labelled")
     )
+    if not any((folder / "annotations.parquet").is_file() for folder in folders):
+        return  # a test set less than planned, see annotate_rows
     names = [annotator_name(member.config) for member in work.step.members]
     aggregate(folders, names, reading.dataset(work).labels, work.config.annotate.combine, work.folder, labelled)
     describe(work)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from findistill.config.expand import annotators
 from findistill.config.validate import rule
+from findistill.llm.config import MEASURED
+from findistill.llm.identity import TUNED
 from findistill.llm.rules import annotator
 from findistill.methods.qlora.rules import tuned_first
 
@@ -15,8 +16,15 @@ PREVIEWS = ("annotate", "augment")
 @rule("annotate")
 def annotates(config: Any) -> Iterator[str]:
     yield from annotator(config)
-    if OmegaConf.select(config, "llm.adapter") == "tune":
-        yield from tuned_first(config)
+    for number, member in enumerate(annotators(config)):
+        if getattr(member.llm, "adapter", "") == TUNED:
+            place = f"annotate.ensemble[{number}]: " if config.annotate.ensemble else ""
+            yield from (place + message for message in tuned_first(member))
+            if config.annotate.combine in MEASURED:
+                yield (
+                    f"{place}llm.adapter=tune trains on the labelled rows, on which annotate.combine={config.annotate.combine} "
+                    "compares annotators; use majority or dawid_skene"
+                )
 
 
 @rule()

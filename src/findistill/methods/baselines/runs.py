@@ -9,6 +9,7 @@ import pandas as pd
 from findistill.config.expand import expand
 from findistill.config.restore import read_config
 from findistill.core.files import read_json
+from findistill.core.hashing import digest
 from findistill.core.store import Store
 from findistill.errors import UserError
 from findistill.methods.annotate.steps import annotations
@@ -33,7 +34,19 @@ def baseline_runs(runs: Sequence[Run], kinds: Sequence[str], store: Store) -> li
             except UserError as error:
                 of_key[step.key] = None
                 log.info("%s", str(error).splitlines()[0])
-    return [run for run in of_key.values() if run is not None]
+    return without_repeats([run for run in of_key.values() if run is not None])
+
+
+def without_repeats(runs: Sequence[Run]) -> list[Run]:
+    """The runs, in order, without those that repeat another on its rows: jobs may differ in their further test sets alone.
+
+    Of equal runs, the one that is scored on most test sets stays.
+    """
+    unique: dict[str, Run] = {}
+    for run in runs:
+        key = digest([run.method, run.seed, run.config, run.predictions["id"].astype(str).tolist()])
+        unique[key] = max(unique.get(key, run), run, key=lambda one: len(one.metrics))
+    return list(unique.values())
 
 
 def _with_baselines(runs: Sequence[Run]) -> list[Run]:
@@ -63,6 +76,11 @@ def _run(step: Baseline, run: Run, config: Any, store: Store) -> Run:
     else:
         settings = {name: run.config[name] for name in SECTIONS if name in run.config} | {"k": step.k}
         kind, status = BASELINE, {}
+    own = step.settings()
+    if limit := own["limits"].get("fewshot"):
+        settings["fewshot"] = {"limit": limit}
+    if own["label_map"]:
+        settings["evaluate"] = {"label_map": own["label_map"]}
     folder = store.build(step)
     predictions = pd.read_parquet(folder / "predictions_test.parquet")
     seed = run.seed if step.kind == "encoder" else config.data.labelled_seed

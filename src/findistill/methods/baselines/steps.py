@@ -75,8 +75,15 @@ class Baseline(Step):
             "tfidf": "TF-IDF and logistic regression",
             "embeddings": "frozen MiniLM and logistic regression",
             "encoder": f"{config.student.name} on human labels",
-            "annotator": f"annotator ({config.llm.name}, {config.annotate.samples} samples)",
+            "annotator": f"annotator ({_annotator(config)})",
         }[self.kind]
+
+
+def _annotator(config: Any) -> str:
+    annotate = config.annotate
+    if annotate.ensemble:
+        return f"{annotate.combine} of {len(annotate.ensemble)} annotators"
+    return f"{config.llm.name}, {annotate.samples} samples"
 
 
 def baselines(config: Any, kinds: Sequence[str]) -> list[Baseline]:

@@ -36,6 +36,7 @@ DIFFER_IN = "distilled students that differ in "
 THRESHOLDS = "strictest threshold against loosest"
 VOTES_DIFFER_IN = "students of votes that differ in "
 ANNOTATOR = ("annotate.", "llm.", "prompt.", "shots.")  # the settings that make votes
+VOTES = ("distill.source", "distill.annotations")  # where they come from
 # Who votes and how votes are combined are one question: of a single annotator, every combination is the same.
 ANNOTATORS = ("annotate.ensemble", "annotate.combine")
 
@@ -76,9 +77,10 @@ class StudentPart(Part):
         return [one for one in by_objective if one] or None
 
     def validated_on(self, method: Method) -> str:
-        if setting(method.config, "distill.source") != "annotator":
-            return ""
-        return repr({key: value for key, value in flatten(method.config).items() if key.startswith(ANNOTATOR)})
+        source, gold = (setting(method.config, f"distill.{key}") for key in ("source", "gold"))
+        if source in ("teacher", "human") or gold:
+            return ""  # human labels
+        return repr({key: value for key, value in flatten(method.config).items() if key.startswith((*ANNOTATOR, *VOTES))})
 
     def families(self, methods: Sequence[Method]) -> Iterator[Family]:
         own = self.own(methods)

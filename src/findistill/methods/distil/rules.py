@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from findistill.config.expand import annotators
 from findistill.config.fields import declares
 from findistill.config.validate import missing, rule
 from findistill.methods.annotate.rules import annotates
@@ -78,6 +79,13 @@ def _is_vote_objective(name: str) -> bool:
     return name in OBJECTIVES
 
 
+def _most_votes(config: Any) -> int:
+    """How many votes of an annotator can agree on a text."""
+    annotate = config.annotate
+    stops = annotate.stop_at is not None and (config.prompt.steps or not declares(config.llm, "in_process"))
+    return int(annotate.stop_at if stops else annotate.samples)
+
+
 def _from_votes(config: Any) -> Iterator[str]:
     distill, annotate = config.distill, config.annotate
     if distill.source == "teacher" or not _is_vote_objective(distill.objective):
@@ -89,9 +97,13 @@ def _from_votes(config: Any) -> Iterator[str]:
     if distill.min_agreement is None:
         yield "distill.min_agreement is not set: set it to the number of answers that must agree (1 keeps all texts)"
         return
-    most, reason = annotate.samples * max(1, len(annotate.ensemble)), f"annotate.samples={annotate.samples}"
-    if annotate.stop_at is not None:
-        most, reason = annotate.stop_at, f"annotate.stop_at={annotate.stop_at} stops sampling there"
+    members = annotators(config)
+    most = sum(_most_votes(member) for member in members)
+    reason = f"annotate.samples={annotate.samples}"
+    if annotate.ensemble:
+        reason = f"the {len(members)} annotators of annotate.ensemble have {most} votes in all"
+    elif most < annotate.samples:
+        reason = f"annotate.stop_at={annotate.stop_at} stops sampling there"
     if distill.source == "human":
         most, reason = VOTERS, "human votes are counted in eighths"
     if distill.source == "folder":

@@ -42,14 +42,14 @@ def from_votes(job: Job) -> None:
     settings, data, tests = job.config.distill, reading.dataset(job), reading.test_sets(job)
     rows = reading.drop_test_overlap(votes(job, data), tests)
     candidates = rows[rows["split"] != "validation"]
-    selected = candidates[candidates["agreement"] >= settings.min_agreement]
-    validation = rows[rows["split"] == "validation"]
+    selected = candidates[candidates["label"].notna() & (candidates["agreement"] >= settings.min_agreement)]
+    validation = rows[(rows["split"] == "validation") & rows["label"].notna()]
     if selected["label"].nunique() < 2:
         raise UserError(
             f"distill.min_agreement={settings.min_agreement} keeps {len(selected)} of {len(candidates)} texts, "
             f"{selected['label'].nunique()} classes; a student needs at least two. Lower it, or annotate more texts."
         )
-    job.metrics |= {"data/kept": len(selected), "data/kept_share": len(selected) / len(candidates)}
+    job.metrics["data/kept_share"] = len(selected) / len(candidates)
     job.metrics["data/augmented"] = int(selected["id"].isin(set(reading.augmented_rows(job)["id"])).sum())
     if "gold" in selected and selected["gold"].notna().any():
         job.metrics["data/kept_accuracy"] = float((selected["label"] == selected["gold"]).mean())
@@ -60,6 +60,7 @@ def from_votes(job: Job) -> None:
         labelled, validation = reading.supervision(job, data, tests)
         log.info("plus %d texts with human labels", len(labelled))
         selected = with_gold(selected, labelled, validation, data.labels)
+    job.metrics["data/kept"] = len(selected)
     examples, held_out = (Examples.from_frame(part, data.labels) for part in (selected, validation))
     trained = models.train(job, job.config.student, settings, data, examples, held_out)
     models.score_and_describe(job, trained, data, tests, len(selected))
@@ -83,9 +84,9 @@ def note_stopped(samples: pd.Series) -> None:
 
 
 def votes(job: Job, data: TextData) -> pd.DataFrame:
-    """The rows that the LLM or the source's own annotators labelled, each with its `split`.
+    """The rows that the LLM or the source's own annotators were asked about, each with its `split`; `label` None without one.
 
-    If no validation row was annotated, a share of the others (`data.validation`) becomes the validation split.
+    If no validation row was labelled, a share of the others (`data.validation`) becomes the validation split.
     """
     if "annotations" in job.parents:
         rows = pd.read_parquet(job.parents["annotations"] / "annotations.parquet")
@@ -98,9 +99,9 @@ def votes(job: Job, data: TextData) -> pd.DataFrame:
     else:
         rows = data.human_votes("train", "validation")
     rows = rows.merge(data.frame[["id", "split"]], on="id", how="left", validate="one_to_one")
-    rows = rows[rows["label"].notna()].reset_index(drop=True)
-    if not (rows["split"] == "validation").any():
-        sample = rows.sample(frac=job.config.data.validation, random_state=job.config.data.seed).index
+    labelled = rows[rows["label"].notna()]
+    if not (labelled["split"] == "validation").any():
+        sample = labelled.sample(frac=job.config.data.validation, random_state=job.config.data.seed).index
         rows.loc[sample, "split"] = "validation"
     return rows
 

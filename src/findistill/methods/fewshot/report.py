@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from findistill.core.step import load
 from findistill.methods.annotate.report import annotator_settings
 from findistill.methods.annotate.steps import shots_settings
 from findistill.methods.fewshot import plots
@@ -80,7 +81,7 @@ def on_common_rows(runs: Sequence[Run]) -> list[Run]:
     """The runs, with each data set's predictions restricted to the rows of its few-shot jobs (`fewshot.limit`).
 
     Predictions stay complete for data without few-shot jobs, or if some run lacks such a row. Test metrics that were recorded
-    on all rows are dropped with the rows.
+    on all rows are dropped with the rows, except for a model that was trained on test texts: these are counted again.
     """
     of_data: dict[str, list[Run]] = {}
     for run in runs:
@@ -97,8 +98,12 @@ def on_common_rows(runs: Sequence[Run]) -> list[Run]:
 def _cut(run: Run, ids: set[str] | None) -> Run:
     if ids is None or len(run.predictions) == len(ids):
         return run
+    predictions = run.predictions[run.predictions["id"].astype(str).isin(ids)]
     metrics = {key: value for key, value in run.metrics.items() if not key.startswith("test/")}
-    return replace(run, predictions=run.predictions[run.predictions["id"].astype(str).isin(ids)], metrics=metrics)
+    if "test/learnt_from" in run.metrics and run.folder:
+        model = setting(run.config, "evaluate.model") or run.folder
+        metrics |= load("findistill.methods.scoring:overlap")(model, predictions, "test")
+    return replace(run, predictions=predictions, metrics=metrics)
 
 
 def _against_none(own: Sequence[Method]) -> list[tuple[Method, Method]]:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.compose import plain
+from findistill.config.expand import annotators
 from findistill.config.fields import declares
+from findistill.llm.identity import OWN_ANNOTATORS
 from findistill.report.licences import Provenance
 from findistill.report.model_card import write_model_card
 from findistill.training.config import FAULTS, asks_teacher, faults, term_nodes
@@ -33,5 +35,11 @@ def write_classifier_card(
     return write_model_card(
         folder, "classifier", name=encoder.name, data=config.data, learnt=learnt, library=library, tags=[stage], linear=linear,
         base_model=None if code or linear or encoder.init == "random" else encoder.model, metrics=metrics, labels=labels,
-        rows=rows, config=settings, stage=stage, code=code, seed=config.seed, **facts,
+        rows=rows, config=settings, stage=stage, code=code, seed=config.seed, without_prompt=OWN_ANNOTATORS,
+        labels_apart=distill.source == "annotator" and labels_apart(config), **facts,
     )  # fmt: skip
+
+
+def labels_apart(config: Any) -> bool:
+    """Whether all human labels that the annotators used are of other texts than the annotated ones."""
+    return bool(config.data.labelled) or all(member.shots.source for member in annotators(config))

@@ -13,6 +13,7 @@ from typing import Any
 from findistill.core.files import write_whole
 from findistill.data import spans
 from findistill.data.delimited import Layout, read_csv
+from findistill.data.formulas import quoted, unquoted
 from findistill.data.spans import Span
 from findistill.errors import UserError
 from findistill.methods.review.backends import Content
@@ -22,7 +23,6 @@ from findistill.methods.review.decisions import Answer, Decision, Question, Sugg
 DONE, SKIP = ("x", "yes", "y", "ok", "done", "true", "1"), "skip"
 COLUMNS = ("id", "text", "agreement", "suggestion")
 ANSWERED = ("done", "reviewer", "seconds")
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # beginnings of spreadsheet formulas; a leading apostrophe makes them text
 
 Row = dict[str, Any]
 
@@ -209,7 +209,7 @@ def _csv(path: Path) -> dict[str, Row]:
         rows = read_csv(path, _encoding(path), layout)
     except UserError as error:
         raise UserError(f"{str(error).partition('; ')[0]}; save the file as CSV again, in UTF-8") from error
-    return {f"row {number}": {name: _plain(value) for name, value in row.items()} for number, row in enumerate(rows, 2)}
+    return {f"row {number}": {name: unquoted(value) for name, value in row.items()} for number, row in enumerate(rows, 2)}
 
 
 def _encoding(path: Path) -> str:
@@ -221,10 +221,6 @@ def _encoding(path: Path) -> str:
     return "utf-8"
 
 
-def _plain(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
-
-
 def _write(path: Path, rows: Iterable[Row]) -> None:
     rows = list(rows)
     if path.suffix == ".jsonl":
@@ -234,5 +230,5 @@ def _write(path: Path, rows: Iterable[Row]) -> None:
     writer = csv.DictWriter(table, list(dict.fromkeys(name for row in rows for name in row)), restval="")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: f"'{value}" if str(value).startswith(FORMULA) else value for name, value in row.items()})
+        writer.writerow({name: quoted(value) for name, value in row.items()})
     write_whole(path, table.getvalue().encode("utf-8-sig"))  # the byte order mark tells Excel that it is UTF-8
