@@ -186,3 +186,23 @@ def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_seeds_on_one_draw_of_labelled_rows_are_one_unit() -> None:
+    """Runs that are repeated without anything new make no interval narrower; without units they would."""
+    rng = np.random.default_rng(1)
+    gold = rng.choice(3, 400)
+    once = [answers(rng, gold, 3, accuracy) for accuracy in (0.8, 0.7)]
+    draws = (0, 1, 2)
+    twice, units = [np.repeat(each, 2, axis=0) for each in once], (0, 0, 1, 1, 2, 2)
+    for key, one in seed_means(gold, twice[0], 3, units=units).items():
+        expected = seed_means(gold, once[0], 3)[key]
+        assert (one.mean, one.low, one.high) == pytest.approx((expected.mean, expected.low, expected.high))
+        assert one.high - one.low > 1.1 * np.subtract(
+            *(getattr(seed_means(gold, twice[0], 3)[key], end) for end in ("high", "low"))
+        )
+    expected = paired(gold, *once, 3, seeds_a=draws, seeds_b=draws)["accuracy"]
+    for a, b, seeds_a, seeds_b in ((*twice, units, units), (twice[0], once[1], units, draws)):
+        one = paired(gold, a, b, 3, seeds_a=seeds_a, seeds_b=seeds_b)["accuracy"]
+        assert (one.difference, one.low, one.high) == pytest.approx((expected.difference, expected.low, expected.high))
+        assert one.p == pytest.approx(expected.p)

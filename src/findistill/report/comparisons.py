@@ -165,14 +165,14 @@ def _rank(method: Method, axis: str) -> tuple[int, float, str]:
 
 def _tested(family: Family, resamples: int) -> list[Comparison]:
     gaps = [
-        paired(a.gold, a.predicted, b.predicted, len(a.labels), seeds_a=a.seeds, seeds_b=b.seeds, resamples=resamples)
+        paired(a.gold, a.predicted, b.predicted, len(a.labels), seeds_a=a.units, seeds_b=b.units, resamples=resamples)
         for a, b in family.pairs
     ]
     adjusted = holm([gap["accuracy"].p or 0.0 for gap in gaps])
     return [
         Comparison(
-            a.test_set, family.name, family.contrast(a, b) if family.contrast else "", a.name, b.name, len(a.ids), len(a.runs),
-            len(b.runs), gap["accuracy"], gap["macro_f1"], p, main=family.main and index == 0,
+            a.test_set, family.name, family.contrast(a, b) if family.contrast else "", a.name, b.name, len(a.ids),
+            len(set(a.units)), len(set(b.units)), gap["accuracy"], gap["macro_f1"], p, main=family.main and index == 0,
         )
         for index, ((a, b), gap, p) in enumerate(zip(family.pairs, gaps, adjusted, strict=True))
     ]  # fmt: skip

@@ -35,6 +35,7 @@ class Run:
     predictions: pd.DataFrame  # id, text, label (gold), predicted, p_<label>...; annotators: agreement, n_samples
     folder: Path | None = None
     status: dict[str, Any] = field(default_factory=dict)
+    draw: int | None = None  # of the labelled rows, `data.labelled_seed`
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Method:
         return tuple(run.seed for run in self.runs)
 
     @property
+    def units(self) -> tuple[int | str | None, ...]:
+        """What is independent between the runs, in the order of `seeds`; see `units_of`."""
+        return units_of(self.runs)
+
+    @property
     def correct(self) -> np.ndarray:
         """(seeds, n) of bool."""
         return self.predicted == self.gold
@@ -86,6 +92,12 @@ class Method:
         numbers = sorted({int(match[1]) for key in self.runs[0].metrics if (match := shape.fullmatch(key))})
         rows = {number: [run.metrics.get(pattern.format(number)) for run in self.runs] for number in numbers}
         return {number: np.array(row, float) for number, row in rows.items() if None not in row}
+
+
+def units_of(runs: Sequence[Run]) -> tuple[int | str | None, ...]:
+    """What is independent between the runs: the draws of labelled rows, which several seeds may share, or else the seeds."""
+    draws = tuple(run.draw for run in runs)
+    return draws if len(set(draws)) > 1 else tuple(run.seed for run in runs)
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:

@@ -91,7 +91,7 @@ def build_report(
         raise UserError(f"study={study}: no finished job to report on. Run some first, then stage=report again.")
     numbers = read_published(published) if published else None
     methods = gather([run for run in runs if parts.of_kind(run.kind).classifies])
-    estimates = [seed_means(method.gold, method.predicted, len(method.labels), resamples=resamples) for method in methods]
+    estimates = [seed_means(one.gold, one.predicted, len(one.labels), units=one.units, resamples=resamples) for one in methods]
     table = tables.results(methods, estimates, failed)
     comparisons = compare(methods, resamples=resamples, families=families)
 

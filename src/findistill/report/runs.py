@@ -135,4 +135,4 @@ def read_run(folder: Path, state: dict[str, Any], config: dict[str, Any] | None 
         seed = draw if draw == seed else f"{seed}/{draw}"
     predictions = pd.read_parquet(folder / "predictions.parquet")
     status = {**state, **part.status(config, folder)}
-    return Run(part.name(config, metrics), part.kind, seed, settings, metrics, predictions, folder, status)
+    return Run(part.name(config, metrics), part.kind, seed, settings, metrics, predictions, folder, status, draw)

@@ -11,6 +11,7 @@ matter, and in 10 to 19% if they move accuracy by 0.03.
 The influence of a row on a metric is a derivative (`metrics.influences`), so several seeds need no resampling.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,31 +74,50 @@ def standard_error(*groups: Group) -> StandardError:
     return StandardError(variance**0.5, max(1.0, variance**2 / doubt) if doubt else max(1.0, n_rows - 1))
 
 
+def by_unit(group: Group, units: Sequence[object]) -> Group:
+    """The group with runs of one unit averaged, in order of first appearance; no units: each run is one.
+
+    Units are independent of each other, and the runs within one are not: several seeds on one draw of labelled rows.
+    """
+    if len(members := list(dict.fromkeys(units))) == len(units):
+        return group
+    runs = [[run for run, unit in enumerate(units) if unit == member] for member in members]
+    values, influence = group
+    return np.stack([values[own].mean() for own in runs]), np.stack([influence[own].mean(0) for own in runs])
+
+
 def seed_means(
-    gold: np.ndarray, predicted: np.ndarray, n_labels: int, *, resamples: int = 2000, seed: int = 0
-) -> dict[str, Estimate]:
+    gold: np.ndarray, predicted: np.ndarray, n_labels: int,
+    *, units: Sequence[object] = (), resamples: int = 2000, seed: int = 0,
+) -> dict[str, Estimate]:  # fmt: skip
     """Accuracy, macro F1 and weighted F1 of predictions (seeds, n): mean over seeds, with 95% bounds over seeds and rows.
 
     One seed gets a percentile bootstrap over `resamples` draws of the rows.
+
+    Args:
+        units: what is independent, if not each run is; see `by_unit`.
     """
     points = scores(np.stack([confusion(gold, one, n_labels) for one in predicted]))
     influence = influences(gold, predicted, n_labels)
     draws = {}
     if len(predicted) == 1:
         draws = scores(resampled_confusions(gold, predicted, n_labels, resamples=resamples, seed=seed)[0])
-    return {key: estimate_of(points[key], influence[key], draws.get(key)) for key in RESAMPLED}
+    return {key: estimate_of(points[key], influence[key], draws.get(key), units) for key in RESAMPLED}
 
 
-def estimate_of(values: np.ndarray, influence: np.ndarray, draws: np.ndarray | None = None) -> Estimate:
+def estimate_of(
+    values: np.ndarray, influence: np.ndarray, draws: np.ndarray | None = None, units: Sequence[object] = ()
+) -> Estimate:
     """The estimate of a metric between 0 and 1.
 
     Args:
         values: (seeds,).
         influence: of each row on them, (seeds, n).
         draws: for one seed, the bootstrap samples over rows.
+        units: as in `by_unit`.
     """
     spread = float(values.std(ddof=1)) if len(values) > 1 else None
-    low, high = _interval(values, influence) if draws is None else bounds(draws)
+    low, high = _interval(*by_unit((values, influence), units)) if draws is None else bounds(draws)
     return Estimate(float(values.mean()), spread, low, high, tuple(map(float, values)))
 
 

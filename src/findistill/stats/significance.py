@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from findistill.stats.intervals import Group, standard_error
+from findistill.stats.intervals import Group, by_unit, standard_error
 from findistill.stats.metrics import bounds, confusion, influences, resampled_confusions, scores
 
 METRICS = ("accuracy", "macro_f1")
@@ -35,7 +35,7 @@ def paired(
 
     If a method has several runs, the bounds and p are over seeds and rows (`intervals.standard_error`). Runs with the same seeds
     are paired by seed, as a seed may draw the same rows, order and initial weights for both; other runs are independent, as in
-    Welch's test. A method of one run is taken as fixed.
+    Welch's test. Equal seeds within a method are one unit (`intervals.by_unit`). A method of one run is taken as fixed.
 
     With one run each, p is McNemar's exact test on the rows where only one is right, and the bounds are from a paired bootstrap
     with `resamples` draws of the rows.
@@ -46,12 +46,13 @@ def paired(
         return _of_models(gold, a, b, n_labels, gaps, resamples, seed)
     influence = [influences(gold, runs, n_labels) for runs in (a, b)]
     groups = {key: [(own[key], rows[key]) for own, rows in zip(tables, influence, strict=True)] for key in METRICS}
-    same_seeds = bool(seeds_a) and list(seeds_a) == list(seeds_b)
-    return {key: difference_of(*pair, same_seeds=same_seeds) for key, pair in groups.items()}
+    return {key: difference_of(*pair, seeds_a=seeds_a, seeds_b=seeds_b) for key, pair in groups.items()}
 
 
-def difference_of(a: Group, b: Group, *, same_seeds: bool) -> Paired:
+def difference_of(a: Group, b: Group, *, seeds_a: Sequence[object], seeds_b: Sequence[object]) -> Paired:
     """Mean score of method a minus that of b on the same rows, where one or both have several runs; see `paired`."""
+    same_seeds = bool(seeds_a) and list(dict.fromkeys(seeds_a)) == list(dict.fromkeys(seeds_b))
+    a, b = by_unit(a, seeds_a), by_unit(b, seeds_b)
     gap = float(a[0].mean() - b[0].mean())
     error = standard_error((a[0] - b[0], a[1] - b[1])) if same_seeds else standard_error(a, (-b[0], -b[1]))
     return Paired(gap, gap - error.half_width, gap + error.half_width, error.p(gap), "seeds and rows")

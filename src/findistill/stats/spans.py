@@ -108,12 +108,12 @@ def evaluate(
     return out | {f"{prefix}/{key}": float(value) for key, value in further.items()}
 
 
-def seed_means(table: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> dict[str, Estimate]:
+def seed_means(table: np.ndarray, *, units: Sequence[object] = (), resamples: int = 2000, seed: int = 0) -> dict[str, Estimate]:
     """`METRICS` of counts (seeds, n, len(COUNTED)): mean over seeds, with 95% bounds over seeds and texts; for one seed, over
-    texts (percentile bootstrap)."""
+    texts (percentile bootstrap). `units` as in `intervals.by_unit`."""
     points, influence = scores(table.sum(1)), influences(table)
     draws = scores(resampled(table, resamples=resamples, seed=seed)[0]) if len(table) == 1 else {}
-    return {key: estimate_of(points[key], influence[key], draws.get(key)) for key in METRICS}
+    return {key: estimate_of(points[key], influence[key], draws.get(key), units) for key in METRICS}
 
 
 def paired(
@@ -131,7 +131,7 @@ def paired(
         beyond = min(float((gaps <= 0).mean()), float((gaps >= 0).mean()))
         return Paired(float(points[0][0] - points[1][0]), *bounds(gaps), min(1.0, 2 * max(beyond, 1 / resamples)), "rows")
     groups = [(own, influences(table)[metric]) for own, table in zip(points, (a, b), strict=True)]
-    return difference_of(*groups, same_seeds=bool(seeds_a) and list(seeds_a) == list(seeds_b))
+    return difference_of(*groups, seeds_a=seeds_a, seeds_b=seeds_b)
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -200,6 +200,17 @@ def test_annotations_without_gold_labels_leave_nothing_to_report(tmp_path: Path)
         make(tmp_path, "s", Report())
 
 
+def test_seeds_on_the_same_draws_of_labelled_rows_are_not_independent(tmp_path: Path, embedded: None) -> None:
+    for seed in (0, 1):
+        for draw in (0, 1, 2):
+            write_learner(tmp_path, "teacher", f"seed={seed}", f"data.labelled_seed={draw}")
+    make(tmp_path, "s", Report(resamples=20))
+    table = pd.read_csv(tmp_path / "s" / "table.csv").set_index("method")
+    assert table.loc["minilm_l6 on 30 human labels", "n_seeds"] == 6
+    tests = pd.read_csv(tmp_path / "s" / "comparisons.csv")
+    assert (tests[["n_seeds_a", "n_seeds_b"]] == 3).all(axis=None), "paired by draw"
+
+
 def test_the_report_names_done_jobs_that_it_leaves_out_and_knows_when_it_is_old(
     tmp_path: Path, embedded: None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,8 +83,9 @@ def _run(step: Baseline, run: Run, config: Any, store: Store) -> Run:
         settings["evaluate"] = {"label_map": own["label_map"]}
     folder = store.build(step)
     predictions = pd.read_parquet(folder / "predictions_test.parquet")
-    seed = run.seed if step.kind == "encoder" else config.data.labelled_seed
-    return Run(step.title(), kind, seed, settings, read_json(folder / "metrics.json"), predictions, folder, status)
+    draw = config.data.labelled_seed
+    seed = run.seed if step.kind == "encoder" else draw
+    return Run(step.title(), kind, seed, settings, read_json(folder / "metrics.json"), predictions, folder, status, draw)
 
 
 def votes_of_students(runs: Sequence[Run], store: Store) -> pd.DataFrame | None:

@@ -15,7 +15,7 @@ from findistill.llm.identity import selected
 from findistill.methods.entities import plots
 from findistill.methods.entities.config import LEARNT
 from findistill.methods.entities.steps import settings_of
-from findistill.report.methods import Run, repeats, setting, with_unique_names
+from findistill.report.methods import Run, repeats, setting, units_of, with_unique_names
 from findistill.report.parts import Part, Section, Table, Wording
 from findistill.report.style import cost_and_score
 from findistill.report.tables import estimate
@@ -110,7 +110,7 @@ class EntitiesPart(Part):
         markers = with_unique_names([_marker(group) for group in repeats(runs)])
         for test_set in dict.fromkeys(marker.test_set for marker in markers):
             own = [marker for marker in markers if marker.test_set == test_set]
-            estimates = {m.name: seed_means(m.counts.sum(2), resamples=resamples) for m in own}
+            estimates = {m.name: seed_means(m.counts.sum(2), units=units_of(m.runs), resamples=resamples) for m in own}
             own.sort(key=lambda marker: -estimates[marker.name]["f1"].mean)
             best = _best(own)
             compared = [_compared(best, own, resamples)] if len(own) > 1 else []
@@ -225,7 +225,10 @@ def _compared(best: Marker, markers: Sequence[Marker], resamples: int) -> Table:
 
 def _tested(pairs: Sequence[tuple[Marker, Marker]], resamples: int) -> pd.DataFrame:
     """One row per pair: a paired test of the first minus the second, with p adjusted by Holm over all pairs."""
-    tests = [paired(a.counts.sum(2), b.counts.sum(2), seeds_a=a.seeds, seeds_b=b.seeds, resamples=resamples) for a, b in pairs]
+    tests = [
+        paired(a.counts.sum(2), b.counts.sum(2), seeds_a=units_of(a.runs), seeds_b=units_of(b.runs), resamples=resamples)
+        for a, b in pairs
+    ]
     adjusted = holm([test.p or 0.0 for test in tests])
     return pd.DataFrame([
         {"method": b.name, **vars(test), "p_holm": p} for (_, b), test, p in zip(pairs, tests, adjusted, strict=True)
