@@ -104,7 +104,7 @@ def test_command_composes_and_obeys_the_rules(command: str, tmp_path: Path, monk
         for job in covering(OverridesParser.create().parse_overrides([*params, *arguments])):
             config = compose("config", overrides=job)
             try:
-                validate(config)
+                validate(expand(config))
             except UserError as error:
                 # The published setting leaves the choice of model to the user.
                 assert "llm.model is not set" in str(error) and "published" in command

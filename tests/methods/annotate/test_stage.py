@@ -149,7 +149,7 @@ def test_the_key_is_written_nowhere(findistill: Command, tmp_path: Path) -> None
         (("-m", "annotate.dry_run=true", "seed=0,1"), "without -m"),
         (("stage=student", "annotate.dry_run=true"), "only work with stage=annotate"),
         (("annotate.stop_at=9",), "can never be reached"),
-        (("stage=student", "annotate.stop_at=5", "distill.min_agreement=6"), "stops sampling there"),
+        (("stage=student", "prompt=cot", "annotate.stop_at=5", "distill.min_agreement=6"), "stops sampling there"),
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], message: str, findistill: Command, tmp_path: Path) -> None:
