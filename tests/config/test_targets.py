@@ -160,6 +160,13 @@ def test_the_environment_is_not_copied_into_the_configuration(config: Any, key: 
         check_names(put(config, key, [text]))
 
 
+@pytest.mark.parametrize("text", ["${${study}.env:HOME}", "${oc.${study}:HOME}", "a ${ ${study}:HOME}"])
+def test_the_name_of_a_resolver_is_not_put_together(config: Any, text: str) -> None:
+    with pytest.raises(UserError, match="an interpolation cannot be part of a name"):
+        check_names(put(config, "prompt.instruction", text))
+    check_names(put(config, "prompt.instruction", "${oc.select:${study},x} ${study}"))
+
+
 def test_a_place_for_the_output_may_come_from_the_environment(config: Any) -> None:
     check_names(put(config, "runs_dir", "${oc.env:HOME}/runs"))
 

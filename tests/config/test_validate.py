@@ -17,6 +17,7 @@ from findistill.errors import UserError
 class Inner:
     share: float = setting(0.5, gt=0, lt=1, meaning="a share")
     rows: int = setting(1, ge=1)
+    rate: float = setting(1.0, gt=0)
 
 
 @dataclass
@@ -70,6 +71,7 @@ def test_what_is_allowed_passes_and_what_is_not_set_is_not_checked() -> None:
         ({"threads": [1, 1]}, "threads=[1,1]: give one or more values, each once"),
         ({"threads": [1, 0]}, "threads=[1,0] must be at least 1"),
         ({"inner": {"share": 1}}, "inner.share=1.0 is not a share: above 0, below 1"),
+        ({"inner": {"rate": float("inf")}}, "inner.rate=inf must be finite"),
         ({"inner": {"share": float("nan")}}, "inner.share=nan is not a share: above 0, below 1"),
         ({"parts": {"x": {"rows": 0}}}, "parts.x.rows=0 must be at least 1"),
         ({"listed": [{"rows": 1}, {"rows": 0}]}, "listed.1.rows=0 must be at least 1"),

@@ -307,6 +307,21 @@ def test_an_adapter_is_known_by_its_weights(tmp_path: Path) -> None:
     assert request_identity(InProcessLLM(model="m", adapter="hub/id"))["adapter"] == "hub/id"
 
 
+def test_a_local_model_is_known_by_its_files_and_not_by_its_place(tmp_path: Path) -> None:
+    """Responses of weights that were overwritten must not be served for the new ones."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"a")
+
+    def identity(name: str) -> dict[str, object]:
+        return request_identity(InProcessLLM(model=str(tmp_path / name)))
+
+    assert identity("here") == identity("there")
+    (tmp_path / "there" / "model.safetensors").write_bytes(b"other")
+    assert identity("here") != identity("there")
+    assert request_identity(InProcessLLM(model="org/model"))["model"] == "org/model"
+
+
 def test_mistakes(tmp_path: Path) -> None:
     for settings, message in [
         ({"calibration": "batch"}, "needs label probabilities"),

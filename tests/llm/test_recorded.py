@@ -60,13 +60,14 @@ def test_rows_of_a_text_are_its_samples(suffix: str, settings: dict[str, Any], f
 
 def test_a_label_column_tokens_and_a_selection(file: Path) -> None:
     frame = pd.DataFrame(ROWS, columns=["text", "id", "answer"])
-    one = frame.assign(label=["Negative", "positive", "POSITIVE", None, "neutral"], read=[10, 20, 30, None, 1], written=2)
+    labels, dates = ["Negative", "positive", "POSITIVE", None, "neutral"], "2024.01.02"  # dates are no numbers of tokens
+    one = frame.assign(label=labels, read=["10", "20.0", "30", None, "1"], written=dates)
     two = frame.assign(label="neutral", read=None, written=None)
     pd.concat([one.assign(model="one"), two.assign(model="two")]).to_csv(file, index=False)
     votes = run(file, label_column="label", where={"model": "one"}, tokens_in_column="read", tokens_out_column="written")
     assert list(votes["label"]) == ["negative", "positive", "neutral"] and list(votes["n_valid"]) == [1, 2, 1]
     summary = json.loads((file.parent / "out" / "summary.json").read_text())
-    assert (summary["tokens_in"], summary["tokens_out"], summary["cost_usd"]) == (61, 10, None)
+    assert (summary["tokens_in"], summary["tokens_out"], summary["cost_usd"]) == (61, 0, None)
     assert set(run(file, label_column="label", where={"model": "two"})["label"]) == {"neutral"}
     both = run(file, label_column="label", where={"model": ["one", "two"]}, samples=2)
     assert set(both["n_valid"]) == {2}  # each model's answer is a sample

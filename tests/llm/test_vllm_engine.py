@@ -96,6 +96,12 @@ def test_settings_reach_vllm(vllm: type[vllm_standin.LLM], tmp_path: Path) -> No
         list(wrong.responses(requests(1, 1), TEMPLATE, Sampling(0.5, 0)))
 
 
+@pytest.mark.parametrize("name", ["trust_remote_code", "worker_cls", "logits_processors"])
+def test_no_setting_lets_vllm_run_code(name: str) -> None:
+    with pytest.raises(UserError, match=rf"llm\.extra_engine\.{name} is refused"):
+        VllmEngine(name="x", model="m", extra_engine={name: "os.system"})
+
+
 def test_without_vllm_or_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = VllmEngine(name="x", model="m")
     monkeypatch.setattr("findistill.llm.vllm_engine.find_spec", lambda name: None)

@@ -117,6 +117,17 @@ def test_a_pickle_and_code_of_others_are_refused(trained: Trained, tmp_path: Pat
     (folder / "gliner_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=r"needs its own code"):
         gliner_model.open_gliner(folder)
+    # An encoder of a known architecture with code of its own: gliner would run it.
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "code.py").write_text("raise SystemExit('ran')")
+    encoder = {"model_type": "bert", "auto_map": {"AutoModel": "code.Model"}}
+    (tmp_path / "encoder" / "config.json").write_text(json.dumps(encoder))
+    del settings["encoder_config"]
+    (folder / "gliner_config.json").write_text(json.dumps(settings | {"model_name": str(tmp_path / "encoder")}))
+    with pytest.raises(UserError, match=r"its encoder has its own code \(auto_map\)"):
+        gliner_model.open_gliner(folder)
+    with pytest.raises(UserError, match=r"code"):
+        gliner_model.begin(str(tmp_path / "encoder"), max_width=4, max_length=16)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"a pickle, which can run code and is not read.\nIf you trust it, convert it: python -c"):
         gliner_model.open_gliner(folder)

@@ -187,6 +187,8 @@ FROM_ENVIRONMENT = ("runs_dir", "data.path", "llm.path")
 
 
 def _check_resolvers(key: str, text: str) -> None:
+    if re.search(r"\$\{\s*[\w.]*\$\{", text):
+        raise UserError(f"{key}={text} is refused: an interpolation cannot be part of a name, which might be that of a resolver")
     for resolver in re.findall(r"\$\{\s*([\w.]+)\s*:", text):
         if resolver in RESOLVERS or (resolver == "oc.env" and key in FROM_ENVIRONMENT):
             continue

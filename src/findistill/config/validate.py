@@ -6,6 +6,7 @@ package that they concern, registered for their stages with `@rule`.
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from math import isinf
 from operator import ge, gt, le, lt
 from re import fullmatch
 from typing import Any
@@ -167,6 +168,8 @@ def wrong_value(key: str, value: Any, limits: Constraints) -> str:
             return f"{key}={one!r} is not {limits.meaning}"
         if limits.names == "data" and one != "" and (message := unknown_data_set(one)):
             return f"{key}={one}: {message}"
+        if isinstance(one, float) and isinf(one):
+            return f"{_assignment(key, value)} must be finite"
         if isinstance(one, int | float) and not isinstance(one, bool) and not _within(one, limits):
             return f"{_assignment(key, value)} {_bounds(limits)}"
     return ""

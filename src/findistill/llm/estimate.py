@@ -23,7 +23,7 @@ from findistill.llm.identity import request_identity
 from findistill.llm.prompts import Demonstration, Template
 from findistill.llm.runner import PromptRows, prompt_key
 from findistill.llm.text import truncate
-from findistill.models.weights import loading, locate
+from findistill.models.weights import NO_CODE, loading, locate
 
 COUNTED = 200  # prompts that are built and tokenised; any others are assumed to be like them
 MIN_MEASURED = 5  # fewest annotated texts that a measured estimate builds on
@@ -167,7 +167,7 @@ def token_counter(llm: LLM) -> Counter:
     setting = "model" if declares(llm, "in_process") else "tokenizer"
     reference = getattr(llm, setting, "embedded:smollm2")
     with loading(f"llm.{setting}={reference}: the tokenizer for counting tokens cannot be loaded"):
-        tokenizer = load("transformers:AutoTokenizer").from_pretrained(locate(reference))
+        tokenizer = load("transformers:AutoTokenizer").from_pretrained(locate(reference), **NO_CODE)
 
     def count(template: Template, examples: tuple[Demonstration, ...], text: str) -> int:
         short = [each.truncated(template.max_text_tokens) for each in examples]

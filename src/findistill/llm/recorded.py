@@ -155,4 +155,4 @@ class RecordedEngine(RecordedLLM, Engine):
 
 
 def _count(cell: str | None) -> int:
-    return int(float(cell)) if cell and re.fullmatch(r"[\d.]+", cell) else 0
+    return int(float(cell)) if cell and re.fullmatch(r"\d+(\.\d+)?", cell) else 0

@@ -26,11 +26,20 @@ from findistill.llm.prompts import Template
 from findistill.llm.text import one_line, truncate, without_controls
 from findistill.llm.votes import needed
 from findistill.models.causal_lm import find_adapter
-from findistill.models.weights import locate
+from findistill.models.weights import NO_CODE, locate
 
 log = logging.getLogger(__name__)
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+# Arguments of vllm.LLM that name code to run.
+RUNS_CODE = (
+    "trust_remote_code",
+    "worker_cls",
+    "worker_extension_cls",
+    "logits_processors",
+    "scheduler_cls",
+    "compilation_config",
+)
 
 
 @dataclass
@@ -52,6 +61,10 @@ class VllmEngine(VllmLLM, Engine):
         if self.extra_engine is not None and not isinstance(self.extra_engine, Mapping):
             raise UserError(
                 f"llm.extra_engine={self.extra_engine}: must map arguments to values, llm.extra_engine={{enforce_eager: true}}."
+            )
+        if refused := [name for name in self.extra_engine or () if name in RUNS_CODE]:
+            raise UserError(
+                f"llm.extra_engine.{refused[0]} is refused: vLLM would run code that a configuration or a model names"
             )
 
     def prepare(self, template: Template, sampling: Sampling) -> Template:
@@ -172,7 +185,7 @@ class VllmEngine(VllmLLM, Engine):
             return load("vllm:LLM")(
                 model=locate(self.model), dtype=self.dtype, quantization=self.quantization, max_model_len=self.max_model_len,
                 tensor_parallel_size=self.tensor_parallel_size, gpu_memory_utilization=self.gpu_memory_utilization,
-                enable_prefix_caching=True, generation_config="vllm", **lora, **dict(self.extra_engine or {}),
+                enable_prefix_caching=True, generation_config="vllm", **lora, **dict(self.extra_engine or {}), **NO_CODE,
             )  # fmt: skip
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             raise UserError(

@@ -14,7 +14,7 @@ import torch
 from gliner import GLiNER
 from gliner.config import GLiNERConfig
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from findistill.core.files import read_json, replacing_folder, write_json
 from findistill.data.span_counts import validation_scores
@@ -73,6 +73,7 @@ def begin(encoder: str, *, max_width: int, max_length: int) -> Any:
     where = locate(encoder)
     check_folder(encoder, where)
     check_code(encoder, where)
+    _check_encoder(encoder, where)
     with loading(f"entities.gliner.encoder={encoder} cannot be loaded", "\nGive embedded:minilm_l6, a folder or a hub id."):
         width = AutoConfig.from_pretrained(where, **NO_CODE).hidden_size  # fails if the encoder needs custom code
         config = GLiNERConfig(model_name=where, hidden_size=width, max_width=max_width, max_len=max_length, dropout=0.1)
@@ -109,12 +110,26 @@ def open_gliner(reference: str | Path, *, onnx_file: str | None = None) -> Any:
         settings = read_json(folder / CONFIG)
     except ValueError as error:
         raise UserError(f"the model {reference}: {CONFIG} cannot be read ({error})") from error
-    for name in ("encoder_config", "labels_encoder_config"):
-        if (settings.get(name) or {}).get("auto_map"):
-            raise UserError(f"the model {reference} needs its own code (auto_map in its {CONFIG}), which findistill does not run")
+    if any(isinstance(nested, Mapping) and nested.get("auto_map") for nested in settings.values()):
+        raise UserError(f"the model {reference} needs its own code (auto_map in its {CONFIG}), which findistill does not run")
+    for config, name in (("encoder_config", "model_name"), ("labels_encoder_config", "labels_encoder")):
+        if settings.get(name) and not settings.get(config):
+            _check_encoder(reference, settings[name])
     runtime = {"runtime": "onnxruntime", "runtime_model_file": onnx_file} if onnx_file else {}
     with loading(f"the model {reference} cannot be loaded", ADVICE):
         return GLiNER.from_pretrained(str(folder), local_files_only=True, **runtime).eval()
+
+
+def _check_encoder(reference: str | Path, where: str | Path) -> None:
+    """Refuse an encoder with custom code: gliner loads encoders with `trust_remote_code`, whatever their architecture.
+
+    Raises:
+        UserError: it needs custom code, or its configuration cannot be read.
+    """
+    with loading(f"the model {reference} cannot be loaded", ADVICE):
+        config, _ = PretrainedConfig.get_config_dict(str(where))
+    if config.get("auto_map"):
+        raise UserError(f"the model {reference}: its encoder has its own code (auto_map), which findistill does not run")
 
 
 def _no_weights(reference: str | Path, folder: Path) -> str:

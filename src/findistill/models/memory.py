@@ -21,7 +21,7 @@ from findistill.core import hardware
 from findistill.core.files import read_json
 from findistill.errors import UserError
 from findistill.models.folder import check_folder
-from findistill.models.weights import loading, locate
+from findistill.models.weights import NO_CODE, loading, locate
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def size(model: str) -> Size:
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
     with loading(f"llm.model={model} cannot be loaded"):
         read = transformers.AutoConfig
-        config = read.for_model(**KNOWN[model]) if model in KNOWN else read.from_pretrained(locate(model))
+        config = read.for_model(**KNOWN[model]) if model in KNOWN else read.from_pretrained(locate(model), **NO_CODE)
         auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
         with torch.device("meta"):
             bare = auto.from_config(config)

@@ -21,7 +21,7 @@ from findistill.core.progress import ProgressMeter
 from findistill.data.neighbours import nearest
 from findistill.errors import UserError
 from findistill.models.special_tokens import SpecialTokens, spaced
-from findistill.models.weights import locate, quiet
+from findistill.models.weights import NO_CODE, locate, quiet
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ class WordSwaps:
         where = locate(masked_lm or "embedded:minilm_l6")
         try:
             with quiet():
-                self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where)
+                self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, **NO_CODE)
                 if masked_lm:
-                    self.model, info = AutoModelForMaskedLM.from_pretrained(where, output_loading_info=True)
+                    self.model, info = AutoModelForMaskedLM.from_pretrained(where, output_loading_info=True, **NO_CODE)
                     lacking = [name for name in info["missing_keys"] if "bias" not in name]
                 else:
-                    self.model, lacking = AutoModel.from_pretrained(where), []
+                    self.model, lacking = AutoModel.from_pretrained(where, **NO_CODE), []
         except (OSError, ValueError) as error:
             raise UserError(f"augment.masked_lm={masked_lm} cannot be loaded: {str(error).splitlines()[0]}") from error
         if lacking or (masked_lm and self.tokenizer.mask_token is None):
