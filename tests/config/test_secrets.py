@@ -15,6 +15,13 @@ from findistill.config.fields import result_settings, without_secrets
         ("++llm.extra_body.api_key=abc", "++llm.extra_body.api_key=***"),
         ("llm.api_key_env=OPENAI_API_KEY", "llm.api_key_env=OPENAI_API_KEY"),
         ("llm.batch_tokens=64", "llm.batch_tokens=64"),
+        ("llm.extra_body={api_key: abc, n: 1}", "llm.extra_body={api_key: ***, n: 1}"),
+        (
+            "llm.extra_headers={'X-Api-Key':'a b',Authorization: Bearer abc}",
+            "llm.extra_headers={'X-Api-Key':***,Authorization: ***}",
+        ),
+        ("prompt.wording={token: crypto, key: rate}", "prompt.wording={token: crypto, key: rate}"),
+        ("distill.terms.query_key=0.5", "distill.terms.query_key=0.5"),
         ("mail me@host // or you@host", "mail me@host // or you@host"),
     ],
 )

@@ -63,3 +63,11 @@ def test_what_concerned_this_command_alone_is_not_in_the_next(tmp_path: Path) ->
     overrides = ["stage=annotate", "annotate.limit=5", "plan=false", f"runs_dir={tmp_path}"]
     lines = closing_lines(composed(*overrides), tmp_path / "default" / "annotate-0", overrides)
     assert f"next: findistill stage=student annotate.limit=5 runs_dir={tmp_path}" in lines and "latest" not in lines
+
+
+def test_the_next_command_has_the_conf_folders_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--config-dir` sets the variable; without it the printed command would not know the user's options."""
+    config = composed("stage=annotate", "study=moon")
+    monkeypatch.setenv("FINDISTILL_CONF", "/my conf")
+    lines = next_lines(config, tmp_path / "moon" / "job-0", [], report=False)
+    assert lines and all("FINDISTILL_CONF='/my conf' findistill " in line for line in lines)

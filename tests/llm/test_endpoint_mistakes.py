@@ -1,3 +1,4 @@
+import json
 import logging
 import random
 
@@ -20,6 +21,11 @@ def test_a_wrong_key_model_or_address_is_the_users_mistake(server: LoopbackServe
         ask(server)
     server.behave = lambda body: refusal(429, "insufficient_quota")
     with pytest.raises(UserError, match=r"credit is used up"):
+        ask(server)
+    spent = {"message": "You exceeded your current quota, please check your plan and billing details.", "param": None}
+    body_of_openai = {"error": {**spent, "type": "insufficient_quota", "code": "insufficient_quota"}}
+    server.behave = lambda body: Reply(429, json.dumps(body_of_openai))
+    with pytest.raises(UserError, match=r"credit is used up \(429: You exceeded your current quota"):
         ask(server)
     key, server.key = server.key, ""
     for status, reason in ((401, "401"), (403, r"403: who are you\?")):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from findistill.config.fields import without_secrets
 from findistill.core.run_folder import LATEST, status
+from findistill.core.study import with_conf_folders
 
 if TYPE_CHECKING:
     from findistill.schema import Config
@@ -57,7 +58,7 @@ def next_lines(config: "Config", folder: Path, overrides: Sequence[str], *, repo
         "latest": shlex.quote(str(link if link.resolve() == folder.resolve() else folder)),
     }
     commands = [
-        command.format(**values).strip()
+        with_conf_folders(command.format(**values).strip())
         for command in config.stage.next
         if (report or "stage=report" not in command) and ("{latest}/onnx" not in command or (folder / "onnx").is_dir())
     ]

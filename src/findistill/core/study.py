@@ -91,9 +91,13 @@ def commands(folder: Path) -> list[str]:
 
 def command_line(arguments: Iterable[str]) -> str:
     """The shell command for these arguments, without secrets, and with $FINDISTILL_CONF as it is set now."""
+    return with_conf_folders(" ".join(["findistill", *(shlex.quote(without_secrets(each)) for each in arguments)]))
+
+
+def with_conf_folders(command: str) -> str:
+    """The shell command with $FINDISTILL_CONF as it is set now, which `--config-dir` extends."""
     folders = os.environ.get("FINDISTILL_CONF")
-    words = [f"FINDISTILL_CONF={shlex.quote(folders)}"] if folders else []
-    return " ".join([*words, "findistill", *(shlex.quote(without_secrets(each)) for each in arguments)])
+    return f"FINDISTILL_CONF={shlex.quote(folders)} {command}" if folders else command
 
 
 def note_command(folder: Path, arguments: Iterable[str], *, jobs: Sequence[str] = (), trials: int | None = None) -> None:

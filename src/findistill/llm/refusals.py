@@ -52,11 +52,12 @@ _POLICY = re.compile(
 
 @dataclass(frozen=True)
 class Refusal:
-    """A refusal's message, and the fields that it points to (`messages.0.role`)."""
+    """A refusal's message, the fields that it points to (`messages.0.role`), and its kinds (`insufficient_quota`)."""
 
     message: str
     pointers: tuple[str, ...] = ()
     code: int | None = None  # the status that the body itself gives
+    kinds: tuple[str, ...] = ()
 
     @property
     def about_text(self) -> bool:
@@ -105,7 +106,7 @@ def read(body: bytes | Any) -> Refusal:
     if any(_POLICY.search(kind) or TOO_LONG.search(kind) for kind in kinds) and not _POLICY.search(message):
         message += f" ({', '.join(dict.fromkeys(kinds))})"
     located = message + "".join(f" ({pointer})" for pointer in dict.fromkeys(pointers) if pointer not in message)
-    return Refusal(located[:LONGEST], tuple(pointers), numbers[0] if numbers else None)
+    return Refusal(located[:LONGEST], tuple(pointers), numbers[0] if numbers else None, tuple(kinds))
 
 
 def _parts(value: Any) -> Iterator[tuple[str, str]]:

@@ -43,6 +43,7 @@ FAILURES_IN_A_ROW = 16  # before the server counts as down, or `concurrency` if 
 LONGEST_BODY = 6 << 20  # bytes, compressed or not: 128 choices with the log-probabilities of 256 tokens each
 LARGE_BODY = 256 << 10  # bytes; larger ones are read one at a time, since parsed they take many times their size
 TRANSIENT = {408, 409, 425, 429}
+NO_CREDIT = "insufficient_quota"  # OpenAI sends it with 429
 RESUME = "All responses so far are cached; run the same command again to resume."
 
 
@@ -322,7 +323,7 @@ class Server:
                 f"llm.base_url={self.address} has moved ({status}) to {self.clean(headers.get('Location', '?'))}\n"
                 "Set llm.base_url to the new address, without /chat/completions."
             )
-        if status == 402 or (status == 429 and "insufficient_quota" in refusal.message):
+        if status == 402 or (status == 429 and any(NO_CREDIT in words for words in (refusal.message, *refusal.kinds))):
             raise UserError(f"llm.base_url={self.address}: the account's credit is used up ({reason})\n{RESUME}")
         if status in TRANSIENT or (status >= 500 and status != 501):
             raise FailedError(reason, after=_seconds(headers.get("Retry-After")), busy=status == 429)
