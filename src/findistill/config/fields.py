@@ -15,11 +15,9 @@ PASSWORD = re.compile(r"//[^/\s'\"]*@")  # user and password in a URL, which can
 KEY = r"(?:api[-_]?key|access[-_]?key|auth[-_]?key|key|token|access[-_]?token|secret|password|passwd|pwd|signature|sig)"
 QUERY = re.compile(rf"([?&;]{KEY}=)[^&#\s'\"]+", re.IGNORECASE)  # a key in a URL
 SECRET_NAME = re.compile(rf"(?:.*[-_.])?{KEY}|authorization", re.IGNORECASE)  # settings whose value is a secret
-# A key inside a mapping on the command line, `llm.extra_body={api_key: ...}`; a bare `key` or `token` there may be a label.
-INSIDE = re.compile(
-    r"""([{,\s]['"]?(?:authorization|secret|password|passwd|pwd|apikey|[\w.-]*[-_](?:key|token|secret|password))['"]?\s*:\s*)"""
-    r"""(?!\s)[^,}]+""", re.IGNORECASE,
-)  # fmt: skip
+# A pair of a mapping on the command line, `llm.extra_body={api_key: ...}`.
+PAIR = re.compile(r"([\w.-]+)(['\"]?\s*:\s*)([^\s,{}][^,{}]*)")
+MAY_BE_LABELS = ("key", "token", "signature", "sig")  # there
 WEIGHTS = "distill.terms."  # of loss terms, among them query_key
 HIDDEN = "***"
 CONTAINERS = (DictConfig, ListConfig, ComposedConfig)
@@ -33,12 +31,17 @@ def without_secrets(value: Any) -> Any:
         if assigned and re.fullmatch(r"[+~]*[\w.@/-]+", name) and rest and _is_secret(name):  # an override
             return value if name.lstrip("+~").startswith(WEIGHTS) else f"{name}={HIDDEN}"
         if "{" in rest:
-            value = INSIDE.sub(rf"\1{HIDDEN}", value)
+            value = PAIR.sub(_without_secret, value)
         return QUERY.sub(rf"\1{HIDDEN}", PASSWORD.sub(f"//{HIDDEN}@", value))
     if isinstance(value, Mapping):
         return {key: HIDDEN if inner and isinstance(inner, str) and _is_secret(str(key)) else without_secrets(inner)
                 for key, inner in value.items()}  # fmt: skip
     return [without_secrets(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _without_secret(pair: re.Match[str]) -> str:
+    name, between, _ = pair.groups()
+    return f"{name}{between}{HIDDEN}" if _is_secret(name) and name.lower() not in MAY_BE_LABELS else pair[0]
 
 
 def _is_secret(name: str) -> bool:

@@ -39,7 +39,7 @@ def request_identity(llm: Any) -> dict[str, Any]:
     """The annotator's part of every request key: the same weights are the same annotator, wherever they are stored."""
     adapter, path = getattr(llm, "adapter", ""), getattr(llm, "path", "")
     identity = llm_identity(llm)
-    if (declares(llm, "in_process") or declares(llm, "local")) and Path(str(llm.model)).exists():
+    if declares(llm, "local") and Path(str(llm.model)).exists():
         identity["model"] = content(model_files(llm.model))
     if adapter:
         weights = [file for file in model_files(adapter) if file.name.startswith("adapter_model.")]

@@ -1,6 +1,6 @@
 """Rules for combining the settings of an annotator."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,19 @@ def annotator(config: Any) -> Iterator[str]:
         yield f"annotate.combine={annotate.combine} combines several annotators: list two or more in annotate.ensemble"
     if annotate.combine in MEASURED and (config.stage.name == "augment" or config.augment.use):
         yield f"annotate.combine={annotate.combine} learns from labelled rows: for augmentation, use majority or dawid_skene"
-    members = annotators(config)
-    for number, member in enumerate(members):
-        place = f"annotate.ensemble[{number}]: " if annotate.ensemble else ""
-        yield from (place + message for message in _member(member))
-    if annotate.combine in MEASURED and len({repr(member.shots.source) for member in members}) > 1:
+    yield from of_each(config, _member)
+    if annotate.combine in MEASURED and len({repr(member.shots.source) for member in annotate.ensemble}) > 1:
         yield (
             f"annotate.combine={annotate.combine} compares annotators on the same labelled rows, and members have different "
             "shots.source; give all the same, or use majority or dawid_skene"
         )
+
+
+def of_each(config: Any, rules: Callable[[Any], Iterator[str]]) -> Iterator[str]:
+    """What the rules say about each annotator; about a member of the ensemble, with its place."""
+    for number, member in enumerate(annotators(config)):
+        place = f"annotate.ensemble[{number}]: " if config.annotate.ensemble else ""
+        yield from (place + message for message in rules(member))
 
 
 def _member(config: Any) -> Iterator[str]:

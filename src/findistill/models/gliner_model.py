@@ -22,7 +22,6 @@ from findistill.data.spans import Marked
 from findistill.errors import UserError
 from findistill.models.folder import GLINER_CONFIG as CONFIG
 from findistill.models.folder import check_folder, only_pickle
-from findistill.models.opened import check_code
 from findistill.models.weights import NO_CODE, loading, locate
 from findistill.models.windows import Predicted, WordWindows
 
@@ -72,7 +71,6 @@ def begin(encoder: str, *, max_width: int, max_length: int) -> Any:
     """
     where = locate(encoder)
     check_folder(encoder, where)
-    check_code(encoder, where)
     _check_encoder(encoder, where)
     with loading(f"entities.gliner.encoder={encoder} cannot be loaded", "\nGive embedded:minilm_l6, a folder or a hub id."):
         width = AutoConfig.from_pretrained(where, **NO_CODE).hidden_size  # fails if the encoder needs custom code

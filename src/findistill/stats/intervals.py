@@ -75,11 +75,12 @@ def standard_error(*groups: Group) -> StandardError:
 
 
 def by_unit(group: Group, units: Sequence[object]) -> Group:
-    """The group with runs of one unit averaged, in order of first appearance; no units: each run is one.
+    """The group with runs of one unit averaged, in the units' order; no units: each run is one.
 
     Units are independent of each other, and the runs within one are not: several seeds on one draw of labelled rows.
     """
-    if len(members := list(dict.fromkeys(units))) == len(units):
+    members = sorted(set(units), key=lambda unit: (len(str(unit)), str(unit)))
+    if members == list(units):
         return group
     runs = [[run for run, unit in enumerate(units) if unit == member] for member in members]
     values, influence = group

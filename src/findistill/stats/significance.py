@@ -51,7 +51,7 @@ def paired(
 
 def difference_of(a: Group, b: Group, *, seeds_a: Sequence[object], seeds_b: Sequence[object]) -> Paired:
     """Mean score of method a minus that of b on the same rows, where one or both have several runs; see `paired`."""
-    same_seeds = bool(seeds_a) and list(dict.fromkeys(seeds_a)) == list(dict.fromkeys(seeds_b))
+    same_seeds = bool(seeds_a) and set(seeds_a) == set(seeds_b)
     a, b = by_unit(a, seeds_a), by_unit(b, seeds_b)
     gap = float(a[0].mean() - b[0].mean())
     error = standard_error((a[0] - b[0], a[1] - b[1])) if same_seeds else standard_error(a, (-b[0], -b[1]))

@@ -1,13 +1,13 @@
 """Rules of `stage=annotate`, and those shared by all stages that annotate."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from findistill.config.expand import annotators
 from findistill.config.validate import rule
 from findistill.llm.config import MEASURED
 from findistill.llm.identity import TUNED
-from findistill.llm.rules import annotator
+from findistill.llm.rules import annotator, of_each
 from findistill.methods.qlora.rules import tuned_first
 
 PREVIEWS = ("annotate", "augment")
@@ -16,15 +16,18 @@ PREVIEWS = ("annotate", "augment")
 @rule("annotate")
 def annotates(config: Any) -> Iterator[str]:
     yield from annotator(config)
-    for number, member in enumerate(annotators(config)):
-        if getattr(member.llm, "adapter", "") == TUNED:
-            place = f"annotate.ensemble[{number}]: " if config.annotate.ensemble else ""
-            yield from (place + message for message in tuned_first(member))
-            if config.annotate.combine in MEASURED:
-                yield (
-                    f"{place}llm.adapter=tune trains on the labelled rows, on which annotate.combine={config.annotate.combine} "
-                    "compares annotators; use majority or dawid_skene"
-                )
+    yield from of_each(config, partial(_tuned, combine=config.annotate.combine))
+
+
+def _tuned(config: Any, combine: str) -> Iterator[str]:
+    if getattr(config.llm, "adapter", "") != TUNED:
+        return
+    yield from tuned_first(config)
+    if combine in MEASURED:
+        yield (
+            f"llm.adapter=tune trains on the labelled rows, on which annotate.combine={combine} compares annotators; "
+            "use majority or dawid_skene"
+        )
 
 
 @rule()

@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from findistill.config.expand import annotators
 from findistill.config.fields import declares
 from findistill.config.validate import missing, rule
 from findistill.methods.annotate.rules import annotates
@@ -97,7 +96,7 @@ def _from_votes(config: Any) -> Iterator[str]:
     if distill.min_agreement is None:
         yield "distill.min_agreement is not set: set it to the number of answers that must agree (1 keeps all texts)"
         return
-    members = annotators(config)
+    members = annotate.ensemble or [config]
     most = sum(_most_votes(member) for member in members)
     reason = f"annotate.samples={annotate.samples}"
     if annotate.ensemble:

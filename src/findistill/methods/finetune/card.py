@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from findistill.config.compose import plain
-from findistill.config.expand import annotators
 from findistill.config.fields import declares
 from findistill.llm.identity import OWN_ANNOTATORS
 from findistill.report.licences import Provenance
@@ -36,10 +35,10 @@ def write_classifier_card(
         folder, "classifier", name=encoder.name, data=config.data, learnt=learnt, library=library, tags=[stage], linear=linear,
         base_model=None if code or linear or encoder.init == "random" else encoder.model, metrics=metrics, labels=labels,
         rows=rows, config=settings, stage=stage, code=code, seed=config.seed, without_prompt=OWN_ANNOTATORS,
-        labels_apart=distill.source == "annotator" and labels_apart(config), **facts,
+        labels_apart=distill.source == "annotator" and _labels_apart(config), **facts,
     )  # fmt: skip
 
 
-def labels_apart(config: Any) -> bool:
+def _labels_apart(config: Any) -> bool:
     """Whether all human labels that the annotators used are of other texts than the annotated ones."""
-    return bool(config.data.labelled) or all(member.shots.source for member in annotators(config))
+    return bool(config.data.labelled) or all(member.shots.source for member in config.annotate.ensemble or [config])
